@@ -1,0 +1,50 @@
+"""A bundle whose network can be checked by hand: a real UNet++ with deep supervision that finds what is brighter than 60 HU."""
+
+import torch
+from UNetPlusPlusSegmentLib.bundles import Bundle, write_bundle
+from UNetPlusPlusSegmentLib.networks import NodeGrid, build_network
+
+BRIGHT_HU = 60
+
+
+def bright_network() -> NodeGrid:
+    """Passes the image along X[0][0] to every X[0][j]; each head says sigmoid(40·(x − ½)), x being 0…1 over −40…160 HU."""
+    network = build_network("unetpp_ds", filters=[1] * 5)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        for key, node in network.nodes.items():
+            if key.startswith("0_"):
+                node[0].weight[0, 0, 1, 1] = 1
+                node[2].weight[0, 0, 1, 1] = 1
+        for head in network.outputs.values():
+            head.weight.fill_(40)
+            head.bias.fill_(-20)
+    return network
+
+
+def bright_bundle(folder, pixel_mm: float = 2.0, **changes) -> Bundle:
+    """Write it as `folder`, ready to be used for the liver."""
+    card = {
+        "target": "liver",
+        "architecture": {"name": "unetpp_ds", "arguments": {"filters": [1] * 5}},
+        "labels": [
+            {
+                "value": 1,
+                "name": "Liver",
+                "terminology": "Segmentation category and type - 3D Slicer General Anatomy list"
+                "~SCT^123037004^Anatomical Structure~SCT^10200004^Liver~^^~Anatomic codes - DICOM master list~^^~^^",
+                "color": [221, 130, 101],
+            }
+        ],
+        "input": {"pixel_mm": pixel_mm, "window_hu": [-40, 160]},
+        "threshold": 0.5,
+        "postprocessing": {"largest_component": True, "fill_holes": True},
+        "speeds": {
+            "accurate": {"level": 4, "find_first": False},
+            "balanced": {"level": 4, "find_first": True},
+            "fast": {"level": 3, "find_first": True},
+        },
+        **changes,
+    }
+    return write_bundle(folder, card, bright_network().state_dict())

@@ -1,0 +1,160 @@
+"""Model folders: what is written can be read, and what is missing, truncated, altered or too new is refused with a way out."""
+
+import json
+
+import pytest
+import torch
+from UNetPlusPlusSegmentLib import bundles
+from UNetPlusPlusSegmentLib.bundles import BundleError, choose_bundle, find_bundles, read_bundle, write_bundle
+from UNetPlusPlusSegmentLib.networks import build_network
+
+FILTERS = [2, 3, 4, 5, 6]
+CARD = {
+    "target": "liver",
+    "architecture": {"name": "unetpp_ds", "arguments": {"filters": FILTERS, "batch_norm": True}},
+    "labels": [{"value": 1, "name": "Liver", "terminology": "t", "color": [221, 130, 101]}],
+    "input": {"pixel_mm": 2.0, "window_hu": [-40, 160]},
+    "threshold": 0.5,
+    "postprocessing": {},
+    "speeds": {"accurate": {"level": 4, "find_first": False}},
+}
+
+
+@pytest.fixture
+def only_here(tmp_path, monkeypatch):
+    """A folder that is the only place where models are looked for."""
+    monkeypatch.setattr(bundles, "search_folders", lambda: [tmp_path])
+    return tmp_path
+
+
+def make(folder, **changes):
+    torch.manual_seed(0)
+    return write_bundle(folder, {**CARD, **changes}, trained_network().state_dict())
+
+
+def trained_network():
+    network = build_network("unetpp_ds", filters=FILTERS, batch_norm=True)
+    network(torch.rand(4, 1, 32, 32))  # running statistics that are not the initial ones
+    return network.eval()
+
+
+def change_card(folder, **changes):
+    path = folder / "model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_written_bundle_gives_back_the_network_to_half_precision(tmp_path):
+    torch.manual_seed(0)
+    network = trained_network()
+    bundle = write_bundle(tmp_path / "liver-ct-v1.2.3", CARD, network.state_dict())
+    image = torch.rand(1, 1, 32, 48)
+    with torch.inference_mode():
+        torch.testing.assert_close(bundle.load_network()(image), network(image), rtol=0.02, atol=0.02)
+    assert (bundle.name, bundle.version, bundle.target) == ("liver-ct-v1.2.3", (1, 2, 3), "liver")
+
+
+def test_the_loaded_state_keeps_batch_norm_so_that_training_can_start_from_it(tmp_path):
+    make(tmp_path / "m-v1.0.0")
+    build_network("unetpp_ds", filters=FILTERS, batch_norm=True).load_state_dict(
+        read_bundle(tmp_path / "m-v1.0.0").load_state()
+    )
+
+
+def test_truncated_weights_are_refused(tmp_path):
+    bundle = make(tmp_path / "m-v1.0.0")
+    weights = bundle.folder / "weights.pt"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(BundleError, match=r"m-v1\.0\.0.*checksum.*Copy the folder again"):
+        bundle.load_network()
+
+
+def test_one_altered_bit_in_the_weights_is_refused(tmp_path):
+    bundle = make(tmp_path / "m-v1.0.0")
+    weights = bundle.folder / "weights.pt"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(BundleError, match="checksum"):
+        bundle.load_network()
+
+
+def test_missing_weights_are_refused(tmp_path):
+    bundle = make(tmp_path / "m-v1.0.0")
+    (bundle.folder / "weights.pt").unlink()
+    with pytest.raises(BundleError, match=r"weights\.pt cannot be read.*Copy the folder again"):
+        bundle.load_network()
+
+
+def test_a_card_that_does_not_fit_the_weights_is_refused(tmp_path):
+    bundle = make(tmp_path / "m-v1.0.0")
+    change_card(
+        bundle.folder, architecture={"name": "unetpp_ds", "arguments": {"filters": [2, 3, 4], "batch_norm": True}}
+    )
+    with pytest.raises(BundleError, match="do not describe one network"):
+        read_bundle(bundle.folder).load_network()
+
+
+def test_a_newer_schema_is_refused_and_an_update_proposed(tmp_path):
+    bundle = make(tmp_path / "m-v1.0.0")
+    change_card(bundle.folder, schema=bundles.SCHEMA + 1)
+    with pytest.raises(BundleError, match=r"schema 2.*reads up to 1.*Update"):
+        read_bundle(bundle.folder)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"name": "x"}', '{"schema": 1, "target": "liver"}'])
+def test_a_card_that_is_no_whole_card_is_refused(tmp_path, content):
+    (tmp_path / "model.json").write_text(content)
+    with pytest.raises(BundleError, match=r"model\.json"):
+        read_bundle(tmp_path)
+
+
+def test_no_folder_is_refused(tmp_path):
+    with pytest.raises(BundleError, match="nowhere"):
+        read_bundle(tmp_path / "nowhere")
+
+
+def test_the_newest_usable_model_of_the_target_is_chosen(only_here):
+    for version in ("v0.9.0", "v0.10.0", "v0.2.0"):
+        make(only_here / f"liver-ct-{version}")
+    make(only_here / "lung-nodule-ct-v3.0.0", target="nodule")
+    assert choose_bundle("liver").name == "liver-ct-v0.10.0"
+    assert choose_bundle("liver", "liver-ct-v0.2.0").name == "liver-ct-v0.2.0"
+    assert choose_bundle("liver", str(only_here / "liver-ct-v0.9.0")).name == "liver-ct-v0.9.0"
+
+
+def test_a_broken_folder_does_not_hide_the_others_and_is_named(only_here):
+    make(only_here / "liver-ct-v1.0.0")
+    make(only_here / "liver-ct-v2.0.0")
+    change_card(only_here / "liver-ct-v2.0.0", schema=99)
+    found, refused = find_bundles("liver")
+    assert [b.name for b in found] == ["liver-ct-v1.0.0"]
+    assert len(refused) == 1 and "liver-ct-v2.0.0" in refused[0]
+
+
+def test_an_unknown_model_is_refused_with_those_that_exist(only_here):
+    make(only_here / "liver-ct-v1.0.0")
+    with pytest.raises(BundleError, match=r"no model 'liver'.*liver-ct-v1\.0\.0"):
+        choose_bundle("liver", "liver")
+
+
+def test_without_any_model_the_places_looked_at_are_named(only_here):
+    with pytest.raises(BundleError, match=str(only_here)):
+        choose_bundle("liver")
+
+
+def test_a_model_for_another_target_is_refused(only_here):
+    make(only_here / "nodule-v1.0.0", target="nodule")
+    with pytest.raises(BundleError, match="for nodule, not for liver"):
+        choose_bundle("liver", str(only_here / "nodule-v1.0.0"))
+
+
+def test_the_folder_of_the_environment_variable_comes_first(tmp_path, monkeypatch):
+    make(tmp_path / "liver-ct-v99.0.0")
+    monkeypatch.setenv("UNETPP_MODELS", str(tmp_path))
+    assert choose_bundle("liver").folder == tmp_path / "liver-ct-v99.0.0"
+
+
+def test_a_model_is_never_overwritten(tmp_path):
+    make(tmp_path / "m-v1.0.0")
+    with pytest.raises(BundleError, match="exists already"):
+        make(tmp_path / "m-v1.0.0")
