@@ -1,0 +1,59 @@
+"""Augmentation with MONAI: what CT allows, in an order that keeps air air."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from monai.transforms import Affine, Compose, RandAdjustContrast, RandGaussianSmooth, RandSimulateLowResolution
+from torch import Tensor
+
+from settings import Settings
+
+
+class Augment:
+    """Turns a slice of any size into a patch: the same (slice, seed) gives the same patch.
+
+    Zoom, turn and shift are one resampling (outside lies 0, air). Grey values of CT change only where they are known, above 0: the stored
+    images are clipped, and what is 0 may have been fat or air.
+    """
+
+    def __init__(self, settings: Settings, ct: bool) -> None:
+        self.settings, self.ct = settings, ct
+        self.look = Compose([
+            RandAdjustContrast(0.3, (0.7, 1.5)),
+            RandGaussianSmooth((0.3, 1.0), (0.3, 1.0), prob=0.2),
+            RandSimulateLowResolution(0.15, downsample_mode="nearest", upsample_mode="bilinear", zoom_range=(0.5, 1.0)),
+        ])  # fmt: skip
+
+    def __call__(self, image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Image (channels, height, width) in 0…1 and mask (1, height, width) to patches of `settings.patch`."""
+        draw = np.random.default_rng(seed)
+        if self.ct:  # in a window of 200 HU: ±20 HU, contrast ±20 % about its middle
+            gain, offset = draw.uniform(0.8, 1.2), draw.uniform(-0.1, 0.1)
+            image = ((image - 0.5) * gain + 0.5 + offset).clamp(0, 1) * (image > 0)
+        image, mask = self._place(image, mask, draw)
+        self.look.set_random_state(int(draw.integers(2**31)))
+        image = self.look(image).as_tensor().float()
+        if draw.random() < 0.4:
+            noise = image.new_tensor(draw.normal(0, draw.uniform(0, 0.1), image.shape))
+            image = image + (noise * (image > 0) if self.ct else noise)
+        return image.clamp(0, 1), mask
+
+    def _place(self, image: Tensor, mask: Tensor, draw: np.random.Generator) -> tuple[Tensor, Tensor]:
+        s = self.settings
+        if s.flips:
+            turns, mirror = int(draw.integers(4)), [[], [-1]][int(draw.integers(2))]
+            image, mask = (x.rot90(turns, (-2, -1)).flip(mirror) for x in (image, mask))
+        zoom = math.exp(draw.uniform(math.log(s.scale[0]), math.log(s.scale[1])))
+        stretch = math.exp(draw.uniform(-0.08, 0.08))
+        place = Affine(  # MONAI moves the grid, not the picture: its scale is one over the picture's
+            rotate_params=math.radians(draw.uniform(-s.rotation_degrees, s.rotation_degrees)),
+            translate_params=[draw.uniform(-s.shift, s.shift) * n for n in s.patch],
+            scale_params=(1 / (zoom * stretch), stretch / zoom),
+            padding_mode="zeros",
+            image_only=True,
+        )
+        image = place(image, spatial_size=s.patch, mode="bilinear").as_tensor()
+        mask = place(mask, spatial_size=s.patch, mode="nearest").as_tensor()
+        return image, mask

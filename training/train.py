@@ -1,0 +1,137 @@
+#!/usr/bin/env python
+"""Trains a network on a slice folder.
+
+python training/train.py --config training/configs/liver.yaml
+python training/train.py --config training/configs/liver.yaml name=liver-2 steps=4000 --resume
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from augment import Augment
+from settings import Settings, SettingsError, load_settings
+from slices import BalancedSampler, DataError, SliceDataset, read_slices
+from targets import TARGETS
+from task import SegmentationTask
+from UNetPlusPlusSegmentLib.bundles import BundleError, read_bundle
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a training; 0 done, 1 refused with one line on stderr."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="YAML file of settings")
+    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint, if there is one")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file's")
+    given = parser.parse_intermixed_args(arguments)
+    try:
+        train(load_settings(given.config, given.overrides), resume=given.resume)
+    except (SettingsError, DataError) as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def train(settings: Settings, resume: bool = False) -> Path:
+    """Train as `settings` say; return the checkpoint with the best validation Dice."""
+    L.seed_everything(settings.seed, workers=True, verbose=False)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    last = settings.folder / "last.ckpt"
+    if last.exists() and not resume:
+        raise SettingsError(
+            f"{settings.folder} holds a training already: add --resume to go on, or give another name=…"
+        )
+    target = TARGETS[settings.target]
+    training, validation = (read_slices(settings.data, target, split) for split in ("train", "val"))
+    validation = validation[:: settings.validation_stride]
+    names = sorted({item.row[target.group] for item in validation}) if target.group == "patient" else ["all"]
+    groups = [names.index(item.row.get("patient", "all")) for item in validation]
+
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    settings.save(settings.folder / "settings.yaml")
+    task = SegmentationTask(settings, groups)
+    if settings.init_from and not last.exists():
+        load_weights(task, settings.init_from)
+    best = ModelCheckpoint(
+        settings.folder, "best", monitor="val_dice", mode="max", save_last=True, enable_version_counter=False
+    )
+    trainer = L.Trainer(
+        max_steps=settings.steps,
+        callbacks=[
+            best,
+            LearningRateMonitor(),
+            *([averaging(settings.ema_decay)] if settings.ema_decay else []),
+            *([EarlyStopping("val_dice", mode="max", patience=settings.patience)] if settings.patience else []),
+        ],
+        logger=[CSVLogger(settings.folder, "", "csv"), TensorBoardLogger(settings.folder, "", "tensorboard")],
+        precision="bf16-mixed" if has_fast_bf16() else "32-true",
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10,
+        enable_model_summary=False,
+    )
+    sampler = BalancedSampler(
+        training, settings.steps_per_epoch * settings.batch_size * trainer.world_size, settings.with_organ, settings.seed,
+        trainer.global_rank, trainer.world_size,
+    )  # fmt: skip
+    patches = SliceDataset(training, target, settings.pixel_mm, Augment(settings, ct=target.window_hu is not None))
+    whole = SliceDataset(validation, target, settings.pixel_mm)
+    mine = Subset(whole, range(trainer.global_rank, len(whole), trainer.world_size))
+    trainer.fit(
+        task,
+        DataLoader(patches, settings.batch_size, sampler=sampler, drop_last=True),
+        DataLoader(mine, 1),
+        ckpt_path=last if resume and last.exists() else None,
+        weights_only=False,
+    )
+    return Path(best.best_model_path)
+
+
+def load_weights(task: SegmentationTask, source: str) -> None:
+    """Start from a bundle folder, or from a checkpoint's last (not its averaged) weights, of the same architecture.
+
+    Raises:
+        SettingsError: It cannot be read, or is of another architecture.
+    """
+    try:
+        if Path(source).is_dir():
+            state = read_bundle(source).load_state()
+        else:
+            saved = torch.load(source, map_location="cpu", weights_only=True)
+            state = saved.get("current_model_state", saved["state_dict"])
+            state = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+        task.network.load_state_dict(state)
+    except (BundleError, OSError, KeyError, RuntimeError) as error:
+        raise SettingsError(f"init_from={source!r} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def averaging(decay: float) -> WeightAveraging:
+    """An exponential moving average of weights and batch statistics that forgets the random start: its decay grows from 0.1."""
+
+    def step(average: Tensor, current: Tensor, count: Tensor) -> Tensor:
+        if not average.is_floating_point():
+            return current
+        return torch.lerp(average, current, 1 - min(decay, (1 + float(count)) / (10 + float(count))))
+
+    return WeightAveraging(use_buffers=True, avg_fn=step)
+
+
+def has_fast_bf16() -> bool:
+    """Whether bf16 is computed in hardware here: asked, never assumed."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
