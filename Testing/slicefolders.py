@@ -1,0 +1,42 @@
+"""Small slice folders made on the spot, for what a training must accept, draw and refuse."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+COLUMNS = ("file", "patient", "split", "source_pixel_mm")
+
+
+def liver_folder(folder: Path, patients: dict[str, str], slices: int = 4, size: int = 40) -> Path:
+    """A folder in the form of the liver's: a bright disc in grey noise on every other slice; `patients` maps name to split."""
+    draw = np.random.default_rng(0)
+    (folder / "images").mkdir(parents=True)
+    (folder / "masks").mkdir()
+    rows = []
+    y, x = np.ogrid[:size, :size]
+    for patient, split in patients.items():
+        for number in range(slices):
+            centre = draw.uniform(0.35, 0.65, 2) * size
+            mask = (np.hypot(y - centre[0], x - centre[1]) < size / 4) & (number % 2 == 0)
+            image = np.where(mask, 180, 60) + draw.integers(-20, 20, (size, size))
+            image[: size // 8] = 0
+            name = f"{patient}_{number}.png"
+            Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / "images" / name)
+            Image.fromarray(mask.astype(np.uint8)).save(folder / "masks" / name)
+            rows.append({"file": name, "patient": patient, "split": split, "source_pixel_mm": "1.0"})
+    write_table(folder, rows)
+    return folder
+
+
+def write_table(folder: Path, rows: list[dict]) -> None:
+    with (folder / "slices.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+        table.writeheader()
+        table.writerows(rows)
+
+
+def read_table(folder: Path) -> list[dict]:
+    with (folder / "slices.csv").open(newline="") as file:
+        return list(csv.DictReader(file))

@@ -1,0 +1,60 @@
+"""The losses against their formulas, written out by hand in float64."""
+
+import math
+
+import pytest
+import torch
+
+from losses import LOSSES, bce_dice, deep_supervision, hybrid
+
+
+def by_the_paper(logits, truth):
+    """Zhou et al. 2018, eq. 3, image by image and pixel by pixel."""
+    total = 0.0
+    for image, mask in zip(logits.double(), truth.double(), strict=True):
+        p = [1 / (1 + math.exp(-float(x))) for x in image.flatten()]
+        y = [float(v) for v in mask.flatten()]
+        cross_entropy = sum(yi * math.log(pi) for yi, pi in zip(y, p, strict=True)) / len(y)
+        overlap = sum(yi * pi for yi, pi in zip(y, p, strict=True))
+        total += 0.5 * cross_entropy + 2 * overlap / (sum(y) + sum(p))
+    return -total / len(logits)
+
+
+def test_the_hybrid_loss_is_equation_3_of_the_paper():
+    torch.manual_seed(0)
+    logits, truth = torch.randn(3, 1, 5, 7), (torch.rand(3, 1, 5, 7) > 0.6).float()
+    assert float(hybrid(logits, truth)) == pytest.approx(by_the_paper(logits, truth), abs=1e-6)
+
+
+def test_a_perfect_answer_is_the_lowest_loss():
+    truth = torch.zeros(2, 1, 8, 8)
+    truth[:, :, 2:5] = 1
+    perfect = (truth - 0.5) * 100
+    assert float(hybrid(perfect, truth)) == pytest.approx(-1, abs=1e-5)
+    assert float(bce_dice(perfect, truth)) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize("size", [0.0, 1e4, -1e4])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_loss_and_gradient_stay_finite_for_the_surest_wrong_answer(loss, size, value):
+    logits = torch.full((2, 1, 4, 4), size, requires_grad=True)
+    loss(logits, torch.full_like(logits, value)).backward()
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_a_step_along_the_gradient_lowers_the_loss(loss):
+    torch.manual_seed(1)
+    logits = torch.randn(2, 1, 6, 6, requires_grad=True)
+    truth = (torch.rand(2, 1, 6, 6) > 0.5).float()
+    before = loss(logits, truth)
+    before.backward()
+    assert loss(logits - 0.1 * logits.grad, truth) < before
+
+
+def test_deep_supervision_is_the_mean_over_the_heads():
+    truth = (torch.rand(2, 1, 6, 6) > 0.5).float()
+    heads = [torch.randn(2, 1, 6, 6) for _ in range(4)]
+    expected = sum(float(hybrid(h, truth)) for h in heads) / 4
+    assert float(deep_supervision(hybrid, heads, truth)) == pytest.approx(expected, abs=1e-6)

@@ -1,0 +1,188 @@
+"""Training data: settings and slice folders that are wrong are refused by name; draws and patches can be repeated."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from slicefolders import liver_folder, read_table, write_table
+
+from augment import Augment
+from settings import Settings, SettingsError, load_settings
+from slices import BalancedSampler, DataError, SliceDataset, read_slices
+from targets import TARGETS
+
+LIVER = TARGETS["liver"]
+PATIENTS = {"A": "train", "B": "train", "C": "val"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return liver_folder(tmp_path / "data", PATIENTS)
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("name: n\ntarget: liver\ndata: d\n")
+    return path
+
+
+def test_the_command_line_wins_over_the_file(config):
+    settings = load_settings(config, ["steps=7", "patch=[32, 48]", "learning_rate=1e-4", "name=other"])
+    assert (settings.steps, settings.patch, settings.learning_rate, settings.name) == (7, (32, 48), 1e-4, "other")
+
+
+def test_saved_settings_read_back_as_they_were(config, tmp_path):
+    settings = load_settings(config, ["filters=[2, 4, 8]", "seed=5"])
+    settings.save(tmp_path / "saved.yaml")
+    assert load_settings(tmp_path / "saved.yaml") == settings
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("learning_rat=1", r"no setting 'learning_rat'; did you mean 'learning_rate'\?"),
+        ("steps=many", "steps='many' must be of type int"),
+        ("steps=0", "steps=0 must be above zero"),
+        ("with_organ=1.5", "share"),
+        ("target=kidney", "target='kidney' is unknown; it can be liver, nodule"),
+        ("architecture=unet++", "unetpp_ds"),
+        ("loss=dice", "bce_dice, hybrid"),
+        ("steps", "not of the form key=value"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_with_what_can(config, override, words):
+    with pytest.raises(SettingsError, match=words):
+        load_settings(config, [override])
+
+
+def test_every_shipped_config_can_be_loaded():
+    from pathlib import Path
+
+    configs = sorted((Path(__file__).parents[1] / "training" / "configs").glob("*.yaml"))
+    assert configs
+    for path in configs:
+        assert isinstance(load_settings(path), Settings)
+
+
+def test_stored_zero_becomes_air_and_the_rest_of_the_window_keeps_its_hu():
+    hu = LIVER.to_hu(np.array([0, 1, 51, 255], np.uint8))
+    np.testing.assert_allclose(hu, [-1000, -40 + 200 / 255, 0, 160], atol=1e-3)
+
+
+def test_a_folder_is_read_by_split(folder):
+    training, validation = read_slices(folder, LIVER, "train"), read_slices(folder, LIVER, "val")
+    assert {s.row["patient"] for s in training} == {"A", "B"} and {s.row["patient"] for s in validation} == {"C"}
+    assert training[0].pixel_mm == 2.0  # 512² made 256²
+
+
+def test_a_missing_mask_is_refused_by_name(folder):
+    (folder / "masks" / "A_2.png").unlink()
+    with pytest.raises(DataError, match=r"masks.A_2\.png cannot be read"):
+        read_slices(folder, LIVER, "train")
+
+
+def test_a_mask_of_another_size_is_refused_by_name(folder):
+    Image.fromarray(np.zeros((40, 41), np.uint8)).save(folder / "masks" / "B_0.png")
+    with pytest.raises(DataError, match=r"B_0\.png is \(40, 41\), its image \(40, 40\)"):
+        read_slices(folder, LIVER, "train")
+
+
+def test_a_label_out_of_range_is_refused_by_name(folder):
+    Image.fromarray(np.full((40, 40), 255, np.uint8)).save(folder / "masks" / "B_0.png")
+    with pytest.raises(DataError, match=r"B_0\.png holds the value 255"):
+        read_slices(folder, LIVER, "train")
+
+
+def test_a_truncated_image_is_refused_by_name(folder):
+    path = folder / "images" / "A_0.png"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"A_0\.png cannot be read"):
+        read_slices(folder, LIVER, "train")
+
+
+def test_a_patient_in_two_splits_is_refused_by_name(folder):
+    rows = read_table(folder)
+    rows[1]["split"] = "val"
+    write_table(folder, rows)
+    with pytest.raises(DataError, match="patient A is in two splits, train and val"):
+        read_slices(folder, LIVER, "train")
+
+
+def test_an_empty_split_is_refused(folder):
+    with pytest.raises(DataError, match=r"no row with split 'test'.*'train', 'val'"):
+        read_slices(folder, LIVER, "test")
+
+
+def test_a_folder_of_another_target_is_refused(folder):
+    with pytest.raises(DataError, match="not of this target"):
+        read_slices(folder, dataclasses.replace(TARGETS["nuclei"], group="patient"), "train")
+    with pytest.raises(DataError, match="pixel size"):
+        read_slices(folder, TARGETS["nodule"], "train")
+
+
+def test_no_folder_is_refused_with_the_way_to_make_one(tmp_path):
+    with pytest.raises(DataError, match="training/prepare"):
+        read_slices(tmp_path / "nowhere", LIVER, "train")
+
+
+def test_ranks_draw_disjoint_halves_that_together_are_the_draw_of_one(folder):
+    slices = read_slices(folder, LIVER, "train")
+    one = BalancedSampler(slices, 8, 0.5, seed=3)
+    halves = [BalancedSampler(slices, 8, 0.5, 3, rank, 2) for rank in (0, 1)]
+    drawn = [list(half) for half in halves]
+    assert sorted(drawn[0] + drawn[1]) == sorted(one)
+    assert not {i for i, _ in drawn[0]} & {i for i, _ in drawn[1]}
+
+
+def test_a_draw_holds_the_wanted_share_with_the_organ_and_changes_with_the_epoch(folder):
+    slices = read_slices(folder, LIVER, "train")
+    sampler = BalancedSampler(slices, 8, 0.75, seed=3)
+    first = list(sampler)
+    assert first == list(sampler)
+    assert sum(slices[i].mask.any() for i, _ in first) == 6
+    sampler.set_epoch(1)
+    assert first != list(sampler)
+
+
+def settings_of(**changes) -> Settings:
+    return Settings(name="n", target="liver", data="d", patch=(32, 48), **changes)
+
+
+def test_the_same_draw_gives_the_same_patch_and_another_draw_another(folder):
+    patches = SliceDataset(read_slices(folder, LIVER, "train"), LIVER, 2.0, Augment(settings_of(), ct=True))
+    image, mask = patches[0, 11]
+    again, mask_again = patches[0, 11]
+    torch.testing.assert_close(image, again, rtol=0, atol=0)
+    torch.testing.assert_close(mask, mask_again, rtol=0, atol=0)
+    assert image.shape == mask.shape == (1, 32, 48)
+    assert not torch.equal(image, patches[0, 12][0])
+
+
+def test_image_and_mask_move_together():
+    organ = torch.zeros(1, 64, 64)
+    organ[:, 20:50, 15:40] = 1
+    augment = Augment(settings_of(), ct=False)
+    for seed in range(20):
+        image, mask = augment._place(organ, organ, np.random.default_rng(seed))
+        torch.testing.assert_close((image > 0.5).float().mean(), mask.mean(), atol=0.01, rtol=0)
+        assert ((image > 0.5).float() - mask).abs().mean() < 0.02
+
+
+def test_the_zoom_keeps_to_its_range():
+    organ = torch.zeros(1, 64, 64)
+    organ[:, 28:36, 28:36] = 1
+    areas = []
+    for seed in range(60):
+        augment = Augment(settings_of(scale=(0.5, 2.0), shift=0.0), ct=False)
+        areas.append(float(augment._place(organ, organ, np.random.default_rng(seed))[1].sum()) / 64)
+    assert 0.2 < min(areas) < 0.4 and 2.5 < max(areas) < 4.8
+
+
+def test_what_lies_below_the_window_stays_air_whatever_the_contrast():
+    dark = torch.zeros(1, 64, 64)
+    augment = Augment(settings_of(), ct=True)
+    for seed in range(20):
+        assert augment(dark, dark, seed)[0].max() == 0
