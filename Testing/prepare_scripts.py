@@ -1,0 +1,34 @@
+"""What the tests of the prepare scripts share: the way to the scripts, and readers of slice folders."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+PREPARE = Path(__file__).parents[1] / "training" / "prepare"
+sys.path.insert(0, str(PREPARE))  # as Python does for a script that lies there
+
+
+def picture(path: Path) -> np.ndarray:
+    with Image.open(path) as opened:
+        return np.asarray(opened)
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "slices.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def refused(script, arguments: list, output: Path, capsys) -> str:
+    """Run a script that must refuse; returns its one line. Nothing may be left of the output."""
+    capsys.readouterr()  # of runs before
+    beside = set(output.parent.iterdir())
+    assert script.main([*map(str, arguments), "-o", str(output)]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if " slices (" not in line]
+    assert set(output.parent.iterdir()) == beside, "something was left behind"
+    assert len(lines) == 1, lines
+    return lines[0]

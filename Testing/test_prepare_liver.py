@@ -1,0 +1,258 @@
+"""liver.py: LiTS and the Decathlon, built from a real abdomen, with headers right and wrong."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from prepare_scripts import picture, refused, rows_of
+
+import anatomy  # isort: skip
+import liver  # isort: skip
+from slices import read_slices
+from targets import TARGETS
+
+LPS = np.diag([-1.0, -1.0, 1.0])  # steps along I, J, K of an array in training order, in RAS
+ROUNDING_HU = 200 / 255  # half a grey value for each of the two roundings
+
+
+@pytest.fixture(scope="session")
+def abdomen(shared_data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """HU and labels (slices, rows, columns) in training order, and spacing (I, J, K) in mm; a part is called tumour."""
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(shared_data("volumes/abdomen_dicom"))))
+    image = reader.Execute()
+    truth = sitk.DICOMOrient(sitk.ReadImage(str(shared_data("volumes/abdomen_dicom_liver.nii.gz"))), "LPS")
+    labels = sitk.GetArrayFromImage(truth)
+    labels[5:9, 215:252, 141:190] *= 2  # odd edges: not in step with the pairs of pixels that become one
+    assert (labels == 2).sum() > 1000
+    return sitk.GetArrayFromImage(image), labels, np.array(image.GetSpacing())
+
+
+def write_nifti(path: Path, array: np.ndarray, spacing_mm: np.ndarray, directions=LPS, stored_as="LPS") -> None:
+    """Write an array (K, J, I) whose steps run along the columns of `directions`, with its axes stored in another order."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    affine = np.eye(4)
+    affine[:3, :3] = directions * spacing_mm
+    affine[:3, 3] = (11, -22, 333)
+    image = nibabel.Nifti1Image(array.T, affine)
+    now, then = nibabel.io_orientation(affine), nibabel.orientations.axcodes2ornt(stored_as)
+    nibabel.save(image.as_reoriented(nibabel.orientations.ornt_transform(now, then)), path)
+
+
+def write_lits(folder: Path, abdomen, number=3, **how) -> Path:
+    hu, labels, spacing_mm = abdomen
+    write_nifti(folder / f"volume-{number}.nii", hu, spacing_mm, **how)
+    write_nifti(folder / f"segmentation-{number}.nii", labels, spacing_mm, **how)
+    return folder
+
+
+def assert_is_abdomen(folder: Path, abdomen, name="lits003") -> None:
+    hu, labels, _ = abdomen
+    rows = rows_of(folder)
+    assert [int(row["slice"]) for row in rows] == list(range(0, len(hu), 2))
+    for row in rows:
+        k = int(row["slice"])
+        assert row["file"] == f"{name}_{k:04d}.png"
+        stored, mask = picture(folder / "images" / row["file"]), picture(folder / "masks" / row["file"])
+        quarters = hu[k].clip(-40, 160).reshape(256, 2, 256, 2)
+        np.testing.assert_allclose(-40 + stored * (200 / 255), quarters.mean(axis=(1, 3)), atol=ROUNDING_HU)
+        parts = labels[k].reshape(256, 2, 256, 2).swapaxes(1, 2).reshape(256, 256, 4)
+        all_one = (parts == parts[..., :1]).all(axis=2)
+        np.testing.assert_array_equal(mask[all_one], parts[all_one][:, 0])
+        np.testing.assert_array_equal(mask > 0, (parts > 0).sum(axis=2) >= 2)
+        assert (row["liver_px"], row["tumour_px"]) == (str((mask > 0).sum()), str((mask == 2).sum()))
+    assert sum(int(row["tumour_px"]) for row in rows) > 300
+
+
+@pytest.mark.parametrize("stored_as", ["LPS", "RAS", "RPI", "PSL", "SRA"])
+def test_a_lits_scan_gives_the_same_slices_in_whatever_order_its_header_says_it_is_stored(abdomen, tmp_path, stored_as):
+    source = write_lits(tmp_path / "Training Batch 1", abdomen, stored_as=stored_as)
+    write_nifti(source / "segmentation-3.nii", abdomen[1], abdomen[2], stored_as="LAI")  # its own order
+    assert liver.main([str(source), "-o", str(tmp_path / "out"), "--val", "0"]) == 0
+    assert_is_abdomen(tmp_path / "out", abdomen)
+    row = rows_of(tmp_path / "out")[0]
+    assert (row["patient"], row["split"], row["size_from"]) == ("P3", "train", "header")
+    assert (row["source_pixel_mm"], row["source_slice_mm"]) == ("0.9766", "2.0")
+
+
+@pytest.mark.parametrize(
+    ("signs", "named"), [((1, 1, 1), "ap, lr"), ((1, -1, 1), "lr"), ((-1, 1, 1), "ap")], ids=["RAS", "RPS", "LAS"]
+)
+def test_a_header_that_is_wrong_about_right_and_back_is_put_right_after_the_image(abdomen, tmp_path, signs, named):
+    source = write_lits(tmp_path / "in", abdomen, directions=np.diag(signs), stored_as="RAS")
+    assert liver.main([str(source), "-o", str(tmp_path / "out"), "--val", "0"]) == 0
+    assert_is_abdomen(tmp_path / "out", abdomen)
+    assert f"lits003: the header is wrong about {named}," in (tmp_path / "out" / "notes.txt").read_text()
+
+
+def test_flip_decides_against_the_image_and_is_told_that_it_contradicts(abdomen, tmp_path, capsys):
+    labels = abdomen[1]
+    source = write_lits(tmp_path / "in", abdomen)
+    assert (
+        liver.main([str(source), "-o", str(tmp_path / "out"), "--val", "0", "--flip", "none", "--flip", "3=lr,si"]) == 0
+    )
+    assert "contradicts --flip about lr" in capsys.readouterr().err
+    first = rows_of(tmp_path / "out")[0]["file"]
+    np.testing.assert_array_equal(picture(tmp_path / "out" / "masks" / first), liver.halved_labels(labels[-1, :, ::-1]))
+
+
+def test_a_header_that_is_wrong_where_the_image_tells_only_half_is_refused(abdomen, tmp_path, capsys):
+    hu, labels, spacing_mm = abdomen
+    boneless = hu.clip(None, 200)  # without bones nothing shows front and back
+    source = write_lits(tmp_path / "in", (boneless, labels, spacing_mm), directions=np.eye(3), stored_as="RAS")
+    line = refused(liver, [source, "--val", "0"], tmp_path / "out", capsys)
+    assert "volume-3.nii" in line
+    assert "wrong about lr, but si, ap cannot be told" in line
+    assert liver.main([str(source), "-o", str(tmp_path / "out"), "--val", "0", "--flip", "lr,ap"]) == 0
+    assert_is_abdomen(tmp_path / "out", (boneless, labels, spacing_mm))
+
+
+def test_the_image_tells_every_way_a_scan_can_be_turned(shared_data):
+    hu, labels = (
+        sitk.GetArrayFromImage(sitk.DICOMOrient(sitk.ReadImage(str(shared_data(f"volumes/abdomen_3mm_{kind}.nii.gz"))), "LPS"))
+        for kind in ("ct", "liver")
+    )  # fmt: skip
+    for turned in ((), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)):
+        wrong, unclear = anatomy.wrong_axes(np.flip(hu, turned), np.flip(labels > 0, turned))
+        assert wrong == {anatomy.AXES[axis] for axis in turned}
+        assert not unclear
+
+
+def test_the_image_is_right_about_every_liver_of_lits(shared_data):
+    by_volume: dict[str, list[dict[str, str]]] = {}
+    for row in rows_of(shared_data("liver"))[::3]:
+        by_volume.setdefault(row["volume"], []).append(row)
+    unclear_of = {}
+    for volume, rows in by_volume.items():
+        stored, masks = (
+            np.stack([picture(shared_data(f"liver/{kind}") / row["file"]) for row in rows])
+            for kind in ("images", "masks")
+        )
+        hu = np.where(stored < 3, -1000, np.where(stored > 249, 1000, -40 + stored * (200 / 255)))  # beyond the window
+        wrong, unclear_of[volume] = anatomy.wrong_axes(hu, masks > 0)
+        assert not wrong, volume
+        if masks.any():
+            assert anatomy.share_of_soft_tissue(hu, masks > 0) > 0.99, volume
+    assert unclear_of.pop("lits025") == set(anatomy.AXES)  # has no liver
+    assert unclear_of.pop("lits035") <= {"ap"}  # its liver is brighter than the window
+    assert all(unclear <= {"si"} for unclear in unclear_of.values())
+    assert sum(bool(unclear) for unclear in unclear_of.values()) <= 2
+
+
+def test_the_decathlon_form_is_read_and_scans_7_to_10_are_one_patient(abdomen, tmp_path):
+    hu, labels, spacing_mm = (abdomen[0][:4], abdomen[1][:4], abdomen[2])
+    for number in (8, 10, 11):
+        write_nifti(tmp_path / f"in/imagesTr/liver_{number}.nii.gz", hu, spacing_mm)
+        write_nifti(tmp_path / f"in/labelsTr/liver_{number}.nii.gz", labels, spacing_mm)
+    (tmp_path / "in/imagesTr/._liver_8.nii.gz").write_bytes(b"what macOS leaves in archives")
+    assert liver.main([str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--val", "0.5"]) == 0
+    split_of = {(row["volume"], row["patient"]): row["split"] for row in rows_of(tmp_path / "out")}
+    assert set(split_of) == {("lits008", "P7"), ("lits010", "P7"), ("lits011", "P11")}
+    assert split_of["lits008", "P7"] == split_of["lits010", "P7"] != split_of["lits011", "P11"]
+    assert read_slices(tmp_path / "out", TARGETS["liver"], "val")
+
+
+def test_an_empty_header_gives_no_sizes(abdomen, tmp_path):
+    hu, labels, _ = abdomen
+    source = write_lits(tmp_path / "in", (hu, labels, np.ones(3)), directions=np.eye(3), stored_as="RAS")
+    assert liver.main([str(source), "-o", str(tmp_path / "out"), "--val", "0"]) == 0
+    assert_is_abdomen(tmp_path / "out", abdomen)
+    row = rows_of(tmp_path / "out")[0]
+    assert row["source_pixel_mm"] == row["source_slice_mm"] == row["size_from"] == ""
+
+
+def test_a_mask_whose_header_is_elsewhere_is_laid_on_its_image_if_it_fits_there(abdomen, tmp_path, capsys):
+    labels = abdomen[1]
+    source = write_lits(tmp_path / "in", abdomen)
+    write_nifti(source / "segmentation-3.nii", labels, np.ones(3), directions=np.eye(3), stored_as="RAS")
+    assert liver.main([str(source), "-o", str(tmp_path / "out"), "--val", "0"]) == 0
+    assert_is_abdomen(tmp_path / "out", abdomen)
+    assert "laid on the image voxel by voxel" in (tmp_path / "out" / "notes.txt").read_text()
+
+    write_nifti(source / "segmentation-3.nii", labels[:, ::-1], np.ones(3), directions=np.eye(3), stored_as="RAS")
+    line = refused(liver, [source, "--val", "0"], tmp_path / "again", capsys)
+    assert "segmentation-3.nii does not lie on the liver of its image" in line
+
+
+def test_slices_are_chosen_as_in_the_folder_the_networks_are_trained_on(shared_data):
+    rows = [row for row in rows_of(shared_data("liver")) if row["volume"] == "lits004"]
+    with_liver = [int(row["slice"]) for row in rows if row["liver_px"] != "0"]
+    has_liver = np.zeros(842, bool)
+    has_liver[with_liver[0] : with_liver[-1] + 1] = True
+    chosen = liver.chosen_slices(has_liver, every=2)
+    assert [k for k in chosen if has_liver[k]] == with_liver
+    assert abs(len(chosen) - len(rows)) < 20
+    assert np.diff(chosen).max() == 12
+    assert liver.chosen_slices(np.zeros(25, bool), every=2) == [0, 12, 24]
+
+
+def damage(source: Path, how: str, abdomen) -> str:
+    """Damage a LiTS source; returns what the refusal must name."""
+    hu, labels, spacing_mm = abdomen
+    image, mask = source / "volume-3.nii", source / "segmentation-3.nii"
+    if how == "image without mask":
+        mask.unlink()
+        return f"{image} has no mask"
+    if how == "mask without image":
+        image.unlink()
+        return f"{mask} has no image"
+    if how == "sizes differ":
+        write_nifti(mask, labels[:-1], spacing_mm)
+        return f"{mask} has 19 × 512 × 512 voxels, its image 20 × 512 × 512"
+    if how == "label 3":
+        write_nifti(mask, labels + (labels == 2).astype(np.uint8), spacing_mm)
+        return f"{mask} holds values from 0 to 3"
+    if how == "label a half":
+        write_nifti(mask, labels * np.float32(0.5), spacing_mm)
+        return f"{mask} holds values from 0 to 1"
+    if how == "small slices":
+        write_nifti(image, hu[:, ::2, ::2], spacing_mm)
+        write_nifti(mask, labels[:, ::2, ::2], spacing_mm)
+        return f"{image} has 20 × 256 × 256 voxels"
+    if how == "not CT":
+        write_nifti(image, (hu.clip(0, 255)).astype(np.uint8), spacing_mm)
+        return f"{image}: This does not look like CT"
+    if how == "mask of another":
+        write_nifti(mask, np.flip(labels, (1, 2)), spacing_mm)
+        return f"{mask} does not lie on the liver"
+    if how == "torn":
+        packed = gzip.compress(image.read_bytes(), compresslevel=1)
+        image.unlink()
+        (source / "volume-3.nii.gz").write_bytes(packed[: len(packed) // 2])
+        return f"{source / 'volume-3.nii.gz'} is damaged or incomplete"
+    assert how == "twice"
+    write_nifti(source / "more" / "volume-3.nii", hu, spacing_mm)
+    return "have the same number"
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "image without mask",
+        "mask without image",
+        "sizes differ",
+        "label 3",
+        "label a half",
+        "small slices",
+        "not CT",
+        "mask of another",
+        "torn",
+        "twice",
+    ],
+)
+def test_a_damaged_liver_source_is_refused_by_the_name_of_the_file(abdomen, tmp_path, capsys, how):
+    source = write_lits(tmp_path / "in", abdomen)
+    named = damage(source, how, abdomen)
+    assert named in refused(liver, [source, "--val", "0"], tmp_path / "out", capsys)
+
+
+@pytest.mark.parametrize("flip", ["up", "lr;ap", "7=lr", ""])
+def test_a_flip_that_means_nothing_is_refused(tmp_path, capsys, flip):
+    for name in ("volume-3.nii", "segmentation-3.nii"):
+        (tmp_path / name).touch()
+    assert f"--flip {flip}: " in refused(liver, [tmp_path, "--val", "0", f"--flip={flip}"], tmp_path / "out", capsys)

@@ -1,0 +1,166 @@
+#!/usr/bin/env python
+"""Makes a slice folder of lung nodules from LIDC-IDRI: crops of 128 × 128 pixels, and how many readers marked a pixel.
+
+    python training/prepare/nodule.py LIDC-IDRI -o data/nodule
+
+The source holds the CT series in folders of their own, and the XML files with the readings beside them or elsewhere.
+Kept are the slices of nodules of 3 mm and more on which two readers agree about a pixel at least.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+from lidc import Outline, Reading, Series, find_scans
+from PIL import Image, ImageDraw
+from slicefolder import NODULE_WINDOW_HU, PrepareError, SliceFolder, assign_splits, parser_of, run, to_8_bit
+
+from UNetPlusPlusSegmentLib.files import FileError, read_volume
+from UNetPlusPlusSegmentLib.volumes import Volume, VolumeError, axial_order, check_ct, clean_hu
+
+COLUMNS = ["file", "patient", "nodule", "slice", "split", "pixel_mm", "px_1reader", "px_2readers", "px_3readers"]
+CROP = 128  # pixels
+CONSENSUS = 2  # readers
+
+# One reader's nodule: bool (rows, columns) by index of the slice (K).
+Area = dict[int, np.ndarray]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prepare as the command line says; 0 done, 1 refused with one line on stderr."""
+    return run(prepare, parser_of(__doc__), arguments)
+
+
+def prepare(given: argparse.Namespace) -> None:
+    """Make the folder.
+
+    Raises:
+        PrepareError: Something about the source, the splits or the folder is wrong.
+    """
+    scans = find_scans(given.source)
+    split_of = assign_splits([series.patient for _, series in scans], given)
+    nodules_of: Counter[str] = Counter()  # some patients have two scans; their nodules are numbered on
+    with SliceFolder(given.output, COLUMNS, given.force) as folder:
+        for done, (reading, series) in enumerate(scans, 1):
+            before, patient = len(folder.rows), series.patient
+            nodules_of[patient] += add_scan(folder, reading, series, split_of[patient], nodules_of[patient])
+            print(f"{patient}: {len(folder.rows) - before} slices ({done} of {len(scans)} scans)", file=sys.stderr)
+
+
+def add_scan(folder: SliceFolder, reading: Reading, series: Series, split: str, first: int) -> int:
+    """Add the nodules of one scan to the folder, numbered from `first`; returns how many there are, kept or not."""
+    if not reading.nodules:
+        return 0
+    try:
+        volume, notes = read_volume(series.folder, reading.series)
+        check_ct(volume)
+    except (FileError, VolumeError) as error:
+        raise PrepareError(f"{series.folder}: {error}") from error
+    slice_of = slice_numbers(volume, series)
+    order = axial_order(volume)
+    hu, more = clean_hu(order.apply(volume.array))
+    for note in notes + more:
+        folder.note(f"{series.patient}: {note}")
+    if min(hu.shape[1:]) < CROP:
+        raise PrepareError(f"{series.folder} has slices of {hu.shape[1]} × {hu.shape[2]} pixels, fewer than {CROP}.")
+    marked = [(reader, filled(outlines, slice_of, volume.array.shape[1:])) for reader, outlines in reading.nodules]
+    clusters = list(clustered(marked))
+    for number, cluster in enumerate(clusters, first):
+        readers = order.apply(count_readers(cluster, volume.array.shape))
+        slices, rows, columns = np.nonzero(readers)
+        top, left = (
+            min(max(0, int(at.mean()) - CROP // 2), size - CROP)
+            for at, size in zip((rows, columns), hu.shape[1:], strict=True)
+        )
+        crop = np.s_[top : top + CROP, left : left + CROP]
+        for k in np.flatnonzero((readers >= CONSENSUS).any(axis=(1, 2))):
+            mask = np.ascontiguousarray(readers[k][crop])
+            row = {
+                "file": f"{series.patient}_n{number}_s{k - slices[0]:03d}.png",
+                "patient": series.patient,
+                "nodule": number,
+                "slice": k - slices[0],
+                "split": split,
+                "pixel_mm": round(order.spacing_mm[2], 6),
+                **{column: (mask >= least).sum() for least, column in enumerate(COLUMNS[-3:], 1)},
+            }
+            folder.add(row, to_8_bit(hu[k][crop], NODULE_WINDOW_HU), mask)
+    return len(clusters)
+
+
+def slice_numbers(volume: Volume, series: Series) -> dict[str, int]:
+    """Index K of every image of a series: its rank along the volume's third axis, which holds for uneven slices too."""
+    if len(series.positions) != len(volume.array):
+        raise PrepareError(
+            f"{series.folder} holds {len(series.positions)} images of one series, of which {len(volume.array)} make one"
+            " stack: take away what is no slice of it."
+        )
+    towards = volume.ijk_to_ras[:3, 2] * (-1, -1, 1)  # RAS to LPS
+    ranked = sorted(series.positions, key=lambda uid: series.positions[uid] @ towards)
+    return {uid: k for k, uid in enumerate(ranked)}
+
+
+def fill_outline(points: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """What a closed line encloses, without its pixels, and its pixels.
+
+    The readers drew "the first voxel just outside the nodule" (LIDC-IDRI, annotated_xml_file), so the line is never
+    nodule, whether it encloses one or a hole in one (confirmed by S. Armato of LIDC in pylidc, pull request 16).
+
+    Args:
+        points: Column and row, shape (N, 2).
+        shape: Rows and columns of the slice.
+
+    Returns:
+        Two bool arrays of `shape`.
+    """
+    line, area = Image.new("1", shape[::-1]), Image.new("1", shape[::-1])
+    closed = [(int(x), int(y)) for x, y in (*points, points[0])]
+    ImageDraw.Draw(line).line(closed, fill=1)
+    ImageDraw.Draw(area).polygon(closed, fill=1)
+    pixels = np.asarray(line)
+    return np.asarray(area) & ~pixels, pixels
+
+
+def filled(outlines: list[Outline], slice_of: dict[str, int], shape: tuple[int, int]) -> Area:
+    """The pixels of one reader's nodule, its holes cut out."""
+    area: Area = {}
+    for outline in sorted(outlines, key=lambda outline: not outline.inclusion):  # holes last
+        inside, line = fill_outline(outline.points, shape)
+        k = slice_of[outline.image]
+        before = area.get(k, np.zeros(shape, bool))
+        area[k] = before | inside if outline.inclusion else before & ~(inside | line)
+    return area
+
+
+def clustered(marked: list[tuple[int, Area]]) -> Iterator[list[tuple[int, Area]]]:
+    """Put together what overlaps in a pixel, also by way of a third: it is one nodule. In the order of the file."""
+    left = [(reader, area) for reader, area in marked if any(pixels.any() for pixels in area.values())]
+    while left:
+        cluster = [left.pop(0)]
+        for _, area in cluster:  # grows as it is walked
+            touches = [_overlap(area, other) for _, other in left]
+            cluster += [one for one, touching in zip(left, touches, strict=True) if touching]
+            left = [one for one, touching in zip(left, touches, strict=True) if not touching]
+        yield cluster
+
+
+def count_readers(cluster: list[tuple[int, Area]], shape: tuple[int, ...]) -> np.ndarray:
+    """How many readers marked each voxel; uint8 (K, J, I). A reader who drew the nodule as two counts once."""
+    readers = np.zeros(shape, np.uint8)
+    for reader in {reader for reader, _ in cluster}:
+        mine = [area for by, area in cluster if by == reader]
+        for k in set().union(*mine):
+            readers[k] += np.logical_or.reduce([area[k] for area in mine if k in area])
+    return readers
+
+
+def _overlap(one: Area, other: Area) -> bool:
+    return any((one[k] & other[k]).any() for k in one.keys() & other.keys())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""Slice folders (images/ masks/ slices.csv), written whole or not at all, and what all prepare scripts share."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import random
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from PIL import Image
+
+LIVER_WINDOW_HU = (-40.0, 160.0)  # HU of stored 0 and 255
+NODULE_WINDOW_HU = (-1000.0, 400.0)
+SPLITS = ("train", "val", "test")
+
+
+class PrepareError(ValueError):
+    """Raw data that cannot become a slice folder: which file, why, and the way out."""
+
+
+@dataclass
+class SliceFolder:
+    """A slice folder in the making; use it in a `with` block.
+
+    Slices go to a hidden folder beside `path`, which takes its name when the block ends well, and vanishes if not.
+
+    Attributes:
+        path: The folder to be.
+        columns: The header of slices.csv. `file` names the image and, where there is no column `mask`, the mask too.
+        replace: Whether an older slice folder of that name may go.
+    """
+
+    path: Path
+    columns: Sequence[str]
+    replace: bool = False
+    rows: list[dict[str, object]] = field(default_factory=list, init=False)
+    notes: list[str] = field(default_factory=list, init=False)
+
+    def __enter__(self) -> SliceFolder:
+        if self.path.exists():
+            if not self.replace:
+                raise PrepareError(f"{self.path} exists: choose another -o FOLDER, or add --force to replace it.")
+            if not (self.path / "slices.csv").is_file():
+                raise PrepareError(f"{self.path} is no slice folder, so it is not replaced: choose another -o FOLDER.")
+        self._part = self.path.absolute().with_name(f".{self.path.absolute().name}.part")
+        shutil.rmtree(self._part, ignore_errors=True)  # of a run that was killed
+        try:
+            for name in ("images", "masks"):
+                (self._part / name).mkdir(parents=True)
+        except OSError as error:
+            raise self._not_written(self.path, error) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._finish()
+        finally:
+            shutil.rmtree(self._part, ignore_errors=True)
+
+    def add(self, row: dict[str, object], image: np.ndarray, mask: np.ndarray) -> None:
+        """Write one slice.
+
+        Args:
+            row: Its line of slices.csv.
+            image: uint8 (height, width) or (height, width, 3).
+            mask: uint8 (height, width).
+        """
+        for folder, name, picture in (("images", row["file"], image), ("masks", row.get("mask", row["file"]), mask)):
+            path = self._part / folder / str(name)
+            if path.exists():
+                raise PrepareError(f"Two slices would be called {folder}/{name}: give their sources different names.")
+            how = {"quality": 95, "subsampling": 0} if path.suffix == ".jpg" else {}
+            try:
+                Image.fromarray(picture).save(path, **how)
+            except OSError as error:
+                raise self._not_written(self.path / folder / str(name), error) from error
+        self.rows.append(row)
+
+    def note(self, text: str) -> None:
+        """Tell what was found odd or put right; it is kept in notes.txt of the folder too."""
+        print(text, file=sys.stderr)
+        self.notes.append(text)
+
+    def _finish(self) -> None:
+        if not self.rows:
+            raise PrepareError(f"The source has no slice to keep, so {self.path} was not made.")
+        try:
+            with (self._part / "slices.csv").open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, self.columns, lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(self.rows)
+            if self.notes:
+                (self._part / "notes.txt").write_text("\n".join(self.notes) + "\n", encoding="utf-8")
+            older = self._part.with_suffix(".older")
+            if self.path.exists():
+                self.path.rename(older)
+            self._part.rename(self.path)
+            shutil.rmtree(older, ignore_errors=True)
+        except OSError as error:
+            raise self._not_written(self.path, error) from error
+
+    @staticmethod
+    def _not_written(path: Path, error: OSError) -> PrepareError:
+        return PrepareError(
+            f"{path} cannot be written ({error.strerror or error}); no half folder was left behind."
+            " Make room on that disk, or choose another -o FOLDER."
+        )
+
+
+def assign_splits(patients: Iterable[str], given: argparse.Namespace) -> dict[str, str]:
+    """Give every patient one split: that of the file `given.split`, or one drawn with `given.seed`.
+
+    The draw depends on the names of the patients and the seed only. Each split asked for gets a patient at least.
+    """
+    patients = sorted(set(patients))
+    if given.split:
+        split_of = read_splits(given.split)
+        for patient in patients:
+            if patient not in split_of:
+                raise PrepareError(f"{given.split} has no line for {patient}: add one, or take its files away.")
+        return {patient: split_of[patient] for patient in patients}
+    if not (given.val >= 0 and given.test >= 0 and given.val + given.test < 1):
+        raise PrepareError(
+            f"--val {given.val:g} and --test {given.test:g} must be 0 or more, and less than 1 together."
+        )
+    counts = [max(1, round(len(patients) * share)) if share else 0 for share in (given.val, given.test)]
+    if sum(counts) >= len(patients):
+        raise PrepareError(
+            f"{given.source} has {len(patients)} patient(s), too few to share out: give --val 0, or a --split FILE."
+        )
+    shuffled = random.Random(given.seed).sample(patients, len(patients))
+    drawn = ["val"] * counts[0] + ["test"] * counts[1] + ["train"] * (len(patients) - sum(counts))
+    return dict(zip(shuffled, drawn, strict=True))
+
+
+def read_splits(path: Path) -> dict[str, str]:
+    """Patient to split, from a CSV with the columns patient and split; another folder's slices.csv is one.
+
+    Where there is no column patient, each picture is its own, under the name of its file without the ending.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise PrepareError(f"{path} cannot be read as a table of patient and split ({error}).") from error
+    first = rows[0][1] if rows else {}
+    if "split" not in first or not {"patient", "file"} & set(first):
+        raise PrepareError(f"{path} needs the columns patient and split, and a line for each patient.")
+    found: dict[str, tuple[str, int]] = {}
+    for line, row in rows:
+        patient, split = row.get("patient") or Path(row.get("file") or "").stem, row["split"]
+        if split not in SPLITS:
+            raise PrepareError(f"{path}, line {line}: {patient} has the split {split}; it must be one of {SPLITS}.")
+        earlier, at = found.setdefault(patient, (split, line))
+        if earlier != split:
+            raise PrepareError(
+                f"{path}: {patient} is in two splits, {earlier} (line {at}) and {split} (line {line});"
+                " give all lines of a patient the same split."
+            )
+    return {patient: split for patient, (split, _) in found.items()}
+
+
+def to_8_bit(hu: np.ndarray, window_hu: tuple[float, float]) -> np.ndarray:
+    """HU as stored grey values: 0 at and below the window's low end, 255 at and above its high end, rounded."""
+    low, high = window_hu
+    return np.rint((np.clip(hu, low, high) - low) * (255 / (high - low))).astype(np.uint8)
+
+
+def area_average(picture: np.ndarray, size: int) -> np.ndarray:
+    """Resize uint8 (H, W) or (H, W, 3) to size × size; every new pixel is the mean of the area it covers, rounded."""
+    channels = np.atleast_3d(picture)
+    resized = [_mean_of_area(channels[..., c], size) for c in range(channels.shape[2])]
+    return np.rint(np.stack(resized, axis=-1)).astype(np.uint8).reshape(size, size, *picture.shape[2:])
+
+
+def area_majority(mask: np.ndarray, size: int) -> np.ndarray:
+    """Resize bool (H, W) to uint8 size × size: 1 where half of the area or more is marked."""
+    return (_mean_of_area(mask, size) >= 0.5).astype(np.uint8)
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """A photograph as uint8 (H, W, 3); transparency is dropped."""
+    return _read_picture(path, "RGB")
+
+
+def read_mask(path: Path, image: np.ndarray) -> np.ndarray:
+    """A black-and-white mask of an image as bool (H, W); JPEG makes both inexact, so the middle grey divides them."""
+    grey = _read_picture(path, "L")
+    if grey.shape != image.shape[:2]:
+        raise PrepareError(
+            f"{path} has {grey.shape[1]} × {grey.shape[0]} pixels, its image {image.shape[1]} × {image.shape[0]}:"
+            " sizes must be equal."
+        )
+    between = ((grey > 64) & (grey < 192)).mean()
+    if between > 0.1:
+        raise PrepareError(f"{path} is no mask: {between:.0%} of its pixels are neither near black nor near white.")
+    return grey > 127
+
+
+def parser_of(description: str) -> argparse.ArgumentParser:
+    """The arguments that all prepare scripts share."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder with the unpacked data set")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="the slice folder to make")
+    parser.add_argument("--split", type=Path, metavar="FILE", help="CSV with patient, split; else splits are drawn")
+    parser.add_argument("--val", type=float, default=0.1, help="share of patients drawn to validate (%(default)s)")
+    parser.add_argument("--test", type=float, default=0.0, help="share of patients drawn to test (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (%(default)s)")
+    parser.add_argument("--force", action="store_true", help="replace the slice folder if it is there")
+    return parser
+
+
+def run(
+    prepare: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, arguments: list[str] | None
+) -> int:
+    """Parse the arguments and prepare; 0 done, 1 refused with one line on stderr."""
+    given = parser.parse_args(arguments)
+    try:
+        if not given.source.is_dir():
+            raise PrepareError(f"{given.source} is no folder: give the one that holds the unpacked data set.")
+        prepare(given)
+    except PrepareError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _mean_of_area(plane: np.ndarray, size: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(plane.astype(np.float32)).resize((size, size), Image.Resampling.BOX))
+
+
+def _read_picture(path: Path, mode: str) -> np.ndarray:
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert(mode))
+    except (OSError, SyntaxError) as error:
+        raise PrepareError(f"{path} cannot be read as a picture ({error}): copy it again.") from error
