@@ -1,0 +1,41 @@
+"""What the tests share: the real data, where it is at hand, and an ordinary user's rights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+NOBODY = 65534
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """A function from a path inside the shared data to the real one; the test is skipped where that is absent."""
+    root = Path(os.environ.get("UNETPP_DATA") or REPOSITORY.parent / "shared" / "data")
+
+    def find(relative_path: str) -> Path:
+        path = root / relative_path
+        if not path.exists():
+            pytest.skip(f"no shared data: {path} is not there (UNETPP_DATA says where to look)")
+        return path
+
+    return find
+
+
+@pytest.fixture
+def ordinary_user(tmp_path: Path) -> Iterator[None]:
+    """Take root's rights away for one test: root may read and write everything."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        yield
+        return
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        if folder.is_relative_to("/tmp") and folder != Path("/tmp"):
+            folder.chmod(0o755)
+    os.chown(tmp_path, NOBODY, -1)
+    os.seteuid(NOBODY)
+    yield
+    os.seteuid(0)

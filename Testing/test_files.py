@@ -1,0 +1,182 @@
+"""Reading: values and place come out of a file as another program put them in."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from sample_files import FLIPPED, OBLIQUE, SERIES, SHEARED, STRAIGHT, ct, write_slice, written
+
+from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.files import FileError
+from UNetPlusPlusSegmentLib.volumes import clean_hu
+
+
+@pytest.mark.parametrize("matrix", [STRAIGHT, OBLIQUE, FLIPPED], ids=["straight", "oblique", "flipped"])
+def test_nibabel_and_this_library_see_a_nifti_file_at_the_same_place(tmp_path, matrix):
+    nibabel.save(nibabel.Nifti1Image(ct().T, matrix), tmp_path / "ct.nii.gz")
+    volume, notes = files.read_volume(tmp_path / "ct.nii.gz")
+    np.testing.assert_array_equal(volume.array, ct())
+    np.testing.assert_allclose(volume.ijk_to_ras, matrix, atol=1e-4)  # NIfTI keeps float32
+    assert notes == []
+
+
+GRIDS = {"straight": STRAIGHT, "oblique": OBLIQUE, "flipped": FLIPPED, "sheared": SHEARED}
+
+
+@pytest.mark.parametrize(
+    ("ending", "name"),
+    [
+        (ending, name)
+        for ending in (".nrrd", ".nhdr", ".mha", ".mhd", ".nii", ".nii.gz", ".NRRD")
+        for name in GRIDS
+        if not (name == "sheared" and ".nii" in ending)  # SimpleITK makes it straight there
+    ],
+)
+def test_what_simpleitk_writes_is_read_with_values_and_place(tmp_path, ending, name):
+    matrix = GRIDS[name]
+    image = sitk.GetImageFromArray(ct())
+    lps = np.diag([-1, -1, 1, 1]) @ matrix
+    image.SetSpacing(np.linalg.norm(lps[:3, :3], axis=0))
+    image.SetDirection((lps[:3, :3] / np.linalg.norm(lps[:3, :3], axis=0)).ravel())
+    image.SetOrigin(lps[:3, 3])
+    sitk.WriteImage(image, tmp_path / f"ct{ending.lower()}")
+    if ending.isupper():
+        (tmp_path / f"ct{ending.lower()}").rename(tmp_path / f"ct{ending}")
+    volume, _ = files.read_volume(str(tmp_path / f"ct{ending}"))
+    np.testing.assert_array_equal(volume.array, ct())
+    np.testing.assert_allclose(volume.ijk_to_ras, matrix, atol=1e-4)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd", ".mha"])
+def test_nan_and_infinity_in_a_file_become_air_though_simpleitk_makes_water_of_them_in_nifti(tmp_path, ending):
+    values = ct().astype(np.float32)
+    values[0, 1], values[3, 2, 5], values[-1, -1, -1] = np.nan, -np.inf, np.inf
+    path = tmp_path / f"ct{ending}"
+    if ".nii" in ending:
+        nibabel.save(nibabel.Nifti1Image(values.T, STRAIGHT), path)
+    else:
+        sitk.WriteImage(sitk.GetImageFromArray(values), path)
+    volume, _ = files.read_volume(path)
+    lost = ~np.isfinite(values)
+    np.testing.assert_array_equal(~np.isfinite(volume.array), lost)
+    np.testing.assert_array_equal(volume.array[~lost], values[~lost])
+    assert set(clean_hu(volume.array)[0][lost]) == {-1024}
+
+
+def test_real_mask_and_real_dicom_series_share_their_place(shared_data):
+    volume, notes = files.read_volume(shared_data("volumes/abdomen_dicom"))
+    mask, _ = files.read_volume(shared_data("volumes/abdomen_dicom_liver.nii.gz"))
+    assert notes == []
+    assert volume.array.shape == mask.array.shape == (20, 512, 512)
+
+    # Their rows run in opposite directions, so corners are compared as a set.
+    def corners(v):
+        ends = np.stack(np.meshgrid(*[[0, n - 1] for n in v.array.shape[::-1]], [1]), -1).reshape(-1, 4)
+        return sorted((ends @ v.ijk_to_ras.T).round(2).tolist())
+
+    assert corners(volume) == corners(mask)
+    inside = volume.array[:, ::-1][mask.array > 0]  # liver in the portal venous phase
+    assert 80 < inside.mean() < 140
+
+
+def test_slices_of_a_folder_are_stacked_by_their_place_and_not_by_their_name(tmp_path):
+    for name, z in {"a": 7.5, "b": 0, "deeper/c": 2.5, "deeper/still/d": 5}.items():
+        write_slice(tmp_path / f"{name}.dcm", (-10, 20, z), int(z * 10))
+    shutil.copy(tmp_path / "a.dcm", tmp_path / "a copy.dcm")
+    (tmp_path / "notes.txt").write_text("not DICOM")
+    volume, notes = files.read_volume(tmp_path)
+    assert volume.array[:, 0, 0].tolist() == [0, 25, 50, 75]
+    np.testing.assert_allclose(
+        volume.ijk_to_ras, [[-0.7, 0, 0, 10], [0, -0.5, 0, -20], [0, 0, 2.5, 0], [0, 0, 0, 1]], atol=1e-9
+    )
+    assert notes == []
+
+
+def test_of_several_series_the_largest_ct_is_taken_and_another_can_be_chosen(tmp_path):
+    for z in range(3):
+        write_slice(tmp_path / f"large{z}", (0, 0, z), 1, SeriesDescription="thorax")
+        write_slice(tmp_path / f"mr{z}", (0, 0, z), 3, SeriesInstanceUID="1.2.3", Modality="MR")
+        write_slice(tmp_path / f"mr{z + 3}", (0, 0, z + 3), 3, SeriesInstanceUID="1.2.3", Modality="MR")
+    for z in range(2):
+        write_slice(tmp_path / f"small{z}", (0, 0, z), 2, SeriesInstanceUID="1.2.4")
+    volume, (note,) = files.read_volume(tmp_path)
+    assert volume.array.shape == (3, 6, 8)
+    assert f"largest was taken, CT {SERIES} (3 slices, thorax)" in note
+    assert "--series" in note and "Left out: CT 1.2.4 (2 slices)" in note
+    assert files.read_volume(tmp_path, series="1.2.4")[0].array[:, 0, 0].tolist() == [2, 2]
+    assert files.read_volume(tmp_path, series="1.2.3")[0].array.shape[0] == 6
+    with pytest.raises(FileError, match=rf"no series 9\.9, only .*{SERIES}.*MR 1\.2\.3 \(6 slices\)"):
+        files.read_volume(tmp_path, series="9.9")
+
+
+def test_a_description_in_another_alphabet_can_be_printed(tmp_path):
+    for z in range(2):
+        write_slice(tmp_path / f"{z}", (0, 0, z), SpecificCharacterSet="ISO_IR 100", SeriesDescription="Schädel")
+        write_slice(tmp_path / f"utf{z}", (0, 0, z), SpecificCharacterSet="ISO_IR 192", SeriesInstanceUID="1.2")
+    _, (note,) = files.read_volume(tmp_path)
+    assert "Sch\ufffddel" in note
+    note.encode()
+
+
+def test_a_localizer_in_the_same_series_is_left_out_with_a_note(tmp_path):
+    for z in range(3):
+        write_slice(tmp_path / f"{z}", (0, 0, z))
+    write_slice(tmp_path / "localizer", (0, 0, 0), ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
+    volume, (note,) = files.read_volume(tmp_path)
+    assert volume.array.shape == (3, 6, 8)
+    assert "(3 slices)" in note and "(1 slice)" in note
+
+
+def test_a_gap_between_slices_is_measured(tmp_path):
+    for z in (0, 2, 4, 8):
+        write_slice(tmp_path / f"{z}", (0, 0, z))
+    volume, (note,) = files.read_volume(tmp_path)
+    assert volume.spacing_mm[2] == pytest.approx(8 / 3)
+    assert "2.00 to 4.00 mm apart" in note and "wrong by up to 1.3 mm" in note  # the third lies at 4, not 2 × 8/3
+
+
+def test_an_even_tilted_stack_keeps_the_place_of_every_slice(tmp_path):
+    angle = np.radians(18)
+    for z in range(4):
+        write_slice(
+            tmp_path / f"{z}", (0, 0, 2.5 * z), ImageOrientationPatient=[1, 0, 0, 0, np.cos(angle), -np.sin(angle)]
+        )
+    volume, (note,) = files.read_volume(tmp_path)
+    assert "tilted by 18.0°" in note
+    np.testing.assert_allclose(volume.ijk_to_ras[:3, 2], [0, 0, 2.5], atol=1e-6)
+    assert volume.voxel_volume_ml == pytest.approx(0.5 * 0.7 * 2.5 * np.cos(angle) / 1000)
+
+
+def test_the_real_tilted_series_is_read_with_the_error_of_its_geometry(shared_data):
+    volume, notes = files.read_volume(shared_data("odd_inputs/gantry_tilt_dicom"))
+    assert volume.array.shape == (16, 512, 512)
+    assert "18.5°" in notes[0]
+    assert "1.08 to 7.00 mm apart" in notes[1] and "up to 13.2 mm" in notes[1]
+    np.testing.assert_allclose(volume.ijk_to_ras[:3, 2] * 15, [0, 0, 113.4960586 - 31.1560586], atol=1e-3)
+
+
+def test_frames_of_an_enhanced_ct_lie_where_their_header_says(shared_data):
+    volume, _ = files.read_volume(shared_data("odd_inputs/eCT_Supplemental.dcm"))
+    assert volume.array.shape == (2, 512, 512)
+    np.testing.assert_allclose(volume.ijk_to_ras @ [0, 0, 0, 1], [-99.5, 301.5, -159, 1])
+    np.testing.assert_allclose(volume.ijk_to_ras @ [0, 0, 1, 1], [-99.5, 301.5, -149, 1])
+
+
+def test_one_file_of_a_series_is_read_alone_with_a_note(shared_data):
+    volume, notes = files.read_volume(shared_data("odd_inputs/693_UNCR.dcm"))
+    assert volume.array.shape == (1, 512, 512)
+    assert volume.spacing_mm == pytest.approx([0.478516, 0.478516, 5])
+    assert notes == ["Only the slice in this file was read; for its whole series give the folder."]
+    _, notes = files.read_volume(shared_data("odd_inputs/JPEG-LL.dcm"))
+    assert "no CT but NM" in notes[0]
+
+
+def test_a_gzip_file_of_several_members_is_whole_nevertheless(tmp_path):
+    content = written(tmp_path / "ct.nii").read_bytes()
+    (tmp_path / "ct.nii.gz").write_bytes(gzip.compress(content[:400]) + gzip.compress(content[400:]))
+    np.testing.assert_array_equal(files.read_volume(tmp_path / "ct.nii.gz")[0].array, ct())

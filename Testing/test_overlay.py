@@ -1,0 +1,71 @@
+"""The overlay: the right slices, the right way up, in true proportions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from sample_files import SEGMENTS
+
+from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.volumes import Volume
+
+
+def picture(path: Path) -> np.ndarray:
+    return sitk.GetArrayFromImage(sitk.ReadImage(path)).astype(int)
+
+
+def head_phantom() -> tuple[np.ndarray, np.ndarray]:
+    """In training order: a body 60 mm wide and 40 mm high, with a mark at the patient's right and front, marked 1."""
+    hu = np.full((9, 50, 70), -1000, np.int16)
+    hu[:, 5:45, 5:65] = 40
+    labelmap = np.zeros(hu.shape, np.uint8)
+    labelmap[2:7, 8:18, 8:23] = 1
+    return hu, labelmap
+
+
+@pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, -1), (1, -1, 1)])
+def test_the_overlay_shows_anterior_at_the_top_right_at_the_left_and_true_proportions(tmp_path, flips):
+    hu, labelmap = (a[:, ::2][:: flips[0], :: flips[1], :: flips[2]] for a in head_phantom())  # rows 2 mm, columns 1 mm
+    matrix = np.diag([-flips[2], -2 * flips[1], 3 * flips[0], 1])
+    files.write_overlay(tmp_path / "o.png", Volume(hu, matrix), labelmap, SEGMENTS[:1])
+    row = picture(tmp_path / "o.png")
+    assert row.ndim == 3 and row.shape[2] == 3
+    tile = row[:, : (row.shape[1] - 4 * 6) // 5]
+    body = tile.sum(axis=2) > 0
+    rows, columns = np.flatnonzero(body.any(axis=1)), np.flatnonzero(body.any(axis=0))
+    assert np.ptp(columns) / np.ptp(rows) == pytest.approx(60 / 40, rel=0.05)
+    assert rows[0] == pytest.approx(tile.shape[0] - 1 - rows[-1], abs=2), "the margin is the same on every side"
+    colored = np.argwhere(tile[..., 0] - tile[..., 2] > 20)
+    centre = (colored.mean(axis=0) - [rows[0], columns[0]]) / [np.ptp(rows), np.ptp(columns)]
+    assert centre == pytest.approx([(13 - 5) / 40, (15.5 - 5) / 60], abs=0.04)
+    line = (np.abs(tile - SEGMENTS[0].color).max(axis=2) < 3).any()
+    assert line, "the outline has the very colour of the segment"
+
+
+def test_the_overlay_spreads_over_the_organ_and_over_the_volume_if_there_is_none(tmp_path):
+    hu, labelmap = head_phantom()
+    hu[:, 30:40, 30:60] = (np.arange(9) * 20)[:, None, None]  # a grey that tells the slice
+    place = Volume(hu, np.diag([-1.0, -1, 3, 1]))
+
+    def slices_shown():
+        row = picture(tmp_path / "o.png")
+        tiles = np.array_split(row, 5, axis=1) if row.shape[1] > row.shape[0] * 3 else [row]
+        return [round((t[int(t.shape[0] * 0.7), int(t.shape[1] * 0.6), 0] / 255 * 400 - 160) / 20) for t in tiles]
+
+    files.write_overlay(tmp_path / "o.png", place, labelmap, SEGMENTS[:1])
+    assert slices_shown() == [2, 3, 4, 5, 6]
+    files.write_overlay(tmp_path / "o.png", place, np.zeros_like(labelmap), SEGMENTS[:1])
+    assert slices_shown() == [0, 2, 4, 6, 8]
+    labelmap[3:] = labelmap[:2] = 0
+    files.write_overlay(tmp_path / "o.png", place, labelmap, SEGMENTS[:1])
+    assert slices_shown() == [2]
+
+
+def test_the_overlay_of_a_volume_without_anybody_in_it_is_written_too(tmp_path):
+    nobody = np.full((3, 20, 30), -1000.0)
+    nobody[0, 0, 0] = np.nan
+    files.write_overlay(tmp_path / "o.png", Volume(nobody, np.eye(4)), np.zeros(nobody.shape, np.uint8), SEGMENTS)
+    assert picture(tmp_path / "o.png").max() == 0

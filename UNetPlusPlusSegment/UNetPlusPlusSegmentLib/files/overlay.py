@@ -1,0 +1,136 @@
+"""The overlay: a PNG of a few axial slices with the segments drawn on them. NumPy and SimpleITK only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..regions import Segment, bounding_box, largest_component
+from ..volumes import Volume, axial_order
+from .images import silence
+from .writing import whole_file
+
+TILES = 5
+TILE_PIXELS = (420, 300)  # the most that a tile takes, width and height
+GAP_PIXELS = 6
+LINE_PIXELS = 1.5
+FILL_ALPHA = 0.3
+FINER = 2  # drawn at so many times the size and averaged: smooth edges
+BODY_HU = -400  # the picture is cut to what is denser
+BODY_MARGIN_MM = 4.0
+TABLE_MM = 12.0  # what is thinner is not the patient
+
+
+def write_overlay(
+    path: str | Path,
+    volume: Volume,
+    labelmap: np.ndarray,
+    segments: Sequence[Segment],
+    window_hu: tuple[float, float] = (-160.0, 240.0),
+) -> None:
+    """Draw up to five axial slices in a row, from the lowest to the highest, seen from the patient's feet.
+
+    Anterior is at the top, the patient's right at the left; lengths are true to scale in both directions.
+
+    Args:
+        path: The PNG; what it held is replaced when the new one is whole.
+        volume: CT in HU.
+        labelmap: uint8 (K, J, I) on the volume's voxels. The slices are spread over what is not 0 in it, or over the
+            volume if nothing is.
+        segments: With their colours.
+        window_hu: Shown black and white.
+
+    Raises:
+        FileError: It cannot be written.
+    """
+    order = axial_order(volume)
+    hu, labels = order.apply(volume.array), order.apply(labelmap)
+    chosen = _spread(labels)
+    hu, labels = np.nan_to_num(hu[chosen], nan=window_hu[0]), labels[chosen]
+    box = _body(hu, labels, order.spacing_mm[1:])
+    hu, labels = hu[(slice(None), *box)], labels[(slice(None), *box)]
+    size = _tile_size(hu.shape[1:], order.spacing_mm[1:])
+    tiles = [_tile(h, m, size, segments, window_hu) for h, m in zip(hu, labels, strict=True)]
+    gap = np.zeros((tiles[0].shape[0], GAP_PIXELS, 3), np.uint8)
+    row = np.concatenate([part for tile in tiles for part in (tile, gap)][:-1], axis=1)
+    with whole_file(path) as beside, silence():
+        sitk.WriteImage(sitk.GetImageFromArray(row, isVector=True), str(beside), useCompression=True)
+
+
+def _spread(labels: np.ndarray) -> np.ndarray:
+    """Up to `TILES` slices, evenly over those with a label, or over all."""
+    with_label = np.flatnonzero(labels.any(axis=(1, 2)))
+    slices = with_label if len(with_label) else np.arange(len(labels))
+    count = min(TILES, len(slices))
+    return slices[((np.arange(count) + 0.5) * len(slices) / count).astype(int)]
+
+
+def _body(hu: np.ndarray, labels: np.ndarray, spacing_mm: Sequence[float]) -> tuple[slice, slice]:
+    """Rows and columns that hold the patient in any of the slices, with a margin; all of them if nobody is there."""
+    radius = [max(1, round(TABLE_MM / 2 / s)) for s in reversed(spacing_mm)]
+    body = labels.any(axis=0)
+    for dense in hu > BODY_HU:
+        opened = _array(sitk.BinaryMorphologicalOpening(_image(dense), radius)).astype(bool)
+        body |= largest_component(opened, at_least=0.3)  # both legs, but neither table nor arms
+    box = bounding_box(body)
+    if box is None:
+        return np.s_[:, :]
+    margins = [round(BODY_MARGIN_MM / s) for s in spacing_mm]
+    return tuple(slice(max(0, along.start - m), along.stop + m) for along, m in zip(box, margins, strict=True))
+
+
+def _tile_size(shape: tuple[int, ...], spacing_mm: Sequence[float]) -> tuple[int, int]:
+    """Width and height of a tile in fine pixels, equally many per mm."""
+    height_mm, width_mm = shape[0] * spacing_mm[0], shape[1] * spacing_mm[1]
+    scale = min(TILE_PIXELS[0] / width_mm, TILE_PIXELS[1] / height_mm)
+    width, height = (max(1, round(side * scale)) * FINER for side in (width_mm, height_mm))
+    return width, height
+
+
+def _tile(
+    hu: np.ndarray,
+    labels: np.ndarray,
+    size: tuple[int, int],
+    segments: Sequence[Segment],
+    window_hu: tuple[float, float],
+) -> np.ndarray:
+    """One slice as uint8 (row, column, RGB)."""
+    low, high = window_hu
+    grey = np.clip((_enlarge(hu, size) - low) / (high - low), 0, 1) * 255
+    picture = np.repeat(grey[..., np.newaxis], 3, axis=2)
+    for segment in segments:
+        inside = _enlarge(labels == segment.value, size) >= 0.5
+        line = inside & ~_erode(inside, round(LINE_PIXELS * FINER))
+        color = np.array(segment.color, np.float32)
+        picture[inside] += FILL_ALPHA * (color - picture[inside])
+        picture[line] = color
+    height, width = picture.shape[0] // FINER, picture.shape[1] // FINER
+    return picture.reshape(height, FINER, width, FINER, 3).mean(axis=(1, 3)).round().astype(np.uint8)
+
+
+def _enlarge(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resample (row, column) to a width and height, linearly, edge on edge."""
+    step = np.array(pixels.shape[::-1]) / size
+    image = sitk.Resample(
+        sitk.GetImageFromArray(pixels.astype(np.float32)),
+        size=size,
+        outputOrigin=((step - 1) / 2).tolist(),  # pixels are squares round their centres
+        outputSpacing=step.tolist(),
+        useNearestNeighborExtrapolator=True,
+    )
+    return _array(image)
+
+
+def _erode(mask: np.ndarray, radius: int) -> np.ndarray:
+    return _array(sitk.BinaryErode(_image(mask), (radius, radius))).astype(bool)
+
+
+def _image(mask: np.ndarray) -> sitk.Image:
+    return sitk.GetImageFromArray(mask.astype(np.uint8))
+
+
+def _array(image: sitk.Image) -> np.ndarray:
+    return sitk.GetArrayFromImage(image)

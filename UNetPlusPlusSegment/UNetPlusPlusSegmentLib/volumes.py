@@ -1,0 +1,212 @@
+"""Volumes: an array with its place in the patient, and whether it is a CT. NumPy only; knows no Slicer and no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+
+AIR_HU = -1024
+PADDING_HU = -1500  # at or below it lies nothing: scanners fill the corners of a slice with -2000, -3024, …
+FAT_HU = -50  # fat and air lie below
+LEAST_FAT_OR_AIR = 0.001  # share of the voxels; crops of 3 to 8 cm round a liver have 0.005 and more, MR has none
+SPACING_RANGE_MM = (0.01, 100.0)
+
+
+class VolumeError(ValueError):
+    """A volume that cannot be segmented; the message says why and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Voxels and their place in the patient.
+
+    Attributes:
+        array: Shape (K, J, I), slices first, of any integer or floating type; kept, not copied.
+        ijk_to_ras: 4 × 4 float64, read-only, in mm towards Right, Anterior, Superior. Its columns run the other way: I,
+            J, K, then the centre of voxel (0, 0, 0). Oblique, flipped and sheared grids are all right.
+
+    Raises:
+        VolumeError: Not three-dimensional, empty, not of real numbers, or placed by a matrix that is not finite or not
+            invertible.
+    """
+
+    array: np.ndarray
+    ijk_to_ras: np.ndarray
+
+    def __post_init__(self) -> None:
+        matrix = np.array(self.ijk_to_ras, dtype=np.float64)
+        matrix.setflags(write=False)
+        object.__setattr__(self, "ijk_to_ras", matrix)
+        _check_array(self.array)
+        _check_matrix(matrix)
+
+    @property
+    def spacing_mm(self) -> np.ndarray:
+        """Distance of neighbouring voxels along I, J and K, in mm."""
+        return np.linalg.norm(self.ijk_to_ras[:3, :3], axis=0)
+
+    @property
+    def voxel_volume_ml(self) -> float:
+        """Volume of one voxel in ml."""
+        return float(abs(np.linalg.det(self.ijk_to_ras[:3, :3]))) / 1000
+
+
+@dataclass(frozen=True)
+class AxialOrder:
+    """How an array (K, J, I) is turned so that its axes run to the patient's Superior, Posterior and Left.
+
+    That is the order of the training slices: first slice lowest, row 0 anterior, column 0 at the patient's right.
+
+    Attributes:
+        axes: Which axis of the array (0 is K, 1 is J, 2 is I) becomes slice, row and column.
+        flips: Whether the slices, rows and columns run the other way in the array.
+        spacing_mm: Distance of slices, rows and columns.
+    """
+
+    axes: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+    spacing_mm: tuple[float, float, float]
+
+    def apply(self, array: np.ndarray) -> np.ndarray:
+        """Turn an array (K, J, I) to (slice, row, column); a view."""
+        return array.transpose(self.axes)[self._steps]
+
+    def undo(self, array: np.ndarray) -> np.ndarray:
+        """Turn an array (slice, row, column) back to (K, J, I); a view."""
+        return array[self._steps].transpose(np.argsort(self.axes))
+
+    @property
+    def _steps(self) -> tuple[slice, ...]:
+        return tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)
+
+
+def axial_order(volume: Volume) -> AxialOrder:
+    """Find the axial slices of a volume: those along the array axis nearest to the patient's Superior.
+
+    The two axes left become rows and columns as is nearest to Posterior and Left, so that each array axis is used once,
+    on oblique grids too. At 45°, where two axes are equally near, the one that comes first in (K, J, I) wins.
+    """
+    directions = (volume.ijk_to_ras[:3, :3] / volume.spacing_mm)[:, ::-1]  # columns K, J, I
+    right, anterior, superior = directions.round(9)  # rounded: 45° is a tie, whatever the last bit says
+    towards = np.array([superior, -anterior, -right])
+    nearness = np.abs(towards)
+    slices = int(nearness[0].argmax())
+    rows, columns = max(
+        permutations([axis for axis in range(3) if axis != slices]),
+        key=lambda pair: nearness[1, pair[0]] + nearness[2, pair[1]],
+    )
+    axes = (slices, rows, columns)
+    flips = tuple(bool(towards[which, axis] < 0) for which, axis in enumerate(axes))
+    return AxialOrder(axes, flips, tuple(volume.spacing_mm[::-1][list(axes)].tolist()))
+
+
+def check_ct(volume: Volume, force: bool = False) -> list[str]:
+    """Refuse what cannot be a CT in Hounsfield units, before time is spent on it.
+
+    Args:
+        volume: As it was read, padding and all.
+        force: Take it even if its values are not those of a CT.
+
+    Returns:
+        Notes for the user: what was forced, and that there is one slice only.
+
+    Raises:
+        VolumeError: A voxel size that cannot be, no finite value at all, or (unless forced) values that are not HU.
+    """
+    low, high = SPACING_RANGE_MM
+    if not all(low <= spacing <= high for spacing in volume.spacing_mm):
+        raise VolumeError(
+            f"The voxels measure {_by(volume.spacing_mm)} mm, which no CT has ({low:g} to {high:g} mm):"
+            " correct the spacing of the volume, or export it again from where it came."
+        )
+    notes = []
+    reason = _why_not_ct(volume.array)
+    if reason and not force:
+        raise VolumeError(
+            f"This does not look like CT in Hounsfield units: {reason}."
+            " Choose a CT volume; if it is one all the same, run it with --force (in Python: force=True)."
+        )
+    if reason:
+        notes.append(f"Run by force, though it does not look like CT: {reason}.")
+    order = axial_order(volume)
+    if volume.array.shape[order.axes[0]] == 1:
+        notes.append(f"There is one slice only, taken to be {order.spacing_mm[0]:g} mm thick.")
+    return notes
+
+
+def clean_hu(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Make air of what is no measurement: NaN, infinity and padding.
+
+    Args:
+        array: CT in HU, any shape; stays as it is.
+
+    Returns:
+        The values as int16 (from integers; cut to its range) or float32, the array itself where nothing had to change;
+        and notes for the user.
+    """
+    if array.dtype.kind == "f":
+        with np.errstate(over="ignore", invalid="ignore"):
+            cleaned = array.astype(np.float32, copy=False)
+            nothing = ~np.isfinite(cleaned) | (cleaned <= PADDING_HU)
+    else:
+        nothing = array <= PADDING_HU
+        limits = np.iinfo(np.int16)
+        fits = np.can_cast(array.dtype, np.int16)
+        cleaned = (array if fits else array.clip(limits.min, limits.max)).astype(np.int16, copy=False)
+    count = int(np.count_nonzero(nothing))
+    if not count:
+        return cleaned, []
+    cleaned = np.where(nothing, np.asarray(AIR_HU, cleaned.dtype), cleaned)
+    share = f"{100 * count / array.size:.2g} %"
+    return cleaned, [f"{count} voxels ({share}) hold no measurement (padding, NaN or infinity) and were taken as air."]
+
+
+def _check_array(array: np.ndarray) -> None:
+    if array.ndim == 4 and array.shape[-1] in (3, 4) and array.dtype == np.uint8:
+        raise VolumeError(f"This is a colour image (RGB, shape {array.shape}), not a CT: choose the grey-value volume.")
+    if array.ndim != 3:
+        raise VolumeError(
+            f"This volume has {array.ndim} dimensions (shape {array.shape}); a CT has 3, slices, rows and columns."
+            " Of a sequence or a multi-channel image, choose one frame."
+        )
+    if not array.size:
+        raise VolumeError(f"This volume has no voxels (shape {array.shape}): choose another one.")
+    if array.dtype.kind not in "iuf":
+        raise VolumeError(f"The voxels of this volume are no real numbers ({array.dtype}): choose another one.")
+
+
+def _check_matrix(matrix: np.ndarray) -> None:
+    if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or (matrix[3] != (0, 0, 0, 1)).any():
+        raise VolumeError(
+            "The place of this volume is unknown: ijk_to_ras must be a 4 × 4 matrix of finite numbers with last row"
+            f" 0 0 0 1, got {matrix.tolist()}. Correct it, or export the volume again from where it came."
+        )
+    spacing_mm = np.linalg.norm(matrix[:3, :3], axis=0)
+    if abs(np.linalg.det(matrix[:3, :3])) <= 1e-6 * spacing_mm.prod():
+        raise VolumeError(
+            f"The grid of this volume is flat: its voxels measure {_by(spacing_mm)} mm and its axes span no space."
+            " Correct its spacing and directions, or export it again from where it came."
+        )
+
+
+def _why_not_ct(array: np.ndarray) -> str | None:
+    """What is wrong with the values for a CT, with those found; None if nothing is."""
+    finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array
+    if not finite.size:
+        raise VolumeError("This volume holds no finite number, only NaN or infinity: export it again.")
+    lowest, highest = finite.min(), finite.max()
+    found = f"its values run from {lowest:g} to {highest:g}"
+    if array.dtype.itemsize == 1:
+        return f"{found} in 8 bits ({array.dtype}), too few for HU"
+    if lowest >= 0:
+        return f"{found}, none below 0, where air (-1000 HU) and fat (-100 HU) lie"
+    share = np.count_nonzero((finite > PADDING_HU) & (finite <= FAT_HU)) / finite.size
+    if share < LEAST_FAT_OR_AIR:
+        return f"{found}, and only {share:.2%} of them are air or fat ({PADDING_HU} to {FAT_HU} HU)"
+    return None
+
+
+def _by(spacing_mm: np.ndarray) -> str:
+    return " × ".join(f"{s:g}" for s in spacing_mm)
