@@ -1,0 +1,280 @@
+"""A MRML scene as Slicer sets it up, on slicer-core, and what the tests put into it and measure there."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from UNetPlusPlusSegmentLib.regions import Segment
+
+slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (its wheels are for Python 3.11)")
+vtk = pytest.importorskip("vtk")
+
+LOGICS = {"volumes": slicer.vtkSlicerVolumesLogic, "segmentations": slicer.vtkSlicerSegmentationsModuleLogic}
+
+
+@pytest.fixture
+def scene(monkeypatch, tmp_path):
+    """An empty scene as `slicer.mrmlScene`; the test fails if VTK or MRML report an error or a warning that it leaves.
+
+    A test that provokes a message takes it with `take_messages()`.
+    """
+    new_scene = slicer.vtkMRMLScene()
+    cache = slicer.vtkCacheManager()  # bundles are unpacked there
+    cache.SetRemoteCacheDirectory(str(tmp_path))
+    reader = slicer.vtkDataIOManager()
+    reader.SetCacheManager(cache)
+    new_scene.SetDataIOManager(reader)
+    application_logic = slicer.vtkSlicerApplicationLogic()
+    colors = slicer.vtkSlicerColorLogic()
+    colors.SetMRMLApplicationLogic(application_logic)
+    colors.SetMRMLScene(new_scene)
+    application_logic.SetModuleLogic("Colors", colors)
+    application_logic.SetMRMLScene(new_scene)
+    modules = SimpleNamespace()
+    for name, logic_class in LOGICS.items():
+        logic = logic_class()
+        logic.SetMRMLApplicationLogic(application_logic)
+        logic.SetMRMLScene(new_scene)
+        setattr(modules, name, SimpleNamespace(logic=lambda logic=logic: logic))
+    monkeypatch.setattr(slicer, "mrmlScene", new_scene, raising=False)
+    monkeypatch.setattr(slicer, "modules", modules, raising=False)
+    _follow_in_subject_hierarchy(new_scene)
+
+    window_before = vtk.vtkOutputWindow.GetInstance()
+    vtk.vtkOutputWindow.SetInstance(vtk.vtkStringOutputWindow())  # from here on: the wheel lacks Slicer's colour files
+    yield new_scene
+    messages = take_messages()
+    new_scene.Clear(True)
+    vtk.vtkOutputWindow.SetInstance(window_before)
+    assert not messages, f"VTK or MRML complained: {messages}"
+
+
+def take_messages() -> str:
+    """What VTK and MRML have reported so far in this test; asking clears it."""
+    messages = vtk.vtkOutputWindow.GetInstance().GetOutput()
+    vtk.vtkOutputWindow.SetInstance(vtk.vtkStringOutputWindow())
+    return messages
+
+
+def _follow_in_subject_hierarchy(scene) -> None:
+    """Keep an item for each volume, segmentation and transform, new ones at the top level, as the application does."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def added(_scene, _event, node):
+        if node.IsA("vtkMRMLDisplayableNode") and not hierarchy.GetItemByDataNode(node):
+            hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def leaving(_scene, _event, node):
+        item = hierarchy.GetItemByDataNode(node)
+        if item:
+            hierarchy.RemoveItem(item, False, False)
+
+    scene.AddObserver(scene.NodeAddedEvent, added)
+    scene.AddObserver(scene.NodeAboutToBeRemovedEvent, leaving)
+
+
+def add_volume(array: np.ndarray, ijk_to_ras: np.ndarray | None = None, name: str = "CT", transform=None):
+    """Add a `vtkMRMLScalarVolumeNode` with voxels (K, J, I), under a transform node if one is given."""
+    node = slicer.util.addVolumeFromArray(array, np.eye(4) if ijk_to_ras is None else ijk_to_ras, name)
+    node.SetAndObserveTransformNodeID(transform.GetID() if transform is not None else None)
+    return node
+
+
+def add_linear_transform(matrix: np.ndarray, parent=None):
+    """Add a `vtkMRMLLinearTransformNode`; `matrix` maps to its parent, 4 × 4, mm."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.asarray(matrix, dtype=float)))
+    node.SetAndObserveTransformNodeID(parent.GetID() if parent is not None else None)
+    return node
+
+
+def add_grid_transform(shift_mm: float = 4.0, parent=None):
+    """Add a grid transform like the one Slicer puts above a series with gantry tilt: slices shift along A with S."""
+    displacements = vtk.vtkImageData()
+    displacements.SetDimensions(5, 5, 5)
+    displacements.SetOrigin(-200, -200, -200)
+    displacements.SetSpacing(100, 100, 100)
+    displacements.AllocateScalars(vtk.VTK_DOUBLE, 3)
+    vectors = vtk.util.numpy_support.vtk_to_numpy(displacements.GetPointData().GetScalars()).reshape(5, 5, 5, 3)
+    vectors[...] = 0
+    vectors[..., 1] = shift_mm * np.array([0, 1, 0, 2, 1])[:, None, None]
+    transform = slicer.vtkOrientedGridTransform()
+    transform.SetDisplacementGridData(displacements)
+    return _add_transform_node("vtkMRMLGridTransformNode", transform, parent)
+
+
+def add_bspline_transform(parent=None):
+    """Add a smooth B-spline deformation of a few mm, as a registration leaves it."""
+    coefficients = vtk.vtkImageData()
+    coefficients.SetDimensions(7, 7, 7)
+    coefficients.SetOrigin(-300, -300, -300)
+    coefficients.SetSpacing(100, 100, 100)
+    coefficients.AllocateScalars(vtk.VTK_DOUBLE, 3)
+    vectors = vtk.util.numpy_support.vtk_to_numpy(coefficients.GetPointData().GetScalars())
+    vectors[...] = np.random.default_rng(0).uniform(-5, 5, vectors.shape)
+    transform = slicer.vtkOrientedBSplineTransform()
+    transform.SetCoefficientData(coefficients)
+    return _add_transform_node("vtkMRMLBSplineTransformNode", transform, parent)
+
+
+def _add_transform_node(class_name: str, transform, parent):
+    node = slicer.mrmlScene.AddNewNodeByClass(class_name)
+    node.SetAndObserveTransformFromParent(transform)  # as files of non-linear transforms have them
+    node.SetAndObserveTransformNodeID(parent.GetID() if parent is not None else None)
+    return node
+
+
+LIVER_TERMINOLOGY = (
+    "Segmentation category and type - 3D Slicer General Anatomy list~SCT^123037004^Anatomical Structure"
+    "~SCT^10200004^Liver~^^~Anatomic codes - DICOM master list~^^~^^"
+)
+NODULE_TERMINOLOGY = (
+    "Segmentation category and type - DICOM master list~SCT^49755003^Morphologically Altered Structure"
+    "~SCT^27925004^Nodule~^^~Anatomic codes - DICOM master list~SCT^39607008^Lung~SCT^24028007^Right"
+)
+LIVER = Segment(1, "liver", LIVER_TERMINOLOGY, (221, 130, 101), {})
+NODULE = Segment(2, "nodule 1", NODULE_TERMINOLOGY, (144, 238, 144), {})
+SHAPE = (5, 7, 9)  # K, J, I: no two alike, so a swapped axis shows
+
+
+def rotation(degrees: float, axis: int) -> np.ndarray:
+    """A 4 × 4 rotation about R, A or S."""
+    matrix, (a, b) = np.eye(4), [i for i in range(3) if i != axis]
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    matrix[a, a], matrix[a, b], matrix[b, a], matrix[b, b] = cosine, -sine, sine, cosine
+    return matrix
+
+
+def at(matrix: np.ndarray, origin_mm: tuple[float, float, float]) -> np.ndarray:
+    moved = matrix.copy()
+    moved[:3, 3] = origin_mm
+    return moved
+
+
+SHEAR = np.eye(4)
+SHEAR[1, 2] = 0.33  # gantry tilt of 18°
+SPACING = np.diag([0.7, 0.8, 2.5, 1.0])
+GRIDS = {
+    "identity": np.eye(4),
+    "as DICOM lies in RAS": at(np.diag([-0.7, -0.8, 2.5, 1.0]), (120.0, 90.0, -300.0)),
+    "feet up, left-handed": at(np.diag([0.7, 0.8, -2.5, 1.0]), (-50.0, 3.0, 11.0)),
+    "sagittal": at(np.eye(4)[[2, 0, 1, 3]] @ SPACING, (5.0, -6.0, 7.0)),
+    "oblique": at(rotation(31, 0) @ rotation(-23, 1) @ rotation(12, 2) @ SPACING, (1.0, 20.0, -3.0)),
+    "sheared": at(SHEAR @ np.diag([-0.7, -0.8, 2.5, 1.0]), (10.0, -20.0, 30.0)),
+}
+TURN = at(rotation(180, 2) @ rotation(20, 0), (100.0, -40.0, 7.0))
+STRETCH = at(rotation(10, 1) @ SHEAR @ np.diag([1.1, 0.9, 1.3, 1.0]), (-5.0, 6.0, 70.0))
+PLACES = {
+    "no transform": lambda: None,
+    "linear transform": lambda: add_linear_transform(TURN),
+    "affine transform": lambda: add_linear_transform(STRETCH),
+    "two linear transforms": lambda: add_linear_transform(TURN, parent=add_linear_transform(STRETCH)),
+    "grid transform": add_grid_transform,
+    "B-spline transform": add_bspline_transform,
+    "grid under linear transform": lambda: add_grid_transform(parent=add_linear_transform(TURN)),
+}
+
+
+def a_labelmap() -> np.ndarray:
+    """Two labels of no symmetry; the first one in several slices and at an edge."""
+    labelmap = np.zeros(SHAPE, np.uint8)
+    labelmap[1:4, 2:5, 0:4] = 1
+    labelmap[2, 3, 4:7] = 1
+    labelmap[3, 6, 5:8] = 2
+    return labelmap
+
+
+def a_ct() -> np.ndarray:
+    return np.random.default_rng(0).integers(-1000, 1500, SHAPE).astype(np.int16)
+
+
+def segments_of(segmentationNode) -> dict:
+    """ID → `vtkSegment`, in the order of the segmentation."""
+    segmentation = segmentationNode.GetSegmentation()
+    return {segmentID: segmentation.GetSegment(segmentID) for segmentID in segmentation.GetSegmentIDs()}
+
+
+def voxels_in_world(node, matrix: np.ndarray, mask: np.ndarray, first_ijk=(0, 0, 0)) -> np.ndarray:
+    """Centres of the True voxels in world coordinates, n × 3, in array order: worked out here, not in the library."""
+    ijk = np.argwhere(mask)[:, ::-1] + np.array(first_ijk)
+    ras = ijk @ matrix[:3, :3].T + matrix[:3, 3]
+    world = np.zeros_like(ras)
+    for point, target in zip(ras.tolist(), world, strict=True):
+        place = [0.0, 0.0, 0.0]
+        node.TransformPointToWorld(point, place)
+        target[:] = place
+    return world
+
+
+def segment_in_world(segmentationNode, segmentID: str) -> np.ndarray:
+    image = slicer.vtkOrientedImageData()
+    assert segmentationNode.GetBinaryLabelmapRepresentation(segmentID, image)
+    matrix = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    scalars = vtk.util.numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
+    mask = scalars.reshape(image.GetDimensions()[::-1]) > 0
+    return voxels_in_world(segmentationNode, slicer.util.arrayFromVTKMatrix(matrix), mask, image.GetExtent()[::2])
+
+
+def all_about(segmentationNode) -> dict:
+    """Everything of a segmentation that must not change when segments are added."""
+    about = {"transform": segmentationNode.GetTransformNodeID()}
+    for segmentID, segment in segments_of(segmentationNode).items():
+        image = slicer.vtkOrientedImageData()
+        segmentationNode.GetBinaryLabelmapRepresentation(segmentID, image)
+        voxels = vtk.util.numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).tobytes()
+        matrix = vtk.vtkMatrix4x4()
+        image.GetImageToWorldMatrix(matrix)
+        place = (image.GetExtent(), slicer.util.arrayFromVTKMatrix(matrix).tobytes())
+        about[segmentID] = (segment.GetName(), segment.GetColor(), segment.GetTerminology(), place, voxels)
+    return about
+
+
+@contextmanager
+def nothing_changes(scene, segmentationNode=None):
+    """The scene holds the same nodes after the block, and the segmentation the same voxels in the same place."""
+    nodes_before = [scene.GetNthNode(i).GetID() for i in range(scene.GetNumberOfNodes())]
+    before = all_about(segmentationNode) if segmentationNode is not None else None
+    yield
+    assert [scene.GetNthNode(i).GetID() for i in range(scene.GetNumberOfNodes())] == nodes_before
+    if segmentationNode is not None:
+        assert all_about(segmentationNode) == before
+
+
+def add_hand_made_segments(transform=None, ijk_to_ras=GRIDS["oblique"]):
+    """A segmentation with two segments in one shared layer, drawn on a grid of its own."""
+    drawn = np.zeros((6, 8, 10), np.uint8)
+    drawn[1:3, 2:6, 3:7], drawn[3:5, 2:6, 4:9] = 1, 2
+    labelmapNode = slicer.util.addVolumeFromArray(drawn, ijk_to_ras, "drawn", "vtkMRMLLabelMapVolumeNode")
+    segmentationNode = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "by hand")
+    for node in (labelmapNode, segmentationNode):
+        node.SetAndObserveTransformNodeID(transform.GetID() if transform is not None else None)
+    logic = slicer.modules.segmentations.logic()
+    assert logic.ImportLabelmapToSegmentationNode(labelmapNode, segmentationNode)
+    slicer.mrmlScene.RemoveNode(labelmapNode)
+    assert segmentationNode.GetSegmentation().GetNumberOfSegments() == 2
+    assert segmentationNode.GetSegmentation().GetNumberOfLayers() == 1
+    return segmentationNode
+
+
+def new_segment_ids(segmentationNode, before: dict) -> list[str]:
+    return [segmentID for segmentID in segments_of(segmentationNode) if segmentID not in before]
+
+
+angles = st.tuples(*[st.floats(-180, 180)] * 3)
+shifts = st.tuples(*[st.floats(-500, 500)] * 3)
+several_in_one_scene = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def turned_by(degrees, shift) -> np.ndarray:
+    return at(rotation(degrees[0], 0) @ rotation(degrees[1], 1) @ rotation(degrees[2], 2), shift)

@@ -1,0 +1,299 @@
+"""MRML nodes: volumes out of the scene, segmentations and maps into it. The only file of the library that knows slicer.
+
+Everything here reads or changes the scene, so call it on Slicer's main thread. Three frames meet: IJK (voxels), RAS (a
+node's own patient coordinates, mm) and world (RAS after the transforms above the node). A mask stays in the IJK of its
+volume and its segmentation gets the transform of that volume, so no voxel is resampled on the way in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import slicer
+import vtk
+from vtk.util import numpy_support
+
+from .regions import Segment, bounding_box
+from .volumes import Volume, VolumeError
+
+BINARY_LABELMAP = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+REFERENCE_GRID = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
+
+
+class SegmentationError(ValueError):
+    """A result cannot be put into, or read from, a segmentation; the scene is as it was before."""
+
+
+def volume_from_node(volumeNode) -> Volume:
+    """Read a `vtkMRMLScalarVolumeNode` in its own IJK and RAS; transforms above it are not applied.
+
+    Returns:
+        The voxels, axes (K, J, I), a read-only view of the node's memory, and the node's IJK to RAS matrix (mm).
+
+    Raises:
+        VolumeError: The node is missing, of another kind, or holds no voxels.
+    """
+    _require_scalar_volume(volumeNode)
+    array = slicer.util.arrayFromVolume(volumeNode).view()
+    array.flags.writeable = False  # a step that works in place must not change the CT in the scene
+    return Volume(array, _ijk_to_ras(volumeNode))
+
+
+def world_ijk_to_ras(volumeNode) -> np.ndarray:
+    """Tell how a volume lies in the world: its IJK to RAS, turned by the linear transforms above it.
+
+    The matrix (4 × 4, mm) to orient by: who corrected a patient's position with a transform is taken at their word.
+    Scaling and shear, of an affine registration to an atlas say, are left out, so that voxel sizes and millilitres stay
+    those of the scan: only the nearest rotation or reflection is applied. So are non-linear transforms: the one that
+    Slicer puts above a series with gantry tilt or uneven slices moves slices by millimetres and turns nobody round.
+    """
+    to_world, transformNode = np.eye(4), volumeNode.GetParentTransformNode()
+    while transformNode is not None:
+        if transformNode.IsLinear():
+            matrix = vtk.vtkMatrix4x4()
+            transformNode.GetMatrixTransformToParent(matrix)
+            to_world = slicer.util.arrayFromVTKMatrix(matrix) @ to_world
+        transformNode = transformNode.GetParentTransformNode()
+    ijk_to_ras = _ijk_to_ras(volumeNode)
+    left, _, right = np.linalg.svd(to_world[:3, :3])
+    turned = to_world @ ijk_to_ras
+    turned[:3, :3] = left @ right @ ijk_to_ras[:3, :3]  # the orthogonal part of a polar decomposition
+    return turned
+
+
+def show_segmentation(
+    labelmap: np.ndarray, segments: Sequence[Segment], volumeNode, segmentationNode=None, replace: str | None = None
+):
+    """Add a label map to the scene as segments, voxel for voxel on the grid of its volume.
+
+    A new or empty segmentation goes under the transform of the volume and takes its geometry as reference. One that
+    holds segments keeps them, voxel for voxel and where the user sees them, with its transform and reference geometry;
+    the new ones are placed through the linear transform between the nodes. (Slicer saves a segmentation on one grid, so
+    saving resamples them if the reference is another volume's; a segmentation of their own avoids that.)
+
+    Args:
+        labelmap: Axes (K, J, I) of the volume; 0 is background, every other value belongs to one of `segments`.
+        segments: One segment is made of each, also if no voxel has its value. A name that is taken gets a number, since
+            Slicer exports segments to files by name.
+        volumeNode: The `vtkMRMLScalarVolumeNode` the label map was made from.
+        segmentationNode: The `vtkMRMLSegmentationNode` to add to, or None for a new one, "<volume> segmentation".
+        replace: ID of a segment in `segmentationNode` that the only one of `segments` takes the place of; ID, position,
+            visibility and opacity stay. None adds.
+
+    Returns:
+        The segmentation node; segments that were added are its last ones, in one shared layer.
+
+    Raises:
+        VolumeError: `volumeNode` is no scalar volume with voxels, or of another shape than the label map.
+        SegmentationError: Label map, segments and segmentation do not fit together. Nothing was changed.
+    """
+    _require_scalar_volume(volumeNode, labelmap)
+    inside, first_kji = _crop_to_labels(labelmap, segments)
+    if replace is not None:
+        if segmentationNode is None or len(segments) != 1:
+            raise SegmentationError(f"Pass {replace!r} with its segmentation and 1 segment, not {len(segments)}.")
+        _require_segment(replace, segmentationNode)
+        inside = (inside == segments[0].value).astype(np.uint8)
+    segmentIDs = segmentationNode.GetSegmentation().GetSegmentIDs() if segmentationNode is not None else ()
+    ijk_to_ras = _ijk_to_ras(volumeNode)
+    if segmentIDs:
+        ijk_to_ras = _volume_to_segmentation(volumeNode, segmentationNode) @ ijk_to_ras
+    taken = {segmentationNode.GetSegmentation().GetSegment(i).GetName() for i in segmentIDs if i != replace}
+    image = _oriented_image(inside.shape, first_kji, ijk_to_ras, inside)
+    newSegments = [_new_segment(segment, image, taken) for segment in segments]  # the scene changes only after this
+
+    if segmentationNode is None:
+        name = f"{volumeNode.GetName()} segmentation"
+        segmentationNode = volumeNode.GetScene().AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    if not segmentIDs:
+        segmentationNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+        segmentationNode.SetSourceRepresentationToBinaryLabelmap()
+    segmentationNode.CreateDefaultDisplayNodes()
+    if replace is not None:
+        _replace(replace, newSegments.pop(), image, segmentationNode)
+    _add(newSegments, segmentationNode)
+    _refer_to(volumeNode, segmentationNode, force=not segmentIDs)
+    _file_beside(volumeNode, segmentationNode)
+    return segmentationNode
+
+
+def labelmap_of(segmentationNode, segmentID: str, volumeNode) -> np.ndarray:
+    """Read a segment, by its ID, on the grid of a scalar volume, wherever the transforms above the two put them.
+
+    Returns:
+        bool, axes (K, J, I) of the volume; exact for a segment made on this grid, else by nearest voxel.
+
+    Raises:
+        VolumeError: `volumeNode` is no scalar volume with voxels.
+        SegmentationError: There is no such segment, or it has no binary labelmap.
+    """
+    _require_scalar_volume(volumeNode)
+    _require_segment(segmentID, segmentationNode)
+    own, onVolume = slicer.vtkOrientedImageData(), slicer.vtkOrientedImageData()
+    segmentationNode.GetBinaryLabelmapRepresentation(segmentID, own)  # 1 inside, also out of a shared layer
+    shape_kji = volumeNode.GetImageData().GetDimensions()[::-1]
+    grid = _oriented_image(shape_kji, (0, 0, 0), _ijk_to_ras(volumeNode))
+    slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(
+        own, grid, onVolume, False, False, _transform_between(segmentationNode, volumeNode)
+    )
+    return numpy_support.vtk_to_numpy(onVolume.GetPointData().GetScalars()).reshape(shape_kji) != 0
+
+
+def show_scalar_volume(array: np.ndarray, volumeNode, name: str):
+    """Add a map (probability, uncertainty) to the scene, in the same place and under the same transform as its volume.
+
+    Args:
+        array: Axes (K, J, I) of the volume; kept as float32.
+        volumeNode: The `vtkMRMLScalarVolumeNode` the map belongs to.
+        name: Of the new `vtkMRMLScalarVolumeNode`, which is returned; the scene adds a number if it is taken.
+
+    Raises:
+        VolumeError: `volumeNode` is no scalar volume with voxels, or of another shape than the map.
+    """
+    _require_scalar_volume(volumeNode, array)
+    values = np.asarray(array, dtype=np.float32)
+    mapNode = volumeNode.GetScene().AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+    mapNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+    mapNode.CopyOrientation(volumeNode)
+    slicer.util.updateVolumeFromArray(mapNode, values)
+    mapNode.CreateDefaultDisplayNodes()
+    _file_beside(volumeNode, mapNode)
+    return mapNode
+
+
+def _require_scalar_volume(volumeNode, array: np.ndarray | None = None) -> None:
+    if volumeNode is None:
+        raise VolumeError("No volume was given. Load a CT and choose it as the input volume.")
+    className = volumeNode.GetClassName()
+    if className != "vtkMRMLScalarVolumeNode":  # label maps, RGB, diffusion and 4D volumes are classes derived from it
+        kind = className.removeprefix("vtkMRML").removesuffix("Node")
+        raise VolumeError(f"{volumeNode.GetName()} is a {kind}, not a scalar volume. Choose the CT itself.")
+    imageData = volumeNode.GetImageData()
+    if imageData is None or imageData.GetPointData().GetScalars() is None or 0 in imageData.GetDimensions():
+        raise VolumeError(f"{volumeNode.GetName()} holds no voxels. Load its image again, or choose another volume.")
+    if array is not None and array.shape != imageData.GetDimensions()[::-1]:
+        raise VolumeError(
+            f"A result of {array.shape} voxels (K, J, I) does not fit {volumeNode.GetName()}, which has"
+            f" {imageData.GetDimensions()[::-1]}. Show it on the volume it was made from, as that was when it was read."
+        )
+
+
+def _require_segment(segmentID: str, segmentationNode) -> None:
+    segmentation = segmentationNode.GetSegmentation()
+    known = segmentation.GetSegmentIDs() if segmentation.ContainsRepresentation(BINARY_LABELMAP) else ()
+    if segmentID not in known:
+        raise SegmentationError(
+            f"{segmentationNode.GetName()} has no voxels for a segment with the ID {segmentID!r} (it has for:"
+            f" {', '.join(known) or 'none'}). Choose another, or create the {BINARY_LABELMAP} of its surfaces first."
+        )
+
+
+def _crop_to_labels(labelmap: np.ndarray, segments: Sequence[Segment]) -> tuple[np.ndarray, list[int]]:
+    """Check a label map; return the part that holds labels, in the smallest unsigned type, and its first K, J, I."""
+    values = [segment.value for segment in segments]
+    box = bounding_box(labelmap)
+    strangers = set() if box is None else set(np.unique(labelmap[box]).tolist()) - {0, *values}
+    if strangers or labelmap.dtype.kind not in "bui" or len(set(values)) < len(values) or min(values, default=1) < 1:
+        raise SegmentationError(
+            f"A label map of type {labelmap.dtype} that also has {sorted(strangers)[:9]} does not fit segments with the"
+            f" values {values}. Use whole numbers: 0 for background and, for each segment, one of its own from 1 on."
+        )
+    if box is None:  # nothing found: a segment needs an image all the same, and a surface filter two voxels each way
+        return np.zeros((2, 2, 2), np.uint8), [0, 0, 0]
+    return labelmap[box].astype(np.min_scalar_type(max(values))), [along.start for along in box]
+
+
+def _ijk_to_ras(volumeNode) -> np.ndarray:
+    matrix = vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def _transform_between(node, otherNode):
+    """RAS of one node to RAS of another; empty if both have the same parent transform: then nothing is resampled."""
+    parents, transform = (node.GetParentTransformNode(), otherNode.GetParentTransformNode()), vtk.vtkGeneralTransform()
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(*parents, transform)
+    return transform
+
+
+def _volume_to_segmentation(volumeNode, segmentationNode) -> np.ndarray:
+    """RAS of the volume to RAS of a segmentation that holds segments, 4 × 4; refused if a mask would be resampled."""
+    source = segmentationNode.GetSegmentation().GetSourceRepresentationName()
+    if source != BINARY_LABELMAP:
+        raise SegmentationError(
+            f"{segmentationNode.GetName()} keeps its segments as {source}, where a mask would lose its voxels."
+            f" Choose a new segmentation, or make {BINARY_LABELMAP} its source representation."
+        )
+    linear = vtk.vtkTransform()
+    between = _transform_between(volumeNode, segmentationNode)
+    if not slicer.vtkMRMLTransformNode.IsGeneralTransformLinear(between, linear):  # fills in `linear`
+        raise SegmentationError(
+            f"{volumeNode.GetName()} and {segmentationNode.GetName()} lie under different non-linear transforms."
+            " Choose a new segmentation, or put both under the same transform."
+        )
+    return slicer.util.arrayFromVTKMatrix(linear.GetMatrix())
+
+
+def _oriented_image(shape_kji, first_kji, ijk_to_ras: np.ndarray, voxels: np.ndarray | None = None):
+    """A `vtkOrientedImageData` on part of a grid; `ijk_to_ras` is that of the whole, not of the part."""
+    image = slicer.vtkOrientedImageData()
+    bounds = [(first, first + size - 1) for first, size in zip(first_kji, shape_kji, strict=True)]
+    image.SetExtent(*bounds[2], *bounds[1], *bounds[0])  # I, J, K
+    image.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(ijk_to_ras))
+    if voxels is not None:
+        image.AllocateScalars(numpy_support.get_vtk_array_type(voxels.dtype), 1)
+        numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())[:] = voxels.ravel()
+    return image
+
+
+def _new_segment(segment: Segment, image, taken: set[str]):
+    """A `vtkSegment` that finds its voxels in `image`, with a name that is not yet in `taken` and joins it."""
+    name, number = segment.name, 1
+    while name in taken:
+        name, number = f"{segment.name}_{number}", number + 1
+    taken.add(name)
+    newSegment = slicer.vtkSegment()
+    newSegment.SetName(name)
+    newSegment.SetColor(*(channel / 255 for channel in segment.color))
+    newSegment.SetTerminology(segment.terminology)
+    newSegment.SetLabelValue(segment.value)
+    newSegment.AddRepresentation(BINARY_LABELMAP, image)
+    return newSegment
+
+
+def _add(newSegments: Sequence, segmentationNode) -> None:
+    """Add all or none. Where others have surfaces, Slicer makes those of the new ones and leaves the rest alone."""
+    for newSegment in newSegments:  # they are alike: if one is refused, it is the first
+        if not segmentationNode.GetSegmentation().AddSegment(newSegment):
+            raise SegmentationError(
+                f"{segmentationNode.GetName()} takes no new segment: one of its representations cannot be made from a"
+                " mask. Choose a new segmentation, or remove that representation in the Segmentations module."
+            )
+
+
+def _replace(segmentID: str, newSegment, image, segmentationNode) -> None:
+    segmentation, logic = segmentationNode.GetSegmentation(), slicer.vtkSlicerSegmentationsModuleLogic
+    segmentation.SeparateSegmentLabelmap(segmentID)  # other segments in its layer keep their voxels
+    logic.SetBinaryLabelmapToSegment(image, segmentationNode, segmentID, logic.MODE_REPLACE)
+    segment = segmentation.GetSegment(segmentID)
+    segment.SetName(newSegment.GetName())
+    segment.SetColor(newSegment.GetColor())
+    segment.SetTerminology(newSegment.GetTerminology())
+
+
+def _refer_to(volumeNode, segmentationNode, force: bool) -> None:
+    """Make the volume the reference image (DICOM SEG export asks for one) and its grid that of files, if none is."""
+    role = segmentationNode.GetReferenceImageGeometryReferenceRole()
+    if force or not segmentationNode.GetSegmentation().GetConversionParameter(REFERENCE_GRID):
+        segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)  # both
+    elif not segmentationNode.GetNodeReferenceID(role):
+        segmentationNode.SetNodeReferenceID(role, volumeNode.GetID())
+
+
+def _file_beside(volumeNode, node) -> None:
+    """Put a node into the subject hierarchy folder of its volume, unless it has been put somewhere already."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volumeNode.GetScene())
+    item, volumeItem = hierarchy.GetItemByDataNode(node), hierarchy.GetItemByDataNode(volumeNode)
+    if item and volumeItem and hierarchy.GetItemParent(item) == hierarchy.GetSceneItemID():
+        hierarchy.SetItemParent(item, hierarchy.GetItemParent(volumeItem))
