@@ -39,6 +39,7 @@ def bright_bundle(folder, pixel_mm: float = 2.0, **changes) -> Bundle:
         ],
         "input": {"pixel_mm": pixel_mm, "window_hu": [-40, 160]},
         "threshold": 0.5,
+        "average_from": 1,
         "postprocessing": {"largest_component": True, "fill_holes": True},
         "speeds": {
             "accurate": {"level": 4, "find_first": False},

@@ -15,6 +15,7 @@ CARD = {
     "labels": [{"value": 1, "name": "Liver", "terminology": "t", "color": [221, 130, 101]}],
     "input": {"pixel_mm": 2.0, "window_hu": [-40, 160]},
     "threshold": 0.5,
+    "average_from": 1,
     "postprocessing": {},
     "speeds": {"accurate": {"level": 4, "find_first": False}},
 }

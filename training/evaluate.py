@@ -86,7 +86,7 @@ def open_model(path: Path) -> Bundle:
 
 
 def evaluate(bundle: Bundle, data: str | Path, split: str = "val", every: int = 1) -> dict:
-    """Figures of the network alone, without post-processing: each level's own head, and the mean of all heads.
+    """Figures of the network alone, without post-processing: each level's own head, and means of several.
 
     Masks are compared at the stored pixels. Dice and IoU are pooled over a patient's slices; the mean is over the patients with the organ,
     its 95 % interval from a bootstrap over them.
@@ -99,8 +99,7 @@ def evaluate(bundle: Bundle, data: str | Path, split: str = "val", every: int = 
     counts: dict[str, dict[str, Pooled]] = defaultdict(lambda: defaultdict(Pooled))
     for patient, items in patients.items():
         for item, chances in zip(items, _chances(engine, items, target), strict=True):
-            answers = {f"L{level}": chance for level, chance in enumerate(chances, 1)} | {"mean": chances.mean(0)}
-            for name, chance in answers.items():
+            for name, chance in _answers(chances).items():
                 counts[name][patient].add((chance >= bundle.threshold).numpy(), item.mask, item.pixel_mm)
     return {
         "command": f"python training/evaluate.py <bundle> --data <{bundle.target}> --split {split}"
@@ -118,6 +117,13 @@ def _chances(engine: SliceEngine, items: list[Slice], target: Target) -> Iterabl
         box = Box.whole(1, grid_size(hu.shape[1:], (item.pixel_mm, item.pixel_mm), engine.bundle.pixel_mm))
         for _, heads in engine.heads(hu, [0], box, len(engine.bundle.card["architecture"]["arguments"]["filters"]) - 1):
             yield F.interpolate(heads, hu.shape[1:], mode="bilinear")[:, 0]
+
+
+def _answers(chances: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What one could take of heads 1…depth: each by itself (`L2`), and the mean from one of them to the last (`L2-L4`)."""
+    depth = len(chances)
+    alone = {f"L{level}": chances[level - 1] for level in range(1, depth + 1)}
+    return alone | {f"L{first}-L{depth}": chances[first - 1 :].mean(0) for first in range(1, depth)}
 
 
 def _summary(pooled: dict[str, Pooled]) -> dict:

@@ -96,12 +96,21 @@ def bundle_from_checkpoint(checkpoint: Path, folder: Path, figures: dict) -> Bun
             "window_hu": list(TARGETS[settings.target].window_hu),
         },
         "threshold": 0.5,
+        "average_from": _best_average(figures) if figures else 1,
         **CARDS[settings.target],
         "training": {"steps": saved["global_step"], "batch_size": settings.batch_size, "seed": settings.seed},
         "figures": figures,
         "licence": "research use only: MODELS_LICENSE.md",
     }
     return write_bundle(folder, card, state)
+
+
+def _best_average(figures: dict) -> int:
+    """The shallowest head to average: of the means up to the deepest head, the one with the highest Dice."""
+    dice = {name: head["dice"] for name, head in figures["heads"].items()}
+    depth = max(int(name[1:]) for name in dice if "-" not in name)
+    means = {first: dice[f"L{first}-L{depth}"] for first in range(1, depth)} | {depth: dice[f"L{depth}"]}
+    return max(means, key=means.get)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ python training/train.py --config training/configs/liver.yaml name=liver-2 steps
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -57,24 +59,25 @@ def train(settings: Settings, resume: bool = False) -> Path:
     names = sorted({item.row[target.group] for item in validation}) if target.group == "patient" else ["all"]
     groups = [names.index(item.row.get("patient", "all")) for item in validation]
 
-    settings.folder.mkdir(parents=True, exist_ok=True)
-    settings.save(settings.folder / "settings.yaml")
     task = SegmentationTask(settings, groups)
+    _prepare_folder(settings, task)
     if settings.init_from and not last.exists():
         load_weights(task, settings.init_from)
-    best = ModelCheckpoint(
-        settings.folder, "best", monitor="val_dice", mode="max", save_last=True, enable_version_counter=False
-    )
+    best = ModelCheckpoint(settings.folder, "best", monitor="val_dice", mode="max", enable_version_counter=False)
+    # Lightning's save_last skips the epochs that were no better: a resumed run would do them again.
+    every_epoch = ModelCheckpoint(settings.folder, "last", enable_version_counter=False)
     trainer = L.Trainer(
         max_steps=settings.steps,
         callbacks=[
             best,
+            every_epoch,
             LearningRateMonitor(),
             *([averaging(settings.ema_decay)] if settings.ema_decay else []),
             *([EarlyStopping("val_dice", mode="max", patience=settings.patience)] if settings.patience else []),
         ],
         logger=[CSVLogger(settings.folder, "", "csv"), TensorBoardLogger(settings.folder, "", "tensorboard")],
         precision="bf16-mixed" if has_fast_bf16() else "32-true",
+        **_processes(),
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         log_every_n_steps=10,
@@ -95,6 +98,39 @@ def train(settings: Settings, resume: bool = False) -> Path:
         weights_only=False,
     )
     return Path(best.best_model_path)
+
+
+def _prepare_folder(settings: Settings, task: SegmentationTask) -> None:
+    """Make the run's folder, and see before the first step that its checkpoints will fit on the disk."""
+    weights = sum(p.numel() for p in task.parameters()) * 4
+    needed = (
+        weights * 4 * 3
+    )  # weights, their average and two moments of the optimiser; best, last and the one being written
+    try:
+        settings.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(settings.folder).free
+        if free < needed:
+            raise SettingsError(
+                f"The disk of {settings.folder} has {free / 1e9:.1f} GB left, the checkpoints need {needed / 1e9:.1f}:"
+                " make room, or give another runs=…"
+            )
+        settings.save(settings.folder / "settings.yaml")
+    except OSError as error:
+        raise SettingsError(
+            f"{settings.folder} cannot be written to ({error.strerror}): give another runs=…"
+        ) from error
+
+
+def _processes() -> dict:
+    """Lightning's arguments for the processes that torchrun or Slurm started; one process otherwise."""
+    of = os.environ
+    if "TORCHELASTIC_RUN_ID" in of:
+        here, nodes = int(of["LOCAL_WORLD_SIZE"]), int(of["GROUP_WORLD_SIZE"])
+    elif "SLURM_NTASKS_PER_NODE" in of:
+        here, nodes = int(of["SLURM_NTASKS_PER_NODE"]), int(of.get("SLURM_NNODES", 1))
+    else:
+        here, nodes = 1, 1
+    return {"devices": here, "num_nodes": nodes, "strategy": "ddp" if here * nodes > 1 else "auto"}
 
 
 def load_weights(task: SegmentationTask, source: str) -> None:

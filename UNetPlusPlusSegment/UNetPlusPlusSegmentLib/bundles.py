@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 CARD, WEIGHTS = "model.json", "weights.pt"
 _VERSION = re.compile(r"-v(\d+)\.(\d+)\.(\d+)$")
-_REQUIRED = ("target", "architecture", "labels", "input", "threshold", "postprocessing", "speeds", "sha256")
+_REQUIRED = ("target", "architecture", "labels", "input", "threshold", "average_from", "postprocessing", "speeds", "sha256")
 
 
 class BundleError(ValueError):
@@ -46,7 +46,7 @@ class Speed:
     """What one speed of a model computes.
 
     Attributes:
-        level: Deepest head X[0][level]; all heads up to it are averaged.
+        level: Deepest head X[0][level]; the heads from `Bundle.average_from` up to it are averaged.
         find_first: Whether a coarse pass finds the organ, so that the network runs only there.
     """
 
@@ -97,6 +97,11 @@ class Bundle:
     def threshold(self) -> float:
         """Probability from which on a pixel belongs to the label."""
         return float(self.card["threshold"])
+
+    @property
+    def average_from(self) -> int:
+        """The shallowest head that is averaged: shallower ones made the mask worse where the model was measured."""
+        return int(self.card["average_from"])
 
     def speed(self, name: str) -> Speed:
         """What `accurate`, `balanced` or `fast` means for this model."""

@@ -1,0 +1,220 @@
+"""The command line as a user meets it: in a real child process, on real files; an error is one line on stderr and leaves no file."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from bright import BRIGHT_HU, bright_bundle
+from test_inference import body
+from UNetPlusPlusSegmentLib import cli, files
+
+ODD = "odd_inputs"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    bright_bundle(folder / "liver-ct-v99.0.0")
+    return folder
+
+
+@pytest.fixture
+def with_models(models, monkeypatch):
+    """The bright model is the newest one for the liver, in this process."""
+    monkeypatch.setenv("UNETPP_MODELS", str(models))
+    return models
+
+
+@pytest.fixture
+def scan(tmp_path):
+    volume = body()
+    path = tmp_path / "scan.nrrd"
+    files.write_volume(path, volume.array, volume.ijk_to_ras)
+    return path
+
+
+def in_a_child(*arguments, models=None) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "UNETPP_MODELS": str(models or "")}
+    command = [sys.executable, "-m", "UNetPlusPlusSegmentLib.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_a_scan_becomes_every_output_that_was_asked_for(scan, models, tmp_path):
+    names = {"-o": "liver.seg.nrrd", "--probability": "p.nrrd", "--uncertainty": "u.nii.gz", "--report": "r.csv", "--overlay": "o.png"}
+    options = [part for option, name in names.items() for part in (option, tmp_path / name)]
+    done = in_a_child("liver", scan, *options, "--json", "--device", "cpu", models=models)
+    assert done.returncode == 0 and done.stderr == ""
+    summary = json.loads(done.stdout)
+    truth = body().array >= BRIGHT_HU
+    (segment,) = summary["segments"]
+    assert segment["name"] == "Liver"
+    assert segment["volume_ml"] == pytest.approx(truth.sum() * 2 * 2 * 3 / 1000)
+    assert segment["mean_hu"] == pytest.approx(body().array[truth].mean(), abs=1e-2)
+    assert summary["device"].startswith("cpu") and summary["slices"] > 0
+    assert 0 < summary["seconds"] < summary["seconds_total"]
+    mask = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "liver.seg.nrrd")))
+    np.testing.assert_array_equal(mask > 0, truth)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*names.values(), "scan.nrrd"])
+
+
+def test_the_result_is_told_in_words(scan, with_models, tmp_path, capsys):
+    assert cli.main(["liver", str(scan), "-o", str(tmp_path / "l.nii.gz")]) == 0
+    printed = capsys.readouterr()
+    assert "Liver: 162 ml, mean 90 HU" in printed.out
+    assert "research" in printed.err
+
+
+def refused(capsys, *arguments) -> str:
+    """The one line on stderr of a command that must fail with exit code 1."""
+    assert cli.main([str(a) for a in arguments]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("unetpp-segment: ")
+    assert "unexpected" not in lines[0]
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (f"{ODD}/MR_Gd.nii.gz", "does not look like CT"),
+        ("volumes/not_ct_mr.nii.gz", "does not look like CT"),
+        (f"{ODD}/CT_pitch.nii.gz", "8 bits"),
+        (f"{ODD}/example4d.nii.gz", "sequence|values in each voxel"),
+        (f"{ODD}/functional.nii", "sequence|4D"),
+        (f"{ODD}/SC_rgb.dcm", "RGB"),
+        (f"{ODD}/liver.dcm", "SEG"),
+        (f"{ODD}/corrupt_jpeg2000", "decoded|damaged"),
+        (f"{ODD}/example_nifti2.nii.gz", "NIfTI-2"),
+    ],
+)
+def test_an_odd_input_gets_one_clear_sentence_and_no_output(shared_data, with_models, tmp_path, capfd, name, words):
+    source = shared_data(name)
+    assert cli.main(["liver", str(source), "-o", str(tmp_path / "x.nii.gz")]) == 1
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert re.search(words, lines[0]), lines[0]
+    assert "unexpected" not in lines[0]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [f"{ODD}/693_UNCR.dcm", f"{ODD}/gantry_tilt_dicom", f"{ODD}/eCT_Supplemental.dcm"])
+def test_an_odd_ct_runs(shared_data, with_models, tmp_path, capfd, name):
+    assert cli.main(["liver", str(shared_data(name)), "-o", str(tmp_path / "x.seg.nrrd"), "--json"]) == 0
+    printed = capfd.readouterr()
+    assert printed.err == ""
+    assert json.loads(printed.out)["segments"][0]["name"] == "Liver"
+
+
+def test_a_tilted_stack_is_not_squeezed_into_nifti(shared_data, with_models, tmp_path, capsys):
+    tilted = shared_data(f"{ODD}/gantry_tilt_dicom")
+    assert ".seg.nrrd" in refused(capsys, "liver", tilted, "-o", tmp_path / "x.nii.gz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_such_file(with_models, tmp_path, capsys):
+    assert "no file or folder" in refused(capsys, "liver", tmp_path / "none.nrrd", "-o", tmp_path / "x.nii.gz")
+
+
+def test_an_output_folder_that_is_missing_is_refused_before_anything_is_read(with_models, tmp_path, capsys):
+    line = refused(capsys, "liver", tmp_path / "none.nrrd", "-o", tmp_path / "missing" / "x.nii.gz")
+    assert "missing" in line and "none.nrrd" not in line
+
+
+def test_an_ending_that_cannot_be_written_is_refused(scan, with_models, tmp_path, capsys):
+    assert ".seg.nrrd" in refused(capsys, "liver", scan, "-o", tmp_path / "x.stl")
+
+
+def test_an_output_over_the_input_or_over_another_output_is_refused(scan, with_models, tmp_path, capsys):
+    mask = tmp_path / "m.nii.gz"
+    assert "must all differ" in refused(capsys, "liver", scan, "-o", mask, "--probability", mask)
+    assert "must all differ" in refused(capsys, "liver", scan, "-o", mask, "--uncertainty", scan)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "weights.pt").unlink(),
+        lambda folder: (folder / "weights.pt").write_bytes((folder / "weights.pt").read_bytes()[:-9]),
+        lambda folder: (folder / "model.json").write_text('{"schema": 99}'),
+    ],
+    ids=["missing", "truncated", "newer schema"],
+)
+def test_a_broken_model_gets_one_sentence_and_leaves_no_output(scan, tmp_path, capsys, damage):
+    folder = bright_bundle(tmp_path / "models" / "liver-ct-v1.0.0").folder
+    damage(folder)
+    line = refused(capsys, "liver", scan, "-o", tmp_path / "x.nii.gz", "--model", folder)
+    assert "liver-ct-v1.0.0" in line
+    assert not (tmp_path / "x.nii.gz").exists()
+
+
+def test_a_failed_run_leaves_the_old_result_as_it_was(scan, with_models, tmp_path, capsys):
+    old = tmp_path / "x.nii.gz"
+    old.write_bytes(b"the old result")
+    refused(capsys, "liver", scan, "-o", old, "--device", "mps")
+    assert old.read_bytes() == b"the old result"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["scan.nrrd", "x.nii.gz"]
+
+
+def test_force_runs_on_what_does_not_look_like_ct(shared_data, with_models, tmp_path, capsys):
+    source = shared_data("volumes/not_ct_mr.nii.gz")
+    assert cli.main(["liver", str(source), "-o", str(tmp_path / "x.nii.gz"), "--force", "--json"]) == 0
+    assert "does not look like CT" in " ".join(json.loads(capsys.readouterr().out)["notes"])
+
+
+def test_an_empty_organ_is_a_result(with_models, tmp_path, capsys):
+    volume = body(organ=np.s_[0:0, 0:0, 0:0])
+    files.write_volume(tmp_path / "empty.nrrd", volume.array, volume.ijk_to_ras)
+    assert cli.main(["liver", str(tmp_path / "empty.nrrd"), "-o", str(tmp_path / "x.seg.nrrd"), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["segments"] == [{"name": "Liver", "volume_ml": 0.0, "mean_hu": None}]
+    assert "No liver was found." in summary["notes"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["kidney"], ["liver"], ["liver", "a.nrrd"], ["liver", "a", "-o", "b", "--speed", "warp"], ["liver", "a", "-o", "b", "--threshold", "2"]],
+)
+def test_wrong_usage_is_exit_2_with_one_line(arguments, capsys):
+    assert cli.main(arguments) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_help_is_exit_0(capsys):
+    assert cli.main(["liver", "--help"]) == 0
+    assert "--threshold" in capsys.readouterr().out
+
+
+def test_models_lists_names_and_folders(with_models, capsys):
+    assert cli.main(["models"]) == 0
+    assert "liver-ct-v99.0.0" in capsys.readouterr().out
+    assert cli.main(["models", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["target"] == "liver"
+
+
+def test_the_demo_writes_its_three_files_from_the_real_scan(with_models, tmp_path, capsys):
+    pytest.importorskip("slicerio")
+    assert cli.main(["demo", "-o", str(tmp_path / "out")]) == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["liver.seg.nrrd", "measurements.csv", "overlay.png"]
+    assert "3D Slicer" in capsys.readouterr().out
+
+
+def test_an_unforeseen_error_is_one_line_and_debug_shows_where(scan, with_models, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(files, "read_volume", lambda *_: 1 / 0)
+    command = ["liver", str(scan), "-o", str(tmp_path / "x.nii.gz")]
+    assert cli.main(command) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    assert cli.main([*command, "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_listing_models_needs_no_torch():
+    code = "import sys; from UNetPlusPlusSegmentLib import cli; cli.main(['models']); sys.exit('torch' in sys.modules)"
+    library = str(Path(cli.__file__).parents[1])
+    assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": library}, check=False).returncode == 0

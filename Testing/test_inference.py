@@ -1,0 +1,206 @@
+"""The engine on a network whose answer is known: the mask lies on the volume's own voxels, whatever the volume's geometry."""
+
+from itertools import permutations, product
+
+import numpy as np
+import pytest
+import torch
+from bright import BRIGHT_HU, bright_bundle
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from UNetPlusPlusSegmentLib.bundles import write_bundle
+from UNetPlusPlusSegmentLib.inference import SPEEDS, SliceEngine
+from UNetPlusPlusSegmentLib.networks import build_network
+from UNetPlusPlusSegmentLib.volumes import Volume, VolumeError
+
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def body(shape=(30, 90, 110), spacing_mm=(2.0, 2.0, 3.0), organ=np.s_[10:20, 30:60, 25:70], seed=0) -> Volume:
+    """Noise below 50 HU in air, and in it a block of 90 HU; array axes run to S, P and L. Spacing along I, J, K."""
+    draw = np.random.default_rng(seed)
+    array = np.full(shape, -1000.0)
+    array[:, 8:-8, 8:-8] = draw.uniform(-120, 50, (shape[0], shape[1] - 16, shape[2] - 16))
+    array[organ] = draw.uniform(80, 100, array[organ].shape)
+    return Volume(array.astype(np.float32), LPS @ np.diag([*spacing_mm, 1.0]))
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory) -> SliceEngine:
+    return SliceEngine(bright_bundle(tmp_path_factory.mktemp("models") / "bright-v1.0.0"), "cpu")
+
+
+@pytest.fixture(scope="module")
+def random_engine(tmp_path_factory) -> SliceEngine:
+    """A network with random weights, whose answer changes with any shift, flip or exchange of axes."""
+    torch.manual_seed(3)
+    bundle = bright_bundle(tmp_path_factory.mktemp("models") / "bright-v1.0.0")
+    filters = [4, 4, 4, 4, 4]
+    card = {**bundle.card, "architecture": {"name": "unetpp_ds", "arguments": {"filters": filters}}}
+    card["postprocessing"] = {}
+    state = build_network("unetpp_ds", filters=filters).state_dict()
+    return SliceEngine(write_bundle(bundle.folder.with_name("random-v1.0.0"), card, state), "cpu")
+
+
+@pytest.mark.parametrize("speed", SPEEDS)
+def test_at_the_models_own_pixels_the_mask_is_exactly_what_the_network_says(engine, speed):
+    volume = body()
+    result = engine.segment(volume, speed)
+    np.testing.assert_array_equal(result.labelmap, volume.array >= BRIGHT_HU)
+    assert result.labelmap.dtype == np.uint8
+
+
+@pytest.mark.parametrize("speed", ["balanced", "fast"])
+def test_the_fast_ways_look_at_fewer_slices_and_find_the_same(engine, speed):
+    volume = body(shape=(60, 90, 110))
+    result, reference = engine.segment(volume, speed), engine.segment(volume, "accurate")
+    np.testing.assert_array_equal(result.labelmap, reference.labelmap)
+    assert result.slices < 30 < reference.slices == 60
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    first=st.integers(0, 40), thick=st.integers(2, 40), top=st.integers(10, 50), left=st.integers(10, 60),
+    slice_mm=st.sampled_from([1.0, 2.5, 5.0, 10.0]),
+)  # fmt: skip
+def test_wherever_the_organ_lies_the_coarse_pass_does_not_lose_a_voxel(engine, first, thick, top, left, slice_mm):
+    organ = np.s_[first : first + thick, top : top + 25, left : left + 25]
+    volume = body((60, 90, 110), (2.0, 2.0, slice_mm), organ)
+    if thick * slice_mm < 10:
+        return  # thinner than a step of the coarse pass: a sliver, no liver
+    np.testing.assert_array_equal(engine.segment(volume).labelmap, volume.array >= BRIGHT_HU)
+
+
+@pytest.mark.parametrize("axes", list(permutations(range(3))))
+def test_all_48_axis_orders_and_flips_of_a_volume_get_identical_masks(random_engine, axes):
+    volume = body(shape=(5, 40, 52), spacing_mm=(1.7, 2.2, 4.0), organ=np.s_[1:4, 10:30, 12:40])
+    reference = random_engine.segment(volume).labelmap
+    assert 0.05 < reference.mean() < 0.95
+    for flips in product([False, True], repeat=3):
+        turned, back = reorder(volume, axes, flips)
+        np.testing.assert_array_equal(back(random_engine.segment(turned).labelmap), reference)
+
+
+@pytest.mark.parametrize("degrees", [-40, 15, 30])
+def test_an_oblique_volume_gets_the_mask_of_the_straight_one(random_engine, degrees):
+    volume = body(shape=(5, 40, 52), spacing_mm=(1.7, 2.2, 4.0), organ=np.s_[1:4, 10:30, 12:40])
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    tilt = np.array([[1, 0, 0, 5.0], [0, c, -s, -7], [0, s, c, 90], [0, 0, 0, 1]])
+    oblique = Volume(volume.array, tilt @ volume.ijk_to_ras)
+    np.testing.assert_array_equal(random_engine.segment(oblique).labelmap, random_engine.segment(volume).labelmap)
+
+
+def reorder(volume: Volume, axes, flips):
+    """The same patient in another array: axes of (K, J, I) permuted, some flipped; and the way back for a mask."""
+    matrix = volume.ijk_to_ras.copy()
+    columns = matrix[:, [2, 1, 0]][:, list(axes)]  # of the new axes
+    array = volume.array.transpose(axes)
+    for axis, flip in enumerate(flips):
+        if flip:
+            matrix[:, 3] += columns[:, axis] * (array.shape[axis] - 1)
+            columns[:, axis] *= -1
+    steps = tuple(slice(None, None, -1 if f else 1) for f in flips)
+    matrix[:, :3] = columns[:, ::-1]
+    back = lambda mask: mask[steps].transpose(np.argsort(axes))  # noqa: E731
+    return Volume(np.ascontiguousarray(array[steps]), matrix), back
+
+
+@pytest.mark.parametrize("spacing", [0.7, 0.98, 3.0])
+def test_a_ball_keeps_its_volume_when_slices_are_resampled(engine, spacing):
+    size = int(200 / spacing)
+    k, j, i = np.ogrid[:40, :size, :size]
+    radius2 = ((k - 19.5) * 3) ** 2 + ((j - size / 2) * spacing) ** 2 + ((i - size / 2) * spacing) ** 2
+    volume = Volume(np.where(radius2 < 45**2, 160, -1000).astype(np.int16), LPS @ np.diag([spacing, spacing, 3, 1.0]))
+    measured = engine.segment(volume, "accurate").segments[0].measurements["volume_ml"]
+    assert measured == pytest.approx(4 / 3 * np.pi * 4.5**3, rel=0.02)
+
+
+def test_another_threshold_needs_no_second_run_and_gives_the_same_as_one(engine):
+    volume = body(spacing_mm=(1.5, 1.5, 3.0))
+    first = engine.segment(volume, "accurate")
+    again = first.with_threshold(0.9)
+    np.testing.assert_array_equal(again.labelmap, engine.segment(volume, "accurate", threshold=0.9).labelmap)
+    assert 0 < again.labelmap.sum() < first.labelmap.sum()
+    assert again.segments[0].measurements["volume_ml"] < first.segments[0].measurements["volume_ml"]
+
+
+def test_nan_infinity_and_padding_become_air(engine):
+    volume = body()
+    dirty = volume.array.copy()
+    for value, place in ((np.nan, 12), (np.inf, 14), (-3024, 16)):
+        dirty[place, 40:44, 40:44] = value
+    result = engine.segment(Volume(dirty, volume.ijk_to_ras))
+    clean = np.where(np.isfinite(dirty), dirty, -1000)
+    holes = engine.segment(Volume(clean, volume.ijk_to_ras))
+    np.testing.assert_array_equal(result.labelmap, holes.labelmap)
+    assert any("air" in note for note in result.notes)
+    assert np.isfinite(result.segments[0].measurements["mean_hu"])
+
+
+def test_the_input_is_not_changed(engine):
+    volume = body()
+    before = volume.array.copy()
+    engine.segment(volume)
+    np.testing.assert_array_equal(volume.array, before)
+
+
+@pytest.mark.parametrize("speed", SPEEDS)
+def test_no_organ_is_a_result_with_a_note(engine, speed):
+    result = engine.segment(body(organ=np.s_[0:0, 0:0, 0:0]), speed)
+    assert not result.labelmap.any()
+    assert result.segments[0].measurements == {"volume_ml": 0.0, "mean_hu": None}
+    assert "No liver was found." in result.notes
+
+
+@pytest.mark.parametrize("speed", SPEEDS)
+def test_one_slice_runs(engine, speed):
+    volume = body(shape=(1, 90, 110), organ=np.s_[0:1, 30:60, 25:70])
+    np.testing.assert_array_equal(engine.segment(volume, speed).labelmap, volume.array >= BRIGHT_HU)
+
+
+def test_only_the_largest_piece_stays_and_its_holes_are_filled(engine):
+    volume = body()
+    array = volume.array.copy()
+    array[14, 40:43, 40:43] = -30  # a hole inside
+    array[2:4, 70:75, 80:90] = 120  # a second piece
+    expected = body().array >= BRIGHT_HU
+    np.testing.assert_array_equal(engine.segment(Volume(array, volume.ijk_to_ras), "accurate").labelmap, expected)
+
+
+def test_maps_lie_on_the_volumes_voxels_and_agree_with_the_mask(engine):
+    volume = body(spacing_mm=(1.3, 1.3, 3.0))
+    result = engine.segment(volume, "accurate")
+    probability = result.probability()
+    assert probability.shape == volume.array.shape
+    assert probability[result.labelmap > 0].min() >= 0.5
+    assert probability.max() <= 1
+    np.testing.assert_allclose(result.uncertainty(), 0, atol=1e-3)  # these heads all say the same
+
+
+def test_an_exception_in_progress_stops_the_run_at_once(engine):
+    seen = []
+
+    class Cancelled(Exception):
+        pass
+
+    def progress(done, total):
+        seen.append((done, total))
+        if done == 3:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        engine.segment(body(), "accurate", progress=progress)
+    assert seen == [(1, 30), (2, 30), (3, 30)]
+
+
+def test_the_same_volume_gives_the_same_mask_twice(random_engine):
+    volume = body()
+    first, second = (random_engine.segment(volume, "accurate") for _ in range(2))
+    np.testing.assert_array_equal(first.maps.probability, second.maps.probability)
+
+
+def test_what_is_no_ct_is_refused_unless_forced(engine):
+    no_ct = Volume(np.abs(body().array), LPS)
+    with pytest.raises(VolumeError):
+        engine.segment(no_ct)
+    assert any("does not look like CT" in note for note in engine.segment(no_ct, force=True).notes)

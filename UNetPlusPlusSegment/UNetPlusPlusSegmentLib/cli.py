@@ -1,0 +1,241 @@
+"""The command line, `unetpp-segment`: checks first, then reads, segments and writes; an error is one line on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from . import bundles, files
+
+if TYPE_CHECKING:
+    from .inference import Result
+
+LICENCE_LINE = "The models are for research only, not for clinical use; see MODELS_LICENSE.md."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `unetpp-segment`.
+
+    Args:
+        arguments: As from the shell; `sys.argv` if None.
+
+    Returns:
+        0 done, 1 failed (one line on stderr says why), 2 wrong usage.
+    """
+    parser = _parser()
+    try:
+        given = parser.parse_args(arguments)
+    except SystemExit as leave:  # argparse's way to end: 2 after a usage error, 0 after --help
+        return int(leave.code or 0)
+    try:
+        given.run(given)
+    except KeyboardInterrupt:
+        print("unetpp-segment: cancelled; no output was written.", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if given.debug:
+            traceback.print_exc()
+        print(f"unetpp-segment: {_one_line(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return "this computer has too little memory for this volume: crop it, or close other programs."
+    known = isinstance(error, ValueError) and type(error).__module__.startswith(__package__)
+    return text if known else f"unexpected {type(error).__name__}: {text} (--debug shows where)"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="unetpp-segment", description="Segment CT volumes slice by slice with UNet++. " + LICENCE_LINE
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    liver = commands.add_parser("liver", help="segment the liver")
+    liver.set_defaults(run=_liver)
+    liver.add_argument(
+        "input", metavar="INPUT", help=".nrrd .nhdr .nii .nii.gz .mha .mhd, a DICOM file or a folder of them"
+    )
+    liver.add_argument("-o", "--output", metavar="OUT", required=True, help="segmentation: .seg.nrrd or .nii.gz")
+    liver.add_argument("--series", metavar="UID", help="DICOM series to take from a folder that holds several")
+    liver.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
+    liver.add_argument("--speed", default="balanced", choices=["accurate", "balanced", "fast"])
+    liver.add_argument(
+        "--threshold", type=_probability, metavar="T", help="probability 0…1; the model's own if not given"
+    )
+    liver.add_argument("--model", metavar="NAME_OR_FOLDER", help="the newest for the target if not given")
+    liver.add_argument("--probability", metavar="FILE", help="also write the probability map (.nrrd or .nii.gz)")
+    liver.add_argument("--uncertainty", metavar="FILE", help="also write the spread of the heads (.nrrd or .nii.gz)")
+    liver.add_argument("--report", metavar="FILE.csv", help="also write the measurements")
+    liver.add_argument("--overlay", metavar="FILE.png", help="also write a picture")
+    liver.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    liver.add_argument("--force", action="store_true", help="run even if the volume does not look like CT")
+
+    models = commands.add_parser("models", help="list the models that can be used")
+    models.set_defaults(run=_models)
+    models.add_argument("--json", action="store_true", help="print the cards as a JSON list")
+
+    demo = commands.add_parser("demo", help="segment the liver in the chest CT that the slicerio package carries")
+    demo.set_defaults(run=_demo)
+    demo.add_argument(
+        "-o", "--output", metavar="DIR", default="demo_output", help="folder for the results (demo_output)"
+    )
+
+    for command in (liver, models, demo):
+        command.add_argument("--debug", action="store_true", help="show where an error happened")
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as every other error."""
+        self.exit(2, f"unetpp-segment: {message} (--help shows the usage)\n")
+
+
+def _probability(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def _liver(given: argparse.Namespace) -> None:
+    started = time.perf_counter()
+    result, notes = _segment(given)
+    summary = {
+        "segments": [{"name": s.name, **s.measurements} for s in result.segments],
+        "model": result.bundle.name,
+        "device": result.device,
+        "slices": result.slices,
+        "notes": notes,
+        "seconds": round(result.seconds, 3),
+        "seconds_total": round(time.perf_counter() - started, 3),
+    }
+    if given.json:
+        print(json.dumps(summary, ensure_ascii=False))
+        return
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    for segment in result.segments:
+        print(_in_words(segment.name, segment.measurements))
+    print(f"{result.slices} slices on {result.device} in {result.seconds:.1f} s, written to {given.output}")
+    print(LICENCE_LINE, file=sys.stderr)
+
+
+def _segment(given: argparse.Namespace) -> tuple[Result, list[str]]:
+    """Check everything that can be checked, then read, run and write."""
+    maps = (".nrrd", ".nii.gz")
+    wanted = [
+        (given.output, (".seg.nrrd", ".nii.gz")),
+        (given.probability, maps),
+        (given.uncertainty, maps),
+        (given.report, (".csv",)),
+        (given.overlay, (".png",)),
+    ]
+    outputs = [(Path(path), endings) for path, endings in wanted if path]
+    for path, endings in outputs:
+        files.check_output(path, endings)
+    taken = [p.resolve() for p in (Path(given.input), *(path for path, _ in outputs))]
+    if len(set(taken)) < len(taken):
+        raise files.FileError("Two of the files given are the same one: input and outputs must all differ.")
+    bundle = bundles.choose_bundle("liver", given.model)
+    volume, notes = files.read_volume(given.input, given.series)
+    for path, _ in outputs:
+        files.check_grid(path, volume.ijk_to_ras)
+
+    from .inference import SliceEngine  # imports torch, which takes seconds: after what can fail at once
+
+    with _ProgressBar() as bar:
+        engine = SliceEngine(bundle, given.device)
+        result = engine.segment(volume, given.speed, given.threshold, given.force, bar.show)
+    _write(given, result)
+    return result, [*notes, *result.notes]
+
+
+def _write(given: argparse.Namespace, result: Result) -> None:
+    affine = result.volume.ijk_to_ras
+    if given.probability:
+        files.write_volume(given.probability, result.probability(), affine)
+    if given.uncertainty:
+        files.write_volume(given.uncertainty, result.uncertainty(), affine)
+    if given.report:
+        files.write_report(
+            given.report, [{"file": str(given.input), "segment": s.name, **s.measurements} for s in result.segments]
+        )
+    if given.overlay:
+        files.write_overlay(given.overlay, result.volume, result.labelmap, result.segments)
+    files.write_segmentation(given.output, result.labelmap, affine, result.segments)
+
+
+def _in_words(name: str, measurements: dict) -> str:
+    if not measurements["volume_ml"]:
+        return f"{name}: not found (0 ml)"
+    return f"{name}: {measurements['volume_ml']:.0f} ml, mean {measurements['mean_hu']:.0f} HU"
+
+
+def _models(given: argparse.Namespace) -> None:
+    found, refused = bundles.find_bundles()
+    if given.json:
+        print(json.dumps([{"folder": str(b.folder), **b.card} for b in found], ensure_ascii=False))
+    else:
+        for bundle in found:
+            print(f"{bundle.name}  ({bundle.target}, {bundle.pixel_mm:g} mm pixels)  {bundle.folder}")
+        if not found:
+            print("There are no models. They are looked for in:", *map(str, bundles.search_folders()), sep="\n  ")
+    for reason in refused:
+        print(f"note: {reason}", file=sys.stderr)
+
+
+def _demo(given: argparse.Namespace) -> None:
+    try:
+        import slicerio
+    except ImportError as error:
+        raise files.FileError(
+            "The demo needs the CT that slicerio carries: pip install 'unetplusplussegment[demo]'."
+        ) from error
+    folder = Path(given.output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise files.FileError(
+            f"The folder {folder} cannot be made ({error.strerror}): choose another one with -o."
+        ) from error
+    scan = Path(slicerio.get_testdata_file("CTChest4.nrrd"))
+    segmentation, picture, table = (folder / n for n in ("liver.seg.nrrd", "overlay.png", "measurements.csv"))
+    print(f"Chest CT of the slicerio package: {scan}")
+    _liver(_parser().parse_args(
+        ["liver", str(scan), "-o", str(segmentation), "--overlay", str(picture), "--report", str(table)]
+    ))  # fmt: skip
+    print(f"Picture: {picture}\nTable: {table}")
+    print(f"To see it in 3D Slicer, drag these two files into its window: {scan} and {segmentation}")
+
+
+class _ProgressBar:
+    """A line on a terminal with slices and time left; silent where stderr is no terminal."""
+
+    def __enter__(self) -> _ProgressBar:
+        self.started, self.visible = time.monotonic(), sys.stderr.isatty()
+        return self
+
+    def show(self, done: int, total: int) -> None:
+        if self.visible:
+            left = (time.monotonic() - self.started) / done * (total - done)
+            filled = "█" * (30 * done // total)
+            print(f"\r{filled:░<30} slice {done} of {total}, {left:.0f} s left ", end="", file=sys.stderr, flush=True)
+
+    def __exit__(self, *_: object) -> None:
+        if self.visible:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""What a mask becomes: connected components, filled holes, segments with their measurements. NumPy and SimpleITK only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+
+from .volumes import Volume
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A named region of a label map, as Slicer shows it.
+
+    Attributes:
+        value: Its value in the label map.
+        name: For the user.
+        terminology: Slicer's seven-part string.
+        color: Red, green, blue, 0…255.
+        measurements: `volume_ml`, `mean_hu` (None if empty), …
+    """
+
+    value: int
+    name: str
+    terminology: str
+    color: tuple[int, int, int]
+    measurements: Mapping[str, float | str | None]
+
+
+def largest_component(mask: np.ndarray, at_least: float = 1.0) -> np.ndarray:
+    """Keep the largest face-connected component of a 3D bool array.
+
+    Args:
+        mask: bool, any axis order.
+        at_least: Keep every other component, too, that has this share of the largest one's voxels.
+
+    Returns:
+        A bool array of the same shape; of two components of one size the first in array order stays.
+    """
+    kept = np.zeros(mask.shape, bool)
+    box = bounding_box(mask)
+    if box is None:
+        return kept
+    labels = _array(sitk.ConnectedComponent(_image(mask[box])))
+    sizes = np.bincount(labels.ravel())[1:]
+    stay = sizes >= at_least * sizes.max() if at_least < 1 else np.arange(len(sizes)) == sizes.argmax()
+    kept[box] = np.concatenate([[False], stay])[labels]
+    return kept
+
+
+def fill_holes(mask: np.ndarray) -> np.ndarray:
+    """Fill what a 3D bool array encloses on every side (face-connected background)."""
+    filled = mask.copy()
+    box = bounding_box(mask)
+    if box is not None:
+        filled[box] = _array(sitk.BinaryFillhole(_image(mask[box]))).astype(bool)
+    return filled
+
+
+def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
+    """The smallest slices that hold every True voxel; None if there is none."""
+    ranges = []
+    for axis in range(mask.ndim):
+        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+        if not len(hit):
+            return None
+        ranges.append(slice(int(hit[0]), int(hit[-1]) + 1))
+    return tuple(ranges)
+
+
+def measure(mask: np.ndarray, volume: Volume) -> dict[str, float | None]:
+    """Volume in ml and mean HU of a region.
+
+    Args:
+        mask: bool (K, J, I) on the volume's voxels.
+        volume: The CT in HU.
+
+    Returns:
+        `volume_ml` and `mean_hu`; the latter None where the mask is empty.
+    """
+    count = int(np.count_nonzero(mask))
+    mean_hu = float(volume.array[mask].mean(dtype=np.float64)) if count else None
+    return {"volume_ml": count * volume.voxel_volume_ml, "mean_hu": mean_hu}
+
+
+def _image(mask: np.ndarray) -> sitk.Image:
+    return sitk.GetImageFromArray(np.ascontiguousarray(mask).view(np.uint8))
+
+
+def _array(image: sitk.Image) -> np.ndarray:
+    return sitk.GetArrayFromImage(image)
