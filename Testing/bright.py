@@ -1,6 +1,7 @@
 """A bundle whose network can be checked by hand: a real UNet++ with deep supervision that finds what is brighter than 60 HU."""
 
 import torch
+
 from UNetPlusPlusSegmentLib.bundles import Bundle, write_bundle
 from UNetPlusPlusSegmentLib.networks import NodeGrid, build_network
 

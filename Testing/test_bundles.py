@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+
 from UNetPlusPlusSegmentLib import bundles
 from UNetPlusPlusSegmentLib.bundles import BundleError, choose_bundle, find_bundles, read_bundle, write_bundle
 from UNetPlusPlusSegmentLib.networks import build_network

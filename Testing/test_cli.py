@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk
 from bright import BRIGHT_HU, bright_bundle
 from test_inference import body
+
 from UNetPlusPlusSegmentLib import cli, files
 
 ODD = "odd_inputs"
@@ -46,7 +47,13 @@ def in_a_child(*arguments, models=None) -> subprocess.CompletedProcess:
 
 
 def test_a_scan_becomes_every_output_that_was_asked_for(scan, models, tmp_path):
-    names = {"-o": "liver.seg.nrrd", "--probability": "p.nrrd", "--uncertainty": "u.nii.gz", "--report": "r.csv", "--overlay": "o.png"}
+    names = {
+        "-o": "liver.seg.nrrd",
+        "--probability": "p.nrrd",
+        "--uncertainty": "u.nii.gz",
+        "--report": "r.csv",
+        "--overlay": "o.png",
+    }
     options = [part for option, name in names.items() for part in (option, tmp_path / name)]
     done = in_a_child("liver", scan, *options, "--json", "--device", "cpu", models=models)
     assert done.returncode == 0 and done.stderr == ""
@@ -179,7 +186,14 @@ def test_an_empty_organ_is_a_result(with_models, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["kidney"], ["liver"], ["liver", "a.nrrd"], ["liver", "a", "-o", "b", "--speed", "warp"], ["liver", "a", "-o", "b", "--threshold", "2"]],
+    [
+        [],
+        ["kidney"],
+        ["liver"],
+        ["liver", "a.nrrd"],
+        ["liver", "a", "-o", "b", "--speed", "warp"],
+        ["liver", "a", "-o", "b", "--threshold", "2"],
+    ],
 )
 def test_wrong_usage_is_exit_2_with_one_line(arguments, capsys):
     assert cli.main(arguments) == 2
@@ -217,4 +231,7 @@ def test_an_unforeseen_error_is_one_line_and_debug_shows_where(scan, with_models
 def test_listing_models_needs_no_torch():
     code = "import sys; from UNetPlusPlusSegmentLib import cli; cli.main(['models']); sys.exit('torch' in sys.modules)"
     library = str(Path(cli.__file__).parents[1])
-    assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": library}, check=False).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": library}, check=False).returncode
+        == 0
+    )

@@ -8,6 +8,7 @@ import torch
 from bright import BRIGHT_HU, bright_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from UNetPlusPlusSegmentLib.bundles import write_bundle
 from UNetPlusPlusSegmentLib.inference import SPEEDS, SliceEngine
 from UNetPlusPlusSegmentLib.networks import build_network
@@ -175,6 +176,14 @@ def test_maps_lie_on_the_volumes_voxels_and_agree_with_the_mask(engine):
     assert probability[result.labelmap > 0].min() >= 0.5
     assert probability.max() <= 1
     np.testing.assert_allclose(result.uncertainty(), 0, atol=1e-3)  # these heads all say the same
+
+
+@pytest.mark.parametrize("average_from", [1, 3, 4])
+def test_a_pruned_run_answers_also_where_the_model_averages_deeper_heads_only(tmp_path, average_from):
+    bundle = bright_bundle(tmp_path / "bright-v1.0.0", average_from=average_from)
+    volume = body()
+    result = SliceEngine(bundle, "cpu").segment(volume, "fast")
+    np.testing.assert_array_equal(result.labelmap, volume.array >= BRIGHT_HU)
 
 
 def test_an_exception_in_progress_stops_the_run_at_once(engine):

@@ -117,7 +117,6 @@ def test_the_index_reads_the_icon_and_the_screenshots_out_of_the_cmake_file():
         assert url.endswith(".png")
 
 
-@pytest.mark.xfail(strict=True, reason="icon and screenshot are still to be made: delete this mark when they are")
 def test_the_icon_and_the_screenshots_lie_where_their_addresses_say():
     for url in (extension_value("ICONURL"), *extension_value("SCREENSHOTURLS").split()):
         assert (ROOT / url.removeprefix(RAW)).is_file(), url

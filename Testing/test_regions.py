@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from UNetPlusPlusSegmentLib.regions import bounding_box, fill_holes, largest_component, measure
 from UNetPlusPlusSegmentLib.volumes import Volume
 

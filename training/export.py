@@ -40,7 +40,8 @@ CARDS = {
         },
         "intended_use": "Research: outlining the liver in axial CT of the abdomen. Not for diagnosis or treatment.",
         "limits": [
-            "Trained on 19 patients, most with liver tumours and intravenous contrast.",
+            "Trained on 19 patients, most with liver tumours and intravenous contrast; scans without contrast are less certain.",
+            "In the pelvis it can take bowel or muscle for liver: `figures` names the largest such area in mm² (worst_false_mm2).",
             "Trained on images clipped to -40…160 HU.",
             "Each slice is segmented by itself; neighbouring slices are not looked at.",
         ],
@@ -106,10 +107,11 @@ def bundle_from_checkpoint(checkpoint: Path, folder: Path, figures: dict) -> Bun
 
 
 def _best_average(figures: dict) -> int:
-    """The shallowest head to average: of the means up to the deepest head, the one with the highest Dice."""
-    dice = {name: head["dice"] for name, head in figures["heads"].items()}
-    depth = max(int(name[1:]) for name in dice if "-" not in name)
-    means = {first: dice[f"L{first}-L{depth}"] for first in range(1, depth)} | {depth: dice[f"L{depth}"]}
+    """The shallowest head to average: of the means up to the deepest head, that with the highest Dice.
+
+    The deepest head alone is not among them: a mean of heads costs nothing and marks less where there is no organ.
+    """
+    means = {int(name[1]): head["dice"] for name, head in figures["heads"].items() if "-" in name}
     return max(means, key=means.get)
 
 

@@ -46,7 +46,7 @@ class Speed:
     """What one speed of a model computes.
 
     Attributes:
-        level: Deepest head X[0][level]; the heads from `Bundle.average_from` up to it are averaged.
+        level: Deepest head X[0][level]; the heads from `Bundle.average_from` (at most it) up to it are averaged.
         find_first: Whether a coarse pass finds the organ, so that the network runs only there.
     """
 

@@ -45,7 +45,7 @@ class Maps:
 
     Attributes:
         probability: float16 (slices, rows, columns), mean over the heads that the model averages.
-        spread: the same for their standard deviation: the uncertainty.
+        spread: the same for the standard deviation of all heads: the uncertainty.
     """
 
     probability: np.ndarray
@@ -160,7 +160,7 @@ class SliceEngine:
         while todo:
             total = seen + len(todo)
             for part, heads in self.heads(turned, todo, box, level):
-                spread, mean = torch.std_mean(heads[self.bundle.average_from - 1 :], dim=0, correction=0)
+                spread, mean = heads.std(0, correction=0), heads[min(self.bundle.average_from, level) - 1 :].mean(0)
                 maps.probability[part, rows, columns], maps.spread[part, rows, columns] = mean, spread
                 seen += len(part)
                 progress(seen, total)
@@ -175,7 +175,10 @@ class SliceEngine:
         return seen
 
     def _find(self, turned: np.ndarray, order: AxialOrder, fine: tuple[int, int]) -> Box | None:
-        """The box in the grid of the fine pass that holds the organ with a margin, from every n-th slice at coarser pixels; None if there is no organ."""
+        """The box in the grid of the fine pass that holds the organ with a margin; None if there is no organ.
+
+        A coarse pass sees every n-th slice, at larger pixels, with a pruned network.
+        """
         pixel_mm = self.bundle.pixel_mm * COARSE_PIXEL
         step = max(1, round(COARSE_STEP_MM / order.spacing_mm[0]))
         chosen = list(range(step // 2 if step < len(turned) else 0, len(turned), step))

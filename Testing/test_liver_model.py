@@ -1,0 +1,56 @@
+"""The liver model that ships, on real CT: what a user gets from the command line."""
+
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from UNetPlusPlusSegmentLib import bundles, cli
+from UNetPlusPlusSegmentLib.bundles import choose_bundle
+
+
+@pytest.fixture(autouse=True)
+def only_shipped_models(monkeypatch, tmp_path):
+    monkeypatch.delenv("UNETPP_MODELS", raising=False)
+    monkeypatch.setattr(bundles, "user_folder", lambda: tmp_path / "none")
+
+
+def dice_where_they_lie(found: sitk.Image, truth: sitk.Image) -> float:
+    """Dice after the found mask was put on the truth's grid by patient coordinates: a wrong place costs."""
+    moved = sitk.Resample(found, truth, sitk.Transform(), sitk.sitkNearestNeighbor)
+    a, b = (sitk.GetArrayFromImage(image) > 0 for image in (moved, truth))
+    return 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
+
+
+@pytest.mark.parametrize(
+    ("scan", "mask", "least"),
+    [
+        ("volumes/abdomen_dicom", "volumes/abdomen_dicom_liver.nii.gz", 0.90),
+        ("volumes/abdomen_3mm_ct.nii.gz", "volumes/abdomen_3mm_liver.nii.gz", 0.85),
+    ],
+    ids=["DICOM", "flipped 3 mm"],
+)
+def test_the_liver_lies_where_another_tool_sees_it(shared_data, tmp_path, capsys, scan, mask, least):
+    output = tmp_path / "x.seg.nrrd"
+    assert cli.main(["liver", str(shared_data(scan)), "-o", str(output), "--json"]) == 0
+    (segment,) = json.loads(capsys.readouterr().out)["segments"]
+    found = sitk.ReadImage(str(output))
+    assert dice_where_they_lie(found, sitk.ReadImage(str(shared_data(mask)))) >= least
+    voxels = np.count_nonzero(sitk.GetArrayFromImage(found))
+    assert segment["volume_ml"] == pytest.approx(voxels * np.prod(found.GetSpacing()) / 1000)
+
+
+def test_the_card_holds_measured_figures_of_the_validation_patients():
+    figures = choose_bundle("liver").card["figures"]
+    assert figures["command"].startswith("python training/evaluate.py")
+    assert {"L1", "L2", "L3", "L4"} <= set(figures["heads"])
+    assert all(0 < p["dice"] < 1 for p in figures["heads"]["L4"]["patients"].values())
+
+
+@pytest.mark.slow
+def test_the_validation_dice_is_the_one_on_the_card(shared_data):
+    from evaluate import evaluate
+
+    bundle = choose_bundle("liver")
+    assert evaluate(bundle, shared_data("liver"), "val")["heads"] == bundle.card["figures"]["heads"]
