@@ -1,0 +1,61 @@
+"""The temporary folder through which arrays go to a worker process and come back. The standard library and NumPy only."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Container
+from pathlib import Path
+
+import numpy as np
+
+from .events import JobError
+
+
+class ArrayFolder:
+    """Files named after jobs, `7-volume.npy`; made when first needed, removed with this object or before."""
+
+    def __init__(self) -> None:
+        """Nothing is made yet."""
+        self._folder: tempfile.TemporaryDirectory | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where it is; it exists from now on.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="unetpp-", ignore_cleanup_errors=True)
+        return Path(self._folder.name)
+
+    def put(self, job: int, name: str, array: np.ndarray) -> str:
+        """Write an array, with the type it has, and return the name of the file.
+
+        Raises:
+            JobError: There is no room for it.
+        """
+        file = f"{job}-{name}.npy"
+        try:
+            np.save(self.path / file, array)
+        except OSError as error:
+            raise JobError(
+                "refused",
+                f"The {name} cannot be handed over, because {tempfile.gettempdir()} cannot hold it ({error.strerror or error}):"
+                " make room there, or set TMPDIR (on Windows TEMP) to a folder on a larger disk.",
+            ) from error
+        return file
+
+    def sweep(self, under_way: Container[int]) -> None:
+        """Remove the files of other jobs; one that Windows still holds goes the next time."""
+        for file in self.path.iterdir() if self._folder else ():
+            if int(file.name.partition("-")[0]) not in under_way:
+                with contextlib.suppress(OSError):
+                    file.unlink()
+
+    def remove(self) -> None:
+        """Remove it with all that is in it."""
+        if self._folder:
+            self._folder.cleanup()
+            self._folder = None

@@ -1,0 +1,155 @@
+"""Cohorts: many files through a worker, each result whole or not at all, with a manifest that tells what is left to do. No torch."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from .. import files
+from ..bundles import Bundle
+from ..files.reading import IMAGE_IO
+from .client import Worker
+
+MANIFEST, TABLE, ENDING = "manifest.jsonl", "measurements.csv", ".seg.nrrd"
+_log = logging.getLogger(__name__)
+
+
+class CohortError(ValueError):
+    """A cohort that cannot even be started."""
+
+
+def run_cohort(
+    worker: Worker,
+    inputs: str | Path | Iterable[str | Path],
+    folder: str | Path,
+    bundle: Bundle,
+    device: str,
+    options: Mapping[str, object],
+    progress: Callable[[int, int, str], None] = lambda done, total, case: None,
+) -> list[dict]:
+    """Segment every case that has no result yet.
+
+    In the folder lie, after: `<case>.seg.nrrd` for each case that is done; `manifest.jsonl`, to which each case adds a
+    line as it ends, so that the last line of a case counts; and `measurements.csv`, made anew from it.
+
+    Args:
+        worker: Does one case after the other.
+        inputs: Volume files and DICOM folders, or one folder that holds such.
+        folder: For the results; made if need be.
+        bundle: The model.
+        device: As in `devices.choose_device`.
+        options: speed, threshold and force; a case that was done with other ones, or by another model, is done again.
+        progress: Called with cases ended, cases in all, and the name of the next one.
+
+    Returns:
+        The last line of each case, in order.
+
+    Raises:
+        CohortError: No inputs, or two of one name.
+        OSError: The folder cannot be written to.
+    """
+    cases = find_cases(inputs)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"model": bundle.name, **options}
+    known = _read_manifest(folder / MANIFEST)
+    for ended, (case, path) in enumerate(cases.items()):
+        progress(ended, len(cases), case)
+        asked = {"case": case, "input": str(path), **settings}
+        last = known.get(case, {})
+        done = last.get("status") == "done" and (folder / f"{case}{ENDING}").is_file()
+        if done and asked.items() <= last.items():
+            continue
+        known[case] = asked | _outcome(worker, path, folder / f"{case}{ENDING}", bundle, device, options)
+        _append(folder / MANIFEST, known[case])
+    progress(len(cases), len(cases), "")
+    records = [known[case] for case in cases]
+    files.write_report(folder / TABLE, [row for record in records for row in _rows(record)])
+    return records
+
+
+def find_cases(inputs: str | Path | Iterable[str | Path]) -> dict[str, Path]:
+    """Name each input after its file or folder; of one folder, all volume files and all folders in it are inputs.
+
+    Raises:
+        CohortError: There are none, or two would have the same name.
+    """
+    if isinstance(inputs, (str, Path)):
+        parent = Path(inputs)
+        if not parent.is_dir():
+            raise CohortError(f"There is no folder {parent}: give one, or a list of files.")
+        inputs = [p for p in sorted(parent.iterdir()) if p.is_dir() or p.name.lower().endswith(tuple(IMAGE_IO))]
+    cases: dict[str, Path] = {}
+    for path in map(Path, inputs):
+        ending = next((e for e in sorted(IMAGE_IO, key=len, reverse=True) if path.name.lower().endswith(e)), "")
+        case = path.name[: len(path.name) - len(ending)]
+        if case in cases:
+            raise CohortError(f"{cases[case]} and {path} would both be called {case}: rename one of them.")
+        cases[case] = path.absolute()
+    if not cases:
+        raise CohortError("There is nothing to do: no volume file and no folder was given.")
+    return cases
+
+
+def _outcome(
+    worker: Worker, path: Path, output: Path, bundle: Bundle, device: str, options: Mapping[str, object]
+) -> dict:
+    """Do one case; whatever is wrong with it is its outcome."""
+    started = time.monotonic()
+    try:
+        volume, notes = files.read_volume(path)
+        result = worker.wait(worker.submit(volume, bundle.folder, device, **options))
+        files.write_segmentation(output, result.labelmap, volume.ijk_to_ras, result.segments)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if not isinstance(error, ValueError):
+            _log.exception("%s failed unexpectedly", path)
+        return {"status": "failed", "reason": reason, "seconds": round(time.monotonic() - started, 3)}
+    return {
+        "status": "done",
+        "measurements": {segment.name: dict(segment.measurements) for segment in result.segments},
+        "notes": [*notes, *result.notes],
+        "device": result.device,
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def _read_manifest(path: Path) -> dict[str, dict]:
+    """The last whole line of each case."""
+    known = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        try:
+            record = json.loads(line)
+            known[record["case"]] = record
+        except (ValueError, TypeError, KeyError):
+            continue  # a computer that went down while it was written
+    return known
+
+
+def _append(path: Path, record: Mapping[str, object]) -> None:
+    """Add a line in one go, and see it onto the disk; after the torn end of an earlier one it begins anew."""
+    with path.open("a+b") as stream:
+        torn = stream.tell() > 0 and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n"
+        stream.write(b"\n" * torn + json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _rows(record: Mapping) -> list[dict]:
+    """Lines of the table for a case: one for each segment, or one that says why there is none."""
+    measurements = record.get("measurements") or {"": {}}
+    return [
+        {
+            "case": record["case"],
+            "segment": segment,
+            "volume_ml": measured.get("volume_ml"),
+            "mean_hu": measured.get("mean_hu"),
+            "status": record["status"],
+            "reason": record.get("reason"),
+        }
+        for segment, measured in measurements.items()
+    ]
