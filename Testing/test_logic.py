@@ -1,0 +1,373 @@
+"""The module's logic on a real scene with the real worker: what lies where after a run, and what stays as it was."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bright import bright_bundle
+from mrml_scene import (
+    GRIDS,
+    TURN,
+    add_hand_made_segments,
+    add_linear_transform,
+    add_volume,
+    all_about,
+    nothing_changes,
+    rotation,
+    scene,
+    segments_of,
+    slicer,
+    take_messages,
+)
+
+from UNetPlusPlusSegmentLib import files, mrml, pytorch
+from UNetPlusPlusSegmentLib.bundles import read_bundle
+from UNetPlusPlusSegmentLib.inference import SliceEngine
+from UNetPlusPlusSegmentLib.jobs.cohort import CohortError
+from UNetPlusPlusSegmentLib.jobs.events import JobError
+from UNetPlusPlusSegmentLib.runs import RunError
+from UNetPlusPlusSegmentLib.segmenter import Segmenter
+from UNetPlusPlusSegmentLib.volumes import Volume, VolumeError
+
+__all__ = ["scene"]  # a fixture
+
+MODULE = Path(mrml.__file__).parents[1]
+PANEL = MODULE / "UNetPlusPlusSegment.py"
+PATIENCE_S = 120
+GRID = GRIDS["oblique"] @ np.diag([4.0, 4.0, 2.0, 1.0])
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A folder with one model, the only one that is found."""
+    folder = tmp_path_factory.mktemp("models")
+    bright_bundle(folder / "bright-v1.0.0")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNETPP_MODELS", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def logic(models):
+    """One logic, and one worker process, for all tests."""
+    logic = Segmenter()
+    yield logic
+    logic.close()
+
+
+def a_scan(slices: int = 30) -> np.ndarray:
+    """Noise below 50 HU and in it a block of 90 HU with no symmetry."""
+    array = np.random.default_rng(0).integers(-900, 50, (slices, 40, 50)).astype(np.int16)
+    array[slices // 3 : slices // 2, 8:25, 15:40] = 90
+    array[slices // 3, 25:30, 15:20] = 90
+    return array
+
+
+def expected(models, array, ijk_to_ras=GRID, threshold=None):
+    engine = SliceEngine(read_bundle(models / "bright-v1.0.0"), "cpu")
+    return engine.segment(Volume(array, ijk_to_ras), "balanced", threshold).labelmap
+
+
+def wait(logic, until) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not until():
+        assert time.monotonic() < deadline, "nothing happened for too long"
+        logic.poll()
+        time.sleep(0.01)
+
+
+def a_run(logic, volumeNode, *arguments, **options):
+    """A run that has ended."""
+    run = logic.start(volumeNode, *arguments, device="cpu", **options)
+    wait(logic, lambda: not run.running)
+    return run
+
+
+def started(logic, volumeNode, *arguments, **options):
+    """A long run of which some slices are done."""
+    run = logic.start(volumeNode, *arguments, device="cpu", speed="accurate", **options)
+    wait(logic, lambda: run.progress is not None)
+    assert run.running
+    return run
+
+
+# A run
+
+
+def test_a_volume_becomes_a_segmentation_and_its_measurements(scene, logic, models):
+    volumeNode = add_volume(a_scan(), GRID, "Abdomen")
+    measurements = logic.process(volumeNode, device="cpu")
+    segmentationNode = scene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+    assert segmentationNode.GetName() == "Abdomen segmentation"
+    ((segmentID, segment),) = segments_of(segmentationNode).items()
+    assert segment.GetName() == "Liver"
+    mask = mrml.labelmap_of(segmentationNode, segmentID, volumeNode)
+    np.testing.assert_array_equal(mask, expected(models, a_scan()) == 1)
+    volume_ml = mask.sum() * abs(np.linalg.det(GRID[:3, :3])) / 1000
+    assert measurements["Liver"]["volume_ml"] == pytest.approx(volume_ml)
+    assert 80 < measurements["Liver"]["mean_hu"] <= 90
+
+
+@pytest.mark.parametrize(
+    "transform", [TURN, rotation(90, 0), rotation(90, 1)], ids=["turned over", "on end", "on side"]
+)
+def test_slices_are_cut_as_the_patient_lies_in_the_world(scene, logic, models, transform):
+    transformNode = add_linear_transform(transform)
+    volumeNode = add_volume(a_scan(), GRID, transform=transformNode)
+    run = a_run(logic, volumeNode)
+    assert run.error is None
+    assert run.segmentationNode.GetTransformNodeID() == transformNode.GetID()
+    mask = mrml.labelmap_of(run.segmentationNode, run.segmentIDs[0], volumeNode)
+    np.testing.assert_array_equal(mask, expected(models, a_scan(), mrml.world_ijk_to_ras(volumeNode)) == 1)
+
+
+def test_maps_that_are_asked_for_lie_on_the_volume(scene, logic):
+    volumeNode = add_volume(a_scan(), GRID, "Abdomen", add_linear_transform(TURN))
+    run = a_run(logic, volumeNode, maps=("probability", "uncertainty"))
+    assert [node.GetName() for node in run.mapNodes] == ["Abdomen liver probability", "Abdomen liver uncertainty"]
+    probability = mrml.volume_from_node(run.mapNodes[0])
+    np.testing.assert_allclose(probability.ijk_to_ras, GRID, atol=1e-9)
+    assert run.mapNodes[0].GetTransformNodeID() == volumeNode.GetTransformNodeID()
+    mask = mrml.labelmap_of(run.segmentationNode, run.segmentIDs[0], volumeNode)
+    assert probability.array[mask].min() >= 0.5
+
+
+def test_a_run_tells_slices_device_and_free_memory_on_its_way(scene, logic):
+    run = started(logic, add_volume(a_scan(300), GRID))
+    assert run.progress.total == 300
+    assert run.device.device.startswith("cpu")
+    assert run.device.free_memory_bytes > 1e8
+    run.cancel()
+    wait(logic, lambda: not run.running)
+
+
+# What stays as it was
+
+
+def test_a_new_result_beside_others_touches_none_and_a_replacement_only_its_own(scene, logic):
+    volumeNode = add_volume(a_scan(), GRID)
+    add_hand_made_segments()
+    segmentationNode = scene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+    by_hand = all_about(segmentationNode)
+    for existing, names in (("new", ["Liver"]), ("new", ["Liver", "Liver_1"]), ("replace", ["Liver", "Liver_1"])):
+        run = a_run(logic, volumeNode, segmentationNode, existing=existing, threshold=0.9)
+        assert run.error is None
+        now = all_about(segmentationNode)
+        assert {key: now[key] for key in by_hand} == by_hand
+        assert [segment.GetName() for segment in segments_of(segmentationNode).values()][2:] == names
+    assert segments_of(segmentationNode)[run.segmentIDs[0]].GetName() == "Liver"
+
+
+def test_a_cancelled_run_changes_nothing_and_ends_within_a_second(scene, logic):
+    run = started(logic, add_volume(a_scan(1500), GRID))
+    with nothing_changes(scene):
+        begun = time.monotonic()
+        run.cancel()
+        wait(logic, lambda: not run.running)
+    assert time.monotonic() - begun < 1.5  # on a busy computer
+    assert run.error.kind == "cancelled"
+    assert run.result is None
+
+
+def test_what_is_no_ct_is_refused_and_changes_nothing_unless_forced(scene, logic):
+    volumeNode = add_volume(a_scan() + 1024, GRID)
+    with nothing_changes(scene), pytest.raises(JobError, match="does not look like CT"):
+        logic.process(volumeNode)
+    assert a_run(logic, volumeNode, force=True).result.notes[0].startswith("Run by force")
+    with nothing_changes(scene), pytest.raises(VolumeError, match="No volume was given"):
+        logic.process(None)
+
+
+def test_a_volume_that_leaves_in_mid_run_stops_it(scene, logic):
+    volumeNode = add_volume(a_scan(1500), GRID)
+    run = started(logic, volumeNode)
+    scene.RemoveNode(volumeNode)
+    logic.poll()
+    assert not run.running
+    assert isinstance(run.error, RunError)
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+    assert logic.process(add_volume(a_scan(), GRID))["Liver"]["volume_ml"] > 0
+
+
+def test_a_scene_that_is_closed_in_mid_run_stays_empty(scene, logic):
+    run = started(logic, add_volume(a_scan(1500), GRID))
+    scene.Clear(False)
+    wait(logic, lambda: not logic.busy)
+    assert not run.running
+    assert scene.GetNumberOfNodesByClass("vtkMRMLDisplayableNode") == 0
+
+
+def test_a_segmentation_that_leaves_in_mid_run_is_made_anew(scene, logic):
+    volumeNode, segmentationNode = add_volume(a_scan(), GRID), scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    run = logic.start(volumeNode, segmentationNode, device="cpu")
+    scene.RemoveNode(segmentationNode)
+    wait(logic, lambda: not run.running)
+    assert run.error is None
+    assert run.segmentationNode is not segmentationNode
+    assert scene.IsNodePresent(run.segmentationNode)
+
+
+def test_a_killed_worker_leaves_no_half_result_and_the_next_run_works(scene, logic):
+    volumeNode = add_volume(a_scan(1500), GRID)
+    run = started(logic, volumeNode)
+    with nothing_changes(scene):
+        os.kill(logic._worker.pid, signal.SIGKILL)
+        wait(logic, lambda: not run.running)
+    assert "ended by the operating system" in str(run.error)
+    assert logic.process(add_volume(a_scan(), GRID))["Liver"]["volume_ml"] > 0
+
+
+def test_without_pytorch_the_way_to_it_is_said(scene, logic, monkeypatch):
+    volumeNode = add_volume(a_scan(), GRID)
+    monkeypatch.setattr(pytorch, "is_installed", lambda: False)
+    with nothing_changes(scene), pytest.raises(pytorch.PyTorchError, match="install the PyTorch extension"):
+        logic.process(volumeNode)
+    with pytest.raises(pytorch.PyTorchError, match="Extensions Manager"):
+        pytorch.install()  # there is no such extension here
+
+
+# The threshold
+
+
+def test_the_threshold_cuts_the_result_again_in_place(scene, logic, models):
+    volumeNode = add_volume(a_scan(), GRID)
+    run = a_run(logic, volumeNode)
+    ((segmentID, segment),) = segments_of(run.segmentationNode).items()
+    segment.SetName("my liver")
+    segment.SetColor(0.2, 0.4, 0.6)
+    for threshold in (0.3, 0.6, 0.97):  # the worker is at the first one while the others come
+        run.set_threshold(threshold)
+    wait(logic, lambda: not run.jobs)
+    assert run.error is None
+    assert run.result.threshold == 0.97
+    mask = mrml.labelmap_of(run.segmentationNode, segmentID, volumeNode)
+    np.testing.assert_array_equal(mask, expected(models, a_scan(), threshold=0.97) == 1)
+    assert list(run.measurements) == ["my liver"]
+    np.testing.assert_allclose(segment.GetColor(), (0.2, 0.4, 0.6), atol=1e-6)
+    assert segments_of(run.segmentationNode).keys() == {segmentID}
+
+
+def test_surfaces_and_other_segments_do_not_stop_the_threshold(scene, logic):
+    run = a_run(logic, add_volume(a_scan(), GRID))
+    run.segmentationNode.CreateClosedSurfaceRepresentation()
+    run.segmentationNode.GetSegmentation().AddEmptySegment()
+    run.set_threshold(0.9)
+    wait(logic, lambda: not run.jobs)
+    assert (run.error, run.result.threshold) == (None, 0.9)
+
+
+def test_a_segment_that_was_edited_is_left_alone(scene, logic):
+    volumeNode = add_volume(a_scan(), GRID)
+    run = a_run(logic, volumeNode)
+    (segmentID,) = run.segmentIDs
+    edited = mrml.labelmap_of(run.segmentationNode, segmentID, volumeNode)
+    edited[:3] = True
+    slicer.util.updateSegmentBinaryLabelmapFromArray(
+        edited.astype(np.uint8), run.segmentationNode, segmentID, volumeNode
+    )
+    with pytest.raises(RunError, match="Liver was edited"):
+        run.set_threshold(0.9)
+    np.testing.assert_array_equal(mrml.labelmap_of(run.segmentationNode, segmentID, volumeNode), edited)
+    run.segmentationNode.GetSegmentation().RemoveSegment(segmentID)
+    with pytest.raises(RunError, match="was removed"):
+        run.set_threshold(0.8)
+    take_messages()  # VTK's, about the segment that is asked for and not there
+
+
+# Cohorts
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    """Two scans and a text file that calls itself one."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("one.nrrd", "two.nii.gz"):
+        files.write_volume(folder / name, a_scan(), np.diag([-2.0, -2.0, 3.0, 1.0]))
+    (folder / "broken.nrrd").write_text("not a volume")
+    return folder
+
+
+def test_a_cohort_goes_on_past_a_bad_case_and_a_second_call_does_what_is_left(logic, cohort, tmp_path):
+    out, seen = tmp_path / "out", []
+    records = logic.processFolder(cohort, out, device="cpu", progress=lambda *state: seen.append(state))
+    assert [(each["case"], each["status"]) for each in records] == [
+        ("broken", "failed"), ("one", "done"), ("two", "done")
+    ]  # fmt: skip
+    assert records[0]["reason"]
+    assert records[1]["measurements"]["Liver"]["volume_ml"] > 0
+    assert seen == [(0, 3, "broken"), (1, 3, "one"), (2, 3, "two"), (3, 3, "")]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "manifest.jsonl", "measurements.csv", "one.seg.nrrd", "two.seg.nrrd"
+    ]  # fmt: skip
+    files.write_volume(cohort / "broken.nrrd", a_scan(), np.diag([-2.0, -2.0, 3.0, 1.0]))
+    (out / "two.seg.nrrd").unlink()
+    with (out / "manifest.jsonl").open("a") as stream:
+        stream.write('{"case": "one", "sta')  # the computer went down here
+    untouched = (out / "one.seg.nrrd").stat().st_mtime_ns
+    records = logic.processFolder(cohort, out, device="cpu")
+    assert [each["status"] for each in records] == ["done"] * 3
+    assert (out / "one.seg.nrrd").stat().st_mtime_ns == untouched
+    lines = (out / "manifest.jsonl").read_text().splitlines()
+    assert [json.loads(line)["case"] for line in lines[:3] + lines[4:]] == ["broken", "one", "two", "broken", "two"]
+    assert len((out / "measurements.csv").read_text().splitlines()) == 4
+
+
+def test_other_settings_do_a_case_again(logic, cohort, tmp_path):
+    one = [cohort / "one.nrrd"]
+    first, second = (logic.processFolder(one, tmp_path / "out", device="cpu", threshold=t)[0] for t in (0.5, 0.999))
+    assert first["measurements"]["Liver"]["volume_ml"] > second["measurements"]["Liver"]["volume_ml"]
+
+
+def test_a_cohort_without_cases_or_with_two_of_one_name_is_refused(logic, cohort, tmp_path):
+    with pytest.raises(CohortError, match="nothing to do"):
+        logic.processFolder([], tmp_path / "out")
+    with pytest.raises(CohortError, match="both be called one"):
+        logic.processFolder([cohort / "one.nrrd", cohort / "one.nii.gz"], tmp_path / "out")
+    with pytest.raises(CohortError, match="There is no folder"):
+        logic.processFolder(tmp_path / "nowhere", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# What Slicer loads
+
+
+def test_slicer_s_process_never_loads_torch_nor_simpleitk_before_the_first_run():
+    code = (
+        "import sys, UNetPlusPlusSegmentLib.segmenter; assert not {'torch', 'SimpleITK', 'slicer'} & set(sys.modules);"
+        "import UNetPlusPlusSegmentLib.runs, UNetPlusPlusSegmentLib.jobs.cohort; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(MODULE)})
+
+
+def test_every_choice_in_the_panel_is_bound_to_a_field_and_every_field_but_the_model_to_a_choice():
+    form = ElementTree.parse(MODULE / "Resources/UI/UNetPlusPlusSegment.ui")
+    bound = [each.findtext("string") for each in form.iter("property") if each.get("name") == "SlicerParameterName"]
+    tree = ast.parse(PANEL.read_text(encoding="utf-8"))
+    (fields,) = (
+        {line.target.id for line in each.body if isinstance(line, ast.AnnAssign)}
+        for each in ast.walk(tree)
+        if isinstance(each, ast.ClassDef) and each.name == "UNetPlusPlusSegmentParameterNode"
+    )
+    assert len(bound) == len(set(bound))
+    assert set(bound) == fields - {"model"}
+
+
+def test_what_is_translated_is_written_out():
+    calls = [each for each in ast.walk(ast.parse(PANEL.read_text(encoding="utf-8"))) if isinstance(each, ast.Call)]
+    texts = [each for each in calls if isinstance(each.func, ast.Name) and each.func.id == "_"]
+    assert len(texts) > 30
+    for each in texts:
+        assert [type(argument) for argument in each.args] == [ast.Constant], (
+            f"line {each.lineno}: lupdate finds nothing"
+        )

@@ -1,0 +1,574 @@
+"""UNet++ Segment: the scripted module. Its panel on Qt and its logic; all else is in UNetPlusPlusSegmentLib."""
+
+import enum
+import logging
+import sys
+from typing import Annotated
+
+import qt
+import slicer
+import vtk
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+from UNetPlusPlusSegmentLib import pytorch
+from UNetPlusPlusSegmentLib.bundles import find_bundles, user_folder
+from UNetPlusPlusSegmentLib.segmenter import Segmenter
+
+LIBRARY = "UNetPlusPlusSegmentLib"
+LICENCE_URL = "https://github.com/unetplusplussegment/SlicerUNetPlusPlusSegment/blob/main/MODELS_LICENSE.md"
+LICENCE_ACCEPTED = "UNetPlusPlusSegment/ModelsLicenceAccepted"
+POLL_MS = 100
+
+
+class UNetPlusPlusSegment(ScriptedLoadableModule):
+    """What Slicer shows of the module before it is opened."""
+
+    def __init__(self, parent) -> None:
+        """Describe the module; nothing heavy happens here."""
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = _("UNet++ Segment")
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        self.parent.dependencies = ["Segmentations"]
+        self.parent.contributors = ["UNetPlusPlusSegment contributors"]
+        self.parent.helpText = _("""
+Finds and outlines the liver in CT with a UNet++ network, and measures it. Choose a CT, press Apply.
+For research only: not a medical device. See the <a href="{url}">page of the extension</a>.
+""").format(url="https://github.com/unetplusplussegment/SlicerUNetPlusPlusSegment")
+        self.parent.acknowledgementText = _("""
+The network is that of Zhou Z, Siddiquee MMR, Tajbakhsh N, Liang J: UNet++: A Nested U-Net Architecture for Medical Image
+Segmentation, DLMIA 2018. The trained models name their data sets; their licence is <a href="{url}">for research only</a>.
+""").format(url=LICENCE_URL)
+
+
+class Target(enum.Enum):
+    """What to look for; those without a model are not offered."""
+
+    LIVER = "liver"
+    NODULE = "nodule"
+
+    def label(self) -> str:
+        """For the user."""
+        return {"liver": _("Liver"), "nodule": _("Lung nodules")}[self.value]
+
+
+class Speed(enum.Enum):
+    """How thoroughly to look."""
+
+    BALANCED = "balanced"
+    ACCURATE = "accurate"
+    FAST = "fast"
+
+    def label(self) -> str:
+        """For the user."""
+        return {"balanced": _("Balanced"), "accurate": _("Accurate"), "fast": _("Fast")}[self.value]
+
+
+class Device(enum.Enum):
+    """Where the network runs."""
+
+    AUTO = "auto"
+    CUDA = "cuda"
+    MPS = "mps"
+    CPU = "cpu"
+
+    def label(self) -> str:
+        """For the user."""
+        return {
+            "auto": _("Automatic"),
+            "cuda": _("Graphics card (CUDA)"),
+            "mps": _("Graphics processor (Mac)"),
+            "cpu": _("Processor"),
+        }[self.value]
+
+
+@parameterNodeWrapper
+class UNetPlusPlusSegmentParameterNode:
+    """The user's choices, saved with the scene.
+
+    `model` is the name of the model that `threshold` goes with. It has no SlicerParameterName in the .ui file: the list
+    of models changes, which no wrapped type allows.
+    """
+
+    inputVolume: vtkMRMLScalarVolumeNode
+    target: Target
+    model: str
+    outputSegmentation: vtkMRMLSegmentationNode
+    probabilityMap: bool
+    uncertaintyMap: bool
+    speed: Speed
+    device: Device
+    threshold: Annotated[float, WithinRange(0.01, 0.99)] = 0.5
+    force: bool
+
+
+class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel. `_update` alone decides what can be pressed and what is said; all other methods lead there."""
+
+    def __init__(self, parent=None) -> None:
+        """Nothing is shown yet."""
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self._parameterNode = None
+        self._guiTag = None
+        self._models = []
+        self._refusedModels = []
+        self._listed = None
+        self._lastInput = None
+        self._run = None
+        self._outcome = ""
+
+    def setup(self) -> None:
+        """Build the panel: no torch, no worker process, no main window needed."""
+        ScriptedLoadableModuleWidget.setup(self)
+        panel = slicer.util.loadUI(self.resourcePath("UI/UNetPlusPlusSegment.ui"))
+        self.layout.addWidget(panel)
+        self.ui = slicer.util.childWidgetVariables(panel)
+        panel.setMRMLScene(slicer.mrmlScene)
+        self.logic = UNetPlusPlusSegmentLogic()
+        self._timer = qt.QTimer()
+        self._timer.setInterval(POLL_MS)
+        self._timer.connect("timeout()", self.onTimer)
+        self.ui.applyButton.connect("clicked(bool)", self.onApply)
+        self.ui.modelComboBox.connect("currentIndexChanged(int)", self.onModel)
+        self.ui.copyButton.connect("clicked(bool)", self.onCopy)
+        self.ui.saveButton.connect("clicked(bool)", self.onSave)
+        self.ui.modelsFolderButton.connect("clicked(bool)", self.onModelsFolder)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartImportEvent, self.onSceneStartImport)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAddedEvent, self.onNodeAdded)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self._update)
+        self.initializeParameterNode()
+
+    def cleanup(self) -> None:
+        """End the worker and let go of everything that would keep this panel alive."""
+        self._timer.stop()
+        self._timer.disconnect("timeout()", self.onTimer)
+        self._run = None
+        self.logic.close()
+        self._setParameterNode(None)
+        self.removeObservers()
+
+    def enter(self) -> None:
+        """Models may have come, volumes been loaded and PyTorch installed since."""
+        self.initializeParameterNode()
+
+    def onReload(self) -> None:
+        """Reload the library, too: what is out of sys.modules is read anew, in the order in which it is needed."""
+        for name in [each for each in sys.modules if each == LIBRARY or each.startswith(f"{LIBRARY}.")]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
+
+    # The scene and the parameter node
+
+    def onSceneStartClose(self, caller, event) -> None:
+        """Stop a run: its volume is about to go."""
+        if self._run:
+            self._run.cancel()
+        self._run, self._outcome, self._lastInput = None, "", None
+        self._setParameterNode(None)
+
+    def onSceneStartImport(self, caller, event) -> None:
+        """Let go: the selectors would take the first nodes that come for the user's choice, and write over the saved one."""
+        self._setParameterNode(None)
+
+    def onSceneEndClose(self, caller, event) -> None:
+        """Start afresh, after a scene was closed or loaded."""
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+        self._update()
+
+    def onNodeAdded(self, caller, event) -> None:
+        """Take the first volume, wherever it was loaded from."""
+        if self._parameterNode and not self._parameterNode.inputVolume:
+            self._selectDefaultInput()
+
+    def initializeParameterNode(self) -> None:
+        """Bind the panel to the parameter node of the scene."""
+        self._setParameterNode(self.logic.getParameterNode())
+        self._selectDefaultInput()
+        self._refreshModels()
+
+    def _setParameterNode(self, parameterNode) -> None:
+        if self._parameterNode:
+            self._parameterNode.disconnectGui(self._guiTag)
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameterModified)
+        self._parameterNode = parameterNode
+        if self._parameterNode:
+            self._guiTag = self._parameterNode.connectGui(self.ui)
+            self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameterModified)
+            self.onParameterModified()
+
+    def _selectDefaultInput(self) -> None:
+        if not self._parameterNode.inputVolume:
+            volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+            plain = [node for node in volumes if node.GetClassName() == "vtkMRMLScalarVolumeNode"]
+            if plain:
+                self._parameterNode.inputVolume = plain[0]
+
+    def onParameterModified(self, caller=None, event=None) -> None:
+        """Follow the user's choices."""
+        parameters = self._parameterNode
+        volume, output = parameters.inputVolume, parameters.outputSegmentation
+        if volume is not self._lastInput:
+            reference = output and output.GetNodeReference(output.GetReferenceImageGeometryReferenceRole())
+            if self._lastInput and volume and reference is self._lastInput:  # the next result is not for this one
+                parameters.outputSegmentation = None
+            self._lastInput, self._outcome = volume, ""
+            name = volume.GetName() if volume else _("New")
+            self.ui.outputSelector.baseName = _("{volume} segmentation").format(volume=name)
+        if (parameters.target, parameters.model) != self._listed:
+            self._refreshModels()
+        self._rethreshold()
+        self._update()
+
+    # Models
+
+    def _refreshModels(self) -> None:
+        """List the models for the target, the newest first; the saved choice stays if it is still there."""
+        models, self._refusedModels = find_bundles()
+        target = self._parameterNode.target.value
+        self._models = [model for model in models if model.target == target]
+        names = [model.name for model in self._models]
+        wasBlocked = self.ui.modelComboBox.blockSignals(True)
+        self.ui.modelComboBox.clear()
+        self.ui.modelComboBox.addItems(names)
+        index = names.index(self._parameterNode.model) if self._parameterNode.model in names else 0
+        self.ui.modelComboBox.setCurrentIndex(index if names else -1)
+        self.ui.modelComboBox.blockSignals(wasBlocked)
+        severalTargets = any(model.target != Target.LIVER.value for model in models)
+        for shown, widgets in (
+            (severalTargets, (self.ui.targetLabel, self.ui.targetComboBox)),
+            (len(names) > 1, (self.ui.modelLabel, self.ui.modelComboBox)),
+        ):
+            for widget in widgets:
+                widget.setVisible(shown)
+        self.onModel(index)
+        self._listed = self._parameterNode.target, self._parameterNode.model
+        self._update()
+
+    def onModel(self, index) -> None:
+        """Take another model, and with it the threshold that goes with it."""
+        if self._parameterNode and 0 <= index < len(self._models):
+            model = self._models[index]
+            if model.name != self._parameterNode.model:
+                with slicer.util.NodeModify(self._parameterNode):
+                    self._parameterNode.model = model.name
+                    self._parameterNode.threshold = model.threshold
+
+    def onModelsFolder(self) -> None:
+        """Show where own models belong."""
+        folder = user_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(folder)))
+
+    # Running
+
+    def onApply(self) -> None:
+        """Start a run, or cancel the one under way."""
+        if self._run and self._run.running:
+            self._run.cancel()
+            self._update()
+            return
+        try:
+            existing = self._permission()
+            if existing:
+                self._start(existing)
+        except ValueError as error:
+            self._fail(error)
+        self._update()
+
+    def _permission(self) -> str:
+        """Ask what there is to ask before a run; empty if the user changed their mind."""
+        if not (self._licenceAccepted() and (pytorch.is_installed() or pytorch.install())):
+            return ""
+        return self._whatOfTheOldSegment()
+
+    def _licenceAccepted(self) -> bool:
+        if slicer.util.settingsValue(LICENCE_ACCEPTED, False, converter=slicer.util.toBool):
+            return True
+        accepted = slicer.util.confirmOkCancelDisplay(
+            _(
+                "The trained models are for non-commercial research and teaching only. They are not a medical device: do"
+                " not use their results for diagnosis, treatment, or any decision about a patient."
+                "<br><br>Press OK to accept <a href='{url}'>their licence</a>; you are asked only once."
+            ).format(url=LICENCE_URL),
+            _("Licence of the models"),
+        )
+        if accepted:
+            qt.QSettings().setValue(LICENCE_ACCEPTED, True)
+        return accepted
+
+    def _whatOfTheOldSegment(self) -> str:
+        """`new`, `replace`, or nothing if the user cancels."""
+        from UNetPlusPlusSegmentLib.runs import segment_named  # brings SimpleITK
+
+        output = self._parameterNode.outputSegmentation
+        segmentID = segment_named(output, self._models[self.ui.modelComboBox.currentIndex])
+        if segmentID is None:
+            return "new"
+        box = qt.QMessageBox(self.parent)
+        box.setIcon(qt.QMessageBox.Question)
+        box.setWindowTitle(_("There is such a segment already"))
+        name = output.GetSegmentation().GetSegment(segmentID).GetName()
+        box.setText(
+            _(
+                "{segmentation} holds a segment {segment}. Replace it, or add a new one beside it? No other segment is"
+                " touched."
+            ).format(segmentation=output.GetName(), segment=name)
+        )
+        box.setStandardButtons(qt.QMessageBox.Yes | qt.QMessageBox.No | qt.QMessageBox.Cancel)
+        box.button(qt.QMessageBox.Yes).setText(_("Replace"))
+        box.button(qt.QMessageBox.No).setText(_("Add new"))
+        return {int(qt.QMessageBox.Yes): "replace", int(qt.QMessageBox.No): "new"}.get(int(box.exec_()), "")
+
+    def _start(self, existing: str) -> None:
+        parameters = self._parameterNode
+        maps = {"probability": parameters.probabilityMap, "uncertainty": parameters.uncertaintyMap}
+        slicer.app.setOverrideCursor(qt.Qt.WaitCursor)  # the volume is handed over: a second, if it is a large one
+        try:
+            self._run, self._outcome = None, ""
+            self._run = self.logic.start(
+                parameters.inputVolume,
+                parameters.outputSegmentation,
+                parameters.target.value,
+                speed=parameters.speed.value,
+                device=parameters.device.value,
+                threshold=parameters.threshold,
+                force=parameters.force,
+                model=parameters.model,
+                existing=existing,
+                maps=[name for name, wanted in maps.items() if wanted],
+            )
+        finally:
+            slicer.app.restoreOverrideCursor()
+        self._timer.start()
+
+    def onTimer(self) -> None:
+        """Pass on what the worker says."""
+        run = self._run
+        before = run and (run.running, run.result, run.error)
+        self.logic.poll()
+        if run and before != (run.running, run.result, run.error) and not run.running:
+            self._ended(before[0])
+        if not self.logic.busy:
+            self._timer.stop()
+        self._update()
+
+    def _ended(self, firstTime: bool) -> None:
+        """Tell how a run, or a change of the threshold, ended."""
+        run = self._run
+        if firstTime and run.result:
+            done = _("Done in {seconds} s on {device}: {slices} slices.").format(
+                seconds=round(run.result.seconds, 1), device=run.result.device, slices=run.result.slices
+            )
+            self._outcome = " ".join([done, *run.result.notes])
+            if self._parameterNode:
+                self._parameterNode.outputSegmentation = run.segmentationNode
+        if run.error:
+            self._fail(run.error, showBox=firstTime)
+        self._rethreshold()
+
+    def _fail(self, error: Exception, showBox: bool = True) -> None:
+        """Say why something could not be done; what the user wanted so needs no box."""
+        self._outcome = str(error)
+        kind = getattr(error, "kind", "")
+        if kind == "cancelled":
+            self._outcome = _("Cancelled.")
+            return
+        details = "" if kind == "refused" else getattr(error, "details", "")
+        if details:
+            logging.error(details)
+        if showBox:
+            self._update()
+            slicer.util.errorDisplay(str(error), **({"detailedText": details} if details else {}))
+
+    def _rethreshold(self) -> None:
+        """Cut the last result at the threshold of the slider, as long as the panel still shows what it was made from."""
+        run, parameters = self._run, self._parameterNode
+        if (
+            run is None
+            or run.running
+            or run.result is None
+            or parameters.inputVolume is not run.volumeNode
+            or parameters.outputSegmentation is not run.segmentationNode
+            or parameters.model != run.bundle.name
+        ):
+            return
+        try:
+            run.set_threshold(parameters.threshold)
+        except ValueError as error:
+            self._outcome = str(error)
+        if self.logic.busy:
+            self._timer.start()
+
+    # What is shown
+
+    def _update(self, caller=None, event=None) -> None:
+        run = self._run
+        running = run is not None and run.running
+        obstacle = self._obstacle()
+        self.ui.applyButton.text = _("Cancel") if running else _("Apply")
+        self.ui.applyButton.enabled = running or not obstacle
+        self.ui.applyButton.toolTip = obstacle if obstacle and not running else ""
+        for box in (self.ui.inputsBox, self.ui.outputsBox, self.ui.settingsBox, self.ui.advancedBox):
+            box.enabled = not running
+        self.ui.progressBar.setVisible(running)
+        if running:
+            self._showProgress(run)
+        else:
+            self.ui.messageLabel.text = " ".join(filter(None, (self._outcome, obstacle))) or self._advice()
+        self._fillTable()
+        volume = self._run.volumeNode.GetName() if self._run and self._run.result else ""
+        self.ui.resultsBox.text = _("Results for {volume}").format(volume=volume) if volume else _("Results")
+        output = self._parameterNode.outputSegmentation if self._parameterNode else None
+        self.ui.show3DButton.setSegmentationNode(output)
+
+    def _obstacle(self) -> str:
+        """Why there can be no run now; empty if there can."""
+        if not self._parameterNode or not self._parameterNode.inputVolume:
+            return _("Choose an input volume: load a CT first.")
+        if not self._models:
+            missing = _("There is no model for this target: put a model folder into the models folder (see Advanced).")
+            return " ".join([missing, *self._refusedModels])
+        return ""
+
+    def _advice(self) -> str:
+        if not pytorch.is_installed():
+            return _("PyTorch is not installed yet: Apply offers to install it with the PyTorch extension.")
+        return ""
+
+    def _showProgress(self, run) -> None:
+        bar, progress = self.ui.progressBar, run.progress
+        bar.maximum = progress.total if progress else 0  # 0: it only shows that something is going on
+        bar.value = progress.done if progress else 0
+        bar.format = ""
+        if progress:
+            slices = _("{done} of {total} slices").format(done=progress.done, total=progress.total)
+            bar.format = slices if progress.seconds_left is None else f"{slices}, {_inWords(progress.seconds_left)}"
+        if run.device is None:
+            self.ui.messageLabel.text = _("Starting PyTorch...")
+            return
+        words = _("Running on {device}.").format(device=run.device.device)
+        if run.device.free_memory_bytes is not None:
+            free = f"{run.device.free_memory_bytes / 1e9:.1f}"
+            words += " " + _("{free} GB of its memory are free.").format(free=free)
+        self.ui.messageLabel.text = words
+
+    # Results
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        """The table as text."""
+        measurements = self._run.measurements if self._run else {}
+        return [
+            (name, f"{found['volume_ml']:.1f}", "" if found["mean_hu"] is None else f"{found['mean_hu']:.0f}")
+            for name, found in measurements.items()
+        ]
+
+    def _fillTable(self) -> None:
+        rows, table = self._rows(), self.ui.resultsTable
+        if table.rowCount != len(rows):
+            table.setRowCount(len(rows))
+        for row, texts in enumerate(rows):
+            for column, text in enumerate(texts):
+                item = table.item(row, column)
+                if item is None or item.text() != text:
+                    table.setItem(row, column, qt.QTableWidgetItem(text))
+        self.ui.copyButton.enabled = self.ui.saveButton.enabled = bool(rows)
+
+    def onCopy(self) -> None:
+        """Put the table onto the clipboard, as spreadsheets take it."""
+        header = (_("Segment"), _("Volume (ml)"), _("Mean HU"))
+        slicer.app.clipboard().setText("\n".join("\t".join(row) for row in (header, *self._rows())))
+
+    def onSave(self) -> None:
+        """Save the table, with all digits."""
+        from UNetPlusPlusSegmentLib import files  # brings SimpleITK
+
+        volume = self._run.volumeNode.GetName()
+        path = qt.QFileDialog.getSaveFileName(
+            self.parent, _("Save the measurements"), f"{volume}.csv", _("Table") + " (*.csv)"
+        )
+        if path:
+            rows = [{"volume": volume, "segment": name, **found} for name, found in self._run.measurements.items()]
+            try:
+                files.write_report(path if path.lower().endswith(".csv") else f"{path}.csv", rows)
+            except ValueError as error:
+                slicer.util.errorDisplay(str(error))
+
+
+def _inWords(seconds: float) -> str:
+    """How long it will still take."""
+    if seconds < 60:
+        return _("{seconds} s left").format(seconds=max(1, round(seconds)))
+    return _("{minutes} min left").format(minutes=round(seconds / 60))
+
+
+class UNetPlusPlusSegmentLogic(ScriptedLoadableModuleLogic, Segmenter):
+    """For scripts: `process` for a volume of the scene, `processFolder` for files; see `Segmenter`."""
+
+    def getParameterNode(self) -> UNetPlusPlusSegmentParameterNode:
+        """The choices in the panel."""
+        return UNetPlusPlusSegmentParameterNode(super().getParameterNode())
+
+
+class UNetPlusPlusSegmentTest(ScriptedLoadableModuleTest):
+    """What can be tested inside Slicer without data: a made-up CT, the models and the PyTorch that are there."""
+
+    def setUp(self) -> None:
+        """Start from an empty scene."""
+        slicer.mrmlScene.Clear()
+        self.logic = UNetPlusPlusSegmentLogic()
+
+    def tearDown(self) -> None:
+        """Leave no process behind."""
+        self.logic.close()
+
+    def test_WhatIsNoCTIsRefused(self) -> None:
+        """An image without air, as MR has it, is refused and leaves the scene as it was; so is all, without PyTorch or a model."""
+        volume = self._volume(lowest=0)
+        with self.assertRaises(ValueError) as refused:
+            self.logic.process(volume)
+        if self._canRun():
+            self.assertIn("does not look like CT", str(refused.exception))
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode"), 0)
+        self.delayDisplay(str(refused.exception))
+
+    def test_AResultLiesOnItsVolume(self) -> None:
+        """A volume under a transform gets a segment under the same one, with measurements."""
+        if not self._canRun():
+            self.delayDisplay("No PyTorch or no model here: not tested")
+            return
+        volume = self._volume(lowest=-1000)
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        volume.SetAndObserveTransformNodeID(transform.GetID())
+        measurements = self.logic.process(volume, device="cpu", speed="fast")
+        (name,) = measurements
+        segmentation = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+        self.assertEqual(segmentation.GetTransformNodeID(), transform.GetID())
+        self.assertTrue(segmentation.GetSegmentation().GetSegmentIdBySegmentName(name))
+        self.assertGreaterEqual(measurements[name]["volume_ml"], 0)
+        self.delayDisplay(f"{name}: {measurements[name]['volume_ml']:.1f} ml")
+
+    def _canRun(self) -> bool:
+        return pytorch.is_installed() and bool(find_bundles("liver")[0])
+
+    def _volume(self, lowest: int):
+        """A block of 100 HU, 120 mm wide, in noise from `lowest` to 40."""
+        import numpy as np
+
+        array = np.random.default_rng(0).integers(lowest, 40, (24, 64, 64)).astype(np.int16)
+        array[6:18, 16:46, 16:46] = 100
+        return slicer.util.addVolumeFromArray(array, np.diag([-4.0, -4.0, 5.0, 1.0]), "Made-up CT")

@@ -1,0 +1,157 @@
+"""What the module's logic does: CT nodes and cohorts through one worker process. Knows no Qt, and MRML only through `runs`."""
+# ruff: noqa: ANN001, N802, N803 (towards Slicer, Slicer's names; its nodes have no types to import)
+
+from __future__ import annotations
+
+import logging
+import time
+import weakref
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import pytorch
+from .bundles import choose_bundle
+from .jobs.client import Worker
+
+if TYPE_CHECKING:
+    from .runs import Run
+
+_log = logging.getLogger(__name__)
+EXISTING = ("new", "replace")
+
+
+class Segmenter:
+    """Segments volumes of the scene, one after the other, in a process that is started when first needed."""
+
+    def __init__(self) -> None:
+        """Nothing is started yet."""
+        super().__init__()
+        self._worker = Worker()
+        self._runs: weakref.WeakSet[Run] = weakref.WeakSet()
+
+    @property
+    def busy(self) -> bool:
+        """Whether `poll` has to be called again."""
+        return self._worker.busy
+
+    def process(
+        self, volumeNode, segmentationNode=None, target: str = "liver", **options: object
+    ) -> dict[str, Mapping]:
+        """Segment a volume and wait for the result; works without a main window.
+
+        Args:
+            volumeNode: The CT, a `vtkMRMLScalarVolumeNode` in HU.
+            segmentationNode: The `vtkMRMLSegmentationNode` to add to; None makes a new one, "<volume> segmentation".
+            target: `liver`.
+            options: speed, device, threshold, force, model, existing and maps, as in `start`.
+
+        Returns:
+            Measurements by the name of the segment: `{"Liver": {"volume_ml": 1480.2, "mean_hu": 104.1}}`. An organ that was
+            not found has 0 ml, no mean, and an empty segment.
+
+        Raises:
+            ValueError: It cannot be done; the scene is as it was. The text is a sentence for the user.
+        """
+        run = self.start(volumeNode, segmentationNode, target, **options)
+        try:
+            while run.running:
+                self.poll()
+                time.sleep(0.01)
+        except BaseException:
+            run.cancel()
+            raise
+        if run.error:
+            raise run.error
+        for note in run.result.notes:
+            _log.warning(note)
+        return run.measurements
+
+    def processFolder(
+        self,
+        inputs: str | Path | Iterable[str | Path],
+        outputFolder: str | Path,
+        target: str = "liver",
+        speed: str = "balanced",
+        device: str = "auto",
+        threshold: float | None = None,
+        force: bool = False,
+        model: str | None = None,
+        progress: Callable[[int, int, str], None] = lambda done, total, case: None,
+    ) -> list[dict]:
+        """Segment a cohort, file by file, past the scene; see `jobs.cohort.run_cohort` for what lies in the folder after.
+
+        Args:
+            inputs: A folder of volume files and DICOM folders, or a list of them.
+            outputFolder: Made if need be. Called again with it, only what is missing or failed is done.
+            target, speed, device, threshold, force, model: As in `start`.
+            progress: Called with cases done, cases in all, and the name of the next case.
+
+        Returns:
+            The manifest's record of each case, in order; `status` is `done` or `failed`.
+
+        Raises:
+            ValueError: No model, no PyTorch, no inputs, or a folder that cannot be used. A bad case raises nothing.
+        """
+        from .jobs.cohort import run_cohort  # brings SimpleITK
+
+        pytorch.require()
+        options = {"speed": speed, "threshold": threshold, "force": force}
+        bundle = choose_bundle(target, model)
+        return run_cohort(self._worker, inputs, outputFolder, bundle, device, options, progress)
+
+    def start(
+        self,
+        volumeNode,
+        segmentationNode=None,
+        target: str = "liver",
+        *,
+        speed: str = "balanced",
+        device: str = "auto",
+        threshold: float | None = None,
+        force: bool = False,
+        model: str | None = None,
+        existing: str = "new",
+        maps: Collection[str] = (),
+    ) -> Run:
+        """Start to segment a volume; go on with other things, and `poll`.
+
+        Args:
+            volumeNode, segmentationNode, target: As in `process`.
+            speed: `accurate`, `balanced` or `fast`.
+            device: `auto`, `cuda`, `mps` or `cpu`.
+            threshold: Probability from which on a voxel belongs to the target; the model's own if None.
+            force: Take a volume that does not look like CT, too.
+            model: Name or folder; the newest for the target if None.
+            existing: If the segmentation has a segment of that name: add a `new` one beside it, or `replace` it.
+            maps: `probability` and `uncertainty` add such volumes to the scene.
+
+        Returns:
+            The run; keep it, for a run that nobody holds is forgotten.
+
+        Raises:
+            ValueError: It cannot be done; the scene is as it was.
+        """
+        from .runs import Run  # brings SimpleITK, which would slow down Slicer's start
+
+        pytorch.require()
+        if existing not in EXISTING:
+            raise ValueError(f"existing must be one of {', '.join(EXISTING)}, not {existing!r}.")
+        run = Run(
+            self._worker, volumeNode, segmentationNode, choose_bundle(target, model), existing == "replace", maps, device,
+            speed=speed, threshold=threshold, force=force,
+        )  # fmt: skip
+        self._runs.add(run)
+        return run
+
+    def poll(self) -> None:
+        """Take what the worker says and act on it, never waiting; on the main thread, every tenth of a second."""
+        for event in self._worker.poll():
+            for run in [each for each in self._runs if event.job in each.jobs]:
+                run.take(event)
+        for run in list(self._runs):
+            run.look()
+
+    def close(self) -> None:
+        """End the worker process; another run would start it anew."""
+        self._worker.close()
