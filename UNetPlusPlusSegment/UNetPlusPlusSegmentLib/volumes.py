@@ -126,7 +126,8 @@ def check_ct(volume: Volume, force: bool = False) -> list[str]:
     if reason and not force:
         raise VolumeError(
             f"This does not look like CT in Hounsfield units: {reason}."
-            " Choose a CT volume; if it is one all the same, run it with --force (in Python: force=True)."
+            " Choose a CT volume; if it is one all the same, force it: --force in a shell, force=True in Python, the box"
+            " under Advanced in the panel."
         )
     if reason:
         notes.append(f"Run by force, though it does not look like CT: {reason}.")
