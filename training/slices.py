@@ -147,19 +147,23 @@ class BalancedSampler(Sampler):
     """Draws `length` slices an epoch, `with_organ` of them with the organ, without repeats as far as they reach.
 
     The draw depends on (seed, epoch) alone; the ranks of a distributed training take every `world`-th of it, so their shares are disjoint.
-    Yields (index, seed of the augmentation).
+    Yields (index, seed of the augmentation). `epoch` is asked when a draw begins: a resumed training makes its first draw before
+    Lightning would have said which epoch it is.
     """
 
     def __init__(
-        self, slices: list[Slice], length: int, with_organ: float, seed: int, rank: int = 0, world: int = 1
+        self,
+        slices: list[Slice],
+        length: int,
+        with_organ: float,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        epoch: Callable[[], int] = lambda: 0,
     ) -> None:
         has = np.array([s.mask.any() for s in slices])
         self.positive, self.negative = np.flatnonzero(has), np.flatnonzero(~has)
         self.length, self.with_organ, self.seed, self.rank, self.world = length, with_organ, seed, rank, world
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -167,7 +171,7 @@ class BalancedSampler(Sampler):
 
     def draws(self) -> list[tuple[int, int]]:
         """The epoch's draw over all ranks."""
-        generator = np.random.default_rng([self.seed, self.epoch])
+        generator = np.random.default_rng([self.seed, self.epoch()])
         share = self.with_organ if len(self.negative) else 1.0
         share = share if len(self.positive) else 0.0
         wanted = round(self.length * share)

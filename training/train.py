@@ -84,9 +84,14 @@ def train(settings: Settings, resume: bool = False) -> Path:
         enable_model_summary=False,
     )
     sampler = BalancedSampler(
-        training, settings.steps_per_epoch * settings.batch_size * trainer.world_size, settings.with_organ, settings.seed,
-        trainer.global_rank, trainer.world_size,
-    )  # fmt: skip
+        training,
+        settings.steps_per_epoch * settings.batch_size * trainer.world_size,
+        settings.with_organ,
+        settings.seed,
+        trainer.global_rank,
+        trainer.world_size,
+        epoch=lambda: trainer.global_step // settings.steps_per_epoch,
+    )
     patches = SliceDataset(training, target, settings.pixel_mm, Augment(settings, ct=target.window_hu is not None))
     whole = SliceDataset(validation, target, settings.pixel_mm)
     mine = Subset(whole, range(trainer.global_rank, len(whole), trainer.world_size))
