@@ -24,7 +24,17 @@ if TYPE_CHECKING:
 SCHEMA = 1
 CARD, WEIGHTS = "model.json", "weights.pt"
 _VERSION = re.compile(r"-v(\d+)\.(\d+)\.(\d+)$")
-_REQUIRED = ("target", "architecture", "labels", "input", "threshold", "average_from", "postprocessing", "speeds", "sha256")
+_REQUIRED = (
+    "target",
+    "architecture",
+    "labels",
+    "input",
+    "threshold",
+    "average_from",
+    "postprocessing",
+    "speeds",
+    "sha256",
+)
 
 
 class BundleError(ValueError):

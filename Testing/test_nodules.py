@@ -1,0 +1,188 @@
+"""Nodules: which spots of a probability map count, and in what order they stand in the table."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from UNetPlusPlusSegmentLib.files import read_volume, write_segmentation
+from UNetPlusPlusSegmentLib.lungs import find_lungs
+from UNetPlusPlusSegmentLib.nodules import MOST_NODULES, find_nodules, number_nodules
+from UNetPlusPlusSegmentLib.regions import Segment
+from UNetPlusPlusSegmentLib.volumes import Volume
+
+SHAPE = (30, 120, 130)
+SPACING_MM = np.array([2.0, 0.8, 0.7])  # K, J, I
+TILT = Rotation.from_euler("xyz", [10, -15, 20], degrees=True).as_matrix()
+MATRIX = np.eye(4)
+MATRIX[:3, :3] = TILT * SPACING_MM[::-1]
+LUNGS = np.zeros(SHAPE, bool)
+LUNGS[:, 10:110, 10:120] = True
+
+
+def ellipsoid(centre: tuple, half_axes_mm: tuple) -> np.ndarray:
+    """Centre in voxels, half axes in mm, along K, J, I."""
+    offset_mm = (np.indices(SHAPE).T - centre) * SPACING_MM
+    return (((offset_mm / half_axes_mm) ** 2).sum(axis=-1) <= 1).T
+
+
+SMALL = ellipsoid((8, 30, 30), (3, 3, 3))
+LARGE = ellipsoid((15, 80, 40), (9, 9, 9))
+OVAL = ellipsoid((22, 40, 90), (4, 4, 9))
+NODULES = [LARGE, OVAL, SMALL]  # by mean diameter
+NO_NODULES = {
+    "a spot": ellipsoid((8, 90, 90), (1.1, 1.1, 1.1)),
+    "a vessel in the slice": ellipsoid((8, 100, 70), (2, 2, 30)),
+    "a vessel through the slices": ellipsoid((15, 100, 100), (26, 2, 2)),
+    "a fissure": ellipsoid((20, 60, 70), (20, 1.2, 20)),
+    "a fork": np.logical_or.reduce([ellipsoid((14, 60, 70), axes) for axes in [(2, 2, 24), (2, 24, 2), (24, 2, 2)]]),
+    "outside the lungs": ellipsoid((15, 113, 60), (4, 4, 4)),
+}
+
+
+def volume_of(*spots: np.ndarray) -> Volume:
+    return Volume(np.where(np.logical_or.reduce(spots), 30, -850).astype(np.int16), MATRIX)
+
+
+def found(*spots: np.ndarray, lungs: np.ndarray = LUNGS) -> tuple[np.ndarray, tuple[Segment, ...], list[str]]:
+    probability = np.where(np.logical_or.reduce(spots), 0.9, 0.1).astype(np.float32)
+    return find_nodules(probability, volume_of(*spots), lungs)
+
+
+def test_nodules_are_numbered_from_the_largest_on():
+    labelmap, segments, notes = found(SMALL, LARGE, OVAL)
+    assert labelmap.dtype == np.uint8
+    assert notes == []
+    assert [s.name for s in segments] == ["Nodule 1", "Nodule 2", "Nodule 3"]
+    assert [s.value for s in segments] == [1, 2, 3]
+    for segment, nodule in zip(segments, NODULES, strict=True):
+        np.testing.assert_array_equal(labelmap == segment.value, nodule)
+    means_mm = [s.measurements["mean_diameter_mm"] for s in segments]
+    assert means_mm == sorted(means_mm, reverse=True)
+    assert means_mm[0] == pytest.approx(18, abs=0.4)
+    assert means_mm[2] == pytest.approx(6, abs=0.4)
+
+
+def test_what_is_measured_is_what_lies_there():
+    _, segments, _ = found(*NODULES)
+    assert segments[1].measurements["long_axis_mm"] == pytest.approx(18, abs=0.8)
+    assert segments[1].measurements["short_axis_mm"] == pytest.approx(8, abs=0.8)
+    assert {s.measurements["kind"] for s in segments} == {"solid"}
+    assert {s.measurements["mean_hu"] for s in segments} == {30.0}
+    for segment, centre in zip(segments, [(15, 80, 40), (22, 40, 90), (8, 30, 30)], strict=True):
+        np.testing.assert_allclose(segment.measurements["centroid_ras"], (MATRIX @ [*centre[::-1], 1])[:3], atol=0.05)
+    # From the large one's edge, 9 mm round voxel 40 along I, to the edge of the lungs, voxel 9.
+    assert segments[0].measurements["pleura_mm"] == pytest.approx((40 - 9) * 0.7 - 9, abs=0.7)
+
+
+def test_measurements_fit_into_json():
+    _, segments, _ = found(*NODULES)
+    for segment in segments:
+        assert json.loads(json.dumps(segment.measurements))["centroid_ras"] == list(
+            segment.measurements["centroid_ras"]
+        )
+
+
+@pytest.mark.parametrize("what", NO_NODULES)
+def test_what_cannot_be_a_nodule_is_left_out_and_leaves_the_others_alone(what):
+    labelmap, segments, _ = found(*NODULES, NO_NODULES[what])
+    assert len(segments) == 3
+    np.testing.assert_array_equal(labelmap > 0, np.logical_or.reduce(NODULES))
+
+
+def test_every_limit_is_needed_for_one_of_the_shapes(monkeypatch):
+    reason = {
+        "a spot": ("LEAST_DIAMETER_MM", 0.1),
+        "a vessel in the slice": ("MOST_ELONGATION", 100),
+        "a fissure": ("MOST_ELONGATION", 100),
+        "a fork": ("LEAST_FILL", 0),
+        "outside the lungs": ("LEAST_INSIDE", 0),
+    }
+    for what, (limit, value) in reason.items():
+        assert found(NO_NODULES[what])[1] == ()
+        with monkeypatch.context() as patch:
+            patch.setattr(f"UNetPlusPlusSegmentLib.nodules.{limit}", value)
+            assert len(found(NO_NODULES[what])[1]) == 1, what
+
+
+def test_a_nodule_half_in_the_chest_wall_is_kept_whole():
+    nodule = ellipsoid((15, 107, 60), (5, 5, 5))
+    assert 0.5 < LUNGS[nodule].mean() < 0.9
+    labelmap, segments, _ = found(nodule)
+    np.testing.assert_array_equal(labelmap == 1, nodule)
+    assert segments[0].measurements["pleura_mm"] == 0
+
+
+def test_a_slanting_nodule_whose_sections_touch_at_a_corner_is_one():
+    nodule = np.zeros(SHAPE, bool)
+    nodule[10, 50:56, 50:56] = True
+    nodule[11, 56:62, 56:62] = True
+    assert len(found(nodule)[1]) == 1
+
+
+def test_the_threshold_decides_how_far_a_nodule_reaches():
+    probability = np.where(LARGE, 0.4, 0).astype(np.float32)
+    probability[SMALL] = 0.8
+    volume = volume_of(LARGE, SMALL)
+    assert len(find_nodules(probability, volume, LUNGS)[1]) == 1
+    assert len(find_nodules(probability, volume, LUNGS, threshold=0.4)[1]) == 2
+
+
+@pytest.mark.parametrize("lungs", [LUNGS, np.zeros(SHAPE, bool)], ids=["lungs", "no lungs"])
+def test_no_nodule_is_a_result(lungs):
+    spots = LARGE if not lungs.any() else np.zeros(SHAPE, bool)
+    labelmap, segments, notes = found(spots, lungs=lungs)
+    assert not labelmap.any()
+    assert (segments, notes) == ((), [])
+
+
+def test_more_than_3_cm_is_called_a_mass():
+    _, segments, _ = found(ellipsoid((15, 60, 65), (17, 17, 17)), SMALL)
+    assert [s.name for s in segments] == ["Mass 1", "Nodule 2"]
+
+
+def test_only_the_largest_are_kept_of_very_many_and_a_note_says_so():
+    labels = np.zeros(SHAPE, np.int64)
+    for number in range(MOST_NODULES + 7):
+        row, column = 2 + 11 * (number // 11), 2 + 11 * (number % 11)
+        labels[5, row : row + 3, column : column + 3 + number // 30] = 1000 - number
+    labelmap, segments, notes = number_nodules(labels, volume_of(labels > 0))
+    assert len(segments) == labelmap.max() == MOST_NODULES
+    assert notes == ["57 nodules were found; only the largest 50 are kept, from 2 mm on."]
+    assert (labelmap == 1).sum() == 12
+    assert segments[0].measurements["pleura_mm"] is None
+
+
+def test_the_colours_are_bright_and_all_different():
+    labels = np.zeros(SHAPE, np.uint16)
+    labels[5, 2:112:10, 2:112:10] = np.arange(1, 122).reshape(11, 11)
+    colors = [s.color for s in number_nodules(labels, volume_of(labels > 0))[1]]
+    assert len(set(colors)) == MOST_NODULES
+    assert all(max(color) == 255 and all(0 <= channel <= 255 for channel in color) for color in colors)
+    neighbours = np.abs(np.diff(np.array(colors), axis=0)).max(axis=1)
+    assert neighbours.min() >= 100
+
+
+def test_the_terminology_survives_the_file(tmp_path):
+    slicerio = pytest.importorskip("slicerio")
+    labelmap, segments, _ = found(*NODULES)
+    path = tmp_path / "nodules.seg.nrrd"
+    write_segmentation(path, labelmap, MATRIX, segments)
+    read = slicerio.read_segmentation(str(path))
+    assert [s["name"] for s in read["segments"]] == ["Nodule 1", "Nodule 2", "Nodule 3"]
+    terminology = read["segments"][0]["terminology"]
+    assert terminology["type"] == ["SCT", "27925004", "Nodule"]
+    assert terminology["anatomicRegion"] == ["SCT", "39607008", "Lung"]
+
+
+def test_the_real_nodule_among_its_vessels_is_the_only_one(shared_data):
+    volume, _ = read_volume(shared_data("volumes/LIDC-IDRI-0001_ct.nii.gz"))
+    truth = read_volume(shared_data("volumes/LIDC-IDRI-0001_nodule.nii.gz"))[0].array
+    truth = (truth > 0) & (truth < 100)
+    labelmap, segments, _ = find_nodules(truth.astype(np.float32), volume, find_lungs(volume))
+    np.testing.assert_array_equal(labelmap == 1, truth)
+    assert [s.name for s in segments] == ["Nodule 1"]
+    assert 0 <= segments[0].measurements["pleura_mm"] <= 6  # it all but touches the wall
