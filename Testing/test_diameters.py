@@ -177,6 +177,19 @@ def test_a_cross_drawn_by_hand_measures_what_the_eye_sees():
     assert found.centroid_ras == pytest.approx((6.0, 1.0, 0.0))
 
 
+def test_of_two_equally_long_axes_the_same_one_is_taken_however_the_patient_lies():
+    mask = np.zeros((1, 7, 13), bool)
+    mask[0, 1:6] = True  # both diagonals of the rectangle are as long
+    mask[0, 0, 2:5] = mask[0, 6, 2:5] = True  # the bumps lie across only one of them
+    lengths = set()
+    for flip, degrees in itertools.product((1, -1), range(0, 40, 4)):
+        turn = np.eye(4)
+        turn[:3, :3] = Rotation.from_euler("z", degrees, degrees=True).as_matrix()
+        found = measure_nodule(mask[:, :, ::flip], Volume(np.zeros(mask.shape), turn))
+        lengths.add((round(found.long_axis_mm, 4), round(found.short_axis_mm, 4)))
+    assert len(lengths) == 1
+
+
 def test_half_a_millimetre_is_rounded_up_as_on_paper():
     mask = np.ones((1, 1, 13), bool)  # 12.5 and 0.5 pixels: 6.5 of 1 mm
     found = measure_nodule(mask, Volume(np.zeros(mask.shape), np.eye(4)))
@@ -250,13 +263,18 @@ def ball(radius: float) -> tuple[np.ndarray, np.ndarray]:
         ("ground-glass", -600, -600),
         ("ground-glass", -350, -350),
         ("part-solid", 40, -600),
-        ("solid", -1000, 40),  # a cavity
     ],
 )
 def test_solid_part_solid_and_ground_glass_are_told_apart_by_hu(kind, inner_hu, outer_hu):
     mask, distance = ball(10)
     hu = np.where(distance <= 6, inner_hu, np.where(mask, outer_hu, LUNG_HU)).astype(np.int16)
     assert measure_nodule(mask, Volume(hu, np.eye(4))).kind == kind
+
+
+def test_a_cavity_does_not_make_a_nodule_part_solid():
+    mask, distance = ball(10)
+    hu = np.where(distance <= 8.5, -1000, np.where(mask, TISSUE_HU, LUNG_HU))
+    assert measure_nodule(mask, Volume(hu, np.eye(4))).kind == "solid"
 
 
 def test_the_blurred_rim_of_a_small_solid_nodule_is_no_ground_glass():
@@ -287,6 +305,15 @@ def test_a_deep_nodule_still_finds_the_pleura():
     lungs = np.ones(mask.shape, bool)
     lungs[:, :, :30] = False
     assert measure_nodule(mask, Volume(np.zeros(mask.shape), np.eye(4)), lungs).pleura_mm == pytest.approx(71)
+
+
+def test_the_pleura_is_found_where_it_is_nearest_not_where_it_is_seen_first():
+    mask = np.zeros((1, 90, 90), bool)
+    mask[0, 45, 45] = True
+    lungs = np.ones(mask.shape, bool)
+    lungs[0, 64, 64] = False  # 26.9 mm away across the corner
+    lungs[0, 45, 67] = False  # 22 mm away
+    assert measure_nodule(mask, Volume(np.zeros(mask.shape), np.eye(4)), lungs).pleura_mm == pytest.approx(22)
 
 
 def test_a_real_nodule_and_a_real_mass_have_the_diameters_seen_on_the_screen(shared_data):
