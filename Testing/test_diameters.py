@@ -180,7 +180,7 @@ def test_a_cross_drawn_by_hand_measures_what_the_eye_sees():
 def test_of_two_equally_long_axes_the_same_one_is_taken_however_the_patient_lies():
     mask = np.zeros((1, 7, 13), bool)
     mask[0, 1:6] = True  # both diagonals of the rectangle are as long
-    mask[0, 0, 2:5] = mask[0, 6, 2:5] = True  # the bumps lie across only one of them
+    mask[0, 0, 1:3] = mask[0, 6, 10:12] = True  # the bumps reach out across only one of them
     lengths = set()
     for flip, degrees in itertools.product((1, -1), range(0, 40, 4)):
         turn = np.eye(4)
