@@ -12,8 +12,8 @@ import pytest
 import torch
 from slicefolders import liver_folder
 
+from cards import bundle_from_checkpoint
 from evaluate import evaluate
-from export import bundle_from_checkpoint
 from UNetPlusPlusSegmentLib.bundles import read_bundle
 
 TRAINING = Path(__file__).parents[1] / "training"

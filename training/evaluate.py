@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from cards import bundle_from_checkpoint
 from slices import DataError, Slice, read_slices
 from targets import TARGETS, Target
 from UNetPlusPlusSegmentLib.bundles import Bundle, BundleError, read_bundle
@@ -66,7 +67,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the figures as JSON")
     given = parser.parse_args(arguments)
     try:
-        figures = evaluate(open_model(given.model), given.data, given.split, given.every)
+        with tempfile.TemporaryDirectory() as scratch:  # a checkpoint becomes a bundle: both are measured on one path
+            model = given.model
+            bundle = read_bundle(model) if model.is_dir() else bundle_from_checkpoint(model, Path(scratch) / "m", {})
+            figures = evaluate(bundle, given.data, given.split, given.every)
     except (BundleError, DataError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 1
@@ -74,15 +78,6 @@ def main(arguments: list[str] | None = None) -> int:
     if given.output:
         given.output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return 0
-
-
-def open_model(path: Path) -> Bundle:
-    """A bundle folder as it is; a checkpoint as a bundle in a folder of its own, so that both are measured on one path."""
-    if path.is_dir():
-        return read_bundle(path)
-    from export import bundle_from_checkpoint
-
-    return bundle_from_checkpoint(path, Path(tempfile.mkdtemp()) / f"{path.parent.name}-v0.0.0", figures={})
 
 
 def evaluate(bundle: Bundle, data: str | Path, split: str = "val", every: int = 1) -> dict:
@@ -147,7 +142,8 @@ def as_table(figures: dict) -> str:
     lines = [f"{figures['slices']} slices of {figures['split']}"]
     for name, head in figures["heads"].items():
         each = ", ".join(f"{p} {f['dice']:.3f}" for p, f in head["patients"].items())
-        false = ", ".join(f"{p} {f['worst_false_mm2']:.0f} mm²" for p, f in head["without_organ"].items())
+        everyone = {**head["patients"], **head["without_organ"]}
+        false = ", ".join(f"{p} {f['worst_false_mm2']:.0f} mm²" for p, f in everyone.items() if f["worst_false_mm2"])
         low, high = head["dice_95"]
         lines.append(
             f"{name:>5}  Dice {head['dice']:.4f} ({low:.3f}–{high:.3f})  IoU {head['iou']:.4f}  [{each}]  false: {false or '-'}"

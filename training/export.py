@@ -11,42 +11,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
-
+from cards import bundle_from_checkpoint
 from evaluate import as_table, evaluate
-from settings import Settings
 from slices import DataError
-from targets import TARGETS
-from UNetPlusPlusSegmentLib.bundles import Bundle, BundleError, write_bundle
-
-_LIVER = (
-    "Segmentation category and type - 3D Slicer General Anatomy list~SCT^123037004^Anatomical Structure~SCT^10200004^Liver~^^"
-    "~Anatomic codes - DICOM master list~^^~^^"
-)
-# What a card says of its target beside the measured figures.
-CARDS = {
-    "liver": {
-        "labels": [{"value": 1, "name": "Liver", "terminology": _LIVER, "color": [221, 130, 101]}],
-        "postprocessing": {"largest_component": True, "fill_holes": True},
-        "speeds": {
-            "accurate": {"level": 4, "find_first": False},
-            "balanced": {"level": 4, "find_first": True},
-            "fast": {"level": 3, "find_first": True},
-        },
-        "training_data": {
-            "name": "LiTS (Liver Tumor Segmentation Benchmark), 2,357 axial slices of 24 patients",
-            "licence": "CC BY-NC-ND 4.0",
-            "citation": "Bilic P et al. The Liver Tumor Segmentation Benchmark (LiTS). Medical Image Analysis 84, 102680, 2023.",
-        },
-        "intended_use": "Research: outlining the liver in axial CT of the abdomen. Not for diagnosis or treatment.",
-        "limits": [
-            "Trained on 19 patients, most with liver tumours and intravenous contrast; scans without contrast are less certain.",
-            "In the pelvis it can take bowel or muscle for liver: `figures` names the largest such area in mm² (worst_false_mm2).",
-            "Trained on images clipped to -40…160 HU.",
-            "Each slice is segmented by itself; neighbouring slices are not looked at.",
-        ],
-    },
-}
+from UNetPlusPlusSegmentLib.bundles import BundleError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,51 +36,6 @@ def main(arguments: list[str] | None = None) -> int:
     print(as_table(figures))
     print(f"written: {given.folder}")
     return 0
-
-
-def bundle_from_checkpoint(checkpoint: Path, folder: Path, figures: dict) -> Bundle:
-    """Write the bundle of a checkpoint of train.py, its averaged weights where they were kept.
-
-    Raises:
-        BundleError: The checkpoint cannot be read, is of a target without a card, or the folder exists.
-    """
-    try:
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise BundleError(f"{checkpoint} is no checkpoint of train.py: {str(error).splitlines()[0]}") from error
-    settings = Settings(**saved["settings"])
-    if settings.target not in CARDS:
-        raise BundleError(f"There is no card for target {settings.target!r}; there are {', '.join(CARDS)}.")
-    state = {k.removeprefix("network."): v for k, v in saved["state_dict"].items() if k.startswith("network.")}
-    card = {
-        "target": settings.target,
-        "architecture": {
-            "name": settings.architecture,
-            "arguments": {"in_channels": 1, "filters": list(settings.filters), "batch_norm": settings.batch_norm},
-        },
-        "input": {
-            "orientation": "axial slices; rows run to posterior, columns to the patient's left",
-            "pixel_mm": settings.pixel_mm,
-            "patch": list(settings.patch),
-            "window_hu": list(TARGETS[settings.target].window_hu),
-        },
-        "threshold": 0.5,
-        "average_from": _best_average(figures) if figures else 1,
-        **CARDS[settings.target],
-        "training": {"steps": saved["global_step"], "batch_size": settings.batch_size, "seed": settings.seed},
-        "figures": figures,
-        "licence": "research use only: MODELS_LICENSE.md",
-    }
-    return write_bundle(folder, card, state)
-
-
-def _best_average(figures: dict) -> int:
-    """The shallowest head to average: of the means up to the deepest head, that with the highest Dice.
-
-    The deepest head alone is not among them: a mean of heads costs nothing and marks less where there is no organ.
-    """
-    means = {int(name[1]): head["dice"] for name, head in figures["heads"].items() if "-" in name}
-    return max(means, key=means.get)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from slices import BalancedSampler, DataError, SliceDataset, read_slices
 from targets import TARGETS
 from task import SegmentationTask
 from UNetPlusPlusSegmentLib.bundles import BundleError, read_bundle
+from UNetPlusPlusSegmentLib.devices import cpu_has_bf16
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -100,7 +101,7 @@ def train(settings: Settings, resume: bool = False) -> Path:
         DataLoader(patches, settings.batch_size, sampler=sampler, drop_last=True),
         DataLoader(mine, 1),
         ckpt_path=last if resume and last.exists() else None,
-        weights_only=False,
+        weights_only=True,
     )
     return Path(best.best_model_path)
 
@@ -108,9 +109,8 @@ def train(settings: Settings, resume: bool = False) -> Path:
 def _prepare_folder(settings: Settings, task: SegmentationTask) -> None:
     """Make the run's folder, and see before the first step that its checkpoints will fit on the disk."""
     weights = sum(p.numel() for p in task.parameters()) * 4
-    needed = (
-        weights * 4 * 3
-    )  # weights, their average and two moments of the optimiser; best, last and the one being written
+    # Weights, their average and two moments of the optimiser; in best, last and the checkpoint being written.
+    needed = weights * 4 * 3
     try:
         settings.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(settings.folder).free
@@ -169,9 +169,7 @@ def averaging(decay: float) -> WeightAveraging:
 
 def has_fast_bf16() -> bool:
     """Whether bf16 is computed in hardware here: asked, never assumed."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available() else cpu_has_bf16()
 
 
 if __name__ == "__main__":

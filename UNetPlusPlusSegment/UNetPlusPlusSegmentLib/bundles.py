@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -283,8 +283,3 @@ def write_bundle(folder: str | Path, card: Mapping, state: Mapping[str, Tensor])
     (partial / CARD).write_text(json.dumps(full, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.rename(folder)
     return read_bundle(folder)
-
-
-def labels_as_json(labels: Sequence[Label]) -> list[dict]:
-    """Labels in the form that the card keeps."""
-    return [{"value": x.value, "name": x.name, "terminology": x.terminology, "color": list(x.color)} for x in labels]

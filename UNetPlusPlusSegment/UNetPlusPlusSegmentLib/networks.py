@@ -79,9 +79,7 @@ class NodeGrid(nn.Module):
     def _decoder(self) -> list[tuple[int, int]]:
         """The nodes (i, j) with j ≥ 1 that exist, in an order in which each follows those it needs."""
         diagonals = [self.depth] if self.skips == "long" else range(1, self.depth + 1)
-        if self.skips == "long":
-            return [(self.depth - j, j) for j in range(1, self.depth + 1)]
-        return [(d - j, j) for d in diagonals for j in range(1, d + 1)]
+        return [(diagonal - j, j) for diagonal in diagonals for j in range(1, diagonal + 1)]
 
     def _skips_of(self, i: int, j: int) -> list[tuple[int, int]]:
         first = {"dense": range(j), "neighbour": range(j - 1, j), "long": range(1)}[self.skips]

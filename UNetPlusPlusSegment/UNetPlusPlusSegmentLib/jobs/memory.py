@@ -14,8 +14,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 def keep_freed_memory() -> None:
     """Let malloc keep what torch frees, for the next layer; call before the first large allocation.
 
-    glibc gives blocks of a feature map's size back to the system at once and fetches them again for the next layer: some
-    100,000 page faults a slice, a third of the time on a CPU. Elsewhere than under glibc this does nothing.
+    glibc gives blocks of a feature map's size back to the system at once and fetches them again, page fault by page fault,
+    for the next layer. Elsewhere than under glibc this does nothing.
     """
     if libc := _glibc():
         libc.mallopt(_M_MMAP_MAX, 0)
