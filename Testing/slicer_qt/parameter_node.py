@@ -213,7 +213,7 @@ class _Connector:
             self.signal = "stateChanged"
         elif kind is qt.QPushButton and of is bool and widget.checkable:
             self.signal = "toggled"
-        elif kind is qt.QSpinBox and of is int or kind in DECIMAL and of in (int, float):
+        elif (kind is qt.QSpinBox and of is int) or (kind in DECIMAL and of in (int, float)):
             self.signal = "valueChanged"
             self._limit()
         elif kind in BOXES and self.choices:
