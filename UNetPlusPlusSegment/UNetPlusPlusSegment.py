@@ -48,6 +48,18 @@ For research only: not a medical device. See the <a href="{url}">page of the ext
 The network is that of Zhou Z, Siddiquee MMR, Tajbakhsh N, Liang J: UNet++: A Nested U-Net Architecture for Medical Image
 Segmentation, DLMIA 2018. The trained models name their data sets; their licence is <a href="{url}">for research only</a>.
 """).format(url=LICENCE_URL)
+        slicer.app.connect("startupCompleted()", registerInOtherModules)
+
+
+def registerInOtherModules() -> None:
+    """Add to Segment Statistics, once all modules are there."""
+    try:
+        from SegmentStatistics import SegmentStatisticsLogic
+    except ImportError:  # a Slicer that was built without it
+        return
+    from SegmentStatisticsUNetPlusPlusLib.UNetPlusPlusSegmentStatisticsPlugin import UNetPlusPlusSegmentStatisticsPlugin
+
+    SegmentStatisticsLogic.registerPlugin(UNetPlusPlusSegmentStatisticsPlugin())
 
 
 class Target(enum.Enum):

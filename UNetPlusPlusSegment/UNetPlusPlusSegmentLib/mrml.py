@@ -48,14 +48,17 @@ def world_ijk_to_ras(volumeNode) -> np.ndarray:
     those of the scan: only the nearest rotation or reflection is applied. So are non-linear transforms: the one that
     Slicer puts above a series with gantry tilt or uneven slices moves slices by millimetres and turns nobody round.
     """
-    to_world, transformNode = np.eye(4), volumeNode.GetParentTransformNode()
+    return _turned_to_world(_ijk_to_ras(volumeNode), volumeNode)
+
+
+def _turned_to_world(ijk_to_ras: np.ndarray, node) -> np.ndarray:
+    to_world, transformNode = np.eye(4), node.GetParentTransformNode()
     while transformNode is not None:
         if transformNode.IsLinear():
             matrix = vtk.vtkMatrix4x4()
             transformNode.GetMatrixTransformToParent(matrix)
             to_world = slicer.util.arrayFromVTKMatrix(matrix) @ to_world
         transformNode = transformNode.GetParentTransformNode()
-    ijk_to_ras = _ijk_to_ras(volumeNode)
     left, _, right = np.linalg.svd(to_world[:3, :3])
     turned = to_world @ ijk_to_ras
     turned[:3, :3] = left @ right @ ijk_to_ras[:3, :3]  # the orthogonal part of a polar decomposition
@@ -138,6 +141,29 @@ def labelmap_of(segmentationNode, segmentID: str, volumeNode) -> np.ndarray:
         own, grid, onVolume, False, False, _transform_between(segmentationNode, volumeNode)
     )
     return numpy_support.vtk_to_numpy(onVolume.GetPointData().GetScalars()).reshape(shape_kji) != 0
+
+
+def segment_on_own_grid(segmentationNode, segmentID: str) -> Volume | None:
+    """Read a segment, by its ID, on the grid that it was drawn on.
+
+    Returns:
+        uint8, 1 inside, cropped to where the segment has an image, with IJK to RAS turned as `world_ijk_to_ras` says;
+        None if it is empty.
+
+    Raises:
+        SegmentationError: There is no such segment, or it has no binary labelmap.
+    """
+    _require_segment(segmentID, segmentationNode)
+    image, matrix = slicer.vtkOrientedImageData(), vtk.vtkMatrix4x4()
+    segmentationNode.GetBinaryLabelmapRepresentation(segmentID, image)
+    scalars = image.GetPointData().GetScalars()
+    if scalars is None or not scalars.GetNumberOfTuples():
+        return None
+    image.GetImageToWorldMatrix(matrix)
+    ijk_to_ras = slicer.util.arrayFromVTKMatrix(matrix)
+    ijk_to_ras[:3, 3] += ijk_to_ras[:3, :3] @ image.GetExtent()[::2]
+    array = numpy_support.vtk_to_numpy(scalars).reshape(image.GetDimensions()[::-1])
+    return Volume((array != 0).view(np.uint8), _turned_to_world(ijk_to_ras, segmentationNode))
 
 
 def show_scalar_volume(array: np.ndarray, volumeNode, name: str):
