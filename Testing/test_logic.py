@@ -151,6 +151,18 @@ def test_a_run_tells_slices_device_and_free_memory_on_its_way(scene, logic):
     wait(logic, lambda: not run.running)
 
 
+def test_what_is_only_to_be_found_leaves_the_scene_alone_at_another_threshold_too(scene, logic, models):
+    volumeNode = add_volume(a_scan(), GRID)
+    with nothing_changes(scene):
+        run = logic.find(volumeNode, device="cpu")
+        wait(logic, lambda: not run.running)
+        np.testing.assert_array_equal(run.result.labelmap, expected(models, a_scan()))
+        run.set_threshold(0.97)
+        wait(logic, lambda: not run.jobs)
+        np.testing.assert_array_equal(run.result.labelmap, expected(models, a_scan(), threshold=0.97))
+    assert run.error is None
+
+
 # What stays as it was
 
 

@@ -22,38 +22,23 @@ class RunError(ValueError):
 
 
 class Run:
-    """One volume on its way. Nothing in the scene changes before there is a result, and then all of it at once.
+    """One volume on its way through the worker. The scene stays as it is: `result` is for the caller to use.
 
     Attributes:
         volumeNode: The CT.
-        segmentationNode: Where the result goes, or lies; None until then if there is to be a new one.
-        segmentIDs: Of the result's segments in it.
-        mapNodes: Probability and uncertainty volumes that were asked for.
         bundle: The model.
-        running: Until the result, with its maps, is in the scene, or there will be none.
+        running: Until there is a result, with all that was asked for, or there will be none.
         progress, device: The worker's last words about them; None before.
         result: The last label map with its notes and numbers; None before.
         error: Why there is no result, no map or no new threshold; None if all is well.
     """
 
-    def __init__(
-        self,
-        worker: Worker,
-        volumeNode,
-        segmentationNode,
-        bundle: Bundle,
-        replaces: bool,
-        maps: Collection[str],
-        device: str,
-        **options: object,
-    ) -> None:
+    def __init__(self, worker: Worker, volumeNode, bundle: Bundle, device: str, **options: object) -> None:
         """Hand the volume over to the worker.
 
         Args:
             worker: Whose events somebody passes on to `take`.
-            volumeNode, segmentationNode, bundle: See the class; a segmentation keeps all other segments.
-            replaces: Whether the result takes the place of a segment of its name, if there is one.
-            maps: `probability`, `uncertainty`, both or none.
+            volumeNode, bundle: See the class.
             device: As in `devices.choose_device`.
             options: speed, threshold and force, as in `Worker.submit`.
 
@@ -61,9 +46,7 @@ class Run:
             VolumeError: `volumeNode` is no scalar volume with voxels.
             JobError: There is no room to hand it over.
         """
-        self.volumeNode, self.segmentationNode, self.bundle = volumeNode, segmentationNode, bundle
-        self.segmentIDs: list[str] = []
-        self.mapNodes: list = []
+        self.volumeNode, self.bundle = volumeNode, bundle
         self.running = True
         self.progress: Progress | None = None
         self.device: DeviceState | None = None
@@ -72,21 +55,12 @@ class Run:
         own = mrml.volume_from_node(volumeNode)
         # Lying on the side, or feet first, by a transform above it counts: slices are cut as the patient lies in the world.
         volume = Volume(own.array, mrml.world_ijk_to_ras(volumeNode))
-        self._worker, self._scene, self._maps = worker, volumeNode.GetScene(), tuple(maps)
-        self._replaced = segment_named(segmentationNode, bundle) if replaces else None
+        self._worker, self._scene = worker, volumeNode.GetScene()
         self._wanted_threshold: float | None = None
-        self._shown: tuple | None = None
-        self._cancelled = self._edited = False
+        self._cancelled = False
         asks_device = worker.ask_device(device)
         self._job = worker.submit(volume, bundle.folder, device, **options)
         self.jobs = {asks_device, self._job}
-
-    @property
-    def measurements(self) -> dict[str, Mapping[str, float | str | None]]:
-        """`volume_ml`, `mean_hu`, … by the names of the segments; empty if there is no result."""
-        segments = self.result.segments if self.result else ()
-        pairs = zip(segments, self.segmentIDs, strict=True)
-        return {self._name_of(each, segmentID): each.measurements for each, segmentID in pairs}
 
     def take(self, event: Event) -> None:
         """Act on an event of one of `jobs`, on the main thread."""
@@ -138,21 +112,99 @@ class Run:
         if isinstance(event, DeviceState):
             self.device = event
         elif isinstance(event, MapsReady):
-            self._require_volume()
-            for name, array in event.maps.items():
-                title = f"{self.volumeNode.GetName()} {self.bundle.target} {name}"
-                self.mapNodes.append(mrml.show_scalar_volume(array, self.volumeNode, title))
+            self._receive_maps(event)
         elif self._cancelled:  # the word came too late for the worker, but not for the scene
             raise JobError("cancelled", "Cancelled.")
-        elif self.result is None:
-            self._show(event, self._replaced)
+        else:
+            self._receive(event)
+        if not self.jobs:
+            self._rethreshold()
+
+    def _receive(self, result: Segmented) -> None:
+        self._require_volume()
+        self.result = result
+
+    def _receive_maps(self, event: MapsReady) -> None:
+        """Only those who asked for maps get any."""
+
+    def _require_untouched(self) -> None:
+        """Refuse a new threshold where it would do harm."""
+        self._require_volume()
+
+    def _require_volume(self) -> None:
+        if not self._is_there(self.volumeNode):
+            raise RunError("The input volume was removed from the scene: load it again, and run again.")
+
+    def _is_there(self, node) -> bool:
+        return node is not None and bool(self._scene.IsNodePresent(node))
+
+    def _stop(self, error: Exception) -> None:
+        self.error = error
+        if not isinstance(error, ValueError):
+            _log.error("A run ended unexpectedly", exc_info=error)
+        for job in self.jobs:
+            self._worker.cancel(job)
+        self.jobs.clear()
+
+
+class SceneRun(Run):
+    """A run with its result in the scene: nothing changes there before there is one, and then all of it at once.
+
+    Attributes:
+        segmentationNode: Where the result goes, or lies; None until then if there is to be a new one.
+        segmentIDs: Of the result's segments in it.
+        mapNodes: Probability and uncertainty volumes that were asked for.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        volumeNode,
+        bundle: Bundle,
+        device: str,
+        segmentationNode,
+        replaces: bool,
+        maps: Collection[str],
+        **options: object,
+    ) -> None:
+        """Hand the volume over to the worker.
+
+        Args:
+            worker, volumeNode, bundle, device, options: As in `Run`, and so are the errors.
+            segmentationNode: See the class; it keeps all other segments.
+            replaces: Whether the result takes the place of a segment of its name, if there is one.
+            maps: `probability`, `uncertainty`, both or none.
+        """
+        super().__init__(worker, volumeNode, bundle, device, **options)
+        self.segmentationNode = segmentationNode
+        self.segmentIDs: list[str] = []
+        self.mapNodes: list = []
+        self._maps = tuple(maps)
+        self._replaced = segment_named(segmentationNode, bundle) if replaces else None
+        self._shown: tuple | None = None
+        self._edited = False
+
+    @property
+    def measurements(self) -> dict[str, Mapping[str, float | str | None]]:
+        """`volume_ml`, `mean_hu`, … by the names of the segments; empty if there is no result."""
+        segments = self.result.segments if self.result else ()
+        pairs = zip(segments, self.segmentIDs, strict=True)
+        return {self._name_of(each, segmentID): each.measurements for each, segmentID in pairs}
+
+    def _receive(self, result: Segmented) -> None:
+        if self.result is None:
+            self._show(result, self._replaced)
             if self._maps:
                 self.jobs.add(self._worker.request_maps(self._job, *self._maps))
         else:
             self._require_untouched()
-            self._show(event, self.segmentIDs[0])
-        if not self.jobs:
-            self._rethreshold()
+            self._show(result, self.segmentIDs[0])
+
+    def _receive_maps(self, event: MapsReady) -> None:
+        self._require_volume()
+        for name, array in event.maps.items():
+            title = f"{self.volumeNode.GetName()} {self.bundle.target} {name}"
+            self.mapNodes.append(mrml.show_scalar_volume(array, self.volumeNode, title))
 
     def _show(self, result: Segmented, segmentID: str | None) -> None:
         """Put a result into the scene, in place of a segment if it is still there."""
@@ -173,7 +225,7 @@ class Run:
 
     def _require_untouched(self) -> None:
         """Refuse to cut anew what is gone, or what somebody has worked on since: their work would be lost."""
-        self._require_volume()
+        super()._require_untouched()
         node, segmentID = self.segmentationNode, self.segmentIDs[0]
         if not self._is_there(node) or node.GetSegmentation().GetSegment(segmentID) is None:
             raise RunError("The segment of the last run was removed: the threshold counts for the next run.")
@@ -185,25 +237,10 @@ class Run:
             name = node.GetSegmentation().GetSegment(segmentID).GetName()
             raise RunError(f"{name} was edited since the last run and stays so: the threshold counts for the next run.")
 
-    def _require_volume(self) -> None:
-        if not self._is_there(self.volumeNode):
-            raise RunError("The input volume was removed from the scene: load it again, and run again.")
-
-    def _is_there(self, node) -> bool:
-        return node is not None and bool(self._scene.IsNodePresent(node))
-
     def _name_of(self, segment: Segment, segmentID: str) -> str:
         there = self._is_there(self.segmentationNode)
         own = self.segmentationNode.GetSegmentation().GetSegment(segmentID) if there else None
         return own.GetName() if own else segment.name
-
-    def _stop(self, error: Exception) -> None:
-        self.error = error
-        if not isinstance(error, ValueError):
-            _log.error("A run ended unexpectedly", exc_info=error)
-        for job in self.jobs:
-            self._worker.cancel(job)
-        self.jobs.clear()
 
 
 def segment_named(segmentationNode, bundle: Bundle) -> str | None:

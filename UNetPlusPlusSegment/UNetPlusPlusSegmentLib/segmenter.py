@@ -15,7 +15,7 @@ from .bundles import choose_bundle
 from .jobs.client import Worker
 
 if TYPE_CHECKING:
-    from .runs import Run
+    from .runs import Run, SceneRun
 
 _log = logging.getLogger(__name__)
 EXISTING = ("new", "replace")
@@ -113,7 +113,7 @@ class Segmenter:
         model: str | None = None,
         existing: str = "new",
         maps: Collection[str] = (),
-    ) -> Run:
+    ) -> SceneRun:
         """Start to segment a volume; go on with other things, and `poll`.
 
         Args:
@@ -132,15 +132,45 @@ class Segmenter:
         Raises:
             ValueError: It cannot be done; the scene is as it was.
         """
-        from .runs import Run  # brings SimpleITK, which would slow down Slicer's start
+        from .runs import SceneRun  # brings SimpleITK, which would slow down Slicer's start
 
-        pytorch.require()
         if existing not in EXISTING:
             raise ValueError(f"existing must be one of {', '.join(EXISTING)}, not {existing!r}.")
-        run = Run(
-            self._worker, volumeNode, segmentationNode, choose_bundle(target, model), existing == "replace", maps, device,
-            speed=speed, threshold=threshold, force=force,
+        return self._begin(
+            SceneRun, volumeNode, target, model, device=device, segmentationNode=segmentationNode,
+            replaces=existing == "replace", maps=maps, speed=speed, threshold=threshold, force=force,
         )  # fmt: skip
+
+    def find(
+        self,
+        volumeNode,
+        target: str = "liver",
+        *,
+        speed: str = "balanced",
+        device: str = "auto",
+        threshold: float | None = None,
+        force: bool = False,
+        model: str | None = None,
+    ) -> Run:
+        """Start to segment a volume and leave the scene alone, for those who write the result themselves, and `poll`.
+
+        Args:
+            volumeNode, target, speed, device, threshold, force, model: As in `start`.
+
+        Returns:
+            The run; keep it. Its `result.labelmap` lies on the voxels of the volume.
+
+        Raises:
+            ValueError: It cannot be done.
+        """
+        from .runs import Run  # brings SimpleITK
+
+        options = {"device": device, "speed": speed, "threshold": threshold, "force": force}
+        return self._begin(Run, volumeNode, target, model, **options)
+
+    def _begin(self, kind: type[Run], volumeNode, target: str, model: str | None, **options: object) -> Run:
+        pytorch.require()
+        run = kind(self._worker, volumeNode, choose_bundle(target, model), **options)
         self._runs.add(run)
         return run
 
