@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from monai.transforms import Affine, Compose, RandAdjustContrast, RandGaussianSmooth, RandSimulateLowResolution
+from monai.transforms import (
+    Affine,
+    Compose,
+    RandAdjustContrast,
+    RandGaussianSharpen,
+    RandGaussianSmooth,
+    RandSimulateLowResolution,
+)
+from scipy import ndimage
 from torch import Tensor
 
 from settings import Settings
@@ -21,7 +29,8 @@ class Augment:
     def __init__(self, settings: Settings, ct: bool) -> None:
         self.settings, self.ct = settings, ct
         self.look = Compose([
-            RandAdjustContrast(0.3, (0.7, 1.5)),
+            RandAdjustContrast(0.3, settings.gamma),
+            RandGaussianSharpen((0.5, 1.0), (0.5, 1.0), sigma2_x=(0.5, 1.0), sigma2_y=(0.5, 1.0), alpha=(0.5, 2.0), prob=settings.sharpen),
             RandGaussianSmooth((0.3, 1.0), (0.3, 1.0), prob=0.2),
             RandSimulateLowResolution(0.15, downsample_mode="nearest", upsample_mode="bilinear", zoom_range=(0.5, 1.0)),
         ])  # fmt: skip
@@ -29,9 +38,11 @@ class Augment:
     def __call__(self, image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """Image (channels, height, width) in 0…1 and mask (1, height, width) to patches of `settings.patch`."""
         draw = np.random.default_rng(seed)
-        if self.ct:  # in a window of 200 HU: ±20 HU, contrast ±20 % about its middle
-            gain, offset = draw.uniform(0.8, 1.2), draw.uniform(-0.1, 0.1)
-            image = ((image - 0.5) * gain + 0.5 + offset).clamp(0, 1) * (image > 0)
+        if self.ct:
+            if draw.random() < self.settings.no_table:
+                image = without_table(image)
+            gain, offset = (draw.uniform(-most, most) for most in (self.settings.gain, self.settings.offset))
+            image = ((image - 0.5) * (1 + gain) + 0.5 + offset).clamp(0, 1) * (image > 0)
         image, mask = self._place(image, mask, draw)
         self.look.set_random_state(int(draw.integers(2**31)))
         image = self.look(image).as_tensor().float()
@@ -57,3 +68,19 @@ class Augment:
         image = place(image, spatial_size=s.patch, mode="bilinear").as_tensor()
         mask = place(mask, spatial_size=s.patch, mode="nearest").as_tensor()
         return image, mask
+
+
+def without_table(image: Tensor) -> Tensor:
+    """A CT slice with air in all rows behind its largest piece above the window's floor: no table, cushion or arm rest.
+
+    Args:
+        image: (1, height, width) in 0…1; rows run to posterior.
+    """
+    pieces, count = ndimage.label(image[0].numpy() > 0)
+    if not count:
+        return image
+    body = np.bincount(pieces.ravel())[1:].argmax() + 1
+    last = np.flatnonzero((pieces == body).any(axis=1))[-1]
+    image = image.clone()
+    image[:, last + 1 :] = 0
+    return image

@@ -46,6 +46,11 @@ class Settings:
     rotation_degrees: float = 15.0
     shift: float = 0.15  # of the patch's side
     flips: bool = False  # an abdomen has no mirror image
+    gain: float = 0.2  # CT: contrast about the middle of the window, ± this share
+    offset: float = 0.1  # CT: brightness, ± this share of the window
+    gamma: tuple[float, float] = (0.7, 1.5)
+    sharpen: float = 0.0  # share of patches sharpened, as by another reconstruction kernel
+    no_table: float = 0.0  # share of CT patches that lose what lies behind the body
     patience: int = 0  # validations without a better Dice before the training stops; 0: never
     validation_stride: int = 4  # every n-th slice of `val` while training; evaluate.py takes all
     seed: int = 1

@@ -144,8 +144,9 @@ class SliceDataset(Dataset):
 
 
 class BalancedSampler(Sampler):
-    """Draws `length` slices an epoch, `with_organ` of them with the organ, without repeats as far as they reach.
+    """Draws `length` slices an epoch, `with_organ` of them with the organ, each patient as often as any other.
 
+    A patient of 500 slices would else count ten times as much as one of 50. Where there are no patients, each image is its own.
     The draw depends on (seed, epoch) alone; the ranks of a distributed training take every `world`-th of it, so their shares are disjoint.
     Yields (index, seed of the augmentation). `epoch` is asked when a draw begins: a resumed training makes its first draw before
     Lightning would have said which epoch it is.
@@ -162,7 +163,8 @@ class BalancedSampler(Sampler):
         epoch: Callable[[], int] = lambda: 0,
     ) -> None:
         has = np.array([s.mask.any() for s in slices])
-        self.positive, self.negative = np.flatnonzero(has), np.flatnonzero(~has)
+        patients = np.array([s.row.get("patient", s.row["file"]) for s in slices])
+        self.positive, self.negative = _by_patient(patients, has), _by_patient(patients, ~has)
         self.length, self.with_organ, self.seed, self.rank, self.world = length, with_organ, seed, rank, world
         self.epoch = epoch
 
@@ -187,6 +189,16 @@ class BalancedSampler(Sampler):
         return iter(self.draws()[self.rank : len(self) * self.world : self.world])
 
 
-def _take(pool: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    rounds = [generator.permutation(pool) for _ in range(-(-count // max(1, len(pool))))]
-    return np.concatenate(rounds)[:count] if rounds else pool[:0]
+def _by_patient(patients: np.ndarray, chosen: np.ndarray) -> list[np.ndarray]:
+    """The indices of the chosen slices, one array for each patient who has any."""
+    return [np.flatnonzero(chosen & (patients == one)) for one in np.unique(patients[chosen])]
+
+
+def _take(pools: list[np.ndarray], count: int, generator: np.random.Generator) -> np.ndarray:
+    """Round after round one slice of every patient, in a new order each; none again before the patient's slices are used up."""
+    rounds = -(-count // max(1, len(pools)))
+    series = [
+        np.concatenate([generator.permutation(pool) for _ in range(-(-rounds // len(pool)))])[:rounds] for pool in pools
+    ]
+    drawn = [series[one][turn] for turn in range(rounds) for one in generator.permutation(len(pools))]
+    return np.array(drawn[:count], dtype=int)

@@ -13,7 +13,13 @@ from torchmetrics import Metric
 from losses import LOSSES, deep_supervision
 from settings import Settings
 from targets import TARGETS
+from UNetPlusPlusSegmentLib.devices import cpu_has_bf16
 from UNetPlusPlusSegmentLib.networks import build_network
+
+
+def has_fast_bf16() -> bool:
+    """Whether bf16 is computed in hardware here: asked, never assumed."""
+    return torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available() else cpu_has_bf16()
 
 
 class GroupDice(Metric):
@@ -47,13 +53,15 @@ class SegmentationTask(L.LightningModule):
         self.network = build_network(
             settings.architecture, in_channels=channels, batch_norm=settings.batch_norm, **arguments
         )
-        self.network.to(memory_format=torch.channels_last)
+        # Without bf16, oneDNN is quicker with channels first: its backward pass for AVX2 takes 1.6 times as long with them last.
+        self.layout = torch.channels_last if has_fast_bf16() else torch.contiguous_format
+        self.network.to(memory_format=self.layout)
         self.loss = LOSSES[settings.loss]
         self.dice = GroupDice(max(groups) + 1)
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         image, truth = batch
-        heads = self.network(image.contiguous(memory_format=torch.channels_last))
+        heads = self.network(image.contiguous(memory_format=self.layout))
         loss = deep_supervision(self.loss, heads, truth)
         with torch.no_grad():
             found, true = heads[-1] > 0, truth > 0
@@ -63,7 +71,7 @@ class SegmentationTask(L.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         image, truth = batch
-        heads = self.network(image.contiguous(memory_format=torch.channels_last))
+        heads = self.network(image.contiguous(memory_format=self.layout))
         found = torch.stack([h.sigmoid() for h in heads]).mean(0) >= 0.5
         number = index * self.trainer.world_size + self.global_rank
         self.dice.update(found, truth > 0, self.groups[number])

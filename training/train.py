@@ -24,9 +24,8 @@ from augment import Augment
 from settings import Settings, SettingsError, load_settings
 from slices import BalancedSampler, DataError, SliceDataset, read_slices
 from targets import TARGETS
-from task import SegmentationTask
+from task import SegmentationTask, has_fast_bf16
 from UNetPlusPlusSegmentLib.bundles import BundleError, read_bundle
-from UNetPlusPlusSegmentLib.devices import cpu_has_bf16
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -165,11 +164,6 @@ def averaging(decay: float) -> WeightAveraging:
         return torch.lerp(average, current, 1 - min(decay, (1 + float(count)) / (10 + float(count))))
 
     return WeightAveraging(use_buffers=True, avg_fn=step)
-
-
-def has_fast_bf16() -> bool:
-    """Whether bf16 is computed in hardware here: asked, never assumed."""
-    return torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available() else cpu_has_bf16()
 
 
 if __name__ == "__main__":
