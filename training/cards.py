@@ -8,6 +8,7 @@ import torch
 
 from settings import Settings
 from targets import TARGETS
+from UNetPlusPlusSegmentLib import nodules
 from UNetPlusPlusSegmentLib.bundles import Bundle, BundleError, write_bundle
 
 _LIVER = (
@@ -34,6 +35,30 @@ CARDS = {
             "Trained on 19 patients, most with liver tumours and intravenous contrast; scans without contrast are less certain.",
             "On slices without liver it can take another organ for it: `figures` names the largest such area (worst_false_mm2).",
             "Trained on images clipped to -40…160 HU.",
+            "Each slice is segmented by itself; neighbouring slices are not looked at.",
+        ],
+    },
+    "nodule": {
+        "labels": [{"value": 1, "name": "Nodule", "terminology": nodules.TERMINOLOGY, "color": [144, 238, 144]}],
+        "postprocessing": {},
+        "speeds": {
+            "accurate": {"level": 4, "find_first": False},
+            "balanced": {"level": 4, "find_first": False},
+            "fast": {"level": 3, "find_first": False},
+        },
+        "training_data": {
+            "name": "LIDC-IDRI: axial crops around the nodules of 421 patients, marked by at least two of four readers",
+            "licence": "CC BY 3.0",
+            "citation": "Armato SG III et al. The Lung Image Database Consortium (LIDC) and Image Database Resource Initiative"
+            " (IDRI). Medical Physics 38(2), 915-931, 2011.",
+        },
+        "intended_use": "Research: outlining a lung nodule that a user points at in axial CT of the chest. Not for diagnosis, treatment"
+        " or screening.",
+        "limits": [
+            "Trained on crops of 128 x 128 pixels around nodules, never on whole lungs: it outlines nodules that are pointed at. What a"
+            " search of a whole chest misses or finds wrongly has not been measured on a set of whole scans.",
+            "What counts as nodule is what two of four readers marked; readers differ most at the rims of ground-glass and small nodules.",
+            "Masses above about 50 mm are larger than what it was trained on.",
             "Each slice is segmented by itself; neighbouring slices are not looked at.",
         ],
     },
