@@ -325,16 +325,16 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
 
     def _whatOfTheOldSegment(self) -> str:
         """`new`, `replace`, or nothing if the user cancels."""
-        from UNetPlusPlusSegmentLib.runs import segment_named  # brings SimpleITK
+        from UNetPlusPlusSegmentLib.runs import segments_of_target  # brings SimpleITK
 
         output = self._parameterNode.outputSegmentation
-        segmentID = segment_named(output, self._models[self.ui.modelComboBox.currentIndex])
-        if segmentID is None:
+        existing = segments_of_target(output, self._models[self.ui.modelComboBox.currentIndex])
+        if not existing:
             return "new"
         box = qt.QMessageBox(self.parent)
         box.setIcon(qt.QMessageBox.Question)
         box.setWindowTitle(_("There is such a segment already"))
-        name = output.GetSegmentation().GetSegment(segmentID).GetName()
+        name = ", ".join(output.GetSegmentation().GetSegment(each).GetName() for each in existing)
         box.setText(
             _(
                 "{segmentation} holds a segment {segment}. Replace it, or add a new one beside it? No other segment is"

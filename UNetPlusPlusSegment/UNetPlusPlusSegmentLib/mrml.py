@@ -7,7 +7,7 @@ volume and its segmentation gets the transform of that volume, so no voxel is re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import slicer
@@ -40,15 +40,15 @@ def volume_from_node(volumeNode) -> Volume:
     return Volume(array, _ijk_to_ras(volumeNode))
 
 
-def world_ijk_to_ras(volumeNode) -> np.ndarray:
-    """Tell how a volume lies in the world: its IJK to RAS, turned by the linear transforms above it.
+def world_ijk_to_ras(volumeNode, under=None) -> np.ndarray:
+    """Tell how a volume lies in the world: its IJK to RAS, turned by the linear transforms above it (or above `under`).
 
     The matrix (4 × 4, mm) to orient by: who corrected a patient's position with a transform is taken at their word.
     Scaling and shear, of an affine registration to an atlas say, are left out, so that voxel sizes and millilitres stay
     those of the scan: only the nearest rotation or reflection is applied. So are non-linear transforms: the one that
     Slicer puts above a series with gantry tilt or uneven slices moves slices by millimetres and turns nobody round.
     """
-    return _turned_to_world(_ijk_to_ras(volumeNode), volumeNode)
+    return _turned_to_world(_ijk_to_ras(volumeNode), under or volumeNode)
 
 
 def _turned_to_world(ijk_to_ras: np.ndarray, node) -> np.ndarray:
@@ -66,7 +66,12 @@ def _turned_to_world(ijk_to_ras: np.ndarray, node) -> np.ndarray:
 
 
 def show_segmentation(
-    labelmap: np.ndarray, segments: Sequence[Segment], volumeNode, segmentationNode=None, replace: str | None = None
+    labelmap: np.ndarray,
+    segments: Sequence[Segment],
+    volumeNode,
+    segmentationNode=None,
+    replace: str | None = None,
+    insteadOf: Collection[str] = (),
 ):
     """Add a label map to the scene as segments, voxel for voxel on the grid of its volume.
 
@@ -83,6 +88,7 @@ def show_segmentation(
         segmentationNode: The `vtkMRMLSegmentationNode` to add to, or None for a new one, "<volume> segmentation".
         replace: ID of a segment in `segmentationNode` that the only one of `segments` takes the place of; ID, position,
             visibility and opacity stay. None adds.
+        insteadOf: IDs of segments that are removed once the new ones are there; their names are free for these.
 
     Returns:
         The segmentation node; segments that were added are its last ones, in one shared layer.
@@ -102,7 +108,10 @@ def show_segmentation(
     ijk_to_ras = _ijk_to_ras(volumeNode)
     if segmentIDs:
         ijk_to_ras = _volume_to_segmentation(volumeNode, segmentationNode) @ ijk_to_ras
-    taken = {segmentationNode.GetSegmentation().GetSegment(i).GetName() for i in segmentIDs if i != replace}
+    for old in insteadOf:
+        _require_segment(old, segmentationNode)
+    staying = [segmentID for segmentID in segmentIDs if segmentID not in (replace, *insteadOf)]
+    taken = {segmentationNode.GetSegmentation().GetSegment(segmentID).GetName() for segmentID in staying}
     image = _oriented_image(inside.shape, first_kji, ijk_to_ras, inside)
     newSegments = [_new_segment(segment, image, taken) for segment in segments]  # the scene changes only after this
 
@@ -116,8 +125,10 @@ def show_segmentation(
     if replace is not None:
         _replace(replace, newSegments.pop(), image, segmentationNode)
     _add(newSegments, segmentationNode)
+    for old in insteadOf:
+        segmentationNode.GetSegmentation().RemoveSegment(old)
     _refer_to(volumeNode, segmentationNode, force=not segmentIDs)
-    _file_beside(volumeNode, segmentationNode)
+    file_beside(volumeNode, segmentationNode)
     return segmentationNode
 
 
@@ -184,7 +195,7 @@ def show_scalar_volume(array: np.ndarray, volumeNode, name: str):
     mapNode.CopyOrientation(volumeNode)
     slicer.util.updateVolumeFromArray(mapNode, values)
     mapNode.CreateDefaultDisplayNodes()
-    _file_beside(volumeNode, mapNode)
+    file_beside(volumeNode, mapNode)
     return mapNode
 
 
@@ -317,7 +328,7 @@ def _refer_to(volumeNode, segmentationNode, force: bool) -> None:
         segmentationNode.SetNodeReferenceID(role, volumeNode.GetID())
 
 
-def _file_beside(volumeNode, node) -> None:
+def file_beside(volumeNode, node) -> None:
     """Put a node into the subject hierarchy folder of its volume, unless it has been put somewhere already."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volumeNode.GetScene())
     item, volumeItem = hierarchy.GetItemByDataNode(node), hierarchy.GetItemByDataNode(volumeNode)

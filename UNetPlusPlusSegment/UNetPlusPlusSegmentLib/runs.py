@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import logging
+import re
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from . import mrml
+from . import markups, mrml
 from .bundles import Bundle
 from .jobs.client import Worker
 from .jobs.events import RESULT_GONE, DeviceState, Event, Failed, JobError, MapsReady, Progress, Segmented
@@ -21,8 +23,8 @@ class RunError(ValueError):
     """What a run cannot do in the scene as it is now; the message says why and what to do."""
 
 
-class Run:
-    """One volume on its way through the worker. The scene stays as it is: `result` is for the caller to use.
+class Task(ABC):
+    """Something on its way through the worker, about one volume.
 
     Attributes:
         volumeNode: The CT.
@@ -31,36 +33,37 @@ class Run:
         progress, device: The worker's last words about them; None before.
         result: The last label map with its notes and numbers; None before.
         error: Why there is no result, no map or no new threshold; None if all is well.
+        jobs: Numbers of the worker's jobs that are under way for it.
     """
 
-    def __init__(self, worker: Worker, volumeNode, bundle: Bundle, device: str, **options: object) -> None:
-        """Hand the volume over to the worker.
-
-        Args:
-            worker: Whose events somebody passes on to `take`.
-            volumeNode, bundle: See the class.
-            device: As in `devices.choose_device`.
-            options: speed, threshold and force, as in `Worker.submit`.
+    def __init__(self, worker: Worker, volumeNode, bundle: Bundle) -> None:
+        """Nothing is handed over yet.
 
         Raises:
             VolumeError: `volumeNode` is no scalar volume with voxels.
-            JobError: There is no room to hand it over.
         """
+        mrml.volume_from_node(volumeNode)
         self.volumeNode, self.bundle = volumeNode, bundle
         self.running = True
         self.progress: Progress | None = None
         self.device: DeviceState | None = None
         self.result: Segmented | None = None
         self.error: Exception | None = None
-        own = mrml.volume_from_node(volumeNode)
-        # Lying on the side, or feet first, by a transform above it counts: slices are cut as the patient lies in the world.
-        volume = Volume(own.array, mrml.world_ijk_to_ras(volumeNode))
+        self.jobs: set[int] = set()
         self._worker, self._scene = worker, volumeNode.GetScene()
-        self._wanted_threshold: float | None = None
         self._cancelled = False
-        asks_device = worker.ask_device(device)
-        self._job = worker.submit(volume, bundle.folder, device, **options)
-        self.jobs = {asks_device, self._job}
+
+    @abstractmethod
+    def set_threshold(self, threshold: float) -> None:
+        """Cut the result at another probability.
+
+        Raises:
+            RunError: It cannot be.
+        """
+
+    @abstractmethod
+    def _receive(self, event: Segmented | MapsReady) -> None:
+        """Take a result; what this raises ends the task."""
 
     def take(self, event: Event) -> None:
         """Act on an event of one of `jobs`, on the main thread."""
@@ -74,6 +77,17 @@ class Run:
             self._stop(error)
         self.running = self.running and bool(self.jobs)
 
+    def _settle(self, event: Event) -> None:
+        if isinstance(event, Failed):
+            raise event.error
+        if isinstance(event, DeviceState):
+            self.device = event
+            return
+        self._require_volume()
+        if self._cancelled:  # the word came too late for the worker, but not for the scene
+            raise JobError("cancelled", "Cancelled.")
+        self._receive(event)
+
     def look(self) -> None:
         """Give up if the volume has left the scene, which the user did or closing the scene."""
         if self.running and not self._is_there(self.volumeNode):
@@ -85,6 +99,52 @@ class Run:
         self._cancelled = True
         for job in self.jobs:
             self._worker.cancel(job)
+
+    def _require_volume(self) -> None:
+        if not self._is_there(self.volumeNode):
+            raise RunError("The input volume was removed from the scene: load it again, and run again.")
+
+    def _is_there(self, node) -> bool:
+        return node is not None and bool(self._scene.IsNodePresent(node))
+
+    def _stop(self, error: Exception) -> None:
+        self.error = error
+        if not isinstance(error, ValueError):
+            _log.error("A run ended unexpectedly", exc_info=error)
+        for job in self.jobs:
+            self._worker.cancel(job)
+        self.jobs.clear()
+
+
+class Run(Task):
+    """One volume on its way. The scene stays as it is: `result` is for the caller to use."""
+
+    def __init__(
+        self, worker: Worker, volumeNode, bundle: Bundle, device: str, roi=None, points=None, **options: object
+    ) -> None:
+        """Hand the volume over to the worker.
+
+        Args:
+            worker: Whose events somebody passes on to `take`.
+            volumeNode, bundle: See `Task`.
+            device: As in `devices.choose_device`.
+            roi, points: Where to look, as in `markups`; None: everywhere.
+            options: speed, threshold and force, as in `Worker.submit`.
+
+        Raises:
+            VolumeError: `volumeNode` is no scalar volume with voxels, or the ROI or a point does not lie in it.
+            JobError: There is no room to hand it over.
+        """
+        super().__init__(worker, volumeNode, bundle)
+        # Lying on the side, or feet first, by a transform above it counts: slices are cut as the patient lies in the world.
+        own = mrml.volume_from_node(volumeNode)
+        self._volume = Volume(own.array, mrml.world_ijk_to_ras(volumeNode))
+        self._wanted_threshold: float | None = None
+        box = None if roi is None else markups.box_on_volume(roi, volumeNode)
+        placed = None if points is None else markups.points_on_volume(points, volumeNode, self._volume)
+        asks_device = worker.ask_device(device)
+        self._job = worker.submit(self._volume, bundle.folder, device, box=box, points=placed, **options)
+        self.jobs = {asks_device, self._job}
 
     def set_threshold(self, threshold: float) -> None:
         """Cut the result at another probability, in place; of several wishes while the worker is at it, the last one counts.
@@ -107,44 +167,16 @@ class Run:
         self.jobs.add(self._worker.rethreshold(self._job, threshold))
 
     def _settle(self, event: Event) -> None:
-        if isinstance(event, Failed):
-            raise event.error
-        if isinstance(event, DeviceState):
-            self.device = event
-        elif isinstance(event, MapsReady):
-            self._receive_maps(event)
-        elif self._cancelled:  # the word came too late for the worker, but not for the scene
-            raise JobError("cancelled", "Cancelled.")
-        else:
-            self._receive(event)
+        super()._settle(event)
         if not self.jobs:
             self._rethreshold()
 
-    def _receive(self, result: Segmented) -> None:
-        self._require_volume()
-        self.result = result
-
-    def _receive_maps(self, event: MapsReady) -> None:
-        """Only those who asked for maps get any."""
+    def _receive(self, event: Segmented | MapsReady) -> None:
+        self.result = event
 
     def _require_untouched(self) -> None:
         """Refuse a new threshold where it would do harm."""
         self._require_volume()
-
-    def _require_volume(self) -> None:
-        if not self._is_there(self.volumeNode):
-            raise RunError("The input volume was removed from the scene: load it again, and run again.")
-
-    def _is_there(self, node) -> bool:
-        return node is not None and bool(self._scene.IsNodePresent(node))
-
-    def _stop(self, error: Exception) -> None:
-        self.error = error
-        if not isinstance(error, ValueError):
-            _log.error("A run ended unexpectedly", exc_info=error)
-        for job in self.jobs:
-            self._worker.cancel(job)
-        self.jobs.clear()
 
 
 class SceneRun(Run):
@@ -172,7 +204,7 @@ class SceneRun(Run):
         Args:
             worker, volumeNode, bundle, device, options: As in `Run`, and so are the errors.
             segmentationNode: See the class; it keeps all other segments.
-            replaces: Whether the result takes the place of a segment of its name, if there is one.
+            replaces: Whether the result takes the place of what an earlier run for this target left, if it did.
             maps: `probability`, `uncertainty`, both or none.
         """
         super().__init__(worker, volumeNode, bundle, device, **options)
@@ -180,61 +212,78 @@ class SceneRun(Run):
         self.segmentIDs: list[str] = []
         self.mapNodes: list = []
         self._maps = tuple(maps)
-        self._replaced = segment_named(segmentationNode, bundle) if replaces else None
-        self._shown: tuple | None = None
-        self._edited = False
+        self._replaced = segments_of_target(segmentationNode, bundle) if replaces else []
+        self._shown: list = []
+        self._edited: set[str] = set()
 
     @property
-    def measurements(self) -> dict[str, Mapping[str, float | str | None]]:
+    def measurements(self) -> dict[str, Mapping[str, object]]:
         """`volume_ml`, `mean_hu`, … by the names of the segments; empty if there is no result."""
         segments = self.result.segments if self.result else ()
         pairs = zip(segments, self.segmentIDs, strict=True)
         return {self._name_of(each, segmentID): each.measurements for each, segmentID in pairs}
 
-    def _receive(self, result: Segmented) -> None:
-        if self.result is None:
-            self._show(result, self._replaced)
+    def _receive(self, event: Segmented | MapsReady) -> None:
+        if isinstance(event, MapsReady):
+            for name, array in event.maps.items():
+                title = f"{self.volumeNode.GetName()} {self.bundle.target} {name}"
+                self.mapNodes.append(mrml.show_scalar_volume(array, self.volumeNode, title))
+        elif self.result is None:
+            self._show(event, self._replaced)
             if self._maps:
                 self.jobs.add(self._worker.request_maps(self._job, *self._maps))
         else:
             self._require_untouched()
-            self._show(result, self.segmentIDs[0])
+            self._show(event, self.segmentIDs)
 
-    def _receive_maps(self, event: MapsReady) -> None:
-        self._require_volume()
-        for name, array in event.maps.items():
-            title = f"{self.volumeNode.GetName()} {self.bundle.target} {name}"
-            self.mapNodes.append(mrml.show_scalar_volume(array, self.volumeNode, title))
-
-    def _show(self, result: Segmented, segmentID: str | None) -> None:
-        """Put a result into the scene, in place of a segment if it is still there."""
-        self._require_volume()
-        there = self.segmentationNode if self._is_there(self.segmentationNode) else None
-        old = there.GetSegmentation().GetSegment(segmentID) if there and segmentID else None
-        segments = [_like(old, each) for each in result.segments] if old else result.segments
-        node = mrml.show_segmentation(result.labelmap, segments, self.volumeNode, there, segmentID if old else None)
-        self.segmentIDs = [segmentID] if old else list(node.GetSegmentation().GetSegmentIDs()[-len(segments) :])
-        self.segmentationNode, self.result = node, result
+    def _show(self, result: Segmented, replaced: Collection[str]) -> None:
+        """Put a result into the scene, in place of the segments of an earlier one that are still there."""
+        node = self.segmentationNode if self._is_there(self.segmentationNode) else None
+        old = [each for each in replaced if node and node.GetSegmentation().GetSegment(each)]
+        segments = [self._in_world(each) for each in result.segments]
+        if len(old) == len(segments):
+            pairs = zip(old, segments, strict=True)
+            segments = [_like(node.GetSegmentation().GetSegment(segmentID), each) for segmentID, each in pairs]
+        one = old[0] if len(old) == len(segments) == 1 else None
+        node = mrml.show_segmentation(
+            result.labelmap, segments, self.volumeNode, node, replace=one, insteadOf=() if one else old
+        )
+        ids = list(node.GetSegmentation().GetSegmentIDs())
+        self.segmentIDs = [one] if one else ids[len(ids) - len(segments) :]
+        self.segmentationNode, self.result = node, replace(result, segments=tuple(segments))
         self._shown = self._voxels()
 
-    def _voxels(self) -> tuple:
-        """What changes when the segment is edited: its image, and when that was last written."""
-        segment = self.segmentationNode.GetSegmentation().GetSegment(self.segmentIDs[0])
-        image = segment.GetRepresentation(mrml.BINARY_LABELMAP)
-        return image, image and image.GetMTime()
+    def _in_world(self, segment: Segment) -> Segment:
+        """A segment whose points are those that the views show."""
+        points = {
+            key: markups.in_world(value, self.volumeNode, self._volume)
+            for key, value in segment.measurements.items()
+            if key.endswith("_ras") and value is not None
+        }
+        return replace(segment, measurements={**segment.measurements, **points})
+
+    def _voxels(self) -> list:
+        """What changes when a segment is edited: its image, and when that was last written."""
+        segments = map(self.segmentationNode.GetSegmentation().GetSegment, self.segmentIDs)
+        images = [segment.GetRepresentation(mrml.BINARY_LABELMAP) for segment in segments]
+        return [(image, image and image.GetMTime()) for image in images]
 
     def _require_untouched(self) -> None:
         """Refuse to cut anew what is gone, or what somebody has worked on since: their work would be lost."""
         super()._require_untouched()
-        node, segmentID = self.segmentationNode, self.segmentIDs[0]
-        if not self._is_there(node) or node.GetSegmentation().GetSegment(segmentID) is None:
-            raise RunError("The segment of the last run was removed: the threshold counts for the next run.")
-        if not self._edited and self._voxels() != self._shown:
-            ours = self.result.labelmap == self.result.segments[0].value
-            self._edited = bool((mrml.labelmap_of(node, segmentID, self.volumeNode) != ours).any())
+        node = self.segmentationNode
+        there = self._is_there(node)
+        segments = [there and node.GetSegmentation().GetSegment(segmentID) for segmentID in self.segmentIDs]
+        if not there or not all(segments):
+            raise RunError("A segment of the last run was removed: the threshold counts for the next run.")
+        if self._voxels() != self._shown:
+            for segmentID, found in zip(self.segmentIDs, self.result.segments, strict=True):
+                now = mrml.labelmap_of(node, segmentID, self.volumeNode)
+                if (now != (self.result.labelmap == found.value)).any():
+                    self._edited.add(segmentID)
             self._shown = self._voxels()  # saving, for one, lays images together anew
         if self._edited:
-            name = node.GetSegmentation().GetSegment(segmentID).GetName()
+            name = ", ".join(node.GetSegmentation().GetSegment(each).GetName() for each in sorted(self._edited))
             raise RunError(f"{name} was edited since the last run and stays so: the threshold counts for the next run.")
 
     def _name_of(self, segment: Segment, segmentID: str) -> str:
@@ -243,13 +292,16 @@ class SceneRun(Run):
         return own.GetName() if own else segment.name
 
 
-def segment_named(segmentationNode, bundle: Bundle) -> str | None:
-    """ID of the segment that already bears the name of what a model finds; None if there is none."""
+def segments_of_target(segmentationNode, bundle: Bundle) -> list[str]:
+    """IDs of the segments that bear names like those a model's results get; `Nodule 2` and `Mass 1` do for nodules."""
     if segmentationNode is None:
-        return None
+        return []
     segmentation = segmentationNode.GetSegmentation()
-    ids = (segmentation.GetSegmentIdBySegmentName(label.name) for label in bundle.labels)
-    return next(filter(None, ids), None)
+    words = ["Nodule", "Mass"] if bundle.target == "nodule" else [label.name for label in bundle.labels]
+    number = r" \d+" if bundle.target == "nodule" else ""
+    name = re.compile(f"({'|'.join(map(re.escape, words))}){number}")
+    ids = [each for each in segmentation.GetSegmentIDs() if name.fullmatch(segmentation.GetSegment(each).GetName())]
+    return ids if number else ids[: len(words)]
 
 
 def _like(old, segment: Segment) -> Segment:

@@ -15,7 +15,8 @@ from .bundles import choose_bundle
 from .jobs.client import Worker
 
 if TYPE_CHECKING:
-    from .runs import Run, SceneRun
+    from .runs import Run, SceneRun, Task
+    from .sequence_runs import SequenceRun
 
 _log = logging.getLogger(__name__)
 EXISTING = ("new", "replace")
@@ -28,7 +29,7 @@ class Segmenter:
         """Nothing is started yet."""
         super().__init__()
         self._worker = Worker()
-        self._runs: weakref.WeakSet[Run] = weakref.WeakSet()
+        self._runs: weakref.WeakSet[Task] = weakref.WeakSet()
 
     @property
     def busy(self) -> bool:
@@ -37,18 +38,18 @@ class Segmenter:
 
     def process(
         self, volumeNode, segmentationNode=None, target: str = "liver", **options: object
-    ) -> dict[str, Mapping]:
+    ) -> dict[str, Mapping] | list[dict[str, Mapping]]:
         """Segment a volume and wait for the result; works without a main window.
 
         Args:
             volumeNode: The CT, a `vtkMRMLScalarVolumeNode` in HU.
             segmentationNode: The `vtkMRMLSegmentationNode` to add to; None makes a new one, "<volume> segmentation".
-            target: `liver`.
-            options: speed, device, threshold, force, model, existing and maps, as in `start`.
+            target: `liver` or `nodule`.
+            options: speed, device, threshold, force, model, existing, maps, roi, points and allFrames, as in `start`.
 
         Returns:
             Measurements by the name of the segment: `{"Liver": {"volume_ml": 1480.2, "mean_hu": 104.1}}`. An organ that was
-            not found has 0 ml, no mean, and an empty segment.
+            not found has 0 ml, no mean, and an empty segment. Of all frames of a sequence: a list with one of these for each.
 
         Raises:
             ValueError: It cannot be done; the scene is as it was. The text is a sentence for the user.
@@ -65,7 +66,7 @@ class Segmenter:
             raise run.error
         for note in run.result.notes:
             _log.warning(note)
-        return run.measurements
+        return run.frames if options.get("allFrames") else run.measurements
 
     def processFolder(
         self,
@@ -113,7 +114,10 @@ class Segmenter:
         model: str | None = None,
         existing: str = "new",
         maps: Collection[str] = (),
-    ) -> SceneRun:
+        roi=None,
+        points=None,
+        allFrames: bool = False,
+    ) -> SceneRun | SequenceRun:
         """Start to segment a volume; go on with other things, and `poll`.
 
         Args:
@@ -123,8 +127,11 @@ class Segmenter:
             threshold: Probability from which on a voxel belongs to the target; the model's own if None.
             force: Take a volume that does not look like CT, too.
             model: Name or folder; the newest for the target if None.
-            existing: If the segmentation has a segment of that name: add a `new` one beside it, or `replace` it.
+            existing: If the segmentation holds such a segment already: add a `new` one beside it, or `replace` it.
             maps: `probability` and `uncertainty` add such volumes to the scene.
+            roi: A `vtkMRMLMarkupsROINode`: only the voxels in it are looked at.
+            points: A `vtkMRMLMarkupsFiducialNode`, or RAS points in the world (mm): one in each nodule to segment.
+            allFrames: The volume is a frame of a sequence: segment all of its frames, into a new sequence.
 
         Returns:
             The run; keep it, for a run that nobody holds is forgotten.
@@ -133,12 +140,21 @@ class Segmenter:
             ValueError: It cannot be done; the scene is as it was.
         """
         from .runs import SceneRun  # brings SimpleITK, which would slow down Slicer's start
+        from .sequence_runs import SequenceRun
 
         if existing not in EXISTING:
             raise ValueError(f"existing must be one of {', '.join(EXISTING)}, not {existing!r}.")
+        _check_points(points, target)
+        options = {"device": device, "speed": speed, "threshold": threshold, "force": force, "roi": roi}
+        if allFrames:
+            if segmentationNode is not None or maps or points is not None:
+                raise ValueError(
+                    "All frames of a sequence go into a new sequence: leave out segmentationNode, maps and points."
+                )
+            return self._begin(SequenceRun, volumeNode, target, model, **options)
         return self._begin(
-            SceneRun, volumeNode, target, model, device=device, segmentationNode=segmentationNode,
-            replaces=existing == "replace", maps=maps, speed=speed, threshold=threshold, force=force,
+            SceneRun, volumeNode, target, model, segmentationNode=segmentationNode, replaces=existing == "replace",
+            maps=maps, points=points, **options,
         )  # fmt: skip
 
     def find(
@@ -151,11 +167,13 @@ class Segmenter:
         threshold: float | None = None,
         force: bool = False,
         model: str | None = None,
+        roi=None,
+        points=None,
     ) -> Run:
         """Start to segment a volume and leave the scene alone, for those who write the result themselves, and `poll`.
 
         Args:
-            volumeNode, target, speed, device, threshold, force, model: As in `start`.
+            volumeNode, target, speed, device, threshold, force, model, roi, points: As in `start`.
 
         Returns:
             The run; keep it. Its `result.labelmap` lies on the voxels of the volume.
@@ -165,10 +183,11 @@ class Segmenter:
         """
         from .runs import Run  # brings SimpleITK
 
+        _check_points(points, target)
         options = {"device": device, "speed": speed, "threshold": threshold, "force": force}
-        return self._begin(Run, volumeNode, target, model, **options)
+        return self._begin(Run, volumeNode, target, model, roi=roi, points=points, **options)
 
-    def _begin(self, kind: type[Run], volumeNode, target: str, model: str | None, **options: object) -> Run:
+    def _begin(self, kind: type[Task], volumeNode, target: str, model: str | None, **options: object) -> Task:
         pytorch.require()
         run = kind(self._worker, volumeNode, choose_bundle(target, model), **options)
         self._runs.add(run)
@@ -185,3 +204,8 @@ class Segmenter:
     def close(self) -> None:
         """End the worker process; another run would start it anew."""
         self._worker.close()
+
+
+def _check_points(points: object, target: str) -> None:
+    if points is not None and target != "nodule":
+        raise ValueError("Points tell where nodules are: leave them out, or choose the target nodule.")

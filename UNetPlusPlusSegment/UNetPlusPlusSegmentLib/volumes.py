@@ -53,6 +53,13 @@ class Volume:
         return float(abs(np.linalg.det(self.ijk_to_ras[:3, :3]))) / 1000
 
 
+def crop(volume: Volume, box: tuple[slice, ...]) -> Volume:
+    """The part of a volume in a box of voxels (K, J, I), where it is in the patient; its voxels are not copied."""
+    ijk_to_ras = volume.ijk_to_ras.copy()
+    ijk_to_ras[:3, 3] += ijk_to_ras[:3, :3] @ [along.start for along in reversed(box)]
+    return Volume(volume.array[box], ijk_to_ras)
+
+
 @dataclass(frozen=True)
 class AxialOrder:
     """How an array (K, J, I) is turned so that its axes run to the patient's Superior, Posterior and Left.

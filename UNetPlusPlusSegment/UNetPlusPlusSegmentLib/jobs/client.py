@@ -77,6 +77,8 @@ class Worker(contextlib.AbstractContextManager):
         speed: str = "balanced",
         threshold: float | None = None,
         force: bool = False,
+        box: Sequence[Sequence[int]] | None = None,
+        points: Sequence[Sequence[float]] | None = None,
     ) -> int:
         """Have a volume segmented; ends in `Segmented` or `Failed`, with `Progress` before.
 
@@ -84,6 +86,8 @@ class Worker(contextlib.AbstractContextManager):
             volume: HU; written to the temporary folder before this returns, with the type it has.
             bundle: The model folder.
             device, speed, threshold, force: As in `inference.SliceEngine`.
+            box: First and past-the-last index along K, J and I of the voxels to look at; all of them if None.
+            points: For nodules: one point (RAS of the volume, mm) in each of those to segment; the whole chest if None.
 
         Returns:
             The job's number, which its events bear.
@@ -98,9 +102,11 @@ class Worker(contextlib.AbstractContextManager):
             self._arrays.sweep(self._under_way())
             raise
         options = {"speed": speed, "threshold": threshold, "force": force}
+        if points is not None:
+            options["points"] = points
         return self._enqueue(
             number, do="segment", volume=file, ijk_to_ras=volume.ijk_to_ras.tolist(),
-            bundle=str(Path(bundle).absolute()), device=device, options=options,
+            bundle=str(Path(bundle).absolute()), device=device, options=options, box=box,
         )  # fmt: skip
 
     def rethreshold(self, of: int, threshold: float) -> int:

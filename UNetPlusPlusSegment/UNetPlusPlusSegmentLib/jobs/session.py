@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,23 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from ..bundles import read_bundle
 from ..devices import choose_device
 from ..inference import Result, SliceEngine
-from ..volumes import Volume
+from ..volumes import Volume, check_ct, crop
 from .events import RESULT_GONE, JobError
 from .memory import free_memory_bytes, give_back_freed_memory, is_out_of_memory, keep_freed_memory
 
 TOO_LITTLE_MEMORY = (
     "There is not enough memory for this volume: close other programs, crop the volume, or choose another device."
 )
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A job's result, the box (K, J, I) of the volume that it is about, and the shape of that volume."""
+
+    job: int
+    result: Result
+    box: tuple[slice, ...]
+    shape: tuple[int, ...]
 
 
 class Session:
@@ -37,7 +47,7 @@ class Session:
         self._folder, self._say = folder, say
         self._job = 0
         self._engines: dict[tuple[str, str], SliceEngine] = {}
-        self._kept: tuple[int, Result] | None = None
+        self._kept: _Kept | None = None
         self._tasks = {"segment": self.segment, "threshold": self.threshold, "maps": self.maps, "device": self.device}
         keep_freed_memory()
         register_module_forward_pre_hook(self._check)  # so that cancelling need not wait for a whole slice
@@ -56,12 +66,27 @@ class Session:
         give_back_freed_memory()
 
     def segment(
-        self, volume: str, ijk_to_ras: Sequence[Sequence[float]], bundle: str, device: str, options: Mapping
+        self,
+        volume: str,
+        ijk_to_ras: Sequence[Sequence[float]],
+        bundle: str,
+        device: str,
+        options: dict,
+        box: Sequence[Sequence[int]] | None,
     ) -> None:
-        """Run the network on a volume."""
+        """Run the network on a volume, or on what lies in a box of its voxels."""
         ct = Volume(np.load(self._folder / volume), np.array(ijk_to_ras))
-        result = self._engine(bundle, device).segment(ct, **options, progress=self._progress())
-        self._kept = self._job, result
+        engine, shape = self._engine(bundle, device), ct.array.shape
+        inside = tuple(slice(*along) for along in box or [(0, size) for size in shape])
+        notes: list[str] = []
+        if box:
+            notes = check_ct(ct, options["force"])  # of the whole: in a box inside the body there is no air
+            ct, options["force"] = crop(ct, inside), True
+        result = engine.segment(ct, **options, progress=self._progress())
+        if box:
+            notes += [note for note in result.notes if note not in check_ct(ct, force=True)]
+            result = replace(result, notes=tuple(notes))
+        self._kept = _Kept(self._job, result, inside, shape)
         self._answer(result)
 
     def threshold(self, of: int, threshold: float) -> None:
@@ -108,9 +133,9 @@ class Session:
             raise JobError("cancelled", "Cancelled.")
 
     def _last(self, of: int) -> Result:
-        if self._kept is None or self._kept[0] != of:
+        if self._kept is None or self._kept.job != of:
             raise JobError("refused", RESULT_GONE)
-        return self._kept[1]
+        return self._kept.result
 
     def _answer(self, result: Result) -> None:
         self._say(
@@ -122,9 +147,14 @@ class Session:
         )
 
     def _save(self, name: str, array: np.ndarray) -> str:
+        """Save a map of the kept result, on all voxels of its volume."""
         self._check()
+        whole = array
+        if array.shape != self._kept.shape:
+            whole = np.zeros(self._kept.shape, array.dtype)
+            whole[self._kept.box] = array
         file = f"{self._job}-{name}.npy"
-        np.save(self._folder / file, array)
+        np.save(self._folder / file, whole)
         return file
 
 

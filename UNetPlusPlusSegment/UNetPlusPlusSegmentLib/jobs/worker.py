@@ -4,7 +4,7 @@ Run as `python -m UNetPlusPlusSegmentLib.jobs.worker FOLDER`; arrays travel as .
 
 To the worker:
     {"do": "segment", "job": 1, "volume": "1-volume.npy", "ijk_to_ras": 4 × 4, "bundle": folder, "device": "auto",
-     "options": keyword arguments of SliceEngine.segment}
+     "options": keyword arguments of SliceEngine.segment, "box": first and past-the-last K, J, I or null}
     {"do": "threshold", "job": 2, "of": 1, "threshold": 0.4}            cut the last result again, without the network
     {"do": "maps", "job": 3, "of": 1, "names": ["probability", "uncertainty"]}
     {"do": "device", "job": 4, "device": "auto"}
