@@ -1,0 +1,224 @@
+"""Points, boxes and frames: where in a volume, and at which volumes, a run looks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from mrml_scene import (
+    GRIDS,
+    PLACES,
+    TURN,
+    add_linear_transform,
+    add_volume,
+    angles,
+    at,
+    nothing_changes,
+    rotation,
+    scene,
+    segments_of,
+    several_in_one_scene,
+    shifts,
+    slicer,
+    turned_by,
+)
+from worker_logic import GRID, a_run, a_scan, expected, logic, models, wait
+
+from UNetPlusPlusSegmentLib import markups, mrml
+from UNetPlusPlusSegmentLib.volumes import Volume, VolumeError
+
+__all__ = ["logic", "models", "scene"]  # fixtures
+
+
+def volume_of(volumeNode) -> Volume:
+    return Volume(mrml.volume_from_node(volumeNode).array, mrml.world_ijk_to_ras(volumeNode))
+
+
+def to_world(volumeNode, ijk) -> list[float]:
+    world = [0.0, 0.0, 0.0]
+    volumeNode.TransformPointToWorld((mrml.volume_from_node(volumeNode).ijk_to_ras @ [*ijk, 1])[:3].tolist(), world)
+    return world
+
+
+def add_roi(volumeNode, first_ijk, last_ijk, transform=None):
+    """An ROI around the voxels from first to last, turned as the volume is, with its faces between voxels."""
+    matrix = mrml.volume_from_node(volumeNode).ijk_to_ras
+    roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")
+    spacing = np.linalg.norm(matrix[:3, :3], axis=0)
+    toNode = np.eye(4)
+    toNode[:3, :3] = matrix[:3, :3] / spacing
+    toNode[:3, 3] = (matrix @ [*(np.add(first_ijk, last_ijk) / 2), 1])[:3]
+    roi.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(toNode))
+    roi.SetSize(*(spacing * (np.subtract(last_ijk, first_ijk) + 0.9)))
+    roi.SetAndObserveTransformNodeID(transform.GetID() if transform is not None else None)
+    return roi
+
+
+# Points
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("grid", ["as DICOM lies in RAS", "oblique", "sagittal"])
+def test_a_point_on_a_voxel_is_found_there_and_shown_where_it_was_placed(scene, place, grid):
+    volumeNode = add_volume(np.zeros((5, 7, 9), np.int16), GRIDS[grid], transform=PLACES[place]())
+    points = scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode")
+    world = [to_world(volumeNode, ijk) for ijk in ([2, 3, 1], [8, 0, 4])]
+    for each in world:
+        points.AddControlPointWorld(*each)
+    volume = volume_of(volumeNode)
+    found = markups.points_on_volume(points, volumeNode, volume)
+    ijk = [np.linalg.solve(volume.ijk_to_ras, [*each, 1])[:3] for each in found]
+    np.testing.assert_allclose(ijk, [[2, 3, 1], [8, 0, 4]], atol=0.02)  # a B-spline is inverted step by step
+    assert markups.points_on_volume(world, volumeNode, volume) == found
+    np.testing.assert_allclose([markups.in_world(each, volumeNode, volume) for each in found], world, atol=0.05)
+
+
+def test_a_point_outside_the_volume_and_an_empty_list_are_refused(scene):
+    volumeNode = add_volume(np.zeros((5, 7, 9), np.int16), np.eye(4), "Chest")
+    with pytest.raises(VolumeError, match=r"Point 2 \(1, 2, 30 mm\) does not lie in Chest"):
+        markups.points_on_volume([[1, 2, 3], [1, 2, 30]], volumeNode, volume_of(volumeNode))
+    empty = scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode")
+    with pytest.raises(VolumeError, match="No point was placed"):
+        markups.points_on_volume(empty, volumeNode, volume_of(volumeNode))
+
+
+# Boxes
+
+
+@several_in_one_scene
+@given(degrees=angles, shift=shifts)
+def test_a_box_is_the_voxels_inside_it_however_both_are_turned(scene, degrees, shift):
+    transform = add_linear_transform(turned_by(degrees, shift))
+    volumeNode = add_volume(np.zeros((6, 8, 10), np.int16), GRIDS["oblique"], transform=transform)
+    roi = add_roi(volumeNode, (2, 1, 3), (7, 4, 3), transform)
+    assert markups.box_on_volume(roi, volumeNode) == [[3, 4], [1, 5], [2, 8]]
+
+
+def test_a_box_that_is_turned_against_the_volume_is_enclosed_and_cut_at_its_border(scene):
+    volumeNode = add_volume(np.zeros((20, 20, 20), np.int16), np.eye(4))
+    roi = add_roi(volumeNode, (8, 8, 8), (11, 11, 11))
+    roi.SetAndObserveTransformNodeID(add_linear_transform(at(rotation(45, 2), (9.5, -3.94, 0))).GetID())
+    (k, j, i) = markups.box_on_volume(roi, volumeNode)
+    assert (k, j[1] - j[0], i[1] - i[0]) == ([8, 12], 6, 6)  # 4.9 · sin 45° · 2 = 6.9 across
+    roi.SetSize(1000, 1000, 1000)
+    assert markups.box_on_volume(roi, volumeNode) == [[0, 20]] * 3
+
+
+def test_a_box_beside_the_volume_is_refused(scene, logic):
+    volumeNode = add_volume(a_scan(), GRID, "Abdomen")
+    roi = add_roi(volumeNode, (100, 5, 5), (120, 10, 10))
+    with nothing_changes(scene), pytest.raises(VolumeError, match="box holds no voxel of Abdomen"):
+        logic.process(volumeNode, roi=roi)
+
+
+def test_a_run_looks_only_inside_its_box_and_measures_what_is_there(scene, logic, models):
+    transform = add_linear_transform(TURN)
+    volumeNode = add_volume(a_scan(), GRID, transform=transform)
+    roi = add_roi(volumeNode, (20, 4, 8), (44, 20, 12), transform)
+    run = a_run(logic, volumeNode, roi=roi, maps=["probability"])
+    assert run.error is None
+    inside = np.s_[8:13, 4:21, 20:45]
+    mask = mrml.labelmap_of(run.segmentationNode, run.segmentIDs[0], volumeNode)
+    outside = mask.copy()
+    outside[inside] = False
+    assert mask.any() and not outside.any()
+    matrix = mrml.world_ijk_to_ras(volumeNode).copy()
+    matrix[:3, 3] += matrix[:3, :3] @ [20, 4, 8]
+    np.testing.assert_array_equal(mask[inside], expected(models, a_scan()[inside], matrix) == 1)
+    volume_ml = mask.sum() * abs(np.linalg.det(GRID[:3, :3])) / 1000
+    assert run.measurements["Liver"]["volume_ml"] == pytest.approx(volume_ml)
+    run.set_threshold(0.97)
+    wait(logic, lambda: not run.jobs)
+    assert run.error is None
+    assert 0 < mrml.labelmap_of(run.segmentationNode, run.segmentIDs[0], volumeNode).sum() < mask.sum()
+
+
+def test_whether_it_is_a_ct_is_asked_of_the_whole_volume_not_of_the_box(scene, logic):
+    scan = a_scan()
+    volumeNode = add_volume(scan, GRID)
+    inside_the_block = add_roi(volumeNode, (16, 9, 11), (38, 23, 13))
+    run = a_run(logic, volumeNode, roi=inside_the_block)
+    assert (run.error, run.result.notes) == (None, ())
+    not_ct = add_volume(scan + 1024, GRID)
+    run = a_run(logic, not_ct, roi=inside_the_block)
+    assert "does not look like CT" in str(run.error)
+    run = a_run(logic, not_ct, roi=inside_the_block, force=True)
+    assert len(run.result.notes) == 1
+    assert run.result.notes[0].startswith("Run by force")
+
+
+def test_points_are_for_nodules(scene, logic):
+    volumeNode = add_volume(a_scan(), GRID)
+    with pytest.raises(ValueError, match="where nodules are"):
+        logic.process(volumeNode, points=[[0, 0, 0]])
+
+
+# Sequences
+
+
+@pytest.fixture
+def heart_beat(scene, monkeypatch):
+    """A volume sequence of three frames, the second of which shows less, under a transform; and what replays it."""
+    from types import SimpleNamespace
+
+    sequences = slicer.vtkSlicerSequencesLogic()
+    sequences.SetMRMLScene(scene)
+    monkeypatch.setattr(slicer.modules, "sequences", SimpleNamespace(logic=lambda: sequences), raising=False)
+    sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode", "CT sequence")
+    sequence.SetIndexName("time")
+    sequence.SetIndexUnit("s")
+    for item, drop in enumerate((0, 60, 0)):
+        array = a_scan()
+        array[array == 90] -= drop * (np.arange((array == 90).sum()) % 2 == 0).astype(np.int16)
+        frame = add_volume(array, GRID, "frame")
+        sequence.SetDataNodeAtValue(frame, f"{item / 10}")
+        scene.RemoveNode(frame)
+    browser = scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode")
+    browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
+    sequences.UpdateProxyNodesFromSequences(browser)
+    volumeNode = browser.GetProxyNode(sequence)
+    volumeNode.SetAndObserveTransformNodeID(add_linear_transform(TURN).GetID())
+    return volumeNode, browser, sequences
+
+
+def test_every_frame_of_a_sequence_becomes_a_frame_of_a_sequence_of_segmentations(scene, logic, models, heart_beat):
+    volumeNode, browser, sequences = heart_beat
+    frames = logic.process(volumeNode, allFrames=True, device="cpu")
+    assert [list(frame) for frame in frames] == [["Liver"]] * 3
+    assert frames[1]["Liver"]["volume_ml"] < frames[0]["Liver"]["volume_ml"]
+    (segmentationNode,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    assert browser.IsProxyNodeID(segmentationNode.GetID())
+    assert segmentationNode.GetTransformNodeID() == volumeNode.GetTransformNodeID()
+    role = segmentationNode.GetReferenceImageGeometryReferenceRole()
+    assert segmentationNode.GetNodeReference(role) is volumeNode
+    for item in (0, 1, 2, 1):
+        browser.SetSelectedItemNumber(item)
+        sequences.UpdateProxyNodesFromSequences(browser)
+        array = mrml.volume_from_node(volumeNode).array
+        ((segmentID, segment),) = segments_of(segmentationNode).items()
+        assert segment.GetName() == "Liver"
+        mask = mrml.labelmap_of(segmentationNode, segmentID, volumeNode)
+        np.testing.assert_array_equal(mask, expected(models, array, mrml.world_ijk_to_ras(volumeNode)) == 1)
+
+
+def test_a_sequence_that_is_cancelled_or_loses_its_volume_leaves_the_scene_as_it_was(scene, logic, heart_beat):
+    volumeNode, _browser, _sequences = heart_beat
+    run = logic.start(volumeNode, allFrames=True, device="cpu")
+    wait(logic, lambda: run._results)
+    with nothing_changes(scene):
+        run.cancel()
+        wait(logic, lambda: not run.running)
+    assert run.error.kind == "cancelled"
+    run = logic.start(volumeNode, allFrames=True, device="cpu")
+    wait(logic, lambda: run._results)
+    scene.RemoveNode(volumeNode)
+    wait(logic, lambda: not run.running)
+    assert "was removed" in str(run.error)
+    assert not slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+
+
+def test_a_volume_alone_is_no_sequence(scene, logic, heart_beat):
+    with pytest.raises(VolumeError, match="is no frame of a sequence"):
+        logic.process(add_volume(a_scan(), GRID), allFrames=True)
+    with pytest.raises(ValueError, match="go into a new sequence"):
+        logic.process(heart_beat[0], allFrames=True, maps=["probability"])

@@ -1,0 +1,72 @@
+"""The module's logic with a real worker process and a model that can be checked by hand, for tests on a scene."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from bright import bright_bundle
+from mrml_scene import GRIDS
+
+from UNetPlusPlusSegmentLib.bundles import read_bundle
+from UNetPlusPlusSegmentLib.inference import SliceEngine
+from UNetPlusPlusSegmentLib.segmenter import Segmenter
+from UNetPlusPlusSegmentLib.volumes import Volume
+
+PATIENCE_S = 120
+GRID = GRIDS["oblique"] @ np.diag([4.0, 4.0, 2.0, 1.0])
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A folder with one model, the only one that is found."""
+    folder = tmp_path_factory.mktemp("models")
+    bright_bundle(folder / "bright-v1.0.0")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNETPP_MODELS", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def logic(models):
+    """One logic, and one worker process, for all tests."""
+    logic = Segmenter()
+    yield logic
+    logic.close()
+
+
+def a_scan(slices: int = 30) -> np.ndarray:
+    """Noise below 50 HU and in it a block of 90 HU with no symmetry."""
+    array = np.random.default_rng(0).integers(-900, 50, (slices, 40, 50)).astype(np.int16)
+    array[slices // 3 : slices // 2, 8:25, 15:40] = 90
+    array[slices // 3, 25:30, 15:20] = 90
+    return array
+
+
+def expected(models, array, ijk_to_ras=GRID, threshold=None):
+    engine = SliceEngine(read_bundle(models / "bright-v1.0.0"), "cpu")
+    return engine.segment(Volume(array, ijk_to_ras), "balanced", threshold).labelmap
+
+
+def wait(logic, until) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not until():
+        assert time.monotonic() < deadline, "nothing happened for too long"
+        logic.poll()
+        time.sleep(0.01)
+
+
+def a_run(logic, volumeNode, *arguments, **options):
+    """A run that has ended."""
+    run = logic.start(volumeNode, *arguments, device="cpu", **options)
+    wait(logic, lambda: not run.running)
+    return run
+
+
+def started(logic, volumeNode, *arguments, **options):
+    """A long run of which some slices are done."""
+    run = logic.start(volumeNode, *arguments, device="cpu", speed="accurate", **options)
+    wait(logic, lambda: run.progress is not None)
+    assert run.running
+    return run
