@@ -50,3 +50,16 @@ def bright_bundle(folder, pixel_mm: float = 2.0, **changes) -> Bundle:
         **changes,
     }
     return write_bundle(folder, card, bright_network().state_dict())
+
+
+def bright_nodule_bundle(folder, **changes) -> Bundle:
+    """For nodules: what is brighter than -300 HU; the lung round it is not."""
+    label = {
+        "value": 1,
+        "name": "Nodule",
+        "terminology": "Segmentation category and type - DICOM master list~SCT^49755003^Morphologically Altered Structure"
+        "~SCT^27925004^Nodule~^^~Anatomic codes - DICOM master list~SCT^39607008^Lung~^^",
+        "color": [255, 200, 0],
+    }
+    given = {"target": "nodule", "labels": [label], "input": {"pixel_mm": 0.7, "window_hu": [-1000, 400]}}
+    return bright_bundle(folder, **{**given, "postprocessing": {}, **changes})

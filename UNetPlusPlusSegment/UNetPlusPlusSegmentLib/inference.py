@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ COARSE_STEP_MM, COARSE_PIXEL, COARSE_LEVEL, COARSE_PROBABILITY = 10.0, 1.5, 3, 0
 MARGIN_MM = 20.0
 
 Progress = Callable[[int, int], None]  # (slices done, slices in all); raising in it stops the run
+Cut = tuple[np.ndarray, tuple[Segment, ...], list[str]]  # label map, its segments, notes about them
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Result:
         labelmap: uint8 (K, J, I), the volume's own voxels.
         segments: What the values of the label map mean, with measurements; an organ not found has 0 ml.
         notes: Sentences the user should read.
+        cut: Makes label map, segments and notes of the maps at a threshold.
         device: Device and precision that were used.
         slices: How many slices the network saw at full quality.
         seconds: From the decoded volume, model loaded, to the final label map.
@@ -76,11 +79,12 @@ class Result:
     device: str
     slices: int
     seconds: float
+    cut: Callable[[float], Cut]
 
     def with_threshold(self, threshold: float) -> Result:
         """The same run cut at another probability; the network does not run again."""
-        labelmap, segments = _cut(self.maps, self.volume, self.bundle, threshold)
-        return replace(self, threshold=threshold, labelmap=labelmap, segments=segments)
+        labelmap, segments, notes = self.cut(threshold)
+        return replace(self, threshold=threshold, labelmap=labelmap, segments=segments, notes=tuple(notes))
 
     def probability(self) -> np.ndarray:
         """float32 (K, J, I), 0…1: the heads' mean. Outside the box that was looked at it is 0."""
@@ -144,11 +148,25 @@ class SliceEngine:
         box = self._find(turned, order, grid) if how.find_first else Box.whole(len(turned), grid)
         maps = Maps(*(np.zeros((turned.shape[0], *grid), np.float16) for _ in range(2)), order)
         slices = self._fill(maps, turned, box, how.level, threshold, progress) if box else 0
-        labelmap, segments = _cut(maps, volume, self.bundle, threshold)
-        notes += [f"No {s.name.lower()} was found." for s in segments if not s.measurements["volume_ml"]]
+        return self._result(volume, maps, partial(_cut, maps, volume, self.bundle, notes), threshold, slices, started)
+
+    def _result(
+        self, volume: Volume, maps: Maps, cut: Callable[[float], Cut], threshold: float, slices: int, started: float
+    ) -> Result:
+        labelmap, segments, notes = cut(threshold)
         seconds = time.perf_counter() - started
         return Result(
-            volume, self.bundle, maps, threshold, labelmap, segments, tuple(notes), self.device.label, slices, seconds
+            volume,
+            self.bundle,
+            maps,
+            threshold,
+            labelmap,
+            segments,
+            tuple(notes),
+            self.device.label,
+            slices,
+            seconds,
+            cut,
         )
 
     def _fill(self, maps: Maps, turned: np.ndarray, box: Box, level: int, threshold: float, progress: Progress) -> int:
@@ -160,8 +178,7 @@ class SliceEngine:
         while todo:
             total = seen + len(todo)
             for part, heads in self.heads(turned, todo, box, level):
-                spread, mean = heads.std(0, correction=0), heads[min(self.bundle.average_from, level) - 1 :].mean(0)
-                maps.probability[part, rows, columns], maps.spread[part, rows, columns] = mean, spread
+                maps.probability[part, rows, columns], maps.spread[part, rows, columns] = self.mean_and_spread(heads)
                 seen += len(part)
                 progress(seen, total)
             todo = []
@@ -199,8 +216,12 @@ class SliceEngine:
             ranges.append(_in_steps(low, high, size, 2**self._whole.depth))
         return Box(fine, (max(0, first), min(len(turned), last)), *ranges)
 
+    def mean_and_spread(self, heads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean of the heads that the model averages, and standard deviation of all, of (heads 1…level, …)."""
+        return heads[min(self.bundle.average_from, len(heads)) - 1 :].mean(0), heads.std(0, correction=0)
+
     def heads(
-        self, turned: np.ndarray, chosen: Sequence[int], box: Box, level: int
+        self, turned: np.ndarray, chosen: Sequence[int], box: Box, level: int, batch: int | None = None
     ) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
         """Run the network on some slices, batch by batch.
 
@@ -209,6 +230,7 @@ class SliceEngine:
             chosen: Which slices.
             box: Its `grid` is the size that slices are resampled to, its rows and columns what is looked at.
             level: Depth to prune the network to.
+            batch: How many slices at once; as the device likes whole slices if None.
 
         Yields:
             The slices of a batch and float32 probabilities (heads 1…level, slices, rows, columns) inside the box, on the CPU.
@@ -216,8 +238,9 @@ class SliceEngine:
         network = self._network(level)
         low, high = self.bundle.window_hu
         device, dtype = self.device.kind, self.device.dtype
-        for start in range(0, len(chosen), self.device.batch):
-            part = chosen[start : start + self.device.batch]
+        batch = batch or self.device.batch
+        for start in range(0, len(chosen), batch):
+            part = chosen[start : start + batch]
             image = torch.from_numpy(np.ascontiguousarray(turned[part], dtype=np.float32)).to(device)
             # The training images were clipped before they were resampled: the other order would draw the edges elsewhere.
             image = image.clamp_(low, high).sub_(low).div_(high - low)[:, None]
@@ -255,8 +278,11 @@ def _resize(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return F.interpolate(image, size, mode="bilinear", antialias=False)[0, 0].numpy()
 
 
-def _cut(maps: Maps, volume: Volume, bundle: Bundle, threshold: float) -> tuple[np.ndarray, tuple[Segment, ...]]:
-    """Threshold the maps on the volume's voxels, keep what the bundle's post-processing keeps, and measure."""
+def _cut(maps: Maps, volume: Volume, bundle: Bundle, notes: Sequence[str], threshold: float) -> Cut:
+    """Threshold the maps on the volume's voxels, keep what the bundle's post-processing keeps, and measure.
+
+    `notes` are those of the run, to which more may come.
+    """
     labelmap = np.zeros(volume.array.shape, np.uint8)
     turned = maps.order.apply(labelmap)
     for k in np.flatnonzero((maps.probability >= threshold / 2).any(axis=(1, 2))):
@@ -269,4 +295,5 @@ def _cut(maps: Maps, volume: Volume, bundle: Bundle, threshold: float) -> tuple[
     label = bundle.labels[0]
     labelmap *= label.value
     found = Segment(label.value, label.name, label.terminology, label.color, measure(labelmap == label.value, volume))
-    return labelmap, (found,)
+    none = [] if found.measurements["volume_ml"] else [f"No {label.name.lower()} was found."]
+    return labelmap, (found,), [*notes, *none]

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from .diameters import NoduleMeasurements, measure_nodule
 from .regions import Segment
-from .volumes import Volume, axial_order
+from .volumes import Volume, axial_order, crop
 
 # What is no nodule. LIDC-IDRI's readers outlined nodules from 3 mm on; of 890 nodules, as at least two of them saw their
 # largest sections, the most elongated is 2.9 times as long as wide, and the least compact fills half of its ellipse.
@@ -31,7 +31,7 @@ TERMINOLOGY = (
 
 
 def find_nodules(
-    probability: np.ndarray, volume: Volume, lungs: np.ndarray, threshold: float = 0.5
+    probability: np.ndarray, volume: Volume, lungs: np.ndarray | None, threshold: float = 0.5
 ) -> tuple[np.ndarray, tuple[Segment, ...], list[str]]:
     """Find the nodules of a chest.
 
@@ -41,7 +41,7 @@ def find_nodules(
     Args:
         probability: (K, J, I) on the volume's voxels, 0…1.
         volume: The CT in HU, any orientation and spacing.
-        lungs: bool (K, J, I), from `find_lungs`.
+        lungs: bool (K, J, I), from `find_lungs`; None if it does not matter where a nodule lies.
         threshold: What has at least this probability may be a nodule.
 
     Returns:
@@ -52,11 +52,12 @@ def find_nodules(
     labels = sitk.GetArrayFromImage(sitk.RelabelComponent(spots, minimumObjectSize=int(np.ceil(least))))
     most = np.pi / 6 * MOST_DIAMETER_MM**3 / 1000 / volume.voxel_volume_ml
     sizes = np.bincount(labels.ravel())
-    inside = np.bincount(labels[lungs], minlength=len(sizes))
-    keep = (sizes <= most) & (inside >= LEAST_INSIDE * sizes)
+    keep = sizes <= most
+    if lungs is not None:
+        keep &= np.bincount(labels[lungs], minlength=len(sizes)) >= LEAST_INSIDE * sizes
     keep[0] = False
     for value, box in _boxes(labels).items():
-        keep[value] &= _is_compact(labels[box] == value, volume)
+        keep[value] = keep[value] and _is_compact(labels[box] == value, volume)
     return number_nodules(np.where(keep[labels], labels, 0), volume, lungs)
 
 
@@ -79,7 +80,7 @@ def number_nodules(
         margin = np.ceil(PLEURA_WITHIN_MM / volume.spacing_mm[::-1]).astype(int)
         wider = tuple(slice(max(0, along.start - m), along.stop + m) for along, m in zip(box, margin, strict=True))
         near = None if lungs is None else lungs[wider]
-        measured.append((value, measure_nodule(labels[wider] == value, _cut(volume, wider), near)))
+        measured.append((value, measure_nodule(labels[wider] == value, crop(volume, wider), near)))
     measured.sort(key=lambda each: each[1].mean_diameter_mm, reverse=True)
     notes = []
     if len(measured) > MOST_NODULES:
@@ -93,6 +94,12 @@ def number_nodules(
         labelmap[labels == value] = number
     segments = tuple(_segment(number, found) for number, (_, found) in enumerate(measured, start=1))
     return labelmap, segments, notes
+
+
+def can_be_nodule(mask: np.ndarray, volume: Volume, least_mm: float = LEAST_DIAMETER_MM) -> bool:
+    """Whether a bool mask (K, J, I) has the size and the shape of a nodule; it need not be connected."""
+    diameter_mm = (6 / np.pi * np.count_nonzero(mask) * volume.voxel_volume_ml * 1000) ** (1 / 3)
+    return least_mm <= diameter_mm <= MOST_DIAMETER_MM and _is_compact(mask, volume)
 
 
 def _segment(number: int, found: NoduleMeasurements) -> Segment:
@@ -112,13 +119,6 @@ def _boxes(labels: np.ndarray) -> dict[int, tuple[slice, ...]]:
     shapes.Execute(sitk.GetImageFromArray(labels.astype(np.int32, copy=False)))
     corners = {value: shapes.GetBoundingBox(value) for value in shapes.GetLabels()}  # x, y, z, then the lengths
     return {v: tuple(slice(c[axis], c[axis] + c[axis + 3]) for axis in (2, 1, 0)) for v, c in corners.items()}
-
-
-def _cut(volume: Volume, box: tuple[slice, ...]) -> Volume:
-    """What lies in the box, where it is in the patient."""
-    ijk_to_ras = volume.ijk_to_ras.copy()
-    ijk_to_ras[:3, 3] += ijk_to_ras[:3, :3] @ [along.start for along in reversed(box)]
-    return Volume(volume.array[box], ijk_to_ras)
 
 
 def _is_compact(mask: np.ndarray, volume: Volume) -> bool:

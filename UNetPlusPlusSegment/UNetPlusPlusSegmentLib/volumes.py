@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import permutations, product
 
 import numpy as np
 
@@ -107,6 +108,58 @@ def axial_order(volume: Volume) -> AxialOrder:
     axes = (slices, rows, columns)
     flips = tuple(bool(towards[which, axis] < 0) for which, axis in enumerate(axes))
     return AxialOrder(axes, flips, tuple(volume.spacing_mm[::-1][list(axes)].tolist()))
+
+
+def index_of(volume: Volume, point: Sequence[float]) -> np.ndarray:
+    """K, J, I of a point; they need not be whole.
+
+    Args:
+        volume: Any.
+        point: R, A, S in mm.
+
+    Raises:
+        VolumeError: It is no point, or lies outside the volume.
+    """
+    if len(point) != 3 or not np.isfinite(point).all():
+        raise VolumeError(f"{list(point)} is no point: give three numbers, R, A and S in mm.")
+    index = np.linalg.solve(volume.ijk_to_ras, [*point, 1])[2::-1]
+    if (index < -0.5).any() or (index > np.array(volume.array.shape) - 0.5).any():
+        raise VolumeError(f"The point {_in_words(point)} lies outside this volume, {_reach_in_words(volume)}.")
+    return index
+
+
+def box_between(volume: Volume, corner: Sequence[float], opposite: Sequence[float]) -> tuple[slice, ...]:
+    """The voxels (K, J, I) of a box along R, A and S; on an oblique grid the smallest box of voxels that holds them.
+
+    Args:
+        volume: Any.
+        corner, opposite: R, A, S in mm.
+
+    Raises:
+        VolumeError: There is no voxel in it.
+    """
+    corners = np.array([*product(*zip(corner, opposite, strict=True))])
+    indices = np.linalg.solve(volume.ijk_to_ras, np.column_stack([corners, np.ones(8)]).T)[2::-1]
+    first = np.maximum(np.ceil(indices.min(axis=1) - 1e-6), 0).astype(int)  # voxels whose centres lie inside
+    stop = np.minimum(np.floor(indices.max(axis=1) + 1e-6) + 1, volume.array.shape).astype(int)
+    if (first >= stop).any():
+        raise VolumeError(
+            f"The box from {_in_words(corner)} to {_in_words(opposite)} holds no voxel of this volume,"
+            f" {_reach_in_words(volume)}."
+        )
+    return tuple(map(slice, first.tolist(), stop.tolist()))
+
+
+def axial_volume(volume: Volume) -> Volume:
+    """The same voxels in axial order: a view, and where it is in the patient."""
+    order = axial_order(volume)
+    matrix = np.eye(4)
+    matrix[:3, 3] = volume.ijk_to_ras[:3, 3]
+    for column, (axis, flip) in enumerate(zip(reversed(order.axes), reversed(order.flips), strict=True)):
+        step = volume.ijk_to_ras[:3, 2 - axis]
+        matrix[:3, column] = -step if flip else step
+        matrix[:3, 3] += step * (volume.array.shape[axis] - 1) * flip
+    return Volume(order.apply(volume.array), matrix)
 
 
 def check_ct(volume: Volume, force: bool = False) -> list[str]:
@@ -214,6 +267,17 @@ def _why_not_ct(array: np.ndarray) -> str | None:
     if share < LEAST_FAT_OR_AIR:
         return f"{found}, and only {share:.2%} of them are air or fat ({PADDING_HU} to {FAT_HU} HU)"
     return None
+
+
+def _in_words(point: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{x:.0f}" for x in point) + ")"
+
+
+def _reach_in_words(volume: Volume) -> str:
+    corners = np.array([*product(*((-0.5, size - 0.5) for size in volume.array.shape[::-1]), [1])])
+    ends = np.sort(corners @ volume.ijk_to_ras.T, axis=0)[[0, -1], :3].T
+    spans = (f"{axis} {low:.0f} to {high:.0f}" for axis, (low, high) in zip("RAS", ends, strict=True))
+    return f"which spans {', '.join(spans)} mm; coordinates are RAS: turn the signs of the first two of LPS"
 
 
 def _by(spacing_mm: np.ndarray) -> str:

@@ -13,7 +13,9 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ..bundles import read_bundle
 from ..devices import choose_device
+from ..engines import load_engine
 from ..inference import Result, SliceEngine
+from ..nodule_engine import NoduleEngine
 from ..volumes import Volume, check_ct, crop
 from .events import RESULT_GONE, JobError
 from .memory import free_memory_bytes, give_back_freed_memory, is_out_of_memory, keep_freed_memory
@@ -79,6 +81,8 @@ class Session:
         engine, shape = self._engine(bundle, device), ct.array.shape
         inside = tuple(slice(*along) for along in box or [(0, size) for size in shape])
         notes: list[str] = []
+        if box and isinstance(engine, NoduleEngine) and "points" not in options:
+            options["box"], box, inside = inside, None, tuple(slice(size) for size in shape)
         if box:
             notes = check_ct(ct, options["force"])  # of the whole: in a box inside the body there is no air
             ct, options["force"] = crop(ct, inside), True
@@ -108,7 +112,7 @@ class Session:
         """The engine for a model folder, loaded anew only if its card has changed."""
         bundle, key = read_bundle(folder), (folder, device)
         if key not in self._engines or self._engines[key].bundle != bundle:
-            self._engines[key] = SliceEngine(bundle, device)
+            self._engines[key] = load_engine(bundle, device)
         self._check()
         return self._engines[key]
 

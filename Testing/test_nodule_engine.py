@@ -1,0 +1,238 @@
+"""Nodules from a point, in a box and in a chest, on a network whose answer is known: what is brighter than -300 HU."""
+
+from __future__ import annotations
+
+from itertools import permutations, product
+
+import numpy as np
+import pytest
+from bright import bright_nodule_bundle
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_inference import reorder
+
+from UNetPlusPlusSegmentLib.engines import load_engine
+from UNetPlusPlusSegmentLib.nodule_engine import NoduleEngine
+from UNetPlusPlusSegmentLib.volumes import Volume, VolumeError, box_between
+
+LUNG, TISSUE = -850, 30
+SHAPE, SPACING_MM = (30, 140, 150), np.array([2.0, 0.7, 0.7])  # K, J, I
+MATRIX = np.diag([-0.7, -0.7, 2.0, 1.0])  # array axes run to S, P and L
+MATRIX[:3, 3] = (52, -3, -200)
+
+
+EVERYTHING = np.s_[0:30, 0:140, 0:150]
+
+
+def ball(centre: tuple, half_axes_mm: float | tuple, shape=SHAPE, spacing_mm=SPACING_MM) -> np.ndarray:
+    """Centre in voxels, half axes in mm, along K, J, I."""
+    offset_mm = (np.indices(shape).T - centre) * spacing_mm
+    return (((offset_mm / half_axes_mm) ** 2).sum(axis=-1) <= 1).T
+
+
+def lung_with(*spots: np.ndarray, matrix=MATRIX) -> Volume:
+    return Volume(np.where(np.logical_or.reduce(spots), TISSUE, LUNG).astype(np.int16), matrix)
+
+
+def ras(index: tuple, matrix=MATRIX) -> list[float]:
+    """Of a voxel (k, j, i)."""
+    return (matrix @ [*index[::-1], 1])[:3].tolist()
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory) -> NoduleEngine:
+    return load_engine(bright_nodule_bundle(tmp_path_factory.mktemp("models") / "nodule-v1.0.0"), "cpu")
+
+
+A, B = ball((10.5, 50, 40), 6), ball((20.5, 100, 110), (6, 5, 4))
+
+
+def test_a_point_in_a_nodule_gives_this_nodule_voxel_for_voxel(engine):
+    result = engine.segment(lung_with(A, B), points=[ras((10, 50, 40))])
+    np.testing.assert_array_equal(result.labelmap == 1, A)
+    (segment,) = result.segments
+    assert segment.name == "Nodule 1"
+    assert result.notes == ()
+    np.testing.assert_allclose(segment.measurements["centroid_ras"], ras((10.5, 50, 40)), atol=0.1)
+    assert segment.measurements["pleura_mm"] is None
+
+
+def test_only_the_slices_of_the_nodule_and_a_few_beside_it_are_looked_at(engine):
+    result = engine.segment(lung_with(A, B), points=[ras((10, 50, 40))])
+    assert 7 <= result.slices <= 12
+    assert not result.probability()[B].any()
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    centre=st.tuples(st.floats(6, 23), st.floats(9, 130), st.floats(9, 140)),
+    half_axes_mm=st.tuples(st.floats(3, 6), st.floats(2.5, 6), st.floats(2.5, 6)),
+    off=st.tuples(*[st.floats(-0.5, 0.5)] * 3),
+)
+def test_wherever_in_the_nodule_the_point_is_it_is_found_whole(engine, centre, half_axes_mm, off):
+    nodule = ball(centre, half_axes_mm)
+    at = tuple(c + o * h / mm for c, o, h, mm in zip(centre, off, half_axes_mm, SPACING_MM, strict=True))
+    result = engine.segment(lung_with(nodule), points=[ras(at)])
+    assert dice(result.labelmap == 1, nodule) > 0.97
+
+
+def dice(a, b) -> float:
+    return 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
+
+
+@pytest.mark.parametrize("axes", list(permutations(range(3))))
+def test_all_48_axis_orders_and_flips_of_a_volume_give_the_same_nodule(engine, axes):
+    volume, point = lung_with(A, B), ras((11, 52, 38))
+    for flips in product([False, True], repeat=3):
+        turned, back = reorder(volume, axes, flips)
+        result = engine.segment(turned, points=[point])
+        np.testing.assert_array_equal(back(result.labelmap) == 1, A)
+        np.testing.assert_allclose(result.segments[0].measurements["centroid_ras"], ras((10.5, 50, 40)), atol=0.1)
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1)])
+def test_a_box_and_a_chest_do_not_mind_how_the_volume_lies_either(engine, axes):
+    volume = lung_with(A, B)
+    turned, back = reorder(volume, axes, (True, False, True))
+    result = engine.segment(turned, box=box_between(turned, ras((2, 20, 20)), ras((18, 80, 70))))
+    np.testing.assert_array_equal(back(result.labelmap) == 1, A)
+    np.testing.assert_allclose(result.segments[0].measurements["centroid_ras"], ras((10.5, 50, 40)), atol=0.1)
+
+
+def test_a_point_beside_a_nodule_means_the_nearest_within_10_mm(engine):
+    near, far = A, ball((10.5, 50, 75), 5.2)  # 35 voxels apart: from voxel 60 the edges are 8 and 5.5 mm away
+    result = engine.segment(lung_with(near, far), points=[ras((10, 50, 60))])
+    np.testing.assert_array_equal(result.labelmap == 1, far)
+    result = engine.segment(lung_with(near, far), points=[ras((10, 50, 54))])
+    np.testing.assert_array_equal(result.labelmap == 1, near)
+
+
+def test_a_point_below_a_nodule_finds_it_on_other_slices(engine):
+    result = engine.segment(lung_with(A), points=[ras((4, 50, 40))])  # 12 mm below its middle, 6 mm below its edge
+    np.testing.assert_array_equal(result.labelmap == 1, A)
+
+
+def test_a_point_more_than_10_mm_away_finds_none_and_says_so(engine):
+    result = engine.segment(lung_with(A), points=[ras((10, 50, 65))])
+    assert result.segments == ()
+    assert not result.labelmap.any()
+    assert len(result.notes) == 1
+    assert "No nodule" in result.notes[0] and "10 mm" in result.notes[0]
+
+
+def test_a_vessel_is_no_nodule_and_one_beside_it_is_taken(engine):
+    through, within = ball((15, 60, 60), (100, 1.5, 1.5)), ball((10, 60, 60), (1.5, 1.5, 100))
+    nodule = ball((10, 70, 60), 3.5)
+    for vessel in (through, within):
+        assert engine.segment(lung_with(vessel), points=[ras((10, 60, 60))]).segments == ()
+        result = engine.segment(lung_with(vessel, nodule), points=[ras((10, 60, 60))])
+        np.testing.assert_array_equal(result.labelmap == 1, nodule & ~vessel)
+
+
+def test_a_nodule_does_not_leak_along_a_vessel_through_the_slices(engine):
+    vessel = ball((15, 50, 40), (1000, 1.2, 1.2))
+    volume = lung_with(A, vessel)
+    for k in (8, 10, 12):
+        result = engine.segment(volume, points=[ras((k, 50, 40))])
+        assert dice(result.labelmap == 1, A) > 0.95
+        assert np.flatnonzero(result.labelmap.any(axis=(1, 2))).min() >= 7  # one slice of the vessel, at most
+    assert result.slices < 25
+
+
+def test_points_give_a_table_by_size_and_two_points_in_one_nodule_one_row(engine):
+    points = [ras((20, 100, 110)), ras((10, 50, 40)), ras((11, 52, 42))]
+    result = engine.segment(lung_with(A, B), points=points)
+    assert [s.name for s in result.segments] == ["Nodule 1", "Nodule 2"]
+    np.testing.assert_array_equal(result.labelmap == 1, A)
+    np.testing.assert_array_equal(result.labelmap == 2, B)
+
+
+@pytest.mark.parametrize("at", [(15, 70, 75), (15, 40, 75), (20, 70, 50)])
+def test_a_mass_larger_than_the_patch_grows_it_and_is_called_a_mass(engine, at):
+    mass = ball((15, 70, 75), (25, 30, 28))
+    result = engine.segment(lung_with(mass), points=[ras(at)])
+    assert [s.name for s in result.segments] == ["Mass 1"]
+    assert dice(result.labelmap == 1, mass) > 0.99
+    assert result.segments[0].measurements["long_axis_mm"] == pytest.approx(60, abs=0.7)
+
+
+def test_in_a_box_are_the_nodules_in_it_and_nothing_beyond(engine):
+    volume = lung_with(A, B)
+    result = engine.segment(volume, box=box_between(volume, ras((25, 130, 140)), ras((12, 85, 90))))
+    np.testing.assert_array_equal(result.labelmap == 1, B)
+    both = engine.segment(volume, box=EVERYTHING)
+    assert len(both.segments) == 2
+    half = engine.segment(volume, box=np.s_[0:11, 0:140, 0:150])
+    np.testing.assert_array_equal(half.labelmap == 1, A & (np.arange(30) <= 10)[:, None, None])
+
+
+def test_an_empty_box_is_a_result_with_a_note(engine):
+    result = engine.segment(lung_with(A), box=np.s_[20:30, 100:140, 100:140])
+    assert result.segments == ()
+    assert "No nodule was found in the box." in result.notes
+
+
+def test_another_threshold_needs_no_second_run_and_gives_the_same_as_one(engine):
+    volume = lung_with(A, B)
+    soft = Volume(np.where(A, -270, volume.array).astype(np.int16), volume.ijk_to_ras)  # sigmoid(40 · 0.021) = 0.70
+    for where in ({"points": [ras((10, 50, 40)), ras((20, 100, 110))]}, {"box": EVERYTHING}):
+        first = engine.segment(soft, **where)
+        assert len(first.segments) == 2
+        again = first.with_threshold(0.9)
+        np.testing.assert_array_equal(again.labelmap, engine.segment(soft, **where, threshold=0.9).labelmap)
+        assert len(again.segments) == 1
+        np.testing.assert_array_equal(again.with_threshold(0.5).labelmap, first.labelmap)
+    notes = engine.segment(soft, points=[ras((10, 50, 40))]).with_threshold(0.9).notes
+    assert any("No nodule" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ({"points": [(0, 0, 0)]}, "outside this volume.*LPS"),
+        ({"points": [(1, 2)]}, "three numbers"),
+        ({"points": [(np.nan, 2, 3)]}, "three numbers"),
+        ({"points": [ras((1, 1, 1))], "box": EVERYTHING}, "not both"),
+    ],
+)
+def test_a_place_that_is_none_is_refused_with_one_sentence(engine, where, words):
+    with pytest.raises(VolumeError, match=words):
+        engine.segment(lung_with(A), **where)
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.0, 0.6, 0.6), (2.5, 0.7, 0.7), (1.25, 0.9, 0.8)])
+@pytest.mark.parametrize("radius_mm", [3.0, 6.0, 12.0])
+def test_a_digital_ball_keeps_its_diameters_and_its_volume_through_the_whole_way(engine, spacing_mm, radius_mm):
+    spacing_mm = np.array(spacing_mm)
+    shape = tuple((2 * (radius_mm + 12) / spacing_mm).astype(int))
+    finer = np.array([1, 5, 5])  # each pixel is the mean of 5 × 5; the slices are thin
+    centre = np.array(shape) * finer / 2 + [0.2, -0.8, 2.2]
+    fine = ball(tuple(centre), radius_mm, tuple(shape * finer), spacing_mm / finer)
+    share = fine.reshape(shape[0], shape[1], 5, shape[2], 5).mean(axis=(2, 4))
+    array = (-630 + share * 660).round().astype(np.int16)  # -300 HU is half way
+    matrix = np.diag([-spacing_mm[2], -spacing_mm[1], spacing_mm[0], 1.0])
+    point = (matrix @ [*(n / 2 for n in shape[::-1]), 1])[:3]
+    found = engine.segment(Volume(array, matrix), points=[point]).segments[0].measurements
+    if radius_mm > 3:  # smaller than that, making pixels of 0.7 mm of the voxels rounds it off
+        assert found["volume_mm3"] == pytest.approx(4 / 3 * np.pi * radius_mm**3, rel=0.03)
+    for axis in ("long_axis_mm", "short_axis_mm", "mean_diameter_mm"):
+        assert found[axis] == pytest.approx(2 * radius_mm, abs=spacing_mm[1:].max() / 2)
+
+
+def test_an_exception_in_progress_stops_the_run(engine):
+    class Cancelled(Exception):
+        pass
+
+    def progress(done, total):
+        assert done <= total
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        engine.segment(lung_with(A), points=[ras((10, 50, 40))], progress=progress)
+
+
+def test_the_input_is_not_changed(engine):
+    volume = lung_with(A)
+    before = volume.array.copy()
+    engine.segment(volume, points=[ras((10, 50, 40))])
+    np.testing.assert_array_equal(volume.array, before)

@@ -1,0 +1,16 @@
+"""Engines: the one that a bundle needs."""
+
+from __future__ import annotations
+
+from .bundles import Bundle
+from .inference import SliceEngine
+from .nodule_engine import NoduleEngine
+
+
+def load_engine(bundle: Bundle, device: str = "auto") -> SliceEngine:
+    """The engine for a bundle's target, its weights loaded and checked.
+
+    Raises:
+        BundleError, DeviceError: The model or the device cannot be used.
+    """
+    return NoduleEngine(bundle, device) if bundle.target == "nodule" else SliceEngine(bundle, device)

@@ -1,0 +1,112 @@
+"""Following: one nodule through the slices of a map, which may be computed as it is followed. NumPy and SimpleITK only."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import SimpleITK as sitk
+
+# A section with a smaller share of the largest one's area is the last: of a ball such ends hold 1 %, so there is hardly a
+# second one; a vessel that leaves the nodule through the slices goes on, and is not followed.
+END = 0.16
+MOST_LENGTHS = 4.0  # through the slices, in diameters of the largest section: what is longer is a vessel
+FREE_MM = 12.0  # a length that is allowed anyway: it may begin with a small section
+
+Sections = dict[int, np.ndarray]  # bool (rows, columns) by slice
+Plane = Callable[[int], np.ndarray | None]  # probability (rows, columns) of a slice; None outside, or where unknown
+
+
+def follow(plane: Plane, seed: tuple[int, int, int], threshold: float, spacing_mm: Sequence[float]) -> Sections:
+    """Follow what lies at a seed, up and down until it ends.
+
+    On each slice it is what touches, if only at a corner, its section on the slice before: from thick slices of a
+    slanting nodule no more can be asked.
+
+    Args:
+        plane: Asked for slices next to those it gave before.
+        seed: Slice, row, column.
+        threshold: What has at least this probability belongs to it.
+        spacing_mm: Distance of slices, rows and columns.
+
+    Returns:
+        Its sections, bool (rows, columns), by slice, without gaps, tails of vessels among them (see `without_tails`);
+        empty if the seed is below the threshold.
+    """
+    slice_mm, pixel_mm2 = spacing_mm[0], spacing_mm[1] * spacing_mm[2]
+    start = plane(seed[0])
+    if start is None or start[seed[1:]] < threshold:
+        return {}
+    at_seed = np.zeros(start.shape, bool)
+    at_seed[seed[1:]] = True
+    sections = {seed[0]: _touching(start >= threshold, at_seed)}
+    largest = np.count_nonzero(sections[seed[0]])
+    ends, going = {1: seed[0], -1: seed[0]}, [1, -1]
+    while going:
+        for way in tuple(going):
+            most_mm = FREE_MM + MOST_LENGTHS * 2 * np.sqrt(largest * pixel_mm2 / np.pi)
+            here = plane(ends[way] + way) if len(sections) * slice_mm < most_mm else None
+            section = None if here is None else _touching(here >= threshold, sections[ends[way]])
+            area = 0 if section is None else np.count_nonzero(section)
+            if area:
+                ends[way] += way
+                sections[ends[way]] = section
+                largest = max(largest, area)
+            if area < END * largest:
+                going.remove(way)
+    return sections
+
+
+def without_tails(sections: Sections) -> Sections:
+    """The slices round the largest section, up to the ends: a tail may have been met before the nodule."""
+    areas = {k: np.count_nonzero(section) for k, section in sections.items()}
+    middle = max(areas, key=lambda k: (areas[k], -k))
+    kept = {middle: sections[middle]}
+    for way in (1, -1):
+        k = middle
+        while areas[k] >= END * areas[middle] and k + way in areas:
+            k += way
+            kept[k] = sections[k]
+    return kept
+
+
+def near(
+    plane: Plane, centre: np.ndarray, within_mm: float, steps_mm: np.ndarray, threshold: float
+) -> Iterator[tuple[int, int, int]]:
+    """Voxels that may belong to a nodule round a point, the nearest first; no slice is asked for before it may hold one.
+
+    Args:
+        plane: As for `follow`.
+        centre: Slice, row, column; need not be whole.
+        within_mm: How far to look.
+        steps_mm: 3 × 3, its rows the steps from slice to slice, row to row and column to column.
+        threshold: The least probability.
+    """
+    apart_mm = abs(np.linalg.det(steps_mm)) / np.linalg.norm(np.cross(steps_mm[1], steps_mm[2]))  # of the slices
+    reach = int(within_mm / apart_mm) + 1
+    middle = round(float(centre[0]))
+    found: list[tuple[float, tuple[int, int, int]]] = []
+    for k in sorted(range(middle - reach, middle + reach + 1), key=lambda k: abs(k - centre[0])):
+        while found and found[0][0] <= abs(k - centre[0]) * apart_mm:
+            yield heapq.heappop(found)[1]
+        here = plane(k)
+        if here is None:
+            continue
+        voxels = np.argwhere(here >= threshold)
+        offsets = np.column_stack([np.full(len(voxels), k), voxels]) - centre
+        distances_mm = np.linalg.norm(offsets @ steps_mm, axis=1)
+        for at in np.flatnonzero(distances_mm <= within_mm):
+            heapq.heappush(found, (float(distances_mm[at]), (k, int(voxels[at, 0]), int(voxels[at, 1]))))
+    while found:
+        yield heapq.heappop(found)[1]
+
+
+def _touching(mask: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The corner-connected pieces of `mask` that touch `other`, if only at a corner."""
+    labels = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(mask.view(np.uint8)), True))
+    wide = sitk.GetArrayFromImage(
+        sitk.BinaryDilate(sitk.GetImageFromArray(other.view(np.uint8)), (1, 1), sitk.sitkBox)
+    ).view(bool)
+    touched = np.unique(labels[wide & mask])
+    return np.isin(labels, touched[touched > 0])

@@ -1,0 +1,107 @@
+"""Patches: maps on the voxels of a volume that are computed where somebody looks, window by window. torch and NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch.nn import functional as F
+
+from .following import Plane
+from .inference import Box, Progress, SliceEngine
+from .volumes import Volume, axial_order
+
+NETWORK_STEP = 16  # pixels: the network need not pad an image whose sides are multiples of it
+BATCH_PIXELS = 4 * 96 * 96  # of a CPU: small images one by one would leave it waiting for the weights
+AHEAD_MM = 4.0  # what is followed is looked at so far in advance, for a batch
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """A part of every slice, and the slices on which the network has looked at it.
+
+    Attributes:
+        rows, columns: Voxels.
+        grid: Rows and columns of the network's image of it.
+    """
+
+    rows: slice
+    columns: slice
+    grid: tuple[int, int]
+    seen: set[int] = field(default_factory=set)
+
+
+class Patches:
+    """The maps of a volume, 0 where nobody has looked.
+
+    Attributes:
+        volume: In axial order: its slices run to Superior, rows to Posterior, columns to Left.
+        probability, spread: float16, on the volume's voxels.
+        slices: How many windows of a slice the network has seen.
+        expected: How many it will see, as far as that is known.
+    """
+
+    def __init__(self, engine: SliceEngine, volume: Volume, level: int, progress: Progress) -> None:
+        """Nothing is computed yet.
+
+        Args:
+            volume: HU without padding, in axial order.
+            level: Depth to prune the network to.
+        """
+        self._engine, self.volume, self._level, self._progress = engine, volume, level, progress
+        self.spacing_mm = axial_order(volume).spacing_mm
+        self.probability, self.spread = (np.zeros(volume.array.shape, np.float16) for _ in range(2))
+        self.slices = self.expected = 0
+
+    def window(self, centre: Iterable[float], sides_mm: Iterable[float], pixel_mm: float) -> Window:
+        """A window round a row and a column, of at least these sides, moved into the slice where it would leave it.
+
+        Its pixels have nearly the size `pixel_mm`: a whole number of voxels is a whole number of them.
+        """
+        ranges, grid = [], []
+        for middle, side_mm, size, mm in zip(
+            centre, sides_mm, self.volume.array.shape[1:], self.spacing_mm[1:], strict=True
+        ):
+            pixels = NETWORK_STEP * -(-side_mm // (NETWORK_STEP * pixel_mm))
+            voxels = round(pixels * pixel_mm / mm)
+            if voxels >= size:
+                voxels, pixels = size, max(1, round(size * mm / pixel_mm))
+            first = min(max(0, round(middle - (voxels - 1) / 2)), size - voxels)
+            ranges.append(slice(first, first + voxels))
+            grid.append(int(pixels))
+        return Window(*ranges, tuple(grid))
+
+    def look(self, window: Window, slices: Iterable[int]) -> None:
+        """Compute the maps in a window of some slices, where they are not known yet."""
+        slices = [k for k in slices if 0 <= k < len(self.volume.array) and k not in window.seen]
+        size = window.rows.stop - window.rows.start, window.columns.stop - window.columns.start
+        batch = max(1, BATCH_PIXELS // (window.grid[0] * window.grid[1]))
+        here = self.volume.array[:, window.rows, window.columns]
+        self.expected = max(self.expected, self.slices + len(slices))
+        whole = Box.whole(len(here), window.grid)
+        for part, heads in self._engine.heads(here, slices, whole, self._level, batch):
+            for map_, values in zip((self.probability, self.spread), self._engine.mean_and_spread(heads), strict=True):
+                values = F.interpolate(values[:, None], size, mode="bilinear")[:, 0]
+                map_[part, window.rows, window.columns] = values
+            window.seen.update(part)
+            self.slices += len(part)
+            self._progress(self.slices, self.expected)
+
+    def known(self, window: Window) -> Plane:
+        """The probability in a window by slice, where it is known."""
+        return lambda k: self.probability[k, window.rows, window.columns] if k in window.seen else None
+
+    def looking(self, window: Window) -> Plane:
+        """The probability in a window by slice; the network looks at what is asked for, and a little ahead."""
+        ahead = max(1, round(AHEAD_MM / self.spacing_mm[0]))
+        known = self.known(window)
+
+        def plane(k: int) -> np.ndarray | None:
+            if k not in window.seen:
+                down = 0 if k - 1 in window.seen else ahead
+                up = 0 if k + 1 in window.seen else ahead
+                self.look(window, range(k - down, k + up + 1))
+            return known(k)
+
+        return plane
