@@ -49,8 +49,12 @@ def test_the_card_holds_measured_figures_of_the_validation_patients():
 
 
 @pytest.mark.slow
-def test_the_validation_dice_is_the_one_on_the_card(shared_data):
+def test_the_figures_of_the_validation_patients_are_those_on_the_card(shared_data):
     from evaluate import evaluate
 
     bundle = choose_bundle("liver")
-    assert evaluate(bundle, shared_data("liver"), "val")["heads"] == bundle.card["figures"]["heads"]
+    measured, written = evaluate(bundle, shared_data("liver"), "val")["heads"], bundle.card["figures"]["heads"]
+    assert measured.keys() == written.keys()
+    for name, head in written.items():
+        for patient, figures in head["patients"].items():
+            assert figures.items() <= measured[name]["patients"][patient].items()

@@ -2,16 +2,21 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from slicefolders import liver_folder
+from PIL import Image
+from slicefolders import liver_folder, read_table, write_table
 
+import export
+import train
 from cards import bundle_from_checkpoint
 from evaluate import evaluate
 from UNetPlusPlusSegmentLib.bundles import read_bundle
@@ -28,9 +33,13 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def config(data, tmp_path):
-    path = tmp_path / "tiny.yaml"
+    return write_config(tmp_path, data)
+
+
+def write_config(folder: Path, data: Path) -> Path:
+    path = folder / "tiny.yaml"
     path.write_text(
-        f"name: tiny\ntarget: liver\ndata: {data}\nruns: {tmp_path / 'runs'}\nfilters: [2, 3, 4, 5, 6]\npixel_mm: 2.0\n"
+        f"name: tiny\ntarget: liver\ndata: {data}\nruns: {folder / 'runs'}\nfilters: [2, 3, 4, 5, 6]\npixel_mm: 2.0\n"
         f"patch: [32, 32]\nbatch_size: 2\nsteps: {STEPS}\nsteps_per_epoch: {EPOCH}\nvalidation_stride: 1\nthreads: 1\n"
     )
     return path
@@ -62,20 +71,30 @@ def wait_for(condition, seconds=120):
         time.sleep(0.05)
 
 
-def test_a_training_killed_in_mid_epoch_and_resumed_ends_with_the_weights_of_an_unbroken_one(config, tmp_path):
-    unbroken = run(config, "name=unbroken")
-    assert unbroken.returncode == 0, unbroken.stderr
-    folder = tmp_path / "runs" / "broken"
-    child = subprocess.Popen(command(config, "name=broken"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+@pytest.fixture(scope="module")
+def unbroken(data, tmp_path_factory):
+    """The last weights of a training that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    done = run(write_config(folder, data))
+    assert done.returncode == 0, done.stderr
+    return weights(folder / "runs" / "tiny" / "last.ckpt")
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT], ids=["killed", "Ctrl-C"])
+def test_a_training_stopped_in_mid_epoch_and_resumed_ends_with_the_weights_of_an_unbroken_one(
+    config, tmp_path, unbroken, stop
+):
+    folder = tmp_path / "runs" / "tiny"
+    child = subprocess.Popen(command(config), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for((folder / "last.ckpt").exists)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    child.send_signal(stop)
+    assert child.wait() != 0
     assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] < STEPS
-    refused = run(config, "name=broken")
+    refused = run(config)
     assert refused.returncode == 1 and "--resume" in refused.stderr
-    resumed = run(config, "name=broken", "--resume")
+    resumed = run(config, "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    assert_same(weights(folder / "last.ckpt"), weights(tmp_path / "runs" / "unbroken" / "last.ckpt"))
+    assert_same(weights(folder / "last.ckpt"), unbroken)
 
 
 def test_two_ranks_train_on_disjoint_halves_and_end_with_the_same_weights(config, tmp_path, data):
@@ -137,6 +156,26 @@ def test_an_exported_bundle_is_measured_as_its_checkpoint(trained, data, tmp_pat
     assert figures["slices"] == 12
 
 
+def test_export_writes_the_measured_figures_into_the_card(trained, data, tmp_path, capsys):
+    folder = tmp_path / "liver-ct-v0.0.1"
+    assert export.main([str(trained / "best.ckpt"), str(folder), "--data", str(data)]) == 0
+    bundle = read_bundle(folder)
+    measured = evaluate(bundle, data)
+    assert {k: v for k, v in bundle.card["figures"].items() if k != "time"} == {
+        k: v for k, v in measured.items() if k != "time"
+    }
+    assert bundle.card["figures"]["time"]["L4"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("liver-ct", "-v1.0.0"), ("liver-ct-v1.0.0", "exists already")], ids=["no version", "taken"]
+)
+def test_export_refuses_a_folder_it_cannot_write_before_it_measures(tmp_path, capsys, name, words):
+    (tmp_path / "liver-ct-v1.0.0").mkdir()
+    assert export.main([str(tmp_path / "no.ckpt"), str(tmp_path / name), "--data", "nowhere"]) == 1
+    assert words in capsys.readouterr().err
+
+
 def test_a_training_can_start_from_a_bundle_and_from_a_checkpoint(trained, config, tmp_path):
     bundle_from_checkpoint(trained / "last.ckpt", tmp_path / "liver-ct-v0.0.1", figures={})
     for number, source in enumerate([tmp_path / "liver-ct-v0.0.1", trained / "last.ckpt"]):
@@ -160,24 +199,73 @@ def test_a_training_can_start_from_a_bundle_and_from_a_checkpoint(trained, confi
         ("runs=/dev/null/runs", "cannot be written to"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_with_one_line_before_the_first_step(config, override, words):
-    import contextlib
-    import io
+def test_what_cannot_be_trained_is_refused_with_one_line_before_the_first_step(config, override, words, capsys):
+    assert_refused(config, override, words, capsys)
 
-    import train
 
-    errors = io.StringIO()
-    with contextlib.redirect_stderr(errors):
-        assert train.main(["--config", str(config), override]) == 1
-    assert words in errors.getvalue()
-    assert len(errors.getvalue().splitlines()) == 1
+def assert_refused(config, override, words, capsys):
+    """One line that names the cause, and no run folder: nothing was trained."""
+    assert train.main(["--config", str(config), override]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+    assert not (config.parent / "runs" / "tiny" / "csv").exists()
+
+
+def _drop_image(folder):
+    (folder / "images" / "A_0.png").unlink()
+
+
+def _drop_mask(folder):
+    (folder / "masks" / "C_0.png").unlink()  # of the validation, which would be read hours later
+
+
+def _cut_mask(folder):
+    Image.fromarray(np.zeros((40, 39), np.uint8)).save(folder / "masks" / "B_0.png")
+
+
+def _mark_with_255(folder):
+    Image.fromarray(np.full((40, 40), 255, np.uint8)).save(folder / "masks" / "B_0.png")
+
+
+def _split_a_patient(folder):
+    rows = read_table(folder)
+    rows[0]["split"] = "val"
+    write_table(folder, rows)
+
+
+def _leave_no_validation(folder):
+    write_table(folder, [row for row in read_table(folder) if row["split"] == "train"])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_drop_image, "A_0.png"),
+        (_drop_mask, "C_0.png"),
+        (_cut_mask, "B_0.png is (40, 39)"),
+        (_mark_with_255, "B_0.png holds the value 255"),
+        (_split_a_patient, "patient A is in two splits"),
+        (_leave_no_validation, "no row with split 'val'"),
+    ],
+    ids=lambda value: value.__name__.strip("_") if callable(value) else "",
+)
+def test_a_broken_folder_is_refused_with_the_name_of_the_file_before_the_first_step(
+    config, tmp_path, spoil, words, capsys
+):
+    folder = liver_folder(tmp_path / "broken", {"A": "train", "B": "train", "C": "val"}, slices=2)
+    spoil(folder)
+    assert_refused(config, f"data={folder}", words, capsys)
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [("nodule", "the pixel size of"), ("nuclei", "not of this target"), ("polyp", "not of this target")],
+)
+def test_a_config_of_another_target_is_refused_before_the_first_step(config, target, words, capsys):
+    assert_refused(config, f"target={target}", words, capsys)
 
 
 def test_a_full_disk_is_refused_before_the_first_step(config, monkeypatch, capsys):
-    import shutil
-
-    import train
-
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 99, 1))
     assert train.main(["--config", str(config)]) == 1
     assert "make room" in capsys.readouterr().err

@@ -7,6 +7,7 @@ python training/export.py runs/liver/best.ckpt UNetPlusPlusSegment/Resources/Mod
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -26,6 +27,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--split", default="val")
     given = parser.parse_args(arguments)
     try:
+        if given.folder.exists():
+            raise BundleError(f"{given.folder} exists already: a model is never overwritten. Give it a new version.")
+        if not re.search(r"-v\d+\.\d+\.\d+$", given.folder.name):
+            raise BundleError(f"{given.folder.name} names no version: call it {given.folder.name}-v1.0.0, say.")
         with tempfile.TemporaryDirectory() as scratch:
             unmeasured = bundle_from_checkpoint(given.checkpoint, Path(scratch) / given.folder.name, figures={})
             figures = evaluate(unmeasured, given.data, given.split)

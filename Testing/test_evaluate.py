@@ -1,0 +1,242 @@
+"""The measuring of a model, with a network that finds what is bright: every figure can be worked out by hand."""
+
+import csv
+import json
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from bright import bright_bundle
+from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+from PIL import Image
+
+import evaluate as evaluation
+from evaluate import as_table, evaluate
+from pooled import TOLERANCE_MM, Pooled, summary
+
+COLUMNS = ["file", "volume", "patient", "slice", "split", "source_pixel_mm", "size_from"]
+SIZE = 48
+PIXEL_MM = 1.5
+
+
+def square(row: int, column: int, side: int = 16) -> np.ndarray:
+    mask = np.zeros((SIZE, SIZE), bool)
+    mask[row : row + side, column : column + side] = True
+    return mask
+
+
+NOTHING = np.zeros((SIZE, SIZE), bool)
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return bright_bundle(tmp_path / "bright-ct-v0.0.1", PIXEL_MM)
+
+
+@pytest.fixture
+def folder_of(tmp_path):
+    """A function that makes a slice folder of (patient, volume, slice, bright, truth) in this order."""
+
+    def make(slices, **columns):
+        folder = tmp_path / "data"
+        for name in ("images", "masks"):
+            (folder / name).mkdir(parents=True)
+        with (folder / "slices.csv").open("w", newline="") as file:
+            table = csv.DictWriter(file, COLUMNS)
+            table.writeheader()
+            for patient, volume, number, bright, truth in slices:
+                name = f"{volume}_{number}.png"
+                Image.fromarray(np.where(bright, 200, 60).astype(np.uint8)).save(folder / "images" / name)
+                Image.fromarray(truth.astype(np.uint8)).save(folder / "masks" / name)
+                table.writerow(
+                    {
+                        "file": name, "volume": volume, "patient": patient, "slice": number, "split": "val",
+                        "source_pixel_mm": PIXEL_MM / 2, "size_from": "header", **columns,
+                    }
+                )  # fmt: skip
+        return folder
+
+    return make
+
+
+def test_a_square_found_three_pixels_off_is_so_many_millimetres_off(bundle, folder_of):
+    folder = folder_of([("A", "a", 0, square(10, 13), square(10, 10))])
+    figures = evaluate(bundle, folder)["heads"]["L4"]["patients"]["A"]
+    assert figures["dice"] == pytest.approx(13 / 16, abs=1e-4)
+    assert figures["iou"] == pytest.approx(13 / 19, abs=1e-4)
+    assert figures["hausdorff95_mm"] == 3 * PIXEL_MM
+
+
+def test_on_one_slice_the_outline_measures_are_those_of_monai():
+    draw = np.random.default_rng(3)
+    found, truth = square(8, 9, 20) & (draw.random((SIZE, SIZE)) > 0.1), square(10, 10, 24)
+    pooled = Pooled()
+    pooled.add(found, truth, PIXEL_MM, outlines=True)
+    one, other = (torch.from_numpy(mask)[None, None].float() for mask in (found, truth))
+    hausdorff = compute_hausdorff_distance(one, other, include_background=True, percentile=95, spacing=PIXEL_MM)
+    surface = compute_surface_dice(one, other, [TOLERANCE_MM], include_background=True, spacing=PIXEL_MM)
+    assert pooled.figures()["hausdorff95_mm"] == pytest.approx(float(hausdorff), abs=0.006)
+    assert pooled.figures()["surface_dice"] == pytest.approx(float(surface), abs=1e-4)
+
+
+def test_outlines_are_pooled_over_slices_by_their_length_and_a_missed_slice_is_infinitely_far():
+    pooled = Pooled()
+    pooled.add(square(0, 0, 30), square(0, 0, 30), 1.0, outlines=True)  # 116 pixels of outline, twice
+    pooled.add(NOTHING, square(5, 5, 4), 1.0, outlines=True)  # 12 of the truth's 128: more than 5 %
+    assert pooled.figures()["surface_dice"] == pytest.approx(232 / 244, abs=1e-4)
+    assert pooled.figures()["hausdorff95_mm"] is None
+    for _ in range(2):
+        pooled.add(square(0, 0, 30), square(0, 0, 30), 1.0, outlines=True)  # now 12 of 360
+    assert pooled.figures()["hausdorff95_mm"] == 0
+
+
+def test_an_organ_of_which_nothing_is_found_has_figures_too():
+    pooled = Pooled()
+    pooled.add(NOTHING, square(5, 5), 1.0, outlines=True)
+    assert pooled.figures() == {
+        "dice": 0, "iou": 0, "hausdorff95_mm": None, "surface_dice": 0, "worst_false_mm2": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("size_from", ["published", ""])
+def test_without_a_pixel_size_from_the_header_no_distance_is_claimed(bundle, folder_of, size_from):
+    folder = folder_of([("A", "a", 0, square(10, 13), square(10, 10))], size_from=size_from)
+    figures = evaluate(bundle, folder)["heads"]["L4"]["patients"]["A"]
+    assert set(figures) == {"dice", "iou", "worst_false_mm2"}
+
+
+def test_the_largest_false_area_is_that_of_the_worst_slice_without_the_organ(bundle, folder_of):
+    folder = folder_of(
+        [
+            ("A", "a", 0, square(4, 4, 4), NOTHING),
+            ("A", "a", 1, square(4, 4, 6), NOTHING),
+            ("B", "b", 0, square(9, 9), square(9, 9)),
+        ]
+    )
+    heads = evaluate(bundle, folder)["heads"]["L1-L4"]
+    assert heads["without_organ"] == {"A": {"worst_false_mm2": 36 * PIXEL_MM**2}}
+    assert heads["patients"]["B"]["worst_false_mm2"] == 0
+
+
+def test_a_split_in_which_no_one_has_the_organ_has_no_dice(bundle, folder_of):
+    figures = evaluate(bundle, folder_of([("A", "a", 0, square(4, 4, 4), NOTHING)]))
+    assert figures["heads"]["L4"]["dice"] is None
+    assert "no patient with the organ" in as_table(figures)
+
+
+def test_post_processing_drops_what_is_apart_and_fills_what_is_enclosed_and_leaves_the_raw_figures(bundle, folder_of):
+    organ = square(10, 10)
+    hollow = organ & ~square(16, 16, 3)
+    folder = folder_of(
+        [
+            ("A", "a", 0, organ, organ),
+            ("A", "a", 1, hollow, organ),
+            ("A", "a", 2, organ, organ),
+            ("A", "a", 3, square(2, 40, 5), NOTHING),
+        ]
+    )
+    figures = evaluate(bundle, folder)
+    raw, made = (figures[kind]["L4"]["patients"]["A"] for kind in ("heads", "postprocessed"))
+    assert raw["worst_false_mm2"] == pytest.approx(25 * PIXEL_MM**2, abs=0.1) and raw["dice"] < 1
+    assert made["worst_false_mm2"] == 0 and made["dice"] == 1
+
+
+def test_slices_are_stacked_as_they_lie_in_the_scan_not_as_the_table_lists_them(bundle, folder_of):
+    first, middle, last = square(2, 2), square(14, 14), square(26, 26)  # only neighbours touch
+    folder = folder_of([("A", "a", n, at, at) for n, at in ((4, first), (12, last), (8, middle))])
+    assert evaluate(bundle, folder)["postprocessed"]["L4"]["patients"]["A"]["dice"] == 1
+
+
+def test_two_scans_of_a_patient_keep_a_component_each(bundle, folder_of):
+    folder = folder_of([("A", "a", 0, square(2, 2), square(2, 2)), ("A", "b", 0, square(26, 26), square(26, 26))])
+    assert evaluate(bundle, folder)["postprocessed"]["L4"]["patients"]["A"]["dice"] == 1
+
+
+def test_a_model_without_post_processing_has_its_own_figures_only(tmp_path, folder_of):
+    bare = bright_bundle(tmp_path / "bare-ct-v0.0.1", PIXEL_MM, postprocessing={})
+    assert "postprocessed" not in evaluate(bare, folder_of([("A", "a", 0, square(2, 2), square(2, 2))]))
+
+
+def test_the_time_of_each_level_is_a_ratio_to_the_deepest(bundle, folder_of):
+    time = evaluate(bundle, folder_of([("A", "a", 0, square(2, 2), square(2, 2))]))["time"]
+    assert time["ratio_to"] == "L4" and time["L4"] == 1
+    assert 0 < time["L1"] < time["L3"] < 1.5
+    assert time["L1-L4"] > 0.5
+
+
+def test_the_interval_of_the_mean_holds_it_and_grows_with_the_spread():
+    def patients(*overlaps):
+        return {str(n): Pooled(overlap=overlap, found=100, true=100) for n, overlap in enumerate(overlaps)}
+
+    alike, apart = summary(patients(90, 90, 90, 90)), summary(patients(80, 85, 95, 100))
+    assert alike["dice_95"] == [0.9, 0.9]
+    low, high = apart["dice_95"]
+    assert 0.8 < low < apart["dice"] == 0.9 < high < 1
+
+
+def colours_of(picture) -> set[str]:
+    """Which outlines can be seen: pixels that are far more green, or red, than anything grey."""
+    red, green, _ = np.moveaxis(np.asarray(Image.open(picture).convert("RGB")).astype(int), -1, 0)
+    return {name for name, seen in (("truth", green - red > 100), ("found", red - green > 100)) if seen.any()}
+
+
+def test_the_worst_slices_are_drawn_for_each_patient_that_has_any(bundle, folder_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "WORST", 2)
+    off = [("A", "a", n, square(10, 10 + n), square(10, 10)) for n in range(4)]
+    folder = folder_of([*off, ("B", "b", 0, square(9, 9), square(9, 9)), ("C", "c", 0, NOTHING, square(9, 9))])
+    code = evaluation.main(
+        [
+            str(bundle.folder),
+            "--data",
+            str(folder),
+            "--pictures",
+            str(tmp_path / "worst"),
+            "-o",
+            str(tmp_path / "f.json"),
+        ]
+    )
+    assert code == 0
+    assert {p.name for p in (tmp_path / "worst").iterdir()} == {"A.png", "C.png"}  # nothing is wrong with B
+    assert colours_of(tmp_path / "worst" / "A.png") == {"truth", "found"}
+    assert colours_of(tmp_path / "worst" / "C.png") == {"truth"}
+    assert json.loads((tmp_path / "f.json").read_text())["heads"]["L4"]["patients"]["C"]["hausdorff95_mm"] is None
+
+
+def test_the_worst_slice_comes_first_with_its_dice(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(evaluation, "save_atlas", lambda path, panels, title: drawn.extend(panels))
+    rows = [
+        (evaluation.Slice({"file": name}, np.zeros((SIZE, SIZE), np.uint8), truth, 1.0), found)
+        for name, truth, found in (
+            ("right", square(5, 5), square(5, 5)),
+            ("near", square(5, 5), square(5, 6)),
+            ("false", NOTHING, square(5, 5, 20)),
+            ("far", square(5, 5), square(5, 13)),
+        )
+    ]
+    evaluation._draw_worst(tmp_path / "x.png", "t", rows)
+    titles = [panel.title for panel in drawn]
+    assert titles == [
+        "false: no organ, 400 pixels wrong",
+        "far: Dice 0.500, 256 pixels wrong",
+        "near: Dice 0.938, 32 pixels wrong",
+    ]
+
+
+def test_pictures_are_refused_where_a_commit_could_pick_them_up(bundle, folder_of, tmp_path, capsys):
+    data = folder_of([("A", "a", 0, square(2, 2), square(2, 4))])
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    subprocess.run(["git", "init", "-q"], cwd=tree, check=True)
+    (tree / ".gitignore").write_text("/private/\n")
+
+    def measure(folder):
+        return evaluation.main([str(bundle.folder), "--data", str(data), "--pictures", str(folder)])
+
+    assert measure(tree / "pictures" / "deep") == 1
+    refusal = capsys.readouterr().err
+    assert "is not ignored" in refusal and len(refusal.splitlines()) == 1
+    assert not (tree / "pictures").exists()
+    assert measure(tree / "private" / "deep") == 0
+    assert (tree / "private" / "deep" / "A.png").is_file()
