@@ -85,7 +85,12 @@ def test_a_training_stopped_in_mid_epoch_and_resumed_ends_with_the_weights_of_an
     config, tmp_path, unbroken, stop
 ):
     folder = tmp_path / "runs" / "tiny"
-    child = subprocess.Popen(command(config), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        command(config),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore Ctrl-C
+    )
     wait_for((folder / "last.ckpt").exists)
     child.send_signal(stop)
     assert child.wait() != 0

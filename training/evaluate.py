@@ -135,9 +135,9 @@ def _is_measured(item: Slice, target: Target) -> bool:
 
 def _found(engine: SliceEngine, scan: list[Slice], target: Target) -> dict[str, np.ndarray]:
     """What each answer finds: bool (slices, rows, columns) at the stored pixels."""
-    answers = [_answers(chances) for chances in _chances(engine, scan, target)]
+    each = [answers(chances) for chances in _chances(engine, scan, target)]
     threshold = engine.bundle.threshold
-    return {name: np.stack([(a[name] >= threshold).numpy() for a in answers]) for name in answers[0]}
+    return {name: np.stack([(a[name] >= threshold).numpy() for a in each]) for name in each[0]}
 
 
 def _chances(engine: SliceEngine, items: list[Slice], target: Target) -> Iterator[torch.Tensor]:
@@ -156,7 +156,7 @@ def _depth(bundle: Bundle) -> int:
     return len(bundle.card["architecture"]["arguments"]["filters"]) - 1
 
 
-def _answers(chances: torch.Tensor) -> dict[str, torch.Tensor]:
+def answers(chances: torch.Tensor) -> dict[str, torch.Tensor]:
     """What one could take of heads 1…depth: each by itself (`L2`), and the mean from one of them to the last (`L2-L4`)."""
     depth = len(chances)
     alone = {f"L{level}": chances[level - 1] for level in range(1, depth + 1)}

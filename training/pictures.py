@@ -13,7 +13,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 TRUTH, FOUND = "#30e060", "#ff4040"
-COLUMNS = 4
 
 
 class PicturesError(ValueError):
@@ -60,13 +59,13 @@ def private_folder(folder: Path) -> Path:
     return folder
 
 
-def save_atlas(path: Path, panels: Sequence[Panel], title: str) -> None:
-    """Write panels row by row as one PNG."""
-    rows = -(-len(panels) // COLUMNS)
-    figure = Figure(figsize=(3 * COLUMNS, 3.3 * rows + 0.4), layout="constrained")
+def save_atlas(path: Path, panels: Sequence[Panel], title: str, columns: int = 4, side: float = 3.0) -> None:
+    """Write panels row by row as one PNG; `side` is that of a panel in inches."""
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(side * columns, (side + 0.3) * rows + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=10)
-    for axes, panel in zip(figure.subplots(rows, COLUMNS, squeeze=False).flat, panels, strict=False):
+    for axes, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, panels, strict=False):
         draw(axes, panel)
     for axes in figure.axes[len(panels) :]:
         axes.axis("off")
