@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import re
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from . import bundles, files
+from .regions import as_columns
+from .volumes import box_between, index_of
 
 if TYPE_CHECKING:
     from .inference import Result
 
+NODULE_HELP = "Without --point and --box the lungs are searched. Coordinates are RAS, as Slicer shows them."
 LICENCE_LINE = "The models are for research only, not for clinical use; see MODELS_LICENSE.md."
 
 
@@ -30,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     try:
-        given = parser.parse_args(arguments)
+        given = parser.parse_args(_with_minus(sys.argv[1:] if arguments is None else arguments))
     except SystemExit as leave:  # argparse's way to end: 2 after a usage error, 0 after --help
         return int(leave.code or 0)
     try:
@@ -61,24 +66,17 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     liver = commands.add_parser("liver", help="segment the liver")
-    liver.set_defaults(run=_liver)
-    liver.add_argument(
-        "input", metavar="INPUT", help=".nrrd .nhdr .nii .nii.gz .mha .mhd, a DICOM file or a folder of them"
+    _add_options(liver, target="liver")
+    nodule = commands.add_parser(
+        "nodule", help="segment lung nodules: at points, in a box, or all of a chest", epilog=NODULE_HELP
     )
-    liver.add_argument("-o", "--output", metavar="OUT", required=True, help="segmentation: .seg.nrrd or .nii.gz")
-    liver.add_argument("--series", metavar="UID", help="DICOM series to take from a folder that holds several")
-    liver.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
-    liver.add_argument("--speed", default="balanced", choices=["accurate", "balanced", "fast"])
-    liver.add_argument(
-        "--threshold", type=_probability, metavar="T", help="probability 0…1; the model's own if not given"
-    )
-    liver.add_argument("--model", metavar="NAME_OR_FOLDER", help="the newest for the target if not given")
-    liver.add_argument("--probability", metavar="FILE", help="also write the probability map (.nrrd or .nii.gz)")
-    liver.add_argument("--uncertainty", metavar="FILE", help="also write the spread of the heads (.nrrd or .nii.gz)")
-    liver.add_argument("--report", metavar="FILE.csv", help="also write the measurements")
-    liver.add_argument("--overlay", metavar="FILE.png", help="also write a picture")
-    liver.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    liver.add_argument("--force", action="store_true", help="run even if the volume does not look like CT")
+    _add_options(nodule, target="nodule")
+    place = nodule.add_mutually_exclusive_group()
+    place.add_argument(
+        "--point", type=_numbers(3), action="append", default=[], metavar="R,A,S",
+        help="a point in a nodule, RAS in mm; more than one may be given",
+    )  # fmt: skip
+    place.add_argument("--box", type=_numbers(6), metavar="R1,A1,S1,R2,A2,S2", help="two opposite corners of a box")
 
     models = commands.add_parser("models", help="list the models that can be used")
     models.set_defaults(run=_models)
@@ -90,9 +88,31 @@ def _parser() -> argparse.ArgumentParser:
         "-o", "--output", metavar="DIR", default="demo_output", help="folder for the results (demo_output)"
     )
 
-    for command in (liver, models, demo):
+    for command in (liver, nodule, models, demo):
         command.add_argument("--debug", action="store_true", help="show where an error happened")
     return parser
+
+
+def _add_options(command: argparse.ArgumentParser, target: str) -> None:
+    """What both targets take."""
+    command.set_defaults(run=_segment, target=target, point=[], box=None)
+    command.add_argument(
+        "input", metavar="INPUT", help=".nrrd .nhdr .nii .nii.gz .mha .mhd, a DICOM file or a folder of them"
+    )
+    command.add_argument("-o", "--output", metavar="OUT", required=True, help="segmentation: .seg.nrrd or .nii.gz")
+    command.add_argument("--series", metavar="UID", help="DICOM series to take from a folder that holds several")
+    command.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
+    command.add_argument("--speed", default="balanced", choices=["accurate", "balanced", "fast"])
+    command.add_argument(
+        "--threshold", type=_probability, metavar="T", help="probability 0…1; the model's own if not given"
+    )
+    command.add_argument("--model", metavar="NAME_OR_FOLDER", help="the newest for the target if not given")
+    command.add_argument("--probability", metavar="FILE", help="also write the probability map (.nrrd or .nii.gz)")
+    command.add_argument("--uncertainty", metavar="FILE", help="also write the spread of the heads (.nrrd or .nii.gz)")
+    command.add_argument("--report", metavar="FILE.csv", help="also write the measurements")
+    command.add_argument("--overlay", metavar="FILE.png", help="also write a picture")
+    command.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    command.add_argument("--force", action="store_true", help="run even if the volume does not look like CT")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -108,9 +128,35 @@ def _probability(text: str) -> float:
     return value
 
 
-def _liver(given: argparse.Namespace) -> None:
+def _numbers(count: int) -> Callable[[str], tuple[float, ...]]:
+    """For so many numbers with commas between them."""
+
+    def numbers(text: str) -> tuple[float, ...]:
+        try:
+            values = tuple(map(float, text.split(",")))
+        except ValueError:
+            values = ()
+        if len(values) != count or not all(map(math.isfinite, values)):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {count} numbers with commas between them")
+        return values
+
+    return numbers
+
+
+def _with_minus(arguments: Sequence[str]) -> list[str]:
+    """`--point -56,-86,-116` as `--point=-56,-86,-116`: argparse takes what begins with a minus for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] in ("--point", "--box") and re.match(r"-[\d.]", argument):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def _segment(given: argparse.Namespace) -> None:
     started = time.perf_counter()
-    result, notes = _segment(given)
+    result, notes = _run(given)
     summary = {
         "segments": [{"name": s.name, **s.measurements} for s in result.segments],
         "model": result.bundle.name,
@@ -131,7 +177,7 @@ def _liver(given: argparse.Namespace) -> None:
     print(LICENCE_LINE, file=sys.stderr)
 
 
-def _segment(given: argparse.Namespace) -> tuple[Result, list[str]]:
+def _run(given: argparse.Namespace) -> tuple[Result, list[str]]:
     """Check everything that can be checked, then read, run and write."""
     maps = (".nrrd", ".nii.gz")
     wanted = [
@@ -147,16 +193,21 @@ def _segment(given: argparse.Namespace) -> tuple[Result, list[str]]:
     taken = [p.resolve() for p in (Path(given.input), *(path for path, _ in outputs))]
     if len(set(taken)) < len(taken):
         raise files.FileError("Two of the files given are the same one: input and outputs must all differ.")
-    bundle = bundles.choose_bundle("liver", given.model)
+    bundle = bundles.choose_bundle(given.target, given.model)
     volume, notes = files.read_volume(given.input, given.series)
     for path, _ in outputs:
         files.check_grid(path, volume.ijk_to_ras)
+    where = {"points": given.point} if given.point else {}
+    if given.box:
+        where["box"] = box_between(volume, given.box[:3], given.box[3:])
+    for point in given.point:
+        index_of(volume, point)
 
-    from .inference import SliceEngine  # imports torch, which takes seconds: after what can fail at once
+    from .engines import load_engine  # imports torch, which takes seconds: after what can fail at once
 
     with _ProgressBar() as bar:
-        engine = SliceEngine(bundle, given.device)
-        result = engine.segment(volume, given.speed, given.threshold, given.force, bar.show)
+        engine = load_engine(bundle, given.device)
+        result = engine.segment(volume, given.speed, given.threshold, given.force, bar.show, **where)
     _write(given, result)
     return result, [*notes, *result.notes]
 
@@ -168,17 +219,22 @@ def _write(given: argparse.Namespace, result: Result) -> None:
     if given.uncertainty:
         files.write_volume(given.uncertainty, result.uncertainty(), affine)
     if given.report:
-        files.write_report(
-            given.report, [{"file": str(given.input), "segment": s.name, **s.measurements} for s in result.segments]
-        )
+        rows = [{"file": str(given.input), "segment": s.name, **as_columns(s.measurements)} for s in result.segments]
+        files.write_report(given.report, rows, ("file", "segment"))
     if given.overlay:
-        files.write_overlay(given.overlay, result.volume, result.labelmap, result.segments)
+        write = files.write_close_ups if given.target == "nodule" else files.write_overlay
+        write(given.overlay, result.volume, result.labelmap, result.segments)
     files.write_segmentation(given.output, result.labelmap, affine, result.segments)
 
 
 def _in_words(name: str, measurements: dict) -> str:
     if not measurements["volume_ml"]:
         return f"{name}: not found (0 ml)"
+    if "kind" in measurements:
+        return (
+            "{0}: {mean_diameter_rounded_mm} mm ({long_axis_mm:.1f} × {short_axis_mm:.1f} mm), {kind}, {volume_mm3:.0f} mm³,"
+            " at R {1:.0f}, A {2:.0f}, S {3:.0f}"
+        ).format(name, *measurements["centroid_ras"], **measurements)
     return f"{name}: {measurements['volume_ml']:.0f} ml, mean {measurements['mean_hu']:.0f} HU"
 
 
@@ -212,7 +268,7 @@ def _demo(given: argparse.Namespace) -> None:
     scan = Path(slicerio.get_testdata_file("CTChest4.nrrd"))
     segmentation, picture, table = (folder / n for n in ("liver.seg.nrrd", "overlay.png", "measurements.csv"))
     print(f"Chest CT of the slicerio package: {scan}")
-    _liver(_parser().parse_args(
+    _segment(_parser().parse_args(
         ["liver", str(scan), "-o", str(segmentation), "--overlay", str(picture), "--report", str(table)]
     ))  # fmt: skip
     print(f"Picture: {picture}\nTable: {table}")

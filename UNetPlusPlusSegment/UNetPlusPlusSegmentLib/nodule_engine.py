@@ -18,7 +18,7 @@ from .patches import Patches, Window
 from .regions import bounding_box
 from .volumes import AxialOrder, Volume, VolumeError, axial_order, axial_volume, check_ct, clean_hu, crop, index_of
 
-PATCH_MM = 44.8  # side of the first window round a point: 64 pixels of 0.7 mm
+PATCH_MM = 56.0  # side of the first window round a point: 80 pixels of 0.7 mm
 MARGIN_MM, ROOM_MM = 5.0, 12.0  # what a nodule has round it at least; what it gets in a window of its own
 MOST_MM, MOST_WINDOWS = 120.0, 4  # side of the largest window; how many are tried
 NEAR_MM = 10.0  # a nodule so near to a point is meant by it

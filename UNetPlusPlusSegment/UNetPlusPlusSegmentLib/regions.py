@@ -27,7 +27,7 @@ class Segment:
     name: str
     terminology: str
     color: tuple[int, int, int]
-    measurements: Mapping[str, float | str | None]
+    measurements: Mapping[str, object]
 
 
 def largest_component(mask: np.ndarray, at_least: float = 1.0) -> np.ndarray:
@@ -84,6 +84,17 @@ def measure(mask: np.ndarray, volume: Volume) -> dict[str, float | None]:
     count = int(np.count_nonzero(mask))
     mean_hu = float(volume.array[mask].mean(dtype=np.float64)) if count else None
     return {"volume_ml": count * volume.voxel_volume_ml, "mean_hu": mean_hu}
+
+
+def as_columns(measurements: Mapping[str, object]) -> dict[str, object]:
+    """Measurements for a table: a point `…_ras` in three columns, `…_r_mm`, `…_a_mm` and `…_s_mm`; of lines none."""
+    columns: dict[str, object] = {}
+    for key, value in measurements.items():
+        if not key.endswith("_ras"):
+            columns[key] = value
+        elif np.ndim(value) == 1:
+            columns |= {f"{key.removesuffix('ras')}{axis}_mm": x for axis, x in zip("ras", value, strict=True)}
+    return columns
 
 
 def _image(mask: np.ndarray) -> sitk.Image:

@@ -1,4 +1,4 @@
-"""The overlay: a PNG of a few axial slices with the segments drawn on them. NumPy and SimpleITK only."""
+"""The overlay: a PNG of a few axial slices, or parts of them, with the segments drawn on them. NumPy and SimpleITK only."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..regions import Segment, bounding_box, largest_component
-from ..volumes import Volume, axial_order
+from ..volumes import AIR_HU, Volume, axial_order
 from .images import silence
 from .writing import whole_file
 
 TILES = 5
 TILE_PIXELS = (420, 300)  # the most that a tile takes, width and height
+CLOSE_UP_MM, CLOSE_UP_PIXELS = 50.0, 300  # side of a square round a small segment
+LUNG_WINDOW_HU = (-1350.0, 150.0)
 GAP_PIXELS = 6
 LINE_PIXELS = 1.5
 FILL_ALPHA = 0.3
@@ -53,7 +55,49 @@ def write_overlay(
     box = _body(hu, labels, order.spacing_mm[1:])
     hu, labels = hu[(slice(None), *box)], labels[(slice(None), *box)]
     size = _tile_size(hu.shape[1:], order.spacing_mm[1:])
-    tiles = [_tile(h, m, size, segments, window_hu) for h, m in zip(hu, labels, strict=True)]
+    _write_row(path, [_tile(h, m, size, segments, window_hu) for h, m in zip(hu, labels, strict=True)])
+
+
+def write_close_ups(path: str | Path, volume: Volume, labelmap: np.ndarray, segments: Sequence[Segment]) -> None:
+    """Draw the first five segments in a row, each alone in the middle of a square, on the slice that shows most of it.
+
+    Seen as in `write_overlay`, in a lung window; of no segment at all there is nothing to be seen close up, and slices are
+    drawn as there.
+
+    Args:
+        path, volume, labelmap, segments: As in `write_overlay`.
+
+    Raises:
+        FileError: It cannot be written.
+    """
+    if not segments:
+        write_overlay(path, volume, labelmap, segments, LUNG_WINDOW_HU)
+        return
+    order = axial_order(volume)
+    hu, labels = order.apply(volume.array), order.apply(labelmap)
+    pixel_mm, tiles = np.array(order.spacing_mm[1:]), []
+    for segment in segments[:TILES]:
+        mask = labels == segment.value
+        k = int(mask.sum(axis=(1, 2)).argmax())
+        box = bounding_box(mask[k])
+        middle = np.array([(along.start + along.stop) / 2 for along in box])
+        length_mm = max((along.stop - along.start) * mm for along, mm in zip(box, pixel_mm, strict=True))
+        half = max(CLOSE_UP_MM, 2 * length_mm) / 2 / pixel_mm
+        pad = np.ceil(half).astype(int) + 1  # beyond the slice it is dark
+        first = np.round(middle - half).astype(int) + pad
+        square = tuple(slice(f, f + n) for f, n in zip(first, np.round(2 * half).astype(int), strict=True))
+        part, seen = (
+            np.pad(plane, [(p, p) for p in pad], constant_values=outside)[square]
+            for plane, outside in ((np.nan_to_num(hu[k], nan=AIR_HU), AIR_HU), (labels[k], 0))
+        )
+        size = _tile_size(part.shape, pixel_mm, (CLOSE_UP_PIXELS, CLOSE_UP_PIXELS))
+        tiles.append(_tile(part, seen, size, segments, LUNG_WINDOW_HU, fill_alpha=0))
+    height, width = (min(tile.shape[axis] for tile in tiles) for axis in (0, 1))
+    _write_row(path, [tile[:height, :width] for tile in tiles])
+
+
+def _write_row(path: str | Path, tiles: Sequence[np.ndarray]) -> None:
+    """Write pictures of one height side by side."""
     gap = np.zeros((tiles[0].shape[0], GAP_PIXELS, 3), np.uint8)
     row = np.concatenate([part for tile in tiles for part in (tile, gap)][:-1], axis=1)
     with whole_file(path) as beside, silence():
@@ -82,10 +126,12 @@ def _body(hu: np.ndarray, labels: np.ndarray, spacing_mm: Sequence[float]) -> tu
     return tuple(slice(max(0, along.start - m), along.stop + m) for along, m in zip(box, margins, strict=True))
 
 
-def _tile_size(shape: tuple[int, ...], spacing_mm: Sequence[float]) -> tuple[int, int]:
+def _tile_size(
+    shape: tuple[int, ...], spacing_mm: Sequence[float], most: tuple[int, int] = TILE_PIXELS
+) -> tuple[int, int]:
     """Width and height of a tile in fine pixels, equally many per mm."""
     height_mm, width_mm = shape[0] * spacing_mm[0], shape[1] * spacing_mm[1]
-    scale = min(TILE_PIXELS[0] / width_mm, TILE_PIXELS[1] / height_mm)
+    scale = min(most[0] / width_mm, most[1] / height_mm)
     width, height = (max(1, round(side * scale)) * FINER for side in (width_mm, height_mm))
     return width, height
 
@@ -96,6 +142,7 @@ def _tile(
     size: tuple[int, int],
     segments: Sequence[Segment],
     window_hu: tuple[float, float],
+    fill_alpha: float = FILL_ALPHA,
 ) -> np.ndarray:
     """One slice as uint8 (row, column, RGB)."""
     low, high = window_hu
@@ -105,7 +152,7 @@ def _tile(
         inside = _enlarge(labels == segment.value, size) >= 0.5
         line = inside & ~_erode(inside, round(LINE_PIXELS * FINER))
         color = np.array(segment.color, np.float32)
-        picture[inside] += FILL_ALPHA * (color - picture[inside])
+        picture[inside] += fill_alpha * (color - picture[inside])
         picture[line] = color
     height, width = picture.shape[0] // FINER, picture.shape[1] // FINER
     return picture.reshape(height, FINER, width, FINER, 3).mean(axis=(1, 3)).round().astype(np.uint8)

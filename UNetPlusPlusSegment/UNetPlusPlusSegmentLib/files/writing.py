@@ -99,15 +99,21 @@ def write_volume(path: str | Path, array: np.ndarray, ijk_to_ras: np.ndarray) ->
     _write_image(path, image_from_array(array, ijk_to_ras), ijk_to_ras)
 
 
-def write_report(path: str | Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write a table as CSV (UTF-8); its columns are the keys of the first row, None leaves a cell empty.
+def write_report(path: str | Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()) -> None:
+    """Write a table as CSV (UTF-8); what is None or missing leaves a cell empty.
+
+    Args:
+        path: The file; what it held is replaced when the new one is whole.
+        rows: By the names of the columns.
+        columns: The first ones, there even if no row is; after them come all others of the rows.
 
     Raises:
         FileError: It cannot be written.
     """
+    names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
     with whole_file(path) as beside, beside.open("w", encoding="utf-8", newline="") as stream:
-        table = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-        if rows:
+        table = csv.DictWriter(stream, fieldnames=list(names), lineterminator="\n")
+        if names:
             table.writeheader()
         table.writerows(rows)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from .. import files
 from ..bundles import Bundle
 from ..files.reading import IMAGE_IO
+from ..regions import as_columns
 from .client import Worker
 
 MANIFEST, TABLE, ENDING = "manifest.jsonl", "measurements.csv", ".seg.nrrd"
@@ -146,8 +147,9 @@ def _rows(record: Mapping) -> list[dict]:
         {
             "case": record["case"],
             "segment": segment,
-            "volume_ml": measured.get("volume_ml"),
-            "mean_hu": measured.get("mean_hu"),
+            "volume_ml": None,
+            "mean_hu": None,
+            **as_columns(measured),
             "status": record["status"],
             "reason": record.get("reason"),
         }
