@@ -1,0 +1,249 @@
+"""The paper's table: what is run, recorded and gone on from, with trainings that are tiny but real."""
+
+import csv
+import dataclasses
+import shutil
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from slicefolders import liver_folder
+from torch.utils.tensorboard import SummaryWriter
+
+import cells
+import reproduce
+from cells import Cell, Measured, Results, planned
+from comparison import paired
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = np.eye(8, dtype=bool)
+
+
+def nuclei_folder(folder: Path) -> Path:
+    """Bright spots on a purple ground, as many images for each split."""
+    draw = np.random.default_rng(0)
+    (folder / "images").mkdir(parents=True)
+    (folder / "masks").mkdir()
+    rows = []
+    for number in range(12):
+        mask = np.zeros((32, 32), bool)
+        row, column = draw.integers(4, 20, 2)
+        mask[row : row + 8, column : column + 8] = True
+        image = np.where(mask[..., None], (230, 220, 240), (60, 20, 80)) + draw.integers(-15, 15, (32, 32, 3))
+        Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / "images" / f"{number:02}.png")
+        Image.fromarray(mask.astype(np.uint8)).save(folder / "masks" / f"{number:02}.png")
+        rows.append((f"{number:02}.png", ("train", "val", "test")[number % 3]))
+    with (folder / "slices.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("file", "split"), *rows])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Data, and configs of networks small enough to train while one waits."""
+    place = tmp_path_factory.mktemp("table")
+    nuclei_folder(place / "data" / "nuclei")
+    liver_folder(place / "data" / "liver", {"A": "train", "B": "val", "C": "val"})
+    (place / "configs").mkdir()
+    for dataset in cells.DATASETS:
+        (place / "configs" / f"{dataset}.yaml").write_text(
+            f"name: {dataset}\ntarget: {dataset}\ndata: {dataset}\nfilters: [2, 3, 4, 5, 6]\npatch: [32, 32]\nbatch_size: 2\n"
+            "validation_stride: 1\n"
+        )
+    return place
+
+
+def command(place: Path, *arguments: str) -> int:
+    return reproduce.main([
+        "--data", str(place / "data"), "--configs", str(place / "configs"), "--results", str(place / "results"),
+        "--runs", str(place / "runs"), "--budget", "0.1", "--threads", "1", *arguments,
+    ])  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(place):
+    """The table after two seeds of nuclei and, in a second go, one of the liver; of two networks each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reproduce, "EPOCHS", 2)
+        assert command(place, "--datasets", "nuclei", "--architectures", "unet", "unetpp_ds", "--seeds", "2") == 0
+        assert command(place, "--datasets", "liver", "--architectures", "unet", "unetpp_ds", "--seeds", "1") == 0
+        yield place
+
+
+def test_the_first_seed_of_all_data_sets_comes_before_any_second():
+    plan = planned(cells.DATASETS, cells.ARCHITECTURES)
+    table = [cell for cell in plan if cell.loss == "bce_dice"]
+    assert {(c.dataset, c.architecture) for c in table[:16]} == {
+        (d, a) for d in cells.DATASETS for a in cells.ARCHITECTURES
+    }
+    assert {c.dataset for c in table[16:]} == {"nuclei", "nodule"} and len(table) == 16 + 2 * 8
+    assert [c for c in plan if c.loss == "hybrid"] == [
+        Cell("nuclei", "unetpp_ds", seed, "hybrid") for seed in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize("configs", ["table", "table-paper"])
+def test_trainings_of_a_data_set_differ_in_nothing_but_the_network(configs):
+    given = Namespace(budget=12, configs=ROOT / "training" / "configs" / configs, data=Path("d"), runs="r", threads=0)
+    for dataset in cells.DATASETS:
+        unet, *others = (reproduce.settings_of(Cell(dataset, a, 1), given) for a in cells.ARCHITECTURES)
+        for other in others:
+            assert dataclasses.replace(other, name=unet.name, architecture=unet.architecture) == unet
+        assert unet.steps == pytest.approx(12 * cells.STEPS_PER_MINUTE[dataset], rel=0.05)
+        assert unet.steps % unet.steps_per_epoch == 0  # the last step has a checkpoint
+
+
+def test_every_cell_is_on_record_with_what_lies_behind_it(made):
+    results = Results(made / "results")
+    assert set(results.done()) == {
+        *(Cell("nuclei", a, seed) for a in ("unet", "unetpp_ds") for seed in (1, 2)),
+        *(Cell("nuclei", "unetpp_ds", seed, "hybrid") for seed in (1, 2)),
+        *(Cell("liver", a, 1) for a in ("unet", "unetpp_ds")),
+    }
+    cell = Cell("nuclei", "unetpp_ds", 2)
+    ious = results.ious(cell)
+    assert sorted(ious) == ["02.png", "05.png", "08.png", "11.png"]  # the test split
+    assert float(results.done()[cell]["iou"]) == pytest.approx(np.mean(list(ious.values())), abs=1e-4)
+    assert results.ious(cell, "L1").keys() == ious.keys()
+    assert set(results.ious(Cell("liver", "unet", 1))) == {"B", "C"}  # pooled by patient
+    assert [step for step, _, what, _ in results.log(cell) if what == "val_iou"] == [2, 4]
+    assert results.example(cell, "05.png").shape == (32, 32)
+
+
+def test_the_table_has_all_sixteen_lines_and_says_what_was_not_run(made):
+    with (made / "results" / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        "dataset", "architecture", "seeds", "iou_mean", "iou_spread", "parameters", "gflop", "seconds_per_image",
+    ]  # fmt: skip
+    assert [(r["dataset"], r["architecture"]) for r in rows] == [
+        (d, a) for d in cells.DATASETS for a in cells.ARCHITECTURES
+    ]
+    by_line = {(r["dataset"], r["architecture"]): r for r in rows}
+    done = by_line["nuclei", "unetpp_ds"]
+    both = [float(Results(made / "results").done()[Cell("nuclei", "unetpp_ds", seed)]["iou"]) for seed in (1, 2)]
+    assert done["seeds"] == "2" and float(done["iou_mean"]) == pytest.approx(np.mean(both), abs=1e-4)
+    assert float(done["iou_spread"]) == pytest.approx(np.std(both, ddof=1), abs=1e-4)
+    assert by_line["liver", "unet"]["seeds"] == "1" and by_line["liver", "unet"]["iou_spread"] == ""
+    missing = by_line["polyp", "unet"]
+    assert (missing["seeds"], missing["iou_mean"]) == ("0", "") and int(missing["parameters"]) > 0
+    assert by_line["nodule", "wide_unet"]["parameters"] == "9130476"
+    text = (made / "results" / "table.md").read_text()
+    assert "| polyp | U-Net | not yet run | 0 |" in text
+
+
+def test_a_later_session_goes_on_from_the_records_alone(made, tmp_path, monkeypatch):
+    later = tmp_path / "later"
+    shutil.copytree(made, later, ignore=shutil.ignore_patterns("runs", "table.*"))
+    trained = []
+    real = reproduce.train
+    monkeypatch.setattr(
+        reproduce, "train", lambda settings, resume: trained.append(settings.name) or real(settings, resume)
+    )
+    arguments = ("--architectures", "unet", "unetpp", "unetpp_ds", "--seeds", "1", "--datasets")
+    assert command(later, *arguments, "nuclei") == 0
+    assert trained == ["nuclei-unetpp-bce_dice-1-4"]
+    assert len(Results(later / "results").done()) == 9
+    assert "not yet run | 0" not in next(
+        line for line in (later / "results" / "table.md").read_text().splitlines() if "| nuclei | UNet++ |" in line
+    )
+
+
+def test_trainings_of_another_length_do_not_get_into_the_same_table(made, capsys):
+    assert command(made, "--budget", "3", "--datasets", "nuclei") == 1
+    refusal = capsys.readouterr().err
+    assert "another --results" in refusal and len(refusal.splitlines()) == 1
+
+
+def test_a_run_folder_of_other_settings_is_not_gone_on_from(made, monkeypatch):
+    given = Namespace(budget=0.1, configs=made / "configs", data=made / "data", runs=str(made / "runs"), threads=1)
+    cell = Cell("nuclei", "unet", 1)
+    settings = reproduce.settings_of(cell, given)
+    monkeypatch.setattr(reproduce, "train", lambda settings, resume: pytest.fail("it must not train"))
+    with pytest.raises(cells.ResultsError, match="other settings"):
+        reproduce.run(cell, dataclasses.replace(settings, flips=True))
+
+
+def test_figures_of_nothing_are_refused_with_the_way_out(place, tmp_path, capsys):
+    assert command(place, "--figures", "--results", str(tmp_path)) == 1
+    assert "without --figures first" in capsys.readouterr().err
+
+
+def test_a_training_that_did_not_reach_its_last_step_is_not_recorded(made):
+    given = Namespace(budget=0.1, configs=made / "configs", data=made / "data", runs=str(made / "runs"), threads=1)
+    settings = reproduce.settings_of(Cell("nuclei", "unet", 1), given)
+    reproduce.load_network(settings)
+    with pytest.raises(cells.ResultsError, match="4 of 6 steps"):
+        reproduce.load_network(dataclasses.replace(settings, steps=6))
+
+
+def test_figures_are_drawn_from_the_records_and_private_images_lie_apart(made):
+    shutil.rmtree(made / "results" / "private", ignore_errors=True)
+    assert command(made, "--figures", "--datasets", "nuclei", "liver") == 0
+    results = made / "results"
+    assert {p.name for p in results.glob("*.png")} == {"learning.png", "pruning.png", "examples-nuclei.png"}
+    assert [p.name for p in (results / "private").iterdir()] == ["examples-liver.png"]
+    red, green, _ = np.moveaxis(
+        np.asarray(Image.open(results / "examples-nuclei.png").convert("RGB")).astype(int), -1, 0
+    )
+    assert (green - red > 100).any()  # the truth's outline
+
+
+def record(results: Results, cell: Cell, **ious: float) -> None:
+    of_case = {case: {"all": iou} for case, iou in ious.items()}
+    results.record(cell, Measured(10, 1.0, of_case, [(10, 1.0, "loss", 0.5)], {"a.png": EXAMPLE}))
+
+
+def test_the_difference_is_paired_by_case_and_by_seed(tmp_path):
+    results = Results(tmp_path)
+    ours = [Cell("nuclei", "unetpp", seed) for seed in (1, 2)]
+    theirs = [Cell("nuclei", "unet", seed) for seed in (1, 2, 3)]
+    for seed in (0, 1):
+        record(results, ours[seed], a=0.95, b=0.45, c=0.75)
+        record(results, theirs[seed], a=0.9, b=0.4, c=0.7)
+    record(results, theirs[2], a=0.0, b=0.0, c=0.0)  # a seed that the other lacks
+    # The cases differ far more from each other than the networks do: unpaired, the interval would be wide.
+    assert paired(results, ours, theirs) == pytest.approx((0.05, 0.05, 0.05))
+    assert paired(results, [], theirs) is None
+
+
+def test_the_interval_of_a_difference_grows_with_the_cases_disagreement(tmp_path):
+    results = Results(tmp_path)
+    record(results, Cell("nuclei", "unet", 1), a=0.5, b=0.5, c=0.5, d=0.5)
+    record(results, Cell("nuclei", "unetpp", 1), a=0.4, b=0.5, c=0.6, d=0.7)
+    mean, low, high = paired(results, [Cell("nuclei", "unetpp", 1)], [Cell("nuclei", "unet", 1)])
+    assert mean == pytest.approx(0.05) and -0.1 < low < 0 < 0.1 < high < 0.2
+
+
+def test_what_was_recorded_reads_back(tmp_path):
+    results, cell = Results(tmp_path), Cell("polyp", "unet", 1)
+    results.record(cell, Measured(24, 3.25, {"x.jpg": {"all": 0.5}}, [(12, 1.5, "val_iou", 0.25)], {"x.jpg": EXAMPLE}))
+    assert results.done()[cell]["minutes"] == "3.2"
+    assert results.ious(cell) == {"x.jpg": 0.5}
+    assert results.log(cell) == [(12, 1.5, "val_iou", 0.25)]
+    np.testing.assert_array_equal(results.example(cell, "x.jpg"), EXAMPLE)
+
+
+def test_a_damaged_record_is_refused_by_name(tmp_path, place, capsys):
+    (tmp_path / "cells.csv").write_text("dataset,architecture\nnuclei,unet\n")
+    assert command(place, "--results", str(tmp_path)) == 1
+    assert "cells.csv is damaged" in capsys.readouterr().err
+
+
+def test_the_log_of_a_resumed_training_tells_each_step_once_and_no_time_that_it_stood_still(tmp_path, monkeypatch):
+    start, later = 1e9, 1e9 + 5 * 3600
+    for begun, steps, value in ((start, (1, 2, 3), 0.25), (later, (3, 4), 0.75)):
+        monkeypatch.setattr(time, "time", lambda begun=begun: begun)
+        writer = SummaryWriter(tmp_path)
+        for step in steps:
+            writer.add_scalar("val_iou", value, step - 1, walltime=begun + 60 * step)
+        writer.close()
+    assert reproduce.read_log(tmp_path) == [
+        (1, 1.0, "val_iou", 0.25),
+        (2, 2.0, "val_iou", 0.25),
+        (3, 6.0, "val_iou", 0.75),
+        (4, 7.0, "val_iou", 0.75),
+    ]
