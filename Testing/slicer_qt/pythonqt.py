@@ -14,6 +14,7 @@ os.environ.setdefault(
     "PYSIDE6_OPTION_PYTHON_ENUM", "2"
 )  # enums are ints, as in PythonQt; read when PySide6 is imported
 
+import ctypes
 import enum
 import functools
 import sys
@@ -551,6 +552,10 @@ def in_observer(kind, error, trace) -> None:
 def start() -> types.ModuleType:
     """Make `import qt` work; the Qt application is started once for the process."""
     if "qt" not in sys.modules:
+        if sys.version_info < (3, 12):
+            # PySide6 is built for Pythons whose None is immortal. Before, each of its void methods takes a reference from
+            # None, and after some thousand calls Python aborts ("deallocating None"): so None gets plenty of them.
+            ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
         _Qt.application = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["Slicer"])
         sys.modules["qt"] = _Qt("qt")
     return sys.modules["qt"]

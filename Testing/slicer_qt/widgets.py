@@ -50,6 +50,9 @@ def quiet(*objects: QtCore.QObject):
         each.blockSignals(was)
 
 
+_observers: list = []  # else Python clears one whose subject it cannot reach any more, though C++ still calls it
+
+
 def observe(widget: QtCore.QObject, subject, event, method: str, with_node: bool = False) -> int:
     """Call a method of a widget on a VTK event, for as long as the widget lives."""
     reference = weakref.ref(widget)
@@ -59,6 +62,7 @@ def observe(widget: QtCore.QObject, subject, event, method: str, with_node: bool
         if alive is not None and shiboken6.isValid(alive):
             getattr(alive, method)(*[node] * with_node)
 
+    _observers.append(call)
     return subject.AddObserver(event, vtk.calldata_type(vtk.VTK_OBJECT)(call) if with_node else call)
 
 
