@@ -132,6 +132,32 @@ def _add_transform_node(class_name: str, transform, parent):
     return node
 
 
+def ijk_to_ras_of(volumeNode) -> np.ndarray:
+    matrix = vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def to_world(volumeNode, ijk) -> list[float]:
+    world = [0.0, 0.0, 0.0]
+    volumeNode.TransformPointToWorld((ijk_to_ras_of(volumeNode) @ [*ijk, 1])[:3].tolist(), world)
+    return world
+
+
+def add_roi(volumeNode, first_ijk, last_ijk, transform=None):
+    """An ROI around the voxels from first to last, turned as the volume is, with its faces between voxels."""
+    matrix = ijk_to_ras_of(volumeNode)
+    roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")
+    spacing = np.linalg.norm(matrix[:3, :3], axis=0)
+    toNode = np.eye(4)
+    toNode[:3, :3] = matrix[:3, :3] / spacing
+    toNode[:3, 3] = (matrix @ [*(np.add(first_ijk, last_ijk) / 2), 1])[:3]
+    roi.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(toNode))
+    roi.SetSize(*(spacing * (np.subtract(last_ijk, first_ijk) + 0.9)))
+    roi.SetAndObserveTransformNodeID(transform.GetID() if transform is not None else None)
+    return roi
+
+
 LIVER_TERMINOLOGY = (
     "Segmentation category and type - 3D Slicer General Anatomy list~SCT^123037004^Anatomical Structure"
     "~SCT^10200004^Liver~^^~Anatomic codes - DICOM master list~^^~^^"

@@ -10,6 +10,7 @@ from mrml_scene import (
     PLACES,
     TURN,
     add_linear_transform,
+    add_roi,
     add_volume,
     angles,
     at,
@@ -20,6 +21,7 @@ from mrml_scene import (
     several_in_one_scene,
     shifts,
     slicer,
+    to_world,
     turned_by,
 )
 from worker_logic import GRID, a_run, a_scan, expected, logic, models, wait
@@ -32,26 +34,6 @@ __all__ = ["logic", "models", "scene"]  # fixtures
 
 def volume_of(volumeNode) -> Volume:
     return Volume(mrml.volume_from_node(volumeNode).array, mrml.world_ijk_to_ras(volumeNode))
-
-
-def to_world(volumeNode, ijk) -> list[float]:
-    world = [0.0, 0.0, 0.0]
-    volumeNode.TransformPointToWorld((mrml.volume_from_node(volumeNode).ijk_to_ras @ [*ijk, 1])[:3].tolist(), world)
-    return world
-
-
-def add_roi(volumeNode, first_ijk, last_ijk, transform=None):
-    """An ROI around the voxels from first to last, turned as the volume is, with its faces between voxels."""
-    matrix = mrml.volume_from_node(volumeNode).ijk_to_ras
-    roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")
-    spacing = np.linalg.norm(matrix[:3, :3], axis=0)
-    toNode = np.eye(4)
-    toNode[:3, :3] = matrix[:3, :3] / spacing
-    toNode[:3, 3] = (matrix @ [*(np.add(first_ijk, last_ijk) / 2), 1])[:3]
-    roi.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(toNode))
-    roi.SetSize(*(spacing * (np.subtract(last_ijk, first_ijk) + 0.9)))
-    roi.SetAndObserveTransformNodeID(transform.GetID() if transform is not None else None)
-    return roi
 
 
 # Points
@@ -102,6 +84,33 @@ def test_a_box_that_is_turned_against_the_volume_is_enclosed_and_cut_at_its_bord
     assert (k, j[1] - j[0], i[1] - i[0]) == ([8, 12], 6, 6)  # 4.9 · sin 45° · 2 = 6.9 across
     roi.SetSize(1000, 1000, 1000)
     assert markups.box_on_volume(roi, volumeNode) == [[0, 20]] * 3
+
+
+def test_of_a_turned_box_only_what_lies_in_it_counts_as_inside(scene):
+    volumeNode = add_volume(np.zeros((20, 20, 20), np.int16), GRIDS["oblique"], transform=add_linear_transform(TURN))
+    roi = add_roi(volumeNode, (4, 6, 8), (13, 12, 11))
+    roi.SetAndObserveTransformNodeID(add_linear_transform(TURN @ rotation(25, 2)).GetID())
+    inside = markups.inside_roi(roi, volumeNode)
+    (k, j, i) = (slice(*along) for along in markups.box_on_volume(roi, volumeNode))
+    toRoi = np.linalg.inv(slicer.util.arrayFromVTKMatrix(roi.GetObjectToWorldMatrix()))
+    for ijk in np.ndindex(20, 20, 20):
+        place = toRoi @ [*to_world(volumeNode, ijk), 1]
+        assert inside[ijk[::-1]] == (np.abs(place[:3]) <= np.array(roi.GetSize()) / 2 + 1e-6).all()
+    assert inside[k, j, i].sum() == inside.sum() > 50
+    assert not inside[k, j, i].all()
+
+
+@pytest.mark.parametrize("place", ["no transform", "linear transform", "grid transform", "B-spline transform"])
+def test_of_a_box_that_lies_straight_all_is_inside(scene, place):
+    transform = PLACES[place]()
+    volumeNode = add_volume(np.zeros((6, 8, 10), np.int16), np.diag([2.0, 2.0, 3.0, 1.0]), transform=transform)
+    roi = add_roi(
+        volumeNode, (2, 1, 3), (7, 4, 4), transform if transform and transform.IsTransformToWorldLinear() else None
+    )
+    inside, box = markups.inside_roi(roi, volumeNode), markups.box_on_volume(roi, volumeNode)
+    expected_box = np.zeros((6, 8, 10), bool)
+    expected_box[tuple(slice(*along) for along in box)] = True
+    assert (inside == expected_box).all()
 
 
 def test_a_box_beside_the_volume_is_refused(scene, logic):

@@ -144,14 +144,36 @@ def labelmap_of(segmentationNode, segmentID: str, volumeNode) -> np.ndarray:
     """
     _require_scalar_volume(volumeNode)
     _require_segment(segmentID, segmentationNode)
-    own, onVolume = slicer.vtkOrientedImageData(), slicer.vtkOrientedImageData()
+    own = slicer.vtkOrientedImageData()
     segmentationNode.GetBinaryLabelmapRepresentation(segmentID, own)  # 1 inside, also out of a shared layer
     shape_kji = volumeNode.GetImageData().GetDimensions()[::-1]
     grid = _oriented_image(shape_kji, (0, 0, 0), _ijk_to_ras(volumeNode))
-    slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(
-        own, grid, onVolume, False, False, _transform_between(segmentationNode, volumeNode)
-    )
-    return numpy_support.vtk_to_numpy(onVolume.GetPointData().GetScalars()).reshape(shape_kji) != 0
+    return _resample(own, grid, _transform_between(segmentationNode, volumeNode)) != 0
+
+
+def labelmap_on_grid(labelmap: np.ndarray, volumeNode, segmentationNode, grid) -> np.ndarray:
+    """Bring a label map from the voxels of its volume onto another grid, wherever the transforms put the two.
+
+    Args:
+        labelmap: Axes (K, J, I) of the volume.
+        volumeNode: The `vtkMRMLScalarVolumeNode` it was made from.
+        segmentationNode: The `vtkMRMLSegmentationNode` in whose coordinates `grid` lies.
+        grid: A `vtkOrientedImageData`; its voxels do not matter.
+
+    Returns:
+        The values of the nearest voxels, axes (K, J, I) of the grid; 0 outside the volume.
+
+    Raises:
+        VolumeError: `volumeNode` is no scalar volume with voxels, or of another shape than the label map.
+    """
+    _require_scalar_volume(volumeNode, labelmap)
+    own = _oriented_image(labelmap.shape, (0, 0, 0), _ijk_to_ras(volumeNode), labelmap)
+    return _resample(own, grid, _transform_between(volumeNode, segmentationNode))
+
+
+def voxels_of(image) -> np.ndarray:
+    """The voxels of a `vtkOrientedImageData`, axes (K, J, I) of its extent: a view, for reading and writing."""
+    return numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
 
 
 def segment_on_own_grid(segmentationNode, segmentID: str) -> Volume | None:
@@ -173,8 +195,7 @@ def segment_on_own_grid(segmentationNode, segmentID: str) -> Volume | None:
     image.GetImageToWorldMatrix(matrix)
     ijk_to_ras = slicer.util.arrayFromVTKMatrix(matrix)
     ijk_to_ras[:3, 3] += ijk_to_ras[:3, :3] @ image.GetExtent()[::2]
-    array = numpy_support.vtk_to_numpy(scalars).reshape(image.GetDimensions()[::-1])
-    return Volume((array != 0).view(np.uint8), _turned_to_world(ijk_to_ras, segmentationNode))
+    return Volume((voxels_of(image) != 0).view(np.uint8), _turned_to_world(ijk_to_ras, segmentationNode))
 
 
 def show_scalar_volume(array: np.ndarray, volumeNode, name: str):
@@ -282,6 +303,15 @@ def _oriented_image(shape_kji, first_kji, ijk_to_ras: np.ndarray, voxels: np.nda
         image.AllocateScalars(numpy_support.get_vtk_array_type(voxels.dtype), 1)
         numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())[:] = voxels.ravel()
     return image
+
+
+def _resample(image, grid, transform) -> np.ndarray:
+    """An image on another grid, by nearest voxel."""
+    onGrid = slicer.vtkOrientedImageData()
+    slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(
+        image, grid, onGrid, False, False, transform
+    )
+    return voxels_of(onGrid).copy()
 
 
 def _new_segment(segment: Segment, image, taken: set[str]):
