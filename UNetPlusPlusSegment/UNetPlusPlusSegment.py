@@ -1,8 +1,10 @@
 """UNet++ Segment: the scripted module. Its panel on Qt and its logic; all else is in UNetPlusPlusSegmentLib."""
 
 import enum
+import importlib.util
 import logging
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import qt
@@ -52,14 +54,45 @@ Segmentation, DLMIA 2018. The trained models name their data sets; their licence
 
 
 def registerInOtherModules() -> None:
-    """Add to Segment Statistics, once all modules are there."""
-    try:
-        from SegmentStatistics import SegmentStatisticsLogic
-    except ImportError:  # a Slicer that was built without it
-        return
-    from SegmentStatisticsUNetPlusPlusLib.UNetPlusPlusSegmentStatisticsPlugin import UNetPlusPlusSegmentStatisticsPlugin
+    """Add to the Segment Editor and to Segment Statistics, once all modules are there, if this Slicer was built with them."""
+    if importlib.util.find_spec("SegmentEditorEffects"):
+        from qSlicerSegmentationsEditorEffectsPythonQt import qSlicerSegmentEditorScriptedEffect
 
-    SegmentStatisticsLogic.registerPlugin(UNetPlusPlusSegmentStatisticsPlugin())
+        import SegmentEditorUNetPlusPlusLib
+
+        effect = qSlicerSegmentEditorScriptedEffect(None)
+        folder = Path(SegmentEditorUNetPlusPlusLib.__file__).parent
+        effect.setPythonSource((folder / "SegmentEditorEffect.py").as_posix())
+        effect.self().register()
+    if importlib.util.find_spec("SegmentStatistics"):
+        from SegmentStatistics import SegmentStatisticsLogic
+
+        from SegmentStatisticsUNetPlusPlusLib.UNetPlusPlusSegmentStatisticsPlugin import (
+            UNetPlusPlusSegmentStatisticsPlugin,
+        )
+
+        SegmentStatisticsLogic.registerPlugin(UNetPlusPlusSegmentStatisticsPlugin())
+
+
+def askPermission() -> bool:
+    """Ask what there is to ask before anything runs: the licence of the models, and for PyTorch."""
+    return _licenceAccepted() and (pytorch.is_installed() or pytorch.install())
+
+
+def _licenceAccepted() -> bool:
+    if slicer.util.settingsValue(LICENCE_ACCEPTED, False, converter=slicer.util.toBool):
+        return True
+    accepted = slicer.util.confirmOkCancelDisplay(
+        _(
+            "The trained models are for non-commercial research and teaching only. They are not a medical device: do"
+            " not use their results for diagnosis, treatment, or any decision about a patient."
+            "<br><br>Press OK to accept <a href='{url}'>their licence</a>; you are asked only once."
+        ).format(url=LICENCE_URL),
+        _("Licence of the models"),
+    )
+    if accepted:
+        qt.QSettings().setValue(LICENCE_ACCEPTED, True)
+    return accepted
 
 
 class Target(enum.Enum):
@@ -295,33 +328,12 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
             self._update()
             return
         try:
-            existing = self._permission()
+            existing = self._whatOfTheOldSegment() if askPermission() else ""
             if existing:
                 self._start(existing)
         except ValueError as error:
             self._fail(error)
         self._update()
-
-    def _permission(self) -> str:
-        """Ask what there is to ask before a run; empty if the user changed their mind."""
-        if not (self._licenceAccepted() and (pytorch.is_installed() or pytorch.install())):
-            return ""
-        return self._whatOfTheOldSegment()
-
-    def _licenceAccepted(self) -> bool:
-        if slicer.util.settingsValue(LICENCE_ACCEPTED, False, converter=slicer.util.toBool):
-            return True
-        accepted = slicer.util.confirmOkCancelDisplay(
-            _(
-                "The trained models are for non-commercial research and teaching only. They are not a medical device: do"
-                " not use their results for diagnosis, treatment, or any decision about a patient."
-                "<br><br>Press OK to accept <a href='{url}'>their licence</a>; you are asked only once."
-            ).format(url=LICENCE_URL),
-            _("Licence of the models"),
-        )
-        if accepted:
-            qt.QSettings().setValue(LICENCE_ACCEPTED, True)
-        return accepted
 
     def _whatOfTheOldSegment(self) -> str:
         """`new`, `replace`, or nothing if the user cancels."""

@@ -1,0 +1,598 @@
+"""The Segment Editor effect on Slicer's real editor logic, with a real worker process: what the masks must do, voxel by voxel."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import itertools
+import sys
+import time
+import weakref
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from bright import bright_bundle, bright_nodule_bundle
+from mrml_scene import TURN, add_linear_transform, add_roi, add_volume, all_about, rotation, slicer, vtk
+from slicer_qt.application import load_module, scene, slicer_app, wait_until
+from slicer_qt.effects import an_editor, qMRMLSliceWidget
+from slicer_qt.pythonqt import dialogs, wrap
+from test_nodule_engine import MATRIX, A, B, lung_with, ras
+from worker_logic import GRID, a_scan, expected, logic
+
+from UNetPlusPlusSegmentLib import markups, mrml
+from UNetPlusPlusSegmentLib.bundles import read_bundle
+from UNetPlusPlusSegmentLib.engines import load_engine
+from UNetPlusPlusSegmentLib.inference import SliceEngine
+from UNetPlusPlusSegmentLib.regions import Segment
+from UNetPlusPlusSegmentLib.volumes import Volume, crop
+
+__all__ = ["an_editor", "logic", "models", "scene", "slicer_app"]  # fixtures
+
+MODULE = Path(mrml.__file__).parents[1] / "UNetPlusPlusSegment.py"
+SHAPE = (16, 40, 50)
+EDITOR, SEGMENTATION = slicer.vtkMRMLSegmentEditorNode, slicer.vtkMRMLSegmentationNode
+MASKS = {
+    "everywhere": SEGMENTATION.EditAllowedEverywhere,
+    "inside all": SEGMENTATION.EditAllowedInsideAllSegments,
+    "inside visible": SEGMENTATION.EditAllowedInsideVisibleSegments,
+    "outside all": SEGMENTATION.EditAllowedOutsideAllSegments,
+    "outside visible": SEGMENTATION.EditAllowedOutsideVisibleSegments,
+    "inside another": SEGMENTATION.EditAllowedInsideSingleSegment,
+    "inside itself": SEGMENTATION.EditAllowedInsideSingleSegment,
+}
+OVERWRITING = {
+    "all": EDITOR.OverwriteAllSegments,
+    "visible": EDITOR.OverwriteVisibleSegments,
+    "none": EDITOR.OverwriteNone,
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A folder with a model for each target, the only ones that are found."""
+    folder = tmp_path_factory.mktemp("models")
+    bright_bundle(folder / "bright-v1.0.0")
+    bright_nodule_bundle(folder / "nodule-v1.0.0", threshold=0.4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNETPP_MODELS", str(folder))
+        yield folder
+
+
+@pytest.fixture
+def opened(an_editor, logic, scene, monkeypatch):
+    """An editor with the effect active on a CT; three segments, the first selected, the last hidden."""
+
+    def opened(array=None, ijk_to_ras=GRID, transform=None):
+        array = a_scan(SHAPE[0]) if array is None else array
+        load_module(MODULE)
+        monkeypatch.setattr(slicer.util, "getModuleLogic", lambda name: logic)
+        slicer.app.settings().setValue("UNetPlusPlusSegment/ModelsLicenceAccepted", True)
+        volume = add_volume(array, ijk_to_ras, transform=transform)
+        segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        segmentation.CreateDefaultDisplayNodes()
+        segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+        segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+        for name in ("selected", "visible", "hidden"):
+            segmentation.GetSegmentation().AddEmptySegment(name, name)
+        segmentation.GetDisplayNode().SetSegmentVisibility("hidden", False)
+        editor = an_editor()
+        editor.setSegmentationNode(segmentation)
+        editor.setSourceVolumeNode(volume)
+        editor.setCurrentSegmentID("selected")
+        editor.setActiveEffectByName("UNet++")
+        host = editor.effectByName("UNet++")
+        node = editor.mrmlSegmentEditorNode()
+        return SimpleNamespace(
+            editor=editor, host=host, effect=host.self(), node=node, volume=volume, segmentation=segmentation
+        )
+
+    yield opened
+    for name in [
+        each for each in sys.modules if each.startswith(("SegmentEditorUNetPlusPlusLib", MODULE.stem + "Eff"))
+    ]:
+        del sys.modules[name]
+    sys.modules.pop(MODULE.stem, None)
+
+
+def paint(at, segment_id: str, mask: np.ndarray) -> None:
+    """Draw a segment, in a layer of its own."""
+    drawn = [Segment(1, segment_id, "", (255, 0, 0), {})]
+    mrml.show_segmentation(mask.astype(np.uint8), drawn, at.volume, at.segmentation, replace=segment_id)
+
+
+def painted(at, segment_id: str) -> np.ndarray:
+    return mrml.labelmap_of(at.segmentation, segment_id, at.volume)
+
+
+def segment_ids(at) -> list[str]:
+    return list(at.segmentation.GetSegmentation().GetSegmentIDs())
+
+
+def press(at, button: str) -> None:
+    getattr(at.effect, f"_{button}Button").click()
+
+
+def wait(at) -> None:
+    """Until the effect is at rest: nothing under way, or a preview shown."""
+    wait_until(lambda: at.effect._edit is None or (at.effect._edit.isShown and not at.effect._edit.run.jobs), 120)
+
+
+def blobs(seed: int) -> np.ndarray:
+    """Three overlapping masks of large random cubes, and what is found."""
+    chance = np.random.default_rng(seed)
+    coarse = chance.random((4, 4, 5, 5)) < 0.5
+    return coarse.repeat(4, 1).repeat(8, 2)[:, :, :40].repeat(10, 3)
+
+
+# What the masks must do, whatever was found
+
+
+@pytest.mark.parametrize("region", ["none", "all", "box"])
+def test_only_what_may_be_edited_changes_and_all_of_it(opened, region):
+    at = opened()
+    masked_writing = importlib.import_module("SegmentEditorUNetPlusPlusLib.masked_writing")
+    hu = slicer.util.arrayFromVolume(at.volume)
+    box = np.zeros(SHAPE, bool)
+    box[3:11, 5:30, 12:41] = True
+    ids = ("selected", "visible", "hidden")
+    for number, (mask, overwriting, in_range) in enumerate(itertools.product(MASKS, OVERWRITING, (False, True))):
+        *before, found = blobs(number)
+        for segment_id, drawn in zip(ids, before, strict=True):
+            paint(at, segment_id, drawn)
+        at.node.SetMaskMode(MASKS[mask])
+        at.node.SetMaskSegmentID("selected" if mask == "inside itself" else "hidden")
+        at.node.SetOverwriteMode(OVERWRITING[overwriting])
+        at.node.SetSourceVolumeIntensityMask(in_range)
+        at.node.SetSourceVolumeIntensityMaskRange(-500, 20)
+
+        selected, visible, hidden = before
+        editable = {
+            "everywhere": np.ones(SHAPE, bool),
+            "inside all": selected | visible | hidden,
+            "inside visible": selected | visible,
+            "outside all": ~(visible | hidden),
+            "outside visible": ~visible,
+            "inside another": hidden,
+            "inside itself": selected,
+        }[mask]
+        if in_range:
+            editable = editable & (hu >= -500) & (hu <= 20)
+        where = {"none": None, "all": True, "box": box}[region]
+        emptied = editable & ({"none": False, "all": True, "box": box}[region])
+        gained = found & editable & (box if region == "box" else True)
+        overwritten = {"all": (visible, hidden), "visible": (visible,), "none": ()}[overwriting]
+        others = [
+            drawn & ~gained if any(drawn is each for each in overwritten) else drawn for drawn in (visible, hidden)
+        ]
+
+        found_there = found & box if region == "box" else found
+        masked_writing.write(at.host, masked_writing.changes(at.host, at.volume, found_there, where))
+        for segment_id, drawn in zip(ids, (selected & ~emptied | gained, *others), strict=True):
+            assert (painted(at, segment_id) == drawn).all(), (mask, overwriting, in_range, segment_id)
+
+
+# Apply
+
+
+def test_apply_makes_the_segment_what_the_library_finds_as_one_step_to_undo(opened, models):
+    at = opened()
+    drawn, others = blobs(0)[0], blobs(0)[1]
+    paint(at, "selected", drawn)
+    paint(at, "visible", others)
+    found = expected(models, a_scan(SHAPE[0])) == 1
+    press(at, "apply")
+    assert not at.effect._progressBar.isHidden()
+    wait(at)
+    assert (painted(at, "selected") == found).all()
+    assert (painted(at, "visible") == (others & ~found)).all()
+    at.editor.undo()
+    assert (painted(at, "selected") == drawn).all()
+    assert (painted(at, "visible") == others).all()
+    at.editor.redo()
+    assert (painted(at, "selected") == found).all()
+    assert (painted(at, "visible") == (others & ~found)).all()
+
+
+def test_apply_inside_another_segment_without_overwriting(opened, models):
+    at = opened()
+    selected, visible, _hidden, _found = blobs(1)
+    paint(at, "selected", selected)
+    paint(at, "visible", visible)
+    at.node.SetMaskMode(SEGMENTATION.EditAllowedInsideSingleSegment)
+    at.node.SetMaskSegmentID("visible")
+    at.node.SetOverwriteMode(EDITOR.OverwriteNone)
+    press(at, "apply")
+    wait(at)
+    found = expected(models, a_scan(SHAPE[0])) == 1
+    assert (painted(at, "selected") == np.where(visible, found, selected)).all()
+    assert (painted(at, "visible") == visible).all()
+
+
+def test_a_segmentation_on_another_grid_gets_the_nearest_voxels(opened, models):
+    at = opened(transform=add_linear_transform(TURN))
+    finer, turn = GRID @ rotation(11, 0) @ np.diag([0.6, 0.7, 0.5, 1.0]), TURN @ rotation(6, 2)
+    finer[:3, 3] += [3.7, 5.3, -2.9]
+    shape = (40, 60, 70)
+    other = add_volume(np.zeros(shape, np.int16), finer)
+    at.segmentation.SetAndObserveTransformNodeID(None)
+    at.segmentation.SetReferenceImageGeometryParameterFromVolumeNode(other)
+    at.segmentation.SetAndObserveTransformNodeID(add_linear_transform(turn).GetID())
+    press(at, "apply")
+    wait(at)
+    ijk = np.indices(shape).reshape(3, -1)[::-1]
+    kji = np.linalg.solve(TURN @ GRID, turn @ finer @ np.vstack([ijk, np.ones_like(ijk[:1])]))[2::-1]
+    nearest = np.rint(kji).astype(int)
+    outside = (nearest < 0).any(axis=0) | (nearest >= np.array(SHAPE)[:, None]).any(axis=0)
+    found = expected(models, a_scan(SHAPE[0]), mrml.world_ijk_to_ras(at.volume)) == 1
+    wanted = found[tuple(np.where(outside, 0, nearest))] & ~outside
+    between = (np.abs(kji - np.floor(kji) - 0.5) < 1e-6).any(axis=0)  # two voxels are equally near
+    at.segmentation.SetAndObserveTransformNodeID(None)
+    drawn = mrml.labelmap_of(at.segmentation, "selected", other).ravel()
+    assert wanted.sum() > 1000
+    assert (drawn == wanted)[~between].all()
+
+
+def test_what_is_not_found_empties_nothing(opened, scene):
+    at = opened(np.minimum(a_scan(SHAPE[0]), 50))
+    paint(at, "selected", blobs(2)[0])
+    before = all_about(at.segmentation)
+    press(at, "apply")
+    wait(at)
+    assert all_about(at.segmentation) == before
+    assert at.effect._message.text.startswith("No liver was found. Nothing was found where it may be edited")
+    at.node.SetMaskMode(SEGMENTATION.EditAllowedInsideSingleSegment)  # nor what lies outside the editable area
+    at.node.SetMaskSegmentID("hidden")
+    slicer.util.updateVolumeFromArray(at.volume, a_scan(SHAPE[0]))
+    press(at, "apply")
+    wait(at)
+    assert all_about(at.segmentation) == before
+
+
+def test_a_hidden_segment_is_changed_only_when_the_user_says_so(opened):
+    at = opened()
+    at.editor.setCurrentSegmentID("hidden")
+    dialogs.answers.append("Cancel")
+    press(at, "apply")
+    assert at.effect._edit is None
+    dialogs.answers.append("Yes")
+    press(at, "apply")
+    wait(at)
+    assert painted(at, "hidden").any()
+    assert at.segmentation.GetDisplayNode().GetSegmentVisibility("hidden")
+
+
+# The preview
+
+
+def test_a_preview_follows_the_threshold_and_changes_nothing_until_it_is_applied(opened, models, scene):
+    at = opened()
+    drawn = blobs(3)[0]
+    paint(at, "selected", drawn)
+    before = all_about(at.segmentation)
+    press(at, "preview")
+    wait(at)
+    preview = at.effect._edit._previewNode
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 2
+    assert preview.GetHideFromEditors()
+    assert not preview.GetSaveWithScene()
+    for threshold in (0.5, 0.3, 0.97):
+        at.effect._thresholdSlider.value = threshold
+        wait(at)
+        (segment_id,) = preview.GetSegmentation().GetSegmentIDs()
+        shown = mrml.labelmap_of(preview, segment_id, at.volume)
+        assert (shown == expected(models, a_scan(SHAPE[0]), threshold=threshold)).all()
+    assert all_about(at.segmentation) == before
+    press(at, "apply")
+    assert (painted(at, "selected") == shown).all()
+    assert not scene.IsNodePresent(preview)
+    at.editor.undo()
+    assert all_about(at.segmentation) == before
+
+
+@pytest.mark.parametrize("how", ["cancel", "other speed", "other effect", "other volume"])
+def test_a_preview_goes_when_it_is_no_longer_what_the_options_say(opened, scene, how):
+    at = opened()
+    before = all_about(at.segmentation)
+    press(at, "preview")
+    wait(at)
+    assert at.effect._edit.isShown
+    if how == "cancel":
+        press(at, "cancel")
+    elif how == "other speed":
+        at.host.setParameter("Speed", "fast")
+    elif how == "other effect":
+        at.editor.setActiveEffectByName("")
+    else:
+        at.editor.setSourceVolumeNode(add_volume(a_scan(SHAPE[0])))
+    assert at.effect._edit is None
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
+    assert all_about(at.segmentation) == before
+
+
+def test_a_preview_that_another_run_has_made_old_says_so(opened, logic, scene):
+    at = opened()
+    press(at, "preview")
+    wait(at)
+    logic.process(at.volume, device="cpu")  # as the panel does
+    dialogs.answers.append("OK")
+    at.effect._thresholdSlider.value = 0.9
+    assert "run it again" in dialogs.seen[-1]
+    assert at.effect._edit is None
+
+
+# Cancel
+
+
+@pytest.mark.parametrize("how", ["cancel", "other effect", "other volume", "other segmentation"])
+def test_a_run_that_is_given_up_leaves_everything_as_it_was(opened, logic, scene, how):
+    at = opened(a_scan(1500))
+    at.host.setParameter("Speed", "accurate")
+    other = add_volume(a_scan(SHAPE[0])), scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    press(at, "apply")
+    run = at.effect._edit.run
+    wait_until(lambda: run.progress is not None)
+    slicer.app.processEvents()
+    assert not at.effect._progressBar.isHidden()
+    assert at.effect._progressBar.maximum == 1500
+    assert not at.effect._applyButton.enabled
+    before, begun = all_about(at.segmentation), time.monotonic()
+    if how == "cancel":
+        press(at, "cancel")
+    elif how == "other effect":
+        at.editor.setActiveEffectByName("")
+    elif how == "other volume":
+        at.editor.setSourceVolumeNode(other[0])
+    else:
+        at.editor.setSegmentationNode(other[1])
+    assert time.monotonic() - begun < 1
+    assert at.effect._progressBar.isHidden()
+    wait_until(lambda: logic.poll() or not logic.busy)
+    assert all_about(at.segmentation) == before
+
+
+def test_a_segment_that_is_removed_meanwhile_stops_nothing_but_the_writing(opened):
+    at = opened()
+    paint(at, "visible", blobs(4)[0])
+    press(at, "apply")
+    at.segmentation.GetSegmentation().RemoveSegment("selected")
+    before = all_about(at.segmentation)
+    dialogs.answers.append("OK")
+    wait(at)
+    assert "was removed since" in dialogs.seen[-1]
+    assert all_about(at.segmentation) == before
+
+
+def test_a_segment_that_is_selected_meanwhile_is_left_alone_and_stays_selected(opened, models):
+    at = opened()
+    press(at, "apply")
+    at.editor.setCurrentSegmentID("visible")
+    wait(at)
+    assert (painted(at, "selected") == (expected(models, a_scan(SHAPE[0])) == 1)).all()
+    assert not painted(at, "visible").any()
+    assert at.node.GetSelectedSegmentID() == "visible"
+
+
+# A box
+
+
+def test_apply_and_refine_change_the_segment_in_the_box_alone(opened, models):
+    at = opened(transform=add_linear_transform(TURN))
+    drawn = blobs(5)[0]
+    roi = add_roi(at.volume, (14, 4, 4), (43, 26, 9))
+    roi.SetAndObserveTransformNodeID(add_linear_transform(TURN @ rotation(9, 2)).GetID())
+    at.host.setNodeReference("ROI", roi)
+    inside = markups.inside_roi(roi, at.volume)
+    (box,) = [tuple(slice(*along) for along in markups.box_on_volume(roi, at.volume))]
+    cropped = crop(Volume(a_scan(SHAPE[0]), mrml.world_ijk_to_ras(at.volume)), box)
+    engine = SliceEngine(read_bundle(models / "bright-v1.0.0"), "cpu")
+    for button, speed in (("apply", "balanced"), ("refine", "accurate")):
+        paint(at, "selected", drawn)
+        press(at, button)
+        assert at.effect._edit.speed == speed
+        wait(at)
+        found = np.zeros(SHAPE, bool)
+        found[box] = engine.segment(cropped, speed, force=True).labelmap == 1
+        assert (found & inside).any()
+        assert (painted(at, "selected") == np.where(inside, found, drawn)).all()
+        at.editor.undo()
+        assert (painted(at, "selected") == drawn).all()
+
+
+def test_a_box_that_is_not_drawn_yet_is_asked_for_and_a_new_one_is_drawn_at_once(opened):
+    at = opened()
+    assert not at.effect._refineButton.enabled
+    at.effect._roiSelector.addNode()
+    assert at.effect._placeWidget.placeModeEnabled
+    assert at.effect._refineButton.enabled
+    dialogs.answers.append("OK")
+    press(at, "refine")
+    assert "Draw the box in a slice view first" in dialogs.seen[-1]
+    assert at.effect._edit is None
+
+
+# Options
+
+
+def test_options_are_kept_in_the_scene_and_shown_by_another_editor(opened, an_editor, scene):
+    at = opened()
+    assert at.host.doubleParameter("Threshold") == 0.5  # the model's
+    roi = add_roi(at.volume, (1, 1, 1), (5, 5, 5))
+    at.effect._speedBox.setCurrentIndex(2)
+    at.effect._thresholdSlider.value = 0.37
+    at.effect._roiSelector.setCurrentNode(roi)
+    scene.SetSaveToXMLString(1)
+    scene.Commit()
+    saved = scene.GetSceneXMLString()
+    for text in ("UNet++.Speed:fast", "UNet++.Threshold:0.37", f"UNet++.ROI:{roi.GetID()}"):
+        assert text in saved
+    again = an_editor()
+    node = scene.CreateNodeByClass("vtkMRMLSegmentEditorNode")
+    node.UnRegister(None)
+    node.Copy(at.node)
+    scene.AddNode(node)
+    again.setMRMLSegmentEditorNode(node)
+    again.setActiveEffectByName("UNet++")
+    effect = again.effectByName("UNet++").self()
+    assert (effect._speedBox.currentData, effect._thresholdSlider.value) == ("fast", 0.37)
+    assert effect._roiSelector.currentNode() is roi
+
+
+def test_without_a_volume_there_is_nothing_to_press_and_a_reason(opened):
+    at = opened()
+    at.editor.setSourceVolumeNode(None)
+    at.editor.setActiveEffectByName("UNet++")
+    for button in ("apply", "preview", "refine", "cancel"):
+        assert not getattr(at.effect, f"_{button}Button").enabled
+    assert at.effect._message.text == "Choose a source volume: load a CT first."
+
+
+def test_nothing_keeps_a_cleaned_up_effect_alive(opened):
+    at = opened()
+    press(at, "preview")
+    wait(at)
+    gone = weakref.ref(at.effect)
+    at.editor.setActiveEffectByName("")
+    at.effect.cleanup()
+    at.host._native._python = None
+    delattr(slicer, "SegmentEditorUNetPlusPlusLib")  # Slicer keeps the last instance there
+    at.effect = None
+    gc.collect()
+    assert gone() is None
+
+
+# Nodules
+
+
+@pytest.fixture
+def chest(opened):
+    """The editor on a lung with two nodules, the target chosen."""
+    at = opened(lung_with(A, B).array, MATRIX)
+    at.effect._targetBox.setCurrentIndex(at.effect._targetBox.findData("nodule"))
+    assert at.host.parameter("Target") == "nodule"
+    return at
+
+
+def a_slice_view(superior_mm: float):
+    """A view of an axial slice, 0.5 mm a pixel."""
+    node = slicer.vtkMRMLSliceNode()
+    node.SetDimensions(400, 400, 1)
+    node.SetFieldOfView(200, 200, 1)
+    node.SetSliceToRASByNTP(0, 0, 1, -1, 0, 0, 0, -50, superior_mm, 0)
+    return wrap(qMRMLSliceWidget(node))
+
+
+def click(at, place_ras, event="LeftButtonPressEvent", **keys) -> bool:
+    view = a_slice_view(place_ras[2])
+    xyToRas = slicer.util.arrayFromVTKMatrix(view.mrmlSliceNode().GetXYToRAS())
+    x, y, *_ = np.rint(np.linalg.solve(xyToRas, [*place_ras, 1])).astype(int)
+    interactor = vtk.vtkGenericRenderWindowInteractor()
+    interactor.SetEventPosition(x, y)
+    for key, pressed in keys.items():
+        getattr(interactor, f"Set{key}Key")(pressed)
+    return at.effect.processInteractionEvents(interactor, vtk.vtkCommand.GetEventIdFromString(event), view)
+
+
+def test_a_click_adds_the_nodule_under_it_and_undo_takes_one_click_back(chest, models):
+    at = chest
+    engine = load_engine(read_bundle(models / "nodule-v1.0.0"), "cpu")
+    drawn = np.zeros(A.shape, bool)
+    drawn[2:4, 5:20, 5:20] = True
+    paint(at, "selected", drawn)
+    for index, nodule in (((10, 51, 41), A), ((20, 100, 110), B)):
+        found = engine.segment(lung_with(A, B), points=[ras(index)]).labelmap == 1
+        assert (found == nodule).all()
+        assert click(at, ras(index))
+        wait(at)
+        drawn = drawn | nodule
+        assert (painted(at, "selected") == drawn).all()
+    at.editor.undo()
+    assert (painted(at, "selected") == drawn & ~B).all()
+
+
+def test_each_nodule_becomes_a_segment_of_its_own_if_asked(chest):
+    at = chest
+    paint(at, "visible", B)
+    at.effect._newSegmentBox.checked = True
+    before = all_about(at.segmentation)
+    for number, (index, nodule) in enumerate((((10, 51, 41), A), ((20, 100, 110), B)), start=1):
+        click(at, ras(index))
+        wait(at)
+        segment = at.segmentation.GetSegmentation().GetSegment(segment_ids(at)[-1])
+        assert segment.GetName() == f"Nodule {number}"
+        assert "SCT^27925004^Nodule" in segment.GetTerminology()
+        assert at.node.GetSelectedSegmentID() == segment_ids(at)[-1]
+        assert (painted(at, segment_ids(at)[-1]) == nodule).all()
+    assert not painted(at, "visible").any()  # overwritten
+    at.editor.undo()
+    at.editor.undo()
+    assert all_about(at.segmentation) == before
+
+
+def test_apply_in_a_box_finds_its_nodules_as_one_step_to_undo(chest):
+    at = chest
+    roi = add_roi(at.volume, (10, 20, 2), (140, 130, 28))
+    at.effect._roiSelector.setCurrentNode(roi)
+    at.effect._newSegmentBox.checked = True
+    before = all_about(at.segmentation)
+    press(at, "apply")
+    wait(at)
+    found = [painted(at, each) for each in segment_ids(at)[3:]]
+    assert (found[0] == A).all()
+    assert (found[1] == B).all()
+    at.editor.undo()
+    assert all_about(at.segmentation) == before
+    at.effect._newSegmentBox.checked = False
+    at.editor.setCurrentSegmentID("selected")
+    press(at, "apply")
+    wait(at)
+    assert (painted(at, "selected") == A | B).all()
+
+
+def test_a_click_respects_the_masks(chest):
+    at = chest
+    half = np.zeros(A.shape, bool)
+    half[:, :50] = True
+    paint(at, "visible", half)
+    at.node.SetMaskMode(SEGMENTATION.EditAllowedOutsideVisibleSegments)
+    click(at, ras((10, 51, 41)))
+    wait(at)
+    assert (painted(at, "selected") == A & ~half).all()
+    assert (painted(at, "visible") == half).all()
+    before = all_about(at.segmentation)
+    at.effect._newSegmentBox.checked = True
+    at.node.SetMaskMode(SEGMENTATION.EditAllowedInsideSingleSegment)
+    at.node.SetMaskSegmentID("hidden")
+    click(at, ras((20, 100, 110)))
+    wait(at)
+    assert all_about(at.segmentation) == before
+    assert "Nothing was found where it may be edited" in at.effect._message.text
+
+
+def test_a_click_on_nothing_says_so_and_changes_nothing(chest):
+    at = chest
+    before = all_about(at.segmentation)
+    click(at, ras((3, 120, 30)))
+    wait(at)
+    assert all_about(at.segmentation) == before
+    assert "Nothing was found" in at.effect._message.text
+
+
+def test_other_clicks_are_left_to_the_views(chest, scene):
+    at, place = chest, ras((10, 51, 41))
+    assert not click(at, place, Shift=1)
+    assert not click(at, place, Control=1)
+    assert not click(at, place, "MouseMoveEvent")
+    roi = add_roi(at.volume, (10, 20, 2), (140, 130, 28))
+    at.effect._roiSelector.setCurrentNode(roi)
+    assert not click(at, place)  # it may be meant for the box
+    at.effect._roiSelector.setCurrentNode(None)
+    mode = scene.GetNodeByID("vtkMRMLInteractionNodeSingleton")
+    mode.SetCurrentInteractionMode(mode.Place)
+    assert not click(at, place)
+    assert at.editor.activeEffect() is at.host  # drawing a box does not end the effect
+    mode.SetCurrentInteractionMode(mode.ViewTransform)
+    at.effect._targetBox.setCurrentIndex(at.effect._targetBox.findData("liver"))
+    assert not click(at, place)
+    assert at.effect._edit is None

@@ -1,0 +1,407 @@
+"""The Segment Editor effect "UNet++": its options and its clicks. The network is the logic's affair, the masks the editor's."""
+
+import logging
+from pathlib import Path
+
+import ctk
+import qt
+import slicer
+import vtk
+from SegmentEditorEffects import AbstractScriptedSegmentEditorEffect
+from slicer.i18n import tr as _
+
+from UNetPlusPlusSegmentLib.bundles import find_bundles
+
+MODULE = "UNetPlusPlusSegment"
+POLL_MS = 100
+
+
+class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
+    """Finds the target in the source volume and puts it into the selected segment.
+
+    `_update` alone decides what can be pressed and what is said. Options are parameters of the vtkMRMLSegmentEditorNode.
+    """
+
+    def __init__(self, scriptedEffect):
+        scriptedEffect.name = "UNet++"  # not translated: modules find effects by name
+        scriptedEffect.title = _("UNet++")
+        AbstractScriptedSegmentEditorEffect.__init__(self, scriptedEffect)
+        self._edit = None
+        self._outcome = ""
+        self._models = {}
+
+    def clone(self):
+        import qSlicerSegmentationsEditorEffectsPythonQt as effects
+
+        cloned = effects.qSlicerSegmentEditorScriptedEffect(None)
+        cloned.setPythonSource(__file__.replace("\\", "/"))
+        return cloned
+
+    def icon(self):
+        return qt.QIcon(str(Path(__file__).parents[1] / "Resources" / "Icons" / f"{MODULE}.png"))
+
+    def helpText(self):
+        return "<html>" + _(
+            """Find the liver or lung nodules with a UNet++ network.
+For research only.<p>
+<ul>
+<li><b>Apply</b> replaces the selected segment by what is found in the source volume; inside a box only, if one is chosen.</li>
+<li><b>Preview</b> shows the result first, so that the threshold can be adjusted.</li>
+<li><b>Refine here</b> looks again inside the box, at every slice and with the whole network.</li>
+<li>For nodules, with no box chosen: <b>click on a nodule</b> in a slice view to add it.</li>
+</ul><p>
+Editable area, intensity range and overwriting are respected. Choosing another effect cancels what is under way."""
+        )
+
+    # The options
+
+    def setupOptionsFrame(self):
+        self._targetBox, self._speedBox = qt.QComboBox(), qt.QComboBox()
+        for name, title in (
+            ("balanced", _("Balanced")),
+            ("accurate", _("Accurate")),
+            ("fast", _("Fast")),
+        ):
+            self._speedBox.addItem(title, name)
+        self._targetLabel = self.scriptedEffect.addLabeledOptionsWidget(_("Target:"), self._targetBox)
+        self.scriptedEffect.addLabeledOptionsWidget(_("Speed:"), self._speedBox)
+
+        self._thresholdSlider = ctk.ctkSliderWidget()
+        self._thresholdSlider.minimum, self._thresholdSlider.maximum = 0.01, 0.99
+        self._thresholdSlider.singleStep = 0.01
+        self._thresholdSlider.decimals = 2
+        self._thresholdSlider.setToolTip(
+            _("Probability from which on a voxel belongs to the target. Press Preview to see what a change does.")
+        )
+        self.scriptedEffect.addLabeledOptionsWidget(_("Threshold:"), self._thresholdSlider)
+
+        self._roiSelector = slicer.qMRMLNodeComboBox()
+        self._roiSelector.nodeTypes = ["vtkMRMLMarkupsROINode"]
+        self._roiSelector.noneEnabled = True
+        self._roiSelector.noneDisplay = _("Whole volume")
+        self._roiSelector.setMRMLScene(slicer.mrmlScene)
+        self._roiSelector.setToolTip(
+            _("The box to look at. Inside it the segment is replaced, outside it stays as it is.")
+        )
+        self._placeWidget = slicer.qSlicerMarkupsPlaceWidget()
+        self._placeWidget.setMRMLScene(slicer.mrmlScene)
+        self._placeWidget.deleteAllControlPointsOptionVisible = False
+        row = qt.QHBoxLayout()
+        row.addWidget(self._roiSelector)
+        row.addWidget(self._placeWidget)
+        self.scriptedEffect.addLabeledOptionsWidget(_("Box:"), row)
+
+        self._newSegmentBox = qt.QCheckBox(_("New segment for each nodule"))
+        self._newSegmentBox.setToolTip(_("Otherwise nodules go into the selected segment."))
+        self.scriptedEffect.addOptionsWidget(self._newSegmentBox)
+
+        self._previewButton = qt.QPushButton(_("Preview"))
+        self._refineButton = qt.QPushButton(_("Refine here"))
+        self._applyButton = qt.QPushButton(_("Apply"))
+        self._cancelButton = qt.QPushButton(_("Cancel"))
+        for button, name in (
+            (self._previewButton, "Preview"),
+            (self._refineButton, "Refine"),
+            (self._applyButton, "Apply"),
+            (self._cancelButton, "Cancel"),
+        ):
+            button.objectName = f"{self.__class__.__name__}{name}"
+        self._previewButton.setToolTip(_("Show what is found without changing the segment yet."))
+        self._refineButton.setToolTip(_("Look again inside the box, at every slice and with the whole network."))
+        for pair in ((self._previewButton, self._refineButton), (self._cancelButton, self._applyButton)):
+            row = qt.QHBoxLayout()
+            for button in pair:
+                row.addWidget(button)
+            self.scriptedEffect.addOptionsWidget(row)
+
+        self._progressBar = qt.QProgressBar()
+        self.scriptedEffect.addOptionsWidget(self._progressBar)
+        self._message = qt.QLabel()
+        self._message.setWordWrap(True)
+        self.scriptedEffect.addOptionsWidget(self._message)
+
+        self._timer = qt.QTimer()
+        self._timer.setInterval(POLL_MS)
+        self._connections = (
+            (self._targetBox, "currentIndexChanged(int)", self.onTarget),
+            (self._speedBox, "currentIndexChanged(int)", self.updateMRMLFromGUI),
+            (self._thresholdSlider, "valueChanged(double)", self.updateMRMLFromGUI),
+            (self._roiSelector, "currentNodeChanged(vtkMRMLNode*)", self.updateMRMLFromGUI),
+            (self._roiSelector, "nodeAddedByUser(vtkMRMLNode*)", self.onNewRoi),
+            (self._newSegmentBox, "stateChanged(int)", self.updateMRMLFromGUI),
+            (self._previewButton, "clicked()", self.onPreview),
+            (self._refineButton, "clicked()", self.onRefine),
+            (self._applyButton, "clicked()", self.onApply),
+            (self._cancelButton, "clicked()", self.onCancel),
+            (self._timer, "timeout()", self.onTimer),
+        )
+        for sender, signal, slot in self._connections:
+            sender.connect(signal, slot)
+        self._refreshModels()
+        self._update()
+
+    def cleanup(self):
+        """Let go of everything that would keep this effect alive (Slicer#7392)."""
+        self.onCancel()
+        for sender, signal, slot in self._connections:
+            sender.disconnect(signal, slot)
+        self._connections = ()
+
+    def setMRMLDefaults(self):
+        models = find_bundles()[0]
+        liver = next((model for model in models if model.target == "liver"), models[0] if models else None)
+        self.scriptedEffect.setParameterDefault("Target", liver.target if liver else "liver")
+        self.scriptedEffect.setParameterDefault("Threshold", liver.threshold if liver else 0.5)
+        self.scriptedEffect.setParameterDefault("Speed", "balanced")
+        self.scriptedEffect.setParameterDefault("NewSegment", 0)
+
+    def updateGUIFromMRML(self):
+        host = self.scriptedEffect
+        widgets = (self._targetBox, self._speedBox, self._thresholdSlider, self._roiSelector, self._newSegmentBox)
+        blocked = [widget.blockSignals(True) for widget in widgets]
+        self._targetBox.setCurrentIndex(self._targetBox.findData(host.parameter("Target")))
+        self._speedBox.setCurrentIndex(self._speedBox.findData(host.parameter("Speed")))
+        self._thresholdSlider.value = host.doubleParameter("Threshold")
+        self._roiSelector.setCurrentNode(host.nodeReference("ROI"))
+        self._newSegmentBox.checked = host.integerParameter("NewSegment") != 0
+        for widget, was in zip(widgets, blocked, strict=True):
+            widget.blockSignals(was)
+        self._placeWidget.setCurrentNode(host.nodeReference("ROI"))
+        self._follow()
+        self._update()
+
+    def updateMRMLFromGUI(self):
+        host = self.scriptedEffect
+        if host.parameterSetNode() is None:
+            return
+        host.setParameter("Speed", self._speedBox.currentData)
+        host.setParameter("Threshold", self._thresholdSlider.value)
+        host.setParameter("NewSegment", int(self._newSegmentBox.checked))
+        if host.nodeReference("ROI") is not self._roiSelector.currentNode():
+            host.setNodeReference("ROI", self._roiSelector.currentNode())
+
+    def onTarget(self, index):
+        """Take another target, and with it the threshold of its model."""
+        if self.scriptedEffect.parameterSetNode() is not None and index >= 0:
+            target = self._targetBox.itemData(index)
+            self.scriptedEffect.setParameter("Target", target)
+            self.scriptedEffect.setParameter("Threshold", self._models[target].threshold)
+
+    def onNewRoi(self, node):
+        """Let the user draw the new box."""
+        self._placeWidget.setCurrentNode(node)
+        self._placeWidget.placeModeEnabled = True
+
+    def interactionNodeModified(self, interactionNode):
+        """Stay active while a box is drawn."""
+
+    def createCursor(self, widget):
+        return qt.QCursor(qt.Qt.CrossCursor if self._takesClicks() else qt.Qt.ArrowCursor)
+
+    # What the editor tells
+
+    def activate(self):
+        self._outcome = ""
+        self._refreshModels()
+        self.updateGUIFromMRML()
+
+    def deactivate(self):
+        self.onCancel()
+
+    def sourceVolumeNodeChanged(self):
+        self.onCancel()
+
+    def processInteractionEvents(self, callerInteractor, eventId, viewWidget):
+        """A click on a nodule. True: nobody else shall act on it."""
+        modified = callerInteractor.GetShiftKey() or callerInteractor.GetControlKey() or callerInteractor.GetAltKey()
+        if (
+            eventId != vtk.vtkCommand.LeftButtonPressEvent
+            or modified
+            or viewWidget.className() != "qMRMLSliceWidget"
+            or not self._takesClicks()
+        ):
+            return False
+        if self._edit and self._edit.run.running:
+            return True  # one click after the other
+        self.segmentAt(self.xyToRas(callerInteractor.GetEventPosition(), viewWidget))
+        return True
+
+    def _takesClicks(self):
+        """Only for nodules; while a box is chosen, clicks are for moving it, and in place mode for drawing."""
+        node = self.scriptedEffect.parameterSetNode()
+        interaction = slicer.mrmlScene.GetNodeByID("vtkMRMLInteractionNodeSingleton")
+        return (
+            node is not None
+            and self.scriptedEffect.parameter("Target") == "nodule"
+            and self.scriptedEffect.nodeReference("ROI") is None
+            and (interaction is None or interaction.GetCurrentInteractionMode() == interaction.ViewTransform)
+        )
+
+    # What the user does
+
+    def onApply(self):
+        """Put the preview into the segment, or run and put the result there."""
+        if self._edit and self._edit.isShown:
+            self._finish()
+        else:
+            self._start()
+
+    def onPreview(self):
+        """Run and show the result."""
+        self._start(preview=True)
+
+    def onRefine(self):
+        """Run again inside the box, as thoroughly as possible."""
+        self._start(speed="accurate")
+
+    def onCancel(self):
+        """Give up what is under way, or the preview."""
+        edit, self._edit = self._edit, None
+        if edit:
+            self._outcome = _("Cancelled.") if edit.run.running else ""
+            edit.end()
+        self._update()
+
+    def segmentAt(self, ras):
+        """Add the nodule at a point (RAS in the world, mm)."""
+        self._start(points=[list(ras)])
+
+    def _start(self, preview=False, **options):
+        self.onCancel()
+        self._outcome = ""
+        host = self.scriptedEffect
+        roiNode = None if "points" in options else host.nodeReference("ROI")
+        options = {"speed": host.parameter("Speed"), "threshold": host.doubleParameter("Threshold"), **options}
+        try:
+            if host.confirmCurrentSegmentVisible() != host.NotConfirmed and self._permitted():
+                from .edit import Edit  # brings SimpleITK, which would slow down Slicer's start
+
+                logic = slicer.util.getModuleLogic(MODULE)
+                self._edit = Edit(logic, host, host.parameter("Target"), roiNode, preview, **options)
+                self._timer.start()
+        except ValueError as error:
+            self._fail(error)
+        self._update()
+
+    def _permitted(self):
+        from UNetPlusPlusSegment import askPermission
+
+        return askPermission()
+
+    # What the run tells
+
+    def onTimer(self):
+        """Pass on what the worker says, and act on the result."""
+        edit = self._edit
+        if edit is None or not edit.run.jobs:
+            self._timer.stop()
+            return
+        edit.logic.poll()
+        if edit is self._edit and edit.run.running:
+            self._showProgress(edit.run)
+        elif edit is self._edit and not edit.run.jobs:
+            self._settle(edit)
+            self._update()
+
+    def _settle(self, edit):
+        if edit.run.error:
+            self._edit = None
+            edit.end()
+            self._fail(edit.run.error)
+        elif edit.preview:
+            edit.show()
+            self._outcome = " ".join([*edit.run.result.notes, _("Apply puts this into the segment.")])
+        else:
+            self._finish()
+
+    def _finish(self):
+        """Write the result into the segment."""
+        edit, self._edit = self._edit, None
+        qt.QApplication.setOverrideCursor(qt.Qt.WaitCursor)
+        try:
+            changed = edit.write(self.scriptedEffect, self.scriptedEffect.integerParameter("NewSegment") != 0)
+            left = [] if changed else [_("Nothing was found where it may be edited: the segment stays as it was.")]
+            self._outcome = " ".join([*edit.run.result.notes, *left]) or _("Done.")
+        except ValueError as error:
+            self._fail(error)
+        finally:
+            qt.QApplication.restoreOverrideCursor()
+            edit.end()
+        self._update()
+
+    def _follow(self):
+        """Keep the preview true to the options."""
+        edit = self._edit
+        if not (edit and edit.isShown):
+            return
+        host = self.scriptedEffect
+        chosen = host.parameter("Target"), host.parameter("Speed"), host.nodeReference("ROI")
+        if chosen != (edit.target, edit.speed, edit.roiNode):
+            self.onCancel()
+            return
+        try:
+            edit.run.set_threshold(host.doubleParameter("Threshold"))
+        except ValueError as error:
+            self.onCancel()
+            self._fail(error)
+        self._timer.start()
+
+    def _fail(self, error):
+        self._outcome = str(error)
+        kind, details = getattr(error, "kind", ""), getattr(error, "details", "")
+        if kind == "cancelled":
+            self._outcome = _("Cancelled.")
+            return
+        if details:
+            logging.error(details)
+        self._update()
+        slicer.util.errorDisplay(str(error))
+
+    # What is shown
+
+    def _refreshModels(self):
+        """Offer the targets that there are models for, each with the newest."""
+        self._models = {}
+        for model in find_bundles()[0]:
+            self._models.setdefault(model.target, model)
+        blocked = self._targetBox.blockSignals(True)
+        self._targetBox.clear()
+        for target, title in (("liver", _("Liver")), ("nodule", _("Lung nodules"))):
+            if target in self._models:
+                self._targetBox.addItem(title, target)
+        self._targetBox.blockSignals(blocked)
+
+    def _update(self):
+        host, edit = self.scriptedEffect, self._edit
+        node = host.parameterSetNode()
+        running = edit is not None and edit.run.running
+        target, roiNode = (host.parameter("Target"), host.nodeReference("ROI")) if node else ("", None)
+        obstacle = ""
+        if node is None or node.GetSourceVolumeNode() is None:
+            obstacle = _("Choose a source volume: load a CT first.")
+        elif target not in self._models:
+            obstacle = _("There is no model for this target.")
+        ready = not running and not obstacle
+        self._targetBox.setVisible(self._targetBox.count > 1)
+        self._targetLabel.setVisible(self._targetBox.count > 1)
+        self._newSegmentBox.setVisible(target == "nodule")
+        for widget in (self._targetBox, self._speedBox, self._thresholdSlider, self._roiSelector, self._newSegmentBox):
+            widget.setEnabled(not running)
+        self._placeWidget.setEnabled(not running and roiNode is not None)
+        self._previewButton.setEnabled(ready)
+        self._refineButton.setEnabled(ready and roiNode is not None)
+        self._applyButton.setEnabled(ready)
+        self._cancelButton.setEnabled(edit is not None)
+        self._progressBar.setVisible(running)
+        if running:
+            self._showProgress(edit.run)
+            return
+        advice = _("Click on a nodule in a slice view, or press Apply to look for all.") if self._takesClicks() else ""
+        self._message.text = self._outcome or obstacle or advice
+
+    def _showProgress(self, run):
+        total, done = (run.progress.total, run.progress.done) if run.progress else (0, 0)
+        self._progressBar.setMaximum(total)  # 0: it only shows that something is going on
+        self._progressBar.setValue(done)
+        device = run.device.device if run.device else ""
+        self._message.text = _("Running on {device}.").format(device=device) if device else _("Starting PyTorch...")
