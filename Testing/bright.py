@@ -44,8 +44,8 @@ def bright_bundle(folder, pixel_mm: float = 2.0, **changes) -> Bundle:
         "postprocessing": {"largest_component": True, "fill_holes": True},
         "speeds": {
             "accurate": {"level": 4, "find_first": False},
-            "balanced": {"level": 4, "find_first": True},
-            "fast": {"level": 3, "find_first": True},
+            "balanced": {"level": 4, "find_first": True, "step_mm": 4, "change": 0.04},
+            "fast": {"level": 3, "find_first": True, "step_mm": 8, "change": 0.08},
         },
         **changes,
     }

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from UNetPlusPlusSegmentLib.bundles import write_bundle
+from UNetPlusPlusSegmentLib.devices import Device
+from UNetPlusPlusSegmentLib.grids import aligned
 from UNetPlusPlusSegmentLib.inference import SPEEDS, SliceEngine
 from UNetPlusPlusSegmentLib.networks import build_network
 from UNetPlusPlusSegmentLib.volumes import Volume, VolumeError
@@ -199,7 +201,7 @@ def test_an_exception_in_progress_stops_the_run_at_once(engine):
 
     with pytest.raises(Cancelled):
         engine.segment(body(), "accurate", progress=progress)
-    assert seen == [(1, 30), (2, 30), (3, 30)]
+    assert seen == [(3, 30)]  # three of these slices at once
 
 
 def test_the_same_volume_gives_the_same_mask_twice(random_engine):
@@ -213,3 +215,78 @@ def test_what_is_no_ct_is_refused_unless_forced(engine):
     with pytest.raises(VolumeError):
         engine.segment(no_ct)
     assert any("does not look like CT" in note for note in engine.segment(no_ct, force=True).notes)
+
+
+class Hungry(torch.nn.Module):
+    """A network in a memory that holds so many slices at once and no more."""
+
+    def __init__(self, network, holds):
+        super().__init__()
+        self.network, self.holds, self.tried = network, holds, []
+
+    def forward(self, image):
+        self.tried.append(len(image))
+        if len(image) > self.holds:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return self.network(image)
+
+
+def on_a_card(engine, holds):
+    """The engine on what it takes for a graphics card (torch's `cpu:0` is the processor), and the network that counts."""
+    card = SliceEngine(engine.bundle, "cpu")
+    card.device = Device("cpu:0", torch.float32, "a card", memory_bytes=8 * 2 * 90 * 110 * 4096)
+    card._pruned[4] = Hungry(card._network(4), holds)
+    return card, card._pruned[4].tried
+
+
+def test_where_memory_holds_fewer_slices_fewer_are_computed_at_once_and_the_mask_is_the_same(engine):
+    card, tried = on_a_card(engine, holds=3)
+    result = card.segment(body(), "accurate")
+    assert tried == [8, 4, *[2] * 15]
+    np.testing.assert_array_equal(result.labelmap, body().array >= BRIGHT_HU)
+    assert result.notes == ("Memory ran out on a card: slices were computed 2 at a time.",)
+
+
+def test_where_memory_holds_not_one_slice_the_processor_takes_over_and_the_result_says_so(engine):
+    card, tried = on_a_card(engine, holds=0)
+    result = card.segment(body(), "accurate")
+    assert tried == [8, 4, 2, 1]
+    np.testing.assert_array_equal(result.labelmap, body().array >= BRIGHT_HU)
+    assert result.device.startswith("cpu (")
+    assert result.notes == ("Memory ran out on a card: the network ran on the processor instead.",)
+
+
+def test_where_the_processor_itself_has_too_little_memory_the_error_passes_through(engine):
+    small = SliceEngine(engine.bundle, "cpu")
+    small._pruned[4] = Hungry(small._network(4), holds=0)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        small.segment(body(), "accurate")
+
+
+def test_an_error_that_is_not_about_memory_is_not_tried_again(engine):
+    card, tried = on_a_card(engine, holds=8)
+    card._pruned[4].network = None
+    with pytest.raises(TypeError):
+        card.segment(body(), "accurate")
+    assert tried == [8]
+
+
+def test_thin_slices_between_two_that_agree_are_interpolated_and_where_the_organ_changes_each_is_seen(engine):
+    k, j, i = np.ogrid[:80, :90, :110]
+    double_cone = np.abs(j - 45) + np.abs(i - 55) < np.where((k > 10) & (k < 70), 20 + (k > 40) * 12, 0)
+    array = np.where(double_cone, 90, -100).astype(np.int16)
+    array[:, :6] = -1000
+    volume = Volume(array, LPS @ np.diag([2, 2, 1.0, 1]))
+    result = engine.segment(volume)
+    np.testing.assert_array_equal(result.labelmap, array >= BRIGHT_HU)
+    assert result.slices < 35
+
+
+@given(st.floats(-50, 300), st.floats(0.1, 300), st.integers(1, 280), st.sampled_from([2, 8, 16]))
+def test_an_aligned_range_holds_what_lies_in_the_grid_and_cuts_no_cell(low, length, size, step):
+    first, last = aligned(low, low + length, size, step)
+    assert 0 <= first < last <= size
+    assert first % step == 0
+    assert last % step == 0 or last == size
+    assert first <= max(low, 0) or first == (size - 1) // step * step
+    assert last >= min(low + length, size)

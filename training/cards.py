@@ -22,8 +22,8 @@ CARDS = {
         "postprocessing": {"largest_component": True, "fill_holes": True},
         "speeds": {
             "accurate": {"level": 4, "find_first": False},
-            "balanced": {"level": 4, "find_first": True},
-            "fast": {"level": 3, "find_first": True},
+            "balanced": {"level": 4, "find_first": True, "step_mm": 4, "change": 0.04},
+            "fast": {"level": 4, "find_first": True, "step_mm": 8, "change": 0.08},
         },
         "training_data": {
             "name": "LiTS (Liver Tumor Segmentation Benchmark): axial slices of 19 patients",

@@ -26,7 +26,8 @@ from pooled import TOLERANCE_MM, Pooled, summary
 from slices import DataError, Slice, read_slices
 from targets import TARGETS, Target
 from UNetPlusPlusSegmentLib.bundles import Bundle, BundleError, read_bundle
-from UNetPlusPlusSegmentLib.inference import Box, SliceEngine, grid_size
+from UNetPlusPlusSegmentLib.grids import Box, grid_size
+from UNetPlusPlusSegmentLib.inference import SliceEngine
 from UNetPlusPlusSegmentLib.regions import fill_holes, largest_component
 
 WORST = 12  # slices of a patient that are drawn

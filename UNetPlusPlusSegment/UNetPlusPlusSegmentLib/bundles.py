@@ -58,10 +58,15 @@ class Speed:
     Attributes:
         level: Deepest head X[0][level]; the heads from `Bundle.average_from` (at most it) up to it are averaged.
         find_first: Whether a coarse pass finds the organ, so that the network runs only there.
+        step_mm: Slices up to this far apart are looked at first; 0: every slice.
+        change: Between two of them whose masks differ by more (as a share of both areas: 1 − Dice), the one in the middle is looked
+            at too, and so on; what is left is interpolated.
     """
 
     level: int
     find_first: bool
+    step_mm: float = 0.0
+    change: float = 0.0
 
 
 @dataclass(frozen=True)

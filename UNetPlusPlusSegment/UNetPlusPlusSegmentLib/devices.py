@@ -8,6 +8,12 @@ import torch
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
+# A slice of the paper's UNet++ takes 2 kB a pixel in float32 while it is computed; cuDNN's work space comes on top.
+BYTES_PER_PIXEL = {torch.float32: 4096, torch.float16: 2048, torch.bfloat16: 2048}
+MPS_BYTES = 4 * 2**30  # what every Mac with MPS has and shares with the rest
+# Of a processor: small images one by one would leave it waiting for the weights; more pixels at once gain nothing.
+CPU_PIXELS, LARGEST_BATCH = 4 * 96 * 96, 64
+
 
 class DeviceError(ValueError):
     """A device that was asked for and is not there."""
@@ -15,12 +21,18 @@ class DeviceError(ValueError):
 
 @dataclass(frozen=True)
 class Device:
-    """A device, the precision it is fast and exact enough in, and how many slices it takes at once."""
+    """A device, and the precision it is fast and exact enough in."""
 
     kind: str  # cpu, cuda or mps
     dtype: torch.dtype
-    batch: int
     label: str  # for the user: "cpu (bfloat16)", "NVIDIA H100 (float16)"
+    memory_bytes: int = 0  # of the graphics card in all: what is free changes, and the mask must not change with it
+
+    def batch(self, pixels: int) -> int:
+        """How many slices of `pixels` pixels it takes at once, using half of its memory at most."""
+        if self.kind == "cpu":
+            return max(1, CPU_PIXELS // pixels)
+        return max(1, min(LARGEST_BATCH, self.memory_bytes // (2 * pixels * BYTES_PER_PIXEL[self.dtype])))
 
 
 def choose_device(asked: str = "auto") -> Device:
@@ -39,14 +51,23 @@ def choose_device(asked: str = "auto") -> Device:
             " choose auto or cpu."
         )
     if kind == "cuda":
-        return Device(kind, torch.float16, 16, f"{torch.cuda.get_device_name()} (float16)")
+        memory_bytes = torch.cuda.get_device_properties().total_memory
+        return Device(kind, torch.float16, f"{torch.cuda.get_device_name()} (float16)", memory_bytes)
     if kind == "mps":
-        return Device(kind, torch.float32, 4, "mps (float32)")
-    # A CPU gains nothing from larger batches, and one slice at a time keeps cancelling quick and memory small.
+        return Device(kind, torch.float32, "mps (float32)", MPS_BYTES)
     dtype = torch.bfloat16 if cpu_has_bf16() else torch.float32
-    return Device(kind, dtype, 1, f"cpu ({str(dtype).removeprefix('torch.')})")
+    return Device(kind, dtype, f"cpu ({str(dtype).removeprefix('torch.')})")
 
 
 def cpu_has_bf16() -> bool:
     """Whether this processor multiplies bf16 in hardware; where it does not, bf16 is many times slower than float32."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, of the computer or of the graphics card."""
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    # torch's allocators for the CPU and for MPS, and cuDNN and cuBLAS, have no class of their own
+    phrases = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)

@@ -6,39 +6,27 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .bundles import Bundle
-from .devices import choose_device
+from .bundles import Bundle, Speed
+from .devices import choose_device, is_out_of_memory
+from .grids import Box, aligned, body_ranges, every, grid_size
 from .regions import Segment, fill_holes, largest_component, measure
 from .volumes import AxialOrder, Volume, axial_order, check_ct, clean_hu
 
 SPEEDS = ("accurate", "balanced", "fast")
 
-# The coarse pass of a speed that finds the organ first: steps and pixels fine enough that no liver slips through.
-COARSE_STEP_MM, COARSE_PIXEL, COARSE_LEVEL, COARSE_PROBABILITY = 10.0, 1.5, 3, 0.3
-MARGIN_MM = 20.0
+# The coarse pass of a speed that finds the organ first: so deep, and pixels so small, that no liver slips through.
+COARSE_STEP_MM, COARSE_PIXEL, COARSE_LEVEL, COARSE_PROBABILITY = 20.0, 2.0, 3, 0.3
+# What the network must see round the organ to say the same as in the whole slice, and how many pixels of air round the body.
+MARGIN_MM, AIR_PIXELS = 80.0, 8
 
 Progress = Callable[[int, int], None]  # (slices done, slices in all); raising in it stops the run
 Cut = tuple[np.ndarray, tuple[Segment, ...], list[str]]  # label map, its segments, notes about them
-
-
-@dataclass(frozen=True)
-class Box:
-    """Half-open ranges of slices, rows and columns in a grid of `grid` rows and columns over the whole slice."""
-
-    grid: tuple[int, int]
-    slices: tuple[int, int]
-    rows: tuple[int, int]
-    columns: tuple[int, int]
-
-    @classmethod
-    def whole(cls, slices: int, grid: tuple[int, int]) -> Box:
-        """The box that leaves nothing out."""
-        return cls(grid, (0, slices), (0, grid[0]), (0, grid[1]))
 
 
 @dataclass(frozen=True)
@@ -46,13 +34,29 @@ class Maps:
     """What the network said, in axial order at its own pixel size: enough to threshold again without running it.
 
     Attributes:
-        probability: float16 (slices, rows, columns), mean over the heads that the model averages.
+        probability: float16 (slices, rows, columns), mean over the heads that the model averages; every slice, and of it
+            what lies in `box`; outside it is 0.
         spread: the same for the standard deviation of all heads: the uncertainty.
     """
 
     probability: np.ndarray
     spread: np.ndarray
     order: AxialOrder
+    box: Box
+
+    @classmethod
+    def empty(cls, slices: int, order: AxialOrder, box: Box) -> Maps:
+        """Nothing known yet; memory is taken as slices are filled in."""
+        return cls(*(np.zeros((slices, *box.size), np.float16) for _ in range(2)), order, box)
+
+    def on_voxels(self, part: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """One slice of a map, float32 (rows, columns) at the volume's own pixels."""
+        whole = np.zeros(self.box.grid, np.float32)
+        whole[self.box.inside] = part
+        if self.box.grid == size:
+            return whole
+        image = torch.from_numpy(whole)[None, None]
+        return F.interpolate(image, size, mode="bilinear", antialias=False)[0, 0].numpy()  # both cover the same field
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,9 @@ class Result:
     def _on_voxels(self, grid: np.ndarray) -> np.ndarray:
         whole = np.zeros(self.volume.array.shape, np.float32)
         turned = self.maps.order.apply(whole)
-        for k in np.flatnonzero(grid.any(axis=(1, 2))):
-            turned[k] = _resize(grid[k], turned.shape[1:])
+        for k, part in enumerate(grid):
+            if part.any():
+                turned[k] = self.maps.on_voxels(part, turned.shape[1:])
         return whole
 
 
@@ -114,6 +119,8 @@ class SliceEngine:
         self.bundle, self.device = bundle, choose_device(device)
         self._whole = bundle.load_network()
         self._pruned: dict[int, torch.nn.Module] = {}
+        self._most = 2**31  # slices at once; less after memory ran out
+        self.notes: list[str] = []  # for the user: what the engine had to do to go on
 
     def segment(
         self,
@@ -146,9 +153,10 @@ class SliceEngine:
         turned = order.apply(hu)
         grid = grid_size(turned.shape[1:], order.spacing_mm[1:], self.bundle.pixel_mm)
         box = self._find(turned, order, grid) if how.find_first else Box.whole(len(turned), grid)
-        maps = Maps(*(np.zeros((turned.shape[0], *grid), np.float16) for _ in range(2)), order)
-        slices = self._fill(maps, turned, box, how.level, threshold, progress) if box else 0
-        return self._result(volume, maps, partial(_cut, maps, volume, self.bundle, notes), threshold, slices, started)
+        maps = Maps.empty(len(turned), order, box)
+        slices = self._fill(maps, turned, how, threshold, progress)
+        cut = partial(_cut, maps, volume, self.bundle, [*notes, *self.notes])
+        return self._result(volume, maps, cut, threshold, slices, started)
 
     def _result(
         self, volume: Volume, maps: Maps, cut: Callable[[float], Cut], threshold: float, slices: int, started: float
@@ -169,59 +177,76 @@ class SliceEngine:
             cut,
         )
 
-    def _fill(self, maps: Maps, turned: np.ndarray, box: Box, level: int, threshold: float, progress: Progress) -> int:
-        """Compute the maps inside `box`; where the organ goes on beyond its first or last slice, follow it. Returns the slices seen."""
-        first, last = box.slices
-        step = max(1, round(COARSE_STEP_MM / maps.order.spacing_mm[0]))
-        todo, seen = list(range(first, last)), 0
-        rows, columns = slice(*box.rows), slice(*box.columns)
+    def _fill(self, maps: Maps, turned: np.ndarray, how: Speed, threshold: float, progress: Progress) -> int:
+        """Compute the maps of the slices of their box, and of those beyond to which the organ goes on. Returns the slices seen."""
+        first, last = maps.box.slices
+        beyond = max(1, round(COARSE_STEP_MM / 2 / maps.order.spacing_mm[0]))
+        gap = max(1, int(how.step_mm / maps.order.spacing_mm[0] + 0.01))  # 4.0 mm are twice 2.001 mm
+        seen: list[int] = []
+        todo = every(gap, first, last - 1) if first < last else []
         while todo:
-            total = seen + len(todo)
-            for part, heads in self.heads(turned, todo, box, level):
-                maps.probability[part, rows, columns], maps.spread[part, rows, columns] = self.mean_and_spread(heads)
-                seen += len(part)
-                progress(seen, total)
-            todo = []
-            if first > 0 and (maps.probability[first] >= threshold).any():
-                todo += range(max(0, first - step), first)
-                first = todo[0]
-            if last < len(turned) and (maps.probability[last - 1] >= threshold).any():
-                beyond = min(len(turned), last + step)
-                todo += range(last, beyond)
-                last = beyond
-        return seen
+            total = len(seen) + len(todo)
+            for part, heads in self.heads(turned, todo, maps.box, how.level):
+                maps.probability[part], maps.spread[part] = self.mean_and_spread(heads)
+                seen += part
+                progress(len(seen), total)
+            seen.sort()
+            organ = {k: maps.probability[k] >= threshold for k in seen}
+            todo = [(a + b) // 2 for a, b in pairwise(seen) if b - a > 1 and _change(organ[a], organ[b]) > how.change]
+            low, high = seen[0], seen[-1]
+            if low > 0 and organ[low].any():
+                todo += every(gap, max(0, low - beyond), low)[:-1]
+            if high < len(turned) - 1 and organ[high].any():
+                todo += every(gap, high, min(len(turned) - 1, high + beyond))[1:]
+        for a, b in pairwise(seen):
+            for k in range(a + 1, b):
+                share = np.float16((k - a) / (b - a))
+                for grid in (maps.probability, maps.spread):
+                    grid[k] = grid[a] + share * (grid[b] - grid[a])
+        return len(seen)
 
-    def _find(self, turned: np.ndarray, order: AxialOrder, fine: tuple[int, int]) -> Box | None:
-        """The box in the grid of the fine pass that holds the organ with a margin; None if there is no organ.
+    def _find(self, turned: np.ndarray, order: AxialOrder, fine: tuple[int, int]) -> Box:
+        """The box in the grid of the fine pass that holds the organ with a margin; an empty one if there is no organ.
 
-        A coarse pass sees every n-th slice, at larger pixels, with a pruned network.
+        A coarse pass sees slices 2 cm apart, then those between where the organ ends, or all between if it saw none; at larger
+        pixels, with a pruned network.
         """
-        pixel_mm = self.bundle.pixel_mm * COARSE_PIXEL
-        step = max(1, round(COARSE_STEP_MM / order.spacing_mm[0]))
-        chosen = list(range(step // 2 if step < len(turned) else 0, len(turned), step))
-        grid = grid_size(turned.shape[1:], order.spacing_mm[1:], pixel_mm)
-        level = min(COARSE_LEVEL, self._whole.depth)
-        passes = self.heads(turned, chosen, Box.whole(len(turned), grid), level)
-        chances = np.concatenate([heads[-1].numpy() for _, heads in passes])
-        organ = largest_component(chances >= COARSE_PROBABILITY, at_least=0.1)
-        if not organ.any():
-            return None
-        where = np.nonzero(organ)
-        first, last = chosen[where[0].min()] - step, chosen[where[0].max()] + step + 1
-        ranges = []
-        for hit, coarse_size, size in zip(where[1:], grid, fine, strict=True):
-            margin = MARGIN_MM / self.bundle.pixel_mm
-            low = int(hit.min() * size / coarse_size - margin)
-            high = int(np.ceil((hit.max() + 1) * size / coarse_size + margin))
-            ranges.append(_in_steps(low, high, size, 2**self._whole.depth))
-        return Box(fine, (max(0, first), min(len(turned), last)), *ranges)
+        size, cell = turned.shape[1:], 2**self._whole.depth
+        grid = grid_size(size, order.spacing_mm[1:], self.bundle.pixel_mm * COARSE_PIXEL)
+        todo = every(max(1, round(COARSE_STEP_MM / order.spacing_mm[0])), 0, len(turned) - 1)
+        body = body_ranges(turned[todo])
+        ranges = [
+            aligned(low * new / old - AIR_PIXELS, high * new / old + AIR_PIXELS, new, cell)
+            for (low, high), old, new in zip(body, size, grid, strict=True)
+        ]
+        where, level = Box(grid, (0, len(turned)), *ranges), min(COARSE_LEVEL, self._whole.depth)
+        chances: dict[int, np.ndarray] = {}
+        for _ in range(2):
+            for part, heads in self.heads(turned, todo, where, level):
+                chances.update(zip(part, heads[-1].numpy(), strict=True))
+            seen = sorted(chances)
+            organ = largest_component(np.stack([chances[k] for k in seen]) >= COARSE_PROBABILITY, at_least=0.1)
+            hit = organ.any(axis=(1, 2))
+            ends = [n for n in range(len(seen) - 1) if hit[n] != hit[n + 1] or not hit.any()]
+            todo = [(seen[n] + seen[n + 1]) // 2 for n in ends if seen[n + 1] - seen[n] > 1]
+        if not hit.any():
+            return Box(fine, (0, 0), (0, 0), (0, 0))
+        found = np.flatnonzero(hit)
+        first, last = seen[max(0, found[0] - 1)], seen[min(len(seen) - 1, found[-1] + 1)]
+        margin = MARGIN_MM / self.bundle.pixel_mm
+        for axis, ((low, high), old, new) in enumerate(zip(body, size, fine, strict=True)):
+            hit = ranges[axis][0] + np.flatnonzero(organ.any(axis=(0, 2 - axis)))
+            low = max(hit[0] * new / grid[axis] - margin, low * new / old - AIR_PIXELS)
+            high = min((hit[-1] + 1) * new / grid[axis] + margin, high * new / old + AIR_PIXELS)
+            ranges[axis] = aligned(low, high, new, cell)
+        return Box(fine, (first, last + 1), *ranges)
 
     def mean_and_spread(self, heads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean of the heads that the model averages, and standard deviation of all, of (heads 1…level, …)."""
         return heads[min(self.bundle.average_from, len(heads)) - 1 :].mean(0), heads.std(0, correction=0)
 
     def heads(
-        self, turned: np.ndarray, chosen: Sequence[int], box: Box, level: int, batch: int | None = None
+        self, turned: np.ndarray, chosen: Sequence[int], box: Box, level: int
     ) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
         """Run the network on some slices, batch by batch.
 
@@ -230,26 +255,51 @@ class SliceEngine:
             chosen: Which slices.
             box: Its `grid` is the size that slices are resampled to, its rows and columns what is looked at.
             level: Depth to prune the network to.
-            batch: How many slices at once; as the device likes whole slices if None.
 
         Yields:
             The slices of a batch and float32 probabilities (heads 1…level, slices, rows, columns) inside the box, on the CPU.
         """
-        network = self._network(level)
+        rest = list(chosen)
+        while rest:
+            part = rest[: min(self._most, self.device.batch(box.size[0] * box.size[1]))]
+            heads = None
+            try:
+                heads = self._run(turned[part], box, level)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or (self.device.kind == "cpu" and len(part) == 1):
+                    raise
+            if heads is None:  # only now: inside the except clause, the failed attempt still holds its memory
+                self._take_less(len(part))
+            else:
+                yield part, heads
+                rest = rest[len(part) :]
+
+    def _run(self, slices: np.ndarray, box: Box, level: int) -> torch.Tensor:
+        """What `heads` yields, for slices (n, rows, columns) that fit the memory together."""
         low, high = self.bundle.window_hu
         device, dtype = self.device.kind, self.device.dtype
-        batch = batch or self.device.batch
-        for start in range(0, len(chosen), batch):
-            part = chosen[start : start + batch]
-            image = torch.from_numpy(np.ascontiguousarray(turned[part], dtype=np.float32)).to(device)
-            # The training images were clipped before they were resampled: the other order would draw the edges elsewhere.
-            image = image.clamp_(low, high).sub_(low).div_(high - low)[:, None]
-            if tuple(image.shape[-2:]) != box.grid:
-                image = F.interpolate(image, box.grid, mode="bilinear", antialias=True)
-            image = image[..., slice(*box.rows), slice(*box.columns)]
-            with torch.inference_mode():
-                logits = network(image.to(dtype).contiguous(memory_format=torch.channels_last))
-                yield part, torch.stack([torch.sigmoid(h[:, 0].float()) for h in logits]).cpu()
+        image = torch.from_numpy(np.ascontiguousarray(slices, dtype=np.float32)).to(device)
+        # The training images were clipped before they were resampled: the other order would draw the edges elsewhere.
+        image = image.clamp_(low, high).sub_(low).div_(high - low)[:, None]
+        if tuple(image.shape[-2:]) != box.grid:
+            image = F.interpolate(image, box.grid, mode="bilinear", antialias=True)
+        image = image[(..., *box.inside)]
+        with torch.inference_mode():
+            logits = self._network(level)(image.to(dtype).contiguous(memory_format=torch.channels_last))
+            return torch.stack([torch.sigmoid(h[:, 0].float()) for h in logits]).cpu()
+
+    def _take_less(self, slices: int) -> None:
+        """After `slices` slices were too much: half of them from now on, or the processor."""
+        label = self.device.label
+        if slices > 1:
+            self._most = slices // 2
+            self.notes = [f"Memory ran out on {label}: slices were computed {self._most} at a time."]
+        else:
+            self.device, self._most = choose_device("cpu"), 2**31
+            self._pruned.clear()
+            self.notes = [f"Memory ran out on {label}: the network ran on the processor instead."]
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
 
     def _network(self, level: int) -> torch.nn.Module:
         if level not in self._pruned:
@@ -258,24 +308,9 @@ class SliceEngine:
         return self._pruned[level]
 
 
-def grid_size(size: tuple[int, int], spacing_mm: np.ndarray, pixel_mm: float) -> tuple[int, int]:
-    """Rows and columns that cover the same field with pixels of about `pixel_mm`."""
-    rows, columns = (max(1, round(n * float(mm) / pixel_mm)) for n, mm in zip(size, spacing_mm, strict=True))
-    return rows, columns
-
-
-def _in_steps(low: int, high: int, size: int, step: int) -> tuple[int, int]:
-    """The smallest range around [low, high) within [0, size) whose length the network need not pad, where there is room for it."""
-    low, high = max(0, low), min(size, high)
-    length = min(size, -(-(high - low) // step) * step)
-    low = max(0, min(low, size - length))
-    return low, low + length
-
-
-def _resize(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear, both grids covering the same field."""
-    image = torch.from_numpy(np.ascontiguousarray(plane, dtype=np.float32))[None, None]
-    return F.interpolate(image, size, mode="bilinear", antialias=False)[0, 0].numpy()
+def _change(a: np.ndarray, b: np.ndarray) -> float:
+    """How much two masks differ: 0 the same, 1 nothing in common."""
+    return np.count_nonzero(a ^ b) / max(1, np.count_nonzero(a) + np.count_nonzero(b))
 
 
 def _cut(maps: Maps, volume: Volume, bundle: Bundle, notes: Sequence[str], threshold: float) -> Cut:
@@ -285,8 +320,9 @@ def _cut(maps: Maps, volume: Volume, bundle: Bundle, notes: Sequence[str], thres
     """
     labelmap = np.zeros(volume.array.shape, np.uint8)
     turned = maps.order.apply(labelmap)
-    for k in np.flatnonzero((maps.probability >= threshold / 2).any(axis=(1, 2))):
-        turned[k] = _resize(maps.probability[k], turned.shape[1:]) >= threshold
+    for k, chances in enumerate(maps.probability):
+        if (chances >= threshold / 2).any():
+            turned[k] = maps.on_voxels(chances, turned.shape[1:]) >= threshold
     organ = turned.view(bool)
     if bundle.card["postprocessing"].get("largest_component"):
         organ[:] = largest_component(organ)

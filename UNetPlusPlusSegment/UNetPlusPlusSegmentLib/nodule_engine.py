@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .following import Plane, Sections, follow, near, without_tails
+from .grids import Box
 from .inference import Cut, Maps, Progress, Result, SliceEngine
 from .lungs import find_lungs
 from .nodules import can_be_nodule, find_nodules, number_nodules
@@ -89,8 +90,8 @@ class NoduleEngine(SliceEngine):
             lungs = find_lungs(axial)
             self._look_in_lungs(patches, lungs)
             cut = partial(_cut_chest, patches, lungs)
-        cut = partial(_undo, order, cut, [*notes, *more])
-        maps = Maps(patches.probability, patches.spread, order)
+        cut = partial(_undo, order, cut, [*notes, *more, *self.notes])
+        maps = Maps(patches.probability, patches.spread, order, Box.whole(len(axial.array), axial.array.shape[1:]))
         return self._result(volume, maps, cut, threshold, patches.slices, started)
 
     def _look_round(self, patches: Patches, point: Point, index: np.ndarray, threshold: float) -> _Target:

@@ -9,11 +9,11 @@ import numpy as np
 from torch.nn import functional as F
 
 from .following import Plane
-from .inference import Box, Progress, SliceEngine
+from .grids import Box
+from .inference import Progress, SliceEngine
 from .volumes import Volume, axial_order
 
 NETWORK_STEP = 16  # pixels: the network need not pad an image whose sides are multiples of it
-BATCH_PIXELS = 4 * 96 * 96  # of a CPU: small images one by one would leave it waiting for the weights
 AHEAD_MM = 4.0  # what is followed is looked at so far in advance, for a batch
 
 
@@ -76,11 +76,10 @@ class Patches:
         """Compute the maps in a window of some slices, where they are not known yet."""
         slices = [k for k in slices if 0 <= k < len(self.volume.array) and k not in window.seen]
         size = window.rows.stop - window.rows.start, window.columns.stop - window.columns.start
-        batch = max(1, BATCH_PIXELS // (window.grid[0] * window.grid[1]))
         here = self.volume.array[:, window.rows, window.columns]
         self.expected = max(self.expected, self.slices + len(slices))
         whole = Box.whole(len(here), window.grid)
-        for part, heads in self._engine.heads(here, slices, whole, self._level, batch):
+        for part, heads in self._engine.heads(here, slices, whole, self._level):
             for map_, values in zip((self.probability, self.spread), self._engine.mean_and_spread(heads), strict=True):
                 values = F.interpolate(values[:, None], size, mode="bilinear")[:, 0]
                 map_[part, window.rows, window.columns] = values

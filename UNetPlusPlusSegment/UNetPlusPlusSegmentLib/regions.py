@@ -62,13 +62,13 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
     """The smallest slices that hold every True voxel; None if there is none."""
-    ranges = []
-    for axis in range(mask.ndim):
-        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+    ranges: tuple[slice, ...] = ()
+    for axis in range(mask.ndim):  # what earlier axes have ruled out is not looked at again
+        hit = np.flatnonzero(mask[ranges].any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
         if not len(hit):
             return None
-        ranges.append(slice(int(hit[0]), int(hit[-1]) + 1))
-    return tuple(ranges)
+        ranges += (slice(int(hit[0]), int(hit[-1]) + 1),)
+    return ranges
 
 
 def measure(mask: np.ndarray, volume: Volume) -> dict[str, float | None]:
@@ -81,9 +81,11 @@ def measure(mask: np.ndarray, volume: Volume) -> dict[str, float | None]:
     Returns:
         `volume_ml` and `mean_hu`; the latter None where the mask is empty.
     """
-    count = int(np.count_nonzero(mask))
-    mean_hu = float(volume.array[mask].mean(dtype=np.float64)) if count else None
-    return {"volume_ml": count * volume.voxel_volume_ml, "mean_hu": mean_hu}
+    box = bounding_box(mask)
+    if box is None:
+        return {"volume_ml": 0.0, "mean_hu": None}
+    inside = volume.array[box][mask[box]]
+    return {"volume_ml": inside.size * volume.voxel_volume_ml, "mean_hu": float(inside.mean(dtype=np.float64))}
 
 
 def as_columns(measurements: Mapping[str, object]) -> dict[str, object]:

@@ -1,12 +1,10 @@
-"""Memory of the worker process: how it is taken from the system, given back, and how much is left. torch and ctypes."""
+"""Memory of a process of our own: how it is taken from the system, given back, and how much is left. ctypes, and torch for CUDA."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 from pathlib import Path
-
-import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
@@ -31,6 +29,8 @@ def give_back_freed_memory() -> None:
 def free_memory_bytes(kind: str) -> int | None:
     """Free memory of a device (`cuda`, `mps`, `cpu`); None where it cannot be told (macOS)."""
     if kind == "cuda":
+        import torch
+
         return torch.cuda.mem_get_info()[0]
     if sys.platform == "win32":
         status = _MemoryStatus(length=ctypes.sizeof(_MemoryStatus))
@@ -39,15 +39,6 @@ def free_memory_bytes(kind: str) -> int | None:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
     return None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out, of the computer or of the graphics card."""
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
-        return True
-    # torch's allocators for the CPU and for MPS have no class of their own
-    phrases = ("can't allocate memory", "not enough memory", "out of memory")
-    return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)
 
 
 class _MemoryStatus(ctypes.Structure):

@@ -12,13 +12,13 @@ import numpy as np
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ..bundles import read_bundle
-from ..devices import choose_device
+from ..devices import choose_device, is_out_of_memory
 from ..engines import load_engine
 from ..inference import Result, SliceEngine
 from ..nodule_engine import NoduleEngine
 from ..volumes import Volume, check_ct, crop
 from .events import RESULT_GONE, JobError
-from .memory import free_memory_bytes, give_back_freed_memory, is_out_of_memory, keep_freed_memory
+from .memory import free_memory_bytes, give_back_freed_memory, keep_freed_memory
 
 TOO_LITTLE_MEMORY = (
     "There is not enough memory for this volume: close other programs, crop the volume, or choose another device."
