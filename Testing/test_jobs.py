@@ -144,7 +144,9 @@ def test_a_job_gives_what_the_engine_gives_voxel_for_voxel(worker, bundle, expec
     assert done.labelmap.dtype == np.uint8
     for same in ("segments", "notes", "threshold", "device", "slices"):
         assert getattr(done, same) == getattr(expected, same)
-    assert [(p.done, p.total) for p in progress] == [(n, 30) for n in (*range(9, 30, 9), 30)]  # nine so small slices at once
+    assert [(p.done, p.total) for p in progress] == [
+        (n, 30) for n in (*range(9, 30, 9), 30)
+    ]  # nine so small slices at once
     assert progress[0].seconds_left is None
     assert all(p.seconds_left > 0 for p in progress[1:-1])
     assert progress[-1].seconds_left == 0

@@ -207,19 +207,24 @@ def clean_hu(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
         The values as int16 (from integers; cut to its range) or float32, the array itself where nothing had to change;
         and notes for the user.
     """
-    if array.dtype.kind == "f":
+    kind, limits = (np.float32, None) if array.dtype.kind == "f" else (np.int16, np.iinfo(np.int16))
+    clips = limits is not None and not np.can_cast(array.dtype, kind)
+    same = array.dtype == kind
+    cleaned = array if same else np.empty(array.shape, kind)
+    count = 0
+    for k in range(len(array)):  # slice by slice: what lies between the steps would take as much memory as the volume
+        here = array[k : k + 1]
         with np.errstate(over="ignore", invalid="ignore"):
-            cleaned = array.astype(np.float32, copy=False)
-            nothing = ~np.isfinite(cleaned) | (cleaned <= PADDING_HU)
-    else:
-        nothing = array <= PADDING_HU
-        limits = np.iinfo(np.int16)
-        fits = np.can_cast(array.dtype, np.int16)
-        cleaned = (array if fits else array.clip(limits.min, limits.max)).astype(np.int16, copy=False)
-    count = int(np.count_nonzero(nothing))
+            here = (here.clip(limits.min, limits.max) if clips else here).astype(kind, copy=False)
+            nothing = here <= PADDING_HU if limits else ~np.isfinite(here) | (here <= PADDING_HU)
+        found = int(np.count_nonzero(nothing))
+        if found and cleaned is array:
+            cleaned = array.copy()
+        if found or not same:
+            cleaned[k : k + 1] = np.where(nothing, np.asarray(AIR_HU, kind), here)
+        count += found
     if not count:
         return cleaned, []
-    cleaned = np.where(nothing, np.asarray(AIR_HU, cleaned.dtype), cleaned)
     share = f"{100 * count / array.size:.2g} %"
     return cleaned, [f"{count} voxels ({share}) hold no measurement (padding, NaN or infinity) and were taken as air."]
 
@@ -254,16 +259,21 @@ def _check_matrix(matrix: np.ndarray) -> None:
 
 def _why_not_ct(array: np.ndarray) -> str | None:
     """What is wrong with the values for a CT, with those found; None if nothing is."""
-    finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array
-    if not finite.size:
+    lowest, highest, fat_or_air, count = np.inf, -np.inf, 0, 0
+    for here in array:
+        finite = here[np.isfinite(here)] if array.dtype.kind == "f" else here
+        if finite.size:
+            lowest, highest = min(lowest, finite.min()), max(highest, finite.max())
+            fat_or_air += np.count_nonzero((finite > PADDING_HU) & (finite <= FAT_HU))
+            count += finite.size
+    if not count:
         raise VolumeError("This volume holds no finite number, only NaN or infinity: export it again.")
-    lowest, highest = finite.min(), finite.max()
     found = f"its values run from {lowest:g} to {highest:g}"
     if array.dtype.itemsize == 1:
         return f"{found} in 8 bits ({array.dtype}), too few for HU"
     if lowest >= 0:
         return f"{found}, none below 0, where air (-1000 HU) and fat (-100 HU) lie"
-    share = np.count_nonzero((finite > PADDING_HU) & (finite <= FAT_HU)) / finite.size
+    share = fat_or_air / count
     if share < LEAST_FAT_OR_AIR:
         return f"{found}, and only {share:.2%} of them are air or fat ({PADDING_HU} to {FAT_HU} HU)"
     return None
