@@ -24,6 +24,14 @@ NODULE_HELP = "Without --point and --box the lungs are searched. Coordinates are
 LICENCE_LINE = "The models are for research only, not for clinical use; see MODELS_LICENSE.md."
 
 
+def shell() -> int:
+    """Run as the program `unetpp-segment`, in a process of its own, whose memory may be kept for speed."""
+    from .jobs.memory import keep_freed_memory
+
+    keep_freed_memory()
+    return main()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `unetpp-segment`.
 
@@ -294,4 +302,4 @@ class _ProgressBar:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(shell())
