@@ -1,0 +1,258 @@
+#!/usr/bin/env python
+"""One contender in a process of its own, which works when asked and waits otherwise: so several can be timed in turn.
+
+To it, on stdin, one JSON object a line: the keyword arguments of a turn. From it, on stdout: {"ready": …}, then one a turn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+LIBRARY = HERE.parent / "UNetPlusPlusSegment"
+SIZE = 512  # rows and columns of the slices on which networks are compared
+
+
+class Contender:
+    """The parent's side."""
+
+    def __init__(self, name: str, *arguments: str, python: str = sys.executable) -> None:
+        """Nothing runs yet."""
+        self._command = [python, __file__, name, *arguments]
+        self.ready: dict = {}  # what it says of itself, once it runs
+
+    def start(self) -> None:
+        """Start it and wait until it is ready."""
+        path = os.pathsep.join([str(LIBRARY), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self._process = subprocess.Popen(
+            self._command, env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.ready = self._heard()
+
+    def turn(self, **job: object) -> dict:
+        """Let it work once; what it measured."""
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+        return self._heard()
+
+    def close(self) -> None:
+        """End it."""
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _heard(self) -> dict:
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{' '.join(self._command)} ended unexpectedly.")
+        return json.loads(line)
+
+
+@contextmanager
+def running(contenders: Sequence[Contender]) -> Iterator[None]:
+    """All of them ready, started one after the other; ended afterwards."""
+    started = []
+    try:
+        for each in contenders:
+            each.start()
+            started.append(each)
+        yield
+    finally:
+        for each in started:
+            each.close()
+
+
+# The child's side. What it does, by name: prepares, and returns what it is called and a function for its turns.
+
+Turn = Callable[..., dict]
+
+
+def ours_on_a_volume(scan: str, model: str) -> tuple[dict, Turn]:
+    """Our engine on a whole volume; {"speed"} → seconds, slices, peak memory; {"save": file} keeps the mask."""
+    import numpy as np
+    import scans
+    import torch
+
+    from UNetPlusPlusSegmentLib.bundles import choose_bundle
+    from UNetPlusPlusSegmentLib.devices import Device
+    from UNetPlusPlusSegmentLib.inference import SliceEngine
+    from UNetPlusPlusSegmentLib.jobs.memory import keep_freed_memory
+
+    keep_freed_memory()
+    volume, engine = scans.load(scan), SliceEngine(choose_bundle("liver", model or None), "cpu")
+    usual, exact = engine.device, Device("cpu", torch.float32, "cpu (float32)")
+
+    def turn(speed: str, save: str = "") -> dict:
+        engine.device = exact if speed == "reference" else usual
+        engine._pruned.clear()
+        _forget_peak()
+        idle = _memory("VmRSS")
+        result = engine.segment(volume, "accurate" if speed == "reference" else speed)
+        peak = _memory("VmHWM") - idle
+        if save:
+            np.save(save, np.packbits(result.labelmap > 0))
+        return {"seconds": result.seconds, "slices": result.slices, "peak_bytes": peak, "device": result.device}
+
+    return {"shape": volume.array.shape, "model": engine.bundle.name, "device": usual.label}, turn
+
+
+def ours_on_slices(level: str, dtype: str) -> tuple[dict, Turn]:
+    """Our network as the engine runs it, pruned to a level, on whole slices; {"slices": n} → seconds of each."""
+    import torch
+
+    from UNetPlusPlusSegmentLib.jobs.memory import keep_freed_memory
+    from UNetPlusPlusSegmentLib.networks import fold_batch_norm, unetpp_ds
+
+    keep_freed_memory()
+    network = fold_batch_norm(unetpp_ds(batch_norm=True)).pruned(int(level), all_heads=True)
+    network.to(getattr(torch, dtype), memory_format=torch.channels_last)
+    image = torch.randn(1, 1, SIZE, SIZE, dtype=getattr(torch, dtype)).contiguous(memory_format=torch.channels_last)
+    return {}, _slices(lambda: network(image))
+
+
+def lever(lever: str) -> tuple[dict, Turn]:
+    """The paper's network with some of what makes it fast: `plain`, `channels_last`, `faults`, `both`, `folded`."""
+    import torch
+
+    from UNetPlusPlusSegmentLib.jobs.memory import keep_freed_memory
+    from UNetPlusPlusSegmentLib.networks import fold_batch_norm, unetpp_ds
+
+    if lever in ("faults", "both", "folded"):
+        keep_freed_memory()
+    network = unetpp_ds(batch_norm=True).eval()
+    network = fold_batch_norm(network) if lever == "folded" else network
+    layout = torch.contiguous_format if lever in ("plain", "faults") else torch.channels_last
+    network.to(memory_format=layout)
+    image = torch.randn(1, 1, SIZE, SIZE).contiguous(memory_format=layout)
+    return {}, _slices(lambda: network(image))
+
+
+def paper() -> tuple[dict, Turn]:
+    """The paper's UNet++ without deep supervision, fp32, as torch computes it when nobody asks for more."""
+    import torch
+
+    from UNetPlusPlusSegmentLib.networks import unetpp
+
+    network, image = unetpp().eval(), torch.randn(1, 1, SIZE, SIZE)
+    return {}, _slices(lambda: network(image))
+
+
+def monai() -> tuple[dict, Turn]:
+    """MONAI's BasicUNetPlusPlus with its defaults, fp32."""
+    import torch
+    from monai.networks.nets import BasicUNetPlusPlus
+
+    network, image = (
+        BasicUNetPlusPlus(spatial_dims=2, in_channels=1, out_channels=2).eval(),
+        torch.randn(1, 1, SIZE, SIZE),
+    )
+    return {}, _slices(lambda: network(image))
+
+
+def smp() -> tuple[dict, Turn]:
+    """segmentation-models-pytorch's UnetPlusPlus with a ResNet 34, fp32."""
+    import segmentation_models_pytorch
+    import torch
+
+    network = segmentation_models_pytorch.UnetPlusPlus("resnet34", encoder_weights=None, in_channels=1).eval()
+    image = torch.randn(1, 1, SIZE, SIZE)
+    return {}, _slices(lambda: network(image))
+
+
+def convolutions(level: str, dtype: str) -> tuple[dict, Turn]:
+    """The limit: the network's own convolutions by themselves, each on an input that is there; {"slices": n} → seconds."""
+    import torch
+    from torch import nn
+
+    from UNetPlusPlusSegmentLib.jobs.memory import keep_freed_memory
+    from UNetPlusPlusSegmentLib.networks import fold_batch_norm, unetpp_ds
+
+    keep_freed_memory()
+    network = fold_batch_norm(unetpp_ds(batch_norm=True)).pruned(int(level), all_heads=True)
+    network.to(getattr(torch, dtype), memory_format=torch.channels_last)
+    layers: list[tuple[nn.Module, torch.Tensor]] = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            module.register_forward_hook(lambda layer, given, made: layers.append((layer, given[0].shape)))
+    image = torch.randn(1, 1, SIZE, SIZE, dtype=getattr(torch, dtype)).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        network(image)
+    shapes = list(layers)
+    for module in network.modules():
+        module._forward_hooks.clear()
+    multiplications = sum(
+        layer.weight.numel() * shape[2] * shape[3] for layer, shape in shapes
+    )  # a transposed one makes each output of one input
+
+    def turn(slices: int) -> dict:
+        seconds = 0.0
+        with torch.inference_mode():
+            for layer, shape in shapes:
+                given = torch.randn(shape, dtype=image.dtype).contiguous(memory_format=torch.channels_last)
+                layer(given)
+                tries = []
+                for _ in range(slices):
+                    started = time.perf_counter()
+                    layer(given)
+                    tries.append(time.perf_counter() - started)
+                seconds += min(tries)
+        return {"seconds": [seconds], "gflops": 2 * multiplications / seconds / 1e9}
+
+    return {"gflop": 2 * multiplications / 1e9}, turn
+
+
+def _slices(run: Callable[[], object]) -> Turn:
+    import torch
+
+    with torch.inference_mode():
+        run()  # the first run chooses algorithms and takes memory
+
+    def turn(slices: int) -> dict:
+        _forget_peak()
+        idle = _memory("VmRSS")
+        seconds = []
+        with torch.inference_mode():
+            for _ in range(slices):
+                started = time.perf_counter()
+                run()
+                seconds.append(time.perf_counter() - started)
+        return {"seconds": seconds, "peak_bytes": _memory("VmHWM") - idle}
+
+    return turn
+
+
+def _memory(what: str) -> int:
+    """VmRSS (now) or VmHWM (the most since `_forget_peak`), in bytes; Linux only."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(what))
+
+
+def _forget_peak() -> None:
+    from UNetPlusPlusSegmentLib.jobs.memory import give_back_freed_memory
+
+    give_back_freed_memory()
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+CONTENDERS = (ours_on_a_volume, ours_on_slices, lever, paper, monai, smp, convolutions)
+
+
+def main(name: str, *arguments: str) -> None:
+    """Serve turns until stdin closes."""
+    about, turn = next(each for each in CONTENDERS if each.__name__ == name)(*arguments)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print belongs to stderr
+    print(json.dumps(about), file=answers, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(turn(**json.loads(line))), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,76 @@
+"""The scans that the benchmarks run on: real ones, and long ones tiled from them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from UNetPlusPlusSegmentLib.files import read_volume
+from UNetPlusPlusSegmentLib.volumes import Volume, clean_hu
+
+DATA = Path(os.environ.get("UNETPP_DATA") or Path(__file__).parents[2] / "shared" / "data") / "volumes"
+
+
+def load(name: str) -> Volume:
+    """A scan by its name in `SCANS`."""
+    return SCANS[name]()
+
+
+def truth(name: str) -> np.ndarray | None:
+    """The liver mask (K, J, I) that another tool drew in a scan; None if there is none."""
+    file = {"abdomen_dicom": "abdomen_dicom_liver.nii.gz", "abdomen_3mm": "abdomen_3mm_liver.nii.gz"}.get(name)
+    return None if file is None else sitk.GetArrayFromImage(sitk.ReadImage(str(DATA / file))) > 0
+
+
+def _file(path: Path) -> Volume:
+    return read_volume(path)[0]
+
+
+def _demo() -> Volume:
+    import slicerio
+
+    return _file(Path(slicerio.get_testdata_file("CTChest4.nrrd")))
+
+
+def _tiled(below: int, liver: int, above: int) -> Volume:
+    """`abdomen_dicom` tiled by reflection between slices of a chest without liver, resampled to the same grid."""
+    abdomen = _file(DATA / "abdomen_dicom")
+    chest = _chest_like(abdomen)
+    parts = [_mirrored(chest, below), _mirrored(abdomen.array, liver), _mirrored(chest, above)]
+    return Volume(np.concatenate(parts), abdomen.ijk_to_ras)
+
+
+def _chest_like(volume: Volume) -> np.ndarray:
+    """`chest_clean_ct` with the pixels, slice distance and field of a volume, int16."""
+    chest = _file(DATA / "chest_clean_ct.nrrd")
+    image = sitk.GetImageFromArray(clean_hu(chest.array)[0])
+    image.SetSpacing(chest.spacing_mm.tolist())
+    rows, columns = volume.array.shape[1:]
+    slices = int(chest.array.shape[0] * chest.spacing_mm[2] / volume.spacing_mm[2])
+    old, new = np.array(image.GetSize()), np.array([columns, rows, slices])
+    origin = ((old - 1) * chest.spacing_mm - (new - 1) * volume.spacing_mm) / 2  # about the same centre
+    moved = sitk.Resample(
+        image, new.tolist(), sitk.Transform(), sitk.sitkLinear, origin.tolist(), volume.spacing_mm.tolist(),
+        np.eye(3).ravel().tolist(), -1024,
+    )  # fmt: skip
+    return sitk.GetArrayFromImage(moved)
+
+
+def _mirrored(slices: np.ndarray, number: int) -> np.ndarray:
+    there_and_back = np.concatenate([slices, slices[::-1]])
+    return there_and_back[np.arange(number) % len(there_and_back)]
+
+
+SCANS: dict[str, Callable[[], Volume]] = {
+    "abdomen_dicom": lambda: _file(DATA / "abdomen_dicom"),
+    "abdomen_3mm": lambda: _file(DATA / "abdomen_3mm_ct.nii.gz"),
+    "CTChest4": _demo,
+    "tiled_200": lambda: _tiled(60, 80, 60),  # liver on 80 of 200 slices
+    "all_liver_80": lambda: _tiled(0, 80, 0),  # the worst case: nothing to leave out
+    "tiled_600": lambda: _tiled(240, 120, 240),  # liver on 20 % of 600 slices
+    "cropped_600": lambda: _tiled(0, 120, 0),  # the same scan cropped to the liver
+}

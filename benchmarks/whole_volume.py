@@ -1,0 +1,139 @@
+#!/usr/bin/env python
+"""Whole volumes: our speeds against peers slice by slice, and against our own network on every slice at full depth.
+
+python benchmarks/whole_volume.py [--rounds 5] [--model NAME_OR_FOLDER] [--smp-python PATH]
+
+Prints ratios of one run and writes them into benchmarks/README.md. Linux.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import scans
+from contender import Contender, running
+from tables import machine, spread, table, write
+
+AGREEMENT = ("abdomen_dicom", "abdomen_3mm", "CTChest4", "tiled_200")
+SPEEDS = ("accurate", "balanced", "fast")
+
+
+def main() -> None:
+    """Run all and write the section."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--slices", type=int, default=2, help="that peers compute in a round; their time a volume is scaled"
+    )
+    parser.add_argument("--model", default="", help="the newest for the liver if not given")
+    parser.add_argument("--smp-python", help="Python of an environment with segmentation-models-pytorch")
+    given = parser.parse_args()
+
+    agreement = [row for scan in AGREEMENT for row in _agreement(scan, given.model)]
+    times, about = _times(given)
+    memory = _long_scans(given)
+    text = f"""
+{about["model"]}, {about["device"]}; {machine()}.
+`python benchmarks/whole_volume.py --rounds {given.rounds}`; medians (least–most) of {given.rounds} interleaved rounds.
+
+**Time**, from the decoded volume, model loaded, to the label map on its voxels. The peers' networks ran on {given.slices} slices of
+512² in each round, and their time a slice was multiplied by the number of slices; reading, resampling and post-processing
+are not counted for them.
+
+{times}
+
+**Agreement** of the masks with the reference (same weights, every slice, full depth, fp32) and with what another tool drew
+(no expert's truth), as Dice; slices that the network saw at full quality.
+
+{table(("scan", "speed", "slices seen", "Dice with reference", "Dice with the other tool"), agreement)}
+
+**Long scans**, `balanced`, 512×512×600.
+
+{memory}
+"""
+    write("whole volumes", text.strip())
+
+
+def _agreement(scan: str, model: str) -> list[tuple]:
+    ours, rows = Contender("ours_on_a_volume", scan, model), []
+    with running([ours]), tempfile.TemporaryDirectory() as folder:
+        shape = ours.ready["shape"]
+
+        def mask(speed: str) -> tuple[np.ndarray, dict]:
+            file = Path(folder) / f"{speed}.npy"
+            measured = ours.turn(speed=speed, save=str(file))
+            return np.unpackbits(np.load(file), count=int(np.prod(shape))).reshape(shape).view(bool), measured
+
+        reference, whole = mask("reference")
+        other = scans.truth(scan)
+        exact = "float32" in ours.ready["device"]  # then `accurate` is the reference
+        for speed in ("reference", *SPEEDS[exact:]):
+            found, measured = (reference, whole) if speed == "reference" else mask(speed)
+            truth = "" if other is None else f"{dice(found, other):.4f}"
+            rows.append((scan, speed, f"{measured['slices']} of {whole['slices']}",
+                         f"{dice(found, reference):.4f}", truth))  # fmt: skip
+    return rows
+
+
+def _times(given: argparse.Namespace) -> tuple[str, dict]:
+    """Our speeds and the peers in turn, on the tiled volume and on the stack that is all liver."""
+    ours = {scan: Contender("ours_on_a_volume", scan, given.model) for scan in ("tiled_200", "all_liver_80")}
+    peers = {"MONAI BasicUNetPlusPlus": Contender("monai"), "paper's layout": Contender("paper")}
+    if given.smp_python:
+        peers["SMP UnetPlusPlus r34"] = Contender("smp", python=given.smp_python)
+    took = {(scan, speed): [] for scan in ours for speed in SPEEDS}
+    a_slice, peak = {name: [] for name in peers}, {}
+    with running([*ours.values(), *peers.values()]):
+        for count in range(given.rounds):
+            for name, peer in peers.items():
+                measured = peer.turn(slices=given.slices)
+                a_slice[name].append(np.mean(measured["seconds"]))
+                peak[name] = max(peak.get(name, 0), measured["peak_bytes"])
+            for scan, speed in took:
+                if speed == "accurate" and count:
+                    continue  # long, and no option for who waits: once
+                measured = ours[scan].turn(speed=speed)
+                took[scan, speed].append(measured["seconds"])
+                peak[scan, speed] = max(peak.get((scan, speed), 0), measured["peak_bytes"])
+        shapes = {scan: each.ready["shape"] for scan, each in ours.items()}
+        about = ours["tiled_200"].ready
+    rows = []
+    for (scan, speed), seconds in took.items():
+        slices = shapes[scan][0]
+        ratios = (
+            spread([slices * s / own for s, own in zip(a_slice[name][: len(seconds)], seconds, strict=True)])
+            for name in peers
+        )
+        rows.append((f"{scan}, {speed}", spread(seconds, 1), *ratios, f"{peak[scan, speed] / 1e6:.0f}"))
+    for name, seconds in a_slice.items():
+        rows.append((f"{name}, a slice", spread(seconds, 2), *[""] * len(peers), f"{peak[name] / 1e6:.0f}"))
+    head = ("", "seconds", *(f"times shorter than {name}" for name in peers), "peak MB")
+    skipped = "" if given.smp_python else "\n\nSMP: skipped, no `--smp-python` was given."
+    return table(head, rows) + skipped, about
+
+
+def _long_scans(given: argparse.Namespace) -> str:
+    """What slices without liver cost, and how much memory a long scan takes beyond itself."""
+    whole, cropped = (Contender("ours_on_a_volume", scan, given.model) for scan in ("tiled_600", "cropped_600"))
+    ratios, peak = [], 0
+    with running([whole, cropped]):
+        for _ in range(max(2, given.rounds // 2)):
+            first, second = whole.turn(speed="balanced"), cropped.turn(speed="balanced")
+            ratios.append(first["seconds"] / second["seconds"])
+            peak = max(peak, first["peak_bytes"])
+    return table(
+        ("liver on 120 of 600 slices against the scan cropped to these", "peak RSS − RSS with volume and model loaded"),
+        [(f"{spread(ratios, 2)} times the time", f"{peak / 1e6:.0f} MB, the mask's 157 MB included")],
+    )
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    """Overlap of two masks."""
+    return 2 * np.count_nonzero(a & b) / max(1, np.count_nonzero(a) + np.count_nonzero(b))
+
+
+if __name__ == "__main__":
+    main()
