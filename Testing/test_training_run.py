@@ -100,6 +100,13 @@ def test_a_training_stopped_in_mid_epoch_and_resumed_ends_with_the_weights_of_an
     resumed = run(config, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert_same(weights(folder / "last.ckpt"), unbroken)
+    assert {2, 5, 8} <= logged_validations(folder)  # what was logged before the stop is still there
+
+
+def logged_validations(folder: Path) -> set[int]:
+    """The steps, from 0, at which a validation was logged."""
+    rows = [row for path in folder.rglob("metrics.csv") for row in csv.DictReader(path.open(newline=""))]
+    return {int(row["step"]) for row in rows if row.get("val_dice")}
 
 
 def test_two_ranks_train_on_disjoint_halves_and_end_with_the_same_weights(config, tmp_path, data):

@@ -75,7 +75,8 @@ def train(settings: Settings, resume: bool = False) -> Path:
             *([averaging(settings.ema_decay)] if settings.ema_decay else []),
             *([EarlyStopping("val_dice", mode="max", patience=settings.patience)] if settings.patience else []),
         ],
-        logger=[CSVLogger(settings.folder, "", "csv"), TensorBoardLogger(settings.folder, "", "tensorboard")],
+        # A resumed training gets a CSV file of its own (csv/version_1): Lightning would empty the first one.
+        logger=[CSVLogger(settings.folder, "csv"), TensorBoardLogger(settings.folder, "", "tensorboard")],
         precision="bf16-mixed" if has_fast_bf16() else "32-true",
         **_processes(),
         use_distributed_sampler=False,
