@@ -45,15 +45,15 @@ def write_table(results: Results, of_line: dict[tuple[str, str], Settings]) -> s
         cost = speeds[dataset, architecture]
         done = done_cells(results, dataset, architecture)
         means = [np.mean(list(results.ious(cell).values())) for cell in done]
-        mean = f"{np.mean(means):.4f}" if done else ""
-        spread = f"{np.std(means, ddof=1):.4f}" if len(done) > 1 else ""
+        mean, spread, iou = "", "", NOT_YET
+        if done:
+            mean = f"{np.mean(means):.4f}"
+            iou = f"{100 * np.mean(means):.2f}"
+        if len(done) > 1:
+            spread = f"{np.std(means, ddof=1):.4f}"
+            iou += f" ± {100 * np.std(means, ddof=1):.2f}"
         costs = [cost["parameters"], cost["gflop"], cost["seconds_per_image"]]
         csv_rows.append([dataset, architecture, len(done), mean, spread, *costs])
-        iou = (
-            f"{100 * np.mean(means):.2f}" + (f" ± {100 * np.std(means, ddof=1):.2f}" if spread else "")
-            if done
-            else NOT_YET
-        )
         paper = PAPER[dataset].get(architecture)
         lines.append(
             f"| {dataset} | {NAMES[architecture]} | {iou} | {len(done)} | {_difference(results, dataset, architecture)} |"

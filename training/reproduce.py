@@ -40,7 +40,7 @@ from train import train
 from UNetPlusPlusSegmentLib.networks import ARCHITECTURES, NodeGrid, fold_batch_norm
 
 TRAINING = Path(__file__).resolve().parent
-EPOCHS = 12  # checkpoints and validations of a cell
+EPOCHS = 12  # checkpoints and validations of a cell, where it has steps enough
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -97,8 +97,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def settings_of(cell: Cell, given: argparse.Namespace) -> Settings:
     """The settings of a cell's training: the data set's config, and what the cell and the budget say."""
-    per_epoch = max(2, round(given.budget * cells.STEPS_PER_MINUTE[cell.dataset] / EPOCHS))
-    steps = EPOCHS * per_epoch
+    wanted = given.budget * cells.STEPS_PER_MINUTE[cell.dataset]
+    per_epoch = max(2, round(wanted / EPOCHS))
+    steps = per_epoch * max(1, round(wanted / per_epoch))
     plain = load_settings(given.configs / f"{cell.dataset}.yaml")
     return replace(
         plain,
