@@ -15,7 +15,12 @@ from UNetPlusPlusSegmentLib.regions import Segment
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (its wheels are for Python 3.11)")
 vtk = pytest.importorskip("vtk")
 
-LOGICS = {"volumes": slicer.vtkSlicerVolumesLogic, "segmentations": slicer.vtkSlicerSegmentationsModuleLogic}
+LOGICS = {
+    "volumes": slicer.vtkSlicerVolumesLogic,
+    "segmentations": slicer.vtkSlicerSegmentationsModuleLogic,
+    "sequences": slicer.vtkSlicerSequencesLogic,
+    "terminologies": slicer.vtkSlicerTerminologiesModuleLogic,
+}
 
 
 @pytest.fixture

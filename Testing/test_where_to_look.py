@@ -166,13 +166,9 @@ def test_points_are_for_nodules(scene, logic):
 
 
 @pytest.fixture
-def heart_beat(scene, monkeypatch):
+def heart_beat(scene):
     """A volume sequence of three frames, the second of which shows less, under a transform; and what replays it."""
-    from types import SimpleNamespace
-
-    sequences = slicer.vtkSlicerSequencesLogic()
-    sequences.SetMRMLScene(scene)
-    monkeypatch.setattr(slicer.modules, "sequences", SimpleNamespace(logic=lambda: sequences), raising=False)
+    sequences = slicer.modules.sequences.logic()
     sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode", "CT sequence")
     sequence.SetIndexName("time")
     sequence.SetIndexUnit("s")

@@ -10,7 +10,12 @@ from typing import Annotated
 import qt
 import slicer
 import vtk
-from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer import (
+    vtkMRMLMarkupsFiducialNode,
+    vtkMRMLMarkupsROINode,
+    vtkMRMLScalarVolumeNode,
+    vtkMRMLSegmentationNode,
+)
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
@@ -30,6 +35,14 @@ LIBRARY = "UNetPlusPlusSegmentLib"
 LICENCE_URL = "https://github.com/unetplusplussegment/SlicerUNetPlusPlusSegment/blob/main/MODELS_LICENSE.md"
 LICENCE_ACCEPTED = "UNetPlusPlusSegment/ModelsLicenceAccepted"
 POLL_MS = 100
+SAMPLE = {
+    "category": "UNetPlusPlusSegment",
+    "sampleName": "SmallChestCT",
+    "uris": "https://raw.githubusercontent.com/lassoan/slicerio/d32d3c6123b375fd616b6f10c8e880aee5fe9595/slicerio/data/CTChest4.nrrd",
+    "fileNames": "CTChest4.nrrd",
+    "nodeNames": "SmallChestCT",
+    "checksums": "SHA256:439ee098e50ee8e3254bd80ed8bcf7f8d006da4cab35be7a65b61ccb30dd6a3d",
+}
 
 
 class UNetPlusPlusSegment(ScriptedLoadableModule):
@@ -40,10 +53,10 @@ class UNetPlusPlusSegment(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = _("UNet++ Segment")
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
-        self.parent.dependencies = ["Segmentations"]
+        self.parent.dependencies = ["Segmentations", "Markups", "Sequences", "Terminologies"]
         self.parent.contributors = ["UNetPlusPlusSegment contributors"]
         self.parent.helpText = _("""
-Finds and outlines the liver in CT with a UNet++ network, and measures it. Choose a CT, press Apply.
+Finds and outlines the liver, or lung nodules, in CT with a UNet++ network, and measures them. Choose a CT, press Apply.
 For research only: not a medical device. See the <a href="{url}">page of the extension</a>.
 """).format(url="https://github.com/unetplusplussegment/SlicerUNetPlusPlusSegment")
         self.parent.acknowledgementText = _("""
@@ -51,6 +64,23 @@ The network is that of Zhou Z, Siddiquee MMR, Tajbakhsh N, Liang J: UNet++: A Ne
 Segmentation, DLMIA 2018. The trained models name their data sets; their licence is <a href="{url}">for research only</a>.
 """).format(url=LICENCE_URL)
         slicer.app.connect("startupCompleted()", registerInOtherModules)
+        slicer.app.connect("startupCompleted()", self.registerSampleData)
+        slicer.app.connect("startupCompleted()", self.registerTerminology)
+
+    def registerSampleData(self) -> None:
+        """Offer a small chest CT in the Sample Data module; the larger CTChest and CTLiver are there already."""
+        from SampleData import SampleDataLogic
+
+        if hasattr(SampleDataLogic, "registerCustomSampleDataCategory"):  # from Slicer 5.12 on
+            SampleDataLogic.registerCustomSampleDataCategory(SAMPLE["category"], self.parent.title)
+        SampleDataLogic.registerCustomSampleDataSource(
+            thumbnailFileName=self.resourcePath("Icons/SmallChestCT.png"), **SAMPLE
+        )
+
+    def registerTerminology(self) -> None:
+        """Offer the terms of the results, with their colours, where the user chooses terms."""
+        path = self.resourcePath("Terminologies/UNetPlusPlusSegment.term.json")
+        slicer.modules.terminologies.logic().LoadTerminologyFromFile(path)
 
 
 def registerInOtherModules() -> None:
@@ -146,6 +176,9 @@ class UNetPlusPlusSegmentParameterNode:
 
     inputVolume: vtkMRMLScalarVolumeNode
     target: Target
+    points: vtkMRMLMarkupsFiducialNode
+    roi: vtkMRMLMarkupsROINode
+    allFrames: bool
     model: str
     outputSegmentation: vtkMRMLSegmentationNode
     probabilityMap: bool
@@ -172,6 +205,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self._lastInput = None
         self._run = None
         self._outcome = ""
+        self._shownTable = None
 
     def setup(self) -> None:
         """Build the panel: no torch, no worker process, no main window needed."""
@@ -186,6 +220,9 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self._timer.connect("timeout()", self.onTimer)
         self.ui.applyButton.connect("clicked(bool)", self.onApply)
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self.onModel)
+        self.ui.roiSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.onRoiAdded)
+        self.ui.resultsTable.connect("cellClicked(int,int)", self.onRow)
+        self.ui.resultsTable.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         self.ui.copyButton.connect("clicked(bool)", self.onCopy)
         self.ui.saveButton.connect("clicked(bool)", self.onSave)
         self.ui.modelsFolderButton.connect("clicked(bool)", self.onModelsFolder)
@@ -276,8 +313,32 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
             self.ui.outputSelector.baseName = _("{volume} segmentation").format(volume=name)
         if (parameters.target, parameters.model) != self._listed:
             self._refreshModels()
+        self.ui.pointsPlaceWidget.setCurrentNode(parameters.points)
         self._rethreshold()
         self._update()
+
+    def onRoiAdded(self, roi) -> None:
+        """Begin with a box round the whole volume, so that there are handles to drag."""
+        volume = self._parameterNode.inputVolume if self._parameterNode else None
+        if volume:
+            bounds = [0.0] * 6
+            volume.GetRASBounds(bounds)
+            ends = list(zip(bounds[::2], bounds[1::2], strict=True))
+            roi.SetCenterWorld([(low + high) / 2 for low, high in ends])
+            roi.SetSizeWorld([high - low for low, high in ends])
+        roi.CreateDefaultDisplayNodes()
+
+    def _looksAtNodules(self) -> bool:
+        return self._parameterNode is not None and self._parameterNode.target is Target.NODULE
+
+    def _isFrame(self) -> bool:
+        """Whether the input is one frame of a sequence."""
+        volume = self._parameterNode.inputVolume if self._parameterNode else None
+        browserOf = slicer.modules.sequences.logic().GetFirstBrowserNodeForProxyNode
+        return volume is not None and browserOf(volume) is not None
+
+    def _takesAllFrames(self) -> bool:
+        return self._isFrame() and self._parameterNode.allFrames
 
     # Models
 
@@ -339,7 +400,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         """`new`, `replace`, or nothing if the user cancels."""
         from UNetPlusPlusSegmentLib.runs import segments_of_target  # brings SimpleITK
 
-        output = self._parameterNode.outputSegmentation
+        output = None if self._takesAllFrames() else self._parameterNode.outputSegmentation
         existing = segments_of_target(output, self._models[self.ui.modelComboBox.currentIndex])
         if not existing:
             return "new"
@@ -359,14 +420,14 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         return {int(qt.QMessageBox.Yes): "replace", int(qt.QMessageBox.No): "new"}.get(int(box.exec_()), "")
 
     def _start(self, existing: str) -> None:
-        parameters = self._parameterNode
+        parameters, allFrames = self._parameterNode, self._takesAllFrames()
         maps = {"probability": parameters.probabilityMap, "uncertainty": parameters.uncertaintyMap}
         slicer.app.setOverrideCursor(qt.Qt.WaitCursor)  # the volume is handed over: a second, if it is a large one
         try:
             self._run, self._outcome = None, ""
             self._run = self.logic.start(
                 parameters.inputVolume,
-                parameters.outputSegmentation,
+                None if allFrames else parameters.outputSegmentation,
                 parameters.target.value,
                 speed=parameters.speed.value,
                 device=parameters.device.value,
@@ -374,7 +435,10 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
                 force=parameters.force,
                 model=parameters.model,
                 existing=existing,
-                maps=[name for name, wanted in maps.items() if wanted],
+                maps=[name for name, wanted in maps.items() if wanted and not allFrames],
+                roi=parameters.roi,
+                points=parameters.points if self._looksAtNodules() and not allFrames else None,
+                allFrames=allFrames,
             )
         finally:
             slicer.app.restoreOverrideCursor()
@@ -447,9 +511,17 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self.ui.applyButton.text = _("Cancel") if running else _("Apply")
         self.ui.applyButton.enabled = running or not obstacle
         self.ui.applyButton.toolTip = obstacle if obstacle and not running else ""
-        for box in (self.ui.inputsBox, self.ui.outputsBox, self.ui.settingsBox, self.ui.advancedBox):
+        for box in (self.ui.inputsBox, self.ui.settingsBox, self.ui.advancedBox):
             box.enabled = not running
-        self.ui.progressBar.setVisible(running)
+        frames, ui = self._takesAllFrames(), self.ui
+        for shown, widgets in (
+            (self._isFrame(), (ui.allFramesCheckBox,)),
+            (self._looksAtNodules() and not frames, (ui.pointsLabel, ui.pointsSelector, ui.pointsPlaceWidget)),
+            (running, (ui.progressBar,)),
+        ):
+            for widget in widgets:
+                widget.setVisible(shown)
+        self.ui.outputsBox.enabled = not (running or frames)  # a sequence is always a new one
         if running:
             self._showProgress(run)
         else:
@@ -493,29 +565,37 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
 
     # Results
 
-    def _rows(self) -> list[tuple[str, str, str]]:
-        """The table as text."""
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        """Header and rows as text, largest first as they come; a column without any text is left out."""
         measurements = self._run.measurements if self._run else {}
-        return [
-            (name, f"{found['volume_ml']:.1f}", "" if found["mean_hu"] is None else f"{found['mean_hu']:.0f}")
-            for name, found in measurements.items()
-        ]
+        columns = [(title, [text(found) for found in measurements.values()]) for title, text in _columns()]
+        filled = [(title, texts) for title, texts in columns if any(texts)] or columns[:2]
+        header = [_("Segment"), *(title for title, texts in filled)]
+        return header, [list(row) for row in zip(measurements, *(texts for title, texts in filled), strict=True)]
 
     def _fillTable(self) -> None:
-        rows, table = self._rows(), self.ui.resultsTable
-        if table.rowCount != len(rows):
-            table.setRowCount(len(rows))
+        (header, rows), table = self._table(), self.ui.resultsTable
+        if self._shownTable == (header, rows):
+            return
+        self._shownTable = header, rows
+        table.setColumnCount(len(header))
+        table.setHorizontalHeaderLabels(header)
+        table.setRowCount(len(rows))
         for row, texts in enumerate(rows):
             for column, text in enumerate(texts):
-                item = table.item(row, column)
-                if item is None or item.text() != text:
-                    table.setItem(row, column, qt.QTableWidgetItem(text))
+                table.setItem(row, column, qt.QTableWidgetItem(text))
         self.ui.copyButton.enabled = self.ui.saveButton.enabled = bool(rows)
+
+    def onRow(self, row, column) -> None:
+        """Centre the slice views on a segment."""
+        place = self._run.look_at(row) if self._run and self._run.result else None
+        if place:
+            slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *place, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
 
     def onCopy(self) -> None:
         """Put the table onto the clipboard, as spreadsheets take it."""
-        header = (_("Segment"), _("Volume (ml)"), _("Mean HU"))
-        slicer.app.clipboard().setText("\n".join("\t".join(row) for row in (header, *self._rows())))
+        header, rows = self._table()
+        slicer.app.clipboard().setText("\n".join("\t".join(row) for row in (header, *rows)))
 
     def onSave(self) -> None:
         """Save the table, with all digits."""
@@ -531,6 +611,28 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
                 files.write_report(path if path.lower().endswith(".csv") else f"{path}.csv", rows)
             except ValueError as error:
                 slicer.util.errorDisplay(str(error))
+
+
+def _columns() -> list:
+    """Titles of the columns of the results, and what each says of the measurements of a segment; nothing if they lack it."""
+    kinds = {"solid": _("solid"), "part-solid": _("part-solid"), "ground-glass": _("ground-glass")}
+
+    def number(value, digits: int) -> str:
+        return "" if value is None else f"{value:.{digits}f}"
+
+    def volume(found) -> str:
+        return number(found["volume_ml"], 1 if found["volume_ml"] >= 10 or not found["volume_ml"] else 2)
+
+    def axes(found) -> str:
+        return f"{found['long_axis_mm']:.1f} × {found['short_axis_mm']:.1f}" if "long_axis_mm" in found else ""
+
+    return [
+        (_("Volume (ml)"), volume),
+        (_("Mean HU"), lambda found: number(found["mean_hu"], 0)),
+        (_("Axes (mm)"), axes),
+        (_("Diameter (mm)"), lambda found: number(found.get("mean_diameter_mm"), 1)),
+        (_("Kind"), lambda found: kinds.get(found.get("kind"), "")),
+    ]
 
 
 def _inWords(seconds: float) -> str:

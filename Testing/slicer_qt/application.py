@@ -131,6 +131,30 @@ class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
         self._call("exit")
 
 
+class SampleDataLogic:
+    """Of the Sample Data module: what was registered, by category."""
+
+    @staticmethod
+    def registerCustomSampleDataCategory(category, title):
+        vars(slicer.modules).setdefault("sampleDataSourceCategories", {})[category] = {"title": title}
+
+    @staticmethod
+    def registerCustomSampleDataSource(
+        category="Custom",
+        sampleName=None,
+        uris=None,
+        fileNames=None,
+        nodeNames=None,
+        thumbnailFileName=None,
+        checksums=None,
+    ):
+        sources = vars(slicer.modules).setdefault("sampleDataSources", {})
+        sources.setdefault(category, []).append({
+            "sampleName": sampleName, "uris": uris, "fileNames": fileNames, "nodeNames": nodeNames,
+            "thumbnailFileName": thumbnailFileName, "checksums": checksums,
+        })  # fmt: skip
+
+
 class _Namespace(types.ModuleType):
     """A module that says what it lacks."""
 
@@ -167,6 +191,7 @@ def slicer_app(scene, monkeypatch, tmp_path):
     wrapper = _public(parameter_node, "parameterNodeWrapper", "WithinRange", "Minimum", "Choice")
     modules = {
         "ctk": _namespace("ctk", **{name: proxy_class(each) for name, each in CTK.items()}),
+        "SampleData": _namespace("SampleData", SampleDataLogic=SampleDataLogic),
         "slicer.i18n": _namespace("slicer.i18n", **_public(scripted_module, "tr", "translate")),
         "slicer.ScriptedLoadableModule": _namespace("slicer.ScriptedLoadableModule", **base),
         "slicer.parameterNodeWrapper": _namespace("slicer.parameterNodeWrapper", **wrapper),

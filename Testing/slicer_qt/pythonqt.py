@@ -549,13 +549,21 @@ def in_observer(kind, error, trace) -> None:
     sys.__excepthook__(kind, error, trace)
 
 
+def _make_immortal() -> None:
+    """Do for None, True and False what Python does from 3.12 on.
+
+    PySide6 is built for Pythons that never count them, and each call takes a reference away: after some thousand of them an
+    older Python aborts ("deallocating None").
+    """
+    if sys.version_info < (3, 12):
+        for constant in (None, True, False, NotImplemented, Ellipsis):
+            ctypes.c_ssize_t.from_address(id(constant)).value += 1 << 48
+
+
 def start() -> types.ModuleType:
     """Make `import qt` work; the Qt application is started once for the process."""
     if "qt" not in sys.modules:
-        if sys.version_info < (3, 12):
-            # PySide6 is built for Pythons whose None is immortal. Before, each of its void methods takes a reference from
-            # None, and after some thousand calls Python aborts ("deallocating None"): so None gets plenty of them.
-            ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
+        _make_immortal()
         _Qt.application = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["Slicer"])
         sys.modules["qt"] = _Qt("qt")
     return sys.modules["qt"]

@@ -198,6 +198,15 @@ def segment_on_own_grid(segmentationNode, segmentID: str) -> Volume | None:
     return Volume((voxels_of(image) != 0).view(np.uint8), _turned_to_world(ijk_to_ras, segmentationNode))
 
 
+def centre_of(segmentationNode, segmentID: str) -> tuple[float, float, float] | None:
+    """Where a segment lies: the middle of its bounds, RAS in the world (mm); None if it is gone, or empty."""
+    segment, bounds = segmentationNode.GetSegmentation().GetSegment(segmentID), [0.0] * 6
+    if segment is None:
+        return None
+    segment.GetBounds(bounds)
+    return tuple(segmentationNode.GetSegmentCenterRAS(segmentID)) if bounds[0] <= bounds[1] else None
+
+
 def show_scalar_volume(array: np.ndarray, volumeNode, name: str):
     """Add a map (probability, uncertainty) to the scene, in the same place and under the same transform as its volume.
 

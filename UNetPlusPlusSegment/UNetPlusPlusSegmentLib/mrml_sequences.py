@@ -66,3 +66,10 @@ class SegmentationSequence:
         segmentationNode.SetNodeReferenceID(role, self._volumeNode.GetID())
         mrml.file_beside(self._volumeNode, segmentationNode)
         return segmentationNode
+
+    def look_at(self, item: int, name: str) -> tuple[float, float, float] | None:
+        """Go to a frame; where the segment of that name lies there, as `mrml.centre_of` tells."""
+        self._browserNode.SetSelectedItemNumber(item)
+        slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(self._browserNode)
+        segmentationNode = self._browserNode.GetProxyNode(self._segmentations)
+        return mrml.centre_of(segmentationNode, segmentationNode.GetSegmentation().GetSegmentIdBySegmentName(name))

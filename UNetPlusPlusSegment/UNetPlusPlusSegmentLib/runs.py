@@ -223,6 +223,11 @@ class SceneRun(Run):
         pairs = zip(segments, self.segmentIDs, strict=True)
         return {self._name_of(each, segmentID): each.measurements for each, segmentID in pairs}
 
+    def look_at(self, index: int) -> tuple[float, float, float] | None:
+        """Where one of the result's segments lies, RAS in the world (mm); None if it is gone, or empty."""
+        there = self._is_there(self.segmentationNode)
+        return mrml.centre_of(self.segmentationNode, self.segmentIDs[index]) if there else None
+
     def _receive(self, event: Segmented | MapsReady) -> None:
         if isinstance(event, MapsReady):
             for name, array in event.maps.items():

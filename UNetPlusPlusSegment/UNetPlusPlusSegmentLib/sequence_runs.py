@@ -64,6 +64,11 @@ class SequenceRun(Task):
         if self.result and threshold != self.result.threshold:
             raise RunError("The threshold of a sequence cannot be changed afterwards: it counts for the next run.")
 
+    def look_at(self, index: int) -> tuple[float, float, float] | None:
+        """Go to the frame of one of the `measurements`; the place as in `SceneRun`."""
+        item, name = [(item, name) for item, frame in enumerate(self.frames) for name in frame][index]
+        return self._sequence.look_at(item, name) if self._is_there(self.segmentationNode) else None
+
     def take(self, event: Event) -> None:
         """As in `Task`, with the slices of all frames."""
         if isinstance(event, Progress):

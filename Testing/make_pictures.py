@@ -1,0 +1,74 @@
+"""Takes the pictures of the panel for the README, and of the sample data, from real runs: `python -m pytest Testing/make_pictures.py`.
+
+On the stand-in for Slicer's Qt, with the chest CT that the slicerio package carries. Pixels are those of Qt's Fusion style.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from mrml_scene import slicer
+from panel import add_chest_ct, click_apply, frame, wait_for_end
+from slicer_qt.application import scene, slicer_app, wait_until
+from slicer_qt.pythonqt import dialogs
+
+__all__ = ["frame", "scene", "slicer_app"]  # fixtures
+
+ROOT = Path(__file__).resolve().parents[1]
+SCREENSHOTS = ROOT / "Resources" / "Screenshots"
+THUMBNAIL = ROOT / "UNetPlusPlusSegment" / "Resources" / "Icons" / "SmallChestCT.png"
+WIDTH = 420
+
+
+def take(frame, name: str) -> None:
+    frame.setFixedWidth(WIDTH)
+    frame.adjustSize()
+    slicer.app.processEvents()
+    frame.setFixedHeight(frame.layout().totalMinimumSize().height())
+    slicer.app.processEvents()
+    frame.grab().save(str(SCREENSHOTS / f"panel-{name}.png"))
+    frame.setMinimumHeight(0)
+    frame.setMaximumHeight(16777215)
+
+
+def test_pictures_of_the_panel(frame):
+    panel, ui = frame.self(), frame.self().ui
+    frame.show()
+    take(frame, "empty")
+    add_chest_ct()
+    panel._parameterNode.speed = type(panel._parameterNode.speed).ACCURATE
+    panel._parameterNode.device = type(panel._parameterNode.device).CPU
+    click_apply(ui)
+    wait_until(lambda: panel._run.progress and panel._run.progress.seconds_left and panel._run.progress.done >= 12, 180)
+    panel._update()
+    take(frame, "running")
+    wait_for_end(panel)
+    take(frame, "done")
+    mr = np.random.default_rng(0).integers(0, 800, (10, 64, 64)).astype(np.int16)
+    panel._parameterNode.inputVolume = slicer.util.addVolumeFromArray(mr, np.eye(4), "MR brain")
+    dialogs.answers.append("OK")
+    click_apply(ui)
+    wait_for_end(panel)
+    take(frame, "error")
+
+
+def test_picture_of_the_sample_data():
+    slicerio = pytest.importorskip("slicerio")
+    image = sitk.ReadImage(slicerio.get_testdata_file("CTChest4.nrrd"))
+    image = sitk.DICOMOrient(image, "LPS")
+    side, height = 260, 280
+    spacing = image.GetSpacing()[0] * image.GetSize()[0] / side
+    size = (side, 1, round(image.GetSpacing()[2] * image.GetSize()[2] / spacing))
+    origin = image.TransformContinuousIndexToPhysicalPoint((-0.5, image.GetSize()[1] / 2, -0.5))
+    coronal = sitk.Resample(
+        image, size, sitk.Transform(), sitk.sitkLinear, origin, [spacing] * 3, image.GetDirection(), -1000
+    )
+    hu = sitk.GetArrayFromImage(coronal)[::-1, 0]
+    grey = np.clip((hu + 250) / 650 * 255, 0, 255).astype(np.uint8)
+    framed = np.zeros((height, side), np.uint8)
+    top = (height - len(grey)) // 2
+    framed[max(top, 0) : max(top, 0) + len(grey)] = grey[: height - max(top, 0)]
+    sitk.WriteImage(sitk.GetImageFromArray(framed), str(THUMBNAIL))

@@ -1,0 +1,487 @@
+"""The panel as its user meets it: the real .ui, the real worker process and real MRML, on a stand-in for Slicer's Qt."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bright import bright_bundle
+from mrml_scene import (
+    TURN,
+    add_hand_made_segments,
+    add_linear_transform,
+    add_volume,
+    all_about,
+    nothing_changes,
+    segments_of,
+    slicer,
+    take_messages,
+)
+from panel import LICENCE_ACCEPTED, MODULE_FILE, add_chest_ct, click_apply, frame, qt, table_of, wait_for_end
+from slicer_qt.application import scene, slicer_app, wait_until
+from slicer_qt.pythonqt import dialogs
+from slicer_qt.widgets import qMRMLNodeComboBox
+from worker_logic import GRID, a_scan, models
+
+from UNetPlusPlusSegmentLib import pytorch, segmenter
+from UNetPlusPlusSegmentLib.jobs.client import Worker
+
+__all__ = ["frame", "models", "scene", "slicer_app"]  # fixtures
+
+
+@pytest.fixture(scope="module")
+def worker():
+    """One real worker process for all panels: loading torch takes seconds."""
+
+    class LastingWorker(Worker):
+        def close(self) -> None:
+            """Only what is under way ends; the process serves the next panel."""
+            for job in self._under_way():
+                self.cancel(job)
+            while self.busy:
+                self.poll()
+                time.sleep(0.01)
+
+    worker = LastingWorker()
+    yield worker
+    super(LastingWorker, worker).close()
+
+
+@pytest.fixture
+def panel(models, worker, monkeypatch, request):
+    """The open panel, with a model that finds what is bright; the worker uses the processor."""
+    monkeypatch.setattr(segmenter, "Worker", lambda: worker)
+    panel = request.getfixturevalue("frame").self()
+    panel.ui.deviceComboBox.setCurrentText("Processor")
+    return panel
+
+
+def start_long_run(panel, slices: int = 300) -> None:
+    """A run of which some slices are done."""
+    add_volume(a_scan(slices), GRID, "Abdomen")
+    panel.ui.speedComboBox.setCurrentText("Accurate")
+    click_apply(panel.ui)
+    wait_until(lambda: panel.ui.progressBar.value > 0)
+
+
+def segmentation_of(scene):
+    return scene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+
+
+# The story
+
+
+def test_a_user_segments_a_ct_cancels_tries_again_and_comes_back_to_the_saved_scene(
+    frame, scene, tmp_path, monkeypatch
+):
+    panel, ui = frame.self(), frame.self().ui
+    assert (ui.applyButton.text, ui.applyButton.enabled) == ("Apply", False)
+    assert "load a CT" in ui.messageLabel.text
+    ct = add_chest_ct()
+    assert ui.inputSelector.currentNode() is ct
+    ui.deviceComboBox.setCurrentText("Processor")
+    ui.speedComboBox.setCurrentText("Fast")
+
+    click_apply(ui)
+    assert (ui.applyButton.text, ui.inputsBox.enabled) == ("Cancel", False)
+    wait_until(lambda: ui.progressBar.value > 0, 180)
+    assert "slices" in ui.progressBar.format
+    assert ui.messageLabel.text.startswith("Running on cpu")
+    assert "GB of its memory are free" in ui.messageLabel.text
+    with nothing_changes(scene):
+        ui.applyButton.click()
+        wait_for_end(panel)
+    assert ui.messageLabel.text == "Cancelled."
+
+    click_apply(ui)
+    wait_for_end(panel)
+    assert ui.messageLabel.text.startswith("Done in ")
+    segmentation = ui.outputSelector.currentNode()
+    assert segmentation.GetName() == "CTChest segmentation"
+    ((name, volume_ml, mean_hu),) = table_of(ui)
+    assert name == "Liver"
+    assert 300 < float(volume_ml) < 3000
+    assert 0 < float(mean_hu) < 120
+    ui.resultsTable.cellClicked(0, 0)
+
+    ui.thresholdSlider.value = 0.8
+    wait_until(lambda: table_of(ui)[0][1] != volume_ml)
+    assert float(table_of(ui)[0][1]) < float(volume_ml)
+    rethresholded = all_about(segmentation)
+
+    for node in slicer.util.getNodesByClass("vtkMRMLStorableNode"):
+        if node.GetClassName() in ("vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode"):
+            node.AddDefaultStorageNode()
+            node.GetStorageNode().SetFileName(
+                str(tmp_path / f"{node.GetID()}.{'seg.' * node.IsA('vtkMRMLSegmentationNode')}nrrd")
+            )
+            assert node.GetStorageNode().WriteData(node)
+    saved = tmp_path / "scene.mrml"
+    assert scene.Commit(str(saved))
+    scene.Clear(False)
+    assert (ui.resultsTable.rowCount, ui.applyButton.enabled) == (0, False)
+
+    scene.SetURL(str(saved))
+    assert scene.Import()
+    take_messages()  # the wheel lacks what Slicer's colour nodes are read with
+    assert ui.inputSelector.currentNode().GetName() == "CTChest"
+    assert ui.outputSelector.currentNode().GetName() == "CTChest segmentation"
+    assert ui.thresholdSlider.value == 0.8
+    assert ui.deviceComboBox.currentText == "Processor"
+    loaded = all_about(ui.outputSelector.currentNode())
+    key = next(each for each in rethresholded if each != "transform")
+    assert loaded[key][:3] == rethresholded[key][:3]
+
+    dialogs.answers.append("Replace")
+    click_apply(ui)
+    wait_for_end(panel)
+    assert [row[0] for row in table_of(ui)] == ["Liver"]
+    assert list(segments_of(ui.outputSelector.currentNode())) == [key]
+
+
+# What is asked
+
+
+def test_a_segment_that_is_there_already_is_replaced_kept_or_left_as_the_user_says(panel, scene):
+    ui = panel.ui
+    add_volume(a_scan(), GRID, "Abdomen")
+    add_hand_made_segments()
+    ui.outputSelector.setCurrentNode(segmentation_of(scene))
+    by_hand = all_about(segmentation_of(scene))
+    for answer, names in (("", ["Liver"]), ("Add new", ["Liver", "Liver_1"]), ("Replace", ["Liver", "Liver_1"])):
+        if answer:
+            dialogs.answers.append(answer)
+        click_apply(ui)
+        wait_for_end(panel)
+        now = all_about(segmentation_of(scene))
+        assert {key: now[key] for key in by_hand} == by_hand
+        assert [segment.GetName() for segment in segments_of(segmentation_of(scene)).values()][2:] == names
+    dialogs.answers.append("Cancel")
+    with nothing_changes(scene, segmentation_of(scene)):
+        click_apply(ui)
+        assert ui.applyButton.text == "Apply"
+    assert "holds a segment Liver" in dialogs.seen[-1]
+
+
+def test_the_licence_is_accepted_once_and_nothing_runs_before(panel, scene):
+    add_volume(a_scan(), GRID)
+    qt.QSettings().setValue(LICENCE_ACCEPTED, False)
+    dialogs.answers.append("Cancel")
+    with nothing_changes(scene):
+        click_apply(panel.ui)
+        assert panel.ui.applyButton.text == "Apply"
+    dialogs.answers.append("OK")
+    click_apply(panel.ui)
+    wait_for_end(panel)
+    assert "non-commercial research" in dialogs.seen[-1]
+    seen = len(dialogs.seen)
+    dialogs.answers.append("Replace")
+    click_apply(panel.ui)
+    wait_for_end(panel)
+    assert len(dialogs.seen) == seen + 1
+
+
+def test_without_pytorch_the_panel_opens_explains_and_says_where_to_get_it(panel, scene, monkeypatch):
+    monkeypatch.setattr(pytorch, "is_installed", lambda: False)
+    panel.enter()
+    add_volume(a_scan(), GRID)
+    assert "PyTorch is not installed yet" in panel.ui.messageLabel.text
+    dialogs.answers.append("OK")
+    with nothing_changes(scene):
+        click_apply(panel.ui)
+    assert "Extensions Manager" in dialogs.seen[-1]
+    assert panel.ui.applyButton.text == "Apply"
+
+
+# What goes wrong
+
+
+def test_what_is_no_ct_is_refused_with_a_sentence_and_the_next_volume_works(panel, scene):
+    ui = panel.ui
+    add_volume(a_scan() + 1024, GRID, "MR")
+    dialogs.answers.append("OK")
+    with nothing_changes(scene):
+        click_apply(ui)
+        wait_for_end(panel)
+    assert "does not look like CT" in ui.messageLabel.text
+    assert ui.messageLabel.text == dialogs.seen[-1]
+    ui.inputSelector.setCurrentNode(add_volume(a_scan(), GRID, "CT"))
+    assert ui.messageLabel.text == ""
+    click_apply(ui)
+    wait_for_end(panel)
+    assert table_of(ui)[0][0] == "Liver"
+
+
+def test_a_scene_that_is_closed_or_a_volume_that_goes_in_mid_run_ends_the_run(panel, scene):
+    start_long_run(panel)
+    scene.Clear(False)
+    wait_until(lambda: not panel.logic.busy)
+    assert (panel.ui.applyButton.text, panel.ui.applyButton.enabled) == ("Apply", False)
+    assert scene.GetNumberOfNodesByClass("vtkMRMLDisplayableNode") == 0
+    start_long_run(panel)
+    dialogs.answers.append("OK")
+    scene.RemoveNode(panel.ui.inputSelector.currentNode())
+    wait_for_end(panel)
+    assert "was removed from the scene" in dialogs.seen[-1]
+    assert segmentation_of(scene) is None
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_at_any_moment_leaves_no_half_result_and_the_next_apply_works(panel, scene):
+    moments = np.random.default_rng(0).uniform(0, 6, 10)
+    add_volume(a_scan(300), GRID, "Abdomen")
+    panel.ui.speedComboBox.setCurrentText("Accurate")
+    panel.ui.probabilityCheckBox.checked = True
+    for moment in moments:
+        with nothing_changes(scene):
+            click_apply(panel.ui)
+            begun = time.monotonic()
+            wait_until(lambda begun=begun, moment=moment: time.monotonic() - begun > moment)
+            if panel.ui.applyButton.text == "Apply":  # done before
+                pytest.fail("the run was over before the worker was killed: make it longer")
+            dialogs.answers.append("OK")
+            os.kill(panel.logic._worker.pid, signal.SIGKILL)
+            wait_for_end(panel)
+        assert "ended by the operating system" in panel.ui.messageLabel.text
+    panel.ui.speedComboBox.setCurrentText("Balanced")
+    click_apply(panel.ui)
+    wait_for_end(panel)
+    assert table_of(panel.ui)[0][0] == "Liver"
+
+
+# The main thread
+
+
+def test_no_slot_holds_the_main_thread_while_the_network_runs(panel, scene, monkeypatch):
+    add_volume(a_scan(150), GRID)
+    panel.ui.speedComboBox.setCurrentText("Accurate")
+    click_apply(panel.ui)
+    longest = 0.0
+    while panel.ui.progressBar.value < 100:
+        begun = time.thread_time()  # what others take of a busy computer is not ours
+        slicer.app.processEvents()
+        longest = max(longest, time.thread_time() - begun)
+        time.sleep(0.002)
+    assert longest < 0.1
+    panel.ui.applyButton.click()
+    wait_for_end(panel)
+
+
+@pytest.mark.slow
+def test_handing_over_and_taking_in_a_large_volume_takes_less_than_a_second_each(panel, scene, record_property):
+    scan = np.random.default_rng(0).integers(-900, 50, (200, 512, 512), np.int16)
+    scan[60:140, 100:350, 150:400] = 90
+    add_volume(scan, np.diag([-0.8, -0.8, 2.0, 1.0]), "Large")
+    panel.ui.speedComboBox.setCurrentText("Fast")
+    begun = time.thread_time()
+    click_apply(panel.ui)
+    handed_over = time.thread_time() - begun
+    longest = 0.0
+    while panel.ui.applyButton.text == "Cancel":
+        begun = time.thread_time()
+        slicer.app.processEvents()
+        longest = max(longest, time.thread_time() - begun)
+        time.sleep(0.002)
+    record_property("seconds_to_hand_over", round(handed_over, 3))
+    record_property("seconds_to_take_in", round(longest, 3))
+    assert table_of(panel.ui)[0][0] == "Liver"
+    assert handed_over < 1
+    assert longest < 1
+
+
+# What is chosen
+
+
+@pytest.mark.parametrize("late", [True, False], ids=["selector takes it", "selector does not"])
+def test_a_volume_that_is_loaded_later_is_chosen(panel, scene, monkeypatch, late):
+    monkeypatch.setattr(qMRMLNodeComboBox, "selects_late", late)
+    volumeNode = add_volume(a_scan(), GRID)
+    assert panel.ui.inputSelector.currentNode() is volumeNode
+    assert panel.ui.applyButton.enabled
+
+
+def test_another_volume_gets_a_segmentation_of_its_own(panel, scene):
+    ui = panel.ui
+    add_volume(a_scan(), GRID, "first")
+    click_apply(ui)
+    wait_for_end(panel)
+    ui.inputSelector.setCurrentNode(add_volume(a_scan(), GRID, "second", add_linear_transform(TURN)))
+    assert ui.outputSelector.currentNode() is None
+    click_apply(ui)
+    wait_for_end(panel)
+    names = [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")]
+    assert names == ["first segmentation", "second segmentation"]
+    assert ui.resultsBox.text == "Results for second"
+
+
+def test_a_new_box_spans_the_volume_and_bounds_the_run(panel, scene):
+    ui = panel.ui
+    volumeNode = add_volume(a_scan(), GRID, transform=add_linear_transform(TURN))
+    roi = ui.roiSelector.addNode()
+    bounds, inside = [0.0] * 6, [0.0] * 6
+    volumeNode.GetRASBounds(bounds)
+    roi.GetRASBounds(inside)
+    np.testing.assert_allclose(inside, bounds, atol=1e-3)
+    click_apply(ui)
+    wait_for_end(panel)
+    whole = float(table_of(ui)[0][1])
+    (segmentID,) = panel._run.segmentIDs
+    center = segmentation_of(scene).GetSegmentCenterRAS(segmentID)
+    roi.SetCenterWorld(center)
+    roi.SetSizeWorld([30.0] * 3)
+    dialogs.answers.append("Replace")
+    click_apply(ui)
+    wait_for_end(panel)
+    assert 0 < float(table_of(ui)[0][1]) < whole
+
+
+def test_frames_of_a_sequence_are_offered_where_there_are_any_and_segmented_all(panel, scene):
+    ui = panel.ui
+    add_volume(a_scan(), GRID, "alone")
+    assert not ui.allFramesCheckBox.isVisibleTo(ui.inputsBox)
+    sequences = slicer.modules.sequences.logic()
+    sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode", "beat")
+    for item in range(2):
+        each = add_volume(a_scan(), GRID)
+        sequence.SetDataNodeAtValue(each, str(item))
+        scene.RemoveNode(each)
+    browser = scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode")
+    browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
+    sequences.UpdateProxyNodesFromSequences(browser)
+    ui.inputSelector.setCurrentNode(browser.GetProxyNode(sequence))
+    assert ui.allFramesCheckBox.isVisibleTo(ui.inputsBox)
+    ui.allFramesCheckBox.checked = True
+    assert not ui.outputsBox.enabled
+    click_apply(ui)
+    wait_for_end(panel)
+    assert [row[0] for row in table_of(ui)] == ["Liver (frame 1)", "Liver (frame 2)"]
+    ui.resultsTable.cellClicked(1, 0)
+    assert browser.GetSelectedItemNumber() == 1
+    ui.thresholdSlider.value = 0.7
+    assert "counts for the next run" in ui.messageLabel.text
+
+
+def test_a_click_on_a_row_centres_the_slice_views_on_the_segment(panel, scene):
+    views = [scene.AddNewNodeByClass("vtkMRMLSliceNode") for _ in range(2)]
+    add_volume(a_scan(), GRID, transform=add_linear_transform(TURN))
+    click_apply(panel.ui)
+    wait_for_end(panel)
+    panel.ui.resultsTable.cellClicked(0, 0)
+    center = segmentation_of(scene).GetSegmentCenterRAS(panel._run.segmentIDs[0])
+    for view in views:
+        toRAS = slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())
+        np.testing.assert_allclose(toRAS[:3, 3], center, atol=1e-6)
+
+
+def test_points_are_offered_for_nodules_alone(panel, models):
+    ui = panel.ui
+    assert not ui.targetComboBox.isVisibleTo(ui.inputsBox)
+    nodules = bright_bundle(models / "spots-v1.0.0", target="nodule")
+    try:
+        panel.enter()
+        assert ui.targetComboBox.isVisibleTo(ui.inputsBox)
+        assert not ui.pointsSelector.isVisibleTo(ui.inputsBox)
+        ui.targetComboBox.setCurrentText("Lung nodules")
+        assert ui.pointsSelector.isVisibleTo(ui.inputsBox)
+        points = ui.pointsSelector.addNode()
+        assert ui.pointsPlaceWidget.currentNode() is points
+    finally:
+        shutil.rmtree(nodules.folder)
+
+
+# Results
+
+
+def test_the_table_is_copied_and_saved_with_all_digits(panel, scene, tmp_path):
+    add_volume(a_scan(), GRID, "Abdomen")
+    click_apply(panel.ui)
+    wait_for_end(panel)
+    panel.ui.copyButton.click()
+    lines = slicer.app.clipboard().text().splitlines()
+    assert lines == ["Segment\tVolume (ml)\tMean HU", "\t".join(table_of(panel.ui)[0])]
+    dialogs.answers.append(str(tmp_path / "table"))
+    panel.ui.saveButton.click()
+    with (tmp_path / "table.csv").open(encoding="utf-8") as stream:
+        (row,) = csv.DictReader(stream)
+    assert (row["volume"], row["segment"]) == ("Abdomen", "Liver")
+    assert float(row["volume_ml"]) == panel._run.measurements["Liver"]["volume_ml"]
+    dialogs.answers.extend([str(tmp_path / "nowhere" / "table.csv"), "OK"])
+    panel.ui.saveButton.click()
+    assert "could not be written" in dialogs.seen[-1]
+
+
+def test_nodules_get_columns_of_their_own(panel):
+    class Run:
+        running, result, error, volumeNode, measurements = False, None, None, None, {}
+
+    panel._run = Run()
+    panel._run.measurements = {
+        "Nodule 1": {"volume_ml": 0.8421, "mean_hu": -12.4, "long_axis_mm": 14.26, "short_axis_mm": 9.1,
+                     "mean_diameter_mm": 11.7, "kind": "part-solid"},
+        "Nodule 2": {"volume_ml": 0.1, "mean_hu": 40.0, "long_axis_mm": 6.0, "short_axis_mm": 5.0,
+                     "mean_diameter_mm": 5.5, "kind": "solid"},
+    }  # fmt: skip
+    header, rows = panel._table()
+    assert header == ["Segment", "Volume (ml)", "Mean HU", "Axes (mm)", "Diameter (mm)", "Kind"]
+    assert rows[0] == ["Nodule 1", "0.84", "-12", "14.3 × 9.1", "11.7", "part-solid"]
+    panel._run = None
+
+
+def test_the_models_folder_is_made_and_opened(panel, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "Ärzte und Modelle"))
+    panel.ui.modelsFolderButton.click()
+    (address,) = dialogs.opened
+    assert address.startswith("file://")
+    assert (tmp_path / "Ärzte und Modelle" / "UNetPlusPlusSegment" / "Models").is_dir()
+
+
+# The module
+
+
+def test_reload_ends_the_worker_and_opens_a_new_panel(models, frame, scene):
+    panel = frame.self()
+    add_volume(a_scan(), GRID)
+    click_apply(panel.ui)
+    wait_for_end(panel)
+    process = panel.logic._worker._process
+    panel.onReload()
+    reloaded = slicer.modules.UNetPlusPlusSegmentWidget
+    assert reloaded is not panel
+    assert process.has_ended
+    assert reloaded.ui.inputSelector.currentNode() is not None
+    assert slicer.util.getModuleLogic("UNetPlusPlusSegment") is reloaded.logic
+
+
+def test_sample_data_and_terms_are_registered_at_start_up(frame):
+    (sample,) = slicer.modules.sampleDataSources["UNetPlusPlusSegment"]
+    assert sample["checksums"].startswith("SHA256:")
+    assert Path(sample["thumbnailFileName"]).is_file()
+    terms = slicer.modules.terminologies.logic()
+    context = "Segmentation category and type - UNet++ Segment"
+    assert terms.IsTerminologyContextLoaded(context)
+    for label, code in (("liver", "10200004"), ("lung nodule", "27925004")):
+        entry = slicer.vtkSlicerTerminologyEntry()
+        assert terms.FindTypeInTerminologyBy3dSlicerLabel(context, label, entry)
+        assert entry.GetTypeObject().GetCodeValue() == code
+
+
+def test_the_terms_are_those_of_the_models():
+    path = MODULE_FILE.parent / "Resources/Terminologies/UNetPlusPlusSegment.term.json"
+    categories = json.loads(path.read_text(encoding="utf-8"))["SegmentationCodes"]["Category"]
+    codes = {f"SCT^{each['CodeValue']}^{each['CodeMeaning']}" for c in categories for each in c["Type"]}
+    from UNetPlusPlusSegmentLib.bundles import find_bundles
+    from UNetPlusPlusSegmentLib.nodules import TERMINOLOGY
+
+    used = [label.terminology for bundle in find_bundles()[0] for label in bundle.labels] + [TERMINOLOGY]
+    assert {terminology.split("~")[2] for terminology in used} <= codes
+
+
+def test_the_self_test_of_the_module_passes(panel, scene):
+    slicer.modules.UNetPlusPlusSegmentInstance.runTest(msec=1)
