@@ -30,7 +30,7 @@ from slicer_qt.pythonqt import dialogs
 from slicer_qt.widgets import qMRMLNodeComboBox
 from worker_logic import GRID, a_scan, models
 
-from UNetPlusPlusSegmentLib import pytorch, segmenter
+from UNetPlusPlusSegmentLib import mrml, pytorch, segmenter
 from UNetPlusPlusSegmentLib.jobs.client import Worker
 
 __all__ = ["frame", "models", "scene", "slicer_app"]  # fixtures
@@ -78,9 +78,7 @@ def segmentation_of(scene):
 # The story
 
 
-def test_a_user_segments_a_ct_cancels_tries_again_and_comes_back_to_the_saved_scene(
-    frame, scene, tmp_path, monkeypatch
-):
+def test_a_user_segments_a_ct_cancels_tries_again_and_comes_back_to_the_saved_scene(frame, scene, tmp_path):
     panel, ui = frame.self(), frame.self().ui
     assert (ui.applyButton.text, ui.applyButton.enabled) == ("Apply", False)
     assert "load a CT" in ui.messageLabel.text
@@ -114,7 +112,8 @@ def test_a_user_segments_a_ct_cancels_tries_again_and_comes_back_to_the_saved_sc
     ui.thresholdSlider.value = 0.8
     wait_until(lambda: table_of(ui)[0][1] != volume_ml)
     assert float(table_of(ui)[0][1]) < float(volume_ml)
-    rethresholded = all_about(segmentation)
+    ((key, segment),) = segments_of(segmentation).items()
+    mask, terminology = mrml.labelmap_of(segmentation, key, ct), segment.GetTerminology()
 
     for node in slicer.util.getNodesByClass("vtkMRMLStorableNode"):
         if node.GetClassName() in ("vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode"):
@@ -135,9 +134,10 @@ def test_a_user_segments_a_ct_cancels_tries_again_and_comes_back_to_the_saved_sc
     assert ui.outputSelector.currentNode().GetName() == "CTChest segmentation"
     assert ui.thresholdSlider.value == 0.8
     assert ui.deviceComboBox.currentText == "Processor"
-    loaded = all_about(ui.outputSelector.currentNode())
-    key = next(each for each in rethresholded if each != "transform")
-    assert loaded[key][:3] == rethresholded[key][:3]
+    ((key, segment),) = segments_of(ui.outputSelector.currentNode()).items()
+    assert (segment.GetName(), segment.GetTerminology()) == ("Liver", terminology)
+    loaded = mrml.labelmap_of(ui.outputSelector.currentNode(), key, ui.inputSelector.currentNode())
+    np.testing.assert_array_equal(loaded, mask)
 
     dialogs.answers.append("Replace")
     click_apply(ui)
