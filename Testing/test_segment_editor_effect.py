@@ -5,18 +5,16 @@ from __future__ import annotations
 import gc
 import importlib
 import itertools
-import sys
 import time
 import weakref
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from bright import bright_bundle, bright_nodule_bundle
 from mrml_scene import TURN, add_linear_transform, add_roi, add_volume, all_about, rotation, slicer, vtk
-from slicer_qt.application import load_module, scene, slicer_app, wait_until
-from slicer_qt.effects import an_editor, qMRMLSliceWidget
+from segment_editor import an_editor, opened, paint, painted, press, scene, segment_ids, slicer_app, wait
+from slicer_qt.application import wait_until
+from slicer_qt.effects import qMRMLSliceWidget
 from slicer_qt.pythonqt import dialogs, wrap
 from test_nodule_engine import MATRIX, A, B, lung_with, ras
 from worker_logic import GRID, a_scan, expected, logic
@@ -25,13 +23,12 @@ from UNetPlusPlusSegmentLib import markups, mrml
 from UNetPlusPlusSegmentLib.bundles import read_bundle
 from UNetPlusPlusSegmentLib.engines import load_engine
 from UNetPlusPlusSegmentLib.inference import SliceEngine
-from UNetPlusPlusSegmentLib.regions import Segment
 from UNetPlusPlusSegmentLib.volumes import Volume, crop
 
-__all__ = ["an_editor", "logic", "models", "scene", "slicer_app"]  # fixtures
+__all__ = ["an_editor", "logic", "opened", "scene", "slicer_app"]  # fixtures
 
-MODULE = Path(mrml.__file__).parents[1] / "UNetPlusPlusSegment.py"
-SHAPE = (16, 40, 50)
+SCAN = a_scan(16)
+SHAPE = SCAN.shape
 EDITOR, SEGMENTATION = slicer.vtkMRMLSegmentEditorNode, slicer.vtkMRMLSegmentationNode
 MASKS = {
     "everywhere": SEGMENTATION.EditAllowedEverywhere,
@@ -53,70 +50,11 @@ OVERWRITING = {
 def models(tmp_path_factory):
     """A folder with a model for each target, the only ones that are found."""
     folder = tmp_path_factory.mktemp("models")
-    bright_bundle(folder / "bright-v1.0.0")
-    bright_nodule_bundle(folder / "nodule-v1.0.0", threshold=0.4)
+    bright_bundle(folder / "bright-v1.0.0")  # the name that `expected` reads
+    bright_nodule_bundle(folder / "bright-nodule-v9.0.0", threshold=0.4)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNETPP_MODELS", str(folder))
         yield folder
-
-
-@pytest.fixture
-def opened(an_editor, logic, scene, monkeypatch):
-    """An editor with the effect active on a CT; three segments, the first selected, the last hidden."""
-
-    def opened(array=None, ijk_to_ras=GRID, transform=None):
-        array = a_scan(SHAPE[0]) if array is None else array
-        load_module(MODULE)
-        monkeypatch.setattr(slicer.util, "getModuleLogic", lambda name: logic)
-        slicer.app.settings().setValue("UNetPlusPlusSegment/ModelsLicenceAccepted", True)
-        volume = add_volume(array, ijk_to_ras, transform=transform)
-        segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-        segmentation.CreateDefaultDisplayNodes()
-        segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-        segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-        for name in ("selected", "visible", "hidden"):
-            segmentation.GetSegmentation().AddEmptySegment(name, name)
-        segmentation.GetDisplayNode().SetSegmentVisibility("hidden", False)
-        editor = an_editor()
-        editor.setSegmentationNode(segmentation)
-        editor.setSourceVolumeNode(volume)
-        editor.setCurrentSegmentID("selected")
-        editor.setActiveEffectByName("UNet++")
-        host = editor.effectByName("UNet++")
-        node = editor.mrmlSegmentEditorNode()
-        return SimpleNamespace(
-            editor=editor, host=host, effect=host.self(), node=node, volume=volume, segmentation=segmentation
-        )
-
-    yield opened
-    for name in [
-        each for each in sys.modules if each.startswith(("SegmentEditorUNetPlusPlusLib", MODULE.stem + "Eff"))
-    ]:
-        del sys.modules[name]
-    sys.modules.pop(MODULE.stem, None)
-
-
-def paint(at, segment_id: str, mask: np.ndarray) -> None:
-    """Draw a segment, in a layer of its own."""
-    drawn = [Segment(1, segment_id, "", (255, 0, 0), {})]
-    mrml.show_segmentation(mask.astype(np.uint8), drawn, at.volume, at.segmentation, replace=segment_id)
-
-
-def painted(at, segment_id: str) -> np.ndarray:
-    return mrml.labelmap_of(at.segmentation, segment_id, at.volume)
-
-
-def segment_ids(at) -> list[str]:
-    return list(at.segmentation.GetSegmentation().GetSegmentIDs())
-
-
-def press(at, button: str) -> None:
-    getattr(at.effect, f"_{button}Button").click()
-
-
-def wait(at) -> None:
-    """Until the effect is at rest: nothing under way, or a preview shown."""
-    wait_until(lambda: at.effect._edit is None or (at.effect._edit.isShown and not at.effect._edit.run.jobs), 120)
 
 
 def blobs(seed: int) -> np.ndarray:
@@ -131,7 +69,7 @@ def blobs(seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("region", ["none", "all", "box"])
 def test_only_what_may_be_edited_changes_and_all_of_it(opened, region):
-    at = opened()
+    at = opened(SCAN, GRID)
     masked_writing = importlib.import_module("SegmentEditorUNetPlusPlusLib.masked_writing")
     hu = slicer.util.arrayFromVolume(at.volume)
     box = np.zeros(SHAPE, bool)
@@ -177,14 +115,16 @@ def test_only_what_may_be_edited_changes_and_all_of_it(opened, region):
 
 
 def test_apply_makes_the_segment_what_the_library_finds_as_one_step_to_undo(opened, models):
-    at = opened()
+    at = opened(SCAN, GRID)
     drawn, others = blobs(0)[0], blobs(0)[1]
     paint(at, "selected", drawn)
     paint(at, "visible", others)
-    found = expected(models, a_scan(SHAPE[0])) == 1
+    found = expected(models, SCAN) == 1
     press(at, "apply")
     assert not at.effect._progressBar.isHidden()
     wait(at)
+    volume_ml = found.sum() * abs(np.linalg.det(GRID[:3, :3])) / 1000
+    assert at.effect._message.text == f"Liver: {round(volume_ml)} ml."
     assert (painted(at, "selected") == found).all()
     assert (painted(at, "visible") == (others & ~found)).all()
     at.editor.undo()
@@ -196,7 +136,7 @@ def test_apply_makes_the_segment_what_the_library_finds_as_one_step_to_undo(open
 
 
 def test_apply_inside_another_segment_without_overwriting(opened, models):
-    at = opened()
+    at = opened(SCAN, GRID)
     selected, visible, _hidden, _found = blobs(1)
     paint(at, "selected", selected)
     paint(at, "visible", visible)
@@ -205,13 +145,13 @@ def test_apply_inside_another_segment_without_overwriting(opened, models):
     at.node.SetOverwriteMode(EDITOR.OverwriteNone)
     press(at, "apply")
     wait(at)
-    found = expected(models, a_scan(SHAPE[0])) == 1
+    found = expected(models, SCAN) == 1
     assert (painted(at, "selected") == np.where(visible, found, selected)).all()
     assert (painted(at, "visible") == visible).all()
 
 
 def test_a_segmentation_on_another_grid_gets_the_nearest_voxels(opened, models):
-    at = opened(transform=add_linear_transform(TURN))
+    at = opened(SCAN, GRID, transform=add_linear_transform(TURN))
     finer, turn = GRID @ rotation(11, 0) @ np.diag([0.6, 0.7, 0.5, 1.0]), TURN @ rotation(6, 2)
     finer[:3, 3] += [3.7, 5.3, -2.9]
     shape = (40, 60, 70)
@@ -225,7 +165,7 @@ def test_a_segmentation_on_another_grid_gets_the_nearest_voxels(opened, models):
     kji = np.linalg.solve(TURN @ GRID, turn @ finer @ np.vstack([ijk, np.ones_like(ijk[:1])]))[2::-1]
     nearest = np.rint(kji).astype(int)
     outside = (nearest < 0).any(axis=0) | (nearest >= np.array(SHAPE)[:, None]).any(axis=0)
-    found = expected(models, a_scan(SHAPE[0]), mrml.world_ijk_to_ras(at.volume)) == 1
+    found = expected(models, SCAN, mrml.world_ijk_to_ras(at.volume)) == 1
     wanted = found[tuple(np.where(outside, 0, nearest))] & ~outside
     between = (np.abs(kji - np.floor(kji) - 0.5) < 1e-6).any(axis=0)  # two voxels are equally near
     at.segmentation.SetAndObserveTransformNodeID(None)
@@ -235,7 +175,7 @@ def test_a_segmentation_on_another_grid_gets_the_nearest_voxels(opened, models):
 
 
 def test_what_is_not_found_empties_nothing(opened, scene):
-    at = opened(np.minimum(a_scan(SHAPE[0]), 50))
+    at = opened(np.minimum(SCAN, 50), GRID)
     paint(at, "selected", blobs(2)[0])
     before = all_about(at.segmentation)
     press(at, "apply")
@@ -244,14 +184,14 @@ def test_what_is_not_found_empties_nothing(opened, scene):
     assert at.effect._message.text.startswith("No liver was found. Nothing was found where it may be edited")
     at.node.SetMaskMode(SEGMENTATION.EditAllowedInsideSingleSegment)  # nor what lies outside the editable area
     at.node.SetMaskSegmentID("hidden")
-    slicer.util.updateVolumeFromArray(at.volume, a_scan(SHAPE[0]))
+    slicer.util.updateVolumeFromArray(at.volume, SCAN)
     press(at, "apply")
     wait(at)
     assert all_about(at.segmentation) == before
 
 
 def test_a_hidden_segment_is_changed_only_when_the_user_says_so(opened):
-    at = opened()
+    at = opened(SCAN, GRID)
     at.editor.setCurrentSegmentID("hidden")
     dialogs.answers.append("Cancel")
     press(at, "apply")
@@ -267,7 +207,7 @@ def test_a_hidden_segment_is_changed_only_when_the_user_says_so(opened):
 
 
 def test_a_preview_follows_the_threshold_and_changes_nothing_until_it_is_applied(opened, models, scene):
-    at = opened()
+    at = opened(SCAN, GRID)
     drawn = blobs(3)[0]
     paint(at, "selected", drawn)
     before = all_about(at.segmentation)
@@ -282,7 +222,7 @@ def test_a_preview_follows_the_threshold_and_changes_nothing_until_it_is_applied
         wait(at)
         (segment_id,) = preview.GetSegmentation().GetSegmentIDs()
         shown = mrml.labelmap_of(preview, segment_id, at.volume)
-        assert (shown == expected(models, a_scan(SHAPE[0]), threshold=threshold)).all()
+        assert (shown == expected(models, SCAN, threshold=threshold)).all()
     assert all_about(at.segmentation) == before
     press(at, "apply")
     assert (painted(at, "selected") == shown).all()
@@ -293,7 +233,7 @@ def test_a_preview_follows_the_threshold_and_changes_nothing_until_it_is_applied
 
 @pytest.mark.parametrize("how", ["cancel", "other speed", "other effect", "other volume"])
 def test_a_preview_goes_when_it_is_no_longer_what_the_options_say(opened, scene, how):
-    at = opened()
+    at = opened(SCAN, GRID)
     before = all_about(at.segmentation)
     press(at, "preview")
     wait(at)
@@ -305,14 +245,14 @@ def test_a_preview_goes_when_it_is_no_longer_what_the_options_say(opened, scene,
     elif how == "other effect":
         at.editor.setActiveEffectByName("")
     else:
-        at.editor.setSourceVolumeNode(add_volume(a_scan(SHAPE[0])))
+        at.editor.setSourceVolumeNode(add_volume(SCAN))
     assert at.effect._edit is None
     assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
     assert all_about(at.segmentation) == before
 
 
 def test_a_preview_that_another_run_has_made_old_says_so(opened, logic, scene):
-    at = opened()
+    at = opened(SCAN, GRID)
     press(at, "preview")
     wait(at)
     logic.process(at.volume, device="cpu")  # as the panel does
@@ -327,15 +267,16 @@ def test_a_preview_that_another_run_has_made_old_says_so(opened, logic, scene):
 
 @pytest.mark.parametrize("how", ["cancel", "other effect", "other volume", "other segmentation"])
 def test_a_run_that_is_given_up_leaves_everything_as_it_was(opened, logic, scene, how):
-    at = opened(a_scan(1500))
+    at = opened(a_scan(1500), GRID)
     at.host.setParameter("Speed", "accurate")
-    other = add_volume(a_scan(SHAPE[0])), scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    other = add_volume(SCAN), scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
     press(at, "apply")
     run = at.effect._edit.run
     wait_until(lambda: run.progress is not None)
     slicer.app.processEvents()
     assert not at.effect._progressBar.isHidden()
     assert at.effect._progressBar.maximum == 1500
+    assert "of 1500 slices" in at.effect._progressBar.format
     assert not at.effect._applyButton.enabled
     before, begun = all_about(at.segmentation), time.monotonic()
     if how == "cancel":
@@ -353,7 +294,7 @@ def test_a_run_that_is_given_up_leaves_everything_as_it_was(opened, logic, scene
 
 
 def test_a_segment_that_is_removed_meanwhile_stops_nothing_but_the_writing(opened):
-    at = opened()
+    at = opened(SCAN, GRID)
     paint(at, "visible", blobs(4)[0])
     press(at, "apply")
     at.segmentation.GetSegmentation().RemoveSegment("selected")
@@ -365,11 +306,11 @@ def test_a_segment_that_is_removed_meanwhile_stops_nothing_but_the_writing(opene
 
 
 def test_a_segment_that_is_selected_meanwhile_is_left_alone_and_stays_selected(opened, models):
-    at = opened()
+    at = opened(SCAN, GRID)
     press(at, "apply")
     at.editor.setCurrentSegmentID("visible")
     wait(at)
-    assert (painted(at, "selected") == (expected(models, a_scan(SHAPE[0])) == 1)).all()
+    assert (painted(at, "selected") == (expected(models, SCAN) == 1)).all()
     assert not painted(at, "visible").any()
     assert at.node.GetSelectedSegmentID() == "visible"
 
@@ -378,14 +319,14 @@ def test_a_segment_that_is_selected_meanwhile_is_left_alone_and_stays_selected(o
 
 
 def test_apply_and_refine_change_the_segment_in_the_box_alone(opened, models):
-    at = opened(transform=add_linear_transform(TURN))
+    at = opened(SCAN, GRID, transform=add_linear_transform(TURN))
     drawn = blobs(5)[0]
     roi = add_roi(at.volume, (14, 4, 4), (43, 26, 9))
     roi.SetAndObserveTransformNodeID(add_linear_transform(TURN @ rotation(9, 2)).GetID())
     at.host.setNodeReference("ROI", roi)
     inside = markups.inside_roi(roi, at.volume)
     (box,) = [tuple(slice(*along) for along in markups.box_on_volume(roi, at.volume))]
-    cropped = crop(Volume(a_scan(SHAPE[0]), mrml.world_ijk_to_ras(at.volume)), box)
+    cropped = crop(Volume(SCAN, mrml.world_ijk_to_ras(at.volume)), box)
     engine = SliceEngine(read_bundle(models / "bright-v1.0.0"), "cpu")
     for button, speed in (("apply", "balanced"), ("refine", "accurate")):
         paint(at, "selected", drawn)
@@ -401,7 +342,7 @@ def test_apply_and_refine_change_the_segment_in_the_box_alone(opened, models):
 
 
 def test_a_box_that_is_not_drawn_yet_is_asked_for_and_a_new_one_is_drawn_at_once(opened):
-    at = opened()
+    at = opened(SCAN, GRID)
     assert not at.effect._refineButton.enabled
     at.effect._roiSelector.addNode()
     assert at.effect._placeWidget.placeModeEnabled
@@ -416,7 +357,7 @@ def test_a_box_that_is_not_drawn_yet_is_asked_for_and_a_new_one_is_drawn_at_once
 
 
 def test_options_are_kept_in_the_scene_and_shown_by_another_editor(opened, an_editor, scene):
-    at = opened()
+    at = opened(SCAN, GRID)
     assert at.host.doubleParameter("Threshold") == 0.5  # the model's
     roi = add_roi(at.volume, (1, 1, 1), (5, 5, 5))
     at.effect._speedBox.setCurrentIndex(2)
@@ -440,7 +381,7 @@ def test_options_are_kept_in_the_scene_and_shown_by_another_editor(opened, an_ed
 
 
 def test_without_a_volume_there_is_nothing_to_press_and_a_reason(opened):
-    at = opened()
+    at = opened(SCAN, GRID)
     at.editor.setSourceVolumeNode(None)
     at.editor.setActiveEffectByName("UNet++")
     for button in ("apply", "preview", "refine", "cancel"):
@@ -449,7 +390,7 @@ def test_without_a_volume_there_is_nothing_to_press_and_a_reason(opened):
 
 
 def test_nothing_keeps_a_cleaned_up_effect_alive(opened):
-    at = opened()
+    at = opened(SCAN, GRID)
     press(at, "preview")
     wait(at)
     gone = weakref.ref(at.effect)
@@ -496,7 +437,7 @@ def click(at, place_ras, event="LeftButtonPressEvent", **keys) -> bool:
 
 def test_a_click_adds_the_nodule_under_it_and_undo_takes_one_click_back(chest, models):
     at = chest
-    engine = load_engine(read_bundle(models / "nodule-v1.0.0"), "cpu")
+    engine = load_engine(read_bundle(models / "bright-nodule-v9.0.0"), "cpu")
     drawn = np.zeros(A.shape, bool)
     drawn[2:4, 5:20, 5:20] = True
     paint(at, "selected", drawn)
@@ -505,6 +446,7 @@ def test_a_click_adds_the_nodule_under_it_and_undo_takes_one_click_back(chest, m
         assert (found == nodule).all()
         assert click(at, ras(index))
         wait(at)
+        assert at.effect._message.text in ("Nodule 1: 12 mm.", "Nodule 1: 9 mm.")
         drawn = drawn | nodule
         assert (painted(at, "selected") == drawn).all()
     at.editor.undo()

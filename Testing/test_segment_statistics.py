@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import importlib
 import sys
-from types import ModuleType
+from pathlib import Path
 
 import numpy as np
 import pytest
 import segment_statistics
-from mrml_scene import PLACES, add_volume, rotation, scene, slicer
+from mrml_scene import PLACES, add_volume, rotation, slicer
+from slicer_qt.application import load_module, scene, slicer_app
 
 from UNetPlusPlusSegmentLib import mrml
 from UNetPlusPlusSegmentLib.diameters import measure_nodule
 from UNetPlusPlusSegmentLib.regions import Segment
 from UNetPlusPlusSegmentLib.volumes import Volume
 
-__all__ = ["scene"]  # a fixture
+__all__ = ["scene", "slicer_app"]  # fixtures
 
 PACKAGE = "SegmentStatisticsUNetPlusPlusLib"
 PLUGIN = "UNetPlusPlusSegmentStatisticsPlugin"
@@ -28,18 +29,22 @@ RADIUS_MM = 6.0
 
 
 @pytest.fixture
-def compute(scene, monkeypatch):
-    """Segment Statistics with the plugin; call it to get the statistics of a segmentation, as its Apply does."""
-    i18n, plugins = ModuleType("slicer.i18n"), ModuleType("SegmentStatisticsPlugins")
-    i18n.tr = lambda text: text
-    plugins.SegmentStatisticsPluginBase = segment_statistics.SegmentStatisticsPluginBase
-    monkeypatch.setitem(sys.modules, "slicer.i18n", i18n)
-    monkeypatch.setitem(sys.modules, "SegmentStatisticsPlugins", plugins)
-    monkeypatch.setattr(segment_statistics.SegmentStatisticsLogic, "registeredPlugins", [])
+def registry(slicer_app, monkeypatch):
+    """Segment Statistics as other modules find it, without plugins."""
+    for name in ("SegmentStatisticsPlugins", "SegmentStatistics"):
+        monkeypatch.setitem(sys.modules, name, segment_statistics)
+    registry = segment_statistics.SegmentStatisticsLogic
+    monkeypatch.setattr(registry, "registeredPlugins", [])
     for name in [each for each in sys.modules if each.startswith(PACKAGE)]:
         monkeypatch.delitem(sys.modules, name)
+    return registry
+
+
+@pytest.fixture
+def compute(scene, registry):
+    """Segment Statistics with the plugin; call it to get the statistics of a segmentation, as its Apply does."""
     plugin = getattr(importlib.import_module(f"{PACKAGE}.{PLUGIN}"), PLUGIN)
-    segment_statistics.SegmentStatisticsLogic.registerPlugin(plugin())
+    registry.registerPlugin(plugin())
 
     def compute(segmentationNode, volumeNode=None, **settings):
         logic = segment_statistics.SegmentStatisticsLogic()
@@ -218,3 +223,10 @@ def test_lengths_carry_the_codes_that_dicom_has_for_them(compute):
     assert entry.SetFromString(about["mean_diameter_mm"]["DICOM.DerivationCode"])
     assert entry.GetCodeValue() == dictionary.SCT.Mean.value
     assert not [name for name in about["kind"] if name.startswith("DICOM.")]
+
+
+def test_the_module_registers_the_plugin_at_start_up(registry, monkeypatch):
+    module = Path(mrml.__file__).parents[1] / "UNetPlusPlusSegment.py"
+    monkeypatch.setitem(sys.modules, module.stem, None)  # taken away again afterwards
+    load_module(module)
+    assert [plugin.__name__ for plugin in registry.registeredPlugins] == [PLUGIN]

@@ -29,13 +29,8 @@ class Edit:
             ValueError: It cannot be done.
         """
         node = host.parameterSetNode()
-        self.logic, self.target, self.speed, self.roiNode, self.preview = (
-            logic,
-            target,
-            options["speed"],
-            roiNode,
-            preview,
-        )
+        self.logic, self.target, self.speed = logic, target, options["speed"]
+        self.roiNode, self.preview = roiNode, preview
         self._segmentationNode, self._segmentID = node.GetSegmentationNode(), node.GetSelectedSegmentID()
         self._adds, self._previewNode = points is not None, None
         self._region = True
@@ -84,19 +79,21 @@ class Edit:
             parts = [(self._segmentID, labelmap > 0, None)]
         region, selectedID, written = None if self._adds else self._region, node.GetSelectedSegmentID(), False
         with slicer.util.NodeModify(segmentationNode), slicer.util.NodeModify(node):
-            for segmentID, found, like in parts:
-                node.SetSelectedSegmentID(segmentID or "")  # by which the editor's masks go
-                codes = changes(host, self.run.volumeNode, found, region if segmentID else None)
-                if ADD not in codes:
-                    continue
-                if not written:
-                    host.saveStateForUndo()
-                if segmentID is None:
-                    selectedID = _add_segment(segmentation, like)
-                    node.SetSelectedSegmentID(selectedID)
-                write(host, codes)
-                written = True
-            node.SetSelectedSegmentID(selectedID)
+            try:
+                for segmentID, found, like in parts:
+                    node.SetSelectedSegmentID(segmentID or "")  # by which the editor's masks go
+                    codes = changes(host, self.run.volumeNode, found, region if segmentID else None)
+                    if ADD not in codes:
+                        continue
+                    if not written:
+                        host.saveStateForUndo()
+                    if segmentID is None:
+                        selectedID = _add_segment(segmentation, like)
+                        node.SetSelectedSegmentID(selectedID)
+                    write(host, codes)
+                    written = True
+            finally:
+                node.SetSelectedSegmentID(selectedID)
         return written
 
     def end(self):
