@@ -1,6 +1,6 @@
-"""Takes the pictures of the panel for the README, and of the sample data, from real runs: `python -m pytest Testing/make_pictures.py`.
+"""Takes the README's pictures of panel and effect, and of the sample data: `python -m pytest Testing/make_pictures.py`.
 
-On the stand-in for Slicer's Qt, with the chest CT that the slicerio package carries. Pixels are those of Qt's Fusion style.
+From real runs on the stand-in for Slicer's Qt, with the chest CT that the slicerio package carries. Pixels are those of Qt's Fusion style.
 """
 
 from __future__ import annotations
@@ -10,12 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import slicerio
 from mrml_scene import slicer
 from panel import add_chest_ct, click_apply, frame, wait_for_end
+from segment_editor import an_editor, opened, press, wait
 from slicer_qt.application import scene, slicer_app, wait_until
 from slicer_qt.pythonqt import dialogs
+from worker_logic import logic
 
-__all__ = ["frame", "scene", "slicer_app"]  # fixtures
+from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.bundles import find_bundles
+
+__all__ = ["an_editor", "frame", "logic", "opened", "scene", "slicer_app"]  # fixtures
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENSHOTS = ROOT / "Resources" / "Screenshots"
@@ -27,9 +33,9 @@ def take(frame, name: str) -> None:
     frame.setFixedWidth(WIDTH)
     frame.adjustSize()
     slicer.app.processEvents()
-    frame.setFixedHeight(frame.layout().totalMinimumSize().height())
+    frame.setFixedHeight(frame.layout().totalMinimumHeightForWidth(WIDTH))
     slicer.app.processEvents()
-    frame.grab().save(str(SCREENSHOTS / f"panel-{name}.png"))
+    frame.grab().save(str(SCREENSHOTS / f"{name}.png"))
     frame.setMinimumHeight(0)
     frame.setMaximumHeight(16777215)
 
@@ -37,24 +43,43 @@ def take(frame, name: str) -> None:
 def test_pictures_of_the_panel(frame):
     panel, ui = frame.self(), frame.self().ui
     frame.show()
-    take(frame, "empty")
+    take(frame, "panel-empty")
     add_chest_ct()
-    ui.deviceComboBox.setCurrentText("Processor")
+    panel._parameterNode.speed = type(panel._parameterNode.speed).ACCURATE
+    panel._parameterNode.device = type(panel._parameterNode.device).CPU
     click_apply(ui)
-    wait_until(lambda: "left" in ui.progressBar.format and 3 * ui.progressBar.value > ui.progressBar.maximum, 600)
-    take(frame, "running")
+    wait_until(lambda: panel._run.progress and panel._run.progress.seconds_left and panel._run.progress.done >= 12, 180)
+    panel._update()
+    take(frame, "panel-running")
     wait_for_end(panel)
-    take(frame, "done")
+    take(frame, "panel-done")
     mr = np.random.default_rng(0).integers(0, 800, (10, 64, 64)).astype(np.int16)
-    ui.inputSelector.setCurrentNode(slicer.util.addVolumeFromArray(mr, np.eye(4), "MR brain"))
+    panel._parameterNode.inputVolume = slicer.util.addVolumeFromArray(mr, np.eye(4), "MR brain")
     dialogs.answers.append("OK")
     click_apply(ui)
     wait_for_end(panel)
-    take(frame, "error")
+    take(frame, "panel-error")
+
+
+@pytest.fixture(scope="module")
+def models():
+    """Those that ship."""
+
+
+def test_pictures_of_the_effect(opened):
+    volume, _ = files.read_volume(slicerio.get_testdata_file("CTChest4.nrrd"))
+    at = opened(volume.array, volume.ijk_to_ras)
+    at.editor.show()
+    if find_bundles("nodule")[0]:
+        at.effect._targetBox.setCurrentIndex(at.effect._targetBox.findData("nodule"))
+        take(at.editor, "effect-nodules")
+        at.effect._targetBox.setCurrentIndex(at.effect._targetBox.findData("liver"))
+    press(at, "preview")
+    wait(at)
+    take(at.editor, "effect-preview")
 
 
 def test_picture_of_the_sample_data():
-    slicerio = pytest.importorskip("slicerio")
     image = sitk.ReadImage(slicerio.get_testdata_file("CTChest4.nrrd"))
     image = sitk.DICOMOrient(image, "LPS")
     side, height = 260, 280

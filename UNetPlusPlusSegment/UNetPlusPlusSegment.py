@@ -523,7 +523,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
                 widget.setVisible(shown)
         self.ui.outputsBox.enabled = not (running or frames)  # a sequence is always a new one
         if running:
-            self._showProgress(run)
+            showProgress(run, self.ui.progressBar, self.ui.messageLabel)
         else:
             self.ui.messageLabel.text = " ".join(filter(None, (self._outcome, obstacle))) or self._advice()
         self._fillTable()
@@ -545,23 +545,6 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         if not pytorch.is_installed():
             return _("PyTorch is not installed yet: Apply offers to install it with the PyTorch extension.")
         return ""
-
-    def _showProgress(self, run) -> None:
-        bar, progress = self.ui.progressBar, run.progress
-        bar.maximum = progress.total if progress else 0  # 0: it only shows that something is going on
-        bar.value = progress.done if progress else 0
-        bar.format = ""
-        if progress:
-            slices = _("{done} of {total} slices").format(done=progress.done, total=progress.total)
-            bar.format = slices if progress.seconds_left is None else f"{slices}, {_inWords(progress.seconds_left)}"
-        if run.device is None:
-            self.ui.messageLabel.text = _("Starting PyTorch...")
-            return
-        words = _("Running on {device}.").format(device=run.device.device)
-        if run.device.free_memory_bytes is not None:
-            free = f"{run.device.free_memory_bytes / 1e9:.1f}"
-            words += " " + _("{free} GB of its memory are free.").format(free=free)
-        self.ui.messageLabel.text = words
 
     # Results
 
@@ -633,6 +616,25 @@ def _columns() -> list:
         (_("Diameter (mm)"), lambda found: number(found.get("mean_diameter_mm"), 1)),
         (_("Kind"), lambda found: kinds.get(found.get("kind"), "")),
     ]
+
+
+def showProgress(run, bar, label) -> None:
+    """Show in a QProgressBar and a QLabel how far a run has come, and where it runs."""
+    progress = run.progress
+    bar.maximum = progress.total if progress else 0  # 0: it only shows that something is going on
+    bar.value = progress.done if progress else 0
+    bar.format = ""
+    if progress:
+        slices = _("{done} of {total} slices").format(done=progress.done, total=progress.total)
+        bar.format = slices if progress.seconds_left is None else f"{slices}, {_inWords(progress.seconds_left)}"
+    if run.device is None:
+        label.text = _("Starting PyTorch...")
+        return
+    words = _("Running on {device}.").format(device=run.device.device)
+    if run.device.free_memory_bytes is not None:
+        free = f"{run.device.free_memory_bytes / 1e9:.1f}"
+        words += " " + _("{free} GB of its memory are free.").format(free=free)
+    label.text = words
 
 
 def _inWords(seconds: float) -> str:

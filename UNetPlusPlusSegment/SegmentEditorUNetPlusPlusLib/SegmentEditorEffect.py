@@ -87,7 +87,7 @@ Editable area, intensity range and overwriting are respected. Choosing another e
         self._placeWidget.setMRMLScene(slicer.mrmlScene)
         self._placeWidget.deleteAllControlPointsOptionVisible = False
         row = qt.QHBoxLayout()
-        row.addWidget(self._roiSelector)
+        row.addWidget(self._roiSelector, 1)
         row.addWidget(self._placeWidget)
         self.scriptedEffect.addLabeledOptionsWidget(_("Box:"), row)
 
@@ -310,7 +310,7 @@ Editable area, intensity range and overwriting are respected. Choosing another e
             self._fail(edit.run.error)
         elif edit.preview:
             edit.show()
-            self._outcome = " ".join([*edit.run.result.notes, _("Apply puts this into the segment.")])
+            self._outcome = " ".join([*_inWords(edit), _("Apply puts this into the segment.")])
         else:
             self._finish()
 
@@ -321,7 +321,7 @@ Editable area, intensity range and overwriting are respected. Choosing another e
         try:
             changed = edit.write(self.scriptedEffect, self.scriptedEffect.integerParameter("NewSegment") != 0)
             left = [] if changed else [_("Nothing was found where it may be edited: the segment stays as it was.")]
-            self._outcome = " ".join([*edit.run.result.notes, *left]) or _("Done.")
+            self._outcome = " ".join([*_inWords(edit), *left]) or _("Done.")
         except ValueError as error:
             self._fail(error)
         finally:
@@ -400,8 +400,20 @@ Editable area, intensity range and overwriting are respected. Choosing another e
         self._message.text = self._outcome or obstacle or advice
 
     def _showProgress(self, run):
-        total, done = (run.progress.total, run.progress.done) if run.progress else (0, 0)
-        self._progressBar.setMaximum(total)  # 0: it only shows that something is going on
-        self._progressBar.setValue(done)
-        device = run.device.device if run.device else ""
-        self._message.text = _("Running on {device}.").format(device=device) if device else _("Starting PyTorch...")
+        from UNetPlusPlusSegment import showProgress
+
+        showProgress(run, self._progressBar, self._message)
+
+
+def _inWords(edit):
+    """What was found, before any mask, and what there is to note about it."""
+    found = [each for each in edit.run.result.segments if each.measurements["volume_ml"]]
+    words = [_("{count} nodules.").format(count=len(found))] if len(found) > 3 else map(_size, found)
+    return [*(words if edit.roiNode is None else ()), *edit.run.result.notes]
+
+
+def _size(segment):
+    diameter = segment.measurements.get("mean_diameter_rounded_mm")
+    if diameter is None:
+        return _("{name}: {volume} ml.").format(name=segment.name, volume=round(segment.measurements["volume_ml"]))
+    return _("{name}: {diameter} mm.").format(name=segment.name, diameter=diameter)
