@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mrml_scene import (
+    PLACES,
     TURN,
     add_hand_made_segments,
     add_linear_transform,
@@ -59,10 +60,18 @@ def test_a_volume_becomes_a_segmentation_and_its_measurements(scene, logic, mode
 
 
 @pytest.mark.parametrize(
-    "transform", [TURN, rotation(90, 0), rotation(90, 1)], ids=["turned over", "on end", "on side"]
+    "place",
+    [
+        lambda: add_linear_transform(TURN),
+        lambda: add_linear_transform(rotation(90, 0)),
+        lambda: add_linear_transform(rotation(90, 1)),
+        PLACES["grid under linear transform"],
+        PLACES["B-spline transform"],
+    ],
+    ids=["turned over", "on end", "on side", "acquisition transform under a linear one", "deformed"],
 )
-def test_slices_are_cut_as_the_patient_lies_in_the_world(scene, logic, models, transform):
-    transformNode = add_linear_transform(transform)
+def test_slices_are_cut_as_the_patient_lies_in_the_world(scene, logic, models, place):
+    transformNode = place()
     volumeNode = add_volume(a_scan(), GRID, transform=transformNode)
     run = a_run(logic, volumeNode)
     assert run.error is None

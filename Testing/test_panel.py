@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bright import bright_bundle
+from bright import bright_bundle, bright_nodule_bundle
 from mrml_scene import (
     TURN,
     add_hand_made_segments,
@@ -263,37 +264,53 @@ def test_no_slot_holds_the_main_thread_while_the_network_runs(panel, scene, monk
     add_volume(a_scan(150), GRID)
     panel.ui.speedComboBox.setCurrentText("Accurate")
     click_apply(panel.ui)
-    longest = 0.0
+    longest = Stopwatch()
     while panel.ui.progressBar.value < 100:
-        begun = time.thread_time()  # what others take of a busy computer is not ours
+        each = Stopwatch()
         slicer.app.processEvents()
-        longest = max(longest, time.thread_time() - begun)
+        each.stop()
+        longest = max(longest, each, key=lambda watch: watch.own)
         time.sleep(0.002)
-    assert longest < 0.1
+    logging.info("longest turn: %s", longest)
+    assert longest.own < 0.1
     panel.ui.applyButton.click()
     wait_for_end(panel)
 
 
 @pytest.mark.slow
-def test_handing_over_and_taking_in_a_large_volume_takes_less_than_a_second_each(panel, scene, record_property):
+def test_handing_over_and_taking_in_a_large_volume_takes_less_than_a_second_each(panel, scene):
     scan = np.random.default_rng(0).integers(-900, 50, (200, 512, 512), np.int16)
     scan[60:140, 100:350, 150:400] = 90
     add_volume(scan, np.diag([-0.8, -0.8, 2.0, 1.0]), "Large")
     panel.ui.speedComboBox.setCurrentText("Fast")
-    begun = time.thread_time()
+    handing_over = Stopwatch()
     click_apply(panel.ui)
-    handed_over = time.thread_time() - begun
-    longest = 0.0
+    handing_over.stop()
+    taking_in = Stopwatch()
     while panel.ui.applyButton.text == "Cancel":
-        begun = time.thread_time()
+        each = Stopwatch()
         slicer.app.processEvents()
-        longest = max(longest, time.thread_time() - begun)
+        each.stop()
+        taking_in = max(taking_in, each, key=lambda watch: watch.own)
         time.sleep(0.002)
-    record_property("seconds_to_hand_over", round(handed_over, 3))
-    record_property("seconds_to_take_in", round(longest, 3))
+    logging.info("handing over: %s; taking in: %s", handing_over, taking_in)  # --log-cli-level=INFO shows it
     assert table_of(panel.ui)[0][0] == "Liver"
-    assert handed_over < 1
-    assert longest < 1
+    assert handing_over.own < 1
+    assert taking_in.own < 1
+
+
+class Stopwatch:
+    """Time of this thread, and time on the clock, which is longer on a busy computer."""
+
+    def __init__(self):
+        self.own = self.clock = 0.0
+        self._begun = time.thread_time(), time.monotonic()
+
+    def stop(self) -> None:
+        self.own, self.clock = time.thread_time() - self._begun[0], time.monotonic() - self._begun[1]
+
+    def __str__(self):
+        return f"{self.own:.2f} s of the main thread, {self.clock:.2f} s on the clock"
 
 
 # What is chosen
@@ -394,6 +411,46 @@ def test_points_are_offered_for_nodules_alone(panel, models):
         assert ui.pointsPlaceWidget.currentNode() is points
     finally:
         shutil.rmtree(nodules.folder)
+
+
+def test_a_point_in_a_nodule_gives_it_a_segment_and_a_row_with_its_axes(panel, scene, models):
+    ui = panel.ui
+    bundle = bright_nodule_bundle(models / "spots-v1.0.0")
+    try:
+        panel.enter()
+        ui.targetComboBox.setCurrentText("Lung nodules")
+        chest = np.full((30, 80, 80), -850, np.int16) + np.random.default_rng(0).integers(
+            -30, 30, (30, 80, 80), np.int16
+        )
+        k, j, i = np.ogrid[:30, :80, :80]
+        for center, radius in (((12, 40, 30), 6), ((20, 20, 60), 4)):
+            inside = sum((axis - at) ** 2 for axis, at in zip((k, j, i), center, strict=True)) <= radius**2
+            chest[inside] = 40
+        volumeNode = add_volume(chest, np.diag([-1.0, -1.0, 1.0, 1.0]), "Chest", add_linear_transform(TURN))
+        points = ui.pointsSelector.addNode()
+        for ijk in ((30, 40, 12), (60, 20, 20)):
+            world = [0.0, 0.0, 0.0]
+            volumeNode.TransformPointToWorld([-ijk[0], -ijk[1], ijk[2]], world)
+            points.AddControlPointWorld(*world)
+        click_apply(ui)
+        wait_for_end(panel)
+        rows = table_of(ui)
+        assert [row[0] for row in rows] == ["Nodule 1", "Nodule 2"]
+        assert float(rows[0][1]) == pytest.approx(4 / 3 * np.pi * 6**3 / 1000, rel=0.15)
+        assert float(rows[0][4]) == pytest.approx(12, abs=1.5)
+        assert rows[0][5] == "solid"
+        first = panel._run.measurements["Nodule 1"]["centroid_ras"]
+        expected = [0.0, 0.0, 0.0]
+        points.GetNthControlPointPositionWorld(0, expected)
+        np.testing.assert_allclose(first, expected, atol=0.5)
+        dialogs.answers.append("Replace")
+        points.RemoveNthControlPoint(0)
+        click_apply(ui)
+        wait_for_end(panel)
+        assert "Nodule 1, Nodule 2" in dialogs.seen[-1]
+        assert [each.GetName() for each in segments_of(segmentation_of(scene)).values()] == ["Nodule 1"]
+    finally:
+        shutil.rmtree(bundle.folder)
 
 
 # Results
