@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import importlib
 import itertools
 import time
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -387,6 +389,14 @@ def test_without_a_volume_there_is_nothing_to_press_and_a_reason(opened):
     for button in ("apply", "preview", "refine", "cancel"):
         assert not getattr(at.effect, f"_{button}Button").enabled
     assert at.effect._message.text == "Choose a source volume: load a CT first."
+
+
+@pytest.mark.parametrize("package", ["SegmentEditorUNetPlusPlusLib", "SegmentStatisticsUNetPlusPlusLib"])
+def test_what_is_translated_is_written_out(package):
+    for file in (Path(mrml.__file__).parents[1] / package).glob("*.py"):
+        for each in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(each, ast.Call) and isinstance(each.func, ast.Name) and each.func.id == "_":
+                assert [type(argument) for argument in each.args] == [ast.Constant], f"{file}:{each.lineno}"
 
 
 def test_nothing_keeps_a_cleaned_up_effect_alive(opened):
