@@ -50,7 +50,7 @@ def _draw_learning(results: Results, datasets: list[str]) -> str:
             for nth, cell in enumerate(done_cells(results, dataset, architecture)):
                 points = [(step, value) for step, _, what, value in results.log(cell) if what == "val_iou"]
                 label = NAMES[architecture] if nth == 0 else None
-                axes.plot(*zip(*points, strict=True), color=f"C{number}", linewidth=1, label=label)
+                axes.plot(*zip(*points, strict=True), color=f"C{number}", linewidth=1, marker=".", label=label)
         axes.set(title=dataset, xlabel="steps", ylabel="IoU of the validation")
         if axes.lines:
             axes.legend(fontsize=6)
@@ -101,4 +101,4 @@ def _draw_examples(results: Results, dataset: str, settings: Settings) -> str:
 def _answer(results: Results, cell: Cell, item: Slice) -> Panel:
     found = results.example(cell, item.row["file"])
     iou = (found & item.mask).sum() / max(1, (found | item.mask).sum())
-    return Panel(f"{NAMES[cell.architecture]}, IoU {iou:.2f}", item.image, {TRUTH: item.mask, FOUND: found})
+    return Panel(f"{NAMES[cell.architecture]}\nIoU {iou:.2f}", item.image, {TRUTH: item.mask, FOUND: found})

@@ -63,8 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     results = Results(given.results)
     try:
-        # The table has a line for all that could be run, whatever is asked for today.
-        lines = dict.fromkeys([*cells.ARCHITECTURES, *given.architectures])
+        # The table has a line for all that was or could be run, whatever is asked for today.
+        recorded = [cell.architecture for cell in results.done()]
+        lines = dict.fromkeys([*cells.ARCHITECTURES, *given.architectures, *recorded])
         everything = {
             cell: settings_of(cell, given) for cell in cells.planned(cells.DATASETS, list(lines), given.seeds)
         }
