@@ -54,10 +54,10 @@ def write_table(results: Results, of_line: dict[tuple[str, str], Settings]) -> s
             iou += f" ± {100 * np.std(means, ddof=1):.2f}"
         costs = [cost["parameters"], cost["gflop"], cost["seconds_per_image"]]
         csv_rows.append([dataset, architecture, len(done), mean, spread, *costs])
-        paper = PAPER[dataset].get(architecture)
+        paper = f"{PAPER[dataset][architecture]:.2f}" if architecture in PAPER[dataset] else ""
         lines.append(
             f"| {dataset} | {NAMES[architecture]} | {iou} | {len(done)} | {_difference(results, dataset, architecture)} |"
-            f" {paper or ''} | {int(cost['parameters']):,} | {cost['gflop']} | {cost['seconds_per_image']} |"
+            f" {paper} | {int(cost['parameters']):,} | {cost['gflop']} | {cost['seconds_per_image']} |"
         )
     header = ["dataset", "architecture", "seeds", "iou_mean", "iou_spread", "parameters", "gflop", "seconds_per_image"]
     write_rows(results.folder / "table.csv", header, csv_rows)
