@@ -189,6 +189,24 @@ def test_the_readme_names_the_licences_and_what_the_index_asks_for():
         assert phrase in text, phrase
 
 
+def test_the_readme_shows_what_the_index_asks_of_a_tutorial_and_every_link_in_it_leads_somewhere():
+    """Tiers 1 and 3: pictures, a step-by-step tutorial that says where its data come from, how to cite."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    local = [link.partition("#")[0] for link in links if not link.startswith(("http", "#"))]
+    assert [link for link in local if not (ROOT / link).exists()] == []
+    anchors = {
+        "#" + re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.+)$", text, re.M)
+    }
+    assert {link for link in links if link.startswith("#")} <= anchors
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert len(pictures) >= 2
+    tutorial = text.partition("### Tutorial")[2].partition("###")[0]
+    for words in ("**Sample Data**", "**UNet++ Segment**", "**Apply**", "**Segment Statistics**"):
+        assert words in tutorial
+    assert "## How to cite" in text
+
+
 def test_a_clone_is_small_enough_for_the_index():
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout: nothing to measure")

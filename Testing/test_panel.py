@@ -234,6 +234,20 @@ def test_a_scene_that_is_closed_or_a_volume_that_goes_in_mid_run_ends_the_run(pa
     assert segmentation_of(scene) is None
 
 
+def test_a_scene_that_is_loaded_while_the_panel_is_closed_lets_the_run_end_well(panel, frame, scene, tmp_path):
+    start_long_run(panel, slices=60)
+    frame.exit()
+    empty = tmp_path / "empty.mrml"
+    empty.write_text("<MRML version='1'></MRML>")
+    scene.SetURL(str(empty))
+    scene.Import()
+    take_messages()
+    wait_for_end(panel)
+    assert [each.GetName() for each in segments_of(segmentation_of(scene)).values()] == ["Liver"]
+    frame.enter()
+    assert panel.ui.inputSelector.currentNode().GetName() == "Abdomen"
+
+
 @pytest.mark.slow
 def test_a_worker_that_is_killed_at_any_moment_leaves_no_half_result_and_the_next_apply_works(panel, scene):
     moments = np.random.default_rng(0).uniform(0, 6, 10)

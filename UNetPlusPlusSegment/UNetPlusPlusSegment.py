@@ -488,6 +488,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         run, parameters = self._run, self._parameterNode
         if (
             run is None
+            or parameters is None
             or run.running
             or run.result is None
             or parameters.inputVolume is not run.volumeNode
