@@ -423,6 +423,7 @@ def test_points_are_offered_for_nodules_alone(panel, models):
         assert ui.pointsSelector.isVisibleTo(ui.inputsBox)
         points = ui.pointsSelector.addNode()
         assert ui.pointsPlaceWidget.currentNode() is points
+        assert points.GetDisplayNode() is not None
     finally:
         shutil.rmtree(nodules.folder)
 

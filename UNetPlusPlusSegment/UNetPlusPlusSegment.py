@@ -220,6 +220,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self._timer.connect("timeout()", self.onTimer)
         self.ui.applyButton.connect("clicked(bool)", self.onApply)
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self.onModel)
+        self.ui.pointsSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.onPointsAdded)
         self.ui.roiSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.onRoiAdded)
         self.ui.resultsTable.connect("cellClicked(int,int)", self.onRow)
         self.ui.resultsTable.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
@@ -316,6 +317,10 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self.ui.pointsPlaceWidget.setCurrentNode(parameters.points)
         self._rethreshold()
         self._update()
+
+    def onPointsAdded(self, points) -> None:
+        """Show the points where they are placed."""
+        points.CreateDefaultDisplayNodes()
 
     def onRoiAdded(self, roi) -> None:
         """Begin with a box round the whole volume, so that there are handles to drag."""
