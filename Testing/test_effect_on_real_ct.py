@@ -12,6 +12,7 @@ from worker_logic import logic
 from UNetPlusPlusSegmentLib import cli, files
 from UNetPlusPlusSegmentLib.bundles import choose_bundle, find_bundles
 from UNetPlusPlusSegmentLib.inference import SliceEngine
+from UNetPlusPlusSegmentLib.volumes import crop
 
 __all__ = ["an_editor", "logic", "opened", "scene", "slicer_app"]  # fixtures
 
@@ -25,10 +26,11 @@ def models():
 
 def test_apply_undo_redo_and_masks_on_a_chest_with_liver(opened):
     slicerio = pytest.importorskip("slicerio")
-    volume, _ = files.read_volume(slicerio.get_testdata_file("CTChest4.nrrd"))
+    whole, _ = files.read_volume(slicerio.get_testdata_file("CTChest4.nrrd"))
+    volume = crop(whole, np.s_[3:8, 0:128, 0:128])  # the slices with most of the liver
     at = opened(volume.array, volume.ijk_to_ras)
     found = SliceEngine(choose_bundle("liver")).segment(volume, "balanced").labelmap == 1
-    assert np.count_nonzero(found) > 10000
+    assert np.count_nonzero(found) > 5000
     other = np.zeros_like(found)
     other[:, : found.shape[1] // 2] = True
     assert (found & other).any()
