@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
+from bright import bright_nodule_bundle
 from hypothesis import given
 from mrml_scene import (
     GRIDS,
@@ -220,6 +223,23 @@ def test_a_sequence_that_is_cancelled_or_loses_its_volume_leaves_the_scene_as_it
     wait(logic, lambda: not run.running)
     assert "was removed" in str(run.error)
     assert not slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+
+
+def test_nodules_of_every_frame_are_measured_where_the_views_show_them(scene, logic, models, heart_beat):
+    volumeNode, browser, sequences = heart_beat
+    chest = np.full((20, 50, 50), -850, np.int16) + np.random.default_rng(0).integers(-30, 30, (20, 50, 50), np.int16)
+    chest[8:12, 20:26, 30:36] = 40
+    sequence = browser.GetMasterSequenceNode()
+    for item in range(sequence.GetNumberOfDataNodes()):
+        slicer.util.updateVolumeFromArray(sequence.GetNthDataNode(item), chest)
+        sequence.GetNthDataNode(item).SetSpacing(1.0, 1.0, 1.0)
+    sequences.UpdateProxyNodesFromSequences(browser)
+    roi = add_roi(volumeNode, (20, 10, 4), (45, 35, 16), volumeNode.GetParentTransformNode())
+    bundle = bright_nodule_bundle(models / "spots-v1.0.0")
+    frames = logic.process(volumeNode, target="nodule", allFrames=True, roi=roi, device="cpu")
+    shutil.rmtree(bundle.folder)
+    assert [list(frame) for frame in frames] == [["Nodule 1"]] * 3
+    np.testing.assert_allclose(frames[0]["Nodule 1"]["centroid_ras"], to_world(volumeNode, (32.5, 22.5, 9.5)), atol=0.5)
 
 
 def test_a_volume_alone_is_no_sequence(scene, logic, heart_beat):

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 
 from . import mrml
+from .regions import Segment
 from .volumes import Volume, VolumeError
 
 Point = Sequence[float]
@@ -102,6 +104,16 @@ def in_world(point: Point | Sequence[Point], volumeNode, volume: Volume) -> tupl
     if not isinstance(point[0], (int, float)):
         return tuple(in_world(each, volumeNode, volume) for each in point)
     return tuple(_world(np.linalg.solve(volume.ijk_to_ras, [*point, 1])[:3], volumeNode).tolist())
+
+
+def segment_in_world(segment: Segment, volumeNode, volume: Volume) -> Segment:
+    """A segment of `volume` whose measured points (`centroid_ras`, …) are those that the slice views show."""
+    points = {
+        key: in_world(value, volumeNode, volume)
+        for key, value in segment.measurements.items()
+        if key.endswith("_ras") and value is not None
+    }
+    return replace(segment, measurements={**segment.measurements, **points})
 
 
 def _positions(points) -> Iterable[Point]:

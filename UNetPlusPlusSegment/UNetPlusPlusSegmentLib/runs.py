@@ -245,7 +245,7 @@ class SceneRun(Run):
         """Put a result into the scene, in place of the segments of an earlier one that are still there."""
         node = self.segmentationNode if self._is_there(self.segmentationNode) else None
         old = [each for each in replaced if node and node.GetSegmentation().GetSegment(each)]
-        segments = [self._in_world(each) for each in result.segments]
+        segments = [markups.segment_in_world(each, self.volumeNode, self._volume) for each in result.segments]
         if len(old) == len(segments):
             pairs = zip(old, segments, strict=True)
             segments = [_like(node.GetSegmentation().GetSegment(segmentID), each) for segmentID, each in pairs]
@@ -257,15 +257,6 @@ class SceneRun(Run):
         self.segmentIDs = [one] if one else ids[len(ids) - len(segments) :]
         self.segmentationNode, self.result = node, replace(result, segments=tuple(segments))
         self._shown = self._voxels()
-
-    def _in_world(self, segment: Segment) -> Segment:
-        """A segment whose points are those that the views show."""
-        points = {
-            key: markups.in_world(value, self.volumeNode, self._volume)
-            for key, value in segment.measurements.items()
-            if key.endswith("_ras") and value is not None
-        }
-        return replace(segment, measurements={**segment.measurements, **points})
 
     def _voxels(self) -> list:
         """What changes when a segment is edited: its image, and when that was last written."""

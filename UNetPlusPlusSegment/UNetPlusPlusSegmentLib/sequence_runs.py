@@ -83,13 +83,14 @@ class SequenceRun(Task):
     def _submit(self) -> None:
         frame = self._sequence.frame(len(self._results))
         own = mrml.volume_from_node(frame)
-        volume = Volume(own.array, mrml.world_ijk_to_ras(frame, under=self.volumeNode))
+        self._volume = Volume(own.array, mrml.world_ijk_to_ras(frame, under=self.volumeNode))
         box = None if self._roi is None else markups.box_on_volume(self._roi, self.volumeNode)
-        self.jobs.add(self._worker.submit(volume, self.bundle.folder, self._device, box=box, **self._options))
+        self.jobs.add(self._worker.submit(self._volume, self.bundle.folder, self._device, box=box, **self._options))
 
     def _receive(self, event: Segmented) -> None:
         self._sequence.put(len(self._results), event.labelmap, event.segments)
-        self._results.append(replace(event, labelmap=event.labelmap[:0]))  # it is in the sequence now
+        segments = tuple(markups.segment_in_world(each, self.volumeNode, self._volume) for each in event.segments)
+        self._results.append(replace(event, labelmap=event.labelmap[:0], segments=segments))  # the map is kept already
         if len(self._results) < len(self._sequence):
             self._submit()
             return
