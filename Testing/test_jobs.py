@@ -591,3 +591,66 @@ print(plain, kept, faults())
         pytest.skip("huge pages: there is nothing to see")
     assert kept < plain / 20
     assert afterwards > 5_000, "freed memory was not given back"
+
+
+def test_a_long_scan_takes_less_than_a_gigabyte_beyond_itself_its_mask_included(bundle):
+    """512 × 512 × 600 with padding, which has to be copied; the network of a real model takes 0.2 GB more."""
+    lines = f"""
+import numpy as np
+from pathlib import Path
+from UNetPlusPlusSegmentLib.bundles import read_bundle
+from UNetPlusPlusSegmentLib.inference import SliceEngine
+from UNetPlusPlusSegmentLib.jobs.memory import give_back_freed_memory, keep_freed_memory
+from UNetPlusPlusSegmentLib.volumes import Volume
+
+def status(what):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith(what))
+
+keep_freed_memory()
+scan = np.full((600, 512, 512), -900, np.int16)
+scan[:, :20] = -2000
+scan[200:320, 150:350, 100:300] = 90
+scan[500, 400:500, 100:300] = 90
+volume = Volume(scan, np.diag([0.8, 0.8, 1.0, 1]))
+engine = SliceEngine(read_bundle({str(bundle)!r}), "cpu")
+give_back_freed_memory()
+Path("/proc/self/clear_refs").write_text("5")
+before = status("VmRSS")
+result = engine.segment(volume)
+print(status("VmHWM") - before, result.slices)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", lines],
+        env={**os.environ, "PYTHONPATH": str(LIBRARY.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    megabytes, slices = map(float, done.stdout.split())
+    assert slices > 20
+    assert megabytes < 800
+
+
+def test_a_large_scan_is_cancelled_within_a_second_in_every_part_of_the_work(worker, bundle, temporary):
+    """Cleaning, the coarse pass, the fine one, and the cut with its components and holes."""
+    scan = np.full((80, 400, 400), -900, np.int16)
+    scan[10:70, 100:300, 80:320] = np.random.default_rng(0).choice([90, 40], (60, 200, 240), p=[0.9, 0.1])
+    large = Volume(scan, np.diag([0.8, 0.8, 1.0, 1]))
+    started_at = time.monotonic()
+    worker.wait(worker.submit(large, bundle, "cpu", "accurate"))
+    took_s = time.monotonic() - started_at
+    for moment in (0.2, 0.6, 0.9):
+        job = worker.submit(large, bundle, "cpu", "accurate")
+        wait_until = time.monotonic() + moment * took_s
+        events = []
+        for _ in until(lambda then=wait_until: time.monotonic() > then):
+            events += worker.poll()
+        if any(isinstance(event, Segmented) for event in events):
+            continue  # it was quicker this time
+        cancelled_at = time.monotonic()
+        worker.cancel(job)
+        last = run(worker, job)[-1]
+        assert time.monotonic() - cancelled_at < 1
+        assert isinstance(last, Segmented) or last.error.kind == "cancelled"
+        assert not files_in(temporary)

@@ -214,7 +214,7 @@ class SliceEngine:
         size, cell = turned.shape[1:], 2**self._whole.depth
         grid = grid_size(size, order.spacing_mm[1:], self.bundle.pixel_mm * COARSE_PIXEL)
         todo = every(max(1, round(COARSE_STEP_MM / order.spacing_mm[0])), 0, len(turned) - 1)
-        body = body_ranges(turned[todo])
+        body = body_ranges(turned, todo)
         ranges = [
             aligned(low * new / old - AIR_PIXELS, high * new / old + AIR_PIXELS, new, cell)
             for (low, high), old, new in zip(body, size, grid, strict=True)
