@@ -45,7 +45,7 @@ def bright_bundle(folder, pixel_mm: float = 2.0, **changes) -> Bundle:
         "speeds": {
             "accurate": {"level": 4, "find_first": False},
             "balanced": {"level": 4, "find_first": True, "step_mm": 4, "change": 0.04},
-            "fast": {"level": 3, "find_first": True, "step_mm": 8, "change": 0.08},
+            "fast": {"level": 3, "find_first": True, "step_mm": 8, "change": 0.08, "margin_mm": 40},
         },
         **changes,
     }

@@ -23,7 +23,7 @@ CARDS = {
         "speeds": {
             "accurate": {"level": 4, "find_first": False},
             "balanced": {"level": 4, "find_first": True, "step_mm": 4, "change": 0.04},
-            "fast": {"level": 4, "find_first": True, "step_mm": 8, "change": 0.08},
+            "fast": {"level": 4, "find_first": True, "step_mm": 8, "change": 0.08, "margin_mm": 40},
         },
         "training_data": {
             "name": "LiTS (Liver Tumor Segmentation Benchmark): axial slices of 19 patients",

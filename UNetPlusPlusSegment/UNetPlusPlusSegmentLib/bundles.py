@@ -61,12 +61,14 @@ class Speed:
         step_mm: Slices up to this far apart are looked at first; 0: every slice.
         change: Between two of them whose masks differ by more (as a share of both areas: 1 − Dice), the one in the middle is looked
             at too, and so on; what is left is interpolated.
+        margin_mm: What the network sees of a slice round the organ that the coarse pass found.
     """
 
     level: int
     find_first: bool
     step_mm: float = 0.0
     change: float = 0.0
+    margin_mm: float = 80.0
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,7 @@ SPEEDS = ("accurate", "balanced", "fast")
 
 # The coarse pass of a speed that finds the organ first: so deep, and pixels so small, that no liver slips through.
 COARSE_STEP_MM, COARSE_PIXEL, COARSE_LEVEL, COARSE_PROBABILITY = 20.0, 2.0, 3, 0.3
-# What the network must see round the organ to say the same as in the whole slice, and how many pixels of air round the body.
-MARGIN_MM, AIR_PIXELS = 80.0, 8
+AIR_PIXELS = 8  # of air that the network sees round the body
 
 Progress = Callable[[int, int], None]  # (slices done, slices in all); raising in it stops the run
 Cut = tuple[np.ndarray, tuple[Segment, ...], list[str]]  # label map, its segments, notes about them
@@ -152,7 +151,7 @@ class SliceEngine:
         order = axial_order(volume)
         turned = order.apply(hu)
         grid = grid_size(turned.shape[1:], order.spacing_mm[1:], self.bundle.pixel_mm)
-        box = self._find(turned, order, grid) if how.find_first else Box.whole(len(turned), grid)
+        box = self._find(turned, order, grid, how) if how.find_first else Box.whole(len(turned), grid)
         maps = Maps.empty(len(turned), order, box)
         slices = self._fill(maps, turned, how, threshold, progress)
         cut = partial(_cut, maps, volume, self.bundle, [*notes, *self.notes])
@@ -205,7 +204,7 @@ class SliceEngine:
                     grid[k] = grid[a] + share * (grid[b] - grid[a])
         return len(seen)
 
-    def _find(self, turned: np.ndarray, order: AxialOrder, fine: tuple[int, int]) -> Box:
+    def _find(self, turned: np.ndarray, order: AxialOrder, fine: tuple[int, int], how: Speed) -> Box:
         """The box in the grid of the fine pass that holds the organ with a margin; an empty one if there is no organ.
 
         A coarse pass sees slices 2 cm apart, then those between where the organ ends, or all between if it saw none; at larger
@@ -233,7 +232,7 @@ class SliceEngine:
             return Box(fine, (0, 0), (0, 0), (0, 0))
         found = np.flatnonzero(hit)
         first, last = seen[max(0, found[0] - 1)], seen[min(len(seen) - 1, found[-1] + 1)]
-        margin = MARGIN_MM / self.bundle.pixel_mm
+        margin = how.margin_mm / self.bundle.pixel_mm
         for axis, ((low, high), old, new) in enumerate(zip(body, size, fine, strict=True)):
             hit = ranges[axis][0] + np.flatnonzero(organ.any(axis=(0, 2 - axis)))
             low = max(hit[0] * new / grid[axis] - margin, low * new / old - AIR_PIXELS)
