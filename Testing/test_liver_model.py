@@ -5,9 +5,13 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
 from UNetPlusPlusSegmentLib import bundles, cli
 from UNetPlusPlusSegmentLib.bundles import choose_bundle
+from UNetPlusPlusSegmentLib.devices import Device
+from UNetPlusPlusSegmentLib.files import read_volume
+from UNetPlusPlusSegmentLib.inference import SliceEngine
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +62,20 @@ def test_the_figures_of_the_validation_patients_are_those_on_the_card(shared_dat
     for name, head in written.items():
         for patient, figures in head["patients"].items():
             assert figures.items() <= measured[name]["patients"][patient].items()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scan", ["volumes/abdomen_dicom", "volumes/abdomen_3mm_ct.nii.gz", "CTChest4.nrrd"])
+def test_the_faster_speeds_say_what_a_look_at_everything_says(shared_data, scan):
+    import slicerio
+
+    path = slicerio.get_testdata_file(scan) if scan == "CTChest4.nrrd" else shared_data(scan)
+    volume, _ = read_volume(path)
+    engine = SliceEngine(choose_bundle("liver"), "cpu")
+    engine.device = Device("cpu", torch.float32, "cpu (float32)")
+    reference = engine.segment(volume, "accurate").labelmap > 0
+    assert reference.any()
+    for speed, least in (("balanced", 0.995), ("fast", 0.98)):
+        found = engine.segment(volume, speed).labelmap > 0
+        overlap = 2 * np.count_nonzero(found & reference) / (np.count_nonzero(found) + np.count_nonzero(reference))
+        assert overlap >= least, speed

@@ -133,7 +133,8 @@ class SliceEngine:
 
         Args:
             volume: HU; any orientation.
-            speed: `accurate` looks at every slice, `balanced` and `fast` find the organ first; the card says at which depth.
+            speed: `accurate` looks at every slice; `balanced` and `fast` find the organ first and interpolate slices between two that
+                agree: the card says how far apart.
             threshold: Probability 0…1; the bundle's own if None.
             force: Run on what does not look like CT, too.
             progress: Called after each batch; an exception raised in it stops the run and passes through.
