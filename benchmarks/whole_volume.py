@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Whole volumes: our speeds against peers slice by slice, and against our own network on every slice at full depth.
 
-python benchmarks/whole_volume.py [--rounds 5] [--model NAME_OR_FOLDER] [--smp-python PATH]
+python benchmarks/whole_volume.py [--rounds 5] [--model NAME_OR_FOLDER] [--parts times agreement "long scans"]
 
 Prints ratios of one run and writes them into benchmarks/README.md. Linux.
 """
@@ -30,34 +30,21 @@ def main() -> None:
     )
     parser.add_argument("--model", default="", help="the newest for the liver if not given")
     parser.add_argument("--smp-python", help="Python of an environment with segmentation-models-pytorch")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS, help="all, if not given; each is written when it is done"
+    )
     given = parser.parse_args()
-
-    agreement = [row for scan in AGREEMENT for row in _agreement(scan, given.model)]
-    times, about = _times(given)
-    memory = _long_scans(given)
-    text = f"""
-{about["model"]}, {about["device"]}; {machine()}.
-`python benchmarks/whole_volume.py --rounds {given.rounds}`; medians (least–most) of {given.rounds} interleaved rounds.
-
-**Time**, from the decoded volume, model loaded, to the label map on its voxels. The peers' networks ran on {given.slices} slices of
-512² in each round, and their time a slice was multiplied by the number of slices; reading, resampling and post-processing
-are not counted for them.
-
-{times}
-
-**Agreement** of the masks with the reference (same weights, every slice, full depth, fp32) and with what another tool drew
-(no expert's truth), as Dice; slices that the network saw at full quality.
-
-{table(("scan", "speed", "slices seen", "Dice with reference", "Dice with the other tool"), agreement)}
-
-**Long scans**, `balanced`, 512×512×600.
-
-{memory}
-"""
-    write("whole volumes", text.strip())
+    for name in given.parts:
+        write(name, PARTS[name](given))
 
 
-def _agreement(scan: str, model: str) -> list[tuple]:
+def _agreement(given: argparse.Namespace) -> str:
+    """The masks of the speeds against that of every slice at full depth."""
+    rows = [row for scan in AGREEMENT for row in _agreement_on(scan, given.model)]
+    return table(("scan", "speed", "slices seen", "Dice with reference", "Dice with the other tool"), rows)
+
+
+def _agreement_on(scan: str, model: str) -> list[tuple]:
     ours, rows = Contender("ours_on_a_volume", scan, model), []
     with running([ours]), tempfile.TemporaryDirectory() as folder:
         shape = ours.ready["shape"]
@@ -78,7 +65,7 @@ def _agreement(scan: str, model: str) -> list[tuple]:
     return rows
 
 
-def _times(given: argparse.Namespace) -> tuple[str, dict]:
+def _times(given: argparse.Namespace) -> str:
     """Our speeds and the peers in turn, on the tiled volume and on the stack that is all liver."""
     ours = {scan: Contender("ours_on_a_volume", scan, given.model) for scan in ("tiled_200", "all_liver_80")}
     peers = {"MONAI BasicUNetPlusPlus": Contender("monai"), "paper's layout": Contender("paper")}
@@ -112,8 +99,8 @@ def _times(given: argparse.Namespace) -> tuple[str, dict]:
     for name, seconds in a_slice.items():
         rows.append((f"{name}, a slice", spread(seconds, 2), *[""] * len(peers), f"{peak[name] / 1e6:.0f}"))
     head = ("", "seconds", *(f"times shorter than {name}" for name in peers), "peak MB")
-    skipped = "" if given.smp_python else "\n\nSMP: skipped, no `--smp-python` was given."
-    return table(head, rows) + skipped, about
+    text = f"{about['model']}, {about['device']}; {machine()}; {given.rounds} rounds.\n\n{table(head, rows)}"
+    return text if given.smp_python else f"{text}\n\nSMP: skipped, no `--smp-python` was given."
 
 
 def _long_scans(given: argparse.Namespace) -> str:
@@ -129,6 +116,9 @@ def _long_scans(given: argparse.Namespace) -> str:
         ("liver on 120 of 600 slices against the scan cropped to these", "peak RSS − RSS with volume and model loaded"),
         [(f"{spread(ratios, 2)} times the time", f"{peak / 1e6:.0f} MB, the mask's 157 MB included")],
     )
+
+
+PARTS = {"times": _times, "agreement": _agreement, "long scans": _long_scans}
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
