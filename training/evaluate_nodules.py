@@ -1,0 +1,199 @@
+#!/usr/bin/env python
+"""Measures a nodule bundle on crops whose middle was moved off the nodule: per nodule, by size, by level, beside what readers reach.
+
+python training/evaluate_nodules.py BUNDLE --data ../shared/data/nodule
+python training/evaluate_nodules.py BUNDLE --data ../shared/data/nodule --draws 1 -o figures.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch.nn import functional as F
+
+from evaluate import answers
+from slices import DataError, Slice, read_slices
+from targets import TARGETS
+from UNetPlusPlusSegmentLib.bundles import Bundle, BundleError, read_bundle
+from UNetPlusPlusSegmentLib.following import follow, near, without_tails
+from UNetPlusPlusSegmentLib.inference import Box, SliceEngine, grid_size
+
+WINDOW, SHIFT, SEED = 96, 16, 0  # pixels of a window and of its largest shift along rows and columns
+BATCH = 8
+SIZES_MM = {"small": (0, 6), "medium": (6, 15), "large": (15, np.inf)}  # equivalent diameter on the largest slice
+SLICE_MM = 2.0  # of the crops it is not known; only the length limit of what is followed goes by it
+# Agreement of the readers of the same patients: the README of the data.
+READERS = {
+    "one reader against two or more of the others": {"dice": 0.789, "iou": 0.663, "slice_iou": 0.688},
+    "one reader against a consensus that holds that reader": {"dice": 0.868, "slice_iou": 0.793},
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print a table, write JSON; 0 done, 1 refused with one line on stderr."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--data", type=Path, required=True, help="slice folder")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--draws", type=int, default=5, help="windows of each nodule (5)")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the figures as JSON")
+    given = parser.parse_args(arguments)
+    try:
+        figures = evaluate(read_bundle(given.bundle), given.data, given.split, given.draws)
+    except (BundleError, DataError) as error:
+        print(f"evaluate_nodules.py: {error}", file=sys.stderr)
+        return 1
+    print(as_table(figures))
+    if given.output:
+        given.output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def evaluate(bundle: Bundle, data: Path, split: str = "val", draws: int = 5) -> dict:
+    """Figures against what two or more readers marked, at the stored pixels.
+
+    Dice and IoU are of a nodule, its slices stacked, slice IoU is the mean over its slices; then the mean over draws and nodules.
+    In a window all counts that the network marks; `pointed` is what the product takes of it: the nodule at the true voxel that lies
+    deepest in what was marked, or else the nearest within 10 mm, followed to its ends.
+
+    Returns:
+        `answers`, by name (`L4`, `L1-L4`), and `pointed`: each with `all` and `SIZES_MM`; `levels`: what one reader or three
+        would mark, against two; `readers`, quoted.
+    """
+    engine = SliceEngine(bundle)
+    nodules = _nodules(data, split)
+    draw = np.random.default_rng(SEED)
+    found: dict[str, list[tuple[float, dict]]] = defaultdict(list)
+    levels: dict[str, list[tuple[float, dict]]] = defaultdict(list)
+    for items in nodules:
+        counts = np.stack([_counts(data, item) for item in items])
+        size_mm = max(
+            2 * np.sqrt((c >= 2).sum() / np.pi) * item.pixel_mm for c, item in zip(counts, items, strict=True)
+        )
+        for readers in (1, 3):
+            levels[f"{readers} or more readers"].append((size_mm, _scores(counts >= readers, counts >= 2)))
+        for _ in range(draws):
+            window = _window(counts.shape[1:], draw.integers(-SHIFT, SHIFT + 1, size=2))
+            truth = counts[(slice(None), *window)] >= 2
+            chances = _chances(engine, items, window)
+            for name, chance in chances.items():
+                found[name].append((size_mm, _scores(chance >= bundle.threshold, truth)))
+            answer = chances[_answer(bundle)]
+            pointed = _pointed(answer, truth, bundle.threshold, items[0].pixel_mm)
+            found["pointed"].append((size_mm, _scores(pointed, truth)))
+    return {
+        "command": f"python training/evaluate_nodules.py <bundle> --data <nodule> --split {split} --draws {draws}",
+        "nodules": len(nodules),
+        "slices": sum(map(len, nodules)),
+        "patients": len({items[0].row["patient"] for items in nodules}),
+        "answer": _answer(bundle),
+        "pointed": _by_size(found.pop("pointed")),
+        "answers": {name: _by_size(scores) for name, scores in found.items()},
+        "levels": {name: _by_size(scores) for name, scores in levels.items()},
+        "readers": READERS,
+    }
+
+
+def _nodules(data: Path, split: str) -> list[list[Slice]]:
+    """The slices of each nodule, in order."""
+    nodules: dict[tuple[str, str], list[Slice]] = defaultdict(list)
+    for item in read_slices(data, TARGETS["nodule"], split):
+        nodules[item.row["patient"], item.row["nodule"]].append(item)
+    return [sorted(items, key=lambda item: int(item.row["slice"])) for items in nodules.values()]
+
+
+def _counts(data: Path, item: Slice) -> np.ndarray:
+    """How many readers marked each pixel."""
+    with Image.open(data / "masks" / item.row["file"]) as picture:
+        return np.asarray(picture)
+
+
+def _window(shape: tuple[int, int], shift: np.ndarray) -> tuple[slice, slice]:
+    rows, columns = ((n - WINDOW) // 2 + int(s) for n, s in zip(shape, shift, strict=True))
+    return slice(rows, rows + WINDOW), slice(columns, columns + WINDOW)
+
+
+def _chances(engine: SliceEngine, items: list[Slice], window: tuple[slice, slice]) -> dict[str, np.ndarray]:
+    """Probability by answer, (slices, rows, columns) at the stored pixels of a window; only it is seen."""
+    hu = np.stack([TARGETS["nodule"].to_hu(item.image) for item in items])[(slice(None), *window)]
+    pixel_mm, pixels = items[0].pixel_mm, engine.bundle.pixel_mm
+    box = Box.whole(len(hu), grid_size(hu.shape[1:], (pixel_mm, pixel_mm), pixels))
+    parts: dict[str, list[np.ndarray]] = defaultdict(list)
+    for _, heads in _batches(engine, hu, box):
+        heads = F.interpolate(heads, hu.shape[1:], mode="bilinear")
+        for name, chance in answers(heads).items():
+            parts[name].append(chance.numpy())
+    return {name: np.concatenate(part) for name, part in parts.items()}
+
+
+def _batches(engine: SliceEngine, hu: np.ndarray, box: Box) -> Iterator:
+    return engine.heads(
+        hu, range(len(hu)), box, len(engine.bundle.card["architecture"]["arguments"]["filters"]) - 1, BATCH
+    )
+
+
+def _pointed(chance: np.ndarray, truth: np.ndarray, threshold: float, pixel_mm: float) -> np.ndarray:
+    """The nodule that the user would get who points at the middle of the true one."""
+    at = np.argwhere(truth)
+    middle = at[np.abs(at - at.mean(axis=0)).sum(axis=1).argmin()]
+    plane = lambda k: chance[k] if 0 <= k < len(chance) else None  # noqa: E731
+    mask = np.zeros(truth.shape, bool)
+    for seed in near(plane, middle.astype(float), 10.0, np.diag([SLICE_MM, pixel_mm, pixel_mm]), threshold):
+        for k, section in without_tails(follow(plane, seed, threshold, (SLICE_MM, pixel_mm, pixel_mm))).items():
+            mask[k] = section
+        break
+    return mask
+
+
+def _answer(bundle: Bundle) -> str:
+    depth = len(bundle.card["architecture"]["arguments"]["filters"]) - 1
+    return f"L{bundle.average_from}-L{depth}" if bundle.average_from < depth else f"L{depth}"
+
+
+def _scores(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Of a stack: Dice and IoU of all its pixels, and the mean IoU of its slices; two empty slices agree."""
+    both, either = (op(found, truth).sum(axis=(1, 2)) for op in (np.logical_and, np.logical_or))
+    slices = np.where(either > 0, both / np.maximum(either, 1), 1.0)
+    return {
+        "dice": 2 * both.sum() / (both.sum() + either.sum()),
+        "iou": both.sum() / either.sum(),
+        "slice_iou": slices.mean(),
+    }
+
+
+def _by_size(scores: list[tuple[float, dict]]) -> dict[str, dict]:
+    """Means over nodules and draws, of all and of each size; `n` counts both."""
+    table = {}
+    for name, (low, high) in {"all": (0, np.inf), **SIZES_MM}.items():
+        of_size = [each for size_mm, each in scores if low <= size_mm < high]
+        means = {key: round(float(np.mean([each[key] for each in of_size])), 4) for key in (of_size or [{}])[0]}
+        table[name] = {**means, "n": len(of_size)}
+    return table
+
+
+def as_table(figures: dict) -> str:
+    """The figures as lines of text."""
+    head = f"{figures['nodules']} nodules, {figures['slices']} slices, {figures['patients']} patients"
+    lines = [f"{head}: Dice / IoU per nodule, mean IoU of its slices; the product averages {figures['answer']}"]
+    rows = {**figures["answers"], "pointed": figures["pointed"], **figures["levels"]}
+    for name, sizes in rows.items():
+        cells = [
+            f"{size} {each['dice']:.3f} / {each['iou']:.3f}, {each['slice_iou']:.3f} ({each['n']})"
+            for size, each in sizes.items()
+            if each["n"]
+        ]
+        lines.append(f"{name:>18}  " + "  ".join(cells))
+    for name, each in figures["readers"].items():
+        lines.append(f"{name}: " + ", ".join(f"{key} {value}" for key, value in each.items()))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
