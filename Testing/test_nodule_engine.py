@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import permutations, product
 
 import numpy as np
@@ -236,3 +237,43 @@ def test_the_input_is_not_changed(engine):
     before = volume.array.copy()
     engine.segment(volume, points=[ras((10, 50, 40))])
     np.testing.assert_array_equal(volume.array, before)
+
+
+@pytest.fixture(scope="module")
+def chest() -> tuple[Volume, list[np.ndarray]]:
+    """Two lungs in a body; in one a nodule, one at the wall and a vessel, in the other a nodule with a vessel; and the vessels."""
+    shape, spacing_mm = (24, 130, 200), np.array([2.5, 1.4, 1.4])
+    at = partial(ball, shape=shape, spacing_mm=spacing_mm)
+    body = at((12, 65, 100), (1000, 85, 130))
+    right, left = at((12, 65, 55), (1000, 60, 45)), at((12, 65, 145), (1000, 60, 45))
+    lungs = (right | left) & body
+    nodules = [at((12, 60, 50), 6), at((8, 65, 149), 5), at((15, 65, 25), 4.5)]
+    vessels = at((12, 85, 60), (1000, 2, 2)) | at((14, 40, 145), (2, 2, 25)) | at((8, 65, 149), (1000, 1.5, 1.5))
+    hu = np.where(lungs & ~np.logical_or.reduce([*nodules, vessels]), LUNG, TISSUE)
+    hu[~body] = -1000
+    matrix = np.diag([-1.4, -1.4, 2.5, 1.0])
+    return Volume(hu.astype(np.int16), matrix), nodules
+
+
+@pytest.mark.parametrize("find_first", [True, False])
+def test_in_a_chest_the_nodules_are_found_and_the_vessels_are_not(tmp_path, chest, find_first):
+    volume, nodules = chest
+    speeds = {"balanced": {"level": 4, "find_first": find_first}}
+    engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0", speeds=speeds), "cpu")
+    seen = []
+    result = engine.segment(volume, progress=lambda done, total: seen.append((done, total)))
+    free = nodules[:2]  # this network cannot tell a nodule at the wall from the wall
+    assert len(result.segments) == 2
+    for segment, nodule in zip(result.segments, free, strict=True):
+        assert dice(result.labelmap == segment.value, nodule) > 0.9
+        assert segment.measurements["pleura_mm"] > 5
+    assert all(done <= total for done, total in seen)
+    again = result.with_threshold(0.9)
+    assert len(again.segments) == 2
+
+
+def test_without_lungs_no_nodule_is_looked_for_and_a_note_says_so(engine):
+    result = engine.segment(Volume(np.full((5, 60, 60), 40, np.int16) - np.int16(200) * A[10:15, :60, :60], MATRIX))
+    assert result.segments == ()
+    assert any("No lung was found" in note for note in result.notes)
+    assert result.slices == 0

@@ -4,42 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import SimpleITK as sitk
 
-from .following import Plane, Sections, follow, near, without_tails
 from .grids import Box
 from .inference import Cut, Maps, Progress, Result, SliceEngine
 from .lungs import find_lungs
-from .nodules import can_be_nodule, find_nodules, number_nodules
+from .nodule_targets import Nodule, Ranges, Target, has_room, label_apart, nodule_of, peaks
+from .nodules import LEAST_DIAMETER_MM, LEAST_INSIDE, find_nodules, number_nodules
 from .patches import Patches, Window
-from .regions import bounding_box
 from .volumes import AxialOrder, Volume, VolumeError, axial_order, axial_volume, check_ct, clean_hu, crop, index_of
 
 PATCH_MM = 56.0  # side of the first window round a point: 80 pixels of 0.7 mm
-MARGIN_MM, ROOM_MM = 5.0, 12.0  # what a nodule has round it at least; what it gets in a window of its own
+ROOM_MM = 12.0  # what a nodule that has no room there gets round it in a window of its own; and a box, and a lung
 MOST_MM, MOST_WINDOWS = 120.0, 4  # side of the largest window; how many are tried
 NEAR_MM = 10.0  # a nodule so near to a point is meant by it
-LEAST_POINTED_MM = 2.0  # diameter of a sphere of the same volume; the user has seen it, so it may be small
-SAME = 0.5  # share of a nodule's voxels that another one has: they are one
+LEAST_POINTED_MM = 2.0  # diameter of a nodule that the user points at, who has seen it; so it may be small
+SEARCH_LEVEL = 2  # depth of the network that looks through the lungs where a speed finds nodules first
+SEARCH_ROOM_MM = 4.0  # what it sees beyond the lungs
+PEAK_MM = 3.0  # so far from its peak in the search a nodule may be
 
 Point = Sequence[float]
-Ranges = tuple[slice, ...]
-_Found = tuple[
-    Ranges, np.ndarray
-]  # the slices, rows and columns that hold a nodule, and which of these voxels are in it
-
-
-@dataclass(frozen=True, eq=False)
-class _Target:
-    """A place where a nodule is looked for: as the user gave it, its index (slice, row, column), the window round it."""
-
-    point: Point
-    index: np.ndarray
-    window: Window
 
 
 class NoduleEngine(SliceEngine):
@@ -80,116 +67,86 @@ class NoduleEngine(SliceEngine):
         threshold = self.bundle.threshold if threshold is None else threshold
         patches = Patches(self, axial, self.bundle.speed(speed).level, progress)
         if points:
-            targets = [self._look_round(patches, *each, threshold) for each in zip(points, indices, strict=True)]
-            cut = partial(_cut_targets, patches, targets)
+            targets = [self._look_round(patches, index, NEAR_MM, LEAST_POINTED_MM, threshold) for index in indices]
+            cut = partial(_cut_points, patches, points, targets)
         elif box is not None:
             ranges = _in_axial_order(box, order, volume.array.shape)
-            self._look_in_box(patches, ranges)
+            window = self._window_round(patches, ranges[1:], ROOM_MM)
+            patches.look(window, range(ranges[0].start, ranges[0].stop))
             cut = partial(_cut_box, patches, ranges)
         else:
             lungs = find_lungs(axial)
-            self._look_in_lungs(patches, lungs)
-            cut = partial(_cut_chest, patches, lungs)
+            targets = self._search(patches, lungs, threshold, self.bundle.speed(speed).find_first, progress)
+            cut = partial(_cut_chest, patches, lungs, targets)
         cut = partial(_undo, order, cut, [*notes, *more, *self.notes])
         maps = Maps(patches.probability, patches.spread, order, Box.whole(len(axial.array), axial.array.shape[1:]))
         return self._result(volume, maps, cut, threshold, patches.slices, started)
 
-    def _look_round(self, patches: Patches, point: Point, index: np.ndarray, threshold: float) -> _Target:
+    def _look_round(
+        self, patches: Patches, index: np.ndarray, within_mm: float, least_mm: float, threshold: float
+    ) -> Target:
         """Follow what lies at a place or near it; a window in which it has no room gives way to one of its own."""
         middle, sides_mm = index[1:], np.full(2, PATCH_MM)
         for _ in range(MOST_WINDOWS):
             window = patches.window(middle, sides_mm, self.bundle.pixel_mm)
-            target = _Target(point, index, window)
-            found = _nodule_of(target, patches, patches.looking(window), threshold)
-            if found is None or _has_room(found[0], window, patches):
+            target = Target(index, window, within_mm, least_mm)
+            found = nodule_of(target, patches, patches.looking(window), threshold)
+            if found is None or has_room(found, window, patches):
                 break
-            rows_columns = found[0][1:]
-            lengths = np.array([along.stop - along.start for along in rows_columns])
-            middle = _middle(rows_columns)
+            lengths = np.array([along.stop - along.start for along in found.box[1:]])
+            middle = _middle(found.box[1:])
             sides_mm = np.clip(lengths * patches.spacing_mm[1:] + 2 * ROOM_MM, sides_mm, MOST_MM)
         return target
 
-    def _look_in_box(self, patches: Patches, ranges: Sequence[slice]) -> None:
-        patches.look(self._window_round(patches, ranges[1:]), range(ranges[0].start, ranges[0].stop))
-
-    def _look_in_lungs(self, patches: Patches, lungs: np.ndarray) -> None:
-        """Look at each slice that shows lung, where it does."""
+    def _search(
+        self, patches: Patches, lungs: np.ndarray, threshold: float, find_first: bool, progress: Progress
+    ) -> list[Target]:
+        """Look through the lungs on every slice, with a pruned network if `find_first`; then round what may be a nodule."""
+        searched = Patches(self, patches.volume, SEARCH_LEVEL, progress) if find_first else patches
         windows = [
-            (k, self._window_round(patches, box))
+            (k, self._window_round(searched, box, SEARCH_ROOM_MM))
             for k in np.flatnonzero(lungs.any(axis=(1, 2))).tolist()
             for box in _boxes_apart(lungs[k])
         ]
-        patches.expected = len(windows)
+        searched.expected = len(windows)
         for k, window in windows:
-            patches.look(window, [k])
+            searched.look(window, [k])
+        targets = []
+        for index, least in peaks(searched.probability, lungs, patches.volume.voxel_volume_ml * 1000):
+            window = patches.window(index[1:], (MOST_MM, MOST_MM), self.bundle.pixel_mm)
+            window.seen.update(range(len(lungs)))  # as far as it lies in the lungs; elsewhere nothing was found
+            target = Target(np.array(index, float), window, PEAK_MM, LEAST_DIAMETER_MM)
+            if nodule_of(target, searched, searched.known(window), least):
+                targets.append(target)
+        if find_first:
+            patches.slices = searched.slices
+            targets = [self._look_round(patches, t.index, t.within_mm, t.least_mm, threshold) for t in targets]
+        return targets
 
-    def _window_round(self, patches: Patches, box: Sequence[slice]) -> Window:
+    def _window_round(self, patches: Patches, box: Sequence[slice], room_mm: float) -> Window:
         """The window on some rows and columns and what is round them."""
-        sides_mm = [(b.stop - b.start) * mm + 2 * ROOM_MM for b, mm in zip(box, patches.spacing_mm[1:], strict=True)]
+        sides_mm = [(b.stop - b.start) * mm + 2 * room_mm for b, mm in zip(box, patches.spacing_mm[1:], strict=True)]
         return patches.window(_middle(box), sides_mm, self.bundle.pixel_mm)
 
 
-def _nodule_of(target: _Target, patches: Patches, plane: Plane, threshold: float) -> _Found | None:
-    """The nodule at the target, or else the nearest one."""
-    rows, columns = target.window.rows, target.window.columns
-    place = target.index - [0, rows.start, columns.start]
-    tried: Sections = {}
-    for seed in near(plane, place, NEAR_MM, patches.volume.ijk_to_ras[:3, 2::-1].T, threshold):
-        if seed[0] in tried and tried[seed[0]][seed[1:]]:
-            continue
-        followed = follow(plane, seed, threshold, patches.spacing_mm)
-        tried |= {k: section | tried.get(k, False) for k, section in followed.items()}
-        sections = without_tails(followed)
-        first, last = min(sections), max(sections)
-        mask = np.stack([sections[k] for k in range(first, last + 1)])
-        tight = bounding_box(mask)
-        starts = first, rows.start, columns.start
-        box = tuple(slice(along.start + s, along.stop + s) for along, s in zip(tight, starts, strict=True))
-        if can_be_nodule(mask[tight], crop(patches.volume, box), LEAST_POINTED_MM):
-            return box, mask[tight]
-    return None
-
-
-def _has_room(box: Ranges, window: Window, patches: Patches) -> bool:
-    """Whether there is a margin between a nodule and the edges of its window that are not those of the slices."""
-    sizes, spacing_mm = patches.volume.array.shape[1:], patches.spacing_mm[1:]
-    for along, edge, size, mm in zip(box[1:], (window.rows, window.columns), sizes, spacing_mm, strict=True):
-        if edge.start > 0 and (along.start - edge.start) * mm < MARGIN_MM:
-            return False
-        if edge.stop < size and (edge.stop - along.stop) * mm < MARGIN_MM:
-            return False
-    return True
-
-
-def _cut_targets(patches: Patches, targets: Sequence[_Target], threshold: float) -> Cut:
+def _cut_points(patches: Patches, points: Sequence[Point], targets: Sequence[Target], threshold: float) -> Cut:
     """The nodules of the points; one that two points mean is there once."""
     found, notes = [], []
-    for target in targets:
-        nodule = _nodule_of(target, patches, patches.known(target.window), threshold)
+    for point, target in zip(points, targets, strict=True):
+        nodule = nodule_of(target, patches, patches.known(target.window), threshold)
+        place = "(" + ", ".join(f"{x:.0f}" for x in point) + ")"
         if nodule is None:
             notes.append(
-                f"No nodule was found at {_in_words(target.point)} or within {NEAR_MM:g} mm of it: point at its middle, or"
-                " lower the threshold."
+                f"No nodule was found at {place} or within {NEAR_MM:g} mm of it: point at its middle, or lower the threshold."
             )
             continue
         found.append(nodule)
-        if not _has_room(nodule[0], target.window, patches):
+        if not has_room(nodule, target.window, patches):
             notes.append(
-                f"What lies at {_in_words(target.point)} may go on beyond the part of the slices that was looked at: it is"
-                " larger than a nodule, or not to be told from what it touches."
+                f"What lies at {place} may go on beyond the part of the slices that was looked at: it is larger than a nodule,"
+                " or not to be told from what it touches."
             )
-    labelmap = np.zeros(patches.volume.array.shape, np.uint8)
-    if not found:
-        return labelmap, (), notes
-    around = tuple(
-        slice(min(box[axis].start for box, _ in found), max(box[axis].stop for box, _ in found)) for axis in range(3)
-    )
-    labels = np.zeros([along.stop - along.start for along in around], np.uint16)
-    for number, (box, mask) in enumerate(found, start=1):
-        here = labels[tuple(slice(b.start - a.start, b.stop - a.start) for b, a in zip(box, around, strict=True))]
-        if np.count_nonzero(here[mask]) < SAME * np.count_nonzero(mask):
-            here[mask & (here == 0)] = number
-    labelmap[around], segments, more = number_nodules(labels, crop(patches.volume, around))
+    labelmap, segments, more = _label(patches, found)
     return labelmap, segments, [*notes, *more]
 
 
@@ -202,14 +159,30 @@ def _cut_box(patches: Patches, ranges: Ranges, threshold: float) -> Cut:
     return labelmap, segments, notes if segments else [*notes, "No nodule was found in the box."]
 
 
-def _cut_chest(patches: Patches, lungs: np.ndarray, threshold: float) -> Cut:
+def _cut_chest(patches: Patches, lungs: np.ndarray, targets: Sequence[Target], threshold: float) -> Cut:
     """The nodules of the lungs."""
-    labelmap, segments, notes = find_nodules(patches.probability, patches.volume, lungs, threshold)
+    nodules = (nodule_of(target, patches, patches.known(target.window), threshold) for target in targets)
+    found = [each for each in nodules if each and lungs[each.box][each.mask].mean() >= LEAST_INSIDE]
+    labelmap, segments, notes = _label(patches, found, lungs)
     if not lungs.any():
         notes.append("No lung was found, so no nodule was looked for: point at it, if there is one.")
     elif not segments:
         notes.append("No nodule was found.")
     return labelmap, segments, notes
+
+
+def _label(patches: Patches, nodules: Sequence[Nodule], lungs: np.ndarray | None = None) -> Cut:
+    """Number nodules on the voxels of the volume."""
+    labelmap = np.zeros(patches.volume.array.shape, np.uint8)
+    if not nodules:
+        return labelmap, (), []
+    box, labels = label_apart(nodules)
+    if lungs is None:
+        labelmap[box], segments, notes = number_nodules(labels, crop(patches.volume, box))
+        return labelmap, segments, notes
+    whole = np.zeros(labelmap.shape, labels.dtype)
+    whole[box] = labels
+    return number_nodules(whole, patches.volume, lungs)
 
 
 def _undo(order: AxialOrder, cut: Callable[[float], Cut], notes: Sequence[str], threshold: float) -> Cut:
@@ -245,7 +218,3 @@ def _in_axial_order(box: Sequence[slice], order: AxialOrder, shape: tuple[int, .
         slice(shape[axis] - box[axis].stop, shape[axis] - box[axis].start) if flip else box[axis]
         for axis, flip in pairs
     )
-
-
-def _in_words(point: Point) -> str:
-    return "(" + ", ".join(f"{x:.0f}" for x in point) + ")"
