@@ -11,7 +11,6 @@ import argparse
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +22,10 @@ from slices import DataError, Slice, read_slices
 from targets import TARGETS
 from UNetPlusPlusSegmentLib.bundles import Bundle, BundleError, read_bundle
 from UNetPlusPlusSegmentLib.following import follow, near, without_tails
-from UNetPlusPlusSegmentLib.inference import Box, SliceEngine, grid_size
+from UNetPlusPlusSegmentLib.grids import Box, grid_size
+from UNetPlusPlusSegmentLib.inference import SliceEngine
 
 WINDOW, SHIFT, SEED = 96, 16, 0  # pixels of a window and of its largest shift along rows and columns
-BATCH = 8
 SIZES_MM = {"small": (0, 6), "medium": (6, 15), "large": (15, np.inf)}  # equivalent diameter on the largest slice
 SLICE_MM = 2.0  # of the crops it is not known; only the length limit of what is followed goes by it
 # Agreement of the readers of the same patients: the README of the data.
@@ -126,17 +125,11 @@ def _chances(engine: SliceEngine, items: list[Slice], window: tuple[slice, slice
     pixel_mm, pixels = items[0].pixel_mm, engine.bundle.pixel_mm
     box = Box.whole(len(hu), grid_size(hu.shape[1:], (pixel_mm, pixel_mm), pixels))
     parts: dict[str, list[np.ndarray]] = defaultdict(list)
-    for _, heads in _batches(engine, hu, box):
+    for _, heads in engine.heads(hu, range(len(hu)), box, _depth(engine.bundle)):
         heads = F.interpolate(heads, hu.shape[1:], mode="bilinear")
         for name, chance in answers(heads).items():
             parts[name].append(chance.numpy())
     return {name: np.concatenate(part) for name, part in parts.items()}
-
-
-def _batches(engine: SliceEngine, hu: np.ndarray, box: Box) -> Iterator:
-    return engine.heads(
-        hu, range(len(hu)), box, len(engine.bundle.card["architecture"]["arguments"]["filters"]) - 1, BATCH
-    )
 
 
 def _pointed(chance: np.ndarray, truth: np.ndarray, threshold: float, pixel_mm: float) -> np.ndarray:
@@ -153,8 +146,12 @@ def _pointed(chance: np.ndarray, truth: np.ndarray, threshold: float, pixel_mm: 
 
 
 def _answer(bundle: Bundle) -> str:
-    depth = len(bundle.card["architecture"]["arguments"]["filters"]) - 1
+    depth = _depth(bundle)
     return f"L{bundle.average_from}-L{depth}" if bundle.average_from < depth else f"L{depth}"
+
+
+def _depth(bundle: Bundle) -> int:
+    return len(bundle.card["architecture"]["arguments"]["filters"]) - 1
 
 
 def _scores(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:
