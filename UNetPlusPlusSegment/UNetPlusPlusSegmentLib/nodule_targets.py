@@ -47,6 +47,18 @@ class Nodule:
     mask: np.ndarray
 
 
+def section_mm(target: Target, patches: Patches, plane: Plane, threshold: float) -> float:
+    """Diameter of a disc as large as the section at a target on its own slice; 0 if there is none."""
+    window = target.window
+    seed = tuple(
+        round(float(i)) - start
+        for i, start in zip(target.index, (0, window.rows.start, window.columns.start), strict=True)
+    )
+    section = follow(lambda k: plane(k) if k == seed[0] else None, seed, threshold, patches.spacing_mm).get(seed[0])
+    pixel_mm2 = patches.spacing_mm[1] * patches.spacing_mm[2]
+    return 0.0 if section is None else 2 * float(np.sqrt(np.count_nonzero(section) * pixel_mm2 / np.pi))
+
+
 def nodule_of(target: Target, patches: Patches, plane: Plane, threshold: float) -> Nodule | None:
     """The nodule at a target, or else the nearest one.
 

@@ -40,6 +40,7 @@ class Patches:
         probability, spread: float16, on the volume's voxels.
         slices: How many windows of a slice the network has seen.
         expected: How many it will see, as far as that is known.
+        level: Depth to prune the network to.
     """
 
     def __init__(self, engine: SliceEngine, volume: Volume, level: int, progress: Progress) -> None:
@@ -49,7 +50,7 @@ class Patches:
             volume: HU without padding, in axial order.
             level: Depth to prune the network to.
         """
-        self._engine, self.volume, self._level, self._progress = engine, volume, level, progress
+        self._engine, self.volume, self.level, self._progress = engine, volume, level, progress
         self.spacing_mm = axial_order(volume).spacing_mm
         self.probability, self.spread = (np.zeros(volume.array.shape, np.float16) for _ in range(2))
         self.slices = self.expected = 0
@@ -79,13 +80,19 @@ class Patches:
         here = self.volume.array[:, window.rows, window.columns]
         self.expected = max(self.expected, self.slices + len(slices))
         whole = Box.whole(len(here), window.grid)
-        for part, heads in self._engine.heads(here, slices, whole, self._level):
+        for part, heads in self._engine.heads(here, slices, whole, self.level):
             for map_, values in zip((self.probability, self.spread), self._engine.mean_and_spread(heads), strict=True):
                 values = F.interpolate(values[:, None], size, mode="bilinear")[:, 0]
                 map_[part, window.rows, window.columns] = values
             window.seen.update(part)
             self.slices += len(part)
             self._progress(self.slices, self.expected)
+
+    def take(self, other: Patches, window: Window) -> None:
+        """Take over what other patches of this volume know in a window of theirs."""
+        for k in window.seen:
+            at = k, window.rows, window.columns
+            self.probability[at], self.spread[at] = other.probability[at], other.spread[at]
 
     def known(self, window: Window) -> Plane:
         """The probability in a window by slice, where it is known."""
