@@ -167,6 +167,9 @@ def test_a_run_folder_of_other_settings_is_not_gone_on_from(made, monkeypatch):
     monkeypatch.setattr(reproduce, "train", lambda settings, resume: pytest.fail("it must not train"))
     with pytest.raises(cells.ResultsError, match="other settings"):
         reproduce.run(cell, dataclasses.replace(settings, flips=True))
+    shutil.copytree(made / "data" / "nuclei", made / "moved", dirs_exist_ok=True)
+    with pytest.raises(pytest.fail.Exception, match="must not train"):  # data that moved are no other settings
+        reproduce.run(cell, dataclasses.replace(settings, data=str(made / "moved")))
 
 
 def test_figures_of_nothing_are_refused_with_the_way_out(place, tmp_path, capsys):
