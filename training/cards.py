@@ -43,8 +43,8 @@ CARDS = {
         "postprocessing": {},
         "speeds": {
             "accurate": {"level": 4, "find_first": False},
-            "balanced": {"level": 4, "find_first": False},
-            "fast": {"level": 3, "find_first": False},
+            "balanced": {"level": 4, "find_first": True},
+            "fast": {"level": 3, "find_first": True},
         },
         "training_data": {
             "name": "LIDC-IDRI: axial crops around the nodules of 421 patients, marked by at least two of four readers",

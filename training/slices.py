@@ -196,7 +196,9 @@ def _by_patient(patients: np.ndarray, chosen: np.ndarray) -> list[np.ndarray]:
 
 def _take(pools: list[np.ndarray], count: int, generator: np.random.Generator) -> np.ndarray:
     """Round after round one slice of every patient, in a new order each; none again before the patient's slices are used up."""
-    rounds = -(-count // max(1, len(pools)))
+    if not count:
+        return np.empty(0, dtype=int)
+    rounds = -(-count // len(pools))
     series = [
         np.concatenate([generator.permutation(pool) for _ in range(-(-rounds // len(pool)))])[:rounds] for pool in pools
     ]
