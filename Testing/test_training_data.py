@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from slicefolders import liver_folder, read_table, write_table
 
-from augment import Augment
+from augment import Augment, without_table
 from settings import Settings, SettingsError, load_settings
 from slices import BalancedSampler, DataError, SliceDataset, read_slices
 from targets import TARGETS
@@ -147,6 +147,20 @@ def test_a_draw_holds_the_wanted_share_with_the_organ_and_changes_with_the_epoch
     assert first != list(sampler)
 
 
+def test_a_patient_of_many_slices_is_drawn_as_often_as_one_of_few(tmp_path):
+    folder = liver_folder(tmp_path / "data", {"A": "train", "C": "val"}, slices=20)
+    few = liver_folder(tmp_path / "few", {"B": "train"}, slices=4)
+    slices = read_slices(folder, LIVER, "train") + read_slices(few, LIVER, "train")
+    drawn = [slices[i].row["patient"] for i, _ in BalancedSampler(slices, 16, 0.75, seed=3)]
+    assert drawn.count("A") == drawn.count("B") == 8
+
+
+def test_no_slice_without_the_organ_is_drawn_where_its_share_rounds_to_none(folder):
+    slices = read_slices(folder, LIVER, "train")
+    drawn = list(BalancedSampler(slices, 2, 0.9, seed=3))
+    assert len(drawn) == 2 and all(slices[i].mask.any() for i, _ in drawn)
+
+
 def settings_of(**changes) -> Settings:
     return Settings(name="n", target="liver", data="d", patch=(32, 48), **changes)
 
@@ -186,3 +200,24 @@ def test_what_lies_below_the_window_stays_air_whatever_the_contrast():
     augment = Augment(settings_of(), ct=True)
     for seed in range(20):
         assert augment(dark, dark, seed)[0].max() == 0
+
+
+def test_the_table_behind_the_body_turns_to_air_and_the_body_stays():
+    image = torch.zeros(1, 40, 40)
+    image[:, 8:26, 10:30] = 0.5  # the body
+    image[:, 12:15, 2:5] = 0.5  # an arm beside it
+    image[:, 30:32, 4:36] = 0.9  # the table
+    expected = image.clone()
+    expected[:, 26:] = 0
+    torch.testing.assert_close(without_table(image), expected, rtol=0, atol=0)
+    assert image[0, 30, 10] == 0.9  # the slice itself is drawn again later
+    torch.testing.assert_close(without_table(expected * 0), expected * 0, rtol=0, atol=0)
+
+
+def test_sharpening_changes_the_grey_values_and_not_the_mask(folder):
+    slices = read_slices(folder, LIVER, "train")
+    plain, sharp = (
+        SliceDataset(slices, LIVER, 2.0, Augment(settings_of(sharpen=share), ct=True))[0, 5] for share in (0.0, 1.0)
+    )
+    assert not torch.equal(plain[0], sharp[0])
+    torch.testing.assert_close(plain[1], sharp[1], rtol=0, atol=0)

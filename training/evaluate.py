@@ -104,9 +104,9 @@ def evaluate(
                     for item, mask in zip(scan, masks, strict=True):
                         known = _is_measured(item, target)
                         counts[kind][name][patient].add(mask, item.mask, item.pixel_mm, outlines=known)
-            panels += zip(scan, found[_answer(bundle)], strict=True)
+            panels += zip(scan, found[answer_of(bundle)], strict=True)
         if pictures:
-            _draw_worst(pictures / f"{patient}.png", f"{patient}, {_answer(bundle)} of {bundle.name}", panels)
+            _draw_worst(pictures / f"{patient}.png", f"{patient}, {answer_of(bundle)} of {bundle.name}", panels)
     return {
         "command": f"python training/evaluate.py <bundle> --data <{bundle.target}> --split {split}"
         + (f" --every {every}" if every > 1 else ""),
@@ -145,16 +145,12 @@ def _chances(engine: SliceEngine, items: list[Slice], target: Target) -> Iterato
     """Probabilities (heads, rows, columns) of each slice at its stored pixels."""
     for item in items:
         hu = target.to_hu(item.image)[None]
-        for _, heads in engine.heads(hu, [0], Box.whole(1, _grid(engine.bundle, item)), _depth(engine.bundle)):
+        for _, heads in engine.heads(hu, [0], Box.whole(1, _grid(engine.bundle, item)), engine.bundle.depth):
             yield F.interpolate(heads, hu.shape[1:], mode="bilinear")[:, 0]
 
 
 def _grid(bundle: Bundle, item: Slice) -> tuple[int, int]:
     return grid_size(item.image.shape[:2], (item.pixel_mm, item.pixel_mm), bundle.pixel_mm)
-
-
-def _depth(bundle: Bundle) -> int:
-    return len(bundle.card["architecture"]["arguments"]["filters"]) - 1
 
 
 def answers(chances: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -164,9 +160,9 @@ def answers(chances: torch.Tensor) -> dict[str, torch.Tensor]:
     return alone | {f"L{first}-L{depth}": chances[first - 1 :].mean(0) for first in range(1, depth)}
 
 
-def _answer(bundle: Bundle) -> str:
+def answer_of(bundle: Bundle) -> str:
     """The name of the answer that the card has the product give when it takes all heads."""
-    first, depth = bundle.average_from, _depth(bundle)
+    first, depth = bundle.average_from, bundle.depth
     return f"L{first}-L{depth}" if first < depth else f"L{depth}"
 
 
@@ -175,7 +171,7 @@ def _times(bundle: Bundle, engine: SliceEngine, item: Slice) -> dict:
 
     Each round runs them all, one after the other, and gives one ratio of each: whatever else the machine does weighs on all alike.
     """
-    depth, device = _depth(bundle), engine.device
+    depth, device = bundle.depth, engine.device
     whole = bundle.load_network()
     networks = {f"L{level}": whole.pruned(level) for level in range(1, depth + 1)} | {f"L1-L{depth}": whole}
     image = torch.rand(1, 1, *_grid(bundle, item)).to(device.kind, device.dtype, memory_format=torch.channels_last)

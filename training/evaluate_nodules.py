@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from torch.nn import functional as F
 
-from evaluate import answers
+from evaluate import answer_of, answers
 from slices import DataError, Slice, read_slices
 from targets import TARGETS
 from UNetPlusPlusSegmentLib.bundles import Bundle, BundleError, read_bundle
@@ -84,7 +84,7 @@ def evaluate(bundle: Bundle, data: Path, split: str = "val", draws: int = 5) -> 
             chances = _chances(engine, items, window)
             for name, chance in chances.items():
                 found[name].append((size_mm, _scores(chance >= bundle.threshold, truth)))
-            answer = chances[_answer(bundle)]
+            answer = chances[answer_of(bundle)]
             pointed = _pointed(answer, truth, bundle.threshold, items[0].pixel_mm)
             found["pointed"].append((size_mm, _scores(pointed, truth)))
     return {
@@ -92,7 +92,7 @@ def evaluate(bundle: Bundle, data: Path, split: str = "val", draws: int = 5) -> 
         "nodules": len(nodules),
         "slices": sum(map(len, nodules)),
         "patients": len({items[0].row["patient"] for items in nodules}),
-        "answer": _answer(bundle),
+        "answer": answer_of(bundle),
         "pointed": _by_size(found.pop("pointed")),
         "answers": {name: _by_size(scores) for name, scores in found.items()},
         "levels": {name: _by_size(scores) for name, scores in levels.items()},
@@ -125,7 +125,7 @@ def _chances(engine: SliceEngine, items: list[Slice], window: tuple[slice, slice
     pixel_mm, pixels = items[0].pixel_mm, engine.bundle.pixel_mm
     box = Box.whole(len(hu), grid_size(hu.shape[1:], (pixel_mm, pixel_mm), pixels))
     parts: dict[str, list[np.ndarray]] = defaultdict(list)
-    for _, heads in engine.heads(hu, range(len(hu)), box, _depth(engine.bundle)):
+    for _, heads in engine.heads(hu, range(len(hu)), box, engine.bundle.depth):
         heads = F.interpolate(heads, hu.shape[1:], mode="bilinear")
         for name, chance in answers(heads).items():
             parts[name].append(chance.numpy())
@@ -143,15 +143,6 @@ def _pointed(chance: np.ndarray, truth: np.ndarray, threshold: float, pixel_mm: 
             mask[k] = section
         break
     return mask
-
-
-def _answer(bundle: Bundle) -> str:
-    depth = _depth(bundle)
-    return f"L{bundle.average_from}-L{depth}" if bundle.average_from < depth else f"L{depth}"
-
-
-def _depth(bundle: Bundle) -> int:
-    return len(bundle.card["architecture"]["arguments"]["filters"]) - 1
 
 
 def _scores(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:

@@ -116,6 +116,11 @@ class Bundle:
         return float(self.card["threshold"])
 
     @property
+    def depth(self) -> int:
+        """The deepest level of the network, X[0][depth]."""
+        return len(self.card["architecture"]["arguments"]["filters"]) - 1
+
+    @property
     def average_from(self) -> int:
         """The shallowest head that is averaged: shallower ones made the mask worse where the model was measured."""
         return int(self.card["average_from"])
