@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bright import bright_nodule_bundle
+from bright import bright_bundle, bright_nodule_bundle
 from mrml_scene import (
     TURN,
     add_hand_made_segments,
@@ -411,15 +411,21 @@ def test_a_click_on_a_row_centres_the_slice_views_on_the_segment(panel, scene):
         np.testing.assert_allclose(toRAS[:3, 3], center, atol=1e-6)
 
 
-def test_points_are_offered_for_nodules_alone(panel):
+def test_points_are_offered_for_nodules_alone(panel, models):
     ui = panel.ui
-    assert ui.targetComboBox.isVisibleTo(ui.inputsBox)
-    assert not ui.pointsSelector.isVisibleTo(ui.inputsBox)
-    ui.targetComboBox.setCurrentText("Lung nodules")
-    assert ui.pointsSelector.isVisibleTo(ui.inputsBox)
-    points = ui.pointsSelector.addNode()
-    assert ui.pointsPlaceWidget.currentNode() is points
-    assert points.GetDisplayNode() is not None
+    assert not ui.targetComboBox.isVisibleTo(ui.inputsBox)
+    nodules = bright_bundle(models / "spots-v1.0.0", target="nodule")
+    try:
+        panel.enter()
+        assert ui.targetComboBox.isVisibleTo(ui.inputsBox)
+        assert not ui.pointsSelector.isVisibleTo(ui.inputsBox)
+        ui.targetComboBox.setCurrentText("Lung nodules")
+        assert ui.pointsSelector.isVisibleTo(ui.inputsBox)
+        points = ui.pointsSelector.addNode()
+        assert ui.pointsPlaceWidget.currentNode() is points
+        assert points.GetDisplayNode() is not None
+    finally:
+        shutil.rmtree(nodules.folder)
 
 
 def test_a_point_in_a_nodule_gives_it_a_segment_and_a_row_with_its_axes(panel, scene, models):

@@ -9,6 +9,7 @@ import pytest
 from bright import bright_bundle
 from mrml_scene import GRIDS
 
+from UNetPlusPlusSegmentLib import bundles
 from UNetPlusPlusSegmentLib.bundles import read_bundle
 from UNetPlusPlusSegmentLib.inference import SliceEngine
 from UNetPlusPlusSegmentLib.segmenter import Segmenter
@@ -24,7 +25,7 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     bright_bundle(folder / "bright-v1.0.0")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("UNETPP_MODELS", str(folder))
+        patch.setattr(bundles, "search_folders", lambda: [folder])
         yield folder
 
 
