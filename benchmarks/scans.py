@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from scipy import ndimage
 
 from UNetPlusPlusSegmentLib.files import read_volume
 from UNetPlusPlusSegmentLib.volumes import Volume, clean_hu
@@ -21,9 +22,18 @@ def load(name: str) -> Volume:
 
 
 def truth(name: str) -> np.ndarray | None:
-    """The liver mask (K, J, I) that another tool drew in a scan; None if there is none."""
+    """The liver mask (K, J, I) that another tool drew in a scan, on the scan's voxels; None if there is none."""
     file = {"abdomen_dicom": "abdomen_dicom_liver.nii.gz", "abdomen_3mm": "abdomen_3mm_liver.nii.gz"}.get(name)
-    return None if file is None else sitk.GetArrayFromImage(sitk.ReadImage(str(DATA / file))) > 0
+    if file is None:
+        return None
+    scan, drawn = load(name), _file(DATA / file)
+    to_drawn = np.linalg.inv(drawn.ijk_to_ras) @ scan.ijk_to_ras  # its rows may run the other way
+    kji = np.ix_([2, 1, 0], [2, 1, 0])
+    mask = (drawn.array > 0).astype(np.uint8)
+    placed = ndimage.affine_transform(
+        mask, to_drawn[:3, :3][kji], to_drawn[2::-1, 3], output_shape=scan.array.shape, order=0
+    )
+    return placed > 0
 
 
 def _file(path: Path) -> Volume:
