@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-COLUMNS = ("file", "patient", "split", "source_pixel_mm")
+COLUMNS = ("file", "patient", "split", "source_pixel_mm", "nodule", "slice", "pixel_mm")
 
 
 def liver_folder(folder: Path, patients: dict[str, str], slices: int = 4, size: int = 40) -> Path:
@@ -30,9 +30,29 @@ def liver_folder(folder: Path, patients: dict[str, str], slices: int = 4, size: 
     return folder
 
 
+def nodule_folder(folder: Path, patients: dict[str, str], slices: int = 3, size: int = 128) -> Path:
+    """A folder in the form of the nodules': a dense disc in lung, which four readers mark in its middle and one at its rim."""
+    (folder / "images").mkdir(parents=True)
+    (folder / "masks").mkdir()
+    rows = []
+    radius = np.hypot(*(np.indices((size, size)) - (size - 1) / 2))
+    for patient, split in patients.items():
+        for number in range(slices):
+            name = f"{patient}_n0_s{number:03}.png"
+            image = np.where(radius < 9, 180, 30)
+            Image.fromarray(image.astype(np.uint8)).save(folder / "images" / name)
+            counts = np.select([radius < 8, radius < 9, radius < 10], [4, 2, 1])
+            Image.fromarray(counts.astype(np.uint8)).save(folder / "masks" / name)
+            rows.append(
+                {"file": name, "patient": patient, "split": split, "nodule": "0", "slice": number, "pixel_mm": "0.7"}
+            )
+    write_table(folder, rows)
+    return folder
+
+
 def write_table(folder: Path, rows: list[dict]) -> None:
     with (folder / "slices.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+        table = csv.DictWriter(file, [c for c in COLUMNS if c in rows[0]], extrasaction="ignore")
         table.writeheader()
         table.writerows(rows)
 

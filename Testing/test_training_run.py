@@ -1,6 +1,7 @@
 """Whole trainings, tiny but real: in child processes, killed and resumed, on two ranks, exported and measured."""
 
 import csv
+import dataclasses
 import os
 import shutil
 import signal
@@ -13,12 +14,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from slicefolders import liver_folder, read_table, write_table
+from slicefolders import liver_folder, nodule_folder, read_table, write_table
 
+import evaluate_nodules
 import export
 import train
 from cards import bundle_from_checkpoint
-from evaluate import evaluate
+from evaluate import answer_of, evaluate
+from settings import Settings
+from task import SegmentationTask
 from UNetPlusPlusSegmentLib.bundles import read_bundle
 
 TRAINING = Path(__file__).parents[1] / "training"
@@ -178,6 +182,33 @@ def test_export_writes_the_measured_figures_into_the_card(trained, data, tmp_pat
         k: v for k, v in measured.items() if k != "time"
     }
     assert bundle.card["figures"]["time"]["L4"] == 1
+
+
+def test_the_card_of_a_nodule_model_says_how_it_does_on_crops_moved_off_the_nodule(tmp_path):
+    data = nodule_folder(tmp_path / "data", {"A": "train", "B": "val"})
+    settings = Settings("tiny", "nodule", str(data), filters=(2, 3, 4, 5, 6), pixel_mm=0.7)
+    task = SegmentationTask(settings, [0])
+    saved = {"settings": dataclasses.asdict(settings), "state_dict": task.state_dict(), "global_step": 1}
+    torch.save(saved, tmp_path / "last.ckpt")
+    folder = tmp_path / "lung-nodule-ct-v0.0.1"
+    assert export.main([str(tmp_path / "last.ckpt"), str(folder), "--data", str(data)]) == 0
+    bundle = read_bundle(folder)
+    assert bundle.card["figures"]["moved_crops"] == evaluate_nodules.evaluate(bundle, data)
+    assert bundle.card["figures"]["moved_crops"]["answer"] == answer_of(bundle)
+
+
+def test_export_refuses_a_folder_of_volumes_that_is_not_there_before_it_measures(trained, data, tmp_path, capsys):
+    arguments = [
+        str(trained / "best.ckpt"),
+        str(tmp_path / "liver-ct-v0.0.1"),
+        "--data",
+        str(data),
+        "--volumes",
+        "nowhere",
+    ]
+    assert export.main(arguments) == 1
+    assert "nowhere is no folder" in capsys.readouterr().err
+    assert not (tmp_path / "liver-ct-v0.0.1").exists()
 
 
 @pytest.mark.parametrize(

@@ -49,14 +49,14 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def measure_masks(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
+def measure_masks(bundle: Bundle, folder: Path, speed: str = "balanced", device: str = "auto") -> dict:
     """Points in a nodule and in a mass; whole chests with a nodule and without."""
     engine = load_engine(bundle, device)
     ct, truth = _read(folder, NODULE, "LIDC-IDRI-0001_nodule.nii.gz")
     truth = (truth > 0) & (truth < 100)  # three readers or more; 102 is a stray voxel
     lesion, mass = _read(folder, LESION, "chest_lesion_label.nrrd")
     clean, _ = read_volume(folder / CLEAN)
-    figures = {}
+    figures = {"command": f"python training/evaluate_clicks.py <bundle> --volumes <volumes> --speed {speed}"}
     for name, volume, mask in ((NODULE, ct, truth), (LESION, lesion, mass > 0)):
         results = [engine.segment(volume, speed, points=[p]) for p in inner_points(mask, volume)]
         dices = np.array([dice(result.labelmap > 0, mask) for result in results])

@@ -2,6 +2,10 @@
 """Makes a bundle of a checkpoint: measures it, fills the card from the measurement, writes the folder.
 
 python training/export.py runs/liver/best.ckpt UNetPlusPlusSegment/Resources/Models/liver-ct-v1.0.0 --data ../shared/data/liver
+python training/export.py runs/nodule/last.ckpt UNetPlusPlusSegment/Resources/Models/lung-nodule-ct-v1.0.0 --data ../shared/data/nodule \
+    --volumes ../shared/data/volumes
+
+Of a nodule model the card also says how it does on crops moved off the nodule, and with --volumes on whole CTs.
 """
 
 from __future__ import annotations
@@ -12,10 +16,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import evaluate_clicks
+import evaluate_nodules
 from cards import bundle_from_checkpoint
 from evaluate import as_table, evaluate
 from slices import DataError
 from UNetPlusPlusSegmentLib.bundles import BundleError
+from UNetPlusPlusSegmentLib.files import FileError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,20 +32,30 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="the bundle to make: <name>-v<major>.<minor>.<patch>")
     parser.add_argument("--data", required=True, help="slice folder to measure it on")
     parser.add_argument("--split", default="val")
+    parser.add_argument("--volumes", type=Path, help="folder of whole CTs to measure a nodule model on, too")
     given = parser.parse_args(arguments)
     try:
         if given.folder.exists():
             raise BundleError(f"{given.folder} exists already: a model is never overwritten. Give it a new version.")
         if not re.search(r"-v\d+\.\d+\.\d+$", given.folder.name):
             raise BundleError(f"{given.folder.name} names no version: call it {given.folder.name}-v1.0.0, say.")
+        if given.volumes and not given.volumes.is_dir():
+            raise FileError(f"{given.volumes} is no folder: --volumes takes that of the whole CTs.")
         with tempfile.TemporaryDirectory() as scratch:
             unmeasured = bundle_from_checkpoint(given.checkpoint, Path(scratch) / given.folder.name, figures={})
             figures = evaluate(unmeasured, given.data, given.split)
+            if unmeasured.target == "nodule":  # what the heads are worth decides which of them the product averages
+                chosen = bundle_from_checkpoint(given.checkpoint, Path(scratch) / "chosen" / given.folder.name, figures)
+                figures["moved_crops"] = evaluate_nodules.evaluate(chosen, Path(given.data), given.split)
+                if given.volumes:
+                    figures["whole_cts"] = evaluate_clicks.measure_masks(chosen, given.volumes)
         bundle_from_checkpoint(given.checkpoint, given.folder, figures)
-    except (BundleError, DataError) as error:
+    except (BundleError, DataError, FileError) as error:
         print(f"export.py: {error}", file=sys.stderr)
         return 1
     print(as_table(figures))
+    if "moved_crops" in figures:
+        print(evaluate_nodules.as_table(figures["moved_crops"]))
     print(f"written: {given.folder}")
     return 0
 
