@@ -183,6 +183,26 @@ def smp() -> tuple[dict, Turn]:
     return {}, _slices(lambda: network(image))
 
 
+def openvino(precision: str) -> tuple[dict, Turn]:
+    """Our network in OpenVINO, `float32` or `int8` (NNCF's quantisation after training; here only its time is of interest)."""
+    import numpy as np
+    import openvino
+    import torch
+
+    from UNetPlusPlusSegmentLib.networks import fold_batch_norm, unetpp_ds
+
+    network, image = fold_batch_norm(unetpp_ds(batch_norm=True)), np.random.rand(1, 1, SIZE, SIZE).astype(np.float32)
+    model = openvino.convert_model(network, example_input=torch.rand(1, 1, 64, 64))
+    model.reshape(list(image.shape))
+    if precision == "int8":
+        import nncf
+
+        model = nncf.quantize(model, nncf.Dataset([image]), subset_size=1)
+    threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY"}
+    compiled = openvino.Core().compile_model(model, "CPU", threads)
+    return {}, _slices(lambda: compiled(image))
+
+
 def convolutions(level: str, dtype: str) -> tuple[dict, Turn]:
     """The limit: the network's own convolutions by themselves, each on an input that is there; {"slices": n} → seconds."""
     import torch
@@ -275,7 +295,7 @@ def _forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-CONTENDERS = (ours_on_a_volume, ours_on_slices, lever, paper, monai, smp, convolutions)
+CONTENDERS = (ours_on_a_volume, ours_on_slices, lever, paper, monai, smp, openvino, convolutions)
 
 
 def main(name: str, *arguments: str) -> None:

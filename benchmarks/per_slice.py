@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """One 512² slice through the network: pruned levels, what each lever gives, peers, and the limit its convolutions set.
 
-python benchmarks/per_slice.py [--rounds 5] [--slices 2] [--smp-python PATH]
+python benchmarks/per_slice.py [--rounds 5] [--slices 2] [--smp-python PATH] [--openvino-python PATH]
 
 Prints ratios of one run and writes them into benchmarks/README.md. Linux.
 """
@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--slices", type=int, default=2, help="that each contender computes in a round")
     parser.add_argument("--smp-python", help="Python of an environment with segmentation-models-pytorch")
+    parser.add_argument("--openvino-python", help="Python of an environment with torch, openvino and nncf")
     given = parser.parse_args()
 
     from UNetPlusPlusSegmentLib.devices import cpu_has_bf16
@@ -41,6 +42,9 @@ def main() -> None:
     peers = {"MONAI BasicUNetPlusPlus": Contender("monai"), "paper's layout, one head": Contender("paper")}
     if given.smp_python:
         peers["SMP UnetPlusPlus r34"] = Contender("smp", python=given.smp_python)
+    if given.openvino_python:
+        for precision in ("float32", "int8"):
+            ours[f"ours, L4, OpenVINO, {precision}"] = Contender("openvino", precision, python=given.openvino_python)
     everyone = {**peers, **levers, **ours}
     seconds, peak = {name: [] for name in everyone}, dict.fromkeys(everyone, 0)
     shares, gflops = {name: [] for name in limits}, {name: [] for name in limits}
