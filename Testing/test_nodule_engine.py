@@ -242,7 +242,7 @@ def test_the_input_is_not_changed(engine):
 
 
 @pytest.fixture(scope="module")
-def chest() -> tuple[Volume, list[np.ndarray]]:
+def chest() -> tuple[Volume, list[np.ndarray], np.ndarray]:
     """Two lungs in a body; in one a nodule, one at the wall and a vessel, in the other a nodule with a vessel; and the vessels."""
     shape, spacing_mm = (24, 130, 200), np.array([2.5, 1.4, 1.4])
     at = partial(ball, shape=shape, spacing_mm=spacing_mm)
@@ -254,12 +254,12 @@ def chest() -> tuple[Volume, list[np.ndarray]]:
     hu = np.where(lungs & ~np.logical_or.reduce([*nodules, vessels]), LUNG, TISSUE)
     hu[~body] = -1000
     matrix = np.diag([-1.4, -1.4, 2.5, 1.0])
-    return Volume(hu.astype(np.int16), matrix), nodules
+    return Volume(hu.astype(np.int16), matrix), nodules, vessels
 
 
 @pytest.mark.parametrize("find_first", [True, False])
 def test_in_a_chest_the_nodules_are_found_and_the_vessels_are_not(tmp_path, chest, find_first):
-    volume, nodules = chest
+    volume, nodules, _ = chest
     speeds = {"balanced": {"level": 4, "find_first": find_first}}
     engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0", speeds=speeds), "cpu")
     seen = []
@@ -272,6 +272,19 @@ def test_in_a_chest_the_nodules_are_found_and_the_vessels_are_not(tmp_path, ches
     assert all(done <= total for done, total in seen)
     again = result.with_threshold(0.9)
     assert len(again.segments) == 2
+
+
+@pytest.mark.parametrize("find_first", [True, False])
+def test_a_bulge_of_a_vessel_full_of_contrast_medium_is_no_nodule_and_a_calcified_one_is(tmp_path, chest, find_first):
+    volume, (calcified, removed, _), vessels = chest
+    bulge = ball((8, 65, 149), 4, volume.array.shape, volume.spacing_mm[::-1])  # of a vessel through all slices
+    hu = np.where(removed, np.int16(LUNG), volume.array)
+    hu[calcified | bulge | vessels] = 300
+    speeds = {"balanced": {"level": 4, "find_first": find_first}}
+    engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0", speeds=speeds), "cpu")
+    result = engine.segment(Volume(hu, volume.ijk_to_ras))
+    (segment,) = result.segments
+    assert dice(result.labelmap == segment.value, calcified) > 0.9
 
 
 def test_without_lungs_no_nodule_is_looked_for_and_a_note_says_so(engine):

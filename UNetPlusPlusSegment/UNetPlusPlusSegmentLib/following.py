@@ -103,10 +103,16 @@ def near(
 
 
 def _touching(mask: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The corner-connected pieces of `mask` that touch `other`, if only at a corner."""
-    labels = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(mask.view(np.uint8)), True))
-    wide = sitk.GetArrayFromImage(
-        sitk.BinaryDilate(sitk.GetImageFromArray(other.view(np.uint8)), (1, 1), sitk.sitkBox)
-    ).view(bool)
-    touched = np.unique(labels[wide & mask])
-    return np.isin(labels, touched[touched > 0])
+    """The corner-connected pieces of `mask` that touch `other`, if only at a corner.
+
+    They are filled from there: labelling all pieces of a slice takes several times as long.
+    """
+    rows = np.pad(other, 1)
+    rows = rows[:-2] | rows[1:-1] | rows[2:]
+    beside = mask & (rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:])
+    if not beside.any():
+        return beside
+    seeds = np.argwhere(beside)[:, ::-1].tolist()
+    corners = sitk.ConnectedThresholdImageFilter.FullConnectivity
+    filled = sitk.ConnectedThreshold(sitk.GetImageFromArray(mask.view(np.uint8)), seeds, 1, 1, 1, corners)
+    return sitk.GetArrayFromImage(filled).view(bool)

@@ -15,6 +15,7 @@ from .lungs import find_lungs
 from .nodule_targets import Nodule, Ranges, Target, has_room, label_apart, nodule_of, peaks, section_mm
 from .nodules import LEAST_DIAMETER_MM, LEAST_INSIDE, find_nodules, number_nodules
 from .patches import Patches, Window
+from .vessels import Vessels
 from .volumes import AxialOrder, Volume, VolumeError, axial_order, axial_volume, check_ct, clean_hu, crop, index_of
 
 PATCH_MM = 56.0  # side of the first window round a point: 80 pixels of 0.7 mm
@@ -78,8 +79,9 @@ class NoduleEngine(SliceEngine):
             cut = partial(_cut_box, patches, ranges)
         else:
             lungs = find_lungs(axial)
-            targets = self._search(patches, lungs, threshold, self.bundle.speed(speed).find_first, progress)
-            cut = partial(_cut_chest, patches, lungs, targets)
+            vessels = Vessels(axial.array, lungs)
+            targets = self._search(patches, lungs, vessels, threshold, self.bundle.speed(speed).find_first, progress)
+            cut = partial(_cut_chest, patches, lungs, vessels, targets)
         cut = partial(_undo, order, cut, [*notes, *more, *self.notes])
         maps = Maps(patches.probability, patches.spread, order, Box.whole(len(axial.array), axial.array.shape[1:]))
         return self._result(volume, maps, cut, threshold, patches.slices, started)
@@ -126,7 +128,13 @@ class NoduleEngine(SliceEngine):
         return mass
 
     def _search(
-        self, patches: Patches, lungs: np.ndarray, threshold: float, find_first: bool, progress: Progress
+        self,
+        patches: Patches,
+        lungs: np.ndarray,
+        vessels: Vessels,
+        threshold: float,
+        find_first: bool,
+        progress: Progress,
     ) -> list[Target]:
         """Look through the lungs on every slice, with a pruned network if `find_first`; then round what may be a nodule."""
         searched = Patches(self, patches.volume, SEARCH_LEVEL, progress) if find_first else patches
@@ -143,7 +151,8 @@ class NoduleEngine(SliceEngine):
             window = patches.window(index[1:], (MOST_MM, MOST_MM), self.bundle.pixel_mm)
             window.seen.update(range(len(lungs)))  # as far as it lies in the lungs; elsewhere nothing was found
             target = Target(np.array(index, float), window, PEAK_MM, LEAST_DIAMETER_MM)
-            if nodule_of(target, searched, searched.known(window), least):
+            found = nodule_of(target, searched, searched.known(window), least)
+            if found and not vessels.hold(found):
                 targets.append(target)
         if find_first:
             patches.slices = searched.slices
@@ -186,10 +195,16 @@ def _cut_box(patches: Patches, ranges: Ranges, threshold: float) -> Cut:
     return labelmap, segments, notes if segments else [*notes, "No nodule was found in the box."]
 
 
-def _cut_chest(patches: Patches, lungs: np.ndarray, targets: Sequence[Target], threshold: float) -> Cut:
-    """The nodules of the lungs."""
+def _cut_chest(
+    patches: Patches, lungs: np.ndarray, vessels: Vessels, targets: Sequence[Target], threshold: float
+) -> Cut:
+    """The nodules of the lungs; what is full of contrast medium and goes on is none."""
     nodules = (nodule_of(target, patches, patches.known(target.window), threshold) for target in targets)
-    found = [each for each in nodules if each and lungs[each.box][each.mask].mean() >= LEAST_INSIDE]
+    found = [
+        each
+        for each in nodules
+        if each and lungs[each.box][each.mask].mean() >= LEAST_INSIDE and not vessels.hold(each)
+    ]
     labelmap, segments, notes = _label(patches, found, lungs)
     if not lungs.any():
         notes.append("No lung was found, so no nodule was looked for: point at it, if there is one.")
