@@ -274,6 +274,22 @@ def test_in_a_chest_the_nodules_are_found_and_the_vessels_are_not(tmp_path, ches
     assert len(again.segments) == 2
 
 
+def test_a_chest_of_thin_slices_is_searched_on_slices_as_far_apart_as_thick_ones(tmp_path, chest):
+    volume, _, _ = chest
+    engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0"), "cpu")
+    thin = Volume(volume.array.repeat(2, axis=0), volume.ijk_to_ras @ np.diag([1, 1, 0.5, 1]))
+
+    def windows(volume: Volume) -> int:
+        with pytest.raises(InterruptedError) as stopped:
+            engine.segment(volume, progress=first)
+        return stopped.value.args[0]
+
+    def first(done: int, total: int) -> None:
+        raise InterruptedError(total)
+
+    assert windows(thin) == windows(volume) > len(volume.array)
+
+
 @pytest.mark.parametrize("find_first", [True, False])
 def test_a_bulge_of_a_vessel_full_of_contrast_medium_is_no_nodule_and_a_calcified_one_is(tmp_path, chest, find_first):
     volume, (calcified, removed, _), vessels = chest
