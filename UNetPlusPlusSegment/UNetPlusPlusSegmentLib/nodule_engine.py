@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,13 +13,13 @@ import SimpleITK as sitk
 from .grids import Box
 from .inference import Cut, Maps, Progress, Result, SliceEngine
 from .lungs import find_lungs
-from .nodule_targets import Nodule, Ranges, Target, has_room, label_apart, nodule_of, peaks, section_mm
+from .nodule_targets import Nodule, Ranges, Target, has_room, label_apart, nodule_of, peaks, section_mm, section_of
 from .nodules import LEAST_DIAMETER_MM, LEAST_INSIDE, find_nodules, number_nodules
 from .patches import Patches, Window
 from .vessels import Vessels
 from .volumes import AxialOrder, Volume, VolumeError, axial_order, axial_volume, check_ct, clean_hu, crop, index_of
 
-PATCH_MM = 56.0  # side of the first window round a point: 80 pixels of 0.7 mm
+PATCH_MM = 44.8  # side of the first window round a point: 64 pixels of 0.7 mm
 ROOM_MM = 12.0  # what a nodule that has no room there gets round it in a window of its own; and a box, and a lung
 MOST_MM, MOST_WINDOWS = 80.0, 4  # side of the largest window; how many are tried
 FAR = 2  # a mass is looked at with pixels and windows so many times larger
@@ -90,15 +91,22 @@ class NoduleEngine(SliceEngine):
     def _look_round(
         self, patches: Patches, index: np.ndarray, within_mm: float, least_mm: float, threshold: float
     ) -> Target:
-        """Follow what lies at a place or near it; a window in which it has no room gives way to one of its own."""
-        middle, sides_mm = index[1:], np.full(2, PATCH_MM)
+        """Follow what lies at a place or near it; a window in which it has no room gives way to one of its own.
+
+        The slice of the place comes first, alone: most often it tells already where the window has to lie.
+        """
+        sides_mm = np.full(2, PATCH_MM)
+        target = Target(index, patches.window(index[1:], sides_mm, self.bundle.pixel_mm), within_mm, least_mm)
+        patches.look(target.window, [round(float(index[0]))])
+        found = section_of(target, patches, patches.known(target.window), threshold)
         for _ in range(MOST_WINDOWS):
-            window = patches.window(middle, sides_mm, self.bundle.pixel_mm)
-            target = Target(index, window, within_mm, least_mm)
-            found = nodule_of(target, patches, patches.looking(window), threshold)
-            if found is None or has_room(found, window, patches) or sides_mm.max() >= MOST_MM:
+            if found and not has_room(found, target.window, patches):
+                sides_mm = _with_room(found, patches, sides_mm)
+                window = patches.window(_middle(found.box[1:]), sides_mm, self.bundle.pixel_mm)
+                target = replace(target, window=window)
+            found = nodule_of(target, patches, patches.looking(target.window), threshold)
+            if found is None or has_room(found, target.window, patches) or sides_mm.max() >= MOST_MM:
                 break
-            middle, sides_mm = _middle(found.box[1:]), _with_room(found, patches, sides_mm)
         return target
 
     def _look_round_point(self, patches: Patches, index: np.ndarray, threshold: float, progress: Progress) -> Target:

@@ -47,16 +47,29 @@ class Nodule:
     mask: np.ndarray
 
 
+def section_of(target: Target, patches: Patches, plane: Plane, threshold: float) -> Nodule | None:
+    """What lies at a target on its own slice; None if nothing does."""
+    starts = 0, target.window.rows.start, target.window.columns.start
+    seed = tuple(round(float(i)) - start for i, start in zip(target.index, starts, strict=True))
+    section = follow(lambda k: plane(k) if k == seed[0] else None, seed, threshold, patches.spacing_mm).get(seed[0])
+    if section is None:
+        return None
+    rows, columns = bounding_box(section)
+    box = (
+        slice(seed[0], seed[0] + 1),
+        *(
+            slice(along.start + start, along.stop + start)
+            for along, start in zip((rows, columns), starts[1:], strict=True)
+        ),
+    )
+    return Nodule(box, section[None, rows, columns])
+
+
 def section_mm(target: Target, patches: Patches, plane: Plane, threshold: float) -> float:
     """Diameter of a disc as large as the section at a target on its own slice; 0 if there is none."""
-    window = target.window
-    seed = tuple(
-        round(float(i)) - start
-        for i, start in zip(target.index, (0, window.rows.start, window.columns.start), strict=True)
-    )
-    section = follow(lambda k: plane(k) if k == seed[0] else None, seed, threshold, patches.spacing_mm).get(seed[0])
+    section = section_of(target, patches, plane, threshold)
     pixel_mm2 = patches.spacing_mm[1] * patches.spacing_mm[2]
-    return 0.0 if section is None else 2 * float(np.sqrt(np.count_nonzero(section) * pixel_mm2 / np.pi))
+    return 0.0 if section is None else 2 * float(np.sqrt(np.count_nonzero(section.mask) * pixel_mm2 / np.pi))
 
 
 def nodule_of(target: Target, patches: Patches, plane: Plane, threshold: float) -> Nodule | None:
