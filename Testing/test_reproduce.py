@@ -135,6 +135,9 @@ def test_the_table_has_all_sixteen_lines_and_says_what_was_not_run(made):
     assert by_line["nodule", "wide_unet"]["parameters"] == "9130476"
     text = (made / "results" / "table.md").read_text()
     assert "| polyp | U-Net | not yet run | 0 |" in text
+    level = 100 * np.mean([list(Results(made / "results").ious(Cell("liver", "unetpp_ds", 1), "L2").values())])
+    (heads,) = (line for line in text.splitlines() if line.startswith("| liver |") and line.count("|") == 7)
+    assert heads.split("|")[4].strip() == f"{level:.2f}"
 
 
 def test_a_later_session_goes_on_from_the_records_alone(made, tmp_path, monkeypatch):

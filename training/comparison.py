@@ -82,6 +82,10 @@ def write_table(results: Results, of_line: dict[tuple[str, str], Settings]) -> s
         "",
         *_gains(results, [dataset for dataset, _ in of_line]),
         "",
+        "## What each head of deep supervision's UNet++ says",
+        "",
+        *_heads(results, [dataset for dataset, _ in of_line]),
+        "",
         "## The paper's loss against its code's",
         "",
         *_losses(results),
@@ -150,6 +154,20 @@ def _gains(results: Results, datasets: Sequence[str]) -> list[str]:
         there = {dataset: gain[0] for dataset, gain in gains.items() if gain}
         mean = f"{100 * np.mean(list(there.values())):+.2f}" if there else NOT_YET
         lines.append(f"| {NAMES[other]} | {mean} | {', '.join(there) or '-'} | {paper:+} |")
+    return lines
+
+
+def _heads(results: Results, datasets: Sequence[str]) -> list[str]:
+    """IoU of the mean of the heads, which the table takes, and of each by itself, averaged over the seeds."""
+    lines = ["| data | mean of the heads | L1 | L2 | L3 | L4 |", "|---|---|---|---|---|---|"]
+    for dataset in dict.fromkeys(datasets):
+        done = done_cells(results, dataset, "unetpp_ds")
+        means = [
+            np.mean([np.mean(list(results.ious(cell, answer).values())) for cell in done]) if done else None
+            for answer in ("all", "L1", "L2", "L3", "L4")
+        ]
+        said = " | ".join(NOT_YET if mean is None else f"{100 * mean:.2f}" for mean in means)
+        lines.append(f"| {dataset} | {said} |")
     return lines
 
 

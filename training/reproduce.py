@@ -51,7 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--architectures", nargs="+", choices=list(ARCHITECTURES), default=cells.ARCHITECTURES, metavar="NAME"
     )
     parser.add_argument("--seeds", type=int, metavar="N", help=f"trainings of each; without it {cells.DEFAULT_SEEDS}")
-    parser.add_argument("--budget", type=float, default=12, metavar="MINUTES", help="of a training (default: 12)")
+    parser.add_argument(
+        "--budget", type=float, default=4, metavar="MINUTES", help="of a training (default: 4, the table's)"
+    )
     parser.add_argument(
         "--data", type=Path, default=Path("../shared/data"), help="folder with a slice folder of each name"
     )
