@@ -300,9 +300,9 @@ CONTENDERS = (ours_on_a_volume, ours_on_slices, lever, paper, monai, smp, openvi
 
 def main(name: str, *arguments: str) -> None:
     """Serve turns until stdin closes."""
-    about, turn = next(each for each in CONTENDERS if each.__name__ == name)(*arguments)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print belongs to stderr
+    about, turn = next(each for each in CONTENDERS if each.__name__ == name)(*arguments)
     print(json.dumps(about), file=answers, flush=True)
     for line in sys.stdin:
         print(json.dumps(turn(**json.loads(line))), file=answers, flush=True)
