@@ -149,8 +149,10 @@ class NoduleEngine(SliceEngine):
         searched = Patches(self, patches.volume, SEARCH_LEVEL, progress) if find_first else patches
         gap = max(1, int(SEARCH_STEP_MM / patches.spacing_mm[0] + 0.01)) if find_first else 1
         in_lungs = np.flatnonzero(lungs.any(axis=(1, 2)))
-        looked = in_lungs[gap // 2 :: gap] if len(in_lungs) > gap // 2 else in_lungs
-        nearest = looked[np.abs(in_lungs[:, None] - looked).argmin(axis=1)] if len(looked) else in_lungs
+        if not len(in_lungs):
+            return []
+        looked = in_lungs[min(gap, len(in_lungs)) // 2 :: gap]
+        nearest = looked[np.abs(in_lungs[:, None] - looked).argmin(axis=1)]
         windows = [
             (k, self._window_round(searched, box, SEARCH_ROOM_MM))
             for k in looked.tolist()

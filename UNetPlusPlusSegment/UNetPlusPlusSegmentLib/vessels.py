@@ -27,11 +27,15 @@ class Vessels:
             around: bool, the same shape: the lungs; pieces are looked for in the box that holds them.
         """
         self._labels = np.zeros(hu.shape, np.uint32)
+        self._sizes = np.zeros(0, int)
         box = bounding_box(around)
         if box is not None:
             bright = sitk.GetImageFromArray((hu[box] >= CONTRAST_HU).view(np.uint8))
-            self._labels[box] = sitk.GetArrayFromImage(sitk.ConnectedComponent(bright, True))
-        self._sizes = np.bincount(self._labels.ravel())
+            pieces = sitk.GetArrayFromImage(sitk.ConnectedComponent(bright, True))
+            self._labels[box] = pieces
+            self._sizes = np.bincount(
+                pieces[pieces > 0]
+            )  # counting all voxels would take twice the memory of the labels
 
     def hold(self, nodule: Nodule) -> bool:
         """Whether what looks like a nodule is part of one of them."""
