@@ -243,7 +243,8 @@ class SliceEngine:
 
     def mean_and_spread(self, heads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean of the heads that the model averages, and standard deviation of all, of (heads 1…level, …)."""
-        return heads[min(self.bundle.average_from, len(heads)) - 1 :].mean(0), heads.std(0, correction=0)
+        spread = (heads - heads.mean(0)).square_().mean(0).sqrt_()  # Tensor.std over the first axis is 20 times slower
+        return heads[min(self.bundle.average_from, len(heads)) - 1 :].mean(0), spread
 
     def heads(
         self, turned: np.ndarray, chosen: Sequence[int], box: Box, level: int
