@@ -7,6 +7,7 @@ from itertools import permutations, product
 
 import numpy as np
 import pytest
+import torch
 from bright import bright_nodule_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -113,6 +114,13 @@ def test_a_point_below_a_nodule_finds_it_on_other_slices(engine):
     np.testing.assert_array_equal(result.labelmap == 1, A)
 
 
+def test_a_point_on_the_outer_face_of_the_volume_is_in_it(engine):
+    at_the_edge = ball((29, 70, 145), 6)
+    face = (29.5, 70, 149.5)  # rounded to even, the voxel after the last
+    result = engine.segment(lung_with(at_the_edge), points=[ras(face)])
+    np.testing.assert_array_equal(result.labelmap == 1, at_the_edge)
+
+
 def test_a_point_more_than_10_mm_away_finds_none_and_says_so(engine):
     result = engine.segment(lung_with(A), points=[ras((10, 50, 65))])
     assert result.segments == ()
@@ -138,6 +146,24 @@ def test_a_nodule_does_not_leak_along_a_vessel_through_the_slices(engine):
         assert dice(result.labelmap == 1, A) > 0.95
         assert np.flatnonzero(result.labelmap.any(axis=(1, 2))).min() >= 7  # one slice of the vessel, at most
     assert result.slices < 25
+
+
+def test_a_nodule_is_the_same_whichever_others_are_looked_at(tmp_path, monkeypatch):
+    engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0"), "cpu")
+    heads = engine.heads
+
+    def blind_at_the_edges(*given):
+        for part, chances in heads(*given):
+            seen = torch.zeros_like(chances)
+            seen[..., 8:-8, 8:-8] = chances[..., 8:-8, 8:-8]
+            yield part, seen
+
+    monkeypatch.setattr(engine, "heads", blind_at_the_edges)
+    near, other = ball((10.5, 70, 60), 4), ball((10.5, 70, 89), 4)  # 20 mm apart: each window's edge cuts the other
+    volume, points = lung_with(near, other), [ras((10, 70, 60)), ras((10, 70, 89))]
+    alone = [engine.segment(volume, points=[point]).segments[0].measurements["volume_mm3"] for point in points]
+    both = [each.measurements["volume_mm3"] for each in engine.segment(volume, points=points).segments]
+    assert sorted(both) == pytest.approx(sorted(alone))
 
 
 def test_points_give_a_table_by_size_and_two_points_in_one_nodule_one_row(engine):

@@ -64,12 +64,12 @@ class NoduleEngine(SliceEngine):
         started = time.perf_counter()
         if points and box is not None:
             raise VolumeError("Nodules are looked for at points or in a box: give one of them, not both.")
+        threshold = self.bundle.threshold_or_own(threshold)
         notes = check_ct(volume, force)
         order, axial = axial_order(volume), axial_volume(volume)
         indices = [index_of(axial, point) for point in points]
         hu, more = clean_hu(volume.array)
         volume, axial = Volume(hu, volume.ijk_to_ras), Volume(order.apply(hu), axial.ijk_to_ras)
-        threshold = self.bundle.threshold if threshold is None else threshold
         patches = Patches(self, axial, self.bundle.speed(speed).level, progress)
         if points:
             targets = [self._look_round_point(patches, index, threshold, progress) for index in indices]
@@ -98,7 +98,7 @@ class NoduleEngine(SliceEngine):
         sides_mm = np.full(2, PATCH_MM)
         target = Target(index, patches.window(index[1:], sides_mm, self.bundle.pixel_mm), within_mm, least_mm)
         patches.look(target.window, [round(float(index[0]))])
-        found = section_of(target, patches, patches.known(target.window), threshold)
+        found = section_of(target, patches, target.window.planes.get, threshold)
         for _ in range(MOST_WINDOWS):
             if found and not has_room(found, target.window, patches):
                 sides_mm = _with_room(found, patches, sides_mm)
@@ -115,7 +115,7 @@ class NoduleEngine(SliceEngine):
         Of a mass whose edges lie outside its view the network sees no more than bits.
         """
         target = self._look_round(patches, index, NEAR_MM, LEAST_POINTED_MM, threshold)
-        near_mm = section_mm(target, patches, patches.known(target.window), threshold)
+        near_mm = section_mm(target, patches, target.window.planes.get, threshold)
         far = Patches(self, patches.volume, patches.level, progress)
         far.slices = far.expected = patches.slices
         middle, sides_mm, found = index[1:], np.full(2, FAR * PATCH_MM), None
@@ -123,7 +123,7 @@ class NoduleEngine(SliceEngine):
             window = far.window(middle, sides_mm, FAR * self.bundle.pixel_mm)
             mass = Target(index, window, PEAK_MM, LEAST_MASS_MM)
             far.look(window, [round(float(index[0]))])
-            if section_mm(mass, far, far.known(window), threshold) < max(LEAST_MASS_MM, LARGER * near_mm):
+            if section_mm(mass, far, window.planes.get, threshold) < max(LEAST_MASS_MM, LARGER * near_mm):
                 found = None
                 break
             found = nodule_of(mass, far, far.looking(window), threshold)
@@ -166,9 +166,10 @@ class NoduleEngine(SliceEngine):
         targets = []
         for index, least in peaks(searched.probability, lungs, patches.volume.voxel_volume_ml * 1000):
             window = patches.window(index[1:], (MOST_MM, MOST_MM), self.bundle.pixel_mm)
-            window.seen.update(range(len(lungs)))  # as far as it lies in the lungs; elsewhere nothing was found
+            # As far as it lies in the lungs; elsewhere nothing was found.
+            window.planes.update(enumerate(searched.probability[:, window.rows, window.columns]))
             target = Target(np.array(index, float), window, PEAK_MM, LEAST_DIAMETER_MM)
-            found = nodule_of(target, searched, searched.known(window), least)
+            found = nodule_of(target, searched, window.planes.get, least)
             if found and not vessels.hold(found):
                 targets.append(target)
         if find_first:
@@ -186,7 +187,7 @@ def _cut_points(patches: Patches, points: Sequence[Point], targets: Sequence[Tar
     """The nodules of the points; one that two points mean is there once."""
     found, notes = [], []
     for point, target in zip(points, targets, strict=True):
-        nodule = nodule_of(target, patches, patches.known(target.window), threshold)
+        nodule = nodule_of(target, patches, target.window.planes.get, threshold)
         place = "(" + ", ".join(f"{x:.0f}" for x in point) + ")"
         if nodule is None:
             notes.append(
@@ -216,7 +217,7 @@ def _cut_chest(
     patches: Patches, lungs: np.ndarray, vessels: Vessels, targets: Sequence[Target], threshold: float
 ) -> Cut:
     """The nodules of the lungs; what is full of contrast medium and goes on is none."""
-    nodules = (nodule_of(target, patches, patches.known(target.window), threshold) for target in targets)
+    nodules = (nodule_of(target, patches, target.window.planes.get, threshold) for target in targets)
     found = [
         each
         for each in nodules

@@ -19,17 +19,18 @@ AHEAD_MM = 4.0  # what is followed is looked at so far in advance, for a batch
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """A part of every slice, and the slices on which the network has looked at it.
+    """A part of every slice, and what the network said of it: another window over the same place may say something else.
 
     Attributes:
         rows, columns: Voxels.
         grid: Rows and columns of the network's image of it.
+        planes: The probability, float16 (rows, columns), by slice, where the network has looked.
     """
 
     rows: slice
     columns: slice
     grid: tuple[int, int]
-    seen: set[int] = field(default_factory=set)
+    planes: dict[int, np.ndarray] = field(default_factory=dict)
 
 
 class Patches:
@@ -37,7 +38,7 @@ class Patches:
 
     Attributes:
         volume: In axial order: its slices run to Superior, rows to Posterior, columns to Left.
-        probability, spread: float16, on the volume's voxels.
+        probability, spread: float16, on the volume's voxels; where windows overlap, what the last one said.
         slices: How many windows of a slice the network has seen.
         expected: How many it will see, as far as that is known.
         level: Depth to prune the network to.
@@ -75,7 +76,7 @@ class Patches:
 
     def look(self, window: Window, slices: Iterable[int]) -> None:
         """Compute the maps in a window of some slices, where they are not known yet."""
-        slices = [k for k in slices if 0 <= k < len(self.volume.array) and k not in window.seen]
+        slices = [k for k in slices if 0 <= k < len(self.volume.array) and k not in window.planes]
         size = window.rows.stop - window.rows.start, window.columns.stop - window.columns.start
         here = self.volume.array[:, window.rows, window.columns]
         self.expected = max(self.expected, self.slices + len(slices))
@@ -84,30 +85,25 @@ class Patches:
             for map_, values in zip((self.probability, self.spread), self._engine.mean_and_spread(heads), strict=True):
                 values = F.interpolate(values[:, None], size, mode="bilinear")[:, 0]
                 map_[part, window.rows, window.columns] = values
-            window.seen.update(part)
+            window.planes.update(zip(part, self.probability[part, window.rows, window.columns], strict=True))
             self.slices += len(part)
             self._progress(self.slices, self.expected)
 
     def take(self, other: Patches, window: Window) -> None:
         """Take over what other patches of this volume know in a window of theirs."""
-        for k in window.seen:
+        for k in window.planes:
             at = k, window.rows, window.columns
             self.probability[at], self.spread[at] = other.probability[at], other.spread[at]
-
-    def known(self, window: Window) -> Plane:
-        """The probability in a window by slice, where it is known."""
-        return lambda k: self.probability[k, window.rows, window.columns] if k in window.seen else None
 
     def looking(self, window: Window) -> Plane:
         """The probability in a window by slice; the network looks at what is asked for, and a little ahead."""
         ahead = max(1, round(AHEAD_MM / self.spacing_mm[0]))
-        known = self.known(window)
 
         def plane(k: int) -> np.ndarray | None:
-            if k not in window.seen:
-                down = 0 if k - 1 in window.seen else ahead
-                up = 0 if k + 1 in window.seen else ahead
+            if k not in window.planes:
+                down = 0 if k - 1 in window.planes else ahead
+                up = 0 if k + 1 in window.planes else ahead
                 self.look(window, range(k - down, k + up + 1))
-            return known(k)
+            return window.planes.get(k)
 
         return plane
