@@ -91,6 +91,15 @@ def test_outlines_are_pooled_over_slices_by_their_length_and_a_missed_slice_is_i
     assert pooled.figures()["hausdorff95_mm"] == 0
 
 
+@pytest.mark.parametrize(
+    ("near", "missed", "hausdorff"), [(19, 1, 0), (20, 1, 0), (18, 2, None), (30, 4, None), (30, 1, 0)]
+)
+def test_up_to_a_twentieth_of_an_outline_may_lie_on_missed_slices(near, missed, hausdorff):
+    outline = [np.zeros(near), np.full(missed, np.inf)]
+    pooled = Pooled(overlap=1, found=1, true=1, to_truth=[np.zeros(near)], to_found=outline)
+    assert pooled.figures()["hausdorff95_mm"] == hausdorff
+
+
 def test_an_organ_of_which_nothing_is_found_has_figures_too():
     pooled = Pooled()
     pooled.add(NOTHING, square(5, 5), 1.0, outlines=True)

@@ -30,8 +30,8 @@ def config(tmp_path):
 
 
 def test_the_command_line_wins_over_the_file(config):
-    settings = load_settings(config, ["steps=7", "patch=[32, 48]", "learning_rate=1e-4", "name=other"])
-    assert (settings.steps, settings.patch, settings.learning_rate, settings.name) == (7, (32, 48), 1e-4, "other")
+    settings = load_settings(config, ["steps=700", "patch=[32, 48]", "learning_rate=1e-4", "name=other"])
+    assert (settings.steps, settings.patch, settings.learning_rate, settings.name) == (700, (32, 48), 1e-4, "other")
 
 
 def test_saved_settings_read_back_as_they_were(config, tmp_path):
@@ -47,6 +47,14 @@ def test_saved_settings_read_back_as_they_were(config, tmp_path):
         ("steps=many", "steps='many' must be of type int"),
         ("steps=0", "steps=0 must be above zero"),
         ("with_organ=1.5", "share"),
+        ("patch=[112]", "two numbers"),
+        ("patch=[112, 1.5]", "two whole numbers"),
+        ("patch=[112", "cannot be read"),
+        ("scale=[1.4, 0.7]", "the smaller one first"),
+        ("scale=[0, 1]", "above zero"),
+        ("ema_decay=1.5", "must lie in 0…1"),
+        ("threads=-1", "must not be below zero"),
+        ("steps=150", "no multiple of steps_per_epoch=100"),
         ("target=kidney", "target='kidney' is unknown; it can be liver, nodule"),
         ("architecture=unet++", "unetpp_ds"),
         ("loss=dice", "bce_dice, hybrid"),
@@ -151,7 +159,7 @@ def test_a_patient_of_many_slices_is_drawn_as_often_as_one_of_few(tmp_path):
     folder = liver_folder(tmp_path / "data", {"A": "train", "C": "val"}, slices=20)
     few = liver_folder(tmp_path / "few", {"B": "train"}, slices=4)
     slices = read_slices(folder, LIVER, "train") + read_slices(few, LIVER, "train")
-    drawn = [slices[i].row["patient"] for i, _ in BalancedSampler(slices, 16, 0.75, seed=3)]
+    drawn = [slices[i].row["patient"] for i, _ in BalancedSampler(slices, 16, 1.0, seed=3)]
     assert drawn.count("A") == drawn.count("B") == 8
 
 
@@ -163,6 +171,27 @@ def test_no_slice_without_the_organ_is_drawn_where_its_share_rounds_to_none(fold
 
 def settings_of(**changes) -> Settings:
     return Settings(name="n", target="liver", data="d", patch=(32, 48), **changes)
+
+
+def test_slices_without_the_organ_count_alike_whoever_they_are_of(tmp_path):
+    many = liver_folder(tmp_path / "many", {"A": "train", "C": "val"}, slices=40)
+    few = liver_folder(tmp_path / "few", {"B": "train"}, slices=4)
+    slices = read_slices(many, LIVER, "train") + read_slices(few, LIVER, "train")
+    without = [s.row["patient"] for s in slices if not s.mask.any()]
+    drawn = [slices[i].row["patient"] for i, _ in BalancedSampler(slices, len(without), 0.0, seed=3)]
+    assert sorted(drawn) == sorted(without)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_patch_that_roams_has_a_pixel_of_the_organ_or_of_the_body_in_its_middle(seed):
+    image, organ = torch.zeros(1, 90, 110), torch.zeros(1, 90, 110)
+    image[0, 5:80, 10:70] = 0.5
+    organ[0, 6:9, 60:66] = 1  # near the edge of the slice, where patches about its middle do not reach
+    augment = Augment(settings_of(roam=1.0, shift=0.0, rotation_degrees=40.0, scale=(0.8, 1.2)), ct=True)
+    patch, _mask = augment._place(image, organ, np.random.default_rng(seed))
+    assert patch[0, 15:17, 23:25].max() > 0
+    of_organ = [augment._place(image, organ, np.random.default_rng(100 * seed + n))[1] for n in range(8)]
+    assert any(each[0, 15:17, 23:25].any() for each in of_organ)
 
 
 def test_the_same_draw_gives_the_same_patch_and_another_draw_another(folder):

@@ -1,7 +1,6 @@
 """Whole trainings, tiny but real: in child processes, killed and resumed, on two ranks, exported and measured."""
 
 import csv
-import dataclasses
 import os
 import shutil
 import signal
@@ -13,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bright import bright_bundle
 from PIL import Image
 from slicefolders import liver_folder, nodule_folder, read_table, write_table
 
+import evaluate_cts
 import evaluate_nodules
 import export
 import train
@@ -23,6 +24,7 @@ from cards import bundle_from_checkpoint
 from evaluate import answer_of, evaluate
 from settings import Settings
 from task import SegmentationTask
+from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.bundles import read_bundle
 
 TRAINING = Path(__file__).parents[1] / "training"
@@ -188,13 +190,42 @@ def test_the_card_of_a_nodule_model_says_how_it_does_on_crops_moved_off_the_nodu
     data = nodule_folder(tmp_path / "data", {"A": "train", "B": "val"})
     settings = Settings("tiny", "nodule", str(data), filters=(2, 3, 4, 5, 6), pixel_mm=0.7)
     task = SegmentationTask(settings, [0])
-    saved = {"settings": dataclasses.asdict(settings), "state_dict": task.state_dict(), "global_step": 1}
-    torch.save(saved, tmp_path / "last.ckpt")
+    save(task, tmp_path / "last.ckpt")
     folder = tmp_path / "lung-nodule-ct-v0.0.1"
     assert export.main([str(tmp_path / "last.ckpt"), str(folder), "--data", str(data)]) == 0
     bundle = read_bundle(folder)
     assert bundle.card["figures"]["moved_crops"] == evaluate_nodules.evaluate(bundle, data)
     assert bundle.card["figures"]["moved_crops"]["answer"] == answer_of(bundle)
+    assert "of 7 patients" in bundle.card["training_data"]["name"]
+
+
+def save(task: SegmentationTask, path: Path) -> None:
+    """A checkpoint as train.py leaves it, without a training."""
+    saved = {"state_dict": task.state_dict(), "global_step": 1}
+    task.patients = 7
+    task.on_save_checkpoint(saved)
+    torch.save(saved, path)
+
+
+@pytest.mark.parametrize("architecture", ["unet", "wide_unet", "unet_plus", "unetpp"])
+def test_a_network_without_deep_supervision_is_measured_and_exported_too(data, tmp_path, architecture):
+    settings = Settings("tiny", "liver", str(data), architecture=architecture, filters=(2, 3, 4, 5), pixel_mm=2)
+    save(SegmentationTask(settings, [0]), tmp_path / "last.ckpt")
+    folder = tmp_path / "liver-ct-v0.0.1"
+    assert export.main([str(tmp_path / "last.ckpt"), str(folder), "--data", str(data)]) == 0
+    bundle = read_bundle(folder)
+    depth = 4 if architecture == "wide_unet" else 3
+    assert list(bundle.card["figures"]["heads"]) == [answer_of(bundle)] == [f"L{depth}"]
+    assert bundle.speed("fast").level == bundle.depth == depth
+
+
+def test_on_whole_cts_a_liver_model_says_what_it_finds_where_there_is_no_liver(tmp_path):
+    scan = np.random.default_rng(0).integers(-1000, 40, (4, 64, 64), np.int16)
+    files.write_volume(tmp_path / evaluate_cts.CLEAN, scan, np.diag([-4.0, -4.0, 5.0, 1.0]))
+    bundle = bright_bundle(tmp_path / "liver-ct-v0.0.1")
+    (found,) = [each for name, each in evaluate_cts.measure(bundle, tmp_path).items() if "no liver" in name]
+    assert found["ml"] == 0
+    assert any("No liver was found" in note for note in found["notes"])
 
 
 def test_export_refuses_a_folder_of_volumes_that_is_not_there_before_it_measures(trained, data, tmp_path, capsys):
@@ -228,10 +259,10 @@ def test_a_training_can_start_from_a_bundle_and_from_a_checkpoint(trained, confi
         )
         assert done.returncode == 0, done.stderr
         saved = weights(tmp_path / "runs" / f"again{number}" / "last.ckpt")
-        start = read_bundle(tmp_path / "liver-ct-v0.0.1").load_state() if number == 0 else None
-        expected = start or {k.removeprefix("network."): v for k, v in weights(trained / "last.ckpt").items()}
+        averaged = torch.load(trained / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
         name = "nodes.0_0.0.weight"
-        torch.testing.assert_close(saved[f"network.{name}"], expected[name], atol=1e-6, rtol=1e-5)
+        expected = read_bundle(source).load_state()[name] if number == 0 else averaged[f"network.{name}"]
+        torch.testing.assert_close(saved[f"network.{name}"], expected, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -255,6 +286,13 @@ def assert_refused(config, override, words, capsys):
     assert not (config.parent / "runs" / "tiny" / "csv").exists()
 
 
+def test_a_file_that_is_no_checkpoint_is_refused_as_a_start(config, tmp_path, capsys):
+    (tmp_path / "empty.ckpt").touch()
+    (tmp_path / "text.ckpt").write_text("weights")
+    for name in ("empty.ckpt", "text.ckpt"):
+        assert_refused(config, f"init_from={tmp_path / name}", "is no bundle or checkpoint", capsys)
+
+
 def _drop_image(folder):
     (folder / "images" / "A_0.png").unlink()
 
@@ -265,6 +303,14 @@ def _drop_mask(folder):
 
 def _cut_mask(folder):
     Image.fromarray(np.zeros((40, 39), np.uint8)).save(folder / "masks" / "B_0.png")
+
+
+def _mark_a_third_label(folder):
+    Image.fromarray(np.full((40, 40), 3, np.uint8)).save(folder / "masks" / "B_0.png")
+
+
+def _store_16_bit(folder):
+    Image.fromarray(np.full((40, 40), 4000, np.uint16)).save(folder / "images" / "B_0.png")
 
 
 def _mark_with_255(folder):
@@ -288,6 +334,8 @@ def _leave_no_validation(folder):
         (_drop_mask, "C_0.png"),
         (_cut_mask, "B_0.png is (40, 39)"),
         (_mark_with_255, "B_0.png holds the value 255"),
+        (_mark_a_third_label, "labels must be 0…2"),
+        (_store_16_bit, "B_0.png has 1 channels of uint16"),
         (_split_a_patient, "patient A is in two splits"),
         (_leave_no_validation, "no row with split 'val'"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from monai.transforms import (
     Affine,
     Compose,
@@ -58,9 +59,14 @@ class Augment:
             image, mask = (x.rot90(turns, (-2, -1)).flip(mirror) for x in (image, mask))
         zoom = math.exp(draw.uniform(math.log(s.scale[0]), math.log(s.scale[1])))
         stretch = math.exp(draw.uniform(-0.08, 0.08))
-        place = Affine(  # MONAI moves the grid, not the picture: its scale is one over the picture's
-            rotate_params=math.radians(draw.uniform(-s.rotation_degrees, s.rotation_degrees)),
-            translate_params=[draw.uniform(-s.shift, s.shift) * n for n in s.patch],
+        turn = math.radians(draw.uniform(-s.rotation_degrees, s.rotation_degrees))
+        move = [draw.uniform(-s.shift, s.shift) * n for n in s.patch]
+        if s.roam and draw.random() < s.roam:
+            down, right = _some_pixel(image, mask, draw)
+            move = [math.cos(turn) * down + math.sin(turn) * right, math.cos(turn) * right - math.sin(turn) * down]
+        place = Affine(  # MONAI moves the grid, not the picture, and turns it last: its scale is one over the picture's
+            rotate_params=turn,
+            translate_params=move,
             scale_params=(1 / (zoom * stretch), stretch / zoom),
             padding_mode="zeros",
             image_only=True,
@@ -68,6 +74,15 @@ class Augment:
         image = place(image, spatial_size=s.patch, mode="bilinear").as_tensor()
         mask = place(mask, spatial_size=s.patch, mode="nearest").as_tensor()
         return image, mask
+
+
+def _some_pixel(image: Tensor, mask: Tensor, draw: np.random.Generator) -> tuple[float, float]:
+    """Rows and columns from the middle of a slice to a pixel of the organ or, as often and where there is none, to any but air."""
+    shown = image[0] > 0
+    wanted = mask[0] > 0 if draw.random() < 0.5 and mask.any() else shown if shown.any() else torch.ones_like(shown)
+    pixels = wanted.nonzero()
+    pixel = pixels[int(draw.integers(len(pixels)))]
+    return tuple(float(at) - (n - 1) / 2 for at, n in zip(pixel, wanted.shape, strict=True))
 
 
 def without_table(image: Tensor) -> Tensor:

@@ -26,13 +26,13 @@ CARDS = {
             "fast": {"level": 4, "find_first": True, "step_mm": 8, "change": 0.08, "margin_mm": 40},
         },
         "training_data": {
-            "name": "LiTS (Liver Tumor Segmentation Benchmark): axial slices of 19 patients",
+            "name": "LiTS (Liver Tumor Segmentation Benchmark): axial slices of {patients} patients",
             "licence": "CC BY-NC-ND 4.0",
             "citation": "Bilic P et al. The Liver Tumor Segmentation Benchmark (LiTS). Medical Image Analysis 84, 102680, 2023.",
         },
         "intended_use": "Research: outlining the liver in axial CT of the abdomen. Not for diagnosis or treatment.",
         "limits": [
-            "Trained on 19 patients, most with liver tumours and intravenous contrast; scans without contrast are less certain.",
+            "Most of the patients had liver tumours and intravenous contrast; scans without contrast are less certain.",
             "On slices without liver it can take another organ for it: `figures` names the largest such area (worst_false_mm2).",
             "Trained on images clipped to -40…160 HU.",
             "Each slice is segmented by itself; neighbouring slices are not looked at.",
@@ -47,7 +47,7 @@ CARDS = {
             "fast": {"level": 3, "find_first": True},
         },
         "training_data": {
-            "name": "LIDC-IDRI: axial crops around the nodules of 421 patients, marked by at least two of four readers",
+            "name": "LIDC-IDRI: axial crops around the nodules of {patients} patients, marked by at least two of four readers",
             "licence": "CC BY 3.0",
             "citation": "Armato SG III et al. The Lung Image Database Consortium (LIDC) and Image Database Resource Initiative"
             " (IDRI). Medical Physics 38(2), 915-931, 2011.",
@@ -75,7 +75,13 @@ def bundle_from_checkpoint(checkpoint: Path, folder: Path, figures: dict) -> Bun
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:
         raise BundleError(f"{checkpoint} is no checkpoint of train.py: {str(error).splitlines()[0]}") from error
+    if not {"settings", "patients"} <= saved.keys():
+        raise BundleError(f"{checkpoint} is no checkpoint of today's train.py: it does not say what it was trained on.")
     settings = Settings(**saved["settings"])
+    if not settings.pixel_mm:
+        raise BundleError(
+            f"{checkpoint} was trained at the images' own pixels: a model needs one size, pixel_mm=2.0, say."
+        )
     if settings.target not in CARDS:
         raise BundleError(f"There is no card for target {settings.target!r}; there are {', '.join(CARDS)}.")
     state = {k.removeprefix("network."): v for k, v in saved["state_dict"].items() if k.startswith("network.")}
@@ -83,7 +89,7 @@ def bundle_from_checkpoint(checkpoint: Path, folder: Path, figures: dict) -> Bun
         "target": settings.target,
         "architecture": {
             "name": settings.architecture,
-            "arguments": {"in_channels": 1, "filters": list(settings.filters), "batch_norm": settings.batch_norm},
+            "arguments": settings.network_arguments,
         },
         "input": {
             "orientation": "axial slices; rows run to posterior, columns to the patient's left",
@@ -92,8 +98,10 @@ def bundle_from_checkpoint(checkpoint: Path, folder: Path, figures: dict) -> Bun
             "window_hu": list(TARGETS[settings.target].window_hu),
         },
         "threshold": 0.5,
-        "average_from": _best_average(figures) if figures else 1,
+        "average_from": _best_average(figures, otherwise=_least_level(settings)),
         **CARDS[settings.target],
+        "speeds": _speeds(settings),
+        "training_data": _training_data(settings.target, saved["patients"]),
         "training": {
             "steps": saved["global_step"],
             "batch_size": settings.batch_size,
@@ -106,10 +114,27 @@ def bundle_from_checkpoint(checkpoint: Path, folder: Path, figures: dict) -> Bun
     return write_bundle(folder, card, state)
 
 
-def _best_average(figures: dict) -> int:
+def _least_level(settings: Settings) -> int:
+    """Of the heads there are, the shallowest; without deep supervision it is the only one."""
+    return 1 if settings.architecture == "unetpp_ds" else settings.depth
+
+
+def _best_average(figures: dict, otherwise: int) -> int:
     """The shallowest head to average: of the means up to the deepest head, that with the highest Dice.
 
     The deepest head alone is not among them: a mean of heads costs nothing and marks less where there is no organ.
     """
-    means = {int(name[1]): head["dice"] for name, head in figures["heads"].items() if "-" in name}
-    return max(means, key=means.get)
+    means = {int(name[1]): head["dice"] for name, head in figures.get("heads", {}).items() if "-" in name}
+    return max(means, key=means.get, default=otherwise)
+
+
+def _speeds(settings: Settings) -> dict[str, dict]:
+    """The target's speeds, as deep as the network can be cut."""
+    least, depth = _least_level(settings), settings.depth
+    speeds = CARDS[settings.target]["speeds"]
+    return {name: {**speed, "level": max(least, min(speed["level"], depth))} for name, speed in speeds.items()}
+
+
+def _training_data(target: str, patients: int) -> dict[str, str]:
+    data = CARDS[target]["training_data"]
+    return {**data, "name": data["name"].format(patients=patients)}

@@ -231,8 +231,4 @@ def _speeds(of_architecture: dict[str, Settings]) -> list[list[object]]:
 
 def folded_network(settings: Settings) -> NodeGrid:
     """The untrained network of some settings as it is used: batch norm folded."""
-    arguments = {"filters": settings.filters} if settings.architecture != "wide_unet" else {}
-    channels = TARGETS[settings.target].channels
-    return fold_batch_norm(
-        build_network(settings.architecture, in_channels=channels, batch_norm=settings.batch_norm, **arguments)
-    )
+    return fold_batch_norm(build_network(settings.architecture, **settings.network_arguments))

@@ -136,7 +136,7 @@ def _is_measured(item: Slice, target: Target) -> bool:
 
 def _found(engine: SliceEngine, scan: list[Slice], target: Target) -> dict[str, np.ndarray]:
     """What each answer finds: bool (slices, rows, columns) at the stored pixels."""
-    each = [answers(chances) for chances in _chances(engine, scan, target)]
+    each = [answers(chances, engine.bundle.depth) for chances in _chances(engine, scan, target)]
     threshold = engine.bundle.threshold
     return {name: np.stack([(a[name] >= threshold).numpy() for a in each]) for name in each[0]}
 
@@ -153,11 +153,11 @@ def _grid(bundle: Bundle, item: Slice) -> tuple[int, int]:
     return grid_size(item.image.shape[:2], (item.pixel_mm, item.pixel_mm), bundle.pixel_mm)
 
 
-def answers(chances: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What one could take of heads 1…depth: each by itself (`L2`), and the mean from one of them to the last (`L2-L4`)."""
-    depth = len(chances)
-    alone = {f"L{level}": chances[level - 1] for level in range(1, depth + 1)}
-    return alone | {f"L{first}-L{depth}": chances[first - 1 :].mean(0) for first in range(1, depth)}
+def answers(chances: torch.Tensor, depth: int) -> dict[str, torch.Tensor]:
+    """What one could take of the heads up to a depth: each by itself (`L2`), and the mean from one to the last (`L2-L4`)."""
+    levels = range(depth - len(chances) + 1, depth + 1)  # without deep supervision there is but one head
+    alone = {f"L{level}": chance for level, chance in zip(levels, chances, strict=True)}
+    return alone | {f"L{level}-L{depth}": chances[n:].mean(0) for n, level in enumerate(levels) if level < depth}
 
 
 def answer_of(bundle: Bundle) -> str:
@@ -173,7 +173,9 @@ def _times(bundle: Bundle, engine: SliceEngine, item: Slice) -> dict:
     """
     depth, device = bundle.depth, engine.device
     whole = bundle.load_network()
-    networks = {f"L{level}": whole.pruned(level) for level in range(1, depth + 1)} | {f"L1-L{depth}": whole}
+    networks = {f"L{level}": whole.pruned(level) for level in whole.heads}
+    if len(whole.heads) > 1:
+        networks[f"L1-L{depth}"] = whole
     image = torch.rand(1, 1, *_grid(bundle, item)).to(device.kind, device.dtype, memory_format=torch.channels_last)
     seconds: dict[str, list[float]] = defaultdict(list)
     with torch.inference_mode():

@@ -127,7 +127,7 @@ def _chances(engine: SliceEngine, items: list[Slice], window: tuple[slice, slice
     parts: dict[str, list[np.ndarray]] = defaultdict(list)
     for _, heads in engine.heads(hu, range(len(hu)), box, engine.bundle.depth):
         heads = F.interpolate(heads, hu.shape[1:], mode="bilinear")
-        for name, chance in answers(heads).items():
+        for name, chance in answers(heads, engine.bundle.depth).items():
             parts[name].append(chance.numpy())
     return {name: np.concatenate(part) for name, part in parts.items()}
 

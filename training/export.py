@@ -1,11 +1,13 @@
 #!/usr/bin/env python
 """Makes a bundle of a checkpoint: measures it, fills the card from the measurement, writes the folder.
 
-python training/export.py runs/liver/best.ckpt UNetPlusPlusSegment/Resources/Models/liver-ct-v1.0.0 --data ../shared/data/liver
+python training/export.py runs/liver/last.ckpt UNetPlusPlusSegment/Resources/Models/liver-ct-v1.0.0 --data ../shared/data/liver \
+    --volumes ../shared/data/volumes
 python training/export.py runs/nodule/last.ckpt UNetPlusPlusSegment/Resources/Models/lung-nodule-ct-v1.0.0 --data ../shared/data/nodule \
     --volumes ../shared/data/volumes
 
-Of a nodule model the card also says how it does on crops moved off the nodule, and with --volumes on whole CTs.
+With --volumes the card also says how the model does on whole CTs; that of a nodule model always says how it does on crops
+moved off the nodule.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import tempfile
 from pathlib import Path
 
 import evaluate_clicks
+import evaluate_cts
 import evaluate_nodules
 from cards import bundle_from_checkpoint
 from evaluate import as_table, evaluate
@@ -32,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="the bundle to make: <name>-v<major>.<minor>.<patch>")
     parser.add_argument("--data", required=True, help="slice folder to measure it on")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--volumes", type=Path, help="folder of whole CTs to measure a nodule model on, too")
+    parser.add_argument("--volumes", type=Path, help="folder of whole CTs to measure the model on, too")
     given = parser.parse_args(arguments)
     try:
         if given.folder.exists():
@@ -44,11 +47,13 @@ def main(arguments: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as scratch:
             unmeasured = bundle_from_checkpoint(given.checkpoint, Path(scratch) / given.folder.name, figures={})
             figures = evaluate(unmeasured, given.data, given.split)
-            if unmeasured.target == "nodule":  # what the heads are worth decides which of them the product averages
-                chosen = bundle_from_checkpoint(given.checkpoint, Path(scratch) / "chosen" / given.folder.name, figures)
+            # What the heads are worth decides which of them the product averages.
+            chosen = bundle_from_checkpoint(given.checkpoint, Path(scratch) / "chosen" / given.folder.name, figures)
+            if chosen.target == "nodule":
                 figures["moved_crops"] = evaluate_nodules.evaluate(chosen, Path(given.data), given.split)
-                if given.volumes:
-                    figures["whole_cts"] = evaluate_clicks.measure_masks(chosen, given.volumes)
+            if given.volumes:
+                measure = evaluate_clicks.measure_masks if chosen.target == "nodule" else evaluate_cts.measure
+                figures["whole_cts"] = measure(chosen, given.volumes)
         bundle_from_checkpoint(given.checkpoint, given.folder, figures)
     except (BundleError, DataError, FileError) as error:
         print(f"export.py: {error}", file=sys.stderr)

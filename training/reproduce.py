@@ -140,7 +140,7 @@ def run(cell: Cell, settings: Settings) -> Measured:
     for item, chances in zip(items, _chances(network, items, target, settings.pixel_mm), strict=True):
         of_answer = {"all": chances.mean(0)}
         if len(chances) > 1:
-            of_answer |= {name: chance for name, chance in answers(chances).items() if "-" not in name}
+            of_answer |= {name: chance for name, chance in answers(chances, len(chances)).items() if "-" not in name}
         for name, chance in of_answer.items():
             pooled[item.row[target.group]][name].add((chance >= 0.5).numpy(), item.mask, item.pixel_mm)
         if item.row["file"] in drawn:

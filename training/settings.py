@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from targets import TARGETS
-from UNetPlusPlusSegmentLib.networks import ARCHITECTURES
+from UNetPlusPlusSegmentLib.networks import ARCHITECTURES, WIDE_FILTERS
 
 LOSSES = ("bce_dice", "hybrid")
 
@@ -44,7 +44,10 @@ class Settings:
     with_organ: float = 0.75  # share of the drawn slices that show the organ
     scale: tuple[float, float] = (0.7, 1.4)
     rotation_degrees: float = 15.0
-    shift: float = 0.15  # of the patch's side
+    shift: float = 0.15  # of the patch's side, from the middle of the slice
+    roam: float = (
+        0.0  # share of patches that lie about a random pixel instead: half of them of the organ, half of anything
+    )
     flips: bool = False  # an abdomen has no mirror image
     gain: float = 0.2  # CT: contrast about the middle of the window, ± this share
     offset: float = 0.1  # CT: brightness, ± this share of the window
@@ -63,8 +66,38 @@ class Settings:
         for key in ("batch_size", "steps", "steps_per_epoch", "validation_stride", "learning_rate"):
             if getattr(self, key) <= 0:
                 raise SettingsError(f"{key}={getattr(self, key)} must be above zero.")
-        if not 0 <= self.with_organ <= 1:
-            raise SettingsError(f"with_organ={self.with_organ} is a share: it must lie in 0…1.")
+        for key in ("pixel_mm", "warmup_steps", "weight_decay", "patience", "threads", "shift", "gain", "offset"):
+            if getattr(self, key) < 0:
+                raise SettingsError(f"{key}={getattr(self, key)} must not be below zero.")
+        for key in ("with_organ", "roam", "no_table", "sharpen"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise SettingsError(f"{key}={getattr(self, key)} is a share: it must lie in 0…1.")
+        if not 0 <= self.ema_decay < 1:
+            raise SettingsError(f"ema_decay={self.ema_decay} must lie in 0…1, without 1: 0.99, say.")
+        for key in ("scale", "gamma"):
+            low, high = _pair(self, key)
+            if not 0 < low <= high:
+                raise SettingsError(
+                    f"{key}={list(getattr(self, key))} must be two numbers above zero, the smaller one first."
+                )
+        if not all(type(n) is int and n > 0 for n in _pair(self, "patch")):
+            raise SettingsError(f"patch={list(self.patch)} must be two whole numbers above zero, rows and columns.")
+        if self.steps % self.steps_per_epoch:
+            raise SettingsError(
+                f"steps={self.steps} is no multiple of steps_per_epoch={self.steps_per_epoch}: what comes after the last whole"
+                " epoch would neither be validated nor be kept."
+            )
+
+    @property
+    def network_arguments(self) -> dict[str, object]:
+        """What `build_network` takes beside the name of the architecture; wide U-Net's filters are the paper's."""
+        filters = WIDE_FILTERS if self.architecture == "wide_unet" else self.filters
+        return {"in_channels": TARGETS[self.target].channels, "filters": list(filters), "batch_norm": self.batch_norm}
+
+    @property
+    def depth(self) -> int:
+        """The deepest level of the network, X[0][depth]."""
+        return len(self.network_arguments["filters"]) - 1
 
     @property
     def folder(self) -> Path:
@@ -93,7 +126,10 @@ def load_settings(config: str | Path, overrides: list[str] = ()) -> Settings:
         key, equals, value = override.partition("=")
         if not equals:
             raise SettingsError(f"{override!r} is not of the form key=value.")
-        values[key] = yaml.safe_load(value)
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"{override!r} cannot be read: {str(error).splitlines()[0]}") from error
     fields = {f.name: f for f in dataclasses.fields(Settings)}
     for key in values:
         if key not in fields:
@@ -103,6 +139,13 @@ def load_settings(config: str | Path, overrides: list[str] = ()) -> Settings:
     if missing:
         raise SettingsError(f"The settings {config} lack {', '.join(missing)}.")
     return Settings(**{key: _as(fields[key], value) for key, value in values.items()})
+
+
+def _pair(settings: Settings, key: str) -> tuple[float, float]:
+    values = getattr(settings, key)
+    if len(values) != 2 or not all(isinstance(value, (int, float)) for value in values):
+        raise SettingsError(f"{key}={list(values)} must be two numbers.")
+    return values
 
 
 def _as(field: dataclasses.Field, value: object) -> object:

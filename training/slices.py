@@ -82,11 +82,13 @@ def _read_slice(folder: Path, row: dict[str, str], target: Target) -> Slice:
     image, mask = _read_picture(image_path), _read_picture(mask_path)
     if image.shape[:2] != mask.shape[:2]:
         raise DataError(f"{mask_path} is {mask.shape[:2]}, its image {image.shape[:2]}: sizes must be equal.")
-    if mask.ndim != 2 or mask.max(initial=0) > 4:
-        raise DataError(f"{mask_path} holds the value {mask.max()}: labels must be 0…4 in one channel.")
-    if (image.ndim == 3) != (target.channels == 3):
+    if mask.ndim != 2 or mask.max(initial=0) > target.most:
+        raise DataError(f"{mask_path} holds the value {mask.max()}: labels must be 0…{target.most} in one channel.")
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    if image.dtype != np.uint8 or channels != target.channels:
         raise DataError(
-            f"{image_path} has {image.ndim - 1} axes of colour: it is not of this target; check `target` and `data`."
+            f"{image_path} has {channels} channels of {image.dtype}, not {target.channels} of uint8: it is not of this target;"
+            " check `target` and `data`."
         )
     try:
         pixel_mm = target.pixel_mm(row) or target.usual_pixel_mm
@@ -147,6 +149,7 @@ class BalancedSampler(Sampler):
     """Draws `length` slices an epoch, `with_organ` of them with the organ, each patient as often as any other.
 
     A patient of 500 slices would else count ten times as much as one of 50. Where there are no patients, each image is its own.
+    Slices without the organ count alike: two of one patient show less that can be mistaken for it than 200 of another.
     The draw depends on (seed, epoch) alone; the ranks of a distributed training take every `world`-th of it, so their shares are disjoint.
     Yields (index, seed of the augmentation). `epoch` is asked when a draw begins: a resumed training makes its first draw before
     Lightning would have said which epoch it is.
@@ -164,7 +167,8 @@ class BalancedSampler(Sampler):
     ) -> None:
         has = np.array([s.mask.any() for s in slices])
         patients = np.array([s.row.get("patient", s.row["file"]) for s in slices])
-        self.positive, self.negative = _by_patient(patients, has), _by_patient(patients, ~has)
+        self.positive = _by_patient(patients, has)
+        self.negative = [np.flatnonzero(~has)] if not has.all() else []
         self.length, self.with_organ, self.seed, self.rank, self.world = length, with_organ, seed, rank, world
         self.epoch = epoch
 

@@ -17,6 +17,7 @@ class Target:
     Attributes:
         window_hu: HU at stored 0 and 255 for CT; None for colour images.
         organ: From a stored mask to the pixels to be found.
+        most: The highest value of a stored mask.
         pixel_mm: From a row of slices.csv to the side of a stored pixel in mm, None where it is not known.
         group: Column of slices.csv that must not be in two splits.
         usual_pixel_mm: Taken where `pixel_mm` is not known.
@@ -24,6 +25,7 @@ class Target:
 
     window_hu: tuple[float, float] | None
     organ: Callable[[np.ndarray], np.ndarray]
+    most: int
     pixel_mm: Callable[[Mapping[str, str]], float | None]
     group: str
     usual_pixel_mm: float = 1.0
@@ -45,6 +47,7 @@ TARGETS = {
     "liver": Target(
         window_hu=(-40.0, 160.0),
         organ=lambda mask: mask > 0,  # tumour (2) lies inside the liver
+        most=2,
         pixel_mm=lambda row: 2 * float(row["source_pixel_mm"]) if row["source_pixel_mm"] else None,  # 512² made 256²
         group="patient",
         usual_pixel_mm=1.5,
@@ -52,9 +55,10 @@ TARGETS = {
     "nodule": Target(
         window_hu=(-1000.0, 400.0),
         organ=lambda mask: mask >= 2,  # marked by two readers or more
+        most=4,
         pixel_mm=lambda row: float(row["pixel_mm"]),
         group="patient",
     ),
-    "nuclei": Target(None, lambda mask: mask > 0, lambda row: None, "file"),
-    "polyp": Target(None, lambda mask: mask > 0, lambda row: None, "file"),
+    "nuclei": Target(None, lambda mask: mask > 0, 1, lambda row: None, "file"),
+    "polyp": Target(None, lambda mask: mask > 0, 1, lambda row: None, "file"),
 }

@@ -12,7 +12,6 @@ from torchmetrics import Metric
 
 from losses import LOSSES, deep_supervision
 from settings import Settings
-from targets import TARGETS
 from UNetPlusPlusSegmentLib.devices import cpu_has_bf16
 from UNetPlusPlusSegmentLib.networks import build_network
 
@@ -28,7 +27,7 @@ class GroupDice(Metric):
     def __init__(self, groups: int) -> None:
         super().__init__()
         for name in ("overlap", "found", "true"):
-            self.add_state(name, torch.zeros(groups, dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(name, torch.zeros(groups, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, found: Tensor, truth: Tensor, group: int) -> None:
         """Add one image: bool tensors of one shape, and the number of its group."""
@@ -39,7 +38,7 @@ class GroupDice(Metric):
     def compute(self) -> Tensor:
         """Mean Dice, 0…1."""
         has = self.true > 0
-        return (2 * self.overlap[has] / (self.found[has] + self.true[has])).mean()
+        return (2 * self.overlap[has] / (self.found[has] + self.true[has])).float().mean()
 
 
 class SegmentationTask(L.LightningModule):
@@ -48,11 +47,8 @@ class SegmentationTask(L.LightningModule):
     def __init__(self, settings: Settings, groups: list[int]) -> None:
         super().__init__()
         self.settings, self.groups = settings, groups
-        arguments = {"filters": settings.filters} if settings.architecture != "wide_unet" else {}
-        channels = TARGETS[settings.target].channels
-        self.network = build_network(
-            settings.architecture, in_channels=channels, batch_norm=settings.batch_norm, **arguments
-        )
+        self.patients = 0  # trained on; for the card
+        self.network = build_network(settings.architecture, **settings.network_arguments)
         # oneDNN's backward pass for AVX2 is quicker with channels first, all else with channels last.
         self.layout = torch.channels_last if has_fast_bf16() else torch.contiguous_format
         self.network.to(memory_format=self.layout)
@@ -95,3 +91,4 @@ class SegmentationTask(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """The settings travel with the weights: evaluate.py and export.py need nothing else."""
         checkpoint["settings"] = dataclasses.asdict(self.settings)
+        checkpoint["patients"] = self.patients

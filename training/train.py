@@ -25,7 +25,7 @@ from settings import Settings, SettingsError, load_settings
 from slices import BalancedSampler, DataError, SliceDataset, read_slices
 from targets import TARGETS
 from task import SegmentationTask, has_fast_bf16
-from UNetPlusPlusSegmentLib.bundles import BundleError, read_bundle
+from UNetPlusPlusSegmentLib.bundles import read_bundle
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,6 +60,7 @@ def train(settings: Settings, resume: bool = False) -> Path:
     groups = [names.index(item.row.get("patient", "all")) for item in validation]
 
     task = SegmentationTask(settings, groups)
+    task.patients = len({item.row[target.group] for item in training})
     _prepare_folder(settings, task)
     if settings.init_from and not last.exists():
         load_weights(task, settings.init_from)
@@ -139,7 +140,7 @@ def _processes() -> dict:
 
 
 def load_weights(task: SegmentationTask, source: str) -> None:
-    """Start from a bundle folder, or from a checkpoint's last (not its averaged) weights, of the same architecture.
+    """Start from a bundle folder or a checkpoint of the same architecture: from its averaged weights, which were validated.
 
     Raises:
         SettingsError: It cannot be read, or is of another architecture.
@@ -148,12 +149,14 @@ def load_weights(task: SegmentationTask, source: str) -> None:
         if Path(source).is_dir():
             state = read_bundle(source).load_state()
         else:
-            saved = torch.load(source, map_location="cpu", weights_only=True)
-            state = saved.get("current_model_state", saved["state_dict"])
+            state = torch.load(source, map_location="cpu", weights_only=True)["state_dict"]
             state = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
         task.network.load_state_dict(state)
-    except (BundleError, OSError, KeyError, RuntimeError) as error:
-        raise SettingsError(f"init_from={source!r} cannot be used: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # pickle, too, says in many ways that a file is no checkpoint
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise SettingsError(
+            f"init_from={source!r} is no bundle or checkpoint of this architecture: {reason}"
+        ) from error
 
 
 def averaging(decay: float) -> WeightAveraging:

@@ -136,9 +136,11 @@ def unet(in_channels: int = 1, out_channels: int = 1, **options) -> NodeGrid:
     return NodeGrid(in_channels, out_channels, skips="long", **options)
 
 
-def wide_unet(in_channels: int = 1, out_channels: int = 1, **options) -> NodeGrid:
+def wide_unet(
+    in_channels: int = 1, out_channels: int = 1, filters: Sequence[int] = WIDE_FILTERS, **options
+) -> NodeGrid:
     """The paper's wide U-Net (9.13 M): 35…560 filters; the transposed convolutions stay at 32…256, which fits its count."""
-    return NodeGrid(in_channels, out_channels, WIDE_FILTERS, PAPER_FILTERS[:-1], skips="long", **options)
+    return NodeGrid(in_channels, out_channels, filters, PAPER_FILTERS[:-1], skips="long", **options)
 
 
 def unet_plus(in_channels: int = 1, out_channels: int = 1, **options) -> NodeGrid:
