@@ -139,6 +139,30 @@ def test_an_unknown_model_is_refused_with_those_that_exist(only_here):
         choose_bundle("liver", "liver")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"input": {}}, {"labels": []}, {"threshold": "half"}, {"speeds": {"fast": {"depth": 3}}}, {"architecture": 7}],
+)
+def test_a_card_that_is_not_as_it_has_to_be_is_refused_when_it_is_read(only_here, changes):
+    make(only_here / "m-v1.0.0")
+    change_card(only_here / "m-v1.0.0", **changes)
+    with pytest.raises(BundleError, match=r"m-v1\.0\.0 cannot be used: its model\.json"):
+        read_bundle(only_here / "m-v1.0.0")
+
+
+def test_a_bundle_itself_may_be_named_where_models_are_looked_for(tmp_path, monkeypatch):
+    bundle = make(tmp_path / "mine" / "m-v99.0.0")
+    monkeypatch.setenv("UNETPP_MODELS", str(bundle.folder))
+    assert choose_bundle("liver") == bundle
+
+
+@pytest.mark.parametrize("threshold", [0, 1, 50, float("nan")])
+def test_a_threshold_that_is_no_probability_is_refused(tmp_path, threshold):
+    bundle = make(tmp_path / "m-v1.0.0")
+    with pytest.raises(BundleError, match=r"between 0 and 1, such as 0\.5"):
+        bundle.threshold_or_own(threshold)
+
+
 def test_without_any_model_the_places_looked_at_are_named(only_here):
     with pytest.raises(BundleError, match=str(only_here)):
         choose_bundle("liver")

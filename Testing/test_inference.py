@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from UNetPlusPlusSegmentLib.bundles import write_bundle
-from UNetPlusPlusSegmentLib.devices import Device
+from UNetPlusPlusSegmentLib.devices import Device, DeviceError, choose_device
 from UNetPlusPlusSegmentLib.grids import Box, aligned
 from UNetPlusPlusSegmentLib.inference import SPEEDS, SliceEngine
 from UNetPlusPlusSegmentLib.networks import build_network
@@ -237,6 +237,15 @@ def on_a_card(engine, holds):
     card.device = Device("cpu:0", torch.float32, "a card", memory_bytes=8 * 2 * 90 * 110 * 4096)
     card._pruned[4] = Hungry(card._network(4), holds)
     return card, card._pruned[4].tried
+
+
+def test_a_graphics_card_without_kernels_is_left_out_and_refused_by_name(monkeypatch):
+    monkeypatch.setattr(
+        torch.cuda, "is_available", lambda: True
+    )  # a build of torch without CUDA computes nothing on it
+    assert choose_device("auto").kind == "cpu"
+    with pytest.raises(DeviceError, match="cannot compute on this machine's cuda"):
+        choose_device("cuda")
 
 
 def test_where_memory_holds_fewer_slices_fewer_are_computed_at_once_and_the_mask_is_the_same(engine):

@@ -20,6 +20,7 @@ from bright import bright_bundle
 from UNetPlusPlusSegmentLib.bundles import read_bundle
 from UNetPlusPlusSegmentLib.inference import SliceEngine
 from UNetPlusPlusSegmentLib.jobs import client
+from UNetPlusPlusSegmentLib.jobs.arrays import ArrayFolder
 from UNetPlusPlusSegmentLib.jobs.client import Worker
 from UNetPlusPlusSegmentLib.jobs.events import DeviceState, Failed, JobError, MapsReady, Progress, Segmented
 from UNetPlusPlusSegmentLib.jobs.process import python_executable
@@ -133,6 +134,15 @@ def files_in(temporary) -> list:
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32, np.dtype(">i2")])
+def test_a_stray_file_in_the_folder_of_arrays_does_no_harm():
+    folder = ArrayFolder()
+    folder.put(1, "volume", np.zeros(3))
+    (folder.path / "core").write_text("of a process that crashed")
+    folder.sweep(under_way=())
+    assert [each.name for each in folder.path.iterdir()] == ["core"]
+    folder.remove()
+
+
 def test_a_job_gives_what_the_engine_gives_voxel_for_voxel(worker, bundle, expected, temporary, dtype):
     job = worker.submit(scan(dtype=dtype), bundle, "cpu", "accurate")
     handed_over = np.load(temporary / next(temporary.iterdir()).name / f"{job}-volume.npy", mmap_mode="r")

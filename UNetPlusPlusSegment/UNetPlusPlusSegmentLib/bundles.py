@@ -115,6 +115,18 @@ class Bundle:
         """Probability from which on a pixel belongs to the label."""
         return float(self.card["threshold"])
 
+    def threshold_or_own(self, threshold: float | None) -> float:
+        """A threshold that somebody asked for, checked; the model's own if None.
+
+        Raises:
+            BundleError: It is no probability between 0 and 1.
+        """
+        if threshold is None:
+            return self.threshold
+        if not 0 < threshold < 1:
+            raise BundleError(f"The threshold is a probability between 0 and 1, such as 0.5, not {threshold:g}.")
+        return threshold
+
     @property
     def depth(self) -> int:
         """The deepest level of the network, X[0][depth]."""
@@ -127,12 +139,9 @@ class Bundle:
 
     def speed(self, name: str) -> Speed:
         """What `accurate`, `balanced` or `fast` means for this model."""
-        try:
-            return Speed(**self.card["speeds"][name])
-        except (KeyError, TypeError):
-            raise BundleError(
-                f"The model {self.name} has no speed {name!r}; it has {', '.join(self.card['speeds'])}."
-            ) from None
+        if name not in self.card["speeds"]:
+            raise BundleError(f"The model {self.name} has no speed {name!r}; it has {', '.join(self.card['speeds'])}.")
+        return Speed(**self.card["speeds"][name])
 
     def load_state(self) -> dict[str, Tensor]:
         """The state dict as trained, float32, batch norm included, after a check against the card's SHA-256.
@@ -204,7 +213,16 @@ def read_bundle(folder: str | Path) -> Bundle:
         raise BundleError(
             f"The model {folder.name} cannot be used: its {CARD} lacks {', '.join(missing)}. Copy the folder again."
         )
-    return Bundle(folder, card)
+    bundle = Bundle(folder, card)
+    try:
+        _ = bundle.labels[0], bundle.pixel_mm, bundle.window_hu, bundle.threshold, bundle.depth, bundle.average_from
+        _ = [bundle.speed(name) for name in card["speeds"]]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise BundleError(
+            f"The model {folder.name} cannot be used: its {CARD} is not as a card has to be ({type(error).__name__}: {error})."
+            " Copy the folder again, or update the extension."
+        ) from error
+    return bundle
 
 
 def user_folder() -> Path:
@@ -219,7 +237,10 @@ def user_folder() -> Path:
 
 
 def search_folders() -> list[Path]:
-    """Where bundles are looked for, first to last: UNETPP_MODELS, the user's folder, the wheel, the module's Resources."""
+    """Where bundles are looked for, first to last: UNETPP_MODELS, the user's folder, the wheel, the module's Resources.
+
+    UNETPP_MODELS may also name a bundle itself.
+    """
     package = Path(__file__).resolve().parent
     named = [Path(p) for p in os.environ.get("UNETPP_MODELS", "").split(os.pathsep) if p]
     return [*named, user_folder(), package / "Models", package.parent / "Resources" / "Models"]
@@ -233,7 +254,12 @@ def find_bundles(target: str | None = None) -> tuple[list[Bundle], list[str]]:
     found: dict[str, Bundle] = {}
     refused = []
     for parent in search_folders():
-        for folder in sorted(parent.iterdir()) if parent.is_dir() else []:
+        try:
+            folders = [parent] if (parent / CARD).exists() else sorted(parent.iterdir()) if parent.is_dir() else []
+        except OSError as error:
+            refused.append(f"The models folder {parent} cannot be read ({error.strerror}).")
+            continue
+        for folder in folders:
             if folder.name in found or not (folder / CARD).exists():
                 continue
             try:

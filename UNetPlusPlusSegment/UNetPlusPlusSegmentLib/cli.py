@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         given.run(given)
     except KeyboardInterrupt:
-        print("unetpp-segment: cancelled; no output was written.", file=sys.stderr)
+        print("unetpp-segment: cancelled.", file=sys.stderr)
         return 1
     except Exception as error:
         if given.debug:
@@ -222,6 +222,7 @@ def _run(given: argparse.Namespace) -> tuple[Result, list[str]]:
 
 def _write(given: argparse.Namespace, result: Result) -> None:
     affine = result.volume.ijk_to_ras
+    files.write_segmentation(given.output, result.labelmap, affine, result.segments)  # first: it is what cost the time
     if given.probability:
         files.write_volume(given.probability, result.probability(), affine)
     if given.uncertainty:
@@ -232,7 +233,6 @@ def _write(given: argparse.Namespace, result: Result) -> None:
     if given.overlay:
         write = files.write_close_ups if given.target == "nodule" else files.write_overlay
         write(given.overlay, result.volume, result.labelmap, result.segments)
-    files.write_segmentation(given.output, result.labelmap, affine, result.segments)
 
 
 def _in_words(name: str, measurements: dict) -> str:

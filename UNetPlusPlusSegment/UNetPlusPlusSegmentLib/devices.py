@@ -44,14 +44,18 @@ def choose_device(asked: str = "auto") -> Device:
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if asked not in DEVICES:
         raise DeviceError(f"There is no device {asked!r}; choose one of {', '.join(DEVICES)}.")
-    kind = next(k for k, there in available.items() if there) if asked == "auto" else asked
+    kind = next(k for k, there in available.items() if there and _computes(k)) if asked == "auto" else asked
     if not available[kind]:
         raise DeviceError(
             f"The device {kind} was asked for, but this machine, or its build of torch ({torch.__version__}), has none:"
             " choose auto or cpu."
         )
+    if asked != "auto" and not _computes(kind):
+        raise DeviceError(
+            f"This build of torch ({torch.__version__}) cannot compute on this machine's {kind}: choose auto or cpu."
+        )
     if kind == "cuda":
-        memory_bytes = torch.cuda.get_device_properties().total_memory
+        memory_bytes = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
         return Device(kind, torch.float16, f"{torch.cuda.get_device_name()} (float16)", memory_bytes)
     if kind == "mps":
         return Device(kind, torch.float32, "mps (float32)", MPS_BYTES)
@@ -59,9 +63,19 @@ def choose_device(asked: str = "auto") -> Device:
     return Device(kind, dtype, f"cpu ({str(dtype).removeprefix('torch.')})")
 
 
+def _computes(kind: str) -> bool:
+    """Whether a convolution works there: a graphics card may be older than what this build of torch has kernels for."""
+    try:
+        image = torch.ones(1, 1, 8, 8, device=kind, dtype=torch.float16 if kind == "cuda" else torch.float32)
+        return bool(torch.nn.functional.conv2d(image, image[..., :3, :3]).isfinite().all())
+    except (RuntimeError, AssertionError):  # a build of torch without CUDA asserts
+        return False
+
+
 def cpu_has_bf16() -> bool:
     """Whether this processor multiplies bf16 in hardware; where it does not, bf16 is many times slower than float32."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    asked = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("avx512_bf16", "amx_tile"))  # not public
+    return any(supported is not None and supported() for supported in asked)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -45,7 +45,8 @@ class NoduleMeasurements:
         equivalent_diameter_mm: Diameter of a sphere of that volume.
         mean_hu: Mean over all its voxels.
         centroid_ras: Its centre of mass, in mm towards Right, Anterior, Superior.
-        pleura_mm: Distance to the edge of the lung, 0 if it touches it; None if no lung mask was given, or all is lung.
+        pleura_mm: Distance to the edge of the lung, between the middles of the nearest voxels; None if no lung mask was given,
+            or all is lung.
         long_axis_ras: The two ends of the long axis.
         short_axis_ras: The two ends of the short axis, drawn through the middle of the points that it was measured at.
     """

@@ -86,7 +86,7 @@ class Result:
 
     def with_threshold(self, threshold: float) -> Result:
         """The same run cut at another probability; the network does not run again."""
-        labelmap, segments, notes = self.cut(threshold)
+        labelmap, segments, notes = self.cut(self.bundle.threshold_or_own(threshold))
         return replace(self, threshold=threshold, labelmap=labelmap, segments=segments, notes=tuple(notes))
 
     def probability(self) -> np.ndarray:
@@ -141,13 +141,14 @@ class SliceEngine:
 
         Raises:
             VolumeError: The volume is no CT or cannot be one.
+            BundleError: The threshold is no probability.
         """
         started = time.perf_counter()
+        threshold = self.bundle.threshold_or_own(threshold)
         notes = check_ct(volume, force)
         hu, more = clean_hu(volume.array)
         notes += more
         volume = Volume(hu, volume.ijk_to_ras)
-        threshold = self.bundle.threshold if threshold is None else threshold
         how = self.bundle.speed(speed)
         order = axial_order(volume)
         turned = order.apply(hu)

@@ -111,7 +111,7 @@ def axial_order(volume: Volume) -> AxialOrder:
 
 
 def index_of(volume: Volume, point: Sequence[float]) -> np.ndarray:
-    """K, J, I of a point; they need not be whole.
+    """K, J, I of a point; they need not be whole. On the outer half of a voxel at the border it is the voxel's middle.
 
     Args:
         volume: Any.
@@ -125,7 +125,7 @@ def index_of(volume: Volume, point: Sequence[float]) -> np.ndarray:
     index = np.linalg.solve(volume.ijk_to_ras, [*point, 1])[2::-1]
     if (index < -0.5).any() or (index > np.array(volume.array.shape) - 0.5).any():
         raise VolumeError(f"The point {_in_words(point)} lies outside this volume, {_reach_in_words(volume)}.")
-    return index
+    return np.clip(index, 0, np.array(volume.array.shape) - 1)
 
 
 def box_between(volume: Volume, corner: Sequence[float], opposite: Sequence[float]) -> tuple[slice, ...]:

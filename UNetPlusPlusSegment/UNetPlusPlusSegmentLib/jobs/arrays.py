@@ -12,6 +12,24 @@ import numpy as np
 from .events import JobError
 
 
+def save_array(folder: Path, job: int, name: str, array: np.ndarray) -> str:
+    """Write an array that one process hands over to the other; returns the name of the file.
+
+    Raises:
+        JobError: There is no room for it.
+    """
+    file = f"{job}-{name}.npy"
+    try:
+        np.save(folder / file, array)
+    except OSError as error:
+        raise JobError(
+            "refused",
+            f"The {name} cannot be handed over, because {tempfile.gettempdir()} cannot hold it ({error.strerror or error}):"
+            " make room there, or set TMPDIR (on Windows TEMP) to a folder on a larger disk.",
+        ) from error
+    return file
+
+
 class ArrayFolder:
     """Files named after jobs, `7-volume.npy`; made when first needed, removed with this object or before."""
 
@@ -36,20 +54,11 @@ class ArrayFolder:
         Raises:
             JobError: There is no room for it.
         """
-        file = f"{job}-{name}.npy"
-        try:
-            np.save(self.path / file, array)
-        except OSError as error:
-            raise JobError(
-                "refused",
-                f"The {name} cannot be handed over, because {tempfile.gettempdir()} cannot hold it ({error.strerror or error}):"
-                " make room there, or set TMPDIR (on Windows TEMP) to a folder on a larger disk.",
-            ) from error
-        return file
+        return save_array(self.path, job, name, array)
 
     def sweep(self, under_way: Container[int]) -> None:
         """Remove the files of other jobs; one that Windows still holds goes the next time."""
-        for file in self.path.iterdir() if self._folder else ():
+        for file in self.path.glob("[0-9]*-*.npy") if self._folder else ():  # a crash may leave a core file there
             if int(file.name.partition("-")[0]) not in under_way:
                 with contextlib.suppress(OSError):
                     file.unlink()

@@ -51,10 +51,12 @@ def run_cohort(
 
     Raises:
         CohortError: No inputs, or two of one name.
+        BundleError: The threshold is no probability.
         OSError: The folder cannot be written to.
     """
-    cases = find_cases(inputs)
     folder = Path(folder)
+    cases = find_cases(inputs, besides=folder)
+    bundle.threshold_or_own(options.get("threshold"))
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"model": bundle.name, **options}
     known = _read_manifest(folder / MANIFEST)
@@ -73,8 +75,10 @@ def run_cohort(
     return records
 
 
-def find_cases(inputs: str | Path | Iterable[str | Path]) -> dict[str, Path]:
+def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None = None) -> dict[str, Path]:
     """Name each input after its file or folder; of one folder, all volume files and all folders in it are inputs.
+
+    But not what is hidden in it, nor results: segmentations, and the folder `besides`.
 
     Raises:
         CohortError: There are none, or two would have the same name.
@@ -83,7 +87,14 @@ def find_cases(inputs: str | Path | Iterable[str | Path]) -> dict[str, Path]:
         parent = Path(inputs)
         if not parent.is_dir():
             raise CohortError(f"There is no folder {parent}: give one, or a list of files.")
-        inputs = [p for p in sorted(parent.iterdir()) if p.is_dir() or p.name.lower().endswith(tuple(IMAGE_IO))]
+        inputs = [
+            path
+            for path in sorted(parent.iterdir())
+            if (path.is_dir() or path.name.lower().endswith(tuple(IMAGE_IO)))
+            and not path.name.startswith(".")
+            and not path.name.endswith(ENDING)
+            and not (besides and path.absolute() == besides.absolute())
+        ]
     cases: dict[str, Path] = {}
     for path in map(Path, inputs):
         ending = next((e for e in sorted(IMAGE_IO, key=len, reverse=True) if path.name.lower().endswith(e)), "")
@@ -109,6 +120,7 @@ def _outcome(
         reason = " ".join(str(error).split()) or type(error).__name__
         if not isinstance(error, ValueError):
             _log.exception("%s failed unexpectedly", path)
+        output.unlink(missing_ok=True)  # of an earlier call with other settings
         return {"status": "failed", "reason": reason, "seconds": round(time.monotonic() - started, 3)}
     return {
         "status": "done",

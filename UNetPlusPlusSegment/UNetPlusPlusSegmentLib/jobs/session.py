@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,10 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from ..bundles import read_bundle
 from ..devices import choose_device, is_out_of_memory
 from ..engines import load_engine
-from ..inference import Result, SliceEngine
+from ..inference import Cut, Result, SliceEngine
 from ..nodule_engine import NoduleEngine
 from ..volumes import Volume, check_ct, crop
+from .arrays import save_array
 from .events import RESULT_GONE, JobError
 from .memory import free_memory_bytes, give_back_freed_memory, keep_freed_memory
 
@@ -78,18 +81,19 @@ class Session:
     ) -> None:
         """Run the network on a volume, or on what lies in a box of its voxels."""
         ct = Volume(np.load(self._folder / volume), np.array(ijk_to_ras))
+        with contextlib.suppress(OSError):  # so that there is room for the result
+            (self._folder / volume).unlink()
         engine, shape = self._engine(bundle, device), ct.array.shape
         inside = tuple(slice(*along) for along in box or [(0, size) for size in shape])
-        notes: list[str] = []
         if box and isinstance(engine, NoduleEngine) and "points" not in options:
             options["box"], box, inside = inside, None, tuple(slice(size) for size in shape)
         if box:
-            notes = check_ct(ct, options["force"])  # of the whole: in a box inside the body there is no air
+            of_whole = check_ct(ct, options["force"])  # in a box inside the body there is no air
             ct, options["force"] = crop(ct, inside), True
         result = engine.segment(ct, **options, progress=self._progress())
         if box:
-            notes += [note for note in result.notes if note not in check_ct(ct, force=True)]
-            result = replace(result, notes=tuple(notes))
+            heed = partial(_notes_of_whole, of_whole, check_ct(ct, force=True))
+            result = replace(result, notes=tuple(heed(result.notes)), cut=partial(_with_notes, result.cut, heed))
         self._kept = _Kept(self._job, result, inside, shape)
         self._answer(result)
 
@@ -109,9 +113,12 @@ class Session:
         self._say("device", job=self._job, device=chosen.label, free_memory_bytes=free_memory_bytes(chosen.kind))
 
     def _engine(self, folder: str, device: str) -> SliceEngine:
-        """The engine for a model folder, loaded anew only if its card has changed."""
+        """The engine for a model folder, loaded anew only if its card has changed, or if it had to help itself."""
         bundle, key = read_bundle(folder), (folder, device)
-        if key not in self._engines or self._engines[key].bundle != bundle:
+        engine = self._engines.get(key)
+        if (
+            engine is None or engine.bundle != bundle or engine.notes
+        ):  # it ran out of memory: perhaps there is some again
             self._engines[key] = load_engine(bundle, device)
         self._check()
         return self._engines[key]
@@ -157,9 +164,17 @@ class Session:
         if array.shape != self._kept.shape:
             whole = np.zeros(self._kept.shape, array.dtype)
             whole[self._kept.box] = array
-        file = f"{self._job}-{name}.npy"
-        np.save(self._folder / file, whole)
-        return file
+        return save_array(self._folder, self._job, name, whole)
+
+
+def _notes_of_whole(of_whole: Sequence[str], of_part: Sequence[str], notes: Sequence[str]) -> list[str]:
+    """The notes of a run in a box: whether it is a CT was asked of the whole volume, not of the box."""
+    return [*of_whole, *(note for note in notes if note not in of_part)]
+
+
+def _with_notes(cut: Callable[[float], Cut], heed: Callable[[Sequence[str]], list[str]], threshold: float) -> Cut:
+    labelmap, segments, notes = cut(threshold)
+    return labelmap, segments, heed(notes)
 
 
 def _explain(error: Exception) -> tuple[str, str]:
