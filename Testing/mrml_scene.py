@@ -73,7 +73,11 @@ def _follow_in_subject_hierarchy(scene) -> None:
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def added(_scene, _event, node):
-        if node.IsA("vtkMRMLDisplayableNode") and not hierarchy.GetItemByDataNode(node):
+        if (
+            node.IsA("vtkMRMLDisplayableNode")
+            and not node.GetHideFromEditors()
+            and not hierarchy.GetItemByDataNode(node)
+        ):
             hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
 
     @vtk.calldata_type(vtk.VTK_OBJECT)

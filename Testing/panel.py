@@ -16,7 +16,7 @@ import UNetPlusPlusSegmentLib
 
 qt = start()
 MODULE_FILE = Path(UNetPlusPlusSegmentLib.__file__).parents[1] / "UNetPlusPlusSegment.py"
-LIBRARY = "UNetPlusPlusSegmentLib"
+PACKAGES = ("UNetPlusPlusSegmentLib", "UNetPlusPlusSegmentPanelLib")
 LICENCE_ACCEPTED = "UNetPlusPlusSegment/ModelsLicenceAccepted"
 
 
@@ -24,16 +24,16 @@ LICENCE_ACCEPTED = "UNetPlusPlusSegment/ModelsLicenceAccepted"
 def frame(slicer_app):
     """The module as it lies in Slicer's window, opened, with the licence of the models accepted already."""
     qt.QSettings().setValue(LICENCE_ACCEPTED, True)
-    library = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == LIBRARY}
     module = load_module(MODULE_FILE)
+    packages = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in PACKAGES}
     widget = module.widgetRepresentation()
     widget.enter()
     yield widget
     slicer_app.moduleManager().moduleAboutToBeUnloaded(MODULE_FILE.stem)
     widget.exit()
-    for name in [name for name in sys.modules if name.partition(".")[0] == LIBRARY]:  # Reload reads it anew
+    for name in [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:  # Reload reads them anew
         del sys.modules[name]
-    sys.modules.update(library)
+    sys.modules.update(packages)
 
 
 def add_chest_ct(name: str = "CTChest"):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import types
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bright import bright_nodule_bundle
 from mrml_scene import (
     PLACES,
     TURN,
@@ -31,7 +34,7 @@ from mrml_scene import (
 from worker_logic import GRID, a_run, a_scan, expected, logic, models, started, wait
 
 from UNetPlusPlusSegmentLib import files, mrml, pytorch
-from UNetPlusPlusSegmentLib.jobs.cohort import CohortError
+from UNetPlusPlusSegmentLib.jobs.cohort import CohortError, find_cases
 from UNetPlusPlusSegmentLib.jobs.events import JobError
 from UNetPlusPlusSegmentLib.runs import RunError
 from UNetPlusPlusSegmentLib.volumes import VolumeError
@@ -89,6 +92,15 @@ def test_maps_that_are_asked_for_lie_on_the_volume(scene, logic):
     assert run.mapNodes[0].GetTransformNodeID() == volumeNode.GetTransformNodeID()
     mask = mrml.labelmap_of(run.segmentationNode, run.segmentIDs[0], volumeNode)
     assert probability.array[mask].min() >= 0.5
+
+
+def test_maps_of_a_result_that_replaces_another_take_the_place_of_its_maps(scene, logic):
+    volumeNode = add_volume(a_scan(), GRID)
+    first = a_run(logic, volumeNode, maps=("probability",))
+    again = a_run(logic, volumeNode, first.segmentationNode, existing="replace", maps=("probability", "uncertainty"))
+    assert again.mapNodes[0] is first.mapNodes[0]
+    a_run(logic, volumeNode, first.segmentationNode, existing="new", maps=("probability",))
+    assert scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 4
 
 
 def test_a_run_tells_slices_device_and_free_memory_on_its_way(scene, logic):
@@ -197,6 +209,20 @@ def test_without_pytorch_the_way_to_it_is_said(scene, logic, monkeypatch):
         pytorch.install()  # there is no such extension here
 
 
+def test_an_installation_of_pytorch_that_fails_says_so_and_a_second_one_meanwhile_is_refused(monkeypatch):
+    class Logic:
+        def installTorch(self, **options):
+            assert not pytorch.is_installed()  # what is half there is not there
+            with pytest.raises(pytorch.PyTorchError, match="is being installed"):
+                pytorch.install()
+            raise OSError("no space left on device")
+
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", types.SimpleNamespace(PyTorchUtilsLogic=Logic))
+    with pytest.raises(pytorch.PyTorchError, match=r"could not be installed \(no space left on device\)"):
+        pytorch.install()
+    assert pytorch.is_installed()
+
+
 # The threshold
 
 
@@ -216,6 +242,45 @@ def test_the_threshold_cuts_the_result_again_in_place(scene, logic, models):
     assert list(run.measurements) == ["my liver"]
     np.testing.assert_allclose(segment.GetColor(), (0.2, 0.4, 0.6), atol=1e-6)
     assert segments_of(run.segmentationNode).keys() == {segmentID}
+
+
+def test_at_another_threshold_a_nodule_keeps_what_the_user_gave_it_and_numbers_go_by_size(scene, logic, models):
+    bundle = bright_nodule_bundle(models / "spots-v1.0.0")
+    k, j, i = np.ogrid[:30, :80, :80]
+    chest = np.full((30, 80, 80), -850, np.int16)
+    chest[(k - 12) ** 2 + (j - 40) ** 2 + (i - 30) ** 2 <= 36] = -290  # likely by 0.57, and its core by 1
+    chest[(k - 12) ** 2 + (j - 40) ** 2 + (i - 30) ** 2 <= 9] = 40
+    chest[(k - 20) ** 2 + (j - 20) ** 2 + (i - 60) ** 2 <= 16] = 40
+    chest[(k - 20) ** 2 + (j - 60) ** 2 + (i - 60) ** 2 <= 9] = -290
+    volumeNode = add_volume(chest, np.diag([-1.0, -1.0, 1.0, 1.0]))
+    points = [[-30, -40, 12], [-60, -20, 20], [-60, -60, 20]]
+    run = a_run(logic, volumeNode, target="nodule", points=points)
+    assert list(run.measurements) == ["Nodule 1", "Nodule 2", "Nodule 3"]
+    segmentation = run.segmentationNode.GetSegmentation()
+    segmentation.GetSegment(run.segmentIDs[0]).SetName("in the right upper lobe")
+    segmentation.GetSegment(run.segmentIDs[1]).SetColor(0.2, 0.4, 0.6)
+    run.set_threshold(0.9)
+    wait(logic, lambda: not run.jobs)
+    shutil.rmtree(bundle.folder)
+    assert run.error is None
+    assert list(run.measurements) == ["Nodule 1", "in the right upper lobe"]
+    np.testing.assert_allclose(segmentation.GetSegment(run.segmentIDs[0]).GetColor(), (0.2, 0.4, 0.6), atol=1e-2)
+
+
+def test_a_nodule_of_another_run_is_not_called_as_the_one_it_takes_the_place_of(scene, logic, models):
+    bundle = bright_nodule_bundle(models / "spots-v1.0.0")
+    k, j, i = np.ogrid[:40, :80, :80]
+    chest = np.full((40, 80, 80), -850, np.int16)
+    chest[(k - 18) ** 2 + (j - 40) ** 2 + (i - 25) ** 2 <= 16**2] = 40
+    chest[(k - 20) ** 2 + (j - 20) ** 2 + (i - 60) ** 2 <= 16] = 40
+    volumeNode = add_volume(chest, np.diag([-1.0, -1.0, 1.0, 1.0]))
+    run = a_run(logic, volumeNode, target="nodule", points=[[-25, -40, 18]])
+    assert list(run.measurements) == ["Mass 1"]
+    options = {"points": [[-60, -20, 20]], "existing": "replace"}
+    run = a_run(logic, volumeNode, run.segmentationNode, target="nodule", **options)
+    shutil.rmtree(bundle.folder)
+    assert list(run.measurements) == ["Nodule 1"]
+    assert [each.GetName() for each in segments_of(run.segmentationNode).values()] == ["Nodule 1"]
 
 
 def test_surfaces_and_other_segments_do_not_stop_the_threshold(scene, logic):
@@ -284,6 +349,24 @@ def test_a_cohort_goes_on_past_a_bad_case_and_a_second_call_does_what_is_left(lo
     assert len((out / "measurements.csv").read_text().splitlines()) == 4
 
 
+def test_results_and_what_is_hidden_are_no_cases(logic, cohort):
+    (cohort / ".git").mkdir()
+    for _ in range(2):  # the second time, what the first one wrote lies there
+        records = logic.processFolder(cohort, cohort / "out", device="cpu")
+        assert [each["case"] for each in records] == ["broken", "one", "two"]
+    logic.processFolder([cohort / "one.nrrd"], cohort, device="cpu")
+    assert sorted(find_cases(cohort, besides=cohort / "out")) == ["broken", "one", "two"]
+
+
+def test_a_case_that_fails_with_other_settings_keeps_no_result_of_the_old_ones(logic, cohort, tmp_path):
+    out = tmp_path / "out"
+    logic.processFolder([cohort / "one.nrrd"], out, device="cpu")
+    (cohort / "one.nrrd").write_text("not a volume")
+    (record,) = logic.processFolder([cohort / "one.nrrd"], out, device="cpu", speed="fast")
+    assert record["status"] == "failed"
+    assert not (out / "one.seg.nrrd").exists()
+
+
 def test_other_settings_do_a_case_again(logic, cohort, tmp_path):
     one = [cohort / "one.nrrd"]
     first, second = (logic.processFolder(one, tmp_path / "out", device="cpu", threshold=t)[0] for t in (0.5, 0.999))
@@ -325,7 +408,9 @@ def test_every_choice_in_the_panel_is_bound_to_a_field_and_every_field_but_the_m
 
 
 def test_what_is_translated_is_written_out():
-    calls = [each for each in ast.walk(ast.parse(PANEL.read_text(encoding="utf-8"))) if isinstance(each, ast.Call)]
+    sources = [PANEL, *(MODULE / "UNetPlusPlusSegmentPanelLib").glob("*.py")]
+    trees = [ast.parse(source.read_text(encoding="utf-8")) for source in sources]
+    calls = [each for tree in trees for each in ast.walk(tree) if isinstance(each, ast.Call)]
     texts = [each for each in calls if isinstance(each.func, ast.Name) and each.func.id == "_"]
     assert len(texts) > 30
     for each in texts:

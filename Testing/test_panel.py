@@ -271,6 +271,16 @@ def test_a_worker_that_is_killed_at_any_moment_leaves_no_half_result_and_the_nex
     assert table_of(panel.ui)[0][0] == "Liver"
 
 
+def test_a_run_that_ends_while_others_poll_is_shown_all_the_same(panel, scene):
+    add_volume(a_scan(), GRID)
+    click_apply(panel.ui)
+    while panel.logic.busy:  # as the effect's timer does, or a script
+        panel.logic.poll()
+    wait_for_end(panel)
+    assert panel.ui.messageLabel.text.startswith("Done in ")
+    assert panel.ui.outputSelector.currentNode() is segmentation_of(scene)
+
+
 # The main thread
 
 
@@ -349,7 +359,7 @@ def test_another_volume_gets_a_segmentation_of_its_own(panel, scene):
     wait_for_end(panel)
     names = [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")]
     assert names == ["first segmentation", "second segmentation"]
-    assert ui.resultsBox.text == "Results for second"
+    assert ui.resultsBox.text == "Results for second, as found"
 
 
 def test_a_new_box_spans_the_volume_and_bounds_the_run(panel, scene):
@@ -454,15 +464,25 @@ def test_a_point_in_a_nodule_gives_it_a_segment_and_a_row_with_its_axes(panel, s
         assert float(rows[0][1]) == pytest.approx(4 / 3 * np.pi * 6**3 / 1000, rel=0.15)
         assert float(rows[0][4]) == pytest.approx(12, abs=1.5)
         assert rows[0][5] == "solid"
+        assert ui.resultsBox.text == "Results for Chest, as found"
+        assert not ui.roiSelector.enabled  # the points say where to look
         first = panel._run.measurements["Nodule 1"]["centroid_ras"]
         expected = [0.0, 0.0, 0.0]
         points.GetNthControlPointPositionWorld(0, expected)
         np.testing.assert_allclose(first, expected, atol=0.5)
+        dialogs.answers.append(str(models / "table.csv"))
+        ui.saveButton.click()
+        with (models / "table.csv").open(encoding="utf-8") as stream:
+            assert {"centroid_r_mm", "centroid_a_mm", "centroid_s_mm"} < set(next(csv.reader(stream)))
+        segmentation_of(scene).GetSegmentation().RemoveSegment(panel._run.segmentIDs[0])  # it was none
+        ui.resultsTable.cellClicked(0, 0)
+        assert table_of(ui) == rows[1:]
+        ui.resultsTable.cellClicked(0, 0)
         dialogs.answers.append("Replace")
         points.RemoveNthControlPoint(0)
         click_apply(ui)
         wait_for_end(panel)
-        assert "Nodule 1, Nodule 2" in dialogs.seen[-1]
+        assert "Nodule 2" in dialogs.seen[-1]
         assert [each.GetName() for each in segments_of(segmentation_of(scene)).values()] == ["Nodule 1"]
     finally:
         shutil.rmtree(bundle.folder)
@@ -491,19 +511,32 @@ def test_the_table_is_copied_and_saved_with_all_digits(panel, scene, tmp_path):
 
 def test_nodules_get_columns_of_their_own(panel):
     class Run:
-        running, result, error, volumeNode, measurements = False, None, None, None, {}
+        running, result, error, volumeNode = False, None, None, None
+        rows = (
+            ("Nodule 1", {"volume_ml": 0.8421, "mean_hu": -12.4, "long_axis_mm": 14.26, "short_axis_mm": 9.1,
+                          "mean_diameter_mm": 11.7, "kind": "part-solid"}),
+            ("Nodule 2", {"volume_ml": 0.1, "mean_hu": 40.0, "long_axis_mm": 6.0, "short_axis_mm": 5.0,
+                          "mean_diameter_mm": 5.5, "kind": "solid"}),
+        )  # fmt: skip
 
-    panel._run = Run()
-    panel._run.measurements = {
-        "Nodule 1": {"volume_ml": 0.8421, "mean_hu": -12.4, "long_axis_mm": 14.26, "short_axis_mm": 9.1,
-                     "mean_diameter_mm": 11.7, "kind": "part-solid"},
-        "Nodule 2": {"volume_ml": 0.1, "mean_hu": 40.0, "long_axis_mm": 6.0, "short_axis_mm": 5.0,
-                     "mean_diameter_mm": 5.5, "kind": "solid"},
-    }  # fmt: skip
-    header, rows = panel._table()
+    panel._results.show(Run())
+    table = panel.ui.resultsTable
+    header = [table.horizontalHeaderItem(column).text() for column in range(table.columnCount)]
     assert header == ["Segment", "Volume (ml)", "Mean HU", "Axes (mm)", "Diameter (mm)", "Kind"]
-    assert rows[0] == ["Nodule 1", "0.84", "-12", "14.3 × 9.1", "11.7", "part-solid"]
-    panel._run = None
+    assert table_of(panel.ui)[0] == ["Nodule 1", "0.84", "-12", "14.3 × 9.1", "11.7", "part-solid"]
+
+
+def test_a_model_that_cannot_be_used_is_named_with_the_reason(panel, models):
+    broken = models / "broken-v1.0.0"
+    broken.mkdir()
+    (broken / "model.json").write_text("{}")
+    try:
+        add_volume(a_scan(), GRID)
+        panel.enter()
+        assert "broken-v1.0.0" in panel.ui.messageLabel.text
+        assert panel.ui.applyButton.enabled
+    finally:
+        shutil.rmtree(broken)
 
 
 def test_the_models_folder_is_made_and_opened(panel, monkeypatch, tmp_path):

@@ -137,6 +137,16 @@ def test_apply_makes_the_segment_what_the_library_finds_as_one_step_to_undo(open
     assert (painted(at, "visible") == (others & ~found)).all()
 
 
+def test_a_run_that_ends_while_others_poll_is_written_all_the_same(opened, models):
+    at = opened(SCAN, GRID)
+    press(at, "apply")
+    logic = at.effect._edit.logic
+    while logic.busy:  # as the panel's timer does, or a script
+        logic.poll()
+    wait(at)
+    assert (painted(at, "selected") == (expected(models, SCAN) == 1)).all()
+
+
 def test_apply_inside_another_segment_without_overwriting(opened, models):
     at = opened(SCAN, GRID)
     selected, visible, _hidden, _found = blobs(1)
@@ -219,6 +229,9 @@ def test_a_preview_follows_the_threshold_and_changes_nothing_until_it_is_applied
     assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 2
     assert preview.GetHideFromEditors()
     assert not preview.GetSaveWithScene()
+    assert not preview.GetDisplayNode().GetSaveWithScene()
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    assert not hierarchy.GetItemByDataNode(preview)
     for threshold in (0.5, 0.3, 0.97):
         at.effect._thresholdSlider.value = threshold
         wait(at)

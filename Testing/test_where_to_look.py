@@ -24,6 +24,7 @@ from mrml_scene import (
     several_in_one_scene,
     shifts,
     slicer,
+    take_messages,
     to_world,
     turned_by,
 )
@@ -159,6 +160,25 @@ def test_whether_it_is_a_ct_is_asked_of_the_whole_volume_not_of_the_box(scene, l
     assert run.result.notes[0].startswith("Run by force")
 
 
+def test_what_is_said_of_the_whole_volume_is_said_at_another_threshold_too(scene, logic):
+    scan = a_scan()
+    scan[5:25, 5:35, 10:45] = 90  # in the box lies no air: alone it does not look like CT
+    volumeNode = add_volume(scan, GRID)
+    run = a_run(logic, volumeNode, roi=add_roi(volumeNode, (15, 10, 10), (35, 30, 20)))
+    assert run.error is None
+    assert not any("force" in note for note in run.result.notes)
+    run.set_threshold(0.8)
+    wait(logic, lambda: not run.jobs)
+    assert run.error is None
+    assert not any("force" in note for note in run.result.notes)
+
+
+def test_points_and_a_box_exclude_each_other(scene, logic):
+    volumeNode = add_volume(a_scan(), GRID)
+    with pytest.raises(ValueError, match="not both"):
+        logic.process(volumeNode, target="nodule", points=[[0, 0, 0]], roi=add_roi(volumeNode, (2, 1, 3), (7, 4, 3)))
+
+
 def test_points_are_for_nodules(scene, logic):
     volumeNode = add_volume(a_scan(), GRID)
     with pytest.raises(ValueError, match="where nodules are"):
@@ -240,6 +260,23 @@ def test_nodules_of_every_frame_are_measured_where_the_views_show_them(scene, lo
     shutil.rmtree(bundle.folder)
     assert [list(frame) for frame in frames] == [["Nodule 1"]] * 3
     np.testing.assert_allclose(frames[0]["Nodule 1"]["centroid_ras"], to_world(volumeNode, (32.5, 22.5, 9.5)), atol=0.5)
+
+
+def test_a_correction_of_a_frame_is_still_there_when_the_user_comes_back(scene, logic, models, heart_beat):
+    volumeNode, _browser, _sequences = heart_beat
+    run = a_run(logic, volumeNode, allFrames=True)
+    run.look_at(0)
+    ((segmentID, _),) = segments_of(run.segmentationNode).items()
+    corrected = mrml.labelmap_of(run.segmentationNode, segmentID, volumeNode)
+    corrected[:3] = True
+    slicer.util.updateSegmentBinaryLabelmapFromArray(
+        corrected.astype(np.uint8), run.segmentationNode, segmentID, volumeNode
+    )
+    for item in (1, 0):
+        run.look_at(item)
+        assert list(segments_of(run.segmentationNode)) == [segmentID]  # what is shown of it, and how, goes by its ID
+    np.testing.assert_array_equal(mrml.labelmap_of(run.segmentationNode, segmentID, volumeNode), corrected)
+    take_messages()  # VTK's, about the colours of a label map
 
 
 def test_a_volume_alone_is_no_sequence(scene, logic, heart_beat):

@@ -2,7 +2,6 @@
 
 import enum
 import importlib.util
-import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -30,11 +29,19 @@ from slicer.util import VTKObservationMixin
 from UNetPlusPlusSegmentLib import pytorch
 from UNetPlusPlusSegmentLib.bundles import find_bundles, user_folder
 from UNetPlusPlusSegmentLib.segmenter import Segmenter
+from UNetPlusPlusSegmentPanelLib.messages import (
+    LICENCE_URL,
+    POLL_MS,
+    askPermission,
+    showError,
+    showProgress,
+    speedTitle,
+    targetTitle,
+    whyNot,
+)
+from UNetPlusPlusSegmentPanelLib.results import ResultsTable
 
-LIBRARY = "UNetPlusPlusSegmentLib"
-LICENCE_URL = "https://github.com/unetplusplussegment/SlicerUNetPlusPlusSegment/blob/main/MODELS_LICENSE.md"
-LICENCE_ACCEPTED = "UNetPlusPlusSegment/ModelsLicenceAccepted"
-POLL_MS = 100
+PACKAGES = ("UNetPlusPlusSegmentLib", "UNetPlusPlusSegmentPanelLib")
 SAMPLE = {
     "category": "UNetPlusPlusSegment",
     "sampleName": "SmallChestCT",
@@ -104,27 +111,6 @@ def registerInOtherModules() -> None:
         SegmentStatisticsLogic.registerPlugin(UNetPlusPlusSegmentStatisticsPlugin())
 
 
-def askPermission() -> bool:
-    """Ask what there is to ask before anything runs: the licence of the models, and for PyTorch."""
-    return _licenceAccepted() and (pytorch.is_installed() or pytorch.install())
-
-
-def _licenceAccepted() -> bool:
-    if slicer.util.settingsValue(LICENCE_ACCEPTED, False, converter=slicer.util.toBool):
-        return True
-    accepted = slicer.util.confirmOkCancelDisplay(
-        _(
-            "The trained models are for non-commercial research and teaching only. They are not a medical device: do"
-            " not use their results for diagnosis, treatment, or any decision about a patient."
-            "<br><br>Press OK to accept <a href='{url}'>their licence</a>; you are asked only once."
-        ).format(url=LICENCE_URL),
-        _("Licence of the models"),
-    )
-    if accepted:
-        qt.QSettings().setValue(LICENCE_ACCEPTED, True)
-    return accepted
-
-
 class Target(enum.Enum):
     """What to look for; those without a model are not offered."""
 
@@ -133,7 +119,7 @@ class Target(enum.Enum):
 
     def label(self) -> str:
         """For the user."""
-        return {"liver": _("Liver"), "nodule": _("Lung nodules")}[self.value]
+        return targetTitle(self.value)
 
 
 class Speed(enum.Enum):
@@ -145,7 +131,7 @@ class Speed(enum.Enum):
 
     def label(self) -> str:
         """For the user."""
-        return {"balanced": _("Balanced"), "accurate": _("Accurate"), "fast": _("Fast")}[self.value]
+        return speedTitle(self.value)
 
 
 class Device(enum.Enum):
@@ -204,8 +190,8 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self._listed = None
         self._lastInput = None
         self._run = None
+        self._seen = None
         self._outcome = ""
-        self._shownTable = None
 
     def setup(self) -> None:
         """Build the panel: no torch, no worker process, no main window needed."""
@@ -222,10 +208,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self.onModel)
         self.ui.pointsSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.onPointsAdded)
         self.ui.roiSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.onRoiAdded)
-        self.ui.resultsTable.connect("cellClicked(int,int)", self.onRow)
-        self.ui.resultsTable.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-        self.ui.copyButton.connect("clicked(bool)", self.onCopy)
-        self.ui.saveButton.connect("clicked(bool)", self.onSave)
+        self._results = ResultsTable(self.ui, self.parent)
         self.ui.modelsFolderButton.connect("clicked(bool)", self.onModelsFolder)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
@@ -249,8 +232,8 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self.initializeParameterNode()
 
     def onReload(self) -> None:
-        """Reload the library, too: what is out of sys.modules is read anew, in the order in which it is needed."""
-        for name in [each for each in sys.modules if each == LIBRARY or each.startswith(f"{LIBRARY}.")]:
+        """Reload the packages, too: what is out of sys.modules is read anew, in the order in which it is needed."""
+        for name in [each for each in sys.modules if each.partition(".")[0] in PACKAGES]:
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
 
@@ -342,6 +325,10 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         browserOf = slicer.modules.sequences.logic().GetFirstBrowserNodeForProxyNode
         return volume is not None and browserOf(volume) is not None
 
+    def _points(self):
+        """Those that a run would look at; where there are some, no box counts."""
+        return self._parameterNode.points if self._looksAtNodules() and not self._takesAllFrames() else None
+
     def _takesAllFrames(self) -> bool:
         return self._isFrame() and self._parameterNode.allFrames
 
@@ -425,11 +412,12 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         return {int(qt.QMessageBox.Yes): "replace", int(qt.QMessageBox.No): "new"}.get(int(box.exec_()), "")
 
     def _start(self, existing: str) -> None:
-        parameters, allFrames = self._parameterNode, self._takesAllFrames()
+        parameters, allFrames, points = self._parameterNode, self._takesAllFrames(), self._points()
         maps = {"probability": parameters.probabilityMap, "uncertainty": parameters.uncertaintyMap}
         slicer.app.setOverrideCursor(qt.Qt.WaitCursor)  # the volume is handed over: a second, if it is a large one
         try:
             self._run, self._outcome = None, ""
+            self._seen = (True, None, None)
             self._run = self.logic.start(
                 parameters.inputVolume,
                 None if allFrames else parameters.outputSegmentation,
@@ -441,8 +429,8 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
                 model=parameters.model,
                 existing=existing,
                 maps=[name for name, wanted in maps.items() if wanted and not allFrames],
-                roi=parameters.roi,
-                points=parameters.points if self._looksAtNodules() and not allFrames else None,
+                roi=None if points else parameters.roi,
+                points=points,
                 allFrames=allFrames,
             )
         finally:
@@ -450,12 +438,12 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self._timer.start()
 
     def onTimer(self) -> None:
-        """Pass on what the worker says."""
-        run = self._run
-        before = run and (run.running, run.result, run.error)
+        """Pass on what the worker says, and act on it, whoever polled: the effect and scripts share the logic."""
         self.logic.poll()
-        if run and before != (run.running, run.result, run.error) and not run.running:
-            self._ended(before[0])
+        run = self._run
+        if run and not run.running and self._seen != (run.running, run.result, run.error):
+            ranBefore, self._seen = self._seen[0], (run.running, run.result, run.error)
+            self._ended(firstTime=ranBefore)
         if not self.logic.busy:
             self._timer.stop()
         self._update()
@@ -463,30 +451,23 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
     def _ended(self, firstTime: bool) -> None:
         """Tell how a run, or a change of the threshold, ended."""
         run = self._run
-        if firstTime and run.result:
+        if run.result:
             done = _("Done in {seconds} s on {device}: {slices} slices.").format(
                 seconds=round(run.result.seconds, 1), device=run.result.device, slices=run.result.slices
             )
             self._outcome = " ".join([done, *run.result.notes])
-            if self._parameterNode:
+            if firstTime and self._parameterNode:
                 self._parameterNode.outputSegmentation = run.segmentationNode
         if run.error:
             self._fail(run.error, showBox=firstTime)
         self._rethreshold()
 
     def _fail(self, error: Exception, showBox: bool = True) -> None:
-        """Say why something could not be done; what the user wanted so needs no box."""
-        self._outcome = str(error)
-        kind = getattr(error, "kind", "")
-        if kind == "cancelled":
-            self._outcome = _("Cancelled.")
-            return
-        details = "" if kind == "refused" else getattr(error, "details", "")
-        if details:
-            logging.error(details)
+        """Say why something could not be done."""
+        self._outcome = whyNot(error)
         if showBox:
             self._update()
-            slicer.util.errorDisplay(str(error), **({"detailedText": details} if details else {}))
+            showError(error)
 
     def _rethreshold(self) -> None:
         """Cut the last result at the threshold of the slider, as long as the panel still shows what it was made from."""
@@ -527,14 +508,13 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         ):
             for widget in widgets:
                 widget.setVisible(shown)
+        ui.roiSelector.enabled = self._points() is None
         self.ui.outputsBox.enabled = not (running or frames)  # a sequence is always a new one
         if running:
             showProgress(run, self.ui.progressBar, self.ui.messageLabel)
         else:
             self.ui.messageLabel.text = " ".join(filter(None, (self._outcome, obstacle))) or self._advice()
-        self._fillTable()
-        volume = self._run.volumeNode.GetName() if self._run and self._run.result else ""
-        self.ui.resultsBox.text = _("Results for {volume}").format(volume=volume) if volume else _("Results")
+        self._results.show(run)
         output = self._parameterNode.outputSegmentation if self._parameterNode else None
         self.ui.show3DButton.setSegmentationNode(output)
 
@@ -550,104 +530,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
     def _advice(self) -> str:
         if not pytorch.is_installed():
             return _("PyTorch is not installed yet: Apply offers to install it with the PyTorch extension.")
-        return ""
-
-    # Results
-
-    def _table(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows as text, largest first as they come; a column without any text is left out."""
-        measurements = self._run.measurements if self._run else {}
-        columns = [(title, [text(found) for found in measurements.values()]) for title, text in _columns()]
-        filled = [(title, texts) for title, texts in columns if any(texts)] or columns[:2]
-        header = [_("Segment"), *(title for title, texts in filled)]
-        return header, [list(row) for row in zip(measurements, *(texts for title, texts in filled), strict=True)]
-
-    def _fillTable(self) -> None:
-        (header, rows), table = self._table(), self.ui.resultsTable
-        if self._shownTable == (header, rows):
-            return
-        self._shownTable = header, rows
-        table.setColumnCount(len(header))
-        table.setHorizontalHeaderLabels(header)
-        table.setRowCount(len(rows))
-        for row, texts in enumerate(rows):
-            for column, text in enumerate(texts):
-                table.setItem(row, column, qt.QTableWidgetItem(text))
-        self.ui.copyButton.enabled = self.ui.saveButton.enabled = bool(rows)
-
-    def onRow(self, row, column) -> None:
-        """Centre the slice views on a segment."""
-        place = self._run.look_at(row) if self._run and self._run.result else None
-        if place:
-            slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *place, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
-
-    def onCopy(self) -> None:
-        """Put the table onto the clipboard, as spreadsheets take it."""
-        header, rows = self._table()
-        slicer.app.clipboard().setText("\n".join("\t".join(row) for row in (header, *rows)))
-
-    def onSave(self) -> None:
-        """Save the table, with all digits."""
-        from UNetPlusPlusSegmentLib import files  # brings SimpleITK
-
-        volume = self._run.volumeNode.GetName()
-        path = qt.QFileDialog.getSaveFileName(
-            self.parent, _("Save the measurements"), f"{volume}.csv", _("Table") + " (*.csv)"
-        )
-        if path:
-            rows = [{"volume": volume, "segment": name, **found} for name, found in self._run.measurements.items()]
-            try:
-                files.write_report(path if path.lower().endswith(".csv") else f"{path}.csv", rows)
-            except ValueError as error:
-                slicer.util.errorDisplay(str(error))
-
-
-def _columns() -> list:
-    """Titles of the columns of the results, and what each says of the measurements of a segment; nothing if they lack it."""
-    kinds = {"solid": _("solid"), "part-solid": _("part-solid"), "ground-glass": _("ground-glass")}
-
-    def number(value, digits: int) -> str:
-        return "" if value is None else f"{value:.{digits}f}"
-
-    def volume(found) -> str:
-        return number(found["volume_ml"], 1 if found["volume_ml"] >= 10 or not found["volume_ml"] else 2)
-
-    def axes(found) -> str:
-        return f"{found['long_axis_mm']:.1f} × {found['short_axis_mm']:.1f}" if "long_axis_mm" in found else ""
-
-    return [
-        (_("Volume (ml)"), volume),
-        (_("Mean HU"), lambda found: number(found["mean_hu"], 0)),
-        (_("Axes (mm)"), axes),
-        (_("Diameter (mm)"), lambda found: number(found.get("mean_diameter_mm"), 1)),
-        (_("Kind"), lambda found: kinds.get(found.get("kind"), "")),
-    ]
-
-
-def showProgress(run, bar, label) -> None:
-    """Show in a QProgressBar and a QLabel how far a run has come, and where it runs."""
-    progress = run.progress
-    bar.maximum = progress.total if progress else 0  # 0: it only shows that something is going on
-    bar.value = progress.done if progress else 0
-    bar.format = ""
-    if progress:
-        slices = _("{done} of {total} slices").format(done=progress.done, total=progress.total)
-        bar.format = slices if progress.seconds_left is None else f"{slices}, {_inWords(progress.seconds_left)}"
-    if run.device is None:
-        label.text = _("Starting PyTorch...")
-        return
-    words = _("Running on {device}.").format(device=run.device.device)
-    if run.device.free_memory_bytes is not None:
-        free = f"{run.device.free_memory_bytes / 1e9:.1f}"
-        words += " " + _("{free} GB of its memory are free.").format(free=free)
-    label.text = words
-
-
-def _inWords(seconds: float) -> str:
-    """How long it will still take."""
-    if seconds < 60:
-        return _("{seconds} s left").format(seconds=max(1, round(seconds)))
-    return _("{minutes} min left").format(minutes=round(seconds / 60))
+        return " ".join(self._refusedModels)
 
 
 class UNetPlusPlusSegmentLogic(ScriptedLoadableModuleLogic, Segmenter):

@@ -1,6 +1,5 @@
 """The Segment Editor effect "UNet++": its options and its clicks. The network is the logic's affair, the masks the editor's."""
 
-import logging
 from pathlib import Path
 
 import ctk
@@ -11,9 +10,17 @@ from SegmentEditorEffects import AbstractScriptedSegmentEditorEffect
 from slicer.i18n import tr as _
 
 from UNetPlusPlusSegmentLib.bundles import find_bundles
+from UNetPlusPlusSegmentPanelLib.messages import (
+    POLL_MS,
+    askPermission,
+    showError,
+    showProgress,
+    speedTitle,
+    targetTitle,
+    whyNot,
+)
 
 MODULE = "UNetPlusPlusSegment"
-POLL_MS = 100
 
 
 class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
@@ -57,12 +64,8 @@ Editable area, intensity range and overwriting are respected. Choosing another e
 
     def setupOptionsFrame(self):
         self._targetBox, self._speedBox = qt.QComboBox(), qt.QComboBox()
-        for name, title in (
-            ("balanced", _("Balanced")),
-            ("accurate", _("Accurate")),
-            ("fast", _("Fast")),
-        ):
-            self._speedBox.addItem(title, name)
+        for name in ("balanced", "accurate", "fast"):
+            self._speedBox.addItem(speedTitle(name), name)
         self._targetLabel = self.scriptedEffect.addLabeledOptionsWidget(_("Target:"), self._targetBox)
         self.scriptedEffect.addLabeledOptionsWidget(_("Speed:"), self._speedBox)
 
@@ -273,7 +276,7 @@ Editable area, intensity range and overwriting are respected. Choosing another e
         roiNode = None if "points" in options else host.nodeReference("ROI")
         options = {"speed": host.parameter("Speed"), "threshold": host.doubleParameter("Threshold"), **options}
         try:
-            if host.confirmCurrentSegmentVisible() != host.NotConfirmed and self._permitted():
+            if host.confirmCurrentSegmentVisible() != host.NotConfirmed and askPermission():
                 from .edit import Edit  # brings SimpleITK, which would slow down Slicer's start
 
                 logic = slicer.util.getModuleLogic(MODULE)
@@ -283,23 +286,19 @@ Editable area, intensity range and overwriting are respected. Choosing another e
             self._fail(error)
         self._update()
 
-    def _permitted(self):
-        from UNetPlusPlusSegment import askPermission
-
-        return askPermission()
-
     # What the run tells
 
     def onTimer(self):
         """Pass on what the worker says, and act on the result."""
+        if self._edit and self._edit.run.jobs:
+            self._edit.logic.poll()
         edit = self._edit
-        if edit is None or not edit.run.jobs:
+        if edit is None:
             self._timer.stop()
-            return
-        edit.logic.poll()
-        if edit is self._edit and edit.run.running:
-            self._showProgress(edit.run)
-        elif edit is self._edit and not edit.run.jobs:
+        elif edit.run.running:
+            showProgress(edit.run, self._progressBar, self._message)
+        elif not edit.run.jobs:  # whoever else polled: the panel and scripts share the logic
+            self._timer.stop()
             self._settle(edit)
             self._update()
 
@@ -344,18 +343,14 @@ Editable area, intensity range and overwriting are respected. Choosing another e
         except ValueError as error:
             self.onCancel()
             self._fail(error)
-        self._timer.start()
+            return
+        if edit.run.jobs:
+            self._timer.start()
 
     def _fail(self, error):
-        self._outcome = str(error)
-        kind, details = getattr(error, "kind", ""), getattr(error, "details", "")
-        if kind == "cancelled":
-            self._outcome = _("Cancelled.")
-            return
-        if details:
-            logging.error(details)
+        self._outcome = whyNot(error)
         self._update()
-        slicer.util.errorDisplay(str(error))
+        showError(error)
 
     # What is shown
 
@@ -366,9 +361,9 @@ Editable area, intensity range and overwriting are respected. Choosing another e
             self._models.setdefault(model.target, model)
         blocked = self._targetBox.blockSignals(True)
         self._targetBox.clear()
-        for target, title in (("liver", _("Liver")), ("nodule", _("Lung nodules"))):
+        for target in ("liver", "nodule"):
             if target in self._models:
-                self._targetBox.addItem(title, target)
+                self._targetBox.addItem(targetTitle(target), target)
         self._targetBox.blockSignals(blocked)
 
     def _update(self):
@@ -394,15 +389,10 @@ Editable area, intensity range and overwriting are respected. Choosing another e
         self._cancelButton.setEnabled(edit is not None)
         self._progressBar.setVisible(running)
         if running:
-            self._showProgress(edit.run)
+            showProgress(edit.run, self._progressBar, self._message)
             return
         advice = _("Click on a nodule in a slice view, or press Apply to look for all.") if self._takesClicks() else ""
         self._message.text = self._outcome or obstacle or advice
-
-    def _showProgress(self, run):
-        from UNetPlusPlusSegment import showProgress
-
-        showProgress(run, self._progressBar, self._message)
 
 
 def _inWords(edit):

@@ -49,10 +49,13 @@ class Edit:
         """Show the result as a segmentation of its own, which is neither listed nor saved."""
         node = self._previewNode
         if node is None:
-            node = self.run.volumeNode.GetScene().AddNewNodeByClass("vtkMRMLSegmentationNode", "UNet++ preview")
-            node.SetHideFromEditors(True)
+            node = slicer.vtkMRMLSegmentationNode()
+            node.SetName("UNet++ preview")
+            node.SetHideFromEditors(True)  # before it is in the scene: the subject hierarchy looks only then
             node.SetSaveWithScene(False)
-            self._previewNode = node
+            self._previewNode = self.run.volumeNode.GetScene().AddNode(node)
+            node.CreateDefaultDisplayNodes()
+            node.GetDisplayNode().SetSaveWithScene(False)
         node.GetSegmentation().RemoveAllSegments()
         mrml.show_segmentation(self._labelmap, self.run.result.segments, self.run.volumeNode, node)
 

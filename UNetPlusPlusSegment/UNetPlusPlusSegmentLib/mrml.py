@@ -207,20 +207,24 @@ def centre_of(segmentationNode, segmentID: str) -> tuple[float, float, float] | 
     return tuple(segmentationNode.GetSegmentCenterRAS(segmentID)) if bounds[0] <= bounds[1] else None
 
 
-def show_scalar_volume(array: np.ndarray, volumeNode, name: str):
-    """Add a map (probability, uncertainty) to the scene, in the same place and under the same transform as its volume.
+def show_scalar_volume(array: np.ndarray, volumeNode, name: str, mapNode=None):
+    """Put a map (probability, uncertainty) into the scene, in the same place and under the same transform as its volume.
 
     Args:
         array: Axes (K, J, I) of the volume; kept as float32.
         volumeNode: The `vtkMRMLScalarVolumeNode` the map belongs to.
-        name: Of the new `vtkMRMLScalarVolumeNode`, which is returned; the scene adds a number if it is taken.
+        name: Of a new node; the scene adds a number if it is taken.
+        mapNode: The `vtkMRMLScalarVolumeNode` of an earlier map that this one takes the place of; None adds.
+
+    Returns:
+        The `vtkMRMLScalarVolumeNode` of the map.
 
     Raises:
         VolumeError: `volumeNode` is no scalar volume with voxels, or of another shape than the map.
     """
     _require_scalar_volume(volumeNode, array)
     values = np.asarray(array, dtype=np.float32)
-    mapNode = volumeNode.GetScene().AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+    mapNode = mapNode or volumeNode.GetScene().AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
     mapNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     mapNode.CopyOrientation(volumeNode)
     slicer.util.updateVolumeFromArray(mapNode, values)
@@ -340,8 +344,9 @@ def _new_segment(segment: Segment, image, taken: set[str]):
 
 def _add(newSegments: Sequence, segmentationNode) -> None:
     """Add all or none. Where others have surfaces, Slicer makes those of the new ones and leaves the rest alone."""
+    segmentation = segmentationNode.GetSegmentation()
     for newSegment in newSegments:  # they are alike: if one is refused, it is the first
-        if not segmentationNode.GetSegmentation().AddSegment(newSegment):
+        if not segmentation.AddSegment(newSegment, segmentation.GenerateUniqueSegmentID(newSegment.GetName())):
             raise SegmentationError(
                 f"{segmentationNode.GetName()} takes no new segment: one of its representations cannot be made from a"
                 " mask. Choose a new segmentation, or remove that representation in the Segmentations module."

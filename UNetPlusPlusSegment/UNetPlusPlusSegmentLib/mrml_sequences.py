@@ -58,6 +58,7 @@ class SegmentationSequence:
         scene = self._volumeNode.GetScene()
         scene.AddNode(self._segmentations)
         self._browserNode.AddSynchronizedSequenceNode(self._segmentations)
+        self._browserNode.SetSaveChanges(self._segmentations, True)  # else corrections go with the next frame
         slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(self._browserNode)
         segmentationNode = self._browserNode.GetProxyNode(self._segmentations)
         segmentationNode.SetAndObserveTransformNodeID(self._volumeNode.GetTransformNodeID())

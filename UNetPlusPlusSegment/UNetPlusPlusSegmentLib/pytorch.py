@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
+from importlib import metadata
 
-NEEDED_VERSION = ">=2.4"
+NEEDED = (2, 7)  # the first that resamples with antialiasing on Apple's graphics processors
+_IN_WORDS = ".".join(map(str, NEEDED))
+_installing = False
 
 
 class PyTorchError(ValueError):
@@ -13,8 +17,15 @@ class PyTorchError(ValueError):
 
 
 def is_installed() -> bool:
-    """Look for PyTorch without importing it: loading it takes seconds, and on Windows it could not be replaced then."""
-    return importlib.util.find_spec("torch") is not None
+    """Whether PyTorch is there, and new enough.
+
+    It is not imported for this: loading it takes seconds, and on Windows it could not be replaced then.
+    """
+    return not _installing and importlib.util.find_spec("torch") is not None and _is_new(metadata.version("torch"))
+
+
+def _is_new(version: str) -> bool:
+    return tuple(map(int, re.findall(r"\d+", version)[:2])) >= NEEDED
 
 
 def require() -> None:
@@ -25,8 +36,9 @@ def require() -> None:
     """
     if not is_installed():
         raise PyTorchError(
-            "PyTorch is not installed, and the network runs on it. In Slicer, install the PyTorch extension and press Apply"
-            " in the UNet++ Segment module, or Install in the PyTorch Utils module; elsewhere, install torch with pip."
+            f"PyTorch {_IN_WORDS} or newer is not installed, and the network runs on it. In Slicer, install the PyTorch extension"
+            " and press Apply in the UNet++ Segment module, or Install in the PyTorch Utils module; elsewhere, install torch with"
+            " pip."
         )
 
 
@@ -37,15 +49,27 @@ def install() -> bool:
         Whether it is installed now; if not, the user declined.
 
     Raises:
-        PyTorchError: The PyTorch extension is missing.
+        PyTorchError: The PyTorch extension is missing, or could not do it, or is still at it.
     """
+    global _installing
+    if _installing:  # pip's output is shown as it comes, so Slicer's windows take clicks meanwhile
+        raise PyTorchError("PyTorch is being installed: wait until that is done, and press Apply again.")
     try:
         from PyTorchUtils import PyTorchUtilsLogic
     except ModuleNotFoundError as error:
         raise PyTorchError(
-            "PyTorch is not installed, and neither is the PyTorch extension, which installs it: get that extension in the"
+            f"PyTorch {_IN_WORDS} is not installed, and neither is the PyTorch extension, which installs it: get that extension in the"
             " Extensions Manager, restart Slicer, and try again."
         ) from error
-    PyTorchUtilsLogic().installTorch(askConfirmation=True, torchVersionRequirement=NEEDED_VERSION)
+    _installing = True
+    try:
+        PyTorchUtilsLogic().installTorch(askConfirmation=True, torchVersionRequirement=f">={_IN_WORDS}")
+    except Exception as error:  # of pip, the network, the disk, torch itself
+        raise PyTorchError(
+            f"PyTorch could not be installed ({error}). Check the network connection, the proxy and the free disk space, and"
+            " try again; pip's own words are in Slicer's Python console."
+        ) from error
+    finally:
+        _installing = False
     importlib.invalidate_caches()
     return is_installed()

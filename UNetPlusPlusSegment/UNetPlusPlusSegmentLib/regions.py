@@ -88,6 +88,21 @@ def measure(mask: np.ndarray, volume: Volume) -> dict[str, float | None]:
     return {"volume_ml": inside.size * volume.voxel_volume_ml, "mean_hu": float(inside.mean(dtype=np.float64))}
 
 
+def overlapping(before: np.ndarray, after: np.ndarray) -> dict[int, int]:
+    """Which region of one label map goes on as which of another on the same voxels.
+
+    Returns:
+        From the value of a region of `after` to that of `before` with which it shares the most voxels; each value once.
+    """
+    both = (before > 0) & (after > 0)
+    pairs, counts = np.unique(np.stack([before[both], after[both]]), axis=1, return_counts=True)
+    found: dict[int, int] = {}
+    for old, new in pairs.T[np.argsort(-counts, kind="stable")].tolist():
+        if new not in found and old not in found.values():
+            found[new] = old
+    return found
+
+
 def as_columns(measurements: Mapping[str, object]) -> dict[str, object]:
     """Measurements for a table: a point `…_ras` in three columns, `…_r_mm`, `…_a_mm` and `…_s_mm`; of lines none."""
     columns: dict[str, object] = {}

@@ -6,17 +6,20 @@ from __future__ import annotations
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from . import markups, mrml
 from .bundles import Bundle
 from .jobs.client import Worker
 from .jobs.events import RESULT_GONE, DeviceState, Event, Failed, JobError, MapsReady, Progress, Segmented
-from .regions import Segment
+from .regions import Segment, overlapping
 from .volumes import Volume
 
 _log = logging.getLogger(__name__)
+NUMBERED = re.compile(r"(Nodule|Mass) \d+")  # names that nodules get; the others are the user's
 
 
 class RunError(ValueError):
@@ -212,27 +215,36 @@ class SceneRun(Run):
         self.segmentIDs: list[str] = []
         self.mapNodes: list = []
         self._maps = tuple(maps)
+        self._replaces = replaces
         self._replaced = segments_of_target(segmentationNode, bundle) if replaces else []
         self._shown: list = []
         self._edited: set[str] = set()
 
     @property
-    def measurements(self) -> dict[str, Mapping[str, object]]:
-        """`volume_ml`, `mean_hu`, … by the names of the segments; empty if there is no result."""
-        segments = self.result.segments if self.result else ()
-        pairs = zip(segments, self.segmentIDs, strict=True)
-        return {self._name_of(each, segmentID): each.measurements for each, segmentID in pairs}
+    def rows(self) -> list[tuple[str, Mapping[str, object]]]:
+        """Names, and `volume_ml`, `mean_hu`, … as found, of the result's segments that are still there; none without a result."""
+        found = zip(self._segments(), self.result.segments, strict=True) if self.result else ()
+        return [(own.GetName(), each.measurements) for own, each in found if own]
 
-    def look_at(self, index: int) -> tuple[float, float, float] | None:
-        """Where one of the result's segments lies, RAS in the world (mm); None if it is gone, or empty."""
+    @property
+    def measurements(self) -> dict[str, Mapping[str, object]]:
+        """The rows by name."""
+        return dict(self.rows)
+
+    def look_at(self, row: int) -> tuple[float, float, float] | None:
+        """Where the segment of one of the rows lies, RAS in the world (mm); None if it is empty."""
+        there = [segmentID for segmentID, own in zip(self.segmentIDs, self._segments(), strict=True) if own]
+        return mrml.centre_of(self.segmentationNode, there[row])
+
+    def _segments(self) -> list:
+        """Those of the result, None for each that is gone."""
         there = self._is_there(self.segmentationNode)
-        return mrml.centre_of(self.segmentationNode, self.segmentIDs[index]) if there else None
+        return [self.segmentationNode.GetSegmentation().GetSegment(each) if there else None for each in self.segmentIDs]
 
     def _receive(self, event: Segmented | MapsReady) -> None:
         if isinstance(event, MapsReady):
             for name, array in event.maps.items():
-                title = f"{self.volumeNode.GetName()} {self.bundle.target} {name}"
-                self.mapNodes.append(mrml.show_scalar_volume(array, self.volumeNode, title))
+                self.mapNodes.append(self._show_map(name, array))
         elif self.result is None:
             self._show(event, self._replaced)
             if self._maps:
@@ -241,14 +253,22 @@ class SceneRun(Run):
             self._require_untouched()
             self._show(event, self.segmentIDs)
 
+    def _show_map(self, name: str, array: np.ndarray) -> object:
+        """Put a map into the scene; where a result replaced another, in place of the map of that one."""
+        role = f"unetpp.{self.bundle.target}.{name}.{self.volumeNode.GetID()}"
+        title = f"{self.volumeNode.GetName()} {self.bundle.target} {name}"
+        old = self.segmentationNode.GetNodeReference(role) if self._replaces else None
+        mapNode = mrml.show_scalar_volume(array, self.volumeNode, title, old)
+        self.segmentationNode.SetNodeReferenceID(role, mapNode.GetID())
+        return mapNode
+
     def _show(self, result: Segmented, replaced: Collection[str]) -> None:
         """Put a result into the scene, in place of the segments of an earlier one that are still there."""
         node = self.segmentationNode if self._is_there(self.segmentationNode) else None
         old = [each for each in replaced if node and node.GetSegmentation().GetSegment(each)]
         segments = [markups.segment_in_world(each, self.volumeNode, self._volume) for each in result.segments]
-        if len(old) == len(segments):
-            pairs = zip(old, segments, strict=True)
-            segments = [_like(node.GetSegmentation().GetSegment(segmentID), each) for segmentID, each in pairs]
+        for index, segmentID in self._places(result, old).items():
+            segments[index] = _like(node.GetSegmentation().GetSegment(segmentID), segments[index])
         one = old[0] if len(old) == len(segments) == 1 else None
         node = mrml.show_segmentation(
             result.labelmap, segments, self.volumeNode, node, replace=one, insteadOf=() if one else old
@@ -258,19 +278,31 @@ class SceneRun(Run):
         self.segmentationNode, self.result = node, replace(result, segments=tuple(segments))
         self._shown = self._voxels()
 
+    def _places(self, result: Segmented, old: Sequence[str]) -> dict[int, str]:
+        """Which segments of a result, by their index, take the place of which old ones.
+
+        A label of the model takes that of the same label. A nodule takes that of the nodule it overlaps, which only the
+        same run with another threshold can tell: nodules of another run may be others.
+        """
+        if self.bundle.target != "nodule":
+            return dict(enumerate(old)) if len(old) == len(result.segments) else {}
+        if self.result is None:
+            return {}
+        ids = {each.value: segmentID for each, segmentID in zip(self.result.segments, self.segmentIDs, strict=True)}
+        before = overlapping(self.result.labelmap, result.labelmap)
+        values = {index: before.get(each.value) for index, each in enumerate(result.segments)}
+        return {index: ids[value] for index, value in values.items() if value is not None}
+
     def _voxels(self) -> list:
         """What changes when a segment is edited: its image, and when that was last written."""
-        segments = map(self.segmentationNode.GetSegmentation().GetSegment, self.segmentIDs)
-        images = [segment.GetRepresentation(mrml.BINARY_LABELMAP) for segment in segments]
+        images = [segment.GetRepresentation(mrml.BINARY_LABELMAP) for segment in self._segments()]
         return [(image, image and image.GetMTime()) for image in images]
 
     def _require_untouched(self) -> None:
         """Refuse to cut anew what is gone, or what somebody has worked on since: their work would be lost."""
         super()._require_untouched()
         node = self.segmentationNode
-        there = self._is_there(node)
-        segments = [there and node.GetSegmentation().GetSegment(segmentID) for segmentID in self.segmentIDs]
-        if not there or not all(segments):
+        if not self._is_there(node) or not all(self._segments()):
             raise RunError("A segment of the last run was removed: the threshold counts for the next run.")
         if self._voxels() != self._shown:
             for segmentID, found in zip(self.segmentIDs, self.result.segments, strict=True):
@@ -282,25 +314,23 @@ class SceneRun(Run):
             name = ", ".join(node.GetSegmentation().GetSegment(each).GetName() for each in sorted(self._edited))
             raise RunError(f"{name} was edited since the last run and stays so: the threshold counts for the next run.")
 
-    def _name_of(self, segment: Segment, segmentID: str) -> str:
-        there = self._is_there(self.segmentationNode)
-        own = self.segmentationNode.GetSegmentation().GetSegment(segmentID) if there else None
-        return own.GetName() if own else segment.name
-
 
 def segments_of_target(segmentationNode, bundle: Bundle) -> list[str]:
     """IDs of the segments that bear names like those a model's results get; `Nodule 2` and `Mass 1` do for nodules."""
     if segmentationNode is None:
         return []
     segmentation = segmentationNode.GetSegmentation()
-    words = ["Nodule", "Mass"] if bundle.target == "nodule" else [label.name for label in bundle.labels]
-    number = r" \d+" if bundle.target == "nodule" else ""
-    name = re.compile(f"({'|'.join(map(re.escape, words))}){number}")
+    words = [label.name for label in bundle.labels]
+    name = NUMBERED if bundle.target == "nodule" else re.compile("|".join(map(re.escape, words)))
     ids = [each for each in segmentation.GetSegmentIDs() if name.fullmatch(segmentation.GetSegment(each).GetName())]
-    return ids if number else ids[: len(words)]
+    return ids if name is NUMBERED else ids[: len(words)]
 
 
 def _like(old, segment: Segment) -> Segment:
-    """A segment with the name, colour and terminology of the one that it replaces: the user may have changed them."""
+    """A segment with the name, colour and terminology of the one that it replaces: the user may have changed them.
+
+    But the number of a nodule is its rank by size, which changes.
+    """
+    name = segment.name if NUMBERED.fullmatch(old.GetName()) else old.GetName()
     color = tuple(round(255 * channel) for channel in old.GetColor())
-    return replace(segment, name=old.GetName(), color=color, terminology=old.GetTerminology())
+    return replace(segment, name=name, color=color, terminology=old.GetTerminology())

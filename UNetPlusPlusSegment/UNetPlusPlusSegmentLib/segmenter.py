@@ -130,7 +130,8 @@ class Segmenter:
             existing: If the segmentation holds such a segment already: add a `new` one beside it, or `replace` it.
             maps: `probability` and `uncertainty` add such volumes to the scene.
             roi: A `vtkMRMLMarkupsROINode`: only the voxels in it are looked at.
-            points: A `vtkMRMLMarkupsFiducialNode`, or RAS points in the world (mm): one in each nodule to segment.
+            points: A `vtkMRMLMarkupsFiducialNode`, or RAS points in the world (mm): one in each nodule to segment. Points
+                and roi exclude each other.
             allFrames: The volume is a frame of a sequence: segment all of its frames, into a new sequence.
 
         Returns:
@@ -144,7 +145,7 @@ class Segmenter:
 
         if existing not in EXISTING:
             raise ValueError(f"existing must be one of {', '.join(EXISTING)}, not {existing!r}.")
-        _check_points(points, target)
+        _check_points(points, target, roi)
         options = {"device": device, "speed": speed, "threshold": threshold, "force": force, "roi": roi}
         if allFrames:
             if segmentationNode is not None or maps or points is not None:
@@ -183,13 +184,15 @@ class Segmenter:
         """
         from .runs import Run  # brings SimpleITK
 
-        _check_points(points, target)
+        _check_points(points, target, roi)
         options = {"device": device, "speed": speed, "threshold": threshold, "force": force}
         return self._begin(Run, volumeNode, target, model, roi=roi, points=points, **options)
 
     def _begin(self, kind: type[Task], volumeNode, target: str, model: str | None, **options: object) -> Task:
         pytorch.require()
-        run = kind(self._worker, volumeNode, choose_bundle(target, model), **options)
+        bundle = choose_bundle(target, model)
+        bundle.threshold_or_own(options["threshold"])  # refused before the volume is handed over
+        run = kind(self._worker, volumeNode, bundle, **options)
         self._runs.add(run)
         return run
 
@@ -206,6 +209,8 @@ class Segmenter:
         self._worker.close()
 
 
-def _check_points(points: object, target: str) -> None:
+def _check_points(points: object, target: str, roi: object) -> None:
     if points is not None and target != "nodule":
         raise ValueError("Points tell where nodules are: leave them out, or choose the target nodule.")
+    if points is not None and roi is not None:
+        raise ValueError("Nodules are looked for at points or in a box: give points or roi, not both.")

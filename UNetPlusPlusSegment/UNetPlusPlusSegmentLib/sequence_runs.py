@@ -54,19 +54,19 @@ class SequenceRun(Task):
         return [{each.name: each.measurements for each in found.segments} for found in self._results if self.result]
 
     @property
-    def measurements(self) -> dict[str, Mapping]:
-        """The same with the number of the frame in the name."""
+    def rows(self) -> list[tuple[str, Mapping]]:
+        """The same, one after the other, with the number of the frame in the name."""
         numbered = enumerate(self.frames, start=1)
-        return {f"{name} (frame {n})": found for n, frame in numbered for name, found in frame.items()}
+        return [(f"{name} (frame {n})", found) for n, frame in numbered for name, found in frame.items()]
 
     def set_threshold(self, threshold: float) -> None:
         """Refused if it is another one: the maps of the earlier frames are not kept."""
         if self.result and threshold != self.result.threshold:
             raise RunError("The threshold of a sequence cannot be changed afterwards: it counts for the next run.")
 
-    def look_at(self, index: int) -> tuple[float, float, float] | None:
-        """Go to the frame of one of the `measurements`; the place as in `SceneRun`."""
-        item, name = [(item, name) for item, frame in enumerate(self.frames) for name in frame][index]
+    def look_at(self, row: int) -> tuple[float, float, float] | None:
+        """Go to the frame of one of the rows; the place as in `SceneRun`."""
+        item, name = [(item, name) for item, frame in enumerate(self.frames) for name in frame][row]
         return self._sequence.look_at(item, name) if self._is_there(self.segmentationNode) else None
 
     def take(self, event: Event) -> None:
