@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from .inference import Result
 
 NODULE_HELP = "Without --point and --box the lungs are searched. Coordinates are RAS, as Slicer shows them."
+COHORT_HELP = (
+    "A .seg.nrrd for each case, measurements.csv and manifest.jsonl, which says what is done, lie in the folder after."
+)
 LICENCE_LINE = "The models are for research only, not for clinical use; see MODELS_LICENSE.md."
 
 
@@ -86,6 +89,20 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     place.add_argument("--box", type=_numbers(6), metavar="R1,A1,S1,R2,A2,S2", help="two opposite corners of a box")
 
+    cohort = commands.add_parser(
+        "cohort", help="segment many scans; called again, it does what is missing or failed", epilog=COHORT_HELP
+    )
+    cohort.set_defaults(run=_cohort)
+    cohort.add_argument("target", choices=["liver", "nodule"])
+    cohort.add_argument(
+        "inputs", metavar="INPUT", nargs="+", help="volume files and DICOM folders, or one folder of such"
+    )
+    cohort.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the results")
+    cohort.add_argument(
+        "--dask", metavar="ADDRESS", help="scheduler of a Dask cluster whose workers do it, tcp://host:8786"
+    )
+    _add_run_options(cohort)
+
     models = commands.add_parser("models", help="list the models that can be used")
     models.set_defaults(run=_models)
     models.add_argument("--json", action="store_true", help="print the cards as a JSON list")
@@ -96,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         "-o", "--output", metavar="DIR", default="demo_output", help="folder for the results (demo_output)"
     )
 
-    for command in (liver, nodule, models, demo):
+    for command in (liver, nodule, cohort, models, demo):
         command.add_argument("--debug", action="store_true", help="show where an error happened")
     return parser
 
@@ -109,16 +126,21 @@ def _add_options(command: argparse.ArgumentParser, target: str) -> None:
     )
     command.add_argument("-o", "--output", metavar="OUT", required=True, help="segmentation: .seg.nrrd or .nii.gz")
     command.add_argument("--series", metavar="UID", help="DICOM series to take from a folder that holds several")
+    command.add_argument("--probability", metavar="FILE", help="also write the probability map (.nrrd or .nii.gz)")
+    command.add_argument("--uncertainty", metavar="FILE", help="also write the spread of the heads (.nrrd or .nii.gz)")
+    command.add_argument("--report", metavar="FILE.csv", help="also write the measurements")
+    command.add_argument("--overlay", metavar="FILE.png", help="also write a picture")
+    _add_run_options(command)
+
+
+def _add_run_options(command: argparse.ArgumentParser) -> None:
+    """What one scan and a cohort take."""
     command.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
     command.add_argument("--speed", default="balanced", choices=["accurate", "balanced", "fast"])
     command.add_argument(
         "--threshold", type=_probability, metavar="T", help="probability 0…1; the model's own if not given"
     )
     command.add_argument("--model", metavar="NAME_OR_FOLDER", help="the newest for the target if not given")
-    command.add_argument("--probability", metavar="FILE", help="also write the probability map (.nrrd or .nii.gz)")
-    command.add_argument("--uncertainty", metavar="FILE", help="also write the spread of the heads (.nrrd or .nii.gz)")
-    command.add_argument("--report", metavar="FILE.csv", help="also write the measurements")
-    command.add_argument("--overlay", metavar="FILE.png", help="also write a picture")
     command.add_argument("--json", action="store_true", help="print the result as one JSON object")
     command.add_argument("--force", action="store_true", help="run even if the volume does not look like CT")
 
@@ -244,6 +266,34 @@ def _in_words(name: str, measurements: dict) -> str:
             " at R {1:.0f}, A {2:.0f}, S {3:.0f}"
         ).format(name, *measurements["centroid_ras"], **measurements)
     return f"{name}: {measurements['volume_ml']:.0f} ml, mean {measurements['mean_hu']:.0f} HU"
+
+
+def _cohort(given: argparse.Namespace) -> None:
+    from .jobs.client import Worker
+    from .jobs.cluster import on_cluster
+    from .jobs.cohort import CohortError, one_after_the_other, run_cohort
+
+    bundle = bundles.choose_bundle(given.target, given.model)
+    options = {"speed": given.speed, "threshold": given.threshold, "force": given.force}
+    inputs = given.inputs[0] if len(given.inputs) == 1 and Path(given.inputs[0]).is_dir() else given.inputs
+
+    def show(done: int, total: int, case: str) -> None:
+        if case:
+            print(f"{done} of {total} done, next: {case}", file=sys.stderr)
+
+    with Worker() as worker:
+        run = on_cluster(given.dask) if given.dask else one_after_the_other(worker)
+        records = run_cohort(run, inputs, given.output, bundle, given.device, options, show)
+    if given.json:
+        print(json.dumps(records, ensure_ascii=False))
+    bad = [record for record in records if record["status"] != "done"]
+    for record in bad:
+        print(f"note: {record['case']}: {record['reason']}", file=sys.stderr)
+    if bad:
+        raise CohortError(f"{len(bad)} of {len(records)} cases failed; those that are done lie in {given.output}.")
+    if not given.json:
+        print(f"{len(records)} cases done, written to {given.output}")
+    print(LICENCE_LINE, file=sys.stderr)
 
 
 def _models(given: argparse.Namespace) -> None:

@@ -79,6 +79,7 @@ class Segmenter:
         force: bool = False,
         model: str | None = None,
         progress: Callable[[int, int, str], None] = lambda done, total, case: None,
+        cluster: str | None = None,
     ) -> list[dict]:
         """Segment a cohort, file by file, past the scene; see `jobs.cohort.run_cohort` for what lies in the folder after.
 
@@ -87,19 +88,23 @@ class Segmenter:
             outputFolder: Made if need be. Called again with it, only what is missing or failed is done.
             target, speed, device, threshold, force, model: As in `start`.
             progress: Called with cases done, cases in all, and the name of the next case.
+            cluster: Address of a Dask scheduler, `tcp://host:8786`, whose workers do the cases; see `jobs.cluster`.
 
         Returns:
             The manifest's record of each case, in order; `status` is `done` or `failed`.
 
         Raises:
-            ValueError: No model, no PyTorch, no inputs, or a folder that cannot be used. A bad case raises nothing.
+            ValueError: No model, no PyTorch, no inputs, no cluster, or a folder that cannot be used. A bad case raises nothing.
         """
-        from .jobs.cohort import run_cohort  # brings SimpleITK
+        from .jobs.cluster import on_cluster  # brings SimpleITK
+        from .jobs.cohort import one_after_the_other, run_cohort
 
-        pytorch.require()
+        if cluster is None:
+            pytorch.require()
         options = {"speed": speed, "threshold": threshold, "force": force}
         bundle = choose_bundle(target, model)
-        return run_cohort(self._worker, inputs, outputFolder, bundle, device, options, progress)
+        run = on_cluster(cluster) if cluster else one_after_the_other(self._worker)
+        return run_cohort(run, inputs, outputFolder, bundle, device, options, progress)
 
     def start(
         self,

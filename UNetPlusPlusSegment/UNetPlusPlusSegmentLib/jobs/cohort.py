@@ -1,4 +1,4 @@
-"""Cohorts: many files through a worker, each result whole or not at all, with a manifest that tells what is left to do. No torch."""
+"""Cohorts: many files, each result whole or not at all, with a manifest that tells what is left to do. No torch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from .. import files
 from ..bundles import Bundle
@@ -23,8 +24,23 @@ class CohortError(ValueError):
     """A cohort that cannot even be started."""
 
 
+class Todo(NamedTuple):
+    """A case that has no result yet."""
+
+    case: str
+    input: Path
+    output: Path
+    bundle: Path
+    device: str
+    options: Mapping[str, object]
+
+
+# Does cases in any order, and tells of each as it ends: its name and its outcome.
+Runner = Callable[[Sequence[Todo]], Iterator[tuple[str, dict]]]
+
+
 def run_cohort(
-    worker: Worker,
+    run: Runner,
     inputs: str | Path | Iterable[str | Path],
     folder: str | Path,
     bundle: Bundle,
@@ -38,13 +54,13 @@ def run_cohort(
     line as it ends, so that the last line of a case counts; and `measurements.csv`, made anew from it.
 
     Args:
-        worker: Does one case after the other.
+        run: `one_after_the_other`, or `cluster.on_cluster`.
         inputs: Volume files and DICOM folders, or one folder that holds such.
         folder: For the results; made if need be.
         bundle: The model.
         device: As in `devices.choose_device`.
         options: speed, threshold and force; a case that was done with other ones, or by another model, is done again.
-        progress: Called with cases ended, cases in all, and the name of the next one.
+        progress: Called with cases ended, cases in all, and the name of the next one in line.
 
     Returns:
         The last line of each case, in order.
@@ -58,16 +74,18 @@ def run_cohort(
     cases = find_cases(inputs, besides=folder)
     bundle.threshold_or_own(options.get("threshold"))
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {"model": bundle.name, **options}
     known = _read_manifest(folder / MANIFEST)
-    for ended, (case, path) in enumerate(cases.items()):
-        progress(ended, len(cases), case)
-        asked = {"case": case, "input": str(path), **settings}
-        last = known.get(case, {})
-        done = last.get("status") == "done" and (folder / f"{case}{ENDING}").is_file()
-        if done and asked.items() <= last.items():
-            continue
-        known[case] = asked | _outcome(worker, path, folder / f"{case}{ENDING}", bundle, device, options)
+    asked = {case: {"case": case, "input": str(path), "model": bundle.name, **options} for case, path in cases.items()}
+    todo = []
+    for case, path in cases.items():
+        output, last = (folder / f"{case}{ENDING}").absolute(), known.get(case, {})
+        if last.get("status") != "done" or not output.is_file() or not asked[case].items() <= last.items():
+            todo.append(Todo(case, path, output, bundle.folder.absolute(), device, dict(options)))
+    outcomes = run(todo)
+    for ended, waiting in enumerate(todo, start=len(cases) - len(todo)):
+        progress(ended, len(cases), waiting.case)
+        case, outcome = next(outcomes)
+        known[case] = asked[case] | outcome
         _append(folder / MANIFEST, known[case])
     progress(len(cases), len(cases), "")
     records = [known[case] for case in cases]
@@ -107,21 +125,23 @@ def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None =
     return cases
 
 
-def _outcome(
-    worker: Worker, path: Path, output: Path, bundle: Bundle, device: str, options: Mapping[str, object]
-) -> dict:
+def one_after_the_other(worker: Worker) -> Runner:
+    """On this machine, by one worker."""
+    return lambda todo: ((each.case, outcome_of(each, worker)) for each in todo)
+
+
+def outcome_of(todo: Todo, worker: Worker) -> dict:
     """Do one case; whatever is wrong with it is its outcome."""
     started = time.monotonic()
     try:
-        volume, notes = files.read_volume(path)
-        result = worker.wait(worker.submit(volume, bundle.folder, device, **options))
-        files.write_segmentation(output, result.labelmap, volume.ijk_to_ras, result.segments)
+        volume, notes = files.read_volume(todo.input)
+        result = worker.wait(worker.submit(volume, todo.bundle, todo.device, **todo.options))
+        files.write_segmentation(todo.output, result.labelmap, volume.ijk_to_ras, result.segments)
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
         if not isinstance(error, ValueError):
-            _log.exception("%s failed unexpectedly", path)
-        output.unlink(missing_ok=True)  # of an earlier call with other settings
-        return {"status": "failed", "reason": reason, "seconds": round(time.monotonic() - started, 3)}
+            _log.exception("%s failed unexpectedly", todo.input)
+        todo.output.unlink(missing_ok=True)  # of an earlier call with other settings
+        return {**failed(error), "seconds": round(time.monotonic() - started, 3)}
     return {
         "status": "done",
         "measurements": {segment.name: dict(segment.measurements) for segment in result.segments},
@@ -129,6 +149,11 @@ def _outcome(
         "device": result.device,
         "seconds": round(time.monotonic() - started, 3),
     }
+
+
+def failed(error: BaseException) -> dict:
+    """The outcome of a case that could not be done."""
+    return {"status": "failed", "reason": " ".join(str(error).split()) or type(error).__name__}
 
 
 def _read_manifest(path: Path) -> dict[str, dict]:

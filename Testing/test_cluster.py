@@ -1,0 +1,83 @@
+"""Cohorts from the shell, and on a real Dask cluster on this machine."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from bright import bright_bundle
+from distributed import LocalCluster
+
+from UNetPlusPlusSegmentLib import cli, files
+from UNetPlusPlusSegmentLib.bundles import read_bundle
+from UNetPlusPlusSegmentLib.jobs.cluster import on_cluster
+from UNetPlusPlusSegmentLib.jobs.cohort import CohortError, run_cohort
+
+AFFINE = np.diag([-2.0, -2.0, 3.0, 1.0])
+OPTIONS = {"speed": "balanced", "threshold": None, "force": False}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return bright_bundle(tmp_path_factory.mktemp("models") / "bright-v1.0.0")
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    """Three scans with blocks of different sizes, and a text file that calls itself one."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, width in (("a", 10), ("b", 15), ("c", 20)):
+        scan = np.random.default_rng(0).integers(-900, 50, (12, 40, 50), np.int16)
+        scan[4:8, 8:25, 15 : 15 + width] = 90
+        files.write_volume(folder / f"{name}.nrrd", scan, AFFINE)
+    (folder / "broken.nrrd").write_text("not a volume")
+    return folder
+
+
+@pytest.fixture
+def cluster():
+    with LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None, host="127.0.0.1") as cluster:
+        yield cluster
+
+
+def volumes_ml(folder) -> list[tuple[str, str]]:
+    lines = [line.split(",") for line in (folder / "measurements.csv").read_text().splitlines()]
+    case, volume = lines[0].index("case"), lines[0].index("volume_ml")
+    return [(line[case], line[volume]) for line in lines[1:]]
+
+
+def test_a_cluster_does_a_cohort_as_one_machine_does_though_a_process_of_it_dies(
+    bundle, cohort, cluster, tmp_path, capsys
+):
+    asked = ["cohort", "liver", str(cohort), "--model", str(bundle.folder), "--device", "cpu"]
+    assert cli.main([*asked, "-o", str(tmp_path / "here")]) == 1
+    assert "1 of 4 cases failed" in capsys.readouterr().err
+
+    def kill_one(done, total, case):
+        if done == 1:
+            next(iter(cluster.workers.values())).process.process.kill()
+
+    run = on_cluster(cluster.scheduler_address)
+    records = run_cohort(run, cohort, tmp_path / "there", bundle, "cpu", OPTIONS, kill_one)
+    assert {each["case"]: each["status"] for each in records} == {
+        "a": "done", "b": "done", "broken": "failed", "c": "done"
+    }  # fmt: skip
+    assert volumes_ml(tmp_path / "there") == volumes_ml(tmp_path / "here")
+    for name in "abc":
+        here, there = (files.read_volume(tmp_path / at / f"{name}.seg.nrrd")[0].array for at in ("here", "there"))
+        np.testing.assert_array_equal(here, there)
+
+    (cohort / "broken.nrrd").unlink()
+    assert cli.main([*asked, "-o", str(tmp_path / "there"), "--dask", cluster.scheduler_address, "--json"]) == 0
+    assert [each["case"] for each in json.loads(capsys.readouterr().out)] == ["a", "b", "c"]
+    assert len((tmp_path / "there" / "manifest.jsonl").read_text().splitlines()) == 4  # nothing was done again
+
+
+def test_without_a_scheduler_nothing_is_begun(bundle, cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr("UNetPlusPlusSegmentLib.jobs.cluster.CONNECT_S", 0.5)
+    with pytest.raises(CohortError, match=r"No Dask scheduler answers at tcp://127\.0\.0\.1:9"):
+        on_cluster("tcp://127.0.0.1:9")
+    assert read_bundle(bundle.folder) == bundle
+    assert not (tmp_path / "out").exists()
