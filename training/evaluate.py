@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from cards import bundle_from_checkpoint
 from pictures import FOUND, TRUTH, Panel, PicturesError, private_folder, save_atlas
-from pooled import TOLERANCE_MM, Pooled, summary
+from pooled import TOLERANCE_MM, Pooled, dice, summary
 from slices import DataError, Slice, read_slices
 from targets import TARGETS, Target
 from UNetPlusPlusSegmentLib.bundles import Bundle, BundleError, read_bundle
@@ -197,18 +197,14 @@ def _draw_worst(path: Path, title: str, slices: list[tuple[Slice, np.ndarray]]) 
     panels = []
     for at in sorted(np.flatnonzero(wrong), key=lambda at: -wrong[at])[:WORST]:
         item, mask = slices[at]
-        dice = f"Dice {_dice(mask, item.mask):.3f}" if item.mask.any() else "no organ"
+        how_good = f"Dice {dice(mask, item.mask):.3f}" if item.mask.any() else "no organ"
         panels.append(
-            Panel(f"{item.row['file']}: {dice}, {wrong[at]} pixels wrong", item.image, {TRUTH: item.mask, FOUND: mask})
+            Panel(
+                f"{item.row['file']}: {how_good}, {wrong[at]} pixels wrong", item.image, {TRUTH: item.mask, FOUND: mask}
+            )
         )
     if panels:
         save_atlas(path, panels, f"{title}, without post-processing: truth green, found red; most wrong pixels first")
-
-
-def _dice(found: np.ndarray, truth: np.ndarray) -> float:
-    pooled = Pooled()
-    pooled.add(found, truth, 1.0)
-    return pooled.dice
 
 
 def as_table(figures: dict) -> str:

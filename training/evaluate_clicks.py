@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from pooled import dice
 from UNetPlusPlusSegmentLib.bundles import Bundle, BundleError, read_bundle
 from UNetPlusPlusSegmentLib.engines import load_engine
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
@@ -117,11 +118,6 @@ def inner_points(mask: np.ndarray, volume: Volume) -> list[list[float]]:
     voxels = np.argwhere(inner)
     chosen = voxels[np.random.default_rng(SEED).integers(len(voxels), size=POINTS)]
     return [(volume.ijk_to_ras @ [*voxel[::-1], 1])[:3].tolist() for voxel in chosen]
-
-
-def dice(found: np.ndarray, truth: np.ndarray) -> float:
-    """2·overlap / (found + true)."""
-    return 2 * np.count_nonzero(found & truth) / (np.count_nonzero(found) + np.count_nonzero(truth))
 
 
 def _read(folder: Path, image: str, label: str) -> tuple[Volume, np.ndarray]:

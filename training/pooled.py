@@ -11,6 +11,11 @@ TOLERANCE_MM = 2.0  # an outline within it counts as met: about a pixel of the 2
 BOOTSTRAP_DRAWS = 2000
 
 
+def dice(found: np.ndarray, truth: np.ndarray) -> float:
+    """2·overlap / (found + true) of two bool arrays, one of which holds something."""
+    return 2 * np.count_nonzero(found & truth) / (np.count_nonzero(found) + np.count_nonzero(truth))
+
+
 @dataclass
 class Pooled:
     """What was counted on one patient's slices."""

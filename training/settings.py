@@ -9,10 +9,9 @@ from pathlib import Path
 
 import yaml
 
+from losses import LOSSES
 from targets import TARGETS
 from UNetPlusPlusSegmentLib.networks import ARCHITECTURES, WIDE_FILTERS
-
-LOSSES = ("bce_dice", "hybrid")
 
 
 class SettingsError(ValueError):
