@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from . import bundles, files
-from .regions import as_columns
+from .regions import Segment, as_columns
 from .volumes import box_between, index_of
 
 if TYPE_CHECKING:
@@ -124,7 +124,13 @@ def _add_options(command: argparse.ArgumentParser, target: str) -> None:
     command.add_argument(
         "input", metavar="INPUT", help=".nrrd .nhdr .nii .nii.gz .mha .mhd, a DICOM file or a folder of them"
     )
-    command.add_argument("-o", "--output", metavar="OUT", required=True, help="segmentation: .seg.nrrd or .nii.gz")
+    command.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        required=True,
+        help="segmentation: .seg.nrrd, .nii.gz, or of a DICOM series .dcm, a DICOM SEG",
+    )
     command.add_argument("--series", metavar="UID", help="DICOM series to take from a folder that holds several")
     command.add_argument("--probability", metavar="FILE", help="also write the probability map (.nrrd or .nii.gz)")
     command.add_argument("--uncertainty", metavar="FILE", help="also write the spread of the heads (.nrrd or .nii.gz)")
@@ -211,7 +217,7 @@ def _run(given: argparse.Namespace) -> tuple[Result, list[str]]:
     """Check everything that can be checked, then read, run and write."""
     maps = (".nrrd", ".nii.gz")
     wanted = [
-        (given.output, (".seg.nrrd", ".nii.gz")),
+        (given.output, (".seg.nrrd", ".nii.gz", ".dcm")),
         (given.probability, maps),
         (given.uncertainty, maps),
         (given.report, (".csv",)),
@@ -224,6 +230,7 @@ def _run(given: argparse.Namespace) -> tuple[Result, list[str]]:
     if len(set(taken)) < len(taken):
         raise files.FileError("Two of the files given are the same one: input and outputs must all differ.")
     bundle = bundles.choose_bundle(given.target, given.model)
+    source = _source_of_seg(given)
     volume, notes = files.read_volume(given.input, given.series)
     for path, _ in outputs:
         files.check_grid(path, volume.ijk_to_ras)
@@ -238,13 +245,28 @@ def _run(given: argparse.Namespace) -> tuple[Result, list[str]]:
     with _ProgressBar() as bar:
         engine = load_engine(bundle, given.device)
         result = engine.segment(volume, given.speed, given.threshold, given.force, bar.show, **where)
-    _write(given, result)
+    _write(given, result, source)
     return result, [*notes, *result.notes]
 
 
-def _write(given: argparse.Namespace, result: Result) -> None:
+def _source_of_seg(given: argparse.Namespace) -> list[Path]:
+    """The slices that a DICOM SEG will refer to, if one is wanted."""
+    if not given.output.lower().endswith(".dcm"):
+        return []
+    files.check_dicom_seg()
+    return files.slices_of(Path(given.input), given.series)
+
+
+def _write(given: argparse.Namespace, result: Result, source: Sequence[Path]) -> None:
     affine = result.volume.ijk_to_ras
-    files.write_segmentation(given.output, result.labelmap, affine, result.segments)  # first: it is what cost the time
+    # First the segmentation: it is what cost the time.
+    if source:
+        nothing = [
+            Segment(1, x.name, x.terminology, x.color, {}) for x in result.bundle.labels
+        ]  # DICOM wants a segment
+        files.write_dicom_seg(given.output, result.labelmap, result.segments or nothing, source, result.bundle.name)
+    else:
+        files.write_segmentation(given.output, result.labelmap, affine, result.segments)
     if given.probability:
         files.write_volume(given.probability, result.probability(), affine)
     if given.uncertainty:

@@ -1,5 +1,7 @@
 """Files: volumes in (NRRD, NIfTI, MetaImage, DICOM); segmentations, maps, tables and pictures out, whole or not at all."""
 
+from .dicom import slices_of
+from .dicom_seg import check_dicom_seg, write_dicom_seg
 from .images import FileError
 from .overlay import write_close_ups, write_overlay
 from .reading import read_volume
@@ -7,10 +9,13 @@ from .writing import check_grid, check_output, write_report, write_segmentation,
 
 __all__ = [
     "FileError",
+    "check_dicom_seg",
     "check_grid",
     "check_output",
     "read_volume",
+    "slices_of",
     "write_close_ups",
+    "write_dicom_seg",
     "write_overlay",
     "write_report",
     "write_segmentation",

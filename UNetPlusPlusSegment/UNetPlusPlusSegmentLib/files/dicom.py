@@ -81,6 +81,37 @@ def read_dicom_folder(folder: Path, series: str | None) -> tuple[Volume, list[st
     Raises:
         FileError: There is no such series, or it is no stack of slices.
     """
+    taken, notes = _choose_stack(folder, series)
+    volume, more = _read_stack(taken)
+    return volume, notes + more
+
+
+def slices_of(path: Path, series: str | None = None) -> list[Path]:
+    """The files that `read_dicom_file` or `read_dicom_folder` makes a volume of, one for each of its slices, in their order.
+
+    Raises:
+        FileError: It is no DICOM, one file with many frames, or a series that does not say which it is.
+    """
+    header = None if path.is_dir() else _header(path)
+    if not path.is_dir() and header is None:
+        raise FileError(
+            f"{path} is no DICOM image, and a DICOM SEG refers to one: give the DICOM series, or another output."
+        )
+    stack = [header] if header else _choose_stack(path, series)[0]
+    if stack[0].size[2] > 1:
+        raise FileError(
+            f"{stack[0].path} holds many frames in one file, of which no DICOM SEG is written here: write .seg.nrrd."
+        )
+    if not all(header.series and header.instance for header in stack):
+        raise FileError(
+            f"The slices in {path} have lost the identifiers by which a DICOM SEG refers to them, as some anonymisers do:"
+            " write .seg.nrrd, or give the series as the scanner made it."
+        )
+    return [header.path for header in _in_order(stack)]
+
+
+def _choose_stack(folder: Path, series: str | None) -> tuple[list[Header], list[str]]:
+    """The stack of slices to read from a folder, and notes."""
     stacks, notes = _scan(folder)
     if not stacks:
         raise FileError(f"The folder {folder} holds no DICOM image: give a folder with a CT series, or a volume file.")
@@ -102,8 +133,7 @@ def read_dicom_folder(folder: Path, series: str | None) -> tuple[Volume, list[st
             f"Of several stacks of slices the largest was taken, {_in_words(taken)}; --series UID chooses another"
             f" series. Left out: {'; '.join(map(_in_words, others))}."
         )
-    volume, more = _read_stack(taken)
-    return volume, notes + more
+    return taken, notes
 
 
 def _scan(folder: Path) -> tuple[list[list[Header]], list[str]]:
@@ -189,11 +219,16 @@ def _read_stack(stack: list[Header]) -> tuple[Volume, list[str]]:
             f"{first.path} gives no pixel size, or an impossible one ({first.spacing[1]:g} × {first.spacing[0]:g} mm):"
             " export the series again from where it came."
         )
-    normal = np.reshape(first.directions, (3, 3))[:, 2]
-    stack = sorted(stack, key=lambda header: np.dot(header.origin, normal))
+    stack = _in_order(stack)
     matrix, notes = _place(stack)
     slices = [sitk.GetArrayFromImage(read_image(header.path, GDCM))[0] for header in stack]
     return Volume(np.stack(slices), matrix), notes
+
+
+def _in_order(stack: list[Header]) -> list[Header]:
+    """Slices sorted along their normal."""
+    normal = np.reshape(stack[0].directions, (3, 3))[:, 2]
+    return sorted(stack, key=lambda header: np.dot(header.origin, normal))
 
 
 def _place(stack: list[Header]) -> tuple[np.ndarray, list[str]]:

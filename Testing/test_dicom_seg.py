@@ -1,0 +1,110 @@
+"""DICOM SEG: read back with highdicom, each mask lies on the slice it was made from."""
+
+from __future__ import annotations
+
+import sys
+
+import highdicom as hd
+import numpy as np
+import pydicom
+import pytest
+from bright import bright_bundle
+from pydicom.uid import CTImageStorage, generate_uid
+from sample_files import SEGMENTS, labels, write_slice
+
+from UNetPlusPlusSegmentLib import cli, files
+from UNetPlusPlusSegmentLib.files import FileError
+
+WHO = {
+    "PatientID": "1", "PatientName": "A^B", "PatientBirthDate": "", "PatientSex": "O", "StudyID": "1", "AccessionNumber": "2",
+    "StudyDate": "20260101", "StudyTime": "120000", "ReferringPhysicianName": "", "SeriesNumber": 3,
+}  # fmt: skip
+
+
+@pytest.fixture
+def series(tmp_path):
+    """Five slices whose names go down as they go up, at places that only their headers tell."""
+    frame = generate_uid()
+    for k in range(5):
+        write_slice(
+            tmp_path / "ct" / f"{9 - k}.dcm", (1, 2, 30 + 2.5 * k), FrameOfReferenceUID=frame, InstanceNumber=k, **WHO
+        )
+    return tmp_path / "ct"
+
+
+def test_every_slice_of_the_segmentation_refers_to_the_slice_it_was_made_from(series, tmp_path):
+    source = files.slices_of(series)
+    assert [path.name for path in source] == ["9.dcm", "8.dcm", "7.dcm", "6.dcm", "5.dcm"]
+    labelmap = labels()
+    files.write_dicom_seg(tmp_path / "out.dcm", labelmap, SEGMENTS, source, "liver-ct-v1.2.3")
+    seg = hd.seg.segread(tmp_path / "out.dcm")
+    uids = [pydicom.dcmread(path).SOPInstanceUID for path in source]
+    pixels = seg.get_pixels_by_source_instance(
+        source_sop_instance_uids=uids,
+        ignore_spatial_locations=True,
+        assert_missing_frames_are_empty=True,
+        combine_segments=True,
+    )
+    numbered = np.select([labelmap == segment.value for segment in SEGMENTS], [1, 2, 3])
+    np.testing.assert_array_equal(pixels, numbered)
+    for frame in seg.PerFrameFunctionalGroupsSequence:
+        z = frame.PlanePositionSequence[0].ImagePositionPatient[2]
+        number = frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        assert (numbered[round((z - 30) / 2.5)] == number).any()
+    for segment, described in zip(SEGMENTS, seg.SegmentSequence, strict=True):
+        assert described.SegmentLabel == segment.name
+        kind = described.SegmentedPropertyTypeCodeSequence[0]
+        assert f"{kind.CodingSchemeDesignator}^{kind.CodeValue}^{kind.CodeMeaning}" == segment.terminology.split("~")[2]
+        assert described.SegmentAlgorithmName == "liver-ct-v1.2.3"
+
+
+def test_a_real_series_gets_the_mask_that_nifti_gets_and_an_empty_one_is_written_too(shared_data, tmp_path):
+    anonymous, scan = shared_data("volumes/abdomen_dicom"), tmp_path / "ct"
+    with pytest.raises(FileError, match="have lost the identifiers"):
+        files.slices_of(anonymous)
+    scan.mkdir()
+    study, series = generate_uid(), generate_uid()
+    for path in anonymous.iterdir():
+        data = pydicom.dcmread(path)
+        data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, data.file_meta.MediaStorageSOPInstanceUID
+        data.StudyInstanceUID, data.SeriesInstanceUID = study, series
+        data.save_as(scan / path.name)
+    bundle = bright_bundle(tmp_path / "liver-ct-v99.0.0")
+    asked = ["liver", str(scan), "--model", str(bundle.folder), "--device", "cpu"]
+    for name in ("out.nii.gz", "out.dcm"):
+        assert cli.main([*asked, "-o", str(tmp_path / name)]) == 0
+    mask = files.read_volume(tmp_path / "out.nii.gz")[0].array
+    seg = hd.seg.segread(tmp_path / "out.dcm")
+    found = seg.get_volume(combine_segments=True)
+    assert np.count_nonzero(found.array) == np.count_nonzero(mask) > 1000
+    uids = [pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in files.slices_of(scan)]
+    pixels = seg.get_pixels_by_source_instance(uids, assert_missing_frames_are_empty=True, combine_segments=True)
+    np.testing.assert_array_equal(pixels, mask)
+    files.write_dicom_seg(
+        tmp_path / "none.dcm", np.zeros_like(mask), SEGMENTS[:1], files.slices_of(scan), "liver-ct-v1.0.0"
+    )
+    assert not hd.seg.segread(tmp_path / "none.dcm").pixel_array.any()
+
+
+def test_what_is_no_series_and_a_missing_library_are_refused_before_anything_runs(
+    series, tmp_path, monkeypatch, capsys
+):
+    volume = tmp_path / "scan.nrrd"
+    files.write_volume(volume, np.zeros((2, 3, 4), np.int16), np.eye(4))
+    with pytest.raises(FileError, match="no DICOM image"):
+        files.slices_of(volume)
+    bundle = bright_bundle(tmp_path / "liver-ct-v99.0.0")
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    asked = ["liver", str(series), "--model", str(bundle.folder), "-o", str(tmp_path / "out.dcm")]
+    assert cli.main(asked) == 1
+    assert "pip install 'unetplusplussegment[dicom]'" in capsys.readouterr().err
+    assert not (tmp_path / "out.dcm").exists()
+
+
+def test_a_series_that_lacks_what_a_seg_takes_from_it_is_refused_with_a_way_out(tmp_path):
+    write_slice(tmp_path / "ct" / "1.dcm")  # no patient, no frame of reference
+    with pytest.raises(FileError, match=r"write_me\.dcm cannot be written.*\.seg\.nrrd"):
+        files.write_dicom_seg(
+            tmp_path / "write_me.dcm", labels()[:1], SEGMENTS, [tmp_path / "ct" / "1.dcm"], "liver-ct-v1.2.3"
+        )
+    assert not (tmp_path / "write_me.dcm").exists()
