@@ -1,12 +1,20 @@
 """Model folders: what is written can be read, and what is missing, truncated, altered or too new is refused with a way out."""
 
 import json
+import zlib
 
 import pytest
 import torch
 
 from UNetPlusPlusSegmentLib import bundles
-from UNetPlusPlusSegmentLib.bundles import BundleError, choose_bundle, find_bundles, read_bundle, write_bundle
+from UNetPlusPlusSegmentLib.bundles import (
+    KERNEL_BITS,
+    BundleError,
+    choose_bundle,
+    find_bundles,
+    read_bundle,
+    write_bundle,
+)
 from UNetPlusPlusSegmentLib.networks import build_network
 
 FILTERS = [2, 3, 4, 5, 6]
@@ -45,14 +53,26 @@ def change_card(folder, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_a_written_bundle_gives_back_the_network_to_half_precision(tmp_path):
+def test_a_written_bundle_gives_back_the_network_to_the_precision_it_is_stored_in(tmp_path):
     torch.manual_seed(0)
     network = trained_network()
     bundle = write_bundle(tmp_path / "liver-ct-v1.2.3", CARD, network.state_dict())
+    stored = bundle.load_state()
+    for key, value in network.state_dict().items():
+        rtol = 2.0 ** -(KERNEL_BITS + 1) if value.ndim > 1 else 2.0**-11
+        torch.testing.assert_close(stored[key], value, rtol=rtol, atol=1e-7, msg=key)
+    network.load_state_dict(stored)
     image = torch.rand(1, 1, 32, 48)
     with torch.inference_mode():
-        torch.testing.assert_close(bundle.load_network()(image), network(image), rtol=0.02, atol=0.02)
+        torch.testing.assert_close(bundle.load_network()(image), network(image), rtol=1e-4, atol=1e-5)
     assert (bundle.name, bundle.version, bundle.target) == ("liver-ct-v1.2.3", (1, 2, 3), "liver")
+
+
+def test_kernels_pack_to_two_thirds(tmp_path):
+    network = build_network("unetpp_ds", filters=[32, 64, 128])
+    bundle = write_bundle(tmp_path / "m-v1.0.0", CARD, network.state_dict())
+    plain = sum(value.numel() * 2 for value in network.state_dict().values())
+    assert len(zlib.compress((bundle.folder / "weights.pt").read_bytes())) < 0.67 * plain
 
 
 def test_the_loaded_state_keeps_batch_norm_so_that_training_can_start_from_it(tmp_path):
