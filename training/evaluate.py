@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Measures a bundle or a checkpoint on a split of its slice folder: per patient, per deep-supervision level.
 
-python training/evaluate.py UNetPlusPlusSegment/Resources/Models/liver-ct-v0.1.0 --data ../shared/data/liver
+python training/evaluate.py UNetPlusPlusSegment/Resources/Models/liver-ct-v1.0.0 --data ../shared/data/liver
 python training/evaluate.py runs/liver/best.ckpt --data ../shared/data/liver --split val -o figures.json --pictures runs/liver/worst
 """
 

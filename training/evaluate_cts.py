@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Measures a liver model on a whole CT, as a user gets it: what it finds in a chest that shows no liver.
 
-python training/evaluate_cts.py UNetPlusPlusSegment/Resources/Models/liver-ct-v0.1.0 --volumes ../shared/data/volumes
+python training/evaluate_cts.py UNetPlusPlusSegment/Resources/Models/liver-ct-v1.0.0 --volumes ../shared/data/volumes
 """
 
 from __future__ import annotations

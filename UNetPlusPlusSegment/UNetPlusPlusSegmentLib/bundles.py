@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 CARD, WEIGHTS = "model.json", "weights.pt"
 # Of a kernel's numbers: a model of 18 MB is packed to 11 MB, instead of 17, by git, wheels and downloads. The liver's Dice
-# stays the same with 4, and loses a point with 3; an exported card's figures are those of the weights as they are stored.
+# (evaluate.py --every 6) stays the same with 4, and loses a point with 3. A card's figures are those of the weights as stored.
 KERNEL_BITS = 4
 _VERSION = re.compile(r"-v(\d+)\.(\d+)\.(\d+)$")
 _REQUIRED = (
