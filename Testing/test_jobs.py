@@ -133,7 +133,6 @@ def files_in(temporary) -> list:
 # What a job gives
 
 
-@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.dtype(">i2")])
 def test_a_stray_file_in_the_folder_of_arrays_does_no_harm():
     folder = ArrayFolder()
     folder.put(1, "volume", np.zeros(3))
@@ -143,6 +142,7 @@ def test_a_stray_file_in_the_folder_of_arrays_does_no_harm():
     folder.remove()
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.dtype(">i2")])
 def test_a_job_gives_what_the_engine_gives_voxel_for_voxel(worker, bundle, expected, temporary, dtype):
     job = worker.submit(scan(dtype=dtype), bundle, "cpu", "accurate")
     handed_over = np.load(temporary / next(temporary.iterdir()).name / f"{job}-volume.npy", mmap_mode="r")
