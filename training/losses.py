@@ -41,4 +41,4 @@ def deep_supervision(loss: Callable[[Tensor, Tensor], Tensor], heads: Sequence[T
     return torch.stack([loss(logits, truth) for logits in heads]).mean()
 
 
-LOSSES = {"hybrid": hybrid, "bce_dice": bce_dice}
+LOSSES = {"bce_dice": bce_dice, "hybrid": hybrid}
