@@ -14,7 +14,7 @@ from .inference import Progress, SliceEngine
 from .volumes import Volume, axial_order
 
 NETWORK_STEP = 16  # pixels: the network need not pad an image whose sides are multiples of it
-AHEAD_MM = 2.5  # what is followed is looked at so far in advance, for a batch: the slice distance of most chests
+AHEAD_MM = 4.0  # what is followed is looked at so far in advance, for a batch
 
 
 @dataclass(frozen=True, eq=False)
