@@ -223,6 +223,18 @@ def test_an_installation_of_pytorch_that_fails_says_so_and_a_second_one_meanwhil
     assert pytorch.is_installed()
 
 
+def test_an_old_pytorch_and_the_rest_of_a_broken_installation_count_as_none(monkeypatch):
+    for version, there in (("2.6.0+cpu", False), ("2.7.1", True), ("3.0", True)):
+        monkeypatch.setattr(pytorch.metadata, "version", lambda name, version=version: version)
+        assert pytorch.is_installed() is there
+
+    def nothing(name):
+        raise pytorch.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(pytorch.metadata, "version", nothing)
+    assert not pytorch.is_installed()
+
+
 # The threshold
 
 
@@ -358,13 +370,15 @@ def test_results_and_what_is_hidden_are_no_cases(logic, cohort):
     assert sorted(find_cases(cohort, besides=cohort / "out")) == ["broken", "one", "two"]
 
 
-def test_a_case_that_fails_with_other_settings_keeps_no_result_of_the_old_ones(logic, cohort, tmp_path):
+def test_a_case_that_fails_with_other_settings_takes_no_earlier_result_away_and_says_so(logic, cohort, tmp_path):
     out = tmp_path / "out"
     logic.processFolder([cohort / "one.nrrd"], out, device="cpu")
+    made = (out / "one.seg.nrrd").read_bytes()
     (cohort / "one.nrrd").write_text("not a volume")
     (record,) = logic.processFolder([cohort / "one.nrrd"], out, device="cpu", speed="fast")
     assert record["status"] == "failed"
-    assert not (out / "one.seg.nrrd").exists()
+    assert record["reason"].endswith("stays: one.seg.nrrd.")
+    assert (out / "one.seg.nrrd").read_bytes() == made
 
 
 def test_other_settings_do_a_case_again(logic, cohort, tmp_path):

@@ -44,9 +44,7 @@ class Settings:
     scale: tuple[float, float] = (0.7, 1.4)
     rotation_degrees: float = 15.0
     shift: float = 0.15  # of the patch's side, from the middle of the slice
-    roam: float = (
-        0.0  # share of patches that lie about a random pixel instead: half of them of the organ, half of anything
-    )
+    roam: float = 0.0  # share of patches about a random pixel instead, half of them of the organ, half of anything
     flips: bool = False  # an abdomen has no mirror image
     gain: float = 0.2  # CT: contrast about the middle of the window, ± this share
     offset: float = 0.1  # CT: brightness, ± this share of the window

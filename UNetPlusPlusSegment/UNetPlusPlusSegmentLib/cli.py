@@ -261,9 +261,8 @@ def _write(given: argparse.Namespace, result: Result, source: Sequence[Path]) ->
     affine = result.volume.ijk_to_ras
     # First the segmentation: it is what cost the time.
     if source:
-        nothing = [
-            Segment(1, x.name, x.terminology, x.color, {}) for x in result.bundle.labels
-        ]  # DICOM wants a segment
+        # DICOM knows no segmentation without a segment: where there is none, the first has no voxels.
+        nothing = [Segment(1, label.name, label.terminology, label.color, {}) for label in result.bundle.labels]
         files.write_dicom_seg(given.output, result.labelmap, result.segments or nothing, source, result.bundle.name)
     else:
         files.write_segmentation(given.output, result.labelmap, affine, result.segments)

@@ -21,10 +21,12 @@ def is_installed() -> bool:
 
     It is not imported for this: loading it takes seconds, and on Windows it could not be replaced then.
     """
-    return not _installing and importlib.util.find_spec("torch") is not None and _is_new(metadata.version("torch"))
-
-
-def _is_new(version: str) -> bool:
+    if _installing or importlib.util.find_spec("torch") is None:
+        return False
+    try:
+        version = metadata.version("torch")
+    except metadata.PackageNotFoundError:  # the rest of an installation that was broken off
+        return False
     return tuple(map(int, re.findall(r"\d+", version)[:2])) >= NEEDED
 
 

@@ -33,9 +33,7 @@ class Vessels:
             bright = sitk.GetImageFromArray((hu[box] >= CONTRAST_HU).view(np.uint8))
             pieces = sitk.GetArrayFromImage(sitk.ConnectedComponent(bright, True))
             self._labels[box] = pieces
-            self._sizes = np.bincount(
-                pieces[pieces > 0]
-            )  # counting all voxels would take twice the memory of the labels
+            self._sizes = np.bincount(pieces[pieces > 0])  # of all voxels it would take twice the memory of the labels
 
     def hold(self, nodule: Nodule) -> bool:
         """Whether what looks like a nodule is part of one of them."""

@@ -50,8 +50,8 @@ def run_cohort(
 ) -> list[dict]:
     """Segment every case that has no result yet.
 
-    In the folder lie, after: `<case>.seg.nrrd` for each case that is done; `manifest.jsonl`, to which each case adds a
-    line as it ends, so that the last line of a case counts; and `measurements.csv`, made anew from it.
+    In the folder lie, after: `<case>.seg.nrrd` for each case that is done, or was with other settings; `manifest.jsonl`, to
+    which each case adds a line as it ends, so that the last line of a case counts; and `measurements.csv`, made anew from it.
 
     Args:
         run: `one_after_the_other`, or `cluster.on_cluster`.
@@ -140,8 +140,10 @@ def outcome_of(todo: Todo, worker: Worker) -> dict:
     except Exception as error:
         if not isinstance(error, ValueError):
             _log.exception("%s failed unexpectedly", todo.input)
-        todo.output.unlink(missing_ok=True)  # of an earlier call with other settings
-        return {**failed(error), "seconds": round(time.monotonic() - started, 3)}
+        outcome = failed(error)
+        if todo.output.exists():  # of an earlier call with other settings: not ours to take away
+            outcome["reason"] += f" What an earlier call made of it stays: {todo.output.name}."
+        return {**outcome, "seconds": round(time.monotonic() - started, 3)}
     return {
         "status": "done",
         "measurements": {segment.name: dict(segment.measurements) for segment in result.segments},

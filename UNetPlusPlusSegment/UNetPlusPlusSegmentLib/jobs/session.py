@@ -118,7 +118,7 @@ class Session:
         engine = self._engines.get(key)
         if (
             engine is None or engine.bundle != bundle or engine.notes
-        ):  # it ran out of memory: perhaps there is some again
+        ):  # notes: memory ran out; perhaps there is some again
             self._engines[key] = load_engine(bundle, device)
         self._check()
         return self._engines[key]
