@@ -21,11 +21,8 @@ if TYPE_CHECKING:
 
     from .networks import NodeGrid
 
-SCHEMA = 1
+SCHEMA = 2  # 1 stored kernels in fp16
 CARD, WEIGHTS = "model.json", "weights.pt"
-# Of a kernel's numbers: a model of 18 MB is packed to 11 MB, instead of 17, by git, wheels and downloads. The liver's Dice
-# (evaluate.py --every 6) stays the same with 4, and loses a point with 3. A card's figures are those of the weights as stored.
-KERNEL_BITS = 4
 _VERSION = re.compile(r"-v(\d+)\.(\d+)\.(\d+)$")
 _REQUIRED = (
     "target",
@@ -154,6 +151,8 @@ class Bundle:
         """
         import torch
 
+        from .packing import unpack
+
         path = self.folder / WEIGHTS
         try:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -167,8 +166,7 @@ class Bundle:
                 f"The model {self.name} cannot be used: {WEIGHTS} does not match the checksum in its {CARD}, so it was changed or only"
                 " partly copied. Copy the folder again, or choose another model."
             )
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+        return unpack(torch.load(path, map_location="cpu", weights_only=True))
 
     def load_network(self) -> NodeGrid:
         """The network for inference, on the CPU in float32: weights loaded and checked, batch norm folded."""
@@ -297,7 +295,7 @@ def choose_bundle(target: str, model: str | None = None) -> Bundle:
 
 
 def write_bundle(folder: str | Path, card: Mapping, state: Mapping[str, Tensor]) -> Bundle:
-    """Write a new model folder: weights in fp16 as trained, kernels with fewer bits, and the card with their checksum.
+    """Write a new model folder: the weights as trained, packed (see `packing`), and the card with their checksum.
 
     Args:
         folder: Must not exist yet; its name is the model's, with version.
@@ -309,6 +307,8 @@ def write_bundle(folder: str | Path, card: Mapping, state: Mapping[str, Tensor])
     """
     import torch
 
+    from .packing import pack
+
     folder = Path(folder)
     if folder.exists():
         raise BundleError(f"{folder} exists already: a model is never overwritten. Give it a new version.")
@@ -317,21 +317,9 @@ def write_bundle(folder: str | Path, card: Mapping, state: Mapping[str, Tensor])
         raise BundleError(f"The card of {folder.name} lacks {', '.join(missing)}.")
     partial = folder.with_name(f".{folder.name}.partial")
     partial.mkdir(parents=True)
-    stored = {k: v.detach().cpu() for k, v in state.items()}
-    torch.save({k: _stored(v) if v.is_floating_point() else v for k, v in stored.items()}, partial / WEIGHTS)
+    torch.save(pack(state), partial / WEIGHTS)
     full = {"schema": SCHEMA, "name": folder.name, **card}
     full["sha256"] = hashlib.sha256((partial / WEIGHTS).read_bytes()).hexdigest()
     (partial / CARD).write_text(json.dumps(full, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.rename(folder)
     return read_bundle(folder)
-
-
-def _stored(weights: Tensor) -> Tensor:
-    """A tensor as fp16; a convolution's kernel with `KERNEL_BITS` bits after the leading one, so that it packs well."""
-    import torch
-
-    if weights.ndim < 2:
-        return weights.half()
-    mantissa, exponent = torch.frexp(weights.float())
-    steps = 2 ** (KERNEL_BITS + 1)
-    return torch.ldexp(torch.round(mantissa * steps) / steps, exponent).half()
