@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
-from losses import LOSSES, bce_dice, deep_supervision, hybrid
+from losses import LOSSES, bce_dice, bce_dice_each, deep_supervision, hybrid
 
 
 def by_the_paper(logits, truth):
@@ -32,6 +33,21 @@ def test_a_perfect_answer_is_the_lowest_loss():
     perfect = (truth - 0.5) * 100
     assert float(hybrid(perfect, truth)) == pytest.approx(-1, abs=1e-5)
     assert float(bce_dice(perfect, truth)) == pytest.approx(0, abs=1e-5)
+    assert float(bce_dice_each(perfect, truth)) == pytest.approx(0, abs=1e-5)
+
+
+def test_to_miss_a_small_organ_costs_as_much_as_to_miss_a_large_one_where_each_image_has_its_dice():
+    truth = torch.zeros(2, 1, 32, 32)
+    truth[0, :, 2:30, 2:30] = 1
+    truth[1, :, 10:13, 10:13] = 1
+    without = [
+        (truth * torch.eye(2)[one].reshape(2, 1, 1, 1) - 0.5) * 20 for one in (1, 0)
+    ]  # the large, then the small one missed
+    cross_entropies = [float(F.binary_cross_entropy_with_logits(logits, truth)) / 2 for logits in without]
+    large, small = (float(bce_dice_each(x, truth)) - bce for x, bce in zip(without, cross_entropies, strict=True))
+    assert small == pytest.approx(large, rel=0.15)
+    large, small = (float(bce_dice(x, truth)) - bce for x, bce in zip(without, cross_entropies, strict=True))
+    assert small < large / 10
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)

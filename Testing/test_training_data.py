@@ -57,7 +57,7 @@ def test_saved_settings_read_back_as_they_were(config, tmp_path):
         ("steps=150", "no multiple of steps_per_epoch=100"),
         ("target=kidney", "target='kidney' is unknown; it can be liver, nodule"),
         ("architecture=unet++", "unetpp_ds"),
-        ("loss=dice", "bce_dice, hybrid"),
+        ("loss=dice", "bce_dice, bce_dice_each, hybrid"),
         ("steps", "not of the form key=value"),
     ],
 )

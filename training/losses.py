@@ -1,4 +1,4 @@
-"""The losses, from logits: the paper's hybrid loss, and plain BCE + Dice."""
+"""The losses, from logits: the paper's hybrid loss, and plain BCE + Dice, of a batch or of each image."""
 
 from __future__ import annotations
 
@@ -36,9 +36,16 @@ def bce_dice(logits: Tensor, truth: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, truth) / 2 + 1 - dice
 
 
+def bce_dice_each(logits: Tensor, truth: Tensor) -> Tensor:
+    """½·BCE + 1 − Dice, Dice of each image by itself, then their mean: a small section counts as much as a large one."""
+    y, p = truth.flatten(1), torch.sigmoid(logits).flatten(1)
+    dice = (2 * (y * p).sum(1) + 1) / (y.sum(1) + p.sum(1) + 1)
+    return F.binary_cross_entropy_with_logits(logits, truth) / 2 + 1 - dice.mean()
+
+
 def deep_supervision(loss: Callable[[Tensor, Tensor], Tensor], heads: Sequence[Tensor], truth: Tensor) -> Tensor:
     """The mean of `loss` over the heads, each against the same truth."""
     return torch.stack([loss(logits, truth) for logits in heads]).mean()
 
 
-LOSSES = {"bce_dice": bce_dice, "hybrid": hybrid}
+LOSSES = {"bce_dice": bce_dice, "bce_dice_each": bce_dice_each, "hybrid": hybrid}
