@@ -65,8 +65,12 @@ CARDS = {
 }
 
 
-def bundle_from_checkpoint(checkpoint: Path, folder: Path, figures: dict) -> Bundle:
+def bundle_from_checkpoint(checkpoint: Path, folder: Path, figures: dict, threshold: float = 0.5) -> Bundle:
     """Write the bundle of a checkpoint of train.py, its averaged weights where they were kept.
+
+    Args:
+        figures: What was measured, for the card; the heads that the product averages are chosen by it.
+        threshold: Probability from which on a pixel belongs to the target.
 
     Raises:
         BundleError: The checkpoint cannot be read, is of a target without a card, or the folder exists.
@@ -97,7 +101,7 @@ def bundle_from_checkpoint(checkpoint: Path, folder: Path, figures: dict) -> Bun
             "patch": list(settings.patch),
             "window_hu": list(TARGETS[settings.target].window_hu),
         },
-        "threshold": 0.5,
+        "threshold": threshold,
         "average_from": _best_average(figures, otherwise=_least_level(settings)),
         **CARDS[settings.target],
         "speeds": _speeds(settings),

@@ -24,7 +24,7 @@ import evaluate_nodules
 from cards import bundle_from_checkpoint
 from evaluate import as_table, evaluate
 from slices import DataError
-from UNetPlusPlusSegmentLib.bundles import BundleError
+from UNetPlusPlusSegmentLib.bundles import Bundle, BundleError
 from UNetPlusPlusSegmentLib.files import FileError
 
 
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("folder", type=Path, help="the bundle to make: <name>-v<major>.<minor>.<patch>")
-    parser.add_argument("--data", required=True, help="slice folder to measure it on")
+    parser.add_argument("--data", type=Path, required=True, help="slice folder to measure it on")
     parser.add_argument("--split", default="val")
     parser.add_argument("--volumes", type=Path, help="folder of whole CTs to measure the model on, too")
     given = parser.parse_args(arguments)
@@ -44,17 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise BundleError(f"{given.folder.name} names no version: call it {given.folder.name}-v1.0.0, say.")
         if given.volumes and not given.volumes.is_dir():
             raise FileError(f"{given.volumes} is no folder: --volumes takes that of the whole CTs.")
-        with tempfile.TemporaryDirectory() as scratch:
-            unmeasured = bundle_from_checkpoint(given.checkpoint, Path(scratch) / given.folder.name, figures={})
-            figures = evaluate(unmeasured, given.data, given.split)
-            # What the heads are worth decides which of them the product averages.
-            chosen = bundle_from_checkpoint(given.checkpoint, Path(scratch) / "chosen" / given.folder.name, figures)
-            if chosen.target == "nodule":
-                figures["moved_crops"] = evaluate_nodules.evaluate(chosen, Path(given.data), given.split)
-            if given.volumes:
-                measure = evaluate_clicks.measure_masks if chosen.target == "nodule" else evaluate_cts.measure
-                figures["whole_cts"] = measure(chosen, given.volumes)
-        bundle_from_checkpoint(given.checkpoint, given.folder, figures)
+        figures, threshold = measure(given.checkpoint, given.folder.name, given.data, given.split, given.volumes)
+        bundle_from_checkpoint(given.checkpoint, given.folder, figures, threshold)
     except (BundleError, DataError, FileError) as error:
         print(f"export.py: {error}", file=sys.stderr)
         return 1
@@ -63,6 +54,27 @@ def main(arguments: list[str] | None = None) -> int:
         print(evaluate_nodules.as_table(figures["moved_crops"]))
     print(f"written: {given.folder}")
     return 0
+
+
+def measure(checkpoint: Path, name: str, data: Path, split: str, volumes: Path | None) -> tuple[dict, float]:
+    """The figures of a checkpoint's card, and its threshold: one half, or for nodules the best one for what is pointed at."""
+    with tempfile.TemporaryDirectory() as scratch:
+
+        def bundle(figures: dict, threshold: float = 0.5) -> Bundle:
+            return bundle_from_checkpoint(checkpoint, Path(tempfile.mkdtemp(dir=scratch)) / name, figures, threshold)
+
+        model = bundle({})
+        if model.target == "nodule":
+            first = evaluate(model, data, split, every=4)
+            model = bundle({}, evaluate_nodules.best_threshold(bundle(first), data, split))
+        figures = evaluate(model, data, split)
+        model = bundle(figures, model.threshold)  # what the heads are worth decides which of them the product averages
+        if model.target == "nodule":
+            figures["moved_crops"] = evaluate_nodules.evaluate(model, data, split)
+        if volumes:
+            on_cts = evaluate_clicks.measure_masks if model.target == "nodule" else evaluate_cts.measure
+            figures["whole_cts"] = on_cts(model, volumes)
+        return figures, model.threshold
 
 
 if __name__ == "__main__":
