@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from . import bundles, files
+from .arguments import LICENCE_LINE, parser, with_minus
 from .regions import Segment, as_columns
 from .volumes import box_between, index_of
 
 if TYPE_CHECKING:
     from .inference import Result
-
-NODULE_HELP = "Without --point and --box the lungs are searched. Coordinates are RAS, as Slicer shows them."
-COHORT_HELP = (
-    "A .seg.nrrd for each case, measurements.csv and manifest.jsonl, which says what is done, lie in the folder after."
-)
-LICENCE_LINE = "The models are for research only, not for clinical use; see MODELS_LICENSE.md."
 
 
 def shell() -> int:
@@ -44,13 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 done, 1 failed (one line on stderr says why), 2 wrong usage.
     """
-    parser = _parser()
     try:
-        given = parser.parse_args(_with_minus(sys.argv[1:] if arguments is None else arguments))
+        given = parser().parse_args(with_minus(sys.argv[1:] if arguments is None else arguments))
     except SystemExit as leave:  # argparse's way to end: 2 after a usage error, 0 after --help
         return int(leave.code or 0)
     try:
-        given.run(given)
+        COMMANDS[given.command](given)
     except KeyboardInterrupt:
         print("unetpp-segment: cancelled.", file=sys.stderr)
         return 1
@@ -68,126 +60,6 @@ def _one_line(error: Exception) -> str:
         return "this computer has too little memory for this volume: crop it, or close other programs."
     known = isinstance(error, ValueError) and type(error).__module__.startswith(__package__)
     return text if known else f"unexpected {type(error).__name__}: {text} (--debug shows where)"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="unetpp-segment", description="Segment CT volumes slice by slice with UNet++. " + LICENCE_LINE
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    liver = commands.add_parser("liver", help="segment the liver")
-    _add_options(liver, target="liver")
-    nodule = commands.add_parser(
-        "nodule", help="segment lung nodules: at points, in a box, or all of a chest", epilog=NODULE_HELP
-    )
-    _add_options(nodule, target="nodule")
-    place = nodule.add_mutually_exclusive_group()
-    place.add_argument(
-        "--point", type=_numbers(3), action="append", default=[], metavar="R,A,S",
-        help="a point in a nodule, RAS in mm; more than one may be given",
-    )  # fmt: skip
-    place.add_argument("--box", type=_numbers(6), metavar="R1,A1,S1,R2,A2,S2", help="two opposite corners of a box")
-
-    cohort = commands.add_parser(
-        "cohort", help="segment many scans; called again, it does what is missing or failed", epilog=COHORT_HELP
-    )
-    cohort.set_defaults(run=_cohort)
-    cohort.add_argument("target", choices=["liver", "nodule"])
-    cohort.add_argument(
-        "inputs", metavar="INPUT", nargs="+", help="volume files and DICOM folders, or one folder of such"
-    )
-    cohort.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the results")
-    cohort.add_argument(
-        "--dask", metavar="ADDRESS", help="scheduler of a Dask cluster whose workers do it, tcp://host:8786"
-    )
-    _add_run_options(cohort)
-
-    models = commands.add_parser("models", help="list the models that can be used")
-    models.set_defaults(run=_models)
-    models.add_argument("--json", action="store_true", help="print the cards as a JSON list")
-
-    demo = commands.add_parser("demo", help="segment the liver in the chest CT that the slicerio package carries")
-    demo.set_defaults(run=_demo)
-    demo.add_argument(
-        "-o", "--output", metavar="DIR", default="demo_output", help="folder for the results (demo_output)"
-    )
-
-    for command in (liver, nodule, cohort, models, demo):
-        command.add_argument("--debug", action="store_true", help="show where an error happened")
-    return parser
-
-
-def _add_options(command: argparse.ArgumentParser, target: str) -> None:
-    """What both targets take."""
-    command.set_defaults(run=_segment, target=target, point=[], box=None)
-    command.add_argument(
-        "input", metavar="INPUT", help=".nrrd .nhdr .nii .nii.gz .mha .mhd, a DICOM file or a folder of them"
-    )
-    command.add_argument(
-        "-o",
-        "--output",
-        metavar="OUT",
-        required=True,
-        help="segmentation: .seg.nrrd, .nii.gz, or of a DICOM series .dcm, a DICOM SEG",
-    )
-    command.add_argument("--series", metavar="UID", help="DICOM series to take from a folder that holds several")
-    command.add_argument("--probability", metavar="FILE", help="also write the probability map (.nrrd or .nii.gz)")
-    command.add_argument("--uncertainty", metavar="FILE", help="also write the spread of the heads (.nrrd or .nii.gz)")
-    command.add_argument("--report", metavar="FILE.csv", help="also write the measurements")
-    command.add_argument("--overlay", metavar="FILE.png", help="also write a picture")
-    _add_run_options(command)
-
-
-def _add_run_options(command: argparse.ArgumentParser) -> None:
-    """What one scan and a cohort take."""
-    command.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
-    command.add_argument("--speed", default="balanced", choices=["accurate", "balanced", "fast"])
-    command.add_argument(
-        "--threshold", type=_probability, metavar="T", help="probability 0…1; the model's own if not given"
-    )
-    command.add_argument("--model", metavar="NAME_OR_FOLDER", help="the newest for the target if not given")
-    command.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    command.add_argument("--force", action="store_true", help="run even if the volume does not look like CT")
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, as every other error."""
-        self.exit(2, f"unetpp-segment: {message} (--help shows the usage)\n")
-
-
-def _probability(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
-
-
-def _numbers(count: int) -> Callable[[str], tuple[float, ...]]:
-    """For so many numbers with commas between them."""
-
-    def numbers(text: str) -> tuple[float, ...]:
-        try:
-            values = tuple(map(float, text.split(",")))
-        except ValueError:
-            values = ()
-        if len(values) != count or not all(map(math.isfinite, values)):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {count} numbers with commas between them")
-        return values
-
-    return numbers
-
-
-def _with_minus(arguments: Sequence[str]) -> list[str]:
-    """`--point -56,-86,-116` as `--point=-56,-86,-116`: argparse takes what begins with a minus for an option."""
-    joined: list[str] = []
-    for argument in arguments:
-        if joined and joined[-1] in ("--point", "--box") and re.match(r"-[\d.]", argument):
-            joined[-1] += f"={argument}"
-        else:
-            joined.append(argument)
-    return joined
 
 
 def _segment(given: argparse.Namespace) -> None:
@@ -347,11 +219,14 @@ def _demo(given: argparse.Namespace) -> None:
     scan = Path(slicerio.get_testdata_file("CTChest4.nrrd"))
     segmentation, picture, table = (folder / n for n in ("liver.seg.nrrd", "overlay.png", "measurements.csv"))
     print(f"Chest CT of the slicerio package: {scan}")
-    _segment(_parser().parse_args(
+    _segment(parser().parse_args(
         ["liver", str(scan), "-o", str(segmentation), "--overlay", str(picture), "--report", str(table)]
     ))  # fmt: skip
     print(f"Picture: {picture}\nTable: {table}")
     print(f"To see it in 3D Slicer, drag these two files into its window: {scan} and {segmentation}")
+
+
+COMMANDS = {"liver": _segment, "nodule": _segment, "cohort": _cohort, "models": _models, "demo": _demo}
 
 
 class _ProgressBar:
