@@ -1,4 +1,4 @@
-"""Vessels full of contrast medium: what they are told from nodules by, on digital tubes and balls and on LIDC-IDRI's nodules."""
+"""Vessels: what they are told from nodules by, on digital tubes and balls and on LIDC-IDRI's nodules."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from PIL import Image
 
 from UNetPlusPlusSegmentLib.nodule_targets import Nodule
 from UNetPlusPlusSegmentLib.regions import bounding_box
-from UNetPlusPlusSegmentLib.vessels import Vessels
+from UNetPlusPlusSegmentLib.vessels import Vessels, goes_on
+from UNetPlusPlusSegmentLib.volumes import Volume
 
 LUNG, TISSUE, CONTRAST = -850, 30, 300
 KK, JJ, II = np.indices((30, 60, 60))
@@ -59,6 +61,35 @@ def test_what_is_bright_outside_the_box_of_the_lungs_does_not_count():
     assert not Vessels(hu, np.zeros(hu.shape, bool)).hold(taken(TUBE))
 
 
+def as_volume(hu: np.ndarray, spacing_mm=(1.0, 1.0, 1.0)) -> Volume:
+    """Of slices, rows and columns so far apart."""
+    slice_mm, row_mm, column_mm = spacing_mm
+    return Volume(hu.astype(np.float32), np.diag([-column_mm, -row_mm, slice_mm, 1]))
+
+
+@pytest.mark.parametrize("filled", ["tissue", "contrast"])
+@pytest.mark.parametrize("axes", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
+def test_a_piece_of_a_vessel_goes_on_whichever_way_it_runs(filled, axes):
+    hu, piece = chest(**{filled: TUBE}).transpose(axes), (TUBE & (abs(KK - 15) < 4)).transpose(axes)
+    assert goes_on(taken(piece), as_volume(hu), np.ones(hu.shape, bool))
+
+
+def test_a_nodule_does_not_go_on_alone_or_where_a_thin_vessel_passes_through_it():
+    thin = (JJ - 30) ** 2 + (II - 30) ** 2 <= 1
+    for hu in (chest(tissue=BALL), chest(tissue=BALL | thin)):
+        assert not goes_on(taken(BALL), as_volume(hu), np.ones(hu.shape, bool))
+
+
+def test_a_nodule_at_the_wall_of_the_lungs_does_not_go_on_into_it():
+    wall = JJ > 32
+    assert not goes_on(taken(BALL & ~wall), as_volume(chest(tissue=BALL | wall)), ~wall)
+
+
+def test_a_nodule_at_a_corner_of_the_volume_is_looked_at_as_far_as_it_is_there():
+    corner = (KK < 4) & (JJ < 4) & (II < 4)
+    assert not goes_on(taken(corner), as_volume(chest(tissue=corner)), np.ones(KK.shape, bool))
+
+
 @pytest.mark.parametrize(
     ("split", "nodules", "most"), [("val", 108, 2), pytest.param("train", 782, 3, marks=pytest.mark.slow)]
 )
@@ -77,6 +108,32 @@ def test_hardly_any_nodule_that_two_readers_marked_is_taken_for_a_vessel(shared_
     ]
     assert sum(mask.any() for mask in masks.values()) == nodules
     assert len(held) <= most, held
+
+
+@pytest.mark.parametrize(("split", "most"), [("val", 0.04), pytest.param("train", 0.035, marks=pytest.mark.slow)])
+def test_few_nodules_that_two_readers_marked_go_on_in_their_slices(shared_data, split, most):
+    folder = shared_data("nodule")
+    files, pixel_mm = defaultdict(list), {}
+    with (folder / "slices.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row["split"] == split:
+                files[row["patient"], row["nodule"]].append(row["file"])
+                pixel_mm[row["patient"], row["nodule"]] = float(row["pixel_mm"])
+    held = []
+    for key, names in files.items():
+        mask, mm = stacked(folder / "masks", names) >= 2, pixel_mm[key]
+        hu = stacked(folder / "images", names) / 255 * 1400 - 1000
+        if mask.any():
+            lungs = ~np.stack([wall(*each, mm) for each in zip(hu, mask, strict=True)])
+            # The slices as if far apart: what lies beyond the first and the last one is not in the crops.
+            held.append(goes_on(taken(mask), as_volume(hu, (50.0, mm, mm)), lungs))
+    assert np.mean(held) <= most
+
+
+def wall(hu: np.ndarray, mask: np.ndarray, mm: float) -> np.ndarray:
+    """What of a crop's slice is no lung: dense pieces of 300 mm² and more beside the nodule."""
+    pieces = sitk.ConnectedComponent(sitk.GetImageFromArray(((hu >= -450) & ~mask).view(np.uint8)))
+    return sitk.GetArrayFromImage(sitk.RelabelComponent(pieces, minimumObjectSize=int(300 / mm**2))) > 0
 
 
 def stacked(folder, names: list[str]) -> np.ndarray:

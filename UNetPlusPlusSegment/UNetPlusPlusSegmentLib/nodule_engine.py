@@ -16,13 +16,14 @@ from .lungs import find_lungs
 from .nodule_targets import Nodule, Ranges, Target, has_room, label_apart, nodule_of, peaks, section_mm, section_of
 from .nodules import LEAST_DIAMETER_MM, LEAST_INSIDE, find_nodules, number_nodules
 from .patches import Patches, Window
-from .vessels import Vessels
+from .vessels import Vessels, goes_on
 from .volumes import AxialOrder, Volume, VolumeError, axial_order, axial_volume, check_ct, clean_hu, crop, index_of
 
-PATCH_MM = 44.8  # side of the first window round a point: 64 pixels of 0.7 mm
-ROOM_MM = 12.0  # what a nodule that has no room there gets round it in a window of its own; and a box, and a lung
+PATCH = 64  # the network's pixels along a side of the first window round a point
+COARSE = 1.4  # what has no room there, and the lungs, are looked at with pixels so many times larger
+ROOM_MM = 8.0  # what a nodule that has no room gets round it in a window of its own; and a box
 MOST_MM, MOST_WINDOWS = 80.0, 4  # side of the largest window; how many are tried
-FAR = 2  # a mass is looked at with pixels and windows so many times larger
+FAR = 2.8  # a mass is looked at with pixels so many times larger, in windows up to twice as large
 LEAST_MASS_MM, LARGER = 20.0, 1.5  # diameter of what is seen so, at least, and as a multiple of what is seen from near
 NEAR_MM = 10.0  # a nodule so near to a point is meant by it
 LEAST_POINTED_MM = 2.0  # diameter of a nodule that the user points at, who has seen it; so it may be small
@@ -76,7 +77,7 @@ class NoduleEngine(SliceEngine):
             cut = partial(_cut_points, patches, points, targets)
         elif box is not None:
             ranges = _in_axial_order(box, order, volume.array.shape)
-            window = self._window_round(patches, ranges[1:], ROOM_MM)
+            window = self._window_round(patches, ranges[1:], ROOM_MM, self.bundle.pixel_mm)
             patches.look(window, range(ranges[0].start, ranges[0].stop))
             cut = partial(_cut_box, patches, ranges)
         else:
@@ -95,19 +96,25 @@ class NoduleEngine(SliceEngine):
 
         The slice of the place comes first, alone: most often it tells already where the window has to lie.
         """
-        sides_mm = np.full(2, PATCH_MM)
-        target = Target(index, patches.window(index[1:], sides_mm, self.bundle.pixel_mm), within_mm, least_mm)
+        sides_mm = np.zeros(2)
+        target = Target(index, self._window(patches, index[1:], sides_mm), within_mm, least_mm)
         patches.look(target.window, [round(float(index[0]))])
         found = section_of(target, patches, target.window.planes.get, threshold)
         for _ in range(MOST_WINDOWS):
             if found and not has_room(found, target.window, patches):
-                sides_mm = _with_room(found, patches, sides_mm)
-                window = patches.window(_middle(found.box[1:]), sides_mm, self.bundle.pixel_mm)
-                target = replace(target, window=window)
+                sides_mm = np.maximum(_with_room(found, patches), sides_mm)
+                target = replace(target, window=self._window(patches, _middle(found.box[1:]), sides_mm))
             found = nodule_of(target, patches, patches.looking(target.window), threshold)
             if found is None or has_room(found, target.window, patches) or sides_mm.max() >= MOST_MM:
                 break
         return target
+
+    def _window(self, patches: Patches, middle: np.ndarray, sides_mm: np.ndarray) -> Window:
+        """The window round a row and a column, of at least these sides; one larger than the first one has coarser pixels."""
+        pixel_mm = self.bundle.pixel_mm
+        if sides_mm.max() > PATCH * pixel_mm:
+            pixel_mm *= COARSE
+        return patches.window(middle, np.maximum(sides_mm, PATCH * pixel_mm), pixel_mm)
 
     def _look_round_point(self, patches: Patches, index: np.ndarray, threshold: float, progress: Progress) -> Target:
         """The same for a point of the user, who may mean a mass: its slice is looked at from farther away, too.
@@ -118,18 +125,19 @@ class NoduleEngine(SliceEngine):
         near_mm = section_mm(target, patches, target.window.planes.get, threshold)
         far = Patches(self, patches.volume, patches.level, progress)
         far.slices = far.expected = patches.slices
-        middle, sides_mm, found = index[1:], np.full(2, FAR * PATCH_MM), None
+        pixel_mm = FAR * self.bundle.pixel_mm
+        middle, sides_mm, found = index[1:], np.full(2, PATCH * pixel_mm), None
         for _ in range(MOST_WINDOWS):
-            window = far.window(middle, sides_mm, FAR * self.bundle.pixel_mm)
+            window = far.window(middle, sides_mm, pixel_mm)
             mass = Target(index, window, PEAK_MM, LEAST_MASS_MM)
             far.look(window, [round(float(index[0]))])
             if section_mm(mass, far, window.planes.get, threshold) < max(LEAST_MASS_MM, LARGER * near_mm):
                 found = None
                 break
             found = nodule_of(mass, far, far.looking(window), threshold)
-            if found is None or has_room(found, window, far) or sides_mm.max() >= FAR * MOST_MM:
+            if found is None or has_room(found, window, far) or sides_mm.max() >= 2 * MOST_MM:
                 break
-            middle, sides_mm = _middle(found.box[1:]), _with_room(found, far, sides_mm)
+            middle, sides_mm = _middle(found.box[1:]), np.maximum(_with_room(found, far), sides_mm)
         patches.slices = patches.expected = far.slices
         if found is None:
             return target
@@ -145,8 +153,11 @@ class NoduleEngine(SliceEngine):
         find_first: bool,
         progress: Progress,
     ) -> list[Target]:
-        """Look through the lungs on every slice; if `find_first`, on some, with a pruned network, then round what may be a nodule."""
+        """Look through the lungs on every slice; if `find_first`, on some, from farther away, with a pruned network, then round what may
+        be a nodule.
+        """
         searched = Patches(self, patches.volume, SEARCH_LEVEL, progress) if find_first else patches
+        pixel_mm = self.bundle.pixel_mm * (COARSE if find_first else 1)
         gap = max(1, int(SEARCH_STEP_MM / patches.spacing_mm[0] + 0.01)) if find_first else 1
         in_lungs = np.flatnonzero(lungs.any(axis=(1, 2)))
         if not len(in_lungs):
@@ -154,7 +165,7 @@ class NoduleEngine(SliceEngine):
         looked = in_lungs[min(gap, len(in_lungs)) // 2 :: gap]
         nearest = looked[np.abs(in_lungs[:, None] - looked).argmin(axis=1)]
         windows = [
-            (k, self._window_round(searched, box, SEARCH_ROOM_MM))
+            (k, self._window_round(searched, box, SEARCH_ROOM_MM, pixel_mm))
             for k in looked.tolist()
             for box in _boxes_apart(lungs[in_lungs[nearest == k]].any(axis=0))
         ]
@@ -177,10 +188,10 @@ class NoduleEngine(SliceEngine):
             targets = [self._look_round(patches, t.index, t.within_mm, t.least_mm, threshold) for t in targets]
         return targets
 
-    def _window_round(self, patches: Patches, box: Sequence[slice], room_mm: float) -> Window:
+    def _window_round(self, patches: Patches, box: Sequence[slice], room_mm: float, pixel_mm: float) -> Window:
         """The window on some rows and columns and what is round them."""
         sides_mm = [(b.stop - b.start) * mm + 2 * room_mm for b, mm in zip(box, patches.spacing_mm[1:], strict=True)]
-        return patches.window(_middle(box), sides_mm, self.bundle.pixel_mm)
+        return patches.window(_middle(box), sides_mm, pixel_mm)
 
 
 def _cut_points(patches: Patches, points: Sequence[Point], targets: Sequence[Target], threshold: float) -> Cut:
@@ -216,12 +227,15 @@ def _cut_box(patches: Patches, ranges: Ranges, threshold: float) -> Cut:
 def _cut_chest(
     patches: Patches, lungs: np.ndarray, vessels: Vessels, targets: Sequence[Target], threshold: float
 ) -> Cut:
-    """The nodules of the lungs; what is full of contrast medium and goes on is none."""
+    """The nodules of the lungs; what goes on as a vessel does is none."""
     nodules = (nodule_of(target, patches, target.window.planes.get, threshold) for target in targets)
     found = [
         each
         for each in nodules
-        if each and lungs[each.box][each.mask].mean() >= LEAST_INSIDE and not vessels.hold(each)
+        if each
+        and lungs[each.box][each.mask].mean() >= LEAST_INSIDE
+        and not vessels.hold(each)
+        and not goes_on(each, patches.volume, lungs)
     ]
     labelmap, segments, notes = _label(patches, found, lungs)
     if not lungs.any():
@@ -271,10 +285,10 @@ def _middle(box: Ranges) -> np.ndarray:
     return np.array([(along.start + along.stop - 1) / 2 for along in box])
 
 
-def _with_room(nodule: Nodule, patches: Patches, least_mm: np.ndarray) -> np.ndarray:
+def _with_room(nodule: Nodule, patches: Patches) -> np.ndarray:
     """Sides of a window in which a nodule has room."""
     lengths = np.array([along.stop - along.start for along in nodule.box[1:]])
-    return np.maximum(lengths * patches.spacing_mm[1:] + 2 * ROOM_MM, least_mm)
+    return lengths * patches.spacing_mm[1:] + 2 * ROOM_MM
 
 
 def _in_axial_order(box: Sequence[slice], order: AxialOrder, shape: tuple[int, ...]) -> Ranges:

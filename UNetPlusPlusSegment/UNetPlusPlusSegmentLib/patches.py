@@ -14,7 +14,6 @@ from .inference import Progress, SliceEngine
 from .volumes import Volume, axial_order
 
 NETWORK_STEP = 16  # pixels: the network need not pad an image whose sides are multiples of it
-AHEAD_MM = 4.0  # what is followed is looked at so far in advance, for a batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,14 +95,10 @@ class Patches:
             self.probability[at], self.spread[at] = other.probability[at], other.spread[at]
 
     def looking(self, window: Window) -> Plane:
-        """The probability in a window by slice; the network looks at what is asked for, and a little ahead."""
-        ahead = max(1, round(AHEAD_MM / self.spacing_mm[0]))
+        """The probability in a window by slice; the network looks at each slice when it is asked for."""
 
         def plane(k: int) -> np.ndarray | None:
-            if k not in window.planes:
-                down = 0 if k - 1 in window.planes else ahead
-                up = 0 if k + 1 in window.planes else ahead
-                self.look(window, range(k - down, k + up + 1))
+            self.look(window, [k])
             return window.planes.get(k)
 
         return plane
