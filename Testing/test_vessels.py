@@ -74,6 +74,19 @@ def test_a_piece_of_a_vessel_goes_on_whichever_way_it_runs(filled, axes):
     assert goes_on(taken(piece), as_volume(hu), np.ones(hu.shape, bool))
 
 
+@pytest.mark.parametrize("slice_mm", [0.6, 2.5, 6.0])
+def test_it_goes_on_through_thin_and_thick_slices(slice_mm):
+    spacing_mm = (slice_mm, 0.7, 0.7)
+    piece = TUBE & (abs(KK - 15) * slice_mm < 4)
+    assert goes_on(taken(piece), as_volume(chest(tissue=TUBE), spacing_mm), np.ones(KK.shape, bool))
+    assert not goes_on(taken(piece), as_volume(chest(tissue=piece), spacing_mm), np.ones(KK.shape, bool))
+
+
+def test_of_ground_glass_it_is_not_said():
+    hu = np.random.default_rng(0).normal(-720, 40, KK.shape)
+    assert not goes_on(taken(BALL), as_volume(np.where(BALL, hu + 120, hu)), np.ones(KK.shape, bool))
+
+
 def test_a_nodule_does_not_go_on_alone_or_where_a_thin_vessel_passes_through_it():
     thin = (JJ - 30) ** 2 + (II - 30) ** 2 <= 1
     for hu in (chest(tissue=BALL), chest(tissue=BALL | thin)):
@@ -82,12 +95,13 @@ def test_a_nodule_does_not_go_on_alone_or_where_a_thin_vessel_passes_through_it(
 
 def test_a_nodule_at_the_wall_of_the_lungs_does_not_go_on_into_it():
     wall = JJ > 32
-    assert not goes_on(taken(BALL & ~wall), as_volume(chest(tissue=BALL | wall)), ~wall)
+    for thought in (wall, JJ > 34):  # the lungs are known to 2 mm or so
+        assert not goes_on(taken(BALL & ~wall), as_volume(chest(tissue=BALL | wall)), ~thought)
 
 
 def test_a_nodule_at_a_corner_of_the_volume_is_looked_at_as_far_as_it_is_there():
-    corner = (KK < 4) & (JJ < 4) & (II < 4)
-    assert not goes_on(taken(corner), as_volume(chest(tissue=corner)), np.ones(KK.shape, bool))
+    for corner in ((KK < 4) & (JJ < 4) & (II < 4), (KK > 25) & (JJ > 55) & (II > 55)):
+        assert not goes_on(taken(corner), as_volume(chest(tissue=corner)), np.ones(KK.shape, bool))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +124,7 @@ def test_hardly_any_nodule_that_two_readers_marked_is_taken_for_a_vessel(shared_
     assert len(held) <= most, held
 
 
-@pytest.mark.parametrize(("split", "most"), [("val", 0.04), pytest.param("train", 0.035, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("split", "most"), [("val", 0.02), pytest.param("train", 0.02, marks=pytest.mark.slow)])
 def test_few_nodules_that_two_readers_marked_go_on_in_their_slices(shared_data, split, most):
     folder = shared_data("nodule")
     files, pixel_mm = defaultdict(list), {}
@@ -125,8 +139,8 @@ def test_few_nodules_that_two_readers_marked_go_on_in_their_slices(shared_data, 
         hu = stacked(folder / "images", names) / 255 * 1400 - 1000
         if mask.any():
             lungs = ~np.stack([wall(*each, mm) for each in zip(hu, mask, strict=True)])
-            # The slices as if far apart: what lies beyond the first and the last one is not in the crops.
-            held.append(goes_on(taken(mask), as_volume(hu, (50.0, mm, mm)), lungs))
+            # How far apart the slices are is not known of the crops, nor what lies beyond the first and the last one.
+            held.append(goes_on(taken(mask), as_volume(hu, (2.5, mm, mm)), lungs))
     assert np.mean(held) <= most
 
 

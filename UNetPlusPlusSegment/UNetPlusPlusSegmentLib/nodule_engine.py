@@ -19,8 +19,11 @@ from .patches import Patches, Window
 from .vessels import Vessels, goes_on
 from .volumes import AxialOrder, Volume, VolumeError, axial_order, axial_volume, check_ct, clean_hu, crop, index_of
 
+BEYOND_MM = 2.0  # so far beyond its ends a nodule is looked at, for a lower threshold
 PATCH = 64  # the network's pixels along a side of the first window round a point
-COARSE = 1.4  # what has no room there, and the lungs, are looked at with pixels so many times larger
+COARSE = (
+    1.4  # what has no room there is looked at with pixels so many times larger; and the lungs, to find nodules first
+)
 ROOM_MM = 8.0  # what a nodule that has no room gets round it in a window of its own; and a box
 MOST_MM, MOST_WINDOWS = 80.0, 4  # side of the largest window; how many are tried
 FAR = 2.8  # a mass is looked at with pixels so many times larger, in windows up to twice as large
@@ -107,6 +110,15 @@ class NoduleEngine(SliceEngine):
             found = nodule_of(target, patches, patches.looking(target.window), threshold)
             if found is None or has_room(found, target.window, patches) or sides_mm.max() >= MOST_MM:
                 break
+        if found and sides_mm.max() > PATCH * self.bundle.pixel_mm >= _with_room(found, patches).max():
+            # What had no room was something beside it.
+            near = replace(target, window=self._window(patches, _middle(found.box[1:]), np.zeros(2)))
+            again = nodule_of(near, patches, patches.looking(near.window), threshold)
+            if again and has_room(again, near.window, patches):
+                target, found = near, again
+        if found:
+            beyond = int(BEYOND_MM / patches.spacing_mm[0])
+            patches.look(target.window, range(found.box[0].start - beyond, found.box[0].stop + beyond))
         return target
 
     def _window(self, patches: Patches, middle: np.ndarray, sides_mm: np.ndarray) -> Window:

@@ -51,6 +51,10 @@ def section_of(target: Target, patches: Patches, plane: Plane, threshold: float)
     """What lies at a target on its own slice; None if nothing does."""
     starts = 0, target.window.rows.start, target.window.columns.start
     seed = tuple(round(float(i)) - start for i, start in zip(target.index, starts, strict=True))
+    if not all(
+        0 <= at < n.stop - n.start for at, n in zip(seed[1:], (target.window.rows, target.window.columns), strict=True)
+    ):
+        return None  # the window is that of a nodule beside it
     section = follow(lambda k: plane(k) if k == seed[0] else None, seed, threshold, patches.spacing_mm).get(seed[0])
     if section is None:
         return None

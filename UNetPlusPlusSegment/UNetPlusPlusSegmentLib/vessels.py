@@ -18,8 +18,9 @@ BEYOND = 2.0  # the bright pieces that it touches have so many times the bright 
 
 # Round a nodule lies lung, or the wall; a vessel goes on, as dense as it is here. Of LIDC-IDRI's nodules, 3 in 100 would be taken
 # for a vessel by their slices alone (Testing/test_vessels.py).
-LUNG_HU = -850.0
+LUNG_HU, LEAST_HU = -850.0, -500.0  # a vessel is denser; of ground glass it cannot be told what goes on
 AROUND_MM = 1.5, 5.0  # so far from its outline; nearer lies its blurred rim
+WALL_MM = 3.0  # the edge of the lungs is known no better
 MOST_AROUND = 0.4  # volume of what goes on there, as a share of its own
 
 
@@ -59,18 +60,26 @@ def goes_on(nodule: Nodule, volume: Volume, lungs: np.ndarray) -> bool:
         volume: HU.
         lungs: bool, the same shape.
     """
-    near_mm, far_mm = AROUND_MM
     spacing_mm = axial_order(volume).spacing_mm
-    margins = [int(np.ceil(far_mm / mm)) for mm in spacing_mm]
+    near_mm, far_mm = AROUND_MM[0], max(AROUND_MM[1], spacing_mm[0]) + 0.01  # the next slice, at least
+    margins = [int(np.ceil((far_mm + WALL_MM) / mm)) for mm in spacing_mm]
     box = tuple(slice(max(0, b.start - m), b.stop + m) for b, m in zip(nodule.box, margins, strict=True))
     mask = np.zeros([min(b.stop, n) - b.start for b, n in zip(box, lungs.shape, strict=True)], bool)
     mask[tuple(slice(n.start - b.start, n.stop - b.start) for n, b in zip(nodule.box, box, strict=True))] = nodule.mask
     hu = crop(volume, box).array
-    image = sitk.GetImageFromArray(mask.view(np.uint8))
-    image.SetSpacing(spacing_mm[::-1])
-    away_mm = sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image, False, False, True))
-    dense = hu >= (np.percentile(hu[mask], 80) + LUNG_HU) / 2
-    reached = mask | (dense & lungs[box] & (away_mm <= far_mm))
+    dense_hu = np.percentile(hu[mask], 80)
+    if dense_hu < LEAST_HU:
+        return False
+    away_mm = _distance_mm(mask, spacing_mm)
+    inner = lungs[box] if lungs[box].all() else lungs[box] & (_distance_mm(~lungs[box], spacing_mm) > WALL_MM)
+    reached = mask | ((hu >= (dense_hu + LUNG_HU) / 2) & inner & (away_mm <= far_mm))
     pieces = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(reached.view(np.uint8)), True))
     own = np.isin(pieces, np.unique(pieces[mask]))
     return np.count_nonzero(own & (away_mm > near_mm)) > MOST_AROUND * np.count_nonzero(mask)
+
+
+def _distance_mm(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    """Of every voxel from the outline of a mask; below zero inside."""
+    image = sitk.GetImageFromArray(mask.view(np.uint8))
+    image.SetSpacing(spacing_mm[::-1])
+    return sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image, False, False, True))
