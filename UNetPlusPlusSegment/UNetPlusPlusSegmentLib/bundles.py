@@ -144,7 +144,7 @@ class Bundle:
         return Speed(**self.card["speeds"][name])
 
     def load_state(self) -> dict[str, Tensor]:
-        """The state dict as trained, float32, batch norm included, after a check against the card's SHA-256.
+        """The state dict as stored, float32, batch norm included, after a check against the card's SHA-256.
 
         Raises:
             BundleError: weights.pt is missing, truncated or altered.

@@ -16,7 +16,7 @@ CONTRAST_HU = 160
 LEAST_SHARE = 0.2  # of a spot's voxels that are so bright
 BEYOND = 2.0  # the bright pieces that it touches have so many times the bright voxels in it
 
-# Round a nodule lies lung, or the wall; a vessel goes on, as dense as it is here. Of LIDC-IDRI's nodules, 3 in 100 would be taken
+# Round a nodule lies lung, or the wall; a vessel goes on, as dense as it is here. Of LIDC-IDRI's nodules, 2 in 100 would be taken
 # for a vessel by their slices alone (Testing/test_vessels.py).
 LUNG_HU, LEAST_HU = -850.0, -500.0  # a vessel is denser; of ground glass it cannot be told what goes on
 AROUND_MM = 1.5, 5.0  # so far from its outline; nearer lies its blurred rim
