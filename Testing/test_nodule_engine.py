@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import permutations, product
 
 import numpy as np
@@ -13,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_inference import reorder
 
-from UNetPlusPlusSegmentLib import nodule_engine
 from UNetPlusPlusSegmentLib.engines import load_engine
 from UNetPlusPlusSegmentLib.nodule_engine import NoduleEngine
 from UNetPlusPlusSegmentLib.volumes import Volume, VolumeError, box_between
@@ -287,76 +285,6 @@ def test_the_input_is_not_changed(engine):
     before = volume.array.copy()
     engine.segment(volume, points=[ras((10, 50, 40))])
     np.testing.assert_array_equal(volume.array, before)
-
-
-@pytest.fixture(scope="module")
-def chest() -> tuple[Volume, list[np.ndarray], np.ndarray]:
-    """Two lungs in a body; in one a nodule, one at the wall and a vessel, in the other a nodule with a vessel; and the vessels."""
-    shape, spacing_mm = (24, 130, 200), np.array([2.5, 1.4, 1.4])
-    at = partial(ball, shape=shape, spacing_mm=spacing_mm)
-    body = at((12, 65, 100), (1000, 85, 130))
-    right, left = at((12, 65, 55), (1000, 60, 45)), at((12, 65, 145), (1000, 60, 45))
-    lungs = (right | left) & body
-    nodules = [at((12, 60, 50), 6), at((8, 65, 149), 5), at((15, 65, 25), 4.5)]
-    vessels = at((12, 85, 60), (1000, 2, 2)) | at((14, 40, 145), (2, 2, 25)) | at((8, 65, 149), (1000, 1.5, 1.5))
-    hu = np.where(lungs & ~np.logical_or.reduce([*nodules, vessels]), LUNG, TISSUE)
-    hu[~body] = -1000
-    matrix = np.diag([-1.4, -1.4, 2.5, 1.0])
-    return Volume(hu.astype(np.int16), matrix), nodules, vessels
-
-
-@pytest.mark.parametrize("find_first", [True, False])
-def test_in_a_chest_the_nodules_are_found_and_the_vessels_are_not(tmp_path, chest, find_first):
-    volume, nodules, _ = chest
-    speeds = {"balanced": {"level": 4, "find_first": find_first}}
-    engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0", speeds=speeds), "cpu")
-    seen = []
-    result = engine.segment(volume, progress=lambda done, total: seen.append((done, total)))
-    free = nodules[:2]  # this network cannot tell a nodule at the wall from the wall
-    assert len(result.segments) == 2
-    for segment, nodule in zip(result.segments, free, strict=True):
-        assert dice(result.labelmap == segment.value, nodule) > 0.9
-        assert segment.measurements["pleura_mm"] > 5
-    assert all(done <= total for done, total in seen)
-    again = result.with_threshold(0.9)
-    assert len(again.segments) == 2
-
-
-def test_a_chest_of_thin_slices_is_searched_on_slices_as_far_apart_as_thick_ones(tmp_path, chest):
-    volume, _, _ = chest
-    engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0"), "cpu")
-    thin = Volume(volume.array.repeat(2, axis=0), volume.ijk_to_ras @ np.diag([1, 1, 0.5, 1]))
-
-    def windows(volume: Volume) -> int:
-        with pytest.raises(InterruptedError) as stopped:
-            engine.segment(volume, progress=first)
-        return stopped.value.args[0]
-
-    def first(done: int, total: int) -> None:
-        raise InterruptedError(total)
-
-    assert windows(thin) == windows(volume) > len(volume.array)
-
-
-@pytest.mark.parametrize("find_first", [True, False])
-def test_a_bulge_of_a_vessel_full_of_contrast_medium_is_no_nodule_and_a_calcified_one_is(tmp_path, chest, find_first):
-    volume, (calcified, removed, _), vessels = chest
-    bulge = ball((8, 65, 149), 4, volume.array.shape, volume.spacing_mm[::-1])  # of a vessel through all slices
-    hu = np.where(removed, np.int16(LUNG), volume.array)
-    hu[calcified | bulge | vessels] = 300
-    speeds = {"balanced": {"level": 4, "find_first": find_first}}
-    engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0", speeds=speeds), "cpu")
-    result = engine.segment(Volume(hu, volume.ijk_to_ras))
-    (segment,) = result.segments
-    assert dice(result.labelmap == segment.value, calcified) > 0.9
-
-
-def test_what_goes_on_as_a_vessel_is_left_out_of_a_chest_and_not_of_what_is_pointed_at(tmp_path, chest, monkeypatch):
-    volume, _, _ = chest
-    engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0"), "cpu")
-    monkeypatch.setattr(nodule_engine, "goes_on", lambda *_: True)
-    assert engine.segment(volume).segments == ()
-    assert len(engine.segment(volume, points=[ras((12, 60, 50), volume.ijk_to_ras)]).segments) == 1
 
 
 def test_without_lungs_no_nodule_is_looked_for_and_a_note_says_so(engine):
