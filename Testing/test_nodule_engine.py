@@ -203,6 +203,33 @@ def test_a_mass_larger_than_the_patch_grows_it_and_is_called_a_mass(engine, at):
     assert result.segments[0].measurements["long_axis_mm"] == pytest.approx(60, abs=1.4)
 
 
+@pytest.fixture(scope="module")
+def half_blind(tmp_path_factory) -> NoduleEngine:
+    """An engine whose network sees nothing in tissue of 30 HU: what is denser than 60 HU it finds."""
+    folder = tmp_path_factory.mktemp("models") / "nodule-v1.0.0"
+    return load_engine(bright_nodule_bundle(folder, input={"pixel_mm": 0.7, "window_hu": [-40, 160]}), "cpu")
+
+
+def test_a_point_in_the_end_of_a_mass_of_which_nothing_is_seen_there_finds_the_mass(half_blind):
+    mass, nodule = ball((18, 70, 75), (25, 30, 28)), ball((9, 45, 75), 3)
+    hu = np.where(mass | nodule, 100, LUNG)
+    hu[:11][mass[:11]] = TISSUE  # as where it lies on the diaphragm
+    volume = Volume(hu.astype(np.int16), MATRIX)
+    for k in (7, 10):
+        (segment,) = half_blind.segment(volume, points=[ras((k, 60, 75))]).segments
+        assert segment.name == "Mass 1"
+    result = half_blind.segment(volume, points=[ras((5, 60, 75))])  # 12 mm below what is seen of it
+    assert [s.name for s in result.segments] != ["Mass 1"]
+
+
+def test_a_point_in_the_lung_means_the_nodule_beside_it_and_not_a_mass_above(half_blind):
+    mass, nodule = ball((18, 70, 75), (25, 30, 28)), ball((4, 40, 75), (3, 4, 4))
+    result = half_blind.segment(
+        Volume(np.where(mass | nodule, 100, LUNG).astype(np.int16), MATRIX), points=[ras((4, 50, 75))]
+    )
+    np.testing.assert_array_equal(result.labelmap == 1, nodule)
+
+
 def test_in_a_box_are_the_nodules_in_it_and_nothing_beyond(engine):
     volume = lung_with(A, B)
     result = engine.segment(volume, box=box_between(volume, ras((25, 130, 140)), ras((12, 85, 90))))

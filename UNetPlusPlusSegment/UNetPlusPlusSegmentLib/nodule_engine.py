@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import SimpleITK as sitk
 
+from .diameters import SOLID_HU
 from .grids import Box
 from .inference import Cut, Maps, Progress, Result, SliceEngine
 from .lungs import find_lungs
@@ -131,29 +132,43 @@ class NoduleEngine(SliceEngine):
     def _look_round_point(self, patches: Patches, index: np.ndarray, threshold: float, progress: Progress) -> Target:
         """The same for a point of the user, who may mean a mass: its slice is looked at from farther away, too.
 
-        Of a mass whose edges lie outside its view the network sees no more than bits.
+        Of a mass whose edges lie outside its view the network sees no more than bits; and nothing of one that ends at a wall or on the
+        diaphragm, where it looks like them. So if nothing is seen at a point in dense tissue, it may be the end of a mass that is seen
+        on the slices above or below.
         """
         target = self._look_round(patches, index, NEAR_MM, LEAST_POINTED_MM, threshold)
         near_mm = section_mm(target, patches, target.window.planes.get, threshold)
         far = Patches(self, patches.volume, patches.level, progress)
         far.slices = far.expected = patches.slices
+        slices = [round(float(index[0]))]
+        if near_mm == 0 and patches.volume.array[tuple(np.rint(index).astype(int))] >= SOLID_HU:
+            reach = int(NEAR_MM / patches.spacing_mm[0])
+            around = range(max(0, slices[0] - reach), min(len(patches.volume.array), slices[0] + reach + 1))
+            slices = sorted(around, key=lambda k: abs(k - slices[0]))
+        least_mm = max(LEAST_MASS_MM, LARGER * near_mm)
+        masses = (self._mass_at(far, np.array([k, *index[1:]]), least_mm, threshold) for k in slices)
+        mass = next(filter(None, masses), None)
+        patches.slices = patches.expected = far.slices
+        if mass:
+            patches.take(far, mass.window)
+        return mass or target
+
+    def _mass_at(self, far: Patches, index: np.ndarray, least_mm: float, threshold: float) -> Target | None:
+        """Follow the mass at a place, in a window that grows until it has room; None if its section there has no such diameter."""
         pixel_mm = FAR * self.bundle.pixel_mm
-        middle, sides_mm, found = index[1:], np.full(2, PATCH * pixel_mm), None
+        middle, sides_mm = index[1:], np.full(2, PATCH * pixel_mm)
         for _ in range(MOST_WINDOWS):
             window = far.window(middle, sides_mm, pixel_mm)
             mass = Target(index, window, PEAK_MM, LEAST_MASS_MM)
             far.look(window, [round(float(index[0]))])
-            if section_mm(mass, far, window.planes.get, threshold) < max(LEAST_MASS_MM, LARGER * near_mm):
-                found = None
-                break
+            if section_mm(mass, far, window.planes.get, threshold) < least_mm:
+                return None
             found = nodule_of(mass, far, far.looking(window), threshold)
-            if found is None or has_room(found, window, far) or sides_mm.max() >= 2 * MOST_MM:
+            if found is None:
+                return None
+            if has_room(found, window, far) or sides_mm.max() >= 2 * MOST_MM:
                 break
             middle, sides_mm = _middle(found.box[1:]), np.maximum(_with_room(found, far), sides_mm)
-        patches.slices = patches.expected = far.slices
-        if found is None:
-            return target
-        patches.take(far, window)
         return mass
 
     def _search(
