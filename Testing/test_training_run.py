@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bright import bright_bundle, bright_nodule_bundle
+from bright import bright_bundle, bright_network, bright_nodule_bundle
 from PIL import Image
 from slicefolders import liver_folder, nodule_folder, read_table, write_table
 
@@ -22,10 +22,10 @@ import export
 import train
 from cards import bundle_from_checkpoint
 from evaluate import answer_of, evaluate
-from settings import Settings
+from settings import Settings, SettingsError
 from task import SegmentationTask
 from UNetPlusPlusSegmentLib import files
-from UNetPlusPlusSegmentLib.bundles import read_bundle
+from UNetPlusPlusSegmentLib.bundles import read_bundle, write_bundle
 
 TRAINING = Path(__file__).parents[1] / "training"
 STEPS, EPOCH = 9, 3
@@ -196,18 +196,23 @@ def test_the_card_of_a_nodule_model_says_how_it_does_on_crops_moved_off_the_nodu
     bundle = read_bundle(folder)
     assert bundle.card["figures"]["moved_crops"] == evaluate_nodules.evaluate(bundle, data)
     assert bundle.card["figures"]["moved_crops"]["answer"] == answer_of(bundle)
-    assert bundle.threshold == evaluate_nodules.best_threshold(bundle, data)
+    assert (bundle.average_from, bundle.threshold) == evaluate_nodules.best_answer(bundle, data)
     assert "of 7 patients" in bundle.card["training_data"]["name"]
 
 
-def test_the_threshold_of_a_nodule_model_is_the_one_that_cuts_what_is_pointed_at_best(tmp_path):
+def test_the_answer_of_a_nodule_model_is_the_one_that_cuts_what_is_pointed_at_best(tmp_path):
     data = nodule_folder(tmp_path / "data", {"B": "val"})
     for path in (data / "images").iterdir():
         image = np.asarray(Image.open(path))
         rim = (np.asarray(Image.open(data / "masks" / path.name)) == 1) * (129 - 30)  # the network gives it 0.56
         Image.fromarray((image + rim).astype(np.uint8)).save(path)
     bundle = bright_nodule_bundle(tmp_path / "nodule-v1.0.0")
-    assert evaluate_nodules.best_threshold(bundle, data) == 0.6
+    assert evaluate_nodules.best_answer(bundle, data) == (4, 0.6)
+    network = bright_network()
+    with torch.no_grad():
+        network.outputs["4"].bias.fill_(-100)  # sees nothing; its mean with L3 is half of L3's probability
+    bundle = write_bundle(tmp_path / "nodule-v1.0.1", bundle.card, network.state_dict())
+    assert evaluate_nodules.best_answer(bundle, data) == (3, 0.4)
 
 
 def save(task: SegmentationTask, path: Path) -> None:
@@ -274,6 +279,21 @@ def test_a_training_can_start_from_a_bundle_and_from_a_checkpoint(trained, confi
         name = "nodes.0_0.0.weight"
         expected = read_bundle(source).load_state()[name] if number == 0 else averaged[f"network.{name}"]
         torch.testing.assert_close(saved[f"network.{name}"], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_training_can_start_from_the_shallow_part_of_a_deeper_network_but_not_the_other_way_round(tmp_path):
+    deep, shallow = (
+        SegmentationTask(Settings("tiny", "nodule", "", filters=filters), [0]) for filters in [(2, 3, 4, 5), (2, 3, 4)]
+    )
+    save(deep, tmp_path / "deep.ckpt")
+    save(shallow, tmp_path / "shallow.ckpt")
+    train.load_weights(shallow, str(tmp_path / "deep.ckpt"))
+    expected = deep.network.pruned(2, all_heads=True).state_dict()
+    assert shallow.network.state_dict().keys() == expected.keys()
+    for key, value in shallow.network.state_dict().items():
+        torch.testing.assert_close(value, expected[key])
+    with pytest.raises(SettingsError, match="of this architecture"):
+        train.load_weights(deep, str(tmp_path / "shallow.ckpt"))
 
 
 @pytest.mark.parametrize(

@@ -65,11 +65,14 @@ CARDS = {
 }
 
 
-def bundle_from_checkpoint(checkpoint: Path, folder: Path, figures: dict, threshold: float = 0.5) -> Bundle:
+def bundle_from_checkpoint(
+    checkpoint: Path, folder: Path, figures: dict, average_from: int | None = None, threshold: float = 0.5
+) -> Bundle:
     """Write the bundle of a checkpoint of train.py, its averaged weights where they were kept.
 
     Args:
-        figures: What was measured, for the card; the heads that the product averages are chosen by it.
+        figures: What was measured, for the card.
+        average_from: The first of the heads that the product averages; None: what the figures say, see `_best_average`.
         threshold: Probability from which on a pixel belongs to the target.
 
     Raises:
@@ -102,7 +105,7 @@ def bundle_from_checkpoint(checkpoint: Path, folder: Path, figures: dict, thresh
             "window_hu": list(TARGETS[settings.target].window_hu),
         },
         "threshold": threshold,
-        "average_from": _best_average(figures, otherwise=_least_level(settings)),
+        "average_from": average_from or _best_average(figures, otherwise=_least_level(settings)),
         **CARDS[settings.target],
         "speeds": _speeds(settings),
         "training_data": _training_data(settings.target, saved["patients"]),

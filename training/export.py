@@ -44,8 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise BundleError(f"{given.folder.name} names no version: call it {given.folder.name}-v1.0.0, say.")
         if given.volumes and not given.volumes.is_dir():
             raise FileError(f"{given.volumes} is no folder: --volumes takes that of the whole CTs.")
-        figures, threshold = measure(given.checkpoint, given.folder.name, given.data, given.split, given.volumes)
-        bundle_from_checkpoint(given.checkpoint, given.folder, figures, threshold)
+        figures, *answer = measure(given.checkpoint, given.folder.name, given.data, given.split, given.volumes)
+        bundle_from_checkpoint(given.checkpoint, given.folder, figures, *answer)
     except (BundleError, DataError, FileError) as error:
         print(f"export.py: {error}", file=sys.stderr)
         return 1
@@ -56,25 +56,32 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def measure(checkpoint: Path, name: str, data: Path, split: str, volumes: Path | None) -> tuple[dict, float]:
-    """The figures of a checkpoint's card, and its threshold: one half, or for nodules the best one for what is pointed at."""
+def measure(
+    checkpoint: Path, name: str, data: Path, split: str, volumes: Path | None
+) -> tuple[dict, int | None, float]:
+    """The figures of a checkpoint's card, and its answer: the first head to average, and the threshold.
+
+    Of a nodule model it is the best one for what is pointed at; otherwise the figures say it (None), at one half.
+    """
     with tempfile.TemporaryDirectory() as scratch:
 
-        def bundle(figures: dict, threshold: float = 0.5) -> Bundle:
-            return bundle_from_checkpoint(checkpoint, Path(tempfile.mkdtemp(dir=scratch)) / name, figures, threshold)
+        def bundle(figures: dict, average_from: int | None = None, threshold: float = 0.5) -> Bundle:
+            folder = Path(tempfile.mkdtemp(dir=scratch)) / name
+            return bundle_from_checkpoint(checkpoint, folder, figures, average_from, threshold)
 
+        answer: tuple[int | None, float] = None, 0.5
         model = bundle({})
         if model.target == "nodule":
-            first = evaluate(model, data, split, every=4)
-            model = bundle({}, evaluate_nodules.best_threshold(bundle(first), data, split))
+            answer = evaluate_nodules.best_answer(model, data, split)
+            model = bundle({}, *answer)
         figures = evaluate(model, data, split)
-        model = bundle(figures, model.threshold)  # what the heads are worth decides which of them the product averages
+        model = bundle(figures, *answer)
         if model.target == "nodule":
             figures["moved_crops"] = evaluate_nodules.evaluate(model, data, split)
         if volumes:
             on_cts = evaluate_clicks.measure_masks if model.target == "nodule" else evaluate_cts.measure
             figures["whole_cts"] = on_cts(model, volumes)
-        return figures, model.threshold
+        return figures, *answer
 
 
 if __name__ == "__main__":
