@@ -30,7 +30,10 @@ from UNetPlusPlusSegmentLib.volumes import Volume
 THRESHOLDS = (0.5, 0.4, 0.6, 0.3)  # of which a model gets the best; of equals, the first
 WINDOW, SHIFT, SEED = 96, 16, 0  # pixels of a window and of its largest shift along rows and columns
 SIZES_MM = {"small": (0, 6), "medium": (6, 15), "large": (15, np.inf)}  # equivalent diameter on the largest slice
-SLICE_MM = 2.0  # from slice to slice, which is not known of the crops: limits of length and size go by it
+SLICE_MM = (
+    0.6,
+    2.0,
+)  # from slice to slice, which is not known of the crops: what makes the nodule as long as wide, within these
 # Agreement of the readers of the same patients: the README of the data.
 READERS = {
     "one reader against two or more of the others": {"dice": 0.789, "iou": 0.663, "slice_iou": 0.688},
@@ -167,7 +170,9 @@ def _pointed(
     """What the user of a scan of this window alone would get who points at the middle of the true nodule."""
     at = np.argwhere(truth)
     middle = at[np.abs(at - at.mean(axis=0)).sum(axis=1).argmin()]
-    volume = Volume(_hu(items, window), np.diag([-items[0].pixel_mm, -items[0].pixel_mm, SLICE_MM, 1]))
+    pixel_mm = items[0].pixel_mm
+    wide_mm = 2 * np.sqrt(truth.sum(axis=(1, 2)).max() / np.pi) * pixel_mm
+    volume = Volume(_hu(items, window), np.diag([-pixel_mm, -pixel_mm, np.clip(wide_mm / len(truth), *SLICE_MM), 1]))
     point = (volume.ijk_to_ras @ [*middle[::-1], 1])[:3]
     return engine.segment(volume, threshold=threshold, points=[point], force=True)
 

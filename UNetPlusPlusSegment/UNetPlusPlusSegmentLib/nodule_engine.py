@@ -18,7 +18,18 @@ from .nodule_targets import Nodule, Ranges, Target, has_room, label_apart, nodul
 from .nodules import LEAST_DIAMETER_MM, LEAST_INSIDE, find_nodules, number_nodules
 from .patches import Patches, Window
 from .vessels import Vessels, goes_on
-from .volumes import AxialOrder, Volume, VolumeError, axial_order, axial_volume, check_ct, clean_hu, crop, index_of
+from .volumes import (
+    AxialOrder,
+    Volume,
+    VolumeError,
+    axial_order,
+    axial_volume,
+    check_ct,
+    clean_hu,
+    crop,
+    in_words,
+    index_of,
+)
 
 BEYOND_MM = 2.0  # so far beyond its ends a nodule is looked at, for a lower threshold
 PATCH = 64  # the network's pixels along a side of the first window round a point
@@ -37,6 +48,11 @@ SEARCH_STEP_MM = 2.5  # from slice to slice: readers find nodules of 4 mm on sli
 PEAK_MM = 3.0  # so far from its peak in the search a nodule may be
 
 Point = Sequence[float]
+
+_NO_ROOM = (
+    "What lies at {place} may go on beyond the part of the slices that was looked at: it is larger than a nodule,"
+    " or not to be told from what it touches."
+)
 
 
 class NoduleEngine(SliceEngine):
@@ -226,7 +242,7 @@ def _cut_points(patches: Patches, points: Sequence[Point], targets: Sequence[Tar
     found, notes = [], []
     for point, target in zip(points, targets, strict=True):
         nodule = nodule_of(target, patches, target.window.planes.get, threshold)
-        place = "(" + ", ".join(f"{x:.0f}" for x in point) + ")"
+        place = in_words(point)
         if nodule is None:
             notes.append(
                 f"No nodule was found at {place} or within {NEAR_MM:g} mm of it: point at its middle, or lower the threshold."
@@ -234,10 +250,7 @@ def _cut_points(patches: Patches, points: Sequence[Point], targets: Sequence[Tar
             continue
         found.append(nodule)
         if not has_room(nodule, target.window, patches):
-            notes.append(
-                f"What lies at {place} may go on beyond the part of the slices that was looked at: it is larger than a nodule,"
-                " or not to be told from what it touches."
-            )
+            notes.append(_NO_ROOM.format(place=place))
     labelmap, segments, more = _label(patches, found)
     return labelmap, segments, [*notes, *more]
 
@@ -255,16 +268,19 @@ def _cut_chest(
     patches: Patches, lungs: np.ndarray, vessels: Vessels, targets: Sequence[Target], threshold: float
 ) -> Cut:
     """The nodules of the lungs; what goes on as a vessel does is none."""
-    nodules = (nodule_of(target, patches, target.window.planes.get, threshold) for target in targets)
-    found = [
-        each
-        for each in nodules
-        if each
-        and lungs[each.box][each.mask].mean() >= LEAST_INSIDE
-        and not vessels.hold(each)
-        and not goes_on(each, patches.volume, lungs)
-    ]
-    labelmap, segments, notes = _label(patches, found, lungs)
+    found, notes = [], []
+    for target in targets:
+        nodule = nodule_of(target, patches, target.window.planes.get, threshold)
+        if nodule is None or lungs[nodule.box][nodule.mask].mean() < LEAST_INSIDE:
+            continue
+        if vessels.hold(nodule) or goes_on(nodule, patches.volume, lungs):
+            continue
+        found.append(nodule)
+        if not has_room(nodule, target.window, patches):
+            middle = patches.volume.ijk_to_ras @ [*_middle(nodule.box)[::-1], 1]
+            notes.append(_NO_ROOM.format(place=in_words(middle[:3])))
+    labelmap, segments, more = _label(patches, found, lungs)
+    notes += more
     if not lungs.any():
         notes.append("No lung was found, so no nodule was looked for: point at it, if there is one.")
     elif not segments:

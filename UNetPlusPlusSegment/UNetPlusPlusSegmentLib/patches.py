@@ -13,8 +13,6 @@ from .grids import Box
 from .inference import Progress, SliceEngine
 from .volumes import Volume, axial_order
 
-NETWORK_STEP = 16  # pixels: the network need not pad an image whose sides are multiples of it
-
 
 @dataclass(frozen=True, eq=False)
 class Window:
@@ -58,13 +56,15 @@ class Patches:
     def window(self, centre: Iterable[float], sides_mm: Iterable[float], pixel_mm: float) -> Window:
         """A window round a row and a column, of at least these sides, moved into the slice where it would leave it.
 
-        Its pixels have nearly the size `pixel_mm`: a whole number of voxels is a whole number of them.
+        Its pixels have nearly the size `pixel_mm`: a whole number of voxels is a whole number of them, and a multiple of
+        what the network need not pad.
         """
+        step = 2**self._engine.bundle.depth
         ranges, grid = [], []
         for middle, side_mm, size, mm in zip(
             centre, sides_mm, self.volume.array.shape[1:], self.spacing_mm[1:], strict=True
         ):
-            pixels = NETWORK_STEP * -(-side_mm // (NETWORK_STEP * pixel_mm))
+            pixels = step * -(-side_mm // (step * pixel_mm))
             voxels = round(pixels * pixel_mm / mm)
             if voxels >= size:
                 voxels, pixels = size, max(1, round(size * mm / pixel_mm))

@@ -124,7 +124,7 @@ def index_of(volume: Volume, point: Sequence[float]) -> np.ndarray:
         raise VolumeError(f"{list(point)} is no point: give three numbers, R, A and S in mm.")
     index = np.linalg.solve(volume.ijk_to_ras, [*point, 1])[2::-1]
     if (index < -0.5).any() or (index > np.array(volume.array.shape) - 0.5).any():
-        raise VolumeError(f"The point {_in_words(point)} lies outside this volume, {_reach_in_words(volume)}.")
+        raise VolumeError(f"The point {in_words(point)} lies outside this volume, {_reach_in_words(volume)}.")
     return np.clip(index, 0, np.array(volume.array.shape) - 1)
 
 
@@ -144,7 +144,7 @@ def box_between(volume: Volume, corner: Sequence[float], opposite: Sequence[floa
     stop = np.minimum(np.floor(indices.max(axis=1) + 1e-6) + 1, volume.array.shape).astype(int)
     if (first >= stop).any():
         raise VolumeError(
-            f"The box from {_in_words(corner)} to {_in_words(opposite)} holds no voxel of this volume,"
+            f"The box from {in_words(corner)} to {in_words(opposite)} holds no voxel of this volume,"
             f" {_reach_in_words(volume)}."
         )
     return tuple(map(slice, first.tolist(), stop.tolist()))
@@ -279,7 +279,8 @@ def _why_not_ct(array: np.ndarray) -> str | None:
     return None
 
 
-def _in_words(point: Sequence[float]) -> str:
+def in_words(point: Sequence[float]) -> str:
+    """R, A and S in whole mm."""
     return "(" + ", ".join(f"{x:.0f}" for x in point) + ")"
 
 
