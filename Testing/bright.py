@@ -8,9 +8,9 @@ from UNetPlusPlusSegmentLib.networks import NodeGrid, build_network
 BRIGHT_HU = 60
 
 
-def bright_network() -> NodeGrid:
+def bright_network(architecture: str = "unetpp_ds", depth: int = 4) -> NodeGrid:
     """Passes the image along X[0][0] to every X[0][j]; each head says sigmoid(40·(x − ½)), x being 0…1 over −40…160 HU."""
-    network = build_network("unetpp_ds", filters=[1] * 5)
+    network = build_network(architecture, filters=[1] * (depth + 1))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
@@ -24,11 +24,11 @@ def bright_network() -> NodeGrid:
     return network
 
 
-def bright_bundle(folder, pixel_mm: float = 2.0, **changes) -> Bundle:
+def bright_bundle(folder, pixel_mm: float = 2.0, architecture: str = "unetpp_ds", depth: int = 4, **changes) -> Bundle:
     """Write it as `folder`, ready to be used for the liver."""
     card = {
         "target": "liver",
-        "architecture": {"name": "unetpp_ds", "arguments": {"filters": [1] * 5}},
+        "architecture": {"name": architecture, "arguments": {"filters": [1] * (depth + 1)}},
         "labels": [
             {
                 "value": 1,
@@ -49,7 +49,7 @@ def bright_bundle(folder, pixel_mm: float = 2.0, **changes) -> Bundle:
         },
         **changes,
     }
-    return write_bundle(folder, card, bright_network().state_dict())
+    return write_bundle(folder, card, bright_network(architecture, depth).state_dict())
 
 
 def bright_nodule_bundle(folder, **changes) -> Bundle:

@@ -61,6 +61,15 @@ def test_the_fast_ways_look_at_fewer_slices_and_find_the_same(engine, speed):
     assert result.slices < 30 < reference.slices == 60
 
 
+@pytest.mark.parametrize(("architecture", "depth"), [("unetpp_ds", 2), ("unetpp", 4), ("unet", 4)])
+def test_any_network_that_training_makes_can_look_where_the_organ_is(tmp_path, architecture, depth):
+    bundle = bright_bundle(tmp_path / "bright-v1.0.0", architecture=architecture, depth=depth)
+    volume = body()
+    for speed in SPEEDS:
+        result = SliceEngine(bundle, "cpu").segment(volume, speed)
+        np.testing.assert_array_equal(result.labelmap, volume.array >= BRIGHT_HU)
+
+
 @settings(max_examples=12, deadline=None)
 @given(
     first=st.integers(0, 40), thick=st.integers(2, 40), top=st.integers(10, 50), left=st.integers(10, 60),

@@ -220,10 +220,10 @@ class SliceEngine:
             aligned(low * new / old - AIR_PIXELS, high * new / old + AIR_PIXELS, new, cell)
             for (low, high), old, new in zip(body, size, grid, strict=True)
         ]
-        where, level = Box(grid, (0, len(turned)), *ranges), min(COARSE_LEVEL, self._whole.depth)
+        where = Box(grid, (0, len(turned)), *ranges)
         chances: dict[int, np.ndarray] = {}
         for _ in range(2):
-            for part, heads in self.heads(turned, todo, where, level):
+            for part, heads in self.heads(turned, todo, where, COARSE_LEVEL):
                 chances.update(zip(part, heads[-1].numpy(), strict=True))
             seen = sorted(chances)
             organ = largest_component(np.stack([chances[k] for k in seen]) >= COARSE_PROBABILITY, at_least=0.1)
@@ -256,7 +256,7 @@ class SliceEngine:
             turned: HU, axes (slice, row, column) in axial order.
             chosen: Which slices.
             box: Its `grid` is the size that slices are resampled to, its rows and columns what is looked at.
-            level: Depth to prune the network to.
+            level: Depth to prune the network to; where it has no head, the next deeper one, or the deepest.
 
         Yields:
             The slices of a batch and float32 probabilities (heads 1…level, slices, rows, columns) inside the box, on the CPU.
@@ -304,6 +304,7 @@ class SliceEngine:
             torch.cuda.empty_cache()
 
     def _network(self, level: int) -> torch.nn.Module:
+        level = min((head for head in self._whole.heads if head >= level), default=self._whole.heads[-1])
         if level not in self._pruned:
             small = self._whole.pruned(level, all_heads=True)
             self._pruned[level] = small.to(self.device.kind, self.device.dtype, memory_format=torch.channels_last)
