@@ -66,7 +66,8 @@ def evaluate(bundle: Bundle, data: Path, split: str = "val", draws: int = 5) -> 
 
     Dice and IoU are of a nodule, its slices stacked, slice IoU is the mean over its slices; then the mean over draws and nodules.
     In a window all counts that the network marks; `pointed` is what the product gives at `balanced` for a point at the true voxel
-    nearest to the nodule's middle, in a scan that is this window and nothing else.
+    nearest to the nodule's middle, in a scan that is this window and nothing else, with slices as far apart as makes the true
+    nodule as long as wide (`SLICE_MM`): how far apart they were is not known.
 
     Returns:
         `answers`, by name (`L4`, `L1-L4`), and `pointed`: each with `all` and `SIZES_MM`; `levels`: what one reader or three
@@ -108,7 +109,7 @@ def evaluate(bundle: Bundle, data: Path, split: str = "val", draws: int = 5) -> 
 def best_answer(bundle: Bundle, data: Path, split: str = "val") -> tuple[int, float]:
     """The head from which on to average, and of `THRESHOLDS` the one, with the highest mean Dice of nodules that are pointed at.
 
-    One window of each. The deepest head alone is among them: beside what is pointed at, what else it marks does no harm.
+    One window of each. Unlike for an organ that is all there is to mark, the deepest head alone is among them.
     """
     choices = [(level, threshold) for level in reversed(bundle.load_network().heads) for threshold in THRESHOLDS]
     engines = {
