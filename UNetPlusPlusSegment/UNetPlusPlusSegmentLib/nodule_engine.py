@@ -149,25 +149,36 @@ class NoduleEngine(SliceEngine):
         """The same for a point of the user, who may mean a mass: its slice is looked at from farther away, too.
 
         Of a mass whose edges lie outside its view the network sees no more than bits; and nothing of one that ends at a wall or on the
-        diaphragm, where it looks like them. So if nothing is seen at a point in dense tissue, it may be the end of a mass that is seen
-        on the slices above or below.
+        diaphragm, where it looks like them. So a point in dense tissue at which nothing is seen may be in the end of a mass that is
+        seen on the slices above or below.
         """
         target = self._look_round(patches, index, NEAR_MM, LEAST_POINTED_MM, threshold)
         near_mm = section_mm(target, patches, target.window.planes.get, threshold)
         far = Patches(self, patches.volume, patches.level, progress)
         far.slices = far.expected = patches.slices
-        slices = [round(float(index[0]))]
-        if near_mm == 0 and patches.volume.array[tuple(np.rint(index).astype(int))] >= SOLID_HU:
-            reach = int(NEAR_MM / patches.spacing_mm[0])
-            around = range(max(0, slices[0] - reach), min(len(patches.volume.array), slices[0] + reach + 1))
-            slices = sorted(around, key=lambda k: abs(k - slices[0]))
+        own, slices = round(float(index[0])), [round(float(index[0]))]
+        dense = patches.volume.array[tuple(np.rint(index).astype(int))] >= SOLID_HU
+        if near_mm == 0 and dense and not self._is_near(target, patches, threshold):
+            gap = max(1, int(SEARCH_STEP_MM / patches.spacing_mm[0] + 0.01))
+            slices += [
+                own + way * k for k in range(gap, int(NEAR_MM / patches.spacing_mm[0]) + 1, gap) for way in (1, -1)
+            ]
         least_mm = max(LEAST_MASS_MM, LARGER * near_mm)
-        masses = (self._mass_at(far, np.array([k, *index[1:]]), least_mm, threshold) for k in slices)
+        masses = (
+            self._mass_at(far, np.array([k, *index[1:]]), least_mm, threshold)
+            for k in slices
+            if 0 <= k < len(patches.volume.array)
+        )
         mass = next(filter(None, masses), None)
         patches.slices = patches.expected = far.slices
         if mass:
             patches.take(far, mass.window)
         return mass or target
+
+    def _is_near(self, target: Target, patches: Patches, threshold: float) -> bool:
+        """Whether a target's nodule lies within 3 mm of its place."""
+        near = replace(target, within_mm=PEAK_MM)
+        return nodule_of(near, patches, target.window.planes.get, threshold) is not None
 
     def _mass_at(self, far: Patches, index: np.ndarray, least_mm: float, threshold: float) -> Target | None:
         """Follow the mass at a place, in a window that grows until it has room; None if its section there has no such diameter."""
@@ -280,7 +291,7 @@ def _cut_chest(
             middle = patches.volume.ijk_to_ras @ [*_middle(nodule.box)[::-1], 1]
             notes.append(_NO_ROOM.format(place=in_words(middle[:3])))
     labelmap, segments, more = _label(patches, found, lungs)
-    notes += more
+    notes = [*dict.fromkeys(notes), *more]  # two targets may mean one nodule
     if not lungs.any():
         notes.append("No lung was found, so no nodule was looked for: point at it, if there is one.")
     elif not segments:

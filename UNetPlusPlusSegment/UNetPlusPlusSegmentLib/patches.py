@@ -56,8 +56,8 @@ class Patches:
     def window(self, centre: Iterable[float], sides_mm: Iterable[float], pixel_mm: float) -> Window:
         """A window round a row and a column, of at least these sides, moved into the slice where it would leave it.
 
-        Its pixels have nearly the size `pixel_mm`: a whole number of voxels is a whole number of them, and a multiple of
-        what the network need not pad.
+        Its pixels have nearly the size `pixel_mm`: a whole number of voxels is a whole number of them, which the
+        network need not pad unless they are all of the slice.
         """
         step = 2**self._engine.bundle.depth
         ranges, grid = [], []
