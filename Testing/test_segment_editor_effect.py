@@ -304,7 +304,7 @@ def test_a_run_that_is_given_up_leaves_everything_as_it_was(opened, logic, scene
         at.editor.setSegmentationNode(other[1])
     assert time.monotonic() - begun < 1
     assert at.effect._progressBar.isHidden()
-    wait_until(lambda: logic.poll() or not logic.busy)
+    wait_until(lambda: not logic.busy)  # the effect polls until the worker has stopped
     assert all_about(at.segmentation) == before
 
 
@@ -488,6 +488,7 @@ def test_each_nodule_becomes_a_segment_of_its_own_if_asked(chest):
         assert segment.GetName() == f"Nodule {number}"
         assert "SCT^27925004^Nodule" in segment.GetTerminology()
         assert at.node.GetSelectedSegmentID() == segment_ids(at)[-1]
+        assert at.editor.activeEffect() is at.host
         assert (painted(at, segment_ids(at)[-1]) == nodule).all()
     assert not painted(at, "visible").any()  # overwritten
     at.editor.undo()

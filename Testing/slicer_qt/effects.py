@@ -246,7 +246,11 @@ class qSlicerSegmentEditorEffectFactory(QtCore.QObject):
 
 
 class qMRMLSegmentEditorWidget(qMRMLWidget):
-    """The editor, without segment table, masking options and views: those are settings of its node."""
+    """The editor, without masking options and views: those are settings of its node.
+
+    Its table of segments learns of them by the events of the segmentation node, as qMRMLSegmentsModel does: one that it does not
+    know yet cannot be selected.
+    """
 
     def __init__(self, parent=None):
         super().__init__(parent)
@@ -255,6 +259,12 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         self._logic.AddObserver("ErrorEvent", _refused)
         self._effects, self._active = [], None
         self._options = QtWidgets.QVBoxLayout(self)
+        self._segmentation, self._segmentation_tags = None, []
+        self._rows, self._table = QtGui.QStandardItemModel(0, 1, self), QtWidgets.QTableView(self)
+        self._table.setModel(self._rows)
+        self._table.setSelectionMode(QtWidgets.QTableView.SelectionMode.SingleSelection)
+        self._table.setSelectionBehavior(QtWidgets.QTableView.SelectionBehavior.SelectRows)
+        self._table.selectionModel().selectionChanged.connect(guarded(self._row_chosen, "onSegmentSelectionChanged"))
 
     def setMRMLScene(self, scene) -> None:
         super().setMRMLScene(scene)
@@ -296,6 +306,62 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
             guarded(effect.updateGUIFromMRML, "updateGUIFromMRML")()
 
     def _follow(self) -> None:
+        if self._node is None:
+            self._follow_effect()
+            return
+        modifying = self._node.StartModify()
+        self._follow_segmentation()
+        rows = self._rows.findItems(self._node.GetSelectedSegmentID() or "")
+        if rows:
+            self._table.selectRow(rows[0].row())
+        else:
+            self._table.clearSelection()
+        self._follow_effect()
+        self._node.EndModify(modifying)
+
+    def _follow_segmentation(self) -> None:
+        segmentation = self._node.GetSegmentationNode()
+        if segmentation is self._segmentation:
+            return
+        for tag in self._segmentation_tags:
+            self._segmentation.RemoveObserver(tag)
+        self._segmentation, self._segmentation_tags = segmentation, []
+        blocked = self._table.selectionModel().blockSignals(True)
+        self._rows.clear()
+        self._table.selectionModel().blockSignals(blocked)
+        if segmentation:
+            self._rows_added()
+            events = slicer.vtkSegmentation
+            self._segmentation_tags = [
+                observe(self, segmentation, vtk.vtkCommand.ModifiedEvent, "_follow"),
+                observe(self, segmentation, events.SegmentAdded, "_rows_added"),
+                observe(self, segmentation, events.SegmentRemoved, "_rows_removed"),
+            ]
+            if self._rows.rowCount():
+                self._node.SetSelectedSegmentID(self._rows.item(0).text())
+
+    def _rows_added(self) -> None:
+        for segment_id in self._segmentation.GetSegmentation().GetSegmentIDs():
+            if not self._rows.findItems(segment_id):
+                self._rows.appendRow(QtGui.QStandardItem(segment_id))
+
+    def _rows_removed(self) -> None:
+        left = self._segmentation.GetSegmentation().GetSegmentIDs()
+        for row in reversed(range(self._rows.rowCount())):
+            if self._rows.item(row).text() not in left:
+                self._rows.removeRow(row)
+
+    def _row_chosen(self, *_) -> None:
+        rows = self._table.selectionModel().selectedRows()
+        chosen = rows[0].data() if rows else ""
+        if chosen == (self._node.GetSelectedSegmentID() or ""):
+            return
+        self._node.SetSelectedSegmentID(chosen or None)
+        if not chosen and self._active and self._active.perSegment:
+            self.setActiveEffectByName("")
+        self._follow()
+
+    def _follow_effect(self) -> None:
         name = self._node.GetActiveEffectName() if self._node else ""
         wanted = next((effect for effect in self._effects if effect.objectName() == name), None)
         if wanted is self._active:
@@ -347,6 +413,8 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         for effect in self._effects:
             effect._call("cleanup")
         self.setMRMLSegmentEditorNode(None)
+        for tag in self._segmentation_tags:
+            self._segmentation.RemoveObserver(tag)
 
 
 class AbstractScriptedSegmentEditorEffect:

@@ -33,7 +33,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         scriptedEffect.name = "UNet++"  # not translated: modules find effects by name
         scriptedEffect.title = _("UNet++")
         AbstractScriptedSegmentEditorEffect.__init__(self, scriptedEffect)
-        self._edit = None
+        self._edit = self._logic = None
         self._outcome = ""
         self._models = {}
 
@@ -199,7 +199,9 @@ Editable area, intensity range and overwriting are respected. Choosing another e
         """Stay active while a box is drawn."""
 
     def createCursor(self, widget):
-        return qt.QCursor(qt.Qt.CrossCursor if self._takesClicks() else qt.Qt.ArrowCursor)
+        return qt.QCursor(
+            qt.Qt.CrossCursor
+        )  # asked for once, when the effect becomes active: of no use to tell targets apart
 
     # What the editor tells
 
@@ -279,8 +281,8 @@ Editable area, intensity range and overwriting are respected. Choosing another e
             if host.confirmCurrentSegmentVisible() != host.NotConfirmed and askPermission():
                 from .edit import Edit  # brings SimpleITK, which would slow down Slicer's start
 
-                logic = slicer.util.getModuleLogic(MODULE)
-                self._edit = Edit(logic, host, host.parameter("Target"), roiNode, preview, **options)
+                self._logic = slicer.util.getModuleLogic(MODULE)
+                self._edit = Edit(self._logic, host, host.parameter("Target"), roiNode, preview, **options)
                 self._timer.start()
         except ValueError as error:
             self._fail(error)
@@ -289,12 +291,13 @@ Editable area, intensity range and overwriting are respected. Choosing another e
     # What the run tells
 
     def onTimer(self):
-        """Pass on what the worker says, and act on the result."""
-        if self._edit and self._edit.run.jobs:
-            self._edit.logic.poll()
+        """Pass on what the worker says, and act on the result; after a cancel until it has stopped, which `poll` sees to."""
+        if self._logic.busy:
+            self._logic.poll()
         edit = self._edit
         if edit is None:
-            self._timer.stop()
+            if not self._logic.busy:
+                self._timer.stop()
         elif edit.run.running:
             showProgress(edit.run, self._progressBar, self._message)
         elif not edit.run.jobs:  # whoever else polled: the panel and scripts share the logic

@@ -12,7 +12,7 @@ class Edit:
     """A run, and the change that its result makes.
 
     Attributes:
-        logic, run: Where it runs, and the run.
+        run: The run.
         target, speed, roiNode: What was chosen for it.
         preview: Whether its result is to be shown before it is written.
     """
@@ -21,6 +21,7 @@ class Edit:
         """Start the run.
 
         Args:
+            logic: Where it runs.
             host: The effect's C++ side; source volume and segment are the selected ones.
             points: RAS points in the world, one in each nodule to add.
             options: speed and threshold, as in the logic's `find`.
@@ -29,7 +30,7 @@ class Edit:
             ValueError: It cannot be done.
         """
         node = host.parameterSetNode()
-        self.logic, self.target, self.speed = logic, target, options["speed"]
+        self.target, self.speed = target, options["speed"]
         self.roiNode, self.preview = roiNode, preview
         self._segmentationNode, self._segmentID = node.GetSegmentationNode(), node.GetSelectedSegmentID()
         self._adds, self._previewNode = points is not None, None
@@ -80,23 +81,28 @@ class Edit:
             raise ValueError(_("The segment was removed since: select another, and run again."))
         else:
             parts = [(self._segmentID, labelmap > 0, None)]
-        region, selectedID, written = None if self._adds else self._region, node.GetSelectedSegmentID(), False
-        with slicer.util.NodeModify(segmentationNode), slicer.util.NodeModify(node):
-            try:
-                for segmentID, found, like in parts:
-                    node.SetSelectedSegmentID(segmentID or "")  # by which the editor's masks go
-                    codes = changes(host, self.run.volumeNode, found, region if segmentID else None)
-                    if ADD not in codes:
-                        continue
-                    if not written:
-                        host.saveStateForUndo()
-                    if segmentID is None:
-                        selectedID = _add_segment(segmentation, like)
-                        node.SetSelectedSegmentID(selectedID)
-                    write(host, codes)
-                    written = True
-            finally:
-                node.SetSelectedSegmentID(selectedID)
+        region, written = None if self._adds else self._region, False
+        before = selectedID = node.GetSelectedSegmentID()
+        with slicer.util.NodeModify(node):
+            # The editor's table learns of new segments as the inner block ends: one selected by then would be deselected, and the
+            # effect closed.
+            with slicer.util.NodeModify(segmentationNode):
+                try:
+                    for segmentID, found, like in parts:
+                        node.SetSelectedSegmentID(segmentID or "")  # by which the editor's masks go
+                        codes = changes(host, self.run.volumeNode, found, region if segmentID else None)
+                        if ADD not in codes:
+                            continue
+                        if not written:
+                            host.saveStateForUndo()
+                        if segmentID is None:
+                            selectedID = _add_segment(segmentation, like)
+                            node.SetSelectedSegmentID(selectedID)
+                        write(host, codes)
+                        written = True
+                finally:
+                    node.SetSelectedSegmentID(before)
+            node.SetSelectedSegmentID(selectedID)
         return written
 
     def end(self):
