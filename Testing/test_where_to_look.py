@@ -30,7 +30,8 @@ from mrml_scene import (
 )
 from worker_logic import GRID, a_run, a_scan, expected, logic, models, wait
 
-from UNetPlusPlusSegmentLib import markups, mrml
+from UNetPlusPlusSegmentLib import markups, mrml, mrml_sequences
+from UNetPlusPlusSegmentLib.regions import Segment
 from UNetPlusPlusSegmentLib.volumes import Volume, VolumeError
 
 __all__ = ["logic", "models", "scene"]  # fixtures
@@ -227,6 +228,22 @@ def test_every_frame_of_a_sequence_becomes_a_frame_of_a_sequence_of_segmentation
         assert segment.GetName() == "Liver"
         mask = mrml.labelmap_of(segmentationNode, segmentID, volumeNode)
         np.testing.assert_array_equal(mask, expected(models, array, mrml.world_ijk_to_ras(volumeNode)) == 1)
+
+
+def test_the_volume_of_a_frame_is_let_go_once_its_segmentation_is_kept(heart_beat, monkeypatch):
+    volumeNode, browser, _sequences = heart_beat
+    show, gone = mrml.show_segmentation, set()
+
+    def watched(labelmap, segments, volumeNode):
+        volumeNode.AddObserver("DeleteEvent", lambda *_, item=len(gone): gone.add(item))
+        return show(labelmap, segments, volumeNode)
+
+    monkeypatch.setattr(mrml, "show_segmentation", watched)
+    sequence = mrml_sequences.SegmentationSequence(volumeNode, browser)
+    for item in range(2):
+        labelmap = np.ones_like(mrml.volume_from_node(sequence.frame(item)).array, np.uint8)
+        sequence.put(item, labelmap, [Segment(1, "Liver", "", (255, 0, 0), {})])
+    assert len(gone) == 2
 
 
 def test_a_sequence_that_is_cancelled_or_loses_its_volume_leaves_the_scene_as_it_was(scene, logic, heart_beat):

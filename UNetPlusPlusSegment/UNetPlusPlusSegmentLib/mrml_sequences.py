@@ -47,7 +47,7 @@ class SegmentationSequence:
     def put(self, item: int, labelmap: np.ndarray, segments: Sequence[Segment]) -> None:
         """Keep the result for a frame; raises as `mrml.show_segmentation` does."""
         scratch = slicer.vtkMRMLScene()
-        volumeNode = scratch.AddNode(scratch.CreateNodeByClass(self.frame(item).GetClassName()))
+        volumeNode = scratch.AddNewNodeByClass(self.frame(item).GetClassName())
         volumeNode.CopyContent(self.frame(item), False)
         segmentationNode = mrml.show_segmentation(labelmap, segments, volumeNode)
         self._segmentations.SetDataNodeAtValue(segmentationNode, self.value(item))
