@@ -223,6 +223,17 @@ def test_an_installation_of_pytorch_that_fails_says_so_and_a_second_one_meanwhil
     assert pytorch.is_installed()
 
 
+def test_where_there_is_no_pytorch_for_this_build_of_slicer_nothing_is_downloaded(monkeypatch):
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
+    monkeypatch.setattr(pytorch.sys, "platform", "darwin")
+    monkeypatch.setattr(pytorch.platform, "machine", lambda: "x86_64")
+    with pytest.raises(pytorch.PyTorchError, match="Apple silicon"):
+        pytorch.install()
+    monkeypatch.setattr(pytorch.platform, "machine", lambda: "arm64")
+    with pytest.raises(pytorch.PyTorchError, match="Extensions Manager"):
+        pytorch.install()
+
+
 def test_an_old_pytorch_and_the_rest_of_a_broken_installation_count_as_none(monkeypatch):
     for version, there in (("2.6.0+cpu", False), ("2.7.1", True), ("3.0", True)):
         monkeypatch.setattr(pytorch.metadata, "version", lambda name, version=version: version)

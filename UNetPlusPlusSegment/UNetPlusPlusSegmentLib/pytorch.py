@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import platform
 import re
+import sys
 from importlib import metadata
 
 NEEDED = (2, 7)  # the first that resamples with antialiasing on Apple's graphics processors
@@ -51,11 +53,17 @@ def install() -> bool:
         Whether it is installed now; if not, the user declined.
 
     Raises:
-        PyTorchError: The PyTorch extension is missing, or could not do it, or is still at it.
+        PyTorchError: The PyTorch extension is missing, or could not do it, or is still at it; or there is no such PyTorch for
+            this build of Slicer.
     """
     global _installing
     if _installing:  # pip's output is shown as it comes, so Slicer's windows take clicks meanwhile
         raise PyTorchError("PyTorch is being installed: wait until that is done, and press Apply again.")
+    if sys.platform == "darwin" and platform.machine() == "x86_64":
+        raise PyTorchError(
+            f"There is no PyTorch {_IN_WORDS} for programs built for Intel processors on macOS, as this Slicer is: take the build of"
+            " Slicer for Apple silicon (arm64), or another computer."
+        )
     try:
         from PyTorchUtils import PyTorchUtilsLogic
     except ModuleNotFoundError as error:
