@@ -189,6 +189,12 @@ def test_the_licence_is_accepted_once_and_nothing_runs_before(panel, scene):
     assert len(dialogs.seen) == seen + 1
 
 
+def test_a_panel_that_is_entered_again_stays_bound_as_it_is(panel):
+    bound = panel._parameterNode
+    panel.enter()
+    assert panel._parameterNode is bound
+
+
 def test_without_pytorch_the_panel_opens_explains_and_says_where_to_get_it(panel, scene, monkeypatch):
     monkeypatch.setattr(pytorch, "is_installed", lambda: False)
     panel.enter()

@@ -262,8 +262,9 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
             self._selectDefaultInput()
 
     def initializeParameterNode(self) -> None:
-        """Bind the panel to the parameter node of the scene."""
-        self._setParameterNode(self.logic.getParameterNode())
+        """Bind the panel to the parameter node of the scene, once: each wrapper observes the node for as long as Slicer runs."""
+        if self._parameterNode is None:
+            self._setParameterNode(self.logic.getParameterNode())
         self._selectDefaultInput()
         self._refreshModels()
 
