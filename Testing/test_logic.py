@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 import shutil
 import signal
@@ -33,8 +32,7 @@ from mrml_scene import (
 )
 from worker_logic import GRID, a_run, a_scan, expected, logic, models, started, wait
 
-from UNetPlusPlusSegmentLib import files, mrml, pytorch
-from UNetPlusPlusSegmentLib.jobs.cohort import CohortError, find_cases
+from UNetPlusPlusSegmentLib import mrml, pytorch
 from UNetPlusPlusSegmentLib.jobs.events import JobError
 from UNetPlusPlusSegmentLib.runs import RunError
 from UNetPlusPlusSegmentLib.volumes import VolumeError
@@ -331,81 +329,6 @@ def test_a_segment_that_was_edited_is_left_alone(scene, logic):
     with pytest.raises(RunError, match="was removed"):
         run.set_threshold(0.8)
     take_messages()  # VTK's, about the segment that is asked for and not there
-
-
-# Cohorts
-
-
-@pytest.fixture
-def cohort(tmp_path):
-    """Two scans and a text file that calls itself one."""
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for name in ("one.nrrd", "two.nii.gz"):
-        files.write_volume(folder / name, a_scan(), np.diag([-2.0, -2.0, 3.0, 1.0]))
-    (folder / "broken.nrrd").write_text("not a volume")
-    return folder
-
-
-def test_a_cohort_goes_on_past_a_bad_case_and_a_second_call_does_what_is_left(logic, cohort, tmp_path):
-    out, seen = tmp_path / "out", []
-    records = logic.processFolder(cohort, out, device="cpu", progress=lambda *state: seen.append(state))
-    assert [(each["case"], each["status"]) for each in records] == [
-        ("broken", "failed"), ("one", "done"), ("two", "done")
-    ]  # fmt: skip
-    assert records[0]["reason"]
-    assert records[1]["measurements"]["Liver"]["volume_ml"] > 0
-    assert seen == [(0, 3, "broken"), (1, 3, "one"), (2, 3, "two"), (3, 3, "")]
-    assert sorted(path.name for path in out.iterdir()) == [
-        "manifest.jsonl", "measurements.csv", "one.seg.nrrd", "two.seg.nrrd"
-    ]  # fmt: skip
-    files.write_volume(cohort / "broken.nrrd", a_scan(), np.diag([-2.0, -2.0, 3.0, 1.0]))
-    (out / "two.seg.nrrd").unlink()
-    with (out / "manifest.jsonl").open("a") as stream:
-        stream.write('{"case": "one", "sta')  # the computer went down here
-    untouched = (out / "one.seg.nrrd").stat().st_mtime_ns
-    records = logic.processFolder(cohort, out, device="cpu")
-    assert [each["status"] for each in records] == ["done"] * 3
-    assert (out / "one.seg.nrrd").stat().st_mtime_ns == untouched
-    lines = (out / "manifest.jsonl").read_text().splitlines()
-    assert [json.loads(line)["case"] for line in lines[:3] + lines[4:]] == ["broken", "one", "two", "broken", "two"]
-    assert len((out / "measurements.csv").read_text().splitlines()) == 4
-
-
-def test_results_and_what_is_hidden_are_no_cases(logic, cohort):
-    (cohort / ".git").mkdir()
-    for _ in range(2):  # the second time, what the first one wrote lies there
-        records = logic.processFolder(cohort, cohort / "out", device="cpu")
-        assert [each["case"] for each in records] == ["broken", "one", "two"]
-    logic.processFolder([cohort / "one.nrrd"], cohort, device="cpu")
-    assert sorted(find_cases(cohort, besides=cohort / "out")) == ["broken", "one", "two"]
-
-
-def test_a_case_that_fails_with_other_settings_takes_no_earlier_result_away_and_says_so(logic, cohort, tmp_path):
-    out = tmp_path / "out"
-    logic.processFolder([cohort / "one.nrrd"], out, device="cpu")
-    made = (out / "one.seg.nrrd").read_bytes()
-    (cohort / "one.nrrd").write_text("not a volume")
-    (record,) = logic.processFolder([cohort / "one.nrrd"], out, device="cpu", speed="fast")
-    assert record["status"] == "failed"
-    assert record["reason"].endswith("stays: one.seg.nrrd.")
-    assert (out / "one.seg.nrrd").read_bytes() == made
-
-
-def test_other_settings_do_a_case_again(logic, cohort, tmp_path):
-    one = [cohort / "one.nrrd"]
-    first, second = (logic.processFolder(one, tmp_path / "out", device="cpu", threshold=t)[0] for t in (0.5, 0.999))
-    assert first["measurements"]["Liver"]["volume_ml"] > second["measurements"]["Liver"]["volume_ml"]
-
-
-def test_a_cohort_without_cases_or_with_two_of_one_name_is_refused(logic, cohort, tmp_path):
-    with pytest.raises(CohortError, match="nothing to do"):
-        logic.processFolder([], tmp_path / "out")
-    with pytest.raises(CohortError, match="both be called one"):
-        logic.processFolder([cohort / "one.nrrd", cohort / "one.nii.gz"], tmp_path / "out")
-    with pytest.raises(CohortError, match="There is no folder"):
-        logic.processFolder(tmp_path / "nowhere", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
 
 
 # What Slicer loads

@@ -232,10 +232,11 @@ def test_every_frame_of_a_sequence_becomes_a_frame_of_a_sequence_of_segmentation
 
 def test_the_volume_of_a_frame_is_let_go_once_its_segmentation_is_kept(heart_beat, monkeypatch):
     volumeNode, browser, _sequences = heart_beat
-    show, gone = mrml.show_segmentation, set()
+    show, shown, gone = mrml.show_segmentation, [], set()
 
     def watched(labelmap, segments, volumeNode):
-        volumeNode.AddObserver("DeleteEvent", lambda *_, item=len(gone): gone.add(item))
+        shown.append(volumeNode.GetAddressAsString(""))
+        volumeNode.AddObserver("DeleteEvent", lambda *_, address=shown[-1]: gone.add(address))
         return show(labelmap, segments, volumeNode)
 
     monkeypatch.setattr(mrml, "show_segmentation", watched)
@@ -243,7 +244,7 @@ def test_the_volume_of_a_frame_is_let_go_once_its_segmentation_is_kept(heart_bea
     for item in range(2):
         labelmap = np.ones_like(mrml.volume_from_node(sequence.frame(item)).array, np.uint8)
         sequence.put(item, labelmap, [Segment(1, "Liver", "", (255, 0, 0), {})])
-    assert len(gone) == 2
+        assert gone == set(shown)
 
 
 def test_a_sequence_that_is_cancelled_or_loses_its_volume_leaves_the_scene_as_it_was(scene, logic, heart_beat):

@@ -1,0 +1,122 @@
+"""A real worker process, a scan and a model for it, and what tests ask of them."""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bright import bright_bundle
+
+from UNetPlusPlusSegmentLib.bundles import read_bundle
+from UNetPlusPlusSegmentLib.inference import SliceEngine
+from UNetPlusPlusSegmentLib.jobs import client
+from UNetPlusPlusSegmentLib.jobs.client import Worker
+from UNetPlusPlusSegmentLib.jobs.events import JobError, Progress
+from UNetPlusPlusSegmentLib.volumes import Volume
+
+__all__ = ["bundle", "expected", "temporary", "worker"]
+
+LIBRARY = Path(client.__file__).parents[1]
+PATIENCE_S = 120  # for a process to end on a busy computer; no test waits so long when all is well
+CHATTER = """
+import os, threading, time
+print("a start-up script that prints")
+def chat():
+    while True:
+        time.sleep(0.01)
+        os.write(1, b"a library that prints without an end of line")
+threading.Thread(target=chat, daemon=True).start()
+"""
+
+
+def scan(slices: int = 30, dtype: type = np.int16) -> Volume:
+    """Noise below 50 HU and in it a block of 90 HU, on an oblique, flipped grid of unequal spacing."""
+    draw = np.random.default_rng(0)
+    array = draw.integers(-900, 50, (slices, 60, 70))
+    array[slices // 3 : slices // 2, 20:45, 15:50] = 90
+    c, s = np.cos(0.2), np.sin(0.2)
+    ijk_to_ras = np.array([[-1.7, 0, 0, 50.3], [0, 2.1 * c, -4 * s, -7.1], [0, 2.1 * s, 4 * c, 1 / 3], [0, 0, 0, 1]])
+    return Volume(array.astype(dtype), ijk_to_ras)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return bright_bundle(tmp_path_factory.mktemp("models") / "bright-v1.0.0").folder
+
+
+@pytest.fixture(scope="module")
+def expected(bundle):
+    return SliceEngine(read_bundle(bundle), "cpu").segment(scan(), "accurate")
+
+
+@pytest.fixture(scope="module")
+def temporary(tmp_path_factory):
+    """Where the clients of this module make their folders."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("temporary")
+        patch.setattr(tempfile, "tempdir", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def worker(temporary, tmp_path_factory):
+    """One real worker for most tests; it starts among noise on stdout, which must not disturb it."""
+    chatter = tmp_path_factory.mktemp("chatter")
+    (chatter / "sitecustomize.py").write_text(CHATTER)
+    with Worker() as worker:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(chatter))
+            job = worker.ask_device()
+        worker.wait(job)
+        yield worker
+    assert not list(temporary.iterdir())
+
+
+def run(worker, job) -> list:
+    """All events of a job, the last one included."""
+    events = []
+    for _ in until(lambda: events[-1:] and not isinstance(events[-1], Progress)):
+        events.extend(worker.poll())
+    assert {event.job for event in events} == {job}
+    return events
+
+
+def until(met):
+    """Go round a loop until a condition is met."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not met():
+        assert time.monotonic() < deadline, "nothing happened for too long"
+        yield
+        time.sleep(0.005)
+
+
+def alive(pid: int) -> bool:
+    """Whether any thread of it still runs."""
+    try:
+        states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except (FileNotFoundError, ProcessLookupError):  # one ended while we looked
+        return alive(pid)
+    return any(state not in "ZX" for state in states)
+
+
+def cpu_s(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11]) / os.sysconf("SC_CLK_TCK")
+
+
+def fails(worker, job) -> JobError:
+    with pytest.raises(JobError) as caught:
+        worker.wait(job)
+    assert str(caught.value).count("\n") == 0
+    assert str(caught.value).endswith(".")
+    return caught.value
+
+
+def works(worker, bundle, expected) -> None:
+    done = worker.wait(worker.submit(scan(), bundle, "cpu", "accurate"))
+    np.testing.assert_array_equal(done.labelmap, expected.labelmap)
+
+
+def files_in(temporary) -> list:
+    return [path for path in temporary.rglob("*") if path.is_file()]
