@@ -79,6 +79,13 @@ def _follow_in_subject_hierarchy(scene) -> None:
             and not hierarchy.GetItemByDataNode(node)
         ):
             hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
+        if node.IsA("vtkMRMLSegmentationNode"):  # qSlicerSubjectHierarchySegmentationsPlugin logs it as critical
+            for event in (slicer.vtkSegmentation.SegmentAdded, slicer.vtkSegmentation.SegmentRemoved):
+                node.AddObserver(event, changed)
+
+    def changed(node, _event):
+        if not hierarchy.GetItemByDataNode(node):
+            vtk.vtkOutputWindow.GetInstance().DisplayText(f"{node.GetName()} has no subject hierarchy item")
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def leaving(_scene, _event, node):

@@ -74,6 +74,11 @@ def press(at, button: str) -> None:
     getattr(at.effect, f"_{button}Button").click()
 
 
+def choose_box(at, roi) -> None:
+    """Choose a ROI, or the whole volume, as the user does."""
+    at.effect._roiSelector._native.pick(roi)
+
+
 def wait(at) -> None:
     """Until the effect is at rest: nothing under way, or a preview shown."""
     wait_until(lambda: at.effect._edit is None or (at.effect._edit.isShown and not at.effect._edit.run.jobs), 600)

@@ -189,6 +189,29 @@ def test_the_licence_is_accepted_once_and_nothing_runs_before(panel, scene):
     assert len(dialogs.seen) == seen + 1
 
 
+def test_a_chosen_node_that_is_removed_leaves_none_and_no_other_in_its_place(panel, scene):
+    chosen = {
+        "points": "vtkMRMLMarkupsFiducialNode",
+        "roi": "vtkMRMLMarkupsROINode",
+        "outputSegmentation": "vtkMRMLSegmentationNode",
+    }
+    for name, kind in chosen.items():
+        node, _other = (scene.AddNewNodeByClass(kind) for _ in range(2))
+        setattr(panel._parameterNode, name, node)
+        scene.RemoveNode(node)
+        assert getattr(panel._parameterNode, name) is None
+    for selector in (panel.ui.pointsSelector, panel.ui.roiSelector, panel.ui.outputSelector):
+        assert selector.currentNode() is None
+
+
+def test_a_hidden_volume_is_not_chosen_for_the_user(panel, scene):
+    hidden = add_volume(a_scan(), GRID, "hidden")
+    panel._parameterNode.inputVolume = None
+    hidden.SetHideFromEditors(True)
+    panel.enter()
+    assert panel._parameterNode.inputVolume is None
+
+
 def test_a_panel_that_is_entered_again_stays_bound_as_it_is(panel):
     bound = panel._parameterNode
     panel.enter()

@@ -230,6 +230,14 @@ def test_every_frame_of_a_sequence_becomes_a_frame_of_a_sequence_of_segmentation
         np.testing.assert_array_equal(mask, expected(models, array, mrml.world_ijk_to_ras(volumeNode)) == 1)
 
 
+def test_the_result_of_all_frames_gets_a_name_of_its_own_beside_that_of_one(scene, logic, heart_beat):
+    volumeNode, *_ = heart_beat
+    logic.process(volumeNode, device="cpu")
+    logic.process(volumeNode, allFrames=True, device="cpu")
+    names = [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")]
+    assert len(names) == len(set(names)) == 2  # selectors do not tell two of one name apart
+
+
 def test_the_volume_of_a_frame_is_let_go_once_its_segmentation_is_kept(heart_beat, monkeypatch):
     volumeNode, browser, _sequences = heart_beat
     show, shown, gone = mrml.show_segmentation, [], set()

@@ -215,6 +215,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartImportEvent, self.onSceneStartImport)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAddedEvent, self.onNodeAdded)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self._update)
         self.initializeParameterNode()
 
@@ -261,6 +262,13 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         if self._parameterNode and not self._parameterNode.inputVolume:
             self._selectDefaultInput()
 
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeAboutToBeRemoved(self, caller, event, node) -> None:
+        """Choose none, before the selectors see the row go and take its neighbour, which nobody chose."""
+        for name in ("points", "roi", "outputSegmentation"):
+            if self._parameterNode and getattr(self._parameterNode, name) is node:
+                setattr(self._parameterNode, name, None)
+
     def initializeParameterNode(self) -> None:
         """Bind the panel to the parameter node of the scene, once: each wrapper observes the node for as long as Slicer runs."""
         if self._parameterNode is None:
@@ -281,7 +289,11 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
     def _selectDefaultInput(self) -> None:
         if not self._parameterNode.inputVolume:
             volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-            plain = [node for node in volumes if node.GetClassName() == "vtkMRMLScalarVolumeNode"]
+            plain = [
+                node
+                for node in volumes
+                if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetHideFromEditors()
+            ]
             if plain:
                 self._parameterNode.inputVolume = plain[0]
 

@@ -53,7 +53,7 @@ def quiet(*objects: QtCore.QObject):
 _observers: list = []  # else Python clears one whose subject it cannot reach any more, though C++ still calls it
 
 
-def observe(widget: QtCore.QObject, subject, event, method: str, with_node: bool = False) -> int:
+def observe(widget: QtCore.QObject, subject, event, method: str, with_node: bool = False, priority: float = 0.0) -> int:
     """Call a method of a widget on a VTK event, for as long as the widget lives."""
     reference = weakref.ref(widget)
 
@@ -63,7 +63,7 @@ def observe(widget: QtCore.QObject, subject, event, method: str, with_node: bool
             getattr(alive, method)(*[node] * with_node)
 
     _observers.append(call)
-    return subject.AddObserver(event, vtk.calldata_type(vtk.VTK_OBJECT)(call) if with_node else call)
+    return subject.AddObserver(event, vtk.calldata_type(vtk.VTK_OBJECT)(call) if with_node else call, priority)
 
 
 # CTK
@@ -257,11 +257,12 @@ class qMRMLNodeComboBox(QWidget):
         "currentNodeChanged(vtkMRMLNode*)": "_current_node_changed",
         "currentNodeChanged(bool)": "_has_node_changed",
         "currentNodeIDChanged(QString)": "_current_id_changed",
+        "nodeActivated(vtkMRMLNode*)": "_node_activated",
         "nodeAddedByUser(vtkMRMLNode*)": "_node_added_by_user",
         "mrmlSceneChanged(vtkMRMLScene*)": "_scene_changed",
     }
     _current_node_changed, _has_node_changed, _current_id_changed = Signal(object), Signal(bool), Signal(str)
-    _node_added_by_user, _scene_changed = Signal(object), Signal(object)
+    _node_activated, _node_added_by_user, _scene_changed = Signal(object), Signal(object), Signal(object)
 
     def __init__(self, parent=None):
         super().__init__(parent)
@@ -302,8 +303,13 @@ class qMRMLNodeComboBox(QWidget):
         for tag in self._tags:
             self._scene.RemoveObserver(tag)
         self._scene, self._tags, self._settled = scene, [], False
-        for event in ("NodeAddedEvent", "NodeRemovedEvent", "EndCloseEvent", "EndImportEvent") if scene else ():
-            self._tags.append(observe(self, scene, getattr(scene, event), "_rebuild"))
+        if scene:  # as qMRMLSceneModel does, whose rows the box shows
+            self._tags = [
+                observe(self, scene, scene.NodeAddedEvent, "_rebuild", priority=10),
+                observe(self, scene, scene.NodeAboutToBeRemovedEvent, "_rebuild", with_node=True, priority=-10),
+                observe(self, scene, scene.EndCloseEvent, "_fill_anew"),
+                observe(self, scene, scene.EndImportEvent, "_fill_anew"),
+            ]
         self._rebuild()
         self._settled = True
         self.setEnabled(scene is not None)
@@ -345,12 +351,18 @@ class qMRMLNodeComboBox(QWidget):
             return any(node.IsA(each) for each in self.nodeTypes) and not hidden
         return node.GetClassName() in self.nodeTypes
 
-    def _rebuild(self) -> None:
+    def _fill_anew(self) -> None:
+        """All rows go and come again: what was current is not any more."""
+        if self._current:
+            self._select("")
+        self._rebuild()
+
+    def _rebuild(self, leaving=None) -> None:
         if "_box" not in self.__dict__:
             return
         scene = self._scene
         nodes = [scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())] if scene else []
-        rows = {node.GetID(): node.GetName() or "" for node in nodes if self._accepts(node)}
+        rows = {node.GetID(): node.GetName() or "" for node in nodes if node is not leaving and self._accepts(node)}
         for node_id in rows.keys() - self._name_tags.keys():
             tag = observe(self, scene.GetNodeByID(node_id), vtk.vtkCommand.ModifiedEvent, "_show_names")
             self._name_tags[node_id] = tag
@@ -384,8 +396,15 @@ class qMRMLNodeComboBox(QWidget):
     def _picked(self, row: int) -> None:
         if row < len(self._ids):
             self._select(self._ids[row])
+            self._node_activated.emit(self.currentNode())
         else:
             self.addNode()
+
+    def pick(self, node) -> None:
+        """For tests: what a choice of the user does."""
+        row = self._ids.index(node.GetID() if node else "")
+        self._box.setCurrentIndex(row)
+        self._box.activated.emit(row)
 
     def _select(self, node_id: str) -> None:
         before, self._current = self._current, node_id if node_id in self._ids else ""

@@ -8,6 +8,7 @@ import slicer
 import vtk
 from SegmentEditorEffects import AbstractScriptedSegmentEditorEffect
 from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
 
 from UNetPlusPlusSegmentLib.bundles import find_bundles
 from UNetPlusPlusSegmentPanelLib.messages import (
@@ -23,7 +24,7 @@ from UNetPlusPlusSegmentPanelLib.messages import (
 MODULE = "UNetPlusPlusSegment"
 
 
-class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
+class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect, VTKObservationMixin):
     """Finds the target in the source volume and puts it into the selected segment.
 
     `_update` alone decides what can be pressed and what is said. Options are parameters of the vtkMRMLSegmentEditorNode.
@@ -33,6 +34,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         scriptedEffect.name = "UNet++"  # not translated: modules find effects by name
         scriptedEffect.title = _("UNet++")
         AbstractScriptedSegmentEditorEffect.__init__(self, scriptedEffect)
+        VTKObservationMixin.__init__(self)
         self._edit = self._logic = None
         self._outcome = ""
         self._models = {}
@@ -129,7 +131,7 @@ Editable area, intensity range and overwriting are respected. Choosing another e
             (self._targetBox, "currentIndexChanged(int)", self.onTarget),
             (self._speedBox, "currentIndexChanged(int)", self.updateMRMLFromGUI),
             (self._thresholdSlider, "valueChanged(double)", self.updateMRMLFromGUI),
-            (self._roiSelector, "currentNodeChanged(vtkMRMLNode*)", self.updateMRMLFromGUI),
+            (self._roiSelector, "nodeActivated(vtkMRMLNode*)", self.onRoi),
             (self._roiSelector, "nodeAddedByUser(vtkMRMLNode*)", self.onNewRoi),
             (self._newSegmentBox, "stateChanged(int)", self.updateMRMLFromGUI),
             (self._previewButton, "clicked()", self.onPreview),
@@ -140,12 +142,17 @@ Editable area, intensity range and overwriting are respected. Choosing another e
         )
         for sender, signal, slot in self._connections:
             sender.connect(signal, slot)
+        # The selector takes another row where one is removed and when all come anew, without the user: it follows the parameters.
+        scene = slicer.mrmlScene
+        for event in (scene.NodeRemovedEvent, scene.EndImportEvent, scene.EndCloseEvent):
+            self.addObserver(scene, event, self.onRowsChanged, priority=-20.0)
         self._refreshModels()
         self._update()
 
     def cleanup(self):
         """Let go of everything that would keep this effect alive (Slicer#7392)."""
         self.onCancel()
+        self.removeObservers()
         for sender, signal, slot in self._connections:
             sender.disconnect(signal, slot)
         self._connections = ()
@@ -180,8 +187,6 @@ Editable area, intensity range and overwriting are respected. Choosing another e
         host.setParameter("Speed", self._speedBox.currentData)
         host.setParameter("Threshold", self._thresholdSlider.value)
         host.setParameter("NewSegment", int(self._newSegmentBox.checked))
-        if host.nodeReference("ROI") is not self._roiSelector.currentNode():
-            host.setNodeReference("ROI", self._roiSelector.currentNode())
 
     def onTarget(self, index):
         """Take another target, and with it the threshold of its model."""
@@ -190,8 +195,19 @@ Editable area, intensity range and overwriting are respected. Choosing another e
             self.scriptedEffect.setParameter("Target", target)
             self.scriptedEffect.setParameter("Threshold", self._models[target].threshold)
 
+    def onRoi(self, node):
+        """Take the box that the user chose, or the whole volume."""
+        if self.scriptedEffect.parameterSetNode() is not None and self.scriptedEffect.nodeReference("ROI") is not node:
+            self.scriptedEffect.setNodeReference("ROI", node)
+
+    def onRowsChanged(self, caller, event):
+        """Show the box that is chosen, not the one whose row is there now."""
+        if self.scriptedEffect.parameterSetNode() is not None:
+            self.updateGUIFromMRML()
+
     def onNewRoi(self, node):
         """Let the user draw the new box."""
+        self.onRoi(node)
         self._placeWidget.setCurrentNode(node)
         self._placeWidget.placeModeEnabled = True
 

@@ -52,9 +52,15 @@ class Edit:
         if node is None:
             node = slicer.vtkMRMLSegmentationNode()
             node.SetName("UNet++ preview")
-            node.SetHideFromEditors(True)  # before it is in the scene: the subject hierarchy looks only then
+            node.SetHideFromEditors(True)
             node.SetSaveWithScene(False)
-            self._previewNode = self.run.volumeNode.GetScene().AddNode(node)
+            scene = self.run.volumeNode.GetScene()
+            self._previewNode = scene.AddNode(node)
+            # Slicer logs an error for each change of a segment whose node has no item; this one is never listed.
+            hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+            item = hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
+            exclude = slicer.vtkMRMLSubjectHierarchyConstants.GetSubjectHierarchyExcludeFromTreeAttributeName()
+            hierarchy.SetItemAttribute(item, exclude, "1")
             node.CreateDefaultDisplayNodes()
             node.GetDisplayNode().SetSaveWithScene(False)
         node.GetSegmentation().RemoveAllSegments()
@@ -130,4 +136,5 @@ def _add_segment(segmentation, like):
         number += 1
     segmentID = segmentation.AddEmptySegment("", f"{kind} {number}", [channel / 255 for channel in like.color])
     segmentation.GetSegment(segmentID).SetTerminology(like.terminology)
+    mrml.keep_name_and_color(segmentation.GetSegment(segmentID))
     return segmentID

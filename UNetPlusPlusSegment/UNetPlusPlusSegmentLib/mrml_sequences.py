@@ -56,6 +56,8 @@ class SegmentationSequence:
     def show(self):
         """Add the sequence to the scene, beside the volume's and replayed with it; returns the segmentation that shows it."""
         scene = self._volumeNode.GetScene()
+        # The segmentation gets this name, too, and selectors do not tell two of one name apart.
+        self._segmentations.SetName(scene.GenerateUniqueName(self._segmentations.GetName()))
         scene.AddNode(self._segmentations)
         self._browserNode.AddSynchronizedSequenceNode(self._segmentations)
         self._browserNode.SetSaveChanges(self._segmentations, True)  # else corrections go with the next frame
