@@ -20,6 +20,11 @@ from .volumes import Volume, VolumeError
 BINARY_LABELMAP = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
 REFERENCE_GRID = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
 
+_DISPLAY = (
+    *("Visibility", "Visibility3D", "Visibility2DFill", "Visibility2DOutline"),
+    *("Opacity3D", "Opacity2DFill", "Opacity2DOutline"),
+)
+
 
 class SegmentationError(ValueError):
     """A result cannot be put into, or read from, a segmentation; the scene is as it was before."""
@@ -130,6 +135,21 @@ def show_segmentation(
     _refer_to(volumeNode, segmentationNode, force=not segmentIDs)
     file_beside(volumeNode, segmentationNode)
     return segmentationNode
+
+
+def display_of(segmentationNode, segmentID: str) -> dict[str, float]:
+    """How a segment is displayed: whether, and how opaque."""
+    segmentationNode.CreateDefaultDisplayNodes()  # the user may have removed it
+    display = segmentationNode.GetDisplayNode()
+    return {name: getattr(display, f"GetSegment{name}")(segmentID) for name in _DISPLAY}
+
+
+def set_display(segmentationNode, segmentID: str, values: dict[str, float]) -> None:
+    """Display a segment as `display_of` told of another."""
+    display = segmentationNode.GetDisplayNode()
+    with slicer.util.NodeModify(display):
+        for name, value in values.items():
+            getattr(display, f"SetSegment{name}")(segmentID, value)
 
 
 def labelmap_of(segmentationNode, segmentID: str, volumeNode) -> np.ndarray:

@@ -267,14 +267,18 @@ class SceneRun(Run):
         node = self.segmentationNode if self._is_there(self.segmentationNode) else None
         old = [each for each in replaced if node and node.GetSegmentation().GetSegment(each)]
         segments = [markups.segment_in_world(each, self.volumeNode, self._volume) for each in result.segments]
-        for index, segmentID in self._places(result, old).items():
+        places = self._places(result, old)
+        for index, segmentID in places.items():
             segments[index] = _like(node.GetSegmentation().GetSegment(segmentID), segments[index])
+        shown = {index: mrml.display_of(node, segmentID) for index, segmentID in places.items()}
         one = old[0] if len(old) == len(segments) == 1 else None
         node = mrml.show_segmentation(
             result.labelmap, segments, self.volumeNode, node, replace=one, insteadOf=() if one else old
         )
         ids = list(node.GetSegmentation().GetSegmentIDs())
         self.segmentIDs = [one] if one else ids[len(ids) - len(segments) :]
+        for index, values in shown.items():
+            mrml.set_display(node, self.segmentIDs[index], values)
         self.segmentationNode, self.result = node, replace(result, segments=tuple(segments))
         self._shown = self._voxels()
 
