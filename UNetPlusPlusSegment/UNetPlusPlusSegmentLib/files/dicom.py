@@ -1,18 +1,20 @@
-"""DICOM: one file, or the CT series of a folder, to a volume. SimpleITK (GDCM) and NumPy only."""
+"""DICOM: one file, or the CT series of a folder, to a volume. SimpleITK (GDCM) and NumPy; `frames` for what lies in one file."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import SimpleITK as sitk
 
 from ..volumes import Volume
-from .images import GDCM, FileError, ijk_to_ras, read_image, silence, volume_from_image
+from .frames import Frame, frames_of
+from .images import GDCM, FileError, ijk_to_ras, name_of, read_image, silence
 
 CLASS_UID, INSTANCE_UID, MODALITY, DESCRIPTION = "0008|0016", "0008|0018", "0008|0060", "0008|103e"
 SERIES_UID, POSITION, ORIENTATION = "0020|000e", "0020|0032", "0020|0037"
@@ -139,8 +141,12 @@ def _choose_stack(folder: Path, series: str | None) -> tuple[list[Header], list[
 def _scan(folder: Path) -> tuple[list[list[Header]], list[str]]:
     """All stacks of slices under a folder, and notes; each image once, however often it was copied."""
     stacks: dict[tuple, list[Header]] = defaultdict(list)
-    seen, left_out = set(), []
-    for place, folders, names in os.walk(folder):
+    seen, left_out, visited = set(), [], set()
+    for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        if os.path.realpath(place) in visited:  # by a link
+            folders.clear()
+            continue
+        visited.add(os.path.realpath(place))
         folders.sort()
         for path in (Path(place, name) for name in sorted(names)):
             if not path.is_file():
@@ -154,8 +160,8 @@ def _scan(folder: Path) -> tuple[list[list[Header]], list[str]]:
                 )
             if header is None:
                 left_out += [path] if start[128:132] == b"DICM" and path.name.upper() != "DICOMDIR" else []
-            elif header.instance not in seen:
-                seen.update({header.instance} - {""})
+            elif not header.instance or (header.instance, header.origin) not in seen:
+                seen.add((header.instance, header.origin))  # anonymisers have given one name to all
                 stacks[header.series, header.plane].append(header)
     left = f"Left out, as they hold no image: {left_out[0]}" if left_out else ""
     notes = [left + (f" and {len(left_out) - 1} more DICOM files." if left_out[1:] else ".")] if left else []
@@ -167,16 +173,20 @@ def _start(path: Path) -> bytes:
         with path.open("rb") as stream:
             return stream.read(1024)
     except OSError as error:
-        raise FileError(
-            f"{path} cannot be read ({error.strerror}), so a series may lack slices: make it readable, or remove it."
-        ) from error
+        _refuse(error)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise FileError(
+        f"{error.filename} cannot be read ({error.strerror}), so a series may lack slices: make it readable, or remove it."
+    ) from error
 
 
 def _header(path: Path) -> Header | None:
     """The header of a DICOM image; None if it is none that GDCM can read."""
     reader = sitk.ImageFileReader()
     reader.SetImageIO(GDCM)
-    reader.SetFileName(str(path))
+    reader.SetFileName(name_of(path))
     try:
         with silence():
             reader.ReadImageInformation()
@@ -212,8 +222,14 @@ def _read_stack(stack: list[Header]) -> tuple[Volume, list[str]]:
         raise FileError(
             f"{first.path} is a DICOM SEG, a segmentation and no image: give the CT series that it was made from."
         )
+    frames = frames_of(first.path) if len(stack) == 1 and (first.size[2] > 1 or not all(first.spacing)) else []
+    if frames:
+        return _read_frames(first, frames)
     if first.size[2] > 1:
-        return volume_from_image(read_image(first.path, GDCM)), []
+        raise FileError(
+            f"{first.path} holds many frames and does not say where they lie in the patient: export it as a series of"
+            " single slices."
+        )
     if not all(math.isfinite(s) and s > 0 for s in first.spacing):
         raise FileError(
             f"{first.path} gives no pixel size, or an impossible one ({first.spacing[1]:g} × {first.spacing[0]:g} mm):"
@@ -223,6 +239,20 @@ def _read_stack(stack: list[Header]) -> tuple[Volume, list[str]]:
     matrix, notes = _place(stack)
     slices = [sitk.GetArrayFromImage(read_image(header.path, GDCM))[0] for header in stack]
     return Volume(np.stack(slices), matrix), notes
+
+
+def _read_frames(file: Header, frames: list[Frame]) -> tuple[Volume, list[str]]:
+    size = (*file.size[:2], 1)
+    stack = [replace(file, size=size, is_placed=True, **frame._asdict()) for frame in frames]
+    images = sitk.GetArrayFromImage(read_image(file.path, GDCM))
+    if len({header.plane for header in stack}) > 1 or len(images) != len(stack):
+        raise FileError(f"The frames of {file.path} do not lie in one stack: export it as series of single slices.")
+    if not all(s > 0 for s in stack[0].spacing):
+        raise FileError(f"{file.path} gives an impossible pixel size: export it again from where it came.")
+    places = {id(header): number for number, header in enumerate(stack)}
+    stack = _in_order(stack)
+    matrix, notes = _place(stack)
+    return Volume(images[[places[id(header)] for header in stack]], matrix), notes
 
 
 def _in_order(stack: list[Header]) -> list[Header]:

@@ -1,0 +1,106 @@
+"""Multi-frame DICOM: each frame lies where its functional groups say, or the file is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from UNetPlusPlusSegmentLib import files
+
+ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
+EVEN = [0.0, 2.0, 4.0, 6.0, 8.0]
+
+
+def sequence(**values) -> pydicom.Sequence:
+    item = pydicom.Dataset()
+    for name, value in values.items():
+        setattr(item, name, value)
+    return pydicom.Sequence([item])
+
+
+def enhanced_ct(path, positions_mm, aside_mm=0.0, intercepts=(-1000,), placed=True):
+    """Frames of 4 × 5 pixels of 0.7 × 0.5 mm, whose HU are 10 times their place in the file; `positions_mm` along S, in file order."""
+    header = pydicom.Dataset()
+    header.file_meta = pydicom.dataset.FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID = ENHANCED_CT
+    header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID = generate_uid()
+    header.SeriesInstanceUID, header.Modality = generate_uid(), "CT"
+    header.Rows, header.Columns, header.NumberOfFrames = 4, 5, len(positions_mm)
+    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
+    header.BitsAllocated = header.BitsStored = 16
+    header.HighBit, header.PixelRepresentation = 15, 1
+    header.SharedFunctionalGroupsSequence = sequence(
+        PixelMeasuresSequence=sequence(PixelSpacing=[0.7, 0.5], SliceThickness=3.0),
+        PlaneOrientationSequence=sequence(ImageOrientationPatient=[1, 0, 0, 0, 1, 0]),
+    )
+    frames = []
+    for number, position in enumerate(positions_mm):
+        slope = sequence(RescaleSlope=1, RescaleIntercept=intercepts[number % len(intercepts)], RescaleType="HU")
+        groups = {"PixelValueTransformationSequence": slope}
+        if placed:
+            groups["PlanePositionSequence"] = sequence(ImagePositionPatient=[10 + aside_mm * number, 20, position])
+        frames += sequence(**groups)
+    header.PerFrameFunctionalGroupsSequence = pydicom.Sequence(frames)
+    values = np.arange(len(positions_mm), dtype=np.int16)[:, None, None] * 10 + 1000
+    header.PixelData = np.broadcast_to(values, (len(positions_mm), 4, 5)).astype("<i2").tobytes()
+    header.save_as(path, enforce_file_format=True)
+    return path
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [3, 0, 4, 1, 2]])
+def test_frames_are_stacked_by_where_they_lie(tmp_path, order):
+    volume, notes = files.read_volume(enhanced_ct(tmp_path / "ct.dcm", [EVEN[n] for n in order]))
+    assert notes == []
+    np.testing.assert_array_equal(volume.array[:, 0, 0], 10 * np.argsort(order))
+    expected = [[-0.5, 0, 0, -10], [0, -0.7, 0, -20], [0, 0, 2, 0], [0, 0, 0, 1]]
+    np.testing.assert_allclose(volume.ijk_to_ras, expected, atol=1e-9)
+
+
+def test_positions_that_are_rounded_do_not_change_the_pixels(tmp_path):
+    volume, notes = files.read_volume(enhanced_ct(tmp_path / "ct.dcm", [0, 0.625, 1.255, 1.875, 2.5]))
+    assert notes == []
+    assert volume.spacing_mm == pytest.approx([0.5, 0.7, 0.625])
+
+
+def test_uneven_and_tilted_frames_have_a_note(tmp_path):
+    _, (note,) = files.read_volume(enhanced_ct(tmp_path / "uneven.dcm", [0, 2, 4, 10, 12]))
+    assert "2.00 to 6.00 mm apart" in note
+    volume, (note,) = files.read_volume(enhanced_ct(tmp_path / "tilted.dcm", EVEN, aside_mm=0.7))
+    assert "tilted by 19.3" in note
+    np.testing.assert_allclose(volume.ijk_to_ras[:3, 2], [-0.7, 0, 2])
+
+
+def test_a_file_of_one_frame_is_one_slice(tmp_path):
+    volume, _ = files.read_volume(enhanced_ct(tmp_path / "ct.dcm", [5]))
+    assert volume.array.shape == (1, 4, 5)
+    assert volume.spacing_mm == pytest.approx([0.5, 0.7, 3])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"positions_mm": [0, 2, 4, 0, 2, 4]}, "is a sequence, with 6 images at 3 places"),
+        ({"positions_mm": EVEN, "intercepts": (-1000, -900)}, "scaled to HU in different ways"),
+        ({"positions_mm": EVEN, "placed": False}, "does not say where each of its frames lies"),
+    ],
+)
+def test_frames_that_make_no_volume_are_refused_with_one_sentence(tmp_path, options, words):
+    with pytest.raises(files.FileError, match=words) as caught:
+        files.read_volume(enhanced_ct(tmp_path / "ct.dcm", **options))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_frames_of_a_real_enhanced_ct_lie_where_its_header_says(shared_data):
+    path = shared_data("odd_inputs/eCT_Supplemental.dcm")
+    volume, _ = files.read_volume(path)
+    assert volume.array.shape == (2, 512, 512)
+    header = pydicom.dcmread(path)
+    for frame, stored in zip(header.PerFrameFunctionalGroupsSequence, header.pixel_array, strict=True):
+        x, y, z = frame.PlanePositionSequence[0].ImagePositionPatient
+        i, j, k, _ = np.linalg.solve(volume.ijk_to_ras, [-x, -y, z, 1])
+        np.testing.assert_allclose([i, j, k - round(k)], 0, atol=1e-6)
+        here = volume.array[round(k)]
+        assert np.corrcoef(here.ravel(), stored.ravel())[0, 1] > 0.9999  # in HU
