@@ -160,13 +160,6 @@ def test_the_real_tilted_series_is_read_with_the_error_of_its_geometry(shared_da
     np.testing.assert_allclose(volume.ijk_to_ras[:3, 2] * 15, [0, 0, 113.4960586 - 31.1560586], atol=1e-3)
 
 
-def test_frames_of_an_enhanced_ct_lie_where_their_header_says(shared_data):
-    volume, _ = files.read_volume(shared_data("odd_inputs/eCT_Supplemental.dcm"))
-    assert volume.array.shape == (2, 512, 512)
-    np.testing.assert_allclose(volume.ijk_to_ras @ [0, 0, 0, 1], [-99.5, 301.5, -159, 1])
-    np.testing.assert_allclose(volume.ijk_to_ras @ [0, 0, 1, 1], [-99.5, 301.5, -149, 1])
-
-
 def test_one_file_of_a_series_is_read_alone_with_a_note(shared_data):
     volume, notes = files.read_volume(shared_data("odd_inputs/693_UNCR.dcm"))
     assert volume.array.shape == (1, 512, 512)
@@ -174,6 +167,49 @@ def test_one_file_of_a_series_is_read_alone_with_a_note(shared_data):
     assert notes == ["Only the slice in this file was read; for its whole series give the folder."]
     _, notes = files.read_volume(shared_data("odd_inputs/JPEG-LL.dcm"))
     assert "no CT but NM" in notes[0]
+
+
+def test_slices_behind_a_link_are_read_and_a_link_that_leads_back_is_no_trap(tmp_path):
+    for index in range(3):
+        write_slice(tmp_path / "ct" / f"{index}.dcm", (0, 0, index))
+        write_slice(tmp_path / "elsewhere" / f"{index}.dcm", (0, 0, 3 + index))
+    (tmp_path / "ct" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "ct" / "again").symlink_to(tmp_path / "ct")
+    volume, notes = files.read_volume(tmp_path / "ct")
+    assert (len(volume.array), notes) == (6, [])
+
+
+def test_slices_that_an_anonymiser_gave_one_name_are_told_apart_by_their_place(tmp_path):
+    for index in range(3):
+        write_slice(tmp_path / f"{index}.dcm", (0, 0, index), SOPInstanceUID="1.2.3")
+    assert len(files.read_volume(tmp_path)[0].array) == 3
+
+
+def nifti_of(path, qform, sform):
+    """A NIfTI of `ct()`; a place of None is not given; the sform is of a space other than the scanner's."""
+    image = nibabel.Nifti1Image(ct().T, None)
+    image.header.set_zooms((0.7, 0.8, 3.0))
+    for place, put, code in ((qform, image.set_qform, 1), (sform, image.set_sform, 2)):
+        put(place, code=0 if place is None else code)
+    nibabel.save(image, path)
+    return path
+
+
+def test_a_nifti_that_says_two_places_or_none_has_a_note(tmp_path):
+    place, rounded = np.diag([-0.7, -0.8, 3.0, 1]), np.diag([-0.7004, -0.8, 3.0, 1])
+    for path, *places in (
+        ("both", place, place), ("rounded", place, rounded), ("qform", place, None), ("sform", None, place)
+    ):  # fmt: skip
+        volume, notes = files.read_volume(nifti_of(tmp_path / f"{path}.nii.gz", *places))
+        assert notes == []
+        np.testing.assert_allclose(volume.ijk_to_ras, place, atol=1e-3)
+    elsewhere, larger = place.copy(), place @ np.diag([1, 1, 1.5, 1])
+    elsewhere[0, 3] = 5
+    for path, *places in (("two", place, elsewhere), ("size", None, larger)):
+        _, (note,) = files.read_volume(nifti_of(tmp_path / f"{path}.nii", *places))
+        assert "contradicts itself by up to" in note
+    _, (note,) = files.read_volume(nifti_of(tmp_path / "none.nii", None, None))
+    assert "does not say how the patient lies" in note
 
 
 def test_a_gzip_file_of_several_members_is_whole_nevertheless(tmp_path):

@@ -45,6 +45,22 @@ def silence() -> Iterator[None]:
         os.close(terminal)
 
 
+def name_of(path: Path) -> str:
+    """The name of a file for SimpleITK, which ends the whole process on one that is no text.
+
+    Raises:
+        FileError: It is such a one, as old archives leave behind.
+    """
+    name = str(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise FileError(
+            f"{name.encode(errors='backslashreplace').decode()} has a name that is no text: rename it."
+        ) from error
+    return name
+
+
 def read_image(path: Path, image_io: str) -> sitk.Image:
     """Read one grey-value volume.
 
@@ -57,7 +73,7 @@ def read_image(path: Path, image_io: str) -> sitk.Image:
     """
     reader = sitk.ImageFileReader()
     reader.SetImageIO(image_io)
-    reader.SetFileName(str(path))
+    reader.SetFileName(name_of(path))
     try:
         with silence():
             reader.ReadImageInformation()
@@ -128,6 +144,8 @@ def _check_header(path: Path, reader: sitk.ImageFileReader) -> None:
 
 
 def _what_is_wrong(path: Path, image_io: str, error: str) -> str:
+    if "allocat" in error.lower():
+        return "does not fit into this computer's memory: crop it, or close other programs."
     if "orthonormal" in error:
         return "has axes that are not at right angles, which NIfTI files may not have here: convert it to NRRD."
     if image_io == GDCM:

@@ -9,6 +9,7 @@ import gzip
 import math
 import struct
 import zlib
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from .images import FileError
 
 HEADER_BYTES = 348  # NIfTI-1; a NIfTI-2 header has 540
 CHUNK_BYTES = 1 << 22
+TOLERANCE_MM = 0.5  # between two places that are meant as one: a matrix in single precision, or a rounded one
 FLOATS = {16: "f4", 64: "f8"}  # by the code of their data type
 
 
@@ -55,6 +57,36 @@ def find_lost_values(path: Path) -> np.ndarray:
     if found < needed:
         raise FileError(f"{path} is incomplete, it holds {found} of {needed} bytes of voxels: copy it again.")
     return np.concatenate(lost)
+
+
+def notes_on_place(path: Path, ijk_to_ras: np.ndarray) -> list[str]:
+    """What the header says of the place in the patient, where that is not what was read.
+
+    Args:
+        path: A file that `find_lost_values` has let pass.
+        ijk_to_ras: As it was read, 4 × 4 in mm.
+
+    Source: nifti1.h, "3D IMAGE (VOLUME) ORIENTATION AND LOCATION IN SPACE". SimpleITK takes the size
+    of the voxels from pixdim, and the rest from the qform or the sform.
+    """
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
+        header = stream.read(HEADER_BYTES)
+    order = _byte_order(path, header)
+    qform, sform = struct.unpack_from(order + "2h", header, 252)
+    if qform <= 0 and sform <= 0:
+        return ["The NIfTI header does not say how the patient lies: left and right, front and back are a guess."]
+    if sform <= 0:
+        return []
+    steps = np.reshape(struct.unpack_from(order + "12f", header, 280), (3, 4))
+    sizes = np.array(struct.unpack_from(order + "8h", header, 40))[1:4]
+    corners = np.array([*product(*((0, size - 1) for size in sizes), [1])])
+    away_mm = np.linalg.norm(corners @ (steps - ijk_to_ras[:3]).T, axis=1).max()
+    if away_mm <= TOLERANCE_MM:
+        return []
+    return [
+        f"The NIfTI header contradicts itself by up to {away_mm:.1f} mm: programs that follow its sform place the volume elsewhere, or"
+        " give it another size."
+    ]
 
 
 def _byte_order(path: Path, header: bytes) -> str:

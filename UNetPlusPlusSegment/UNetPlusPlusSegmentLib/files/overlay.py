@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from ..regions import Segment, bounding_box, largest_component
 from ..volumes import AIR_HU, Volume, axial_order
-from .images import silence
+from .images import name_of, silence
 from .writing import whole_file
 
 TILES = 5
@@ -101,7 +101,7 @@ def _write_row(path: str | Path, tiles: Sequence[np.ndarray]) -> None:
     gap = np.zeros((tiles[0].shape[0], GAP_PIXELS, 3), np.uint8)
     row = np.concatenate([part for tile in tiles for part in (tile, gap)][:-1], axis=1)
     with whole_file(path) as beside, silence():
-        sitk.WriteImage(sitk.GetImageFromArray(row, isVector=True), str(beside), useCompression=True)
+        sitk.WriteImage(sitk.GetImageFromArray(row, isVector=True), name_of(beside), useCompression=True)
 
 
 def _spread(labels: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from ..volumes import Volume
 from .dicom import read_dicom_file, read_dicom_folder
 from .images import FileError, read_image, volume_from_image
-from .nifti import find_lost_values
+from .nifti import find_lost_values, notes_on_place
 
 IMAGE_IO = {
     ".nrrd": "NrrdImageIO",
@@ -54,7 +54,7 @@ def read_volume(path: str | Path, series: str | None = None) -> tuple[Volume, li
     volume = volume_from_image(read_image(path, IMAGE_IO[ending]))
     if len(lost):
         volume.array.reshape(-1)[lost] = np.nan
-    return volume, []
+    return volume, notes_on_place(path, volume.ijk_to_ras) if IMAGE_IO[ending] == "NiftiImageIO" else []
 
 
 def _check_dimensions(path: Path) -> None:

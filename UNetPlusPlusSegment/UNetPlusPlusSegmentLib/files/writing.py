@@ -13,7 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..regions import Segment, bounding_box
-from .images import FileError, image_from_array, silence
+from .images import FileError, image_from_array, name_of, silence
 from .nifti import find_lost_values
 
 NIFTI = ".nii.gz"
@@ -30,6 +30,7 @@ def check_output(path: str | Path, endings: Sequence[str]) -> None:
         FileError: Another ending, a folder, or a place where nothing can be written.
     """
     path = Path(path)
+    name_of(path)
     if not path.name.lower().endswith(tuple(endings)):
         raise FileError(f"{path} cannot be written: its name must end in {' or '.join(endings)}.")
     folder = path.parent
@@ -111,7 +112,10 @@ def write_report(path: str | Path, rows: Sequence[Mapping[str, object]], columns
         FileError: It cannot be written.
     """
     names = dict.fromkeys([*columns, *(name for row in rows for name in row)])
-    with whole_file(path) as beside, beside.open("w", encoding="utf-8", newline="") as stream:
+    with (
+        whole_file(path) as beside,
+        beside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream,
+    ):
         table = csv.DictWriter(stream, fieldnames=list(names), lineterminator="\n")
         if names:
             table.writeheader()
@@ -142,7 +146,7 @@ def _write_image(path: str | Path, image: sitk.Image, ijk_to_ras: np.ndarray) ->
     check_grid(path, ijk_to_ras)
     with whole_file(path) as beside:
         with silence():
-            sitk.WriteImage(image, str(beside), useCompression=True)
+            sitk.WriteImage(image, name_of(beside), useCompression=True)
         if str(path).lower().endswith(NIFTI):
             _check_whole(beside)
 
