@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 
 import numpy as np
 import pytest
+from bright import bright_nodule_bundle
 from mrml_scene import scene
 from worker_logic import a_scan, logic, models
 
@@ -51,11 +54,18 @@ def test_a_cohort_goes_on_past_a_bad_case_and_a_second_call_does_what_is_left(lo
     assert len((out / "measurements.csv").read_text().splitlines()) == 4
 
 
-def test_results_and_what_is_hidden_are_no_cases(logic, cohort):
+def test_results_and_what_is_hidden_are_no_cases(logic, cohort, tmp_path):
     (cohort / ".git").mkdir()
     for _ in range(2):  # the second time, what the first one wrote lies there
         records = logic.processFolder(cohort, cohort / "out", device="cpu")
         assert [each["case"] for each in records] == ["broken", "one", "two"]
+    logic.processFolder([cohort / "one.nrrd"], cohort / "results" / "livers", device="cpu")
+    assert sorted(find_cases(cohort, besides=cohort / "results" / ".." / "results" / "livers")) == [
+        "broken",
+        "one",
+        "two",
+    ]
+    (cohort / "results").rename(tmp_path / "results")
     logic.processFolder([cohort / "one.nrrd"], cohort, device="cpu")
     assert sorted(find_cases(cohort, besides=cohort / "out")) == ["broken", "one", "two"]
 
@@ -75,6 +85,51 @@ def test_other_settings_do_a_case_again(logic, cohort, tmp_path):
     one = [cohort / "one.nrrd"]
     first, second = (logic.processFolder(one, tmp_path / "out", device="cpu", threshold=t)[0] for t in (0.5, 0.999))
     assert first["measurements"]["Liver"]["volume_ml"] > second["measurements"]["Liver"]["volume_ml"]
+
+
+def test_results_of_another_target_or_another_file_are_not_replaced(logic, models, cohort, tmp_path):
+    bright_nodule_bundle(models / "spots-v1.0.0")
+    out, other = tmp_path / "out", tmp_path / "elsewhere" / "one.nrrd"
+    logic.processFolder([cohort / "one.nrrd"], out, device="cpu")
+    made = (out / "one.seg.nrrd").read_bytes()
+    other.parent.mkdir()
+    files.write_volume(other, a_scan(), np.diag([-2.0, -2.0, 3.0, 1.0]))
+    with pytest.raises(CohortError, match=r"one.seg.nrrd is a result of liver, .* another folder"):
+        logic.processFolder([cohort / "one.nrrd"], out, target="nodule", device="cpu")
+    with pytest.raises(CohortError, match=r"is a result made of .*/in/one.nrrd"):
+        logic.processFolder([other], out, device="cpu")
+    assert (out / "one.seg.nrrd").read_bytes() == made
+
+
+def test_the_table_holds_the_cases_of_earlier_calls_and_those_done_before_a_stop(logic, cohort, tmp_path):
+    def stop(done, total, case):
+        if done > 1:
+            raise InterruptedError
+
+    logic.processFolder([cohort / "two.nii.gz"], tmp_path, device="cpu")
+    with pytest.raises(InterruptedError):
+        logic.processFolder(cohort, tmp_path, device="cpu", progress=stop)
+    with (tmp_path / "measurements.csv").open(newline="") as stream:
+        assert [row["case"] for row in csv.DictReader(stream)] == ["broken", "two"]
+
+
+def test_a_name_that_is_no_text_stops_nothing(logic, cohort, tmp_path):
+    odd = cohort / os.fsdecode(b"M\xfcller.nrrd")  # Latin-1, as old archives have it
+    (cohort / "one.nrrd").rename(odd)
+    for _ in range(2):
+        records = logic.processFolder(cohort, tmp_path / "out", device="cpu")
+        states = {each["case"]: each["status"] for each in records}
+        assert states == {"broken": "failed", "two": "done", odd.name.removesuffix(".nrrd"): "failed"}
+    assert "M\\udcfcller.nrrd has a name that is no text" in next(
+        each["reason"] for each in records if "M" in each["case"]
+    )
+    assert len((tmp_path / "out" / "measurements.csv").read_text().splitlines()) == 4
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_first_case(logic, cohort, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CohortError, match="cannot be written to"):
+        logic.processFolder(cohort, tmp_path / "file", device="cpu")
 
 
 def test_a_cohort_without_cases_or_with_two_of_one_name_is_refused(logic, cohort, tmp_path):

@@ -51,7 +51,8 @@ def run_cohort(
     """Segment every case that has no result yet.
 
     In the folder lie, after: `<case>.seg.nrrd` for each case that is done, or was with other settings; `manifest.jsonl`, to
-    which each case adds a line as it ends, so that the last line of a case counts; and `measurements.csv`, made anew from it.
+    which each case adds a line as it ends, so that the last line of a case counts; and `measurements.csv`, made anew from it,
+    with the cases of earlier calls.
 
     Args:
         run: `one_after_the_other`, or `cluster.on_cluster`.
@@ -66,37 +67,48 @@ def run_cohort(
         The last line of each case, in order.
 
     Raises:
-        CohortError: No inputs, or two of one name.
+        CohortError: No inputs, or two of one name; the folder cannot be written to, or holds a result of another target or
+            another file under the name of a case.
         BundleError: The threshold is no probability.
-        OSError: The folder cannot be written to.
     """
     folder = Path(folder)
     cases = find_cases(inputs, besides=folder)
     bundle.threshold_or_own(options.get("threshold"))
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MANIFEST).open("ab").close()
+    except OSError as error:
+        raise CohortError(f"{folder} cannot be written to ({error.strerror}): give another folder.") from error
     known = _read_manifest(folder / MANIFEST)
-    asked = {case: {"case": case, "input": str(path), "model": bundle.name, **options} for case, path in cases.items()}
+    about = {"target": bundle.target, "model": bundle.name, **options}
+    asked = {case: {"case": case, "input": str(path), **about} for case, path in cases.items()}
     todo = []
     for case, path in cases.items():
         output, last = (folder / f"{case}{ENDING}").absolute(), known.get(case, {})
+        for key, what in (("target", "of"), ("input", "made of")):
+            if output.is_file() and last.get(key, asked[case][key]) != asked[case][key]:
+                raise CohortError(
+                    f"{output} is a result {what} {last[key]}, and would be replaced: give another folder for the results."
+                )
         if last.get("status") != "done" or not output.is_file() or not asked[case].items() <= last.items():
             todo.append(Todo(case, path, output, bundle.folder.absolute(), device, dict(options)))
     outcomes = run(todo)
-    for ended, waiting in enumerate(todo, start=len(cases) - len(todo)):
-        progress(ended, len(cases), waiting.case)
-        case, outcome = next(outcomes)
-        known[case] = asked[case] | outcome
-        _append(folder / MANIFEST, known[case])
-    progress(len(cases), len(cases), "")
-    records = [known[case] for case in cases]
-    files.write_report(folder / TABLE, [row for record in records for row in _rows(record)])
-    return records
+    try:
+        for ended, waiting in enumerate(todo, start=len(cases) - len(todo)):
+            progress(ended, len(cases), waiting.case)
+            case, outcome = next(outcomes)
+            known[case] = asked[case] | outcome
+            _append(folder / MANIFEST, known[case])
+        progress(len(cases), len(cases), "")
+    finally:  # whoever stops it finds the table of what is done
+        files.write_report(folder / TABLE, [row for case in sorted(known) for row in _rows(known[case])])
+    return [known[case] for case in cases]
 
 
 def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None = None) -> dict[str, Path]:
     """Name each input after its file or folder; of one folder, all volume files and all folders in it are inputs.
 
-    But not what is hidden in it, nor results: segmentations, and the folder `besides`.
+    But not what is hidden in it, nor results: segmentations, folders of results, and what holds the folder `besides`.
 
     Raises:
         CohortError: There are none, or two would have the same name.
@@ -111,7 +123,8 @@ def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None =
             if (path.is_dir() or path.name.lower().endswith(tuple(IMAGE_IO)))
             and not path.name.startswith(".")
             and not path.name.endswith(ENDING)
-            and not (besides and path.absolute() == besides.absolute())
+            and not (besides and besides.resolve().is_relative_to(path.resolve()))
+            and not (path / MANIFEST).is_file()
         ]
     cases: dict[str, Path] = {}
     for path in map(Path, inputs):
@@ -121,7 +134,10 @@ def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None =
             raise CohortError(f"{cases[case]} and {path} would both be called {case}: rename one of them.")
         cases[case] = path.absolute()
     if not cases:
-        raise CohortError("There is nothing to do: no volume file and no folder was given.")
+        raise CohortError(
+            "There is nothing to do: no volume file and no folder was given. Of DICOM series give the folder that holds their"
+            " folders."
+        )
     return cases
 
 
@@ -164,7 +180,7 @@ def _read_manifest(path: Path) -> dict[str, dict]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
             record = json.loads(line)
-            known[record["case"]] = record
+            known[record["case"]] = record | {"status": record["status"]}
         except (ValueError, TypeError, KeyError):
             continue  # a computer that went down while it was written
     return known
@@ -174,7 +190,7 @@ def _append(path: Path, record: Mapping[str, object]) -> None:
     """Add a line in one go, and see it onto the disk; after the torn end of an earlier one it begins anew."""
     with path.open("a+b") as stream:
         torn = stream.tell() > 0 and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n"
-        stream.write(b"\n" * torn + json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        stream.write(b"\n" * torn + json.dumps(record).encode() + b"\n")
         stream.flush()
         os.fsync(stream.fileno())
 
