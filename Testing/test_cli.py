@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from bright import BRIGHT_HU, bright_bundle
+from sample_files import write_slice
 from test_inference import body
 
 from UNetPlusPlusSegmentLib import cli, files
@@ -235,3 +236,12 @@ def test_listing_models_needs_no_torch():
         subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": library}, check=False).returncode
         == 0
     )
+
+
+def test_an_output_that_is_a_slice_of_the_input_is_refused_and_stays(tmp_path, with_models, capsys):
+    for index in range(3):
+        path = write_slice(tmp_path / f"{index}.dcm", (0, 0, index))
+    before = path.read_bytes()
+    assert cli.main(["liver", str(tmp_path), "-o", str(path)]) == 1
+    assert "is a slice of the input" in capsys.readouterr().err
+    assert path.read_bytes() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 import time
@@ -24,6 +25,9 @@ def shell() -> int:
     """Run as the program `unetpp-segment`, in a process of its own, whose memory may be kept for speed."""
     from .jobs.memory import keep_freed_memory
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # not every terminal has mm³
     keep_freed_memory()
     return main()
 
@@ -103,6 +107,8 @@ def _run(given: argparse.Namespace) -> tuple[Result, list[str]]:
         raise files.FileError("Two of the files given are the same one: input and outputs must all differ.")
     bundle = bundles.choose_bundle(given.target, given.model)
     source = _source_of_seg(given)
+    if {path.resolve() for path in source} & set(taken):
+        raise files.FileError(f"{given.output} is a slice of the input: give another output.")
     volume, notes = files.read_volume(given.input, given.series)
     for path, _ in outputs:
         files.check_grid(path, volume.ijk_to_ras)
