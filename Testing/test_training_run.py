@@ -223,6 +223,23 @@ def save(task: SegmentationTask, path: Path) -> None:
     torch.save(saved, path)
 
 
+def test_an_export_at_a_level_is_the_pruned_network_and_one_without_a_head_there_is_refused(data, tmp_path, capsys):
+    settings = Settings("tiny", "liver", str(data), filters=(2, 3, 4, 5), pixel_mm=2)
+    task = SegmentationTask(settings, [0])
+    save(task, tmp_path / "last.ckpt")
+    arguments = [str(tmp_path / "last.ckpt"), str(tmp_path / "liver-ct-v0.0.1"), "--data", str(data), "--level"]
+    assert export.main([*arguments, "2"]) == 0
+    bundle = read_bundle(tmp_path / "liver-ct-v0.0.1")
+    assert bundle.depth == 2
+    assert set(bundle.card["figures"]["heads"]) == {"L1", "L2", "L1-L2"}
+    state = bundle.load_state()
+    expected = task.network.pruned(2, all_heads=True).state_dict()
+    assert state.keys() == expected.keys()
+    arguments[1] = str(tmp_path / "liver-ct-v0.0.2")
+    assert export.main([*arguments, "4"]) == 1
+    assert "Cannot prune to level 4" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("architecture", ["unet", "wide_unet", "unet_plus", "unetpp"])
 def test_a_network_without_deep_supervision_is_measured_and_exported_too(data, tmp_path, architecture):
     settings = Settings("tiny", "liver", str(data), architecture=architecture, filters=(2, 3, 4, 5), pixel_mm=2)

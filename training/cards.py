@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from settings import Settings
 from targets import TARGETS
 from UNetPlusPlusSegmentLib import nodules
 from UNetPlusPlusSegmentLib.bundles import Bundle, BundleError, write_bundle
+from UNetPlusPlusSegmentLib.networks import build_network
 
 _LIVER = (
     "Segmentation category and type - 3D Slicer General Anatomy list~SCT^123037004^Anatomical Structure~SCT^10200004^Liver~^^"
@@ -66,7 +68,12 @@ CARDS = {
 
 
 def bundle_from_checkpoint(
-    checkpoint: Path, folder: Path, figures: dict, average_from: int | None = None, threshold: float = 0.5
+    checkpoint: Path,
+    folder: Path,
+    figures: dict,
+    average_from: int | None = None,
+    threshold: float = 0.5,
+    level: int | None = None,
 ) -> Bundle:
     """Write the bundle of a checkpoint of train.py, its averaged weights where they were kept.
 
@@ -74,9 +81,10 @@ def bundle_from_checkpoint(
         figures: What was measured, for the card.
         average_from: The first of the heads that the product averages; None: what the figures say, see `_best_average`.
         threshold: Probability from which on a pixel belongs to the target.
+        level: Depth to prune the network to, as `NodeGrid.pruned` does; None: it stays whole.
 
     Raises:
-        BundleError: The checkpoint cannot be read, is of a target without a card, or the folder exists.
+        BundleError: The checkpoint cannot be read, has no head at `level`, is of a target without a card, or the folder exists.
     """
     try:
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -92,6 +100,14 @@ def bundle_from_checkpoint(
     if settings.target not in CARDS:
         raise BundleError(f"There is no card for target {settings.target!r}; there are {', '.join(CARDS)}.")
     state = {k.removeprefix("network."): v for k, v in saved["state_dict"].items() if k.startswith("network.")}
+    if level is not None:
+        network = build_network(settings.architecture, **settings.network_arguments)
+        network.load_state_dict(state)
+        try:
+            state = network.pruned(level, all_heads=True).state_dict()
+        except ValueError as error:
+            raise BundleError(str(error)) from error
+        settings = replace(settings, filters=settings.filters[: level + 1])
     card = {
         "target": settings.target,
         "architecture": {

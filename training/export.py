@@ -8,6 +8,9 @@ python training/export.py runs/nodule/last.ckpt UNetPlusPlusSegment/Resources/Mo
 
 With --volumes the card also says how the model does on whole CTs; that of a nodule model always says how it does on crops
 moved off the nodule.
+
+python training/export.py runs/nodule/last.ckpt UNetPlusPlusSegment/Resources/Models/lung-nodule-ct-v1.2.0 --data ../shared/data/nodule \
+    --volumes ../shared/data/volumes --level 3
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="slice folder to measure it on")
     parser.add_argument("--split", default="val")
     parser.add_argument("--volumes", type=Path, help="folder of whole CTs to measure the model on, too")
+    parser.add_argument("--level", type=int, help="prune the network to this depth (the paper's L1 to L4)")
     given = parser.parse_args(arguments)
     try:
         if given.folder.exists():
@@ -44,8 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
             raise BundleError(f"{given.folder.name} names no version: call it {given.folder.name}-v1.0.0, say.")
         if given.volumes and not given.volumes.is_dir():
             raise FileError(f"{given.volumes} is no folder: --volumes takes that of the whole CTs.")
-        figures, *answer = measure(given.checkpoint, given.folder.name, given.data, given.split, given.volumes)
-        bundle_from_checkpoint(given.checkpoint, given.folder, figures, *answer)
+        figures, *answer = measure(
+            given.checkpoint, given.folder.name, given.data, given.split, given.volumes, given.level
+        )
+        bundle_from_checkpoint(given.checkpoint, given.folder, figures, *answer, given.level)
     except (BundleError, DataError, FileError) as error:
         print(f"export.py: {error}", file=sys.stderr)
         return 1
@@ -57,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(
-    checkpoint: Path, name: str, data: Path, split: str, volumes: Path | None
+    checkpoint: Path, name: str, data: Path, split: str, volumes: Path | None, level: int | None = None
 ) -> tuple[dict, int | None, float]:
     """The figures of a checkpoint's card, and its answer: the first head to average, and the threshold.
 
@@ -67,7 +73,7 @@ def measure(
 
         def bundle(figures: dict, average_from: int | None = None, threshold: float = 0.5) -> Bundle:
             folder = Path(tempfile.mkdtemp(dir=scratch)) / name
-            return bundle_from_checkpoint(checkpoint, folder, figures, average_from, threshold)
+            return bundle_from_checkpoint(checkpoint, folder, figures, average_from, threshold, level)
 
         answer: tuple[int | None, float] = None, 0.5
         model = bundle({})
