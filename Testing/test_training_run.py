@@ -22,7 +22,7 @@ import export
 import train
 from cards import bundle_from_checkpoint
 from evaluate import answer_of, evaluate
-from settings import Settings, SettingsError
+from settings import Settings
 from task import SegmentationTask
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.bundles import read_bundle, write_bundle
@@ -235,6 +235,7 @@ def test_an_export_at_a_level_is_the_pruned_network_and_one_without_a_head_there
     state = bundle.load_state()
     expected = task.network.pruned(2, all_heads=True).state_dict()
     assert state.keys() == expected.keys()
+    torch.testing.assert_close(state["nodes.0_2.0.bias"], expected["nodes.0_2.0.bias"], atol=1e-3, rtol=1e-3)  # in fp16
     arguments[1] = str(tmp_path / "liver-ct-v0.0.2")
     assert export.main([*arguments, "4"]) == 1
     assert "Cannot prune to level 4" in capsys.readouterr().err
@@ -296,21 +297,6 @@ def test_a_training_can_start_from_a_bundle_and_from_a_checkpoint(trained, confi
         name = "nodes.0_0.0.weight"
         expected = read_bundle(source).load_state()[name] if number == 0 else averaged[f"network.{name}"]
         torch.testing.assert_close(saved[f"network.{name}"], expected, atol=1e-6, rtol=1e-5)
-
-
-def test_a_training_can_start_from_the_shallow_part_of_a_deeper_network_but_not_the_other_way_round(tmp_path):
-    deep, shallow = (
-        SegmentationTask(Settings("tiny", "nodule", "", filters=filters), [0]) for filters in [(2, 3, 4, 5), (2, 3, 4)]
-    )
-    save(deep, tmp_path / "deep.ckpt")
-    save(shallow, tmp_path / "shallow.ckpt")
-    train.load_weights(shallow, str(tmp_path / "deep.ckpt"))
-    expected = deep.network.pruned(2, all_heads=True).state_dict()
-    assert shallow.network.state_dict().keys() == expected.keys()
-    for key, value in shallow.network.state_dict().items():
-        torch.testing.assert_close(value, expected[key])
-    with pytest.raises(SettingsError, match="of this architecture"):
-        train.load_weights(deep, str(tmp_path / "shallow.ckpt"))
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,8 @@ from UNetPlusPlusSegmentLib.volumes import Volume
 THRESHOLDS = (0.5, 0.4, 0.6, 0.3)  # of which a model gets the best; of equals, the first
 WINDOW, SHIFT, SEED = 96, 16, 0  # pixels of a window and of its largest shift along rows and columns
 SIZES_MM = {"small": (0, 6), "medium": (6, 15), "large": (15, np.inf)}  # equivalent diameter on the largest slice
-SLICE_MM = (
-    0.6,
-    2.0,
-)  # from slice to slice, which is not known of the crops: what makes the nodule as long as wide, within these
+# From slice to slice, which is not known of the crops: what makes the true nodule as long as wide, within these.
+SLICE_MM = 0.6, 2.0
 # Agreement of the readers of the same patients: the README of the data.
 READERS = {
     "one reader against two or more of the others": {"dice": 0.789, "iou": 0.663, "slice_iou": 0.688},

@@ -3,14 +3,11 @@
 
 python training/export.py runs/liver/last.ckpt UNetPlusPlusSegment/Resources/Models/liver-ct-v1.0.0 --data ../shared/data/liver \
     --volumes ../shared/data/volumes
-python training/export.py runs/nodule/last.ckpt UNetPlusPlusSegment/Resources/Models/lung-nodule-ct-v1.0.0 --data ../shared/data/nodule \
-    --volumes ../shared/data/volumes
+python training/export.py runs/nodule/last.ckpt UNetPlusPlusSegment/Resources/Models/lung-nodule-ct-v1.2.0 --data ../shared/data/nodule \
+    --volumes ../shared/data/volumes --level 3
 
 With --volumes the card also says how the model does on whole CTs; that of a nodule model always says how it does on crops
 moved off the nodule.
-
-python training/export.py runs/nodule/last.ckpt UNetPlusPlusSegment/Resources/Models/lung-nodule-ct-v1.2.0 --data ../shared/data/nodule \
-    --volumes ../shared/data/volumes --level 3
 """
 
 from __future__ import annotations

@@ -142,8 +142,6 @@ def _processes() -> dict:
 def load_weights(task: SegmentationTask, source: str) -> None:
     """Start from a bundle folder or a checkpoint of the same architecture: from its averaged weights, which were validated.
 
-    Of a deeper network it starts from what `NodeGrid.pruned` leaves at its own depth.
-
     Raises:
         SettingsError: It cannot be read, or is of another architecture.
     """
@@ -153,19 +151,12 @@ def load_weights(task: SegmentationTask, source: str) -> None:
         else:
             state = torch.load(source, map_location="cpu", weights_only=True)["state_dict"]
             state = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
-        task.network.load_state_dict(
-            {key: value for key, value in state.items() if not _deeper(key, task.network.depth)}
-        )
+        task.network.load_state_dict(state)
     except Exception as error:  # pickle, too, says in many ways that a file is no checkpoint
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise SettingsError(
             f"init_from={source!r} is no bundle or checkpoint of this architecture: {reason}"
         ) from error
-
-
-def _deeper(key: str, depth: int) -> bool:
-    """Whether a key of a state dict, like nodes.2_1.0.weight, is of a node or head that a network of a depth lacks."""
-    return sum(map(int, key.split(".")[1].split("_"))) > depth
 
 
 def averaging(decay: float) -> WeightAveraging:

@@ -156,7 +156,8 @@ class NoduleEngine(SliceEngine):
         near_mm = section_mm(target, patches, target.window.planes.get, threshold)
         far = Patches(self, patches.volume, patches.level, progress)
         far.slices = far.expected = patches.slices
-        own, slices = round(float(index[0])), [round(float(index[0]))]
+        own = round(float(index[0]))
+        slices = [own]
         dense = patches.volume.array[tuple(np.rint(index).astype(int))] >= SOLID_HU
         if near_mm == 0 and dense and not self._is_near(target, patches, threshold):
             gap = max(1, int(SEARCH_STEP_MM / patches.spacing_mm[0] + 0.01))

@@ -249,10 +249,9 @@ def _read_frames(file: Header, frames: list[Frame]) -> tuple[Volume, list[str]]:
         raise FileError(f"The frames of {file.path} do not lie in one stack: export it as series of single slices.")
     if not all(s > 0 for s in stack[0].spacing):
         raise FileError(f"{file.path} gives an impossible pixel size: export it again from where it came.")
-    places = {id(header): number for number, header in enumerate(stack)}
-    stack = _in_order(stack)
-    matrix, notes = _place(stack)
-    return Volume(images[[places[id(header)] for header in stack]], matrix), notes
+    ordered = _in_order(stack)
+    matrix, notes = _place(ordered)  # which refuses two in one place
+    return Volume(images[[stack.index(header) for header in ordered]], matrix), notes
 
 
 def _in_order(stack: list[Header]) -> list[Header]:

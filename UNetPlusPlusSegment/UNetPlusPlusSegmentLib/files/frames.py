@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from .images import FileError
 
 
@@ -22,7 +24,6 @@ def frames_of(path: Path) -> list[Frame]:
     Raises:
         FileError: A frame does not say where it lies, or they are scaled to HU in different ways.
     """
-    import numpy as np
     import pydicom  # needed for such files alone
 
     header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
