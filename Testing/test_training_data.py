@@ -250,3 +250,15 @@ def test_sharpening_changes_the_grey_values_and_not_the_mask(folder):
     )
     assert not torch.equal(plain[0], sharp[0])
     torch.testing.assert_close(plain[1], sharp[1], rtol=0, atol=0)
+
+
+def test_no_change_of_grey_values_moves_what_is_seen_away_from_its_mask():
+    rows, columns = torch.meshgrid(torch.arange(48.0), torch.arange(64.0), indexing="ij")
+    disc = (((rows - 23) ** 2 + (columns - 31) ** 2) < 81).float()[None]
+    look = Augment(settings_of(sharpen=0.3), ct=True).look
+    middles = []
+    for seed in range(80):
+        look.set_random_state(seed)
+        seen = look(disc)[0]
+        middles.append([float((seen * at).sum() / seen.sum()) for at in (rows, columns)])
+    assert np.abs(np.mean(middles, axis=0) - (23, 31)).max() < 0.01

@@ -33,7 +33,7 @@ class Augment:
             RandAdjustContrast(0.3, settings.gamma),
             RandGaussianSharpen((0.5, 1.0), (0.5, 1.0), sigma2_x=(0.5, 1.0), sigma2_y=(0.5, 1.0), alpha=(0.5, 2.0), prob=settings.sharpen),
             RandGaussianSmooth((0.3, 1.0), (0.3, 1.0), prob=0.2),
-            RandSimulateLowResolution(0.15, downsample_mode="nearest", upsample_mode="bilinear", zoom_range=(0.5, 1.0)),
+            RandSimulateLowResolution(0.15, downsample_mode="area", upsample_mode="bilinear", zoom_range=(0.5, 1.0)),
         ])  # fmt: skip
 
     def __call__(self, image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:
