@@ -92,6 +92,19 @@ def test_a_digital_sphere_has_the_axes_that_it_was_made_with(compute, radius_mm)
     assert found["kind"] == "solid"
 
 
+@pytest.mark.parametrize("with_volume", [True, False])
+def test_of_two_nodules_in_one_segment_the_larger_one_is_measured(compute, with_volume):
+    (_, large, ijk_to_ras), (_, small, _) = a_sphere(6.0), a_sphere(4.0)
+    both = np.zeros((*large.shape[:2], 100), bool)
+    both[:, :, : large.shape[2]] = large
+    both[: small.shape[0], : small.shape[1], -small.shape[2] :] = small
+    volumeNode = add_volume(np.where(both, 40, -850).astype(np.int16), ijk_to_ras)
+    segmentationNode, segmentID = a_segmentation(both, volumeNode)
+    found = values(compute(segmentationNode, volumeNode if with_volume else None), segmentID)
+    assert found["long_axis_mm"] == pytest.approx(12, abs=0.35)
+    assert found["mean_diameter_mm"] == pytest.approx(12, abs=0.35)
+
+
 LINEAR = [place for place in PLACES if "grid" not in place and "B-spline" not in place]
 
 

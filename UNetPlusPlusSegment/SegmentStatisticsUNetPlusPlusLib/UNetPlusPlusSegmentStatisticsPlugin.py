@@ -20,7 +20,7 @@ class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
         self.keys = self.defaultKeys = ["long_axis_mm", "short_axis_mm", "mean_diameter_mm", "kind"]
 
     def computeStatistics(self, segmentID: str) -> dict[str, float | str]:
-        """Measure a segment on the voxels of the chosen volume, as everywhere in the module.
+        """Measure a segment, of several pieces the largest, on the voxels of the chosen volume, as everywhere in the module.
 
         Returns:
             The requested measurements by key; an empty segment has no axes, and no kind ("": a column of texts must have
@@ -32,6 +32,7 @@ class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
             return {}
         from UNetPlusPlusSegmentLib import mrml  # brings SimpleITK, which would slow down Slicer's start
         from UNetPlusPlusSegmentLib.diameters import measure_nodule
+        from UNetPlusPlusSegmentLib.regions import largest_component
         from UNetPlusPlusSegmentLib.volumes import Volume, VolumeError
 
         parameters = self.getParameterNode()
@@ -43,11 +44,12 @@ class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
             array = mrml.volume_from_node(volumeNode).array
         except VolumeError:  # none chosen, or nothing to measure on
             volume, isCT = mrml.segment_on_own_grid(segmentationNode, segmentID), False
-            found = volume and measure_nodule(volume.array > 0, volume)
+            found = volume and measure_nodule(largest_component(volume.array > 0, corners=True), volume)
         else:
             volume = Volume(array, mrml.world_ijk_to_ras(volumeNode))
             isCT = _isCT(volumeNode.GetID(), volumeNode.GetImageData().GetMTime())
-            found = measure_nodule(mrml.labelmap_of(segmentationNode, segmentID, volumeNode), volume)
+            mask = mrml.labelmap_of(segmentationNode, segmentID, volumeNode)
+            found = measure_nodule(largest_component(mask, corners=True), volume)
         statistics = {"kind": found.kind if found else ""} if isCT and "kind" in requested else {}
         if found:
             statistics |= {key: getattr(found, key) for key in requested if key != "kind"}
@@ -59,7 +61,7 @@ class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
             "long_axis_mm": (
                 "Axial long axis mm",
                 _("Axial long axis"),
-                _("Largest diameter on any axial slice."),
+                _("Largest diameter on any axial slice, of the largest piece of a segment."),
                 ("103339001", "SCT", "Long Axis"),
             ),
             "short_axis_mm": (

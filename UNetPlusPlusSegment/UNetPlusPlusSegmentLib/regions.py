@@ -30,12 +30,13 @@ class Segment:
     measurements: Mapping[str, object]
 
 
-def largest_component(mask: np.ndarray, at_least: float = 1.0) -> np.ndarray:
-    """Keep the largest face-connected component of a 3D bool array.
+def largest_component(mask: np.ndarray, at_least: float = 1.0, corners: bool = False) -> np.ndarray:
+    """Keep the largest component of a 3D bool array.
 
     Args:
         mask: bool, any axis order.
         at_least: Keep every other component, too, that has this share of the largest one's voxels.
+        corners: Whether voxels that touch only at an edge or a corner are connected, and not only those that share a face.
 
     Returns:
         A bool array of the same shape; of two components of one size the first in array order stays.
@@ -44,7 +45,7 @@ def largest_component(mask: np.ndarray, at_least: float = 1.0) -> np.ndarray:
     box = bounding_box(mask)
     if box is None:
         return kept
-    labels = _array(sitk.ConnectedComponent(_image(mask[box])))
+    labels = _array(sitk.ConnectedComponent(_image(mask[box]), corners))
     sizes = np.bincount(labels.ravel())[1:]
     stay = sizes >= at_least * sizes.max() if at_least < 1 else np.arange(len(sizes)) == sizes.argmax()
     kept[box] = np.concatenate([[False], stay])[labels]
