@@ -15,6 +15,7 @@ from test_inference import reorder
 from UNetPlusPlusSegmentLib import nodule_engine
 from UNetPlusPlusSegmentLib.engines import load_engine
 from UNetPlusPlusSegmentLib.nodule_engine import NoduleEngine
+from UNetPlusPlusSegmentLib.nodule_targets import Nodule, label_apart
 from UNetPlusPlusSegmentLib.volumes import Volume, VolumeError, box_between
 
 LUNG, TISSUE = -850, 30
@@ -339,3 +340,66 @@ def test_without_lungs_no_nodule_is_looked_for_and_a_note_says_so(engine):
     assert result.segments == ()
     assert any("No lung was found" in note for note in result.notes)
     assert result.slices == 0
+
+
+@pytest.mark.parametrize(
+    ("slices", "slice_mm", "radius_mm", "middle"),
+    [(1, 1.0, 6, 0), (1, 2.0, 10, 0), (3, 0.7, 5, 1), (20, 0.7, 8, -9), (20, 0.7, 20, -25)],
+)
+def test_a_nodule_of_which_the_scan_has_only_a_slab_is_found(engine, slices, slice_mm, radius_mm, middle):
+    spacing_mm, shape = np.array([slice_mm, 0.7, 0.7]), (slices, 140, 150)
+    slab = ball((middle, 70, 75), radius_mm, shape, spacing_mm)
+    matrix = np.diag([-0.7, -0.7, slice_mm, 1.0])
+    volume = lung_with(slab, matrix=matrix)
+    result = engine.segment(volume, points=[ras((0, 70, 75), matrix)])
+    np.testing.assert_array_equal(result.labelmap == 1, slab)
+    vessel = ball((middle, 70, 75), (radius_mm, 2, 30), shape, spacing_mm)
+    assert engine.segment(lung_with(vessel, matrix=matrix), points=[ras((0, 70, 75), matrix)]).segments == ()
+
+
+def test_a_box_of_few_slices_has_a_slab_of_a_nodule_in_it(engine):
+    fine, matrix = np.array([0.7, 0.7, 0.7]), np.diag([-0.7, -0.7, 0.7, 1.0])
+    nodule = ball((20, 70, 75), 5, (40, 140, 150), fine)
+    result = engine.segment(lung_with(nodule, matrix=matrix), box=np.s_[20:22, 40:100, 40:110])
+    np.testing.assert_array_equal(result.labelmap[20:22] == 1, nodule[20:22])
+
+
+@pytest.mark.parametrize("way", [1, -1])
+def test_of_two_nodules_that_share_voxels_the_larger_one_stays_whole_whichever_came_first(way):
+    large, small = np.ones((4, 20, 20), bool), np.ones((4, 6, 10), bool)
+    nodules = [
+        Nodule(np.s_[0:4, 0:20, 0:20], large),
+        Nodule(np.s_[0:4, 5:11, 14:24], small),  # most of it lies in the large one
+        Nodule(np.s_[0:4, 17:23, 12:22], small),  # and of this one less than half
+    ]
+    _, labels = label_apart(nodules[::way])
+    sizes = np.unique(labels[labels > 0], return_counts=True)[1]
+    assert sorted(sizes.tolist()) == [4 * (60 - 3 * 8), 4 * 400]
+
+
+def test_a_mass_that_a_higher_threshold_makes_too_small_is_found_as_the_nodule_it_then_is(half_blind):
+    mass, core = ball((15, 70, 75), 12), ball((15, 70, 75), 9)
+    hu = np.where(core, 100, np.where(mass, 61, LUNG))
+    hu[:12][mass[:12]] = TISSUE  # as where it lies on the diaphragm
+    volume, where = Volume(hu.astype(np.int16), MATRIX), {"points": [ras((10, 70, 75))]}
+    first = half_blind.segment(volume, **where)
+    assert first.segments[0].measurements["mean_diameter_mm"] > 20
+    again, fresh = first.with_threshold(0.7), half_blind.segment(volume, threshold=0.7, **where)
+    assert len(again.segments) == len(fresh.segments) == 1
+    np.testing.assert_array_equal(again.labelmap, fresh.labelmap)
+
+
+def test_what_goes_on_at_a_lower_threshold_beyond_the_slices_looked_at_is_told(engine):
+    core, soft = (
+        ball((20, 70, 75), (6, 6, 6), (60, 140, 150), np.ones(3)),
+        ball((20, 70, 75), (14, 5, 5), (60, 140, 150), np.ones(3)),
+    )
+    matrix = np.diag([-1.0, -1.0, 1.0, 1.0])
+    volume = lung_with(core, matrix=matrix)
+    volume = Volume(np.where(soft & ~core, -310, volume.array).astype(np.int16), matrix)  # probability 0.43
+    result = engine.segment(volume, points=[ras((20, 70, 75), matrix)])
+    assert result.notes == ()
+    lower, fresh = result.with_threshold(0.4), engine.segment(volume, threshold=0.4, points=[ras((20, 70, 75), matrix)])
+    assert np.count_nonzero(lower.labelmap) < np.count_nonzero(fresh.labelmap)
+    assert any("not looked at" in note for note in lower.notes)
+    assert fresh.notes == () and result.with_threshold(0.6).notes == ()

@@ -14,7 +14,18 @@ from .diameters import SOLID_HU
 from .grids import Box
 from .inference import Cut, Maps, Progress, Result, SliceEngine
 from .lungs import find_lungs
-from .nodule_targets import Nodule, Ranges, Target, has_room, label_apart, nodule_of, peaks, section_mm, section_of
+from .nodule_targets import (
+    Nodule,
+    Ranges,
+    Target,
+    has_room,
+    is_seen_whole,
+    label_apart,
+    nodule_of,
+    peaks,
+    section_mm,
+    section_of,
+)
 from .nodules import LEAST_DIAMETER_MM, LEAST_INSIDE, find_nodules, number_nodules
 from .patches import Patches, Window
 from .vessels import Vessels, goes_on
@@ -53,6 +64,7 @@ _NO_ROOM = (
     "What lies at {place} may go on beyond the part of the slices that was looked at: it is larger than a nodule,"
     " or not to be told from what it touches."
 )
+_NOT_SEEN = "What lies at {place} goes on, at this threshold, on slices that were not looked at: run again with it to have it whole."
 
 
 class NoduleEngine(SliceEngine):
@@ -134,8 +146,7 @@ class NoduleEngine(SliceEngine):
             if again and has_room(again, near.window, patches):
                 target, found = near, again
         if found:
-            beyond = int(BEYOND_MM / patches.spacing_mm[0])
-            patches.look(target.window, range(found.box[0].start - beyond, found.box[0].stop + beyond))
+            _look_beyond(patches, target.window, found)
         return target
 
     def _window(self, patches: Patches, middle: np.ndarray, sides_mm: np.ndarray) -> Window:
@@ -145,12 +156,17 @@ class NoduleEngine(SliceEngine):
             pixel_mm *= COARSE
         return patches.window(middle, np.maximum(sides_mm, PATCH * pixel_mm), pixel_mm)
 
-    def _look_round_point(self, patches: Patches, index: np.ndarray, threshold: float, progress: Progress) -> Target:
+    def _look_round_point(
+        self, patches: Patches, index: np.ndarray, threshold: float, progress: Progress
+    ) -> tuple[Target, ...]:
         """The same for a point of the user, who may mean a mass: its slice is looked at from farther away, too.
 
         Of a mass whose edges lie outside its view the network sees no more than bits; and nothing of one that ends at a wall or on the
         diaphragm, where it looks like them. So a point in dense tissue at which nothing is seen may be in the end of a mass that is
         seen on the slices above or below.
+
+        Returns:
+            What the point means: the first that is there, at whatever threshold.
         """
         target = self._look_round(patches, index, NEAR_MM, LEAST_POINTED_MM, threshold)
         near_mm = section_mm(target, patches, target.window.planes.get, threshold)
@@ -174,7 +190,8 @@ class NoduleEngine(SliceEngine):
         patches.slices = patches.expected = far.slices
         if mass:
             patches.take(far, mass.window)
-        return mass or target
+            return mass, target
+        return (target,)
 
     def _is_near(self, target: Target, patches: Patches, threshold: float) -> bool:
         """Whether a target's nodule lies within 3 mm of its place."""
@@ -197,6 +214,7 @@ class NoduleEngine(SliceEngine):
             if has_room(found, window, far) or sides_mm.max() >= 2 * MOST_MM:
                 break
             middle, sides_mm = _middle(found.box[1:]), np.maximum(_with_room(found, far), sides_mm)
+        _look_beyond(far, window, found)
         return mass
 
     def _search(
@@ -249,22 +267,34 @@ class NoduleEngine(SliceEngine):
         return patches.window(_middle(box), sides_mm, pixel_mm)
 
 
-def _cut_points(patches: Patches, points: Sequence[Point], targets: Sequence[Target], threshold: float) -> Cut:
+def _look_beyond(patches: Patches, window: Window, nodule: Nodule) -> None:
+    """Look at a few slices more than those of a nodule, for a lower threshold."""
+    beyond = int(BEYOND_MM / patches.spacing_mm[0])
+    patches.look(window, range(nodule.box[0].start - beyond, nodule.box[0].stop + beyond))
+
+
+def _cut_points(patches: Patches, points: Sequence[Point], meant: Sequence[Sequence[Target]], threshold: float) -> Cut:
     """The nodules of the points; one that two points mean is there once."""
     found, notes = [], []
-    for point, target in zip(points, targets, strict=True):
-        nodule = nodule_of(target, patches, target.window.planes.get, threshold)
-        place = in_words(point)
+    for point, targets in zip(points, meant, strict=True):
+        nodules = [(t, nodule_of(t, patches, t.window.planes.get, threshold)) for t in targets]
+        target, nodule = next((pair for pair in nodules if pair[1]), (None, None))
         if nodule is None:
             notes.append(
-                f"No nodule was found at {place} or within {NEAR_MM:g} mm of it: point at its middle, or lower the threshold."
+                f"No nodule was found at {in_words(point)} or within {NEAR_MM:g} mm of it: point at its middle, or lower the"
+                " threshold."
             )
             continue
         found.append(nodule)
-        if not has_room(nodule, target.window, patches):
-            notes.append(_NO_ROOM.format(place=place))
+        notes += _doubts(nodule, target.window, patches, in_words(point))
     labelmap, segments, more = _label(patches, found)
     return labelmap, segments, [*notes, *more]
+
+
+def _doubts(nodule: Nodule, window: Window, patches: Patches, place: str) -> list[str]:
+    """What there is to say of a nodule that may go on beyond what was looked at."""
+    notes = [] if has_room(nodule, window, patches) else [_NO_ROOM.format(place=place)]
+    return notes if is_seen_whole(nodule, window, patches) else [*notes, _NOT_SEEN.format(place=place)]
 
 
 def _cut_box(patches: Patches, ranges: Ranges, threshold: float) -> Cut:
@@ -288,9 +318,8 @@ def _cut_chest(
         if vessels.hold(nodule) or goes_on(nodule, patches.volume, lungs):
             continue
         found.append(nodule)
-        if not has_room(nodule, target.window, patches):
-            middle = patches.volume.ijk_to_ras @ [*_middle(nodule.box)[::-1], 1]
-            notes.append(_NO_ROOM.format(place=in_words(middle[:3])))
+        middle = patches.volume.ijk_to_ras @ [*_middle(nodule.box)[::-1], 1]
+        notes += _doubts(nodule, target.window, patches, in_words(middle[:3]))
     labelmap, segments, more = _label(patches, found, lungs)
     notes = [*dict.fromkeys(notes), *more]  # two targets may mean one nodule
     if not lungs.any():

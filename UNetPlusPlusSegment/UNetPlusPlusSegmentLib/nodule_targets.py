@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
-from .following import Plane, Sections, follow, near, without_tails
+from .following import END, Plane, Sections, follow, near, without_tails
 from .nodules import can_be_nodule
 from .patches import Patches, Window
 from .regions import bounding_box
@@ -96,7 +96,8 @@ def nodule_of(target: Target, patches: Patches, plane: Plane, threshold: float) 
         tight = bounding_box(mask)
         starts = first, rows.start, columns.start
         box = tuple(slice(along.start + s, along.stop + s) for along, s in zip(tight, starts, strict=True))
-        if can_be_nodule(mask[tight], crop(patches.volume, box), target.least_mm):
+        is_cut = box[0].start == 0 or box[0].stop == len(patches.volume.array)
+        if can_be_nodule(mask[tight], crop(patches.volume, box), target.least_mm, is_cut):
             return Nodule(box, mask[tight])
     return None
 
@@ -112,8 +113,17 @@ def has_room(nodule: Nodule, window: Window, patches: Patches) -> bool:
     return True
 
 
+def is_seen_whole(nodule: Nodule, window: Window, patches: Patches) -> bool:
+    """Whether it ends where it does because nothing follows, and not because the network has not looked at the next slice."""
+    areas = np.count_nonzero(nodule.mask, axis=(1, 2))
+    return not any(
+        0 <= beyond < len(patches.volume.array) and beyond not in window.planes and area >= END * areas.max()
+        for beyond, area in ((nodule.box[0].start - 1, areas[0]), (nodule.box[0].stop, areas[-1]))
+    )
+
+
 def label_apart(nodules: Sequence[Nodule]) -> tuple[Ranges, np.ndarray]:
-    """Put nodules, one or more, into one array, each once.
+    """Put nodules, one or more, into one array, each once: of two that share voxels the larger one goes first.
 
     Returns:
         The slices, rows and columns that hold them all, and uint16 values above 0 there.
@@ -122,7 +132,7 @@ def label_apart(nodules: Sequence[Nodule]) -> tuple[Ranges, np.ndarray]:
         slice(min(n.box[axis].start for n in nodules), max(n.box[axis].stop for n in nodules)) for axis in range(3)
     )
     labels = np.zeros([along.stop - along.start for along in around], np.uint16)
-    for value, nodule in enumerate(nodules, start=1):
+    for value, nodule in enumerate(sorted(nodules, key=lambda n: -np.count_nonzero(n.mask)), start=1):
         pairs = zip(nodule.box, around, strict=True)
         here = labels[tuple(slice(b.start - a.start, b.stop - a.start) for b, a in pairs)]
         if np.count_nonzero(here[nodule.mask]) < SAME * np.count_nonzero(nodule.mask):

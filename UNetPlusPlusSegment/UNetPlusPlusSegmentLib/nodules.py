@@ -36,7 +36,8 @@ def find_nodules(
     """Find the nodules of a chest.
 
     Voxels that touch, if only at a corner, belong to one nodule: on thick slices the sections of a slanting one hardly
-    overlap. A nodule is kept or dropped as a whole; what of it lies outside the lungs is not cut off.
+    overlap. A nodule is kept or dropped as a whole; what of it lies outside the lungs is not cut off. Of one that reaches
+    the first or the last slice there may be more beyond.
 
     Args:
         probability: (K, J, I) on the volume's voxels, 0…1.
@@ -56,8 +57,10 @@ def find_nodules(
     if lungs is not None:
         keep &= np.bincount(labels[lungs], minlength=len(sizes)) >= LEAST_INSIDE * sizes
     keep[0] = False
+    through = axial_order(volume).axes[0]
     for value, box in _boxes(labels).items():
-        keep[value] = keep[value] and _is_compact(labels[box] == value, volume)
+        is_cut = box[through].start == 0 or box[through].stop == labels.shape[through]
+        keep[value] = keep[value] and _is_compact(labels[box] == value, volume, is_cut)
     return number_nodules(np.where(keep[labels], labels, 0), volume, lungs)
 
 
@@ -96,10 +99,16 @@ def number_nodules(
     return labelmap, segments, notes
 
 
-def can_be_nodule(mask: np.ndarray, volume: Volume, least_mm: float = LEAST_DIAMETER_MM) -> bool:
-    """Whether a bool mask (K, J, I) has the size and the shape of a nodule; it need not be connected."""
+def can_be_nodule(mask: np.ndarray, volume: Volume, least_mm: float = LEAST_DIAMETER_MM, is_cut: bool = False) -> bool:
+    """Whether a bool mask (K, J, I) has the size and the shape of a nodule, or of a slab of one; it need not be connected.
+
+    Args:
+        volume: Where the mask lies.
+        least_mm: The least diameter of a sphere of the same volume.
+        is_cut: Whether it ends where the scan does, so that it may only look flat.
+    """
     diameter_mm = (6 / np.pi * np.count_nonzero(mask) * volume.voxel_volume_ml * 1000) ** (1 / 3)
-    return least_mm <= diameter_mm <= MOST_DIAMETER_MM and _is_compact(mask, volume)
+    return least_mm <= diameter_mm <= MOST_DIAMETER_MM and _is_compact(mask, volume, is_cut)
 
 
 def _segment(number: int, found: NoduleMeasurements) -> Segment:
@@ -121,8 +130,11 @@ def _boxes(labels: np.ndarray) -> dict[int, tuple[slice, ...]]:
     return {v: tuple(slice(c[axis], c[axis] + c[axis + 3]) for axis in (2, 1, 0)) for v, c in corners.items()}
 
 
-def _is_compact(mask: np.ndarray, volume: Volume) -> bool:
-    """Whether it is neither a tube, nor a plate, nor branched, by its moments of inertia. One voxel is compact, too."""
+def _is_compact(mask: np.ndarray, volume: Volume, is_cut: bool) -> bool:
+    """Whether it is neither a tube, nor a plate, nor branched, by its moments of inertia. One voxel is compact, too.
+
+    A slab that the end of a scan has cut from a ball is a plate; such a one may be flat, but not so seen from above.
+    """
     steps_ras = volume.ijk_to_ras[:3, 2::-1].T  # to the next voxel along K, J, I
     positions_ras = np.argwhere(mask) @ steps_ras
     moments = np.cov(positions_ras.T, bias=True) + steps_ras.T @ steps_ras / 12  # of the centres, and of the voxels
@@ -131,5 +143,5 @@ def _is_compact(mask: np.ndarray, volume: Volume) -> bool:
     plane_ras, _ = np.linalg.qr(steps_ras[[rows, columns]].T)
     narrow, wide = np.sqrt(np.linalg.eigvalsh(plane_ras.T @ moments @ plane_ras))
     fill = len(positions_ras) * volume.voxel_volume_ml * 1000 / (4 / 3 * np.pi * short * middle * long)
-    elongation = max(long / middle, middle / short, wide / narrow)
+    elongation = max(long / middle, 1 if is_cut else middle / short, wide / narrow)
     return bool(elongation <= MOST_ELONGATION and fill >= LEAST_FILL)
