@@ -146,6 +146,26 @@ def test_lidc_readings_give_the_crops_and_readers_that_the_shared_folder_has(che
     assert read_slices(tmp_path / "out", TARGETS["nodule"], "val")
 
 
+def test_of_two_images_of_one_place_the_first_is_taken_and_an_outline_on_the_other_counts(chest, tmp_path, capsys):
+    hu, readers, _ = chest
+    source = write_lidc(tmp_path / "in", hu, [[readers > 0], [readers > 1]])
+    asked = [str(source), "--val", "0", "-o"]
+    assert nodule.main([*asked, str(tmp_path / "once")]) == 0
+    series = source / "LIDC-IDRI-0001/1.2/1.2.3"
+    again = pydicom.dcmread(series / "1-010.dcm")
+    assert again.SOPInstanceUID == "1.2.3.106"
+    again.SOPInstanceUID = again.file_meta.MediaStorageSOPInstanceUID = "1.2.3.900"
+    again.InstanceNumber, again.PixelData = 900, bytes(len(again.PixelData))
+    again.save_as(series / "1-900.dcm")
+    xml = series / "069.xml"
+    xml.write_bytes(xml.read_bytes().replace(b"1.2.3.106", b"1.2.3.900", 1))
+    assert nodule.main([*asked, str(tmp_path / "twice")]) == 0
+    assert "1 images lie where others do" in capsys.readouterr().err
+    assert rows_of(tmp_path / "twice") == rows_of(tmp_path / "once")
+    for path in (tmp_path / "once").rglob("*.png"):
+        np.testing.assert_array_equal(picture(path), picture(tmp_path / "twice" / path.relative_to(tmp_path / "once")))
+
+
 def test_what_overlaps_is_one_nodule_and_what_one_reader_alone_marked_is_not_kept(chest, tmp_path):
     hu = chest[0]
 

@@ -46,11 +46,19 @@ class Reading:
 
 @dataclass(frozen=True)
 class Series:
-    """One CT series: its folder, its patient, and where each image lies, in mm in LPS, by SOP Instance UID."""
+    """One CT series.
+
+    Attributes:
+        folder: Of its files.
+        patient: Whose it is.
+        positions: Where each image lies, in mm in LPS, by SOP Instance UID.
+        twice: Files whose slice another file has, too, with a lower instance number: some scans of LIDC-IDRI have such.
+    """
 
     folder: Path
     patient: str
     positions: dict[str, np.ndarray]
+    twice: frozenset[Path]
 
 
 def find_scans(source: Path) -> list[tuple[Reading, Series]]:
@@ -141,21 +149,26 @@ def _folders_by_series(source: Path) -> dict[str, Path]:
 
 def _read_series(folder: Path, uid: str) -> Series:
     headers = [header for path in sorted(folder.glob("*.dcm")) if (header := _header(path)).SeriesInstanceUID == uid]
-    positions = {}
-    for header in headers:
+    positions, seen, twice = {}, set(), set()
+    for header in sorted(headers, key=lambda header: int(header.get("InstanceNumber") or 0)):
         place = header.get("ImagePositionPatient")
         if place is None:
             raise PrepareError(
                 f"{header.filename} says not where its slice lies (ImagePositionPatient): copy it again."
             )
         positions[str(header.SOPInstanceUID)] = np.array(place, float)
-    return Series(folder, str(headers[0].PatientID), positions)
+        if tuple(place) in seen:
+            twice.add(Path(header.filename))
+        seen.add(tuple(place))
+    return Series(folder, str(headers[0].PatientID), positions, frozenset(twice))
 
 
 def _header(path: Path) -> pydicom.Dataset:
     needed = ["SeriesInstanceUID", "SOPInstanceUID", "PatientID"]
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*needed, "ImagePositionPatient"])
+        header = pydicom.dcmread(
+            path, stop_before_pixels=True, specific_tags=[*needed, "ImagePositionPatient", "InstanceNumber"]
+        )
     except (OSError, pydicom.errors.InvalidDicomError) as error:
         raise PrepareError(f"{path} cannot be read as DICOM ({error}): download it again.") from error
     for tag in needed:

@@ -10,9 +10,12 @@ Kept are the slices of nodules of 3 mm and more on which two readers agree about
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from lidc import Outline, Reading, Series, find_scans
@@ -56,7 +59,7 @@ def add_scan(folder: SliceFolder, reading: Reading, series: Series, split: str, 
     if not reading.nodules:
         return 0
     try:
-        volume, notes = read_volume(series.folder, reading.series)
+        volume, notes = _read_volume(series, reading.series)
         check_ct(volume)
     except (FileError, VolumeError) as error:
         raise PrepareError(f"{series.folder}: {error}") from error
@@ -92,16 +95,27 @@ def add_scan(folder: SliceFolder, reading: Reading, series: Series, split: str, 
     return len(clusters)
 
 
+def _read_volume(series: Series, uid: str) -> tuple[Volume, list[str]]:
+    if not series.twice:
+        return read_volume(series.folder, uid)
+    with tempfile.TemporaryDirectory() as folder:  # a stack has one file for each slice
+        for path in set(series.folder.glob("*.dcm")) - series.twice:
+            shutil.copy(path, folder)
+        volume, notes = read_volume(Path(folder), uid)
+    return volume, [*notes, f"{len(series.twice)} images lie where others do and were left out"]
+
+
 def slice_numbers(volume: Volume, series: Series) -> dict[str, int]:
     """Index K of every image of a series: its rank along the volume's third axis, which holds for uneven slices too."""
-    if len(series.positions) != len(volume.array):
-        raise PrepareError(
-            f"{series.folder} holds {len(series.positions)} images of one series, of which {len(volume.array)} make one"
-            " stack: take away what is no slice of it."
-        )
     towards = volume.ijk_to_ras[:3, 2] * (-1, -1, 1)  # RAS to LPS
-    ranked = sorted(series.positions, key=lambda uid: series.positions[uid] @ towards)
-    return {uid: k for k, uid in enumerate(ranked)}
+    heights = {uid: round(float(position @ towards), 3) for uid, position in series.positions.items()}
+    ranks = {height: k for k, height in enumerate(sorted(set(heights.values())))}
+    if len(ranks) != len(volume.array):
+        raise PrepareError(
+            f"{series.folder} holds {len(ranks)} slices of one series, of which {len(volume.array)} make one stack: take away"
+            " what is no slice of it."
+        )
+    return {uid: ranks[height] for uid, height in heights.items()}
 
 
 def fill_outline(points: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
