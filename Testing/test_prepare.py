@@ -183,8 +183,10 @@ def test_a_folder_that_is_there_stays_unless_told_and_no_other_folder_is_ever_re
     assert "has no mask" in refused(nuclei, [source, "--val=0", "--force"], output, capsys)
     assert (output / "images" / "older.png").exists()
     (source / "broken" / "images" / "a.png").unlink()
+    (tmp_path / ".out.older" / "images").mkdir(parents=True)  # of a call that was killed
     assert nuclei.main([str(source), "-o", str(output), "--val=0", "--force"]) == 0
     assert not (output / "images" / "older.png").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
     other.mkdir()
     (other / "beach.jpg").touch()
     assert f"{other} is no slice folder" in refused(nuclei, [source, "--val=0", "--force"], other, capsys)

@@ -20,7 +20,7 @@ import evaluate_cts
 import evaluate_nodules
 import export
 import train
-from cards import bundle_from_checkpoint
+from cards import _best_average, bundle_from_checkpoint
 from evaluate import answer_of, evaluate
 from settings import Settings
 from task import SegmentationTask
@@ -144,6 +144,14 @@ def test_two_ranks_train_on_disjoint_halves_and_end_with_the_same_weights(config
     assert_same(first["weights"], second["weights"])
 
 
+def test_fewer_images_to_validate_on_than_processes_are_refused(config):
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    asked = command(config, "validation_stride=99", launcher=launcher)
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "1 images of `val` are too few for 2 processes: give a smaller validation_stride." in done.stderr
+
+
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
     """A run folder of a short training."""
@@ -184,6 +192,10 @@ def test_export_writes_the_measured_figures_into_the_card(trained, data, tmp_pat
         k: v for k, v in measured.items() if k != "time"
     }
     assert bundle.card["figures"]["time"]["L4"] == 1
+
+
+def test_a_model_measured_where_there_is_no_organ_averages_all_heads():
+    assert _best_average({"heads": {"L1-L4": {"dice": None}, "L4": {"dice": None}}}, otherwise=1) == 1
 
 
 def test_the_card_of_a_nodule_model_says_how_it_does_on_crops_moved_off_the_nodule(tmp_path):

@@ -147,7 +147,11 @@ def _best_average(figures: dict, otherwise: int) -> int:
 
     The deepest head alone is not among them: a mean of heads costs nothing and marks less where there is no organ.
     """
-    means = {int(name[1]): head["dice"] for name, head in figures.get("heads", {}).items() if "-" in name}
+    means = {
+        int(name[1]): head["dice"]
+        for name, head in figures.get("heads", {}).items()
+        if "-" in name and head["dice"] is not None
+    }
     return max(means, key=means.get, default=otherwise)
 
 

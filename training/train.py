@@ -96,6 +96,10 @@ def train(settings: Settings, resume: bool = False) -> Path:
     )
     patches = SliceDataset(training, target, settings.pixel_mm, Augment(settings, ct=target.window_hu is not None))
     whole = SliceDataset(validation, target, settings.pixel_mm)
+    if len(whole) < trainer.world_size:
+        raise SettingsError(
+            f"{len(whole)} images of `val` are too few for {trainer.world_size} processes: give a smaller validation_stride."
+        )
     mine = Subset(whole, range(trainer.global_rank, len(whole), trainer.world_size))
     trainer.fit(
         task,

@@ -102,6 +102,7 @@ class SliceFolder:
                 (self._part / "notes.txt").write_text("\n".join(self.notes) + "\n", encoding="utf-8")
             older = self._part.with_suffix(".older")
             if self.path.exists():
+                shutil.rmtree(older, ignore_errors=True)  # of a call that was killed at its very end
                 self.path.rename(older)
             self._part.rename(self.path)
             shutil.rmtree(older, ignore_errors=True)
