@@ -97,7 +97,7 @@ def test_what_is_no_series_and_a_missing_library_are_refused_before_anything_run
     monkeypatch.setitem(sys.modules, "highdicom", None)
     asked = ["liver", str(series), "--model", str(bundle.folder), "-o", str(tmp_path / "out.dcm")]
     assert cli.main(asked) == 1
-    assert "pip install 'unetplusplussegment[dicom]'" in capsys.readouterr().err
+    assert "pip install highdicom" in capsys.readouterr().err
     assert not (tmp_path / "out.dcm").exists()
 
 

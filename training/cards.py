@@ -28,8 +28,8 @@ CARDS = {
             "fast": {"level": 4, "find_first": True, "step_mm": 8, "change": 0.08, "margin_mm": 40},
         },
         "training_data": {
-            "name": "LiTS (Liver Tumor Segmentation Benchmark): axial slices of {patients} patients",
-            "licence": "CC BY-NC-ND 4.0",
+            "name": "LiTS (Liver Tumor Segmentation Benchmark): axial slices of {patients} patients, some of them of 3D-IRCADb-01",
+            "licence": "CC BY-NC-ND 4.0; 3D-IRCADb-01: CC BY-NC-ND 3.0",
             "citation": "Bilic P et al. The Liver Tumor Segmentation Benchmark (LiTS). Medical Image Analysis 84, 102680, 2023.",
         },
         "intended_use": "Research: outlining the liver in axial CT of the abdomen. Not for diagnosis or treatment.",

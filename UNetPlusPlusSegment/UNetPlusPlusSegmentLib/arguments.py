@@ -84,13 +84,17 @@ def _add_options(command: argparse.ArgumentParser, target: str) -> None:
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
     """What one scan and a cohort take."""
-    command.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
-    command.add_argument("--speed", default="balanced", choices=["accurate", "balanced", "fast"])
+    command.add_argument(
+        "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where the network runs"
+    )
+    command.add_argument(
+        "--speed", default="balanced", choices=["accurate", "balanced", "fast"], help="how thorough it is"
+    )
     command.add_argument(
         "--threshold", type=_probability, metavar="T", help="probability 0…1; the model's own if not given"
     )
     command.add_argument("--model", metavar="NAME_OR_FOLDER", help="the newest for the target if not given")
-    command.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--force", action="store_true", help="run even if the volume does not look like CT")
 
 

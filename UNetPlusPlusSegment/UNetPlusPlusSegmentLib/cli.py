@@ -203,7 +203,8 @@ def _models(given: argparse.Namespace) -> None:
         for bundle in found:
             print(f"{bundle.name}  ({bundle.target}, {bundle.pixel_mm:g} mm pixels)  {bundle.folder}")
         if not found:
-            print("There are no models. They are looked for in:", *map(str, bundles.search_folders()), sep="\n  ")
+            print("There are no models.")
+        print("Models are looked for in:", *map(str, bundles.search_folders()), sep="\n  ")
     for reason in refused:
         print(f"note: {reason}", file=sys.stderr)
 
@@ -212,9 +213,7 @@ def _demo(given: argparse.Namespace) -> None:
     try:
         import slicerio
     except ImportError as error:
-        raise files.FileError(
-            "The demo needs the CT that slicerio carries: pip install 'unetplusplussegment[demo]'."
-        ) from error
+        raise files.FileError("The demo needs the CT that slicerio carries: pip install slicerio.") from error
     folder = Path(given.output)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -28,8 +28,7 @@ def check_dicom_seg() -> None:
         import highdicom  # noqa: F401
     except ImportError as error:
         raise FileError(
-            "A DICOM SEG is written with highdicom, which is not installed: pip install 'unetplusplussegment[dicom]', or"
-            " write .seg.nrrd."
+            "A DICOM SEG is written with highdicom, which is not installed: pip install highdicom, or write .seg.nrrd."
         ) from error
 
 

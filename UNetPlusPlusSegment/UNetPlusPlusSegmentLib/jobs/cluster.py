@@ -32,9 +32,7 @@ def on_cluster(address: str) -> Runner:
     try:
         from distributed import Client
     except ImportError as error:
-        raise CohortError(
-            "Dask is not installed: pip install 'unetplusplussegment[dask]', or leave out the cluster."
-        ) from error
+        raise CohortError("Dask is not installed: pip install distributed, or leave out the cluster.") from error
 
     def run(todo: Sequence[Todo]) -> Iterator[tuple[str, dict]]:
         if not todo:
