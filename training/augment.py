@@ -12,10 +12,10 @@ from monai.transforms import (
     RandAdjustContrast,
     RandGaussianSharpen,
     RandGaussianSmooth,
-    RandSimulateLowResolution,
 )
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional as F
 
 from settings import Settings
 
@@ -33,7 +33,6 @@ class Augment:
             RandAdjustContrast(0.3, settings.gamma),
             RandGaussianSharpen((0.5, 1.0), (0.5, 1.0), sigma2_x=(0.5, 1.0), sigma2_y=(0.5, 1.0), alpha=(0.5, 2.0), prob=settings.sharpen),
             RandGaussianSmooth((0.3, 1.0), (0.3, 1.0), prob=0.2),
-            RandSimulateLowResolution(0.15, downsample_mode="area", upsample_mode="bilinear", zoom_range=(0.5, 1.0)),
         ])  # fmt: skip
 
     def __call__(self, image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -47,6 +46,8 @@ class Augment:
         image, mask = self._place(image, mask, draw)
         self.look.set_random_state(int(draw.integers(2**31)))
         image = self.look(image).as_tensor().float()
+        if draw.random() < 0.15:
+            image = coarsened(image, draw.uniform(0.5, 1))
         if draw.random() < 0.4:
             noise = image.new_tensor(draw.normal(0, draw.uniform(0, 0.1), image.shape))
             image = image + (noise * (image > 0) if self.ct else noise)
@@ -83,6 +84,17 @@ def _some_pixel(image: Tensor, mask: Tensor, draw: np.random.Generator) -> tuple
     pixels = wanted.nonzero()
     pixel = pixels[int(draw.integers(len(pixels)))]
     return tuple(float(at) - (n - 1) / 2 for at, n in zip(pixel, wanted.shape, strict=True))
+
+
+def coarsened(image: Tensor, zoom: float) -> Tensor:
+    """An image (channels, height, width) as a scanner of larger pixels sees it, `zoom` being the old side over the new one.
+
+    MONAI's RandSimulateLowResolution takes the nearest pixel, or the mean of bins that are not alike, which moves what is seen by up to
+    half a pixel away from its mask.
+    """
+    coarse = [max(1, round(n * zoom)) for n in image.shape[1:]]
+    small = F.interpolate(image[None], coarse, mode="bilinear", antialias=True)
+    return F.interpolate(small, image.shape[1:], mode="bilinear")[0]
 
 
 def without_table(image: Tensor) -> Tensor:
