@@ -44,7 +44,7 @@ def test_pictures_of_the_panel(frame):
     panel, ui = frame.self(), frame.self().ui
     frame.show()
     take(frame, "panel-empty")
-    add_chest_ct()
+    add_chest_ct("SmallChestCT")
     ui.deviceComboBox.setCurrentText("Processor")
     click_apply(ui)
     wait_until(lambda: "left" in ui.progressBar.format and 3 * ui.progressBar.value > ui.progressBar.maximum, 600)

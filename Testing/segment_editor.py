@@ -59,7 +59,7 @@ def opened(an_editor, logic, scene, monkeypatch):
 def paint(at, segment_id: str, mask: np.ndarray) -> None:
     """Draw a segment, in a layer of its own."""
     drawn = [Segment(1, segment_id, "", (255, 0, 0), {})]
-    mrml.show_segmentation(mask.astype(np.uint8), drawn, at.volume, at.segmentation, replace=segment_id)
+    mrml.show_segmentation(mask.astype(np.uint8), drawn, at.volume, at.segmentation, {1: segment_id})
 
 
 def painted(at, segment_id: str) -> np.ndarray:

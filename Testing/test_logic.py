@@ -282,11 +282,13 @@ def test_at_another_threshold_a_nodule_keeps_what_the_user_gave_it_and_numbers_g
     segmentation.GetSegment(run.segmentIDs[1]).SetColor(0.2, 0.4, 0.6)
     display = run.segmentationNode.GetDisplayNode()
     display.SetSegmentVisibility(run.segmentIDs[1], False)
+    before = run.segmentIDs
     run.set_threshold(0.9)
     wait(logic, lambda: not run.jobs)
     shutil.rmtree(bundle.folder)
     assert run.error is None
     assert list(run.measurements) == ["Nodule 1", "in the right upper lobe"]
+    assert run.segmentIDs == [before[1], before[0]] == list(segmentation.GetSegmentIDs())
     np.testing.assert_allclose(segmentation.GetSegment(run.segmentIDs[0]).GetColor(), (0.2, 0.4, 0.6), atol=1e-2)
     assert [bool(display.GetSegmentVisibility(each)) for each in run.segmentIDs] == [False, True]
 

@@ -149,7 +149,7 @@ def test_a_replaced_segment_keeps_id_place_and_display_and_its_layer_keeps_the_o
     segmentationNode.GetDisplayNode().SetSegmentVisibility(first, False)
     liver = Segment(7, LIVER.name, LIVER.terminology, LIVER.color, {})  # any label value will do
     for found in (a_labelmap() == 1, a_labelmap() == 2, np.zeros(SHAPE, bool), a_labelmap() > 0):  # as by a threshold
-        mrml.show_segmentation(found * np.uint8(7), [liver], volumeNode, segmentationNode, replace=first)
+        mrml.show_segmentation(found * np.uint8(7), [liver], volumeNode, segmentationNode, {7: first})
         assert list(segments_of(segmentationNode)) == [first, second]
         assert all_about(segmentationNode)[second] == before[second]
         np.testing.assert_array_equal(mrml.labelmap_of(segmentationNode, first, volumeNode), found)
@@ -169,7 +169,7 @@ def test_the_surface_of_a_replaced_segment_follows_later_edits_too(scene):
     segmentationNode = mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode)
     liver = next(iter(segments_of(segmentationNode)))
     segmentationNode.CreateClosedSurfaceRepresentation()
-    mrml.show_segmentation(a_labelmap() == 2, [LIVER], volumeNode, segmentationNode, replace=liver)
+    mrml.show_segmentation(a_labelmap() == 2, [LIVER], volumeNode, segmentationNode, {1: liver})
     segment, name = segments_of(segmentationNode)[liver], "Closed surface"
     assert segment.GetRepresentation(name) is not None
     segment.GetRepresentation(mrml.BINARY_LABELMAP).Modified()  # as an edit does: Slicer drops surfaces that are stale
@@ -236,19 +236,35 @@ def test_if_slicer_does_not_take_the_new_segments_none_is_added(scene):
     assert "Unable to perform conversion" in take_messages()
 
 
-@pytest.mark.parametrize(
-    ("segments", "replace", "message"),
-    [([LIVER], "Segment_9", r"ID 'Segment_9' \(it has for:"), ([LIVER, NODULE], None, "1 segment, not 2")],
-)
-def test_what_cannot_be_replaced_is_refused(scene, segments, replace, message):
-    segmentationNode = add_hand_made_segments()
-    replace = replace or next(iter(segments_of(segmentationNode)))
+def test_of_several_segments_some_take_the_place_of_others_and_all_stand_in_their_order(scene):
     volumeNode = add_volume(a_ct())
-    labelmap = np.minimum(a_labelmap(), len(segments))
-    with nothing_changes(scene, segmentationNode), pytest.raises(mrml.SegmentationError, match=message):
-        mrml.show_segmentation(labelmap, segments, volumeNode, segmentationNode, replace=replace)
-    with nothing_changes(scene), pytest.raises(mrml.SegmentationError, match="with its segmentation"):
-        mrml.show_segmentation(labelmap, segments, volumeNode, replace=replace)
+    segmentationNode = mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode)
+    liver, nodule = segments_of(segmentationNode)
+    by_hand = segmentationNode.GetSegmentation().AddEmptySegment("", "by hand")
+    segmentationNode.GetDisplayNode().SetSegmentVisibility(nodule, False)
+    found = np.zeros(SHAPE, np.uint8)
+    found[1, 1, 1], found[2, 2, 2:5] = 1, 2
+    spots = [Segment(value, f"spot {value}", "", (9, 9, 9), {}) for value in (2, 1)]
+    mrml.show_segmentation(found, spots, volumeNode, segmentationNode, {1: nodule}, [liver])
+    (first, new, last) = segments_of(segmentationNode)
+    assert (first, last) == (by_hand, nodule)
+    assert not segmentationNode.GetDisplayNode().GetSegmentVisibility(nodule)
+    for segmentID, value in ((nodule, 1), (new, 2)):
+        np.testing.assert_array_equal(mrml.labelmap_of(segmentationNode, segmentID, volumeNode), found == value)
+        voxels = mrml.voxels_of(segments_of(segmentationNode)[segmentID].GetRepresentation(mrml.BINARY_LABELMAP))
+        assert np.count_nonzero(voxels) == np.count_nonzero(found == value)  # no layer holds another's voxels
+
+
+def test_what_cannot_be_replaced_is_refused(scene):
+    segmentationNode, volumeNode = add_hand_made_segments(), add_volume(a_ct())
+    found = np.minimum(a_labelmap(), 1)
+    with (
+        nothing_changes(scene, segmentationNode),
+        pytest.raises(mrml.SegmentationError, match=r"ID 'Segment_9' \(it has"),
+    ):
+        mrml.show_segmentation(found, [LIVER], volumeNode, segmentationNode, {1: "Segment_9"})
+    with nothing_changes(scene), pytest.raises(mrml.SegmentationError, match="with their segmentation"):
+        mrml.show_segmentation(found, [LIVER], volumeNode, inPlaceOf={1: "Segment_1"})
 
 
 def test_a_segment_that_is_not_there_cannot_be_read(scene):

@@ -7,7 +7,8 @@ volume and its segmentation gets the transform of that volume, so no voxel is re
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import slicer
@@ -19,11 +20,6 @@ from .volumes import Volume, VolumeError
 
 BINARY_LABELMAP = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
 REFERENCE_GRID = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
-
-_DISPLAY = (
-    *("Visibility", "Visibility3D", "Visibility2DFill", "Visibility2DOutline"),
-    *("Opacity3D", "Opacity2DFill", "Opacity2DOutline"),
-)
 
 
 class SegmentationError(ValueError):
@@ -75,7 +71,7 @@ def show_segmentation(
     segments: Sequence[Segment],
     volumeNode,
     segmentationNode=None,
-    replace: str | None = None,
+    inPlaceOf: Mapping[int, str] = MappingProxyType({}),
     insteadOf: Collection[str] = (),
 ):
     """Add a label map to the scene as segments, voxel for voxel on the grid of its volume.
@@ -91,12 +87,12 @@ def show_segmentation(
             Slicer exports segments to files by name.
         volumeNode: The `vtkMRMLScalarVolumeNode` the label map was made from.
         segmentationNode: The `vtkMRMLSegmentationNode` to add to, or None for a new one, "<volume> segmentation".
-        replace: ID of a segment in `segmentationNode` that the only one of `segments` takes the place of; ID, position,
-            visibility and opacity stay. None adds.
+        inPlaceOf: From the values of `segments` that take the place of one in `segmentationNode` to its ID, which stays, as
+            do visibility and opacity; of an only segment, the position, too. The others are added.
         insteadOf: IDs of segments that are removed once the new ones are there; their names are free for these.
 
     Returns:
-        The segmentation node; segments that were added are its last ones, in one shared layer.
+        The segmentation node; where several were given, or one was added, they are its last ones, in their order.
 
     Raises:
         VolumeError: `volumeNode` is no scalar volume with voxels, or of another shape than the label map.
@@ -104,21 +100,25 @@ def show_segmentation(
     """
     _require_scalar_volume(volumeNode, labelmap)
     inside, first_kji = _crop_to_labels(labelmap, segments)
-    if replace is not None:
-        if segmentationNode is None or len(segments) != 1:
-            raise SegmentationError(f"Pass {replace!r} with its segmentation and 1 segment, not {len(segments)}.")
-        _require_segment(replace, segmentationNode)
-        inside = (inside == segments[0].value).astype(np.uint8)
+    if inPlaceOf and segmentationNode is None:
+        raise SegmentationError(f"Pass {[*inPlaceOf.values()]} with their segmentation.")
     segmentIDs = segmentationNode.GetSegmentation().GetSegmentIDs() if segmentationNode is not None else ()
     ijk_to_ras = _ijk_to_ras(volumeNode)
     if segmentIDs:
         ijk_to_ras = _volume_to_segmentation(volumeNode, segmentationNode) @ ijk_to_ras
-    for old in insteadOf:
+    for old in (*inPlaceOf.values(), *insteadOf):
         _require_segment(old, segmentationNode)
-    staying = [segmentID for segmentID in segmentIDs if segmentID not in (replace, *insteadOf)]
+    staying = set(segmentIDs).difference(inPlaceOf.values(), insteadOf)
     taken = {segmentationNode.GetSegmentation().GetSegment(segmentID).GetName() for segmentID in staying}
-    image = _oriented_image(inside.shape, first_kji, ijk_to_ras, inside)
-    newSegments = [_new_segment(segment, image, taken) for segment in segments]  # the scene changes only after this
+
+    def image_of(voxels: np.ndarray):
+        return _oriented_image(inside.shape, first_kji, ijk_to_ras, voxels)
+
+    added = np.where(np.isin(inside, [*inPlaceOf]), 0, inside) if inPlaceOf else inside
+    shared = image_of(added)  # one layer for all of them
+    images = {value: image_of((inside == value).astype(np.uint8)) for value in inPlaceOf}
+    newSegments = {each.value: _new_segment(each, images.get(each.value, shared), taken) for each in segments}
+    # The scene changes only after this.
 
     if segmentationNode is None:
         name = f"{volumeNode.GetName()} segmentation"
@@ -127,29 +127,18 @@ def show_segmentation(
         segmentationNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
         segmentationNode.SetSourceRepresentationToBinaryLabelmap()
     segmentationNode.CreateDefaultDisplayNodes()
-    if replace is not None:
-        _replace(replace, newSegments.pop(), image, segmentationNode)
-    _add(newSegments, segmentationNode)
+    IDs = _add({v: new for v, new in newSegments.items() if v not in inPlaceOf}, segmentationNode) | {**inPlaceOf}
+    for value, image in images.items():
+        _replace(IDs[value], newSegments[value], image, segmentationNode)
+    segmentation = segmentationNode.GetSegmentation()
     for old in insteadOf:
-        segmentationNode.GetSegmentation().RemoveSegment(old)
+        segmentation.RemoveSegment(old)
+    if inPlaceOf and len(segments) > 1:
+        for segment in segments:
+            segmentation.SetSegmentIndex(IDs[segment.value], segmentation.GetNumberOfSegments() - 1)
     _refer_to(volumeNode, segmentationNode, force=not segmentIDs)
     file_beside(volumeNode, segmentationNode)
     return segmentationNode
-
-
-def display_of(segmentationNode, segmentID: str) -> dict[str, float]:
-    """How a segment is displayed: whether, and how opaque."""
-    segmentationNode.CreateDefaultDisplayNodes()  # the user may have removed it
-    display = segmentationNode.GetDisplayNode()
-    return {name: getattr(display, f"GetSegment{name}")(segmentID) for name in _DISPLAY}
-
-
-def set_display(segmentationNode, segmentID: str, values: dict[str, float]) -> None:
-    """Display a segment as `display_of` told of another."""
-    display = segmentationNode.GetDisplayNode()
-    with slicer.util.NodeModify(display):
-        for name, value in values.items():
-            getattr(display, f"SetSegment{name}")(segmentID, value)
 
 
 def labelmap_of(segmentationNode, segmentID: str, volumeNode) -> np.ndarray:
@@ -363,15 +352,17 @@ def _new_segment(segment: Segment, image, taken: set[str]):
     return newSegment
 
 
-def _add(newSegments: Sequence, segmentationNode) -> None:
-    """Add all or none. Where others have surfaces, Slicer makes those of the new ones and leaves the rest alone."""
-    segmentation = segmentationNode.GetSegmentation()
-    for newSegment in newSegments:  # they are alike: if one is refused, it is the first
-        if not segmentation.AddSegment(newSegment, segmentation.GenerateUniqueSegmentID(newSegment.GetName())):
+def _add(newSegments: Mapping[int, object], segmentationNode) -> dict[int, str]:
+    """Add all or none, and return their IDs by value. Where others have surfaces, Slicer makes those of the new ones, too."""
+    segmentation, newIDs = segmentationNode.GetSegmentation(), {}
+    for value, newSegment in newSegments.items():  # they are alike: if one is refused, it is the first
+        newIDs[value] = segmentation.GenerateUniqueSegmentID(newSegment.GetName())
+        if not segmentation.AddSegment(newSegment, newIDs[value]):
             raise SegmentationError(
                 f"{segmentationNode.GetName()} takes no new segment: one of its representations cannot be made from a"
                 " mask. Choose a new segmentation, or remove that representation in the Segmentations module."
             )
+    return newIDs
 
 
 def _replace(segmentID: str, newSegment, image, segmentationNode) -> None:

@@ -268,34 +268,31 @@ class SceneRun(Run):
         old = [each for each in replaced if node and node.GetSegmentation().GetSegment(each)]
         segments = [markups.segment_in_world(each, self.volumeNode, self._volume) for each in result.segments]
         places = self._places(result, old)
-        for index, segmentID in places.items():
-            segments[index] = _like(node.GetSegmentation().GetSegment(segmentID), segments[index])
-        shown = {index: mrml.display_of(node, segmentID) for index, segmentID in places.items()}
-        one = old[0] if len(old) == len(segments) == 1 else None
-        node = mrml.show_segmentation(
-            result.labelmap, segments, self.volumeNode, node, replace=one, insteadOf=() if one else old
-        )
+        segments = [
+            _like(node.GetSegmentation().GetSegment(places[each.value]), each) if each.value in places else each
+            for each in segments
+        ]
+        gone = [each for each in old if each not in places.values()]
+        node = mrml.show_segmentation(result.labelmap, segments, self.volumeNode, node, places, gone)
         ids = list(node.GetSegmentation().GetSegmentIDs())
-        self.segmentIDs = [one] if one else ids[len(ids) - len(segments) :]
-        for index, values in shown.items():
-            mrml.set_display(node, self.segmentIDs[index], values)
+        self.segmentIDs = [*places.values()] if places and len(segments) == 1 else ids[len(ids) - len(segments) :]
         self.segmentationNode, self.result = node, replace(result, segments=tuple(segments))
         self._shown = self._voxels()
 
     def _places(self, result: Segmented, old: Sequence[str]) -> dict[int, str]:
-        """Which segments of a result, by their index, take the place of which old ones.
+        """Which segments of a result, by their value, take the place of which old ones.
 
         A label of the model takes that of the same label. A nodule takes that of the nodule it overlaps, which only the
         same run with another threshold can tell: nodules of another run may be others.
         """
         if self.bundle.target != "nodule":
-            return dict(enumerate(old)) if len(old) == len(result.segments) else {}
+            values = [each.value for each in result.segments]
+            return dict(zip(values, old, strict=True)) if len(old) == len(values) else {}
         if self.result is None:
             return {}
         ids = {each.value: segmentID for each, segmentID in zip(self.result.segments, self.segmentIDs, strict=True)}
         before = overlapping(self.result.labelmap, result.labelmap)
-        values = {index: before.get(each.value) for index, each in enumerate(result.segments)}
-        return {index: ids[value] for index, value in values.items() if value is not None}
+        return {new: ids[value] for new, value in before.items()}
 
     def _voxels(self) -> list:
         """What changes when a segment is edited: its image, and when that was last written."""
