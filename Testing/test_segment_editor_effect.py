@@ -374,7 +374,7 @@ def test_a_box_that_is_not_drawn_yet_is_asked_for_and_a_new_one_is_drawn_at_once
 
 def test_options_are_kept_in_the_scene_and_shown_by_another_editor(opened, an_editor, scene):
     at = opened(SCAN, GRID)
-    assert at.host.doubleParameter("Threshold") == 0.5  # the model's
+    assert at.host.doubleParameter("LiverThreshold") == 0.5  # the model's
     roi = add_roi(at.volume, (1, 1, 1), (5, 5, 5))
     at.effect._speedBox.setCurrentIndex(2)
     at.effect._thresholdSlider.value = 0.37
@@ -382,7 +382,7 @@ def test_options_are_kept_in_the_scene_and_shown_by_another_editor(opened, an_ed
     scene.SetSaveToXMLString(1)
     scene.Commit()
     saved = scene.GetSceneXMLString()
-    for text in ("UNet++.Speed:fast", "UNet++.Threshold:0.37", f"UNet++.ROI:{roi.GetID()}"):
+    for text in ("UNet++.Speed:fast", "UNet++.LiverThreshold:0.37", f"UNet++.ROI:{roi.GetID()}"):
         assert text in saved
     again = an_editor()
     node = scene.CreateNodeByClass("vtkMRMLSegmentEditorNode")
@@ -394,6 +394,17 @@ def test_options_are_kept_in_the_scene_and_shown_by_another_editor(opened, an_ed
     effect = again.effectByName("UNet++").self()
     assert (effect._speedBox.currentData, effect._thresholdSlider.value) == ("fast", 0.37)
     assert effect._roiSelector.currentNode() is roi
+
+
+def test_each_target_has_a_threshold_of_its_own_also_when_a_script_chooses_it(opened):
+    at = opened(SCAN, GRID)
+    at.effect._thresholdSlider.value = 0.37
+    at.host.setParameter("Target", "nodule")
+    assert at.effect._thresholdSlider.value == 0.4  # the model's
+    at.effect._thresholdSlider.value = 0.2
+    at.host.setParameter("Target", "liver")
+    assert at.effect._thresholdSlider.value == 0.37
+    assert at.host.doubleParameter("NoduleThreshold") == 0.2
 
 
 def test_a_box_that_is_removed_leaves_none_and_no_other_in_its_place(opened, scene):
@@ -414,12 +425,12 @@ def test_the_options_survive_the_import_of_a_scene(opened, scene, active):
     choose_box(at, roi)
     if not active:
         at.editor.setActiveEffectByName("")
-        at.node.SetAttribute("UNet++.Threshold", "0.21")  # as another editor may
+        at.node.SetAttribute("UNet++.LiverThreshold", "0.21")  # as another editor may
     scene.StartState(scene.ImportState)
     scene.EndState(scene.ImportState)
     assert at.host.nodeReference("ROI") is roi
     assert at.effect._roiSelector.currentNode() is roi
-    assert at.host.doubleParameter("Threshold") == (0.5 if active else 0.21)
+    assert at.host.doubleParameter("LiverThreshold") == (0.5 if active else 0.21)
 
 
 def test_without_a_volume_there_is_nothing_to_press_and_a_reason(opened):

@@ -161,7 +161,9 @@ Editable area, intensity range and overwriting are respected. Choosing another e
         models = find_bundles()[0]
         liver = next((model for model in models if model.target == "liver"), models[0] if models else None)
         self.scriptedEffect.setParameterDefault("Target", liver.target if liver else "liver")
-        self.scriptedEffect.setParameterDefault("Threshold", liver.threshold if liver else 0.5)
+        thresholds = {"liver": 0.5, "nodule": 0.5} | {model.target: model.threshold for model in reversed(models)}
+        for target, threshold in thresholds.items():
+            self.scriptedEffect.setParameterDefault(_thresholdOf(target), threshold)
         self.scriptedEffect.setParameterDefault("Speed", "balanced")
         self.scriptedEffect.setParameterDefault("NewSegment", 0)
 
@@ -171,7 +173,7 @@ Editable area, intensity range and overwriting are respected. Choosing another e
         blocked = [widget.blockSignals(True) for widget in widgets]
         self._targetBox.setCurrentIndex(self._targetBox.findData(host.parameter("Target")))
         self._speedBox.setCurrentIndex(self._speedBox.findData(host.parameter("Speed")))
-        self._thresholdSlider.value = host.doubleParameter("Threshold")
+        self._thresholdSlider.value = host.doubleParameter(_thresholdOf(host.parameter("Target")))
         self._roiSelector.setCurrentNode(host.nodeReference("ROI"))
         self._newSegmentBox.checked = host.integerParameter("NewSegment") != 0
         for widget, was in zip(widgets, blocked, strict=True):
@@ -185,15 +187,13 @@ Editable area, intensity range and overwriting are respected. Choosing another e
         if host.parameterSetNode() is None:
             return
         host.setParameter("Speed", self._speedBox.currentData)
-        host.setParameter("Threshold", self._thresholdSlider.value)
+        host.setParameter(_thresholdOf(host.parameter("Target")), self._thresholdSlider.value)
         host.setParameter("NewSegment", int(self._newSegmentBox.checked))
 
     def onTarget(self, index):
-        """Take another target, and with it the threshold of its model."""
+        """Take another target, and with it its threshold."""
         if self.scriptedEffect.parameterSetNode() is not None and index >= 0:
-            target = self._targetBox.itemData(index)
-            self.scriptedEffect.setParameter("Target", target)
-            self.scriptedEffect.setParameter("Threshold", self._models[target].threshold)
+            self.scriptedEffect.setParameter("Target", self._targetBox.itemData(index))
 
     def onRoi(self, node):
         """Take the box that the user chose, or the whole volume."""
@@ -292,7 +292,8 @@ Editable area, intensity range and overwriting are respected. Choosing another e
         self._outcome = ""
         host = self.scriptedEffect
         roiNode = None if "points" in options else host.nodeReference("ROI")
-        options = {"speed": host.parameter("Speed"), "threshold": host.doubleParameter("Threshold"), **options}
+        threshold = host.doubleParameter(_thresholdOf(host.parameter("Target")))
+        options = {"speed": host.parameter("Speed"), "threshold": threshold, **options}
         try:
             if host.confirmCurrentSegmentVisible() != host.NotConfirmed and askPermission():
                 from .edit import Edit  # brings SimpleITK, which would slow down Slicer's start
@@ -358,7 +359,7 @@ Editable area, intensity range and overwriting are respected. Choosing another e
             self.onCancel()
             return
         try:
-            edit.run.set_threshold(host.doubleParameter("Threshold"))
+            edit.run.set_threshold(host.doubleParameter(_thresholdOf(edit.target)))
         except ValueError as error:
             self.onCancel()
             self._fail(error)
@@ -412,6 +413,11 @@ Editable area, intensity range and overwriting are respected. Choosing another e
             return
         advice = _("Click on a nodule in a slice view, or press Apply to look for all.") if self._takesClicks() else ""
         self._message.text = self._outcome or obstacle or advice
+
+
+def _thresholdOf(target):
+    """The parameter with the threshold of a target: each has its own."""
+    return {"liver": "LiverThreshold", "nodule": "NoduleThreshold"}[target]
 
 
 def _inWords(edit):
