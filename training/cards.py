@@ -60,6 +60,7 @@ CARDS = {
             "Trained on crops of 128 x 128 pixels around nodules, never on whole lungs: it outlines nodules that are pointed at. What a"
             " search of a whole chest misses or finds wrongly has not been measured on a set of whole scans.",
             "What counts as nodule is what two of four readers marked; readers differ most at the rims of ground-glass and small nodules.",
+            "A search of a whole chest leaves out what continues like a vessel, and with it some nodules that a vessel passes through.",
             "Masses above about 50 mm are larger than what it was trained on.",
             "Each slice is segmented by itself; neighbouring slices are not looked at.",
         ],

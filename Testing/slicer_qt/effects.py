@@ -264,6 +264,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         self._table.setModel(self._rows)
         self._table.setSelectionMode(QtWidgets.QTableView.SelectionMode.SingleSelection)
         self._table.setSelectionBehavior(QtWidgets.QTableView.SelectionBehavior.SelectRows)
+        self._table.hide()  # pictures are of the effect
         self._table.selectionModel().selectionChanged.connect(guarded(self._row_chosen, "onSegmentSelectionChanged"))
 
     def setMRMLScene(self, scene) -> None:
