@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from bright import bright_nodule_bundle
-from test_nodule_engine import A, B, lung_with, ras
+from nodule_scans import A, B, lung_with, ras
 
 from UNetPlusPlusSegmentLib import cli, files
 

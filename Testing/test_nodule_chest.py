@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 from bright import bright_nodule_bundle
-from test_nodule_engine import LUNG, TISSUE, ball, dice, ras
+from nodule_scans import LUNG, TISSUE, ball, dice, ras
 
 from UNetPlusPlusSegmentLib import nodule_engine
 from UNetPlusPlusSegmentLib.engines import load_engine

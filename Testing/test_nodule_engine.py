@@ -10,44 +10,14 @@ import torch
 from bright import bright_nodule_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nodule_scans import EVERYTHING, LUNG, MATRIX, SPACING_MM, TISSUE, A, B, ball, dice, engine, lung_with, ras
 from test_inference import reorder
 
 from UNetPlusPlusSegmentLib import nodule_engine
 from UNetPlusPlusSegmentLib.engines import load_engine
-from UNetPlusPlusSegmentLib.nodule_engine import NoduleEngine
-from UNetPlusPlusSegmentLib.nodule_targets import Nodule, label_apart
 from UNetPlusPlusSegmentLib.volumes import Volume, VolumeError, box_between
 
-LUNG, TISSUE = -850, 30
-SHAPE, SPACING_MM = (30, 140, 150), np.array([2.0, 0.7, 0.7])  # K, J, I
-MATRIX = np.diag([-0.7, -0.7, 2.0, 1.0])  # array axes run to S, P and L
-MATRIX[:3, 3] = (52, -3, -200)
-
-
-EVERYTHING = np.s_[0:30, 0:140, 0:150]
-
-
-def ball(centre: tuple, half_axes_mm: float | tuple, shape=SHAPE, spacing_mm=SPACING_MM) -> np.ndarray:
-    """Centre in voxels, half axes in mm, along K, J, I."""
-    offset_mm = (np.indices(shape).T - centre) * spacing_mm
-    return (((offset_mm / half_axes_mm) ** 2).sum(axis=-1) <= 1).T
-
-
-def lung_with(*spots: np.ndarray, matrix=MATRIX) -> Volume:
-    return Volume(np.where(np.logical_or.reduce(spots), TISSUE, LUNG).astype(np.int16), matrix)
-
-
-def ras(index: tuple, matrix=MATRIX) -> list[float]:
-    """Of a voxel (k, j, i)."""
-    return (matrix @ [*index[::-1], 1])[:3].tolist()
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory) -> NoduleEngine:
-    return load_engine(bright_nodule_bundle(tmp_path_factory.mktemp("models") / "nodule-v1.0.0"), "cpu")
-
-
-A, B = ball((10.5, 50, 40), 6), ball((20.5, 100, 110), (6, 5, 4))
+__all__ = ["engine"]  # fixtures
 
 
 def test_a_point_in_a_nodule_gives_this_nodule_voxel_for_voxel(engine):
@@ -77,10 +47,6 @@ def test_wherever_in_the_nodule_the_point_is_it_is_found_whole(engine, centre, h
     at = tuple(c + o * h / mm for c, o, h, mm in zip(centre, off, half_axes_mm, SPACING_MM, strict=True))
     result = engine.segment(lung_with(nodule), points=[ras(at)])
     assert dice(result.labelmap == 1, nodule) > 0.97
-
-
-def dice(a, b) -> float:
-    return 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
 
 
 @pytest.mark.parametrize("axes", list(permutations(range(3))))
@@ -196,49 +162,6 @@ def test_points_give_a_table_by_size_and_two_points_in_one_nodule_one_row(engine
     np.testing.assert_array_equal(result.labelmap == 2, B)
 
 
-@pytest.mark.parametrize("at", [(15, 70, 75), (15, 40, 75), (20, 70, 50)])
-def test_a_mass_larger_than_the_patch_grows_it_and_is_called_a_mass(engine, at):
-    mass = ball((15, 70, 75), (25, 30, 28))
-    result = engine.segment(lung_with(mass), points=[ras(at)])
-    assert [s.name for s in result.segments] == ["Mass 1"]
-    assert dice(result.labelmap == 1, mass) > 0.97
-    assert result.segments[0].measurements["long_axis_mm"] == pytest.approx(60, abs=1.4)
-
-
-@pytest.fixture(scope="module")
-def half_blind(tmp_path_factory) -> NoduleEngine:
-    """An engine whose network sees nothing in tissue of 30 HU: what is denser than 60 HU it finds."""
-    folder = tmp_path_factory.mktemp("models") / "nodule-v1.0.0"
-    return load_engine(bright_nodule_bundle(folder, input={"pixel_mm": 0.7, "window_hu": [-40, 160]}), "cpu")
-
-
-def test_a_point_in_the_end_of_a_mass_of_which_nothing_is_seen_there_finds_the_mass(half_blind):
-    mass = ball((18, 70, 75), (25, 30, 28))
-    hu = np.where(mass, 100, LUNG)
-    hu[:13][mass[:13]] = TISSUE  # as where it lies on the diaphragm
-    volume = Volume(hu.astype(np.int16), MATRIX)
-    for k in (8, 12):
-        (segment,) = half_blind.segment(volume, points=[ras((k, 60, 75))]).segments
-        assert segment.name == "Mass 1"
-    assert half_blind.segment(volume, points=[ras((7, 60, 75))]).segments == ()  # 12 mm below what is seen of it
-
-
-def test_a_point_at_the_rim_of_a_nodule_means_it_and_not_a_mass_above(half_blind):
-    mass, nodule = ball((20, 70, 75), (25, 30, 28)), ball((6, 45, 75), 4)
-    hu = np.where(mass | nodule, 100, LUNG)
-    hu[6, 51, 75] = TISSUE  # nothing is seen there
-    result = half_blind.segment(Volume(hu.astype(np.int16), MATRIX), points=[ras((6, 51, 75))])
-    np.testing.assert_array_equal(result.labelmap == 1, nodule)
-
-
-def test_a_point_in_the_lung_means_the_nodule_beside_it_and_not_a_mass_above(half_blind):
-    mass, nodule = ball((18, 70, 75), (25, 30, 28)), ball((4, 40, 75), (3, 4, 4))
-    result = half_blind.segment(
-        Volume(np.where(mass | nodule, 100, LUNG).astype(np.int16), MATRIX), points=[ras((4, 50, 75))]
-    )
-    np.testing.assert_array_equal(result.labelmap == 1, nodule)
-
-
 def test_in_a_box_are_the_nodules_in_it_and_nothing_beyond(engine):
     volume = lung_with(A, B)
     result = engine.segment(volume, box=box_between(volume, ras((25, 130, 140)), ras((12, 85, 90))))
@@ -340,66 +263,3 @@ def test_without_lungs_no_nodule_is_looked_for_and_a_note_says_so(engine):
     assert result.segments == ()
     assert any("No lung was found" in note for note in result.notes)
     assert result.slices == 0
-
-
-@pytest.mark.parametrize(
-    ("slices", "slice_mm", "radius_mm", "middle"),
-    [(1, 1.0, 6, 0), (1, 2.0, 10, 0), (3, 0.7, 5, 1), (20, 0.7, 8, -9), (20, 0.7, 20, -25)],
-)
-def test_a_nodule_of_which_the_scan_has_only_a_slab_is_found(engine, slices, slice_mm, radius_mm, middle):
-    spacing_mm, shape = np.array([slice_mm, 0.7, 0.7]), (slices, 140, 150)
-    slab = ball((middle, 70, 75), radius_mm, shape, spacing_mm)
-    matrix = np.diag([-0.7, -0.7, slice_mm, 1.0])
-    volume = lung_with(slab, matrix=matrix)
-    result = engine.segment(volume, points=[ras((0, 70, 75), matrix)])
-    np.testing.assert_array_equal(result.labelmap == 1, slab)
-    vessel = ball((middle, 70, 75), (radius_mm, 2, 30), shape, spacing_mm)
-    assert engine.segment(lung_with(vessel, matrix=matrix), points=[ras((0, 70, 75), matrix)]).segments == ()
-
-
-def test_a_box_of_few_slices_has_a_slab_of_a_nodule_in_it(engine):
-    fine, matrix = np.array([0.7, 0.7, 0.7]), np.diag([-0.7, -0.7, 0.7, 1.0])
-    nodule = ball((20, 70, 75), 5, (40, 140, 150), fine)
-    result = engine.segment(lung_with(nodule, matrix=matrix), box=np.s_[20:22, 40:100, 40:110])
-    np.testing.assert_array_equal(result.labelmap[20:22] == 1, nodule[20:22])
-
-
-@pytest.mark.parametrize("way", [1, -1])
-def test_of_two_nodules_that_share_voxels_the_larger_one_stays_whole_whichever_came_first(way):
-    large, small = np.ones((4, 20, 20), bool), np.ones((4, 6, 10), bool)
-    nodules = [
-        Nodule(np.s_[0:4, 0:20, 0:20], large),
-        Nodule(np.s_[0:4, 5:11, 14:24], small),  # most of it lies in the large one
-        Nodule(np.s_[0:4, 17:23, 12:22], small),  # and of this one less than half
-    ]
-    _, labels = label_apart(nodules[::way])
-    sizes = np.unique(labels[labels > 0], return_counts=True)[1]
-    assert sorted(sizes.tolist()) == [4 * (60 - 3 * 8), 4 * 400]
-
-
-def test_a_mass_that_a_higher_threshold_makes_too_small_is_found_as_the_nodule_it_then_is(half_blind):
-    mass, core = ball((15, 70, 75), 12), ball((15, 70, 75), 9)
-    hu = np.where(core, 100, np.where(mass, 61, LUNG))
-    hu[:12][mass[:12]] = TISSUE  # as where it lies on the diaphragm
-    volume, where = Volume(hu.astype(np.int16), MATRIX), {"points": [ras((10, 70, 75))]}
-    first = half_blind.segment(volume, **where)
-    assert first.segments[0].measurements["mean_diameter_mm"] > 20
-    again, fresh = first.with_threshold(0.7), half_blind.segment(volume, threshold=0.7, **where)
-    assert len(again.segments) == len(fresh.segments) == 1
-    np.testing.assert_array_equal(again.labelmap, fresh.labelmap)
-
-
-def test_what_goes_on_at_a_lower_threshold_beyond_the_slices_looked_at_is_told(engine):
-    core, soft = (
-        ball((20, 70, 75), (6, 6, 6), (60, 140, 150), np.ones(3)),
-        ball((20, 70, 75), (14, 5, 5), (60, 140, 150), np.ones(3)),
-    )
-    matrix = np.diag([-1.0, -1.0, 1.0, 1.0])
-    volume = lung_with(core, matrix=matrix)
-    volume = Volume(np.where(soft & ~core, -310, volume.array).astype(np.int16), matrix)  # probability 0.43
-    result = engine.segment(volume, points=[ras((20, 70, 75), matrix)])
-    assert result.notes == ()
-    lower, fresh = result.with_threshold(0.4), engine.segment(volume, threshold=0.4, points=[ras((20, 70, 75), matrix)])
-    assert np.count_nonzero(lower.labelmap) < np.count_nonzero(fresh.labelmap)
-    assert any("not looked at" in note for note in lower.notes)
-    assert fresh.notes == () and result.with_threshold(0.6).notes == ()

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from bright import bright_bundle, bright_nodule_bundle
 from mrml_scene import TURN, add_linear_transform, add_roi, add_volume, all_about, rotation, slicer, vtk
+from nodule_scans import MATRIX, A, B, lung_with, ras
 from segment_editor import an_editor, choose_box, opened, paint, painted, press, scene, segment_ids, slicer_app, wait
 from slicer_qt.application import wait_until
 from slicer_qt.effects import qMRMLSliceWidget
 from slicer_qt.pythonqt import dialogs, wrap
-from test_nodule_engine import MATRIX, A, B, lung_with, ras
 from worker_logic import GRID, a_scan, expected, logic
 
 from UNetPlusPlusSegmentLib import markups, mrml

@@ -417,7 +417,7 @@ Editable area, intensity range and overwriting are respected. Choosing another e
 
 def _thresholdOf(target):
     """The parameter with the threshold of a target: each has its own."""
-    return {"liver": "LiverThreshold", "nodule": "NoduleThreshold"}[target]
+    return f"{target.capitalize()}Threshold"
 
 
 def _inWords(edit):

@@ -277,7 +277,7 @@ def _cut_points(patches: Patches, points: Sequence[Point], meant: Sequence[Seque
     """The nodules of the points; one that two points mean is there once."""
     found, notes = [], []
     for point, targets in zip(points, meant, strict=True):
-        nodules = [(t, nodule_of(t, patches, t.window.planes.get, threshold)) for t in targets]
+        nodules = ((t, nodule_of(t, patches, t.window.planes.get, threshold)) for t in targets)
         target, nodule = next((pair for pair in nodules if pair[1]), (None, None))
         if nodule is None:
             notes.append(

@@ -99,7 +99,7 @@ def number_nodules(
     return labelmap, segments, notes
 
 
-def can_be_nodule(mask: np.ndarray, volume: Volume, least_mm: float = LEAST_DIAMETER_MM, is_cut: bool = False) -> bool:
+def can_be_nodule(mask: np.ndarray, volume: Volume, least_mm: float, is_cut: bool) -> bool:
     """Whether a bool mask (K, J, I) has the size and the shape of a nodule, or of a slab of one; it need not be connected.
 
     Args:

@@ -74,11 +74,6 @@ def run_cohort(
     folder = Path(folder)
     cases = find_cases(inputs, besides=folder)
     bundle.threshold_or_own(options.get("threshold"))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / MANIFEST).open("ab").close()
-    except OSError as error:
-        raise CohortError(f"{folder} cannot be written to ({error.strerror}): give another folder.") from error
     known = _read_manifest(folder / MANIFEST)
     about = {"target": bundle.target, "model": bundle.name, **options}
     asked = {case: {"case": case, "input": str(path), **about} for case, path in cases.items()}
@@ -92,7 +87,12 @@ def run_cohort(
                 )
         if last.get("status") != "done" or not output.is_file() or not asked[case].items() <= last.items():
             todo.append(Todo(case, path, output, bundle.folder.absolute(), device, dict(options)))
-    outcomes = run(todo)
+    outcomes = run(todo)  # first: where there is no cluster, no folder is made
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MANIFEST).open("ab").close()
+    except OSError as error:
+        raise CohortError(f"{folder} cannot be written to ({error.strerror}): give another folder.") from error
     try:
         for ended, waiting in enumerate(todo, start=len(cases) - len(todo)):
             progress(ended, len(cases), waiting.case)
@@ -175,9 +175,15 @@ def failed(error: BaseException) -> dict:
 
 
 def _read_manifest(path: Path) -> dict[str, dict]:
-    """The last whole line of each case."""
+    """The last whole line of each case; none where there is no manifest."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise CohortError(f"{path} cannot be read ({error.strerror}): give another folder.") from error
     known = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+    for line in text.splitlines():
         try:
             record = json.loads(line)
             known[record["case"]] = record | {"status": record["status"]}
