@@ -145,7 +145,9 @@ def test_the_image_tells_how_every_liver_lies_of_which_there_is_a_dense_run(shar
     unclear_of = {}
     for volume, rows in runs.items():
         stored, masks = (
-            np.stack([picture(shared_data(f"liver/{kind}") / row["file"]) for row in rows[:: 3 if len(rows) > 30 else 1]])
+            np.stack(
+                [picture(shared_data(f"liver/{kind}") / row["file"]) for row in rows[:: 3 if len(rows) > 30 else 1]]
+            )
             for kind in ("images", "masks")
         )
         hu = np.where(stored < 3, -1000, np.where(stored > 249, 1000, -40 + stored * (200 / 255)))  # beyond the window
