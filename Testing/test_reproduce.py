@@ -17,6 +17,7 @@ import cells
 import reproduce
 from cells import Cell, Measured, Results, planned
 from comparison import paired
+from settings import load_settings
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = np.eye(8, dtype=bool)
@@ -59,7 +60,7 @@ def place(tmp_path_factory):
 def command(place: Path, *arguments: str) -> int:
     return reproduce.main([
         "--data", str(place / "data"), "--configs", str(place / "configs"), "--results", str(place / "results"),
-        "--runs", str(place / "runs"), "--budget", "0.2", "--threads", "1", *arguments,
+        "--runs", str(place / "runs"), "--steps", "5", "--threads", "1", *arguments,
     ])  # fmt: skip
 
 
@@ -85,16 +86,15 @@ def test_the_first_seed_of_all_data_sets_comes_before_any_second():
     ]
 
 
-@pytest.mark.parametrize(("configs", "budget"), [("table", 12), ("table", 1), ("table-paper", 600)])
-def test_trainings_of_a_data_set_differ_in_nothing_but_the_network(configs, budget):
-    given = Namespace(
-        budget=budget, configs=ROOT / "training" / "configs" / configs, data=Path("d"), runs="r", threads=0
-    )
+@pytest.mark.parametrize(("configs", "steps"), [("table", None), ("table", 25), ("table-paper", None)])
+def test_trainings_of_a_data_set_differ_in_nothing_but_the_network(configs, steps):
+    given = Namespace(steps=steps, configs=ROOT / "training" / "configs" / configs, data=Path("d"), runs="r", threads=0)
     for dataset in cells.DATASETS:
         unet, *others = (reproduce.settings_of(Cell(dataset, a, 1), given) for a in cells.ARCHITECTURES)
         for other in others:
             assert dataclasses.replace(other, name=unet.name, architecture=unet.architecture) == unet
-        assert unet.steps == pytest.approx(budget * cells.STEPS_PER_MINUTE[dataset], rel=0.08)
+        wanted = steps or load_settings(given.configs / f"{dataset}.yaml").steps
+        assert unet.steps == pytest.approx(wanted, rel=0.08)
         assert unet.steps % unet.steps_per_epoch == 0  # the last step has a checkpoint
 
 
@@ -158,13 +158,18 @@ def test_a_later_session_goes_on_from_the_records_alone(made, tmp_path, monkeypa
 
 
 def test_trainings_of_another_length_do_not_get_into_the_same_table(made, capsys):
-    assert command(made, "--budget", "3", "--datasets", "nuclei") == 1
+    assert command(made, "--steps", "9", "--datasets", "nuclei") == 1
     refusal = capsys.readouterr().err
     assert "another --results" in refusal and len(refusal.splitlines()) == 1
 
 
+def test_too_few_steps_are_refused_by_the_option(place, capsys):
+    assert command(place, "--steps", "1") == 1
+    assert "--steps 1 is too few" in capsys.readouterr().err
+
+
 def test_a_run_folder_of_other_settings_is_not_gone_on_from(made, monkeypatch):
-    given = Namespace(budget=0.2, configs=made / "configs", data=made / "data", runs=str(made / "runs"), threads=1)
+    given = Namespace(steps=5, configs=made / "configs", data=made / "data", runs=str(made / "runs"), threads=1)
     cell = Cell("nuclei", "unet", 1)
     settings = reproduce.settings_of(cell, given)
     monkeypatch.setattr(reproduce, "train", lambda settings, resume: pytest.fail("it must not train"))
@@ -181,7 +186,7 @@ def test_figures_of_nothing_are_refused_with_the_way_out(place, tmp_path, capsys
 
 
 def test_a_training_that_did_not_reach_its_last_step_is_not_recorded(made):
-    given = Namespace(budget=0.2, configs=made / "configs", data=made / "data", runs=str(made / "runs"), threads=1)
+    given = Namespace(steps=5, configs=made / "configs", data=made / "data", runs=str(made / "runs"), threads=1)
     settings = reproduce.settings_of(Cell("nuclei", "unet", 1), given)
     reproduce.load_network(settings)
     with pytest.raises(cells.ResultsError, match="4 of 6 steps"):

@@ -10,7 +10,7 @@ from slicefolders import liver_folder, read_table, write_table
 
 from augment import Augment, coarsened, without_table
 from settings import Settings, SettingsError, load_settings
-from slices import BalancedSampler, DataError, SliceDataset, read_slices
+from slices import BalancedSampler, DataError, Slice, SliceDataset, read_slices
 from targets import TARGETS
 
 LIVER = TARGETS["liver"]
@@ -56,6 +56,9 @@ def test_saved_settings_read_back_as_they_were(config, tmp_path):
         ("threads=-1", "must not be below zero"),
         ("steps=150", "no multiple of steps_per_epoch=100"),
         ("target=kidney", "target='kidney' is unknown; it can be liver, nodule"),
+        ("also={kidney: folder}", "also: 'kidney' is no target"),
+        ("also={nuclei: folder}", "also: 'nuclei' is no target"),
+        ("recolour=2", "share"),
         ("architecture=unet++", "unetpp_ds"),
         ("loss=dice", "bce_dice, bce_dice_each, hybrid"),
         ("steps", "not of the form key=value"),
@@ -187,7 +190,9 @@ def test_a_patch_that_roams_has_a_pixel_of_the_organ_or_of_the_body_in_its_middl
     image, organ = torch.zeros(1, 90, 110), torch.zeros(1, 90, 110)
     image[0, 5:80, 10:70] = 0.5
     organ[0, 6:9, 60:66] = 1  # near the edge of the slice, where patches about its middle do not reach
-    augment = Augment(settings_of(roam=1.0, shift=0.0, rotation_degrees=40.0, scale=(0.8, 1.2)), ct=True)
+    augment = Augment(
+        settings_of(roam=1.0, shift=0.0, rotation_degrees=40.0, scale=(0.8, 1.2)), window_hu=LIVER.window_hu
+    )
     patch, _mask = augment._place(image, organ, np.random.default_rng(seed))
     assert patch[0, 15:17, 23:25].max() > 0
     of_organ = [augment._place(image, organ, np.random.default_rng(100 * seed + n))[1] for n in range(8)]
@@ -195,7 +200,9 @@ def test_a_patch_that_roams_has_a_pixel_of_the_organ_or_of_the_body_in_its_middl
 
 
 def test_the_same_draw_gives_the_same_patch_and_another_draw_another(folder):
-    patches = SliceDataset(read_slices(folder, LIVER, "train"), LIVER, 2.0, Augment(settings_of(), ct=True))
+    patches = SliceDataset(
+        read_slices(folder, LIVER, "train"), LIVER, 2.0, Augment(settings_of(), window_hu=LIVER.window_hu)
+    )
     image, mask = patches[0, 11]
     again, mask_again = patches[0, 11]
     torch.testing.assert_close(image, again, rtol=0, atol=0)
@@ -207,7 +214,7 @@ def test_the_same_draw_gives_the_same_patch_and_another_draw_another(folder):
 def test_image_and_mask_move_together():
     organ = torch.zeros(1, 64, 64)
     organ[:, 20:50, 15:40] = 1
-    augment = Augment(settings_of(), ct=False)
+    augment = Augment(settings_of(), window_hu=None)
     for seed in range(20):
         image, mask = augment._place(organ, organ, np.random.default_rng(seed))
         torch.testing.assert_close((image > 0.5).float().mean(), mask.mean(), atol=0.01, rtol=0)
@@ -219,14 +226,14 @@ def test_the_zoom_keeps_to_its_range():
     organ[:, 28:36, 28:36] = 1
     areas = []
     for seed in range(60):
-        augment = Augment(settings_of(scale=(0.5, 2.0), shift=0.0), ct=False)
+        augment = Augment(settings_of(scale=(0.5, 2.0), shift=0.0), window_hu=None)
         areas.append(float(augment._place(organ, organ, np.random.default_rng(seed))[1].sum()) / 64)
     assert 0.2 < min(areas) < 0.4 and 2.5 < max(areas) < 4.8
 
 
 def test_what_lies_below_the_window_stays_air_whatever_the_contrast():
     dark = torch.zeros(1, 64, 64)
-    augment = Augment(settings_of(), ct=True)
+    augment = Augment(settings_of(), window_hu=LIVER.window_hu)
     for seed in range(20):
         assert augment(dark, dark, seed)[0].max() == 0
 
@@ -246,7 +253,8 @@ def test_the_table_behind_the_body_turns_to_air_and_the_body_stays():
 def test_sharpening_changes_the_grey_values_and_not_the_mask(folder):
     slices = read_slices(folder, LIVER, "train")
     plain, sharp = (
-        SliceDataset(slices, LIVER, 2.0, Augment(settings_of(sharpen=share), ct=True))[0, 5] for share in (0.0, 1.0)
+        SliceDataset(slices, LIVER, 2.0, Augment(settings_of(sharpen=share), window_hu=LIVER.window_hu))[0, 5]
+        for share in (0.0, 1.0)
     )
     assert not torch.equal(plain[0], sharp[0])
     torch.testing.assert_close(plain[1], sharp[1], rtol=0, atol=0)
@@ -262,3 +270,13 @@ def test_coarser_pixels_leave_what_is_seen_where_its_mask_is(seed):
     assert not torch.equal(seen, disc)
     for at in (rows, columns):
         assert (seen * at).sum() / seen.sum() == pytest.approx(float((disc * at).sum() / disc.sum()), abs=0.05)
+
+
+def test_slices_of_another_folder_come_in_the_target_s_own_window():
+    stored_hu, wanted_hu = TARGETS["organs"].window_hu, LIVER.window_hu
+    hu = np.array([[-125.0, -39.0, 0.0], [60.0, 159.0, 275.0]])
+    stored = ((hu + 125) * 255 / 400).round().astype(np.uint8)
+    item = Slice({}, stored, np.zeros((2, 3), bool), 1.5).in_window(stored_hu, wanted_hu)
+    expected = ((hu.clip(*wanted_hu) + 40) * 255 / 200).round()
+    np.testing.assert_allclose(item.image, expected, atol=2)  # half a grey value of the wider window
+    assert item.image[0, 0] == 0 and item.image[1, 2] == 255

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
+from lookalikes import Piece, shifted_organ, with_bowel, with_piece
 from settings import Settings
 
 
@@ -27,8 +29,15 @@ class Augment:
     images are clipped, and what is 0 may have been fat or air.
     """
 
-    def __init__(self, settings: Settings, ct: bool) -> None:
-        self.settings, self.ct = settings, ct
+    def __init__(self, settings: Settings, window_hu: tuple[float, float] | None, pieces: Sequence[Piece] = ()) -> None:
+        """Prepare it.
+
+        Args:
+            settings: How often, and how much.
+            window_hu: HU at 0 and 1 of CT; None for colour images.
+            pieces: Cuts through other organs, some of which `settings.paste` lays beside the organ.
+        """
+        self.settings, self.window_hu, self.pieces = settings, window_hu, pieces
         self.look = Compose([
             RandAdjustContrast(0.3, settings.gamma),
             RandGaussianSharpen((0.5, 1.0), (0.5, 1.0), sigma2_x=(0.5, 1.0), sigma2_y=(0.5, 1.0), alpha=(0.5, 2.0), prob=settings.sharpen),
@@ -38,9 +47,10 @@ class Augment:
     def __call__(self, image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """Image (channels, height, width) in 0…1 and mask (1, height, width) to patches of `settings.patch`."""
         draw = np.random.default_rng(seed)
-        if self.ct:
+        if self.window_hu:
             if draw.random() < self.settings.no_table:
                 image = without_table(image)
+            image = self._with_lookalikes(image, mask, draw)
             gain, offset = (draw.uniform(-most, most) for most in (self.settings.gain, self.settings.offset))
             image = ((image - 0.5) * (1 + gain) + 0.5 + offset).clamp(0, 1) * (image > 0)
         image, mask = self._place(image, mask, draw)
@@ -50,8 +60,21 @@ class Augment:
             image = coarsened(image, draw.uniform(0.5, 1))
         if draw.random() < 0.4:
             noise = image.new_tensor(draw.normal(0, draw.uniform(0, 0.1), image.shape))
-            image = image + (noise * (image > 0) if self.ct else noise)
+            image = image + (noise * (image > 0) if self.window_hu else noise)
         return image.clamp(0, 1), mask
+
+    def _with_lookalikes(self, image: Tensor, mask: Tensor, draw: np.random.Generator) -> Tensor:
+        s, low, high = self.settings, *self.window_hu
+        plane, organ, about = image[0].numpy(), mask[0].numpy() > 0, (high - low, s.pixel_mm or 1.0)
+        if organ.any() and draw.random() < s.recolour:
+            plane = shifted_organ(plane, organ, *about, draw)
+        if draw.random() < s.bowel:
+            for _ in range(int(draw.integers(1, 4))):
+                plane = with_bowel(plane, organ, *about, draw)
+        if self.pieces and draw.random() < s.paste:
+            piece = self.pieces[int(draw.integers(len(self.pieces)))]
+            plane = with_piece(plane, organ, piece, about[1], draw)
+        return torch.from_numpy(plane)[None]
 
     def _place(self, image: Tensor, mask: Tensor, draw: np.random.Generator) -> tuple[Tensor, Tensor]:
         s = self.settings

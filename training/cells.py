@@ -10,13 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-# As many steps as UNet++ with deep supervision, the slowest, makes in a minute on two AVX2 cores without other work (nuclei
-# measured, the others by their pixels). They are constants, so that every network, on any machine and any day, makes the same steps.
-STEPS_PER_MINUTE = {"nuclei": 24, "polyp": 14, "liver": 14, "nodule": 26}
 DEFAULT_SEEDS = {"nuclei": 3, "polyp": 1, "liver": 1, "nodule": 3}
 SPLIT = {"nuclei": "test", "polyp": "test", "liver": "val", "nodule": "val"}  # what a cell is measured on
 EXAMPLES = 3  # cases of each data set that are drawn
-DATASETS = tuple(STEPS_PER_MINUTE)
+DATASETS = tuple(SPLIT)
 ARCHITECTURES = ("unet", "wide_unet", "unetpp", "unetpp_ds")
 COMPARED_LOSS = ("nuclei", "unetpp_ds", "hybrid")  # where the paper's loss stands beside its code's
 COLUMNS = ("dataset", "architecture", "loss", "seed", "steps", "minutes", "cases", "iou")
@@ -97,8 +94,8 @@ class Results:
         for cell, row in self.done().items():
             if cell.dataset in steps and int(row["steps"]) != steps[cell.dataset]:
                 raise ResultsError(
-                    f"{self.folder} holds {cell.name} with {row['steps']} steps, this budget means {steps[cell.dataset]}:"
-                    " give the same --budget, or another --results."
+                    f"{self.folder} holds {cell.name} with {row['steps']} steps, these trainings have {steps[cell.dataset]}:"
+                    " give the same --steps, or another --results."
                 )
 
     def record(self, cell: Cell, measured: Measured) -> None:

@@ -3,13 +3,12 @@
 
 python training/reproduce.py                                  # all cells not done yet, then the table; stop and start it at will
 python training/reproduce.py --datasets nuclei --seeds 1
-python training/reproduce.py --budget 1 --seeds 1 --results runs/short      # a run through everything
+python training/reproduce.py --steps 24 --seeds 1 --results runs/short      # a run through everything
 python training/reproduce.py --figures                        # the figures of what is on record
-python training/reproduce.py --configs training/configs/table-paper --budget 600 --results runs/paper     # the paper's sizes, on a GPU
+python training/reproduce.py --configs training/configs/table-paper --results runs/paper     # the paper's sizes, on a GPU
 
-All trainings of a data set are alike in all but the network: split, loss, optimiser, steps, and the patches in their order. The budget
-stands for steps, so that a slow network, or a busy machine, makes as many as a quick one: a minute is what UNet++ with deep supervision
-makes of it on two AVX2 cores. Nothing is chosen by looking at the validation: the averaged weights of the last step count.
+All trainings of a data set are alike in all but the network: split, loss, optimiser, steps, and the patches in their order. Nothing is
+chosen by looking at the validation: the averaged weights of the last step count.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--seeds", type=int, metavar="N", help=f"trainings of each; without it {cells.DEFAULT_SEEDS}")
     parser.add_argument(
-        "--budget", type=float, default=4, metavar="MINUTES", help="of a training (default: 4, the table's)"
+        "--steps", type=int, metavar="N", help="of each training; without it those of the data set's config"
     )
     parser.add_argument(
         "--data", type=Path, default=Path("../shared/data"), help="folder with a slice folder of each name"
@@ -99,11 +98,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def settings_of(cell: Cell, given: argparse.Namespace) -> Settings:
-    """The settings of a cell's training: the data set's config, and what the cell and the budget say."""
-    wanted = given.budget * cells.STEPS_PER_MINUTE[cell.dataset]
-    per_epoch = max(2, round(wanted / EPOCHS))
-    steps = per_epoch * max(1, round(wanted / per_epoch))
+    """The settings of a cell's training: the data set's config, and what the cell and the command line say."""
     plain = load_settings(given.configs / f"{cell.dataset}.yaml")
+    wanted = given.steps or plain.steps
+    if wanted < 2:
+        raise SettingsError(f"--steps {wanted} is too few for a training: give 2 or more.")
+    per_epoch = max(2, round(wanted / EPOCHS))
+    steps = per_epoch * max(1, round(wanted / per_epoch))  # the last step has a checkpoint
     return replace(
         plain,
         name=f"{cell.name}-{steps}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -25,6 +25,7 @@ class Settings:
     name: str  # of the run: its folder below `runs`
     target: str  # a key of targets.TARGETS: how pixels and masks are to be read
     data: str  # slice folder: images/ masks/ slices.csv
+    also: dict[str, str] = field(default_factory=dict)  # more of the kind: target and slice folder of each
     runs: str = "runs"  # where run folders go
     architecture: str = "unetpp_ds"
     filters: tuple[int, ...] = (32, 64, 128, 256, 512)
@@ -51,6 +52,9 @@ class Settings:
     gamma: tuple[float, float] = (0.7, 1.5)
     sharpen: float = 0.0  # share of patches sharpened, as by another reconstruction kernel
     no_table: float = 0.0  # share of CT patches that lose what lies behind the body
+    recolour: float = 0.0  # share of CT patches with a brighter or darker organ
+    bowel: float = 0.0  # share of CT patches with one to three loops of bowel drawn beside the organ
+    paste: float = 0.0  # share of CT patches with a cut through another organ laid beside it, where `also` marks such
     patience: int = 0  # validations without a better Dice before the training stops; 0: never
     validation_stride: int = 4  # every n-th slice of `val` while training; evaluate.py takes all
     seed: int = 1
@@ -66,9 +70,12 @@ class Settings:
         for key in ("pixel_mm", "warmup_steps", "weight_decay", "patience", "threads", "shift", "gain", "offset"):
             if getattr(self, key) < 0:
                 raise SettingsError(f"{key}={getattr(self, key)} must not be below zero.")
-        for key in ("with_organ", "roam", "no_table", "sharpen"):
+        for key in ("with_organ", "roam", "no_table", "sharpen", "recolour", "bowel", "paste"):
             if not 0 <= getattr(self, key) <= 1:
                 raise SettingsError(f"{key}={getattr(self, key)} is a share: it must lie in 0…1.")
+        for key in self.also:
+            if key not in TARGETS or TARGETS[key].channels != TARGETS[self.target].channels:
+                raise SettingsError(f"also: {key!r} is no target whose images are like those of {self.target}.")
         if not 0 <= self.ema_decay < 1:
             raise SettingsError(f"ema_decay={self.ema_decay} must lie in 0…1, without 1: 0.99, say.")
         for key in ("scale", "gamma"):
@@ -132,7 +139,11 @@ def load_settings(config: str | Path, overrides: list[str] = ()) -> Settings:
         if key not in fields:
             nearest = difflib.get_close_matches(key, fields, 1, cutoff=0)[0]
             raise SettingsError(f"There is no setting {key!r}; did you mean {nearest!r}?")
-    missing = [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in values]
+    missing = [
+        name
+        for name, each in fields.items()
+        if each.default is each.default_factory is dataclasses.MISSING and name not in values
+    ]
     if missing:
         raise SettingsError(f"The settings {config} lack {', '.join(missing)}.")
     return Settings(**{key: _as(fields[key], value) for key, value in values.items()})

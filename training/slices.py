@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +30,23 @@ class Slice:
         image: uint8 (height, width) or (height, width, 3).
         mask: bool (height, width).
         pixel_mm: Side of a pixel; 1 for images without one.
+        beside: bool (height, width), what is easily mistaken for the organ; None where it is not marked.
     """
 
     row: dict[str, str]
     image: np.ndarray
     mask: np.ndarray
     pixel_mm: float
+    beside: np.ndarray | None = None
+
+    def in_window(self, stored_hu: tuple[float, float] | None, wanted_hu: tuple[float, float] | None) -> Slice:
+        """The slice with grey values of another window; what the stored one cut off below stays cut off."""
+        if stored_hu == wanted_hu:
+            return self
+        (low, high), (new_low, new_high) = stored_hu, wanted_hu
+        hu = low + self.image.astype(np.float32) * ((high - low) / 255)
+        image = ((hu - new_low) * (255 / (new_high - new_low))).round().clip(0, 255).astype(np.uint8)
+        return replace(self, image=image * (self.image > 0))
 
 
 def read_slices(folder: str | Path, target: Target, split: str) -> list[Slice]:
@@ -96,7 +107,7 @@ def _read_slice(folder: Path, row: dict[str, str], target: Target) -> Slice:
         raise DataError(
             f"{folder / 'slices.csv'}: the pixel size of {row['file']} cannot be read ({error})."
         ) from error
-    return Slice(row, image, target.organ(mask), pixel_mm)
+    return Slice(row, image, target.organ(mask), pixel_mm, target.beside(mask) if target.beside else None)
 
 
 def _read_picture(path: Path) -> np.ndarray:

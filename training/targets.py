@@ -21,6 +21,7 @@ class Target:
         pixel_mm: From a row of slices.csv to the side of a stored pixel in mm, None where it is not known.
         group: Column of slices.csv that must not be in two splits.
         usual_pixel_mm: Taken where `pixel_mm` is not known.
+        beside: From a stored mask to the pixels of what is easily mistaken for the organ; None where it is not marked.
     """
 
     window_hu: tuple[float, float] | None
@@ -29,6 +30,7 @@ class Target:
     pixel_mm: Callable[[Mapping[str, str]], float | None]
     group: str
     usual_pixel_mm: float = 1.0
+    beside: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
     def channels(self) -> int:
@@ -61,4 +63,13 @@ TARGETS = {
     ),
     "nuclei": Target(None, lambda mask: mask > 0, 1, lambda row: None, "file"),
     "polyp": Target(None, lambda mask: mask > 0, 1, lambda row: None, "file"),
+    "organs": Target(
+        window_hu=(-125.0, 275.0),
+        organ=lambda mask: mask == 5,  # the liver
+        most=8,
+        pixel_mm=lambda row: None,
+        group="patient",
+        usual_pixel_mm=1.56,
+        beside=lambda mask: np.isin(mask, (4, 6, 8)),  # gallbladder, stomach, pancreas
+    ),
 }

@@ -11,6 +11,7 @@ import argparse
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
@@ -21,9 +22,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from augment import Augment
+from lookalikes import Piece, pieces_of
 from settings import Settings, SettingsError, load_settings
-from slices import BalancedSampler, DataError, SliceDataset, read_slices
-from targets import TARGETS
+from slices import BalancedSampler, DataError, Slice, SliceDataset, read_slices, to_network_grid
+from targets import TARGETS, Target
 from task import SegmentationTask, has_fast_bf16
 from UNetPlusPlusSegmentLib.bundles import read_bundle
 
@@ -54,7 +56,7 @@ def train(settings: Settings, resume: bool = False) -> Path:
             f"{settings.folder} holds a training already: add --resume to go on, or give another name=…"
         )
     target = TARGETS[settings.target]
-    training, validation = (read_slices(settings.data, target, split) for split in ("train", "val"))
+    training, validation = (read_all(settings, split) for split in ("train", "val"))
     validation = validation[:: settings.validation_stride]
     names = sorted({item.row[target.group] for item in validation}) if target.group == "patient" else ["all"]
     groups = [names.index(item.row.get("patient", "all")) for item in validation]
@@ -94,7 +96,8 @@ def train(settings: Settings, resume: bool = False) -> Path:
         trainer.world_size,
         epoch=lambda: trainer.global_step // settings.steps_per_epoch,
     )
-    patches = SliceDataset(training, target, settings.pixel_mm, Augment(settings, ct=target.window_hu is not None))
+    augment = Augment(settings, target.window_hu, pieces_beside(training, target, settings) if settings.paste else ())
+    patches = SliceDataset(training, target, settings.pixel_mm, augment)
     whole = SliceDataset(validation, target, settings.pixel_mm)
     if len(whole) < trainer.world_size:
         raise SettingsError(
@@ -109,6 +112,36 @@ def train(settings: Settings, resume: bool = False) -> Path:
         weights_only=True,
     )
     return Path(best.best_model_path)
+
+
+def read_all(settings: Settings, split: str) -> list[Slice]:
+    """The slices of a split, of `data` and of all that `also` names, in the window of the target.
+
+    Raises:
+        DataError: As of `read_slices`; or a patient of that name is in two folders.
+    """
+    target = TARGETS[settings.target]
+    slices = read_slices(settings.data, target, split)
+    for name, folder in settings.also.items():
+        other = TARGETS[name]
+        more = read_slices(folder, other, split)
+        twice = {item.row[target.group] for item in slices} & {item.row[other.group] for item in more}
+        if twice:
+            raise DataError(
+                f"{', '.join(sorted(twice))} is in {folder} and in {settings.data}: rename it in one of them."
+            )
+        slices += [item.in_window(other.window_hu, target.window_hu) for item in more]
+    return slices
+
+
+def pieces_beside(slices: list[Slice], target: Target, settings: Settings) -> list[Piece]:
+    """Cuts at the network's pixels through all that is easily mistaken for the organ, where it is marked."""
+    found = []
+    for item in slices:
+        if item.beside is not None and item.beside.any():
+            image, beside = to_network_grid(replace(item, mask=item.beside), target, settings.pixel_mm)
+            found += pieces_of(image[0].numpy(), beside[0].numpy() > 0, settings.pixel_mm or item.pixel_mm)
+    return found
 
 
 def _prepare_folder(settings: Settings, task: SegmentationTask) -> None:
