@@ -13,7 +13,7 @@ from slicer_qt.application import load_module, scene, slicer_app, wait_until
 from slicer_qt.effects import an_editor
 
 from UNetPlusPlusSegmentLib import mrml
-from UNetPlusPlusSegmentLib.regions import Segment
+from UNetPlusPlusSegmentLib.core.segment import Segment
 
 __all__ = ["an_editor", "opened", "scene", "slicer_app"]
 

@@ -11,8 +11,8 @@ from worker_logic import logic
 
 from UNetPlusPlusSegmentLib import cli, files
 from UNetPlusPlusSegmentLib.bundles import choose_bundle, find_bundles
+from UNetPlusPlusSegmentLib.core.volume import crop
 from UNetPlusPlusSegmentLib.inference import SliceEngine
-from UNetPlusPlusSegmentLib.volumes import crop
 
 __all__ = ["an_editor", "logic", "opened", "scene", "slicer_app"]  # fixtures
 

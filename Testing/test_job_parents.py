@@ -17,7 +17,7 @@ __all__ = ["bundle", "temporary", "worker"]  # fixtures
 def parent(folder: Path, lines: str, **environment: str) -> subprocess.Popen:
     """A Python process that uses the library from `folder`; its temporary files go there, too."""
     start = "import sys, numpy as np\nfrom UNetPlusPlusSegmentLib.jobs.client import Worker\n" + (
-        "from UNetPlusPlusSegmentLib.volumes import Volume\n"
+        "from UNetPlusPlusSegmentLib.core.volume import Volume\n"
         "array = np.full((1200, 60, 70), -900, np.int16)\nvolume = Volume(array, np.diag([2, 2, 3, 1]))\n"
     )
     (folder / "parent.py").write_text(start + lines, encoding="utf-8")
@@ -118,7 +118,7 @@ from pathlib import Path
 from UNetPlusPlusSegmentLib.bundles import read_bundle
 from UNetPlusPlusSegmentLib.inference import SliceEngine
 from UNetPlusPlusSegmentLib.jobs.memory import give_back_freed_memory, keep_freed_memory
-from UNetPlusPlusSegmentLib.volumes import Volume
+from UNetPlusPlusSegmentLib.core.volume import Volume
 
 def status(what):
     lines = Path("/proc/self/status").read_text().splitlines()

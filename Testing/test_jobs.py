@@ -25,10 +25,10 @@ from worker_jobs import (
     works,
 )
 
+from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.jobs import client
 from UNetPlusPlusSegmentLib.jobs.arrays import ArrayFolder
 from UNetPlusPlusSegmentLib.jobs.events import DeviceState, Failed, MapsReady, Segmented
-from UNetPlusPlusSegmentLib.volumes import Volume
 
 __all__ = ["bundle", "expected", "temporary", "worker"]  # fixtures
 

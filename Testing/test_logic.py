@@ -33,9 +33,9 @@ from mrml_scene import (
 from worker_logic import GRID, a_run, a_scan, expected, logic, models, started, wait
 
 from UNetPlusPlusSegmentLib import mrml, pytorch
+from UNetPlusPlusSegmentLib.core.volume import VolumeError
 from UNetPlusPlusSegmentLib.jobs.events import JobError
 from UNetPlusPlusSegmentLib.runs import RunError
-from UNetPlusPlusSegmentLib.volumes import VolumeError
 
 __all__ = ["logic", "models", "scene"]  # fixtures
 

@@ -28,7 +28,7 @@ from mrml_scene import (
 )
 
 from UNetPlusPlusSegmentLib import mrml
-from UNetPlusPlusSegmentLib.volumes import VolumeError
+from UNetPlusPlusSegmentLib.core.volume import VolumeError
 
 __all__ = ["scene"]  # a fixture
 

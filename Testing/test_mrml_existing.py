@@ -33,8 +33,8 @@ from mrml_scene import (
 )
 
 from UNetPlusPlusSegmentLib import mrml
-from UNetPlusPlusSegmentLib.regions import Segment
-from UNetPlusPlusSegmentLib.volumes import VolumeError
+from UNetPlusPlusSegmentLib.core.segment import Segment
+from UNetPlusPlusSegmentLib.core.volume import VolumeError
 
 __all__ = ["scene"]  # a fixture
 

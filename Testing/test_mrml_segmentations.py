@@ -34,7 +34,7 @@ from mrml_scene import (
 )
 
 from UNetPlusPlusSegmentLib import mrml
-from UNetPlusPlusSegmentLib.regions import Segment
+from UNetPlusPlusSegmentLib.core.segment import Segment
 
 __all__ = ["scene"]  # a fixture
 

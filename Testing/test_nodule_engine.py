@@ -14,8 +14,8 @@ from nodule_scans import EVERYTHING, LUNG, MATRIX, SPACING_MM, TISSUE, A, B, bal
 from test_inference import reorder
 
 from UNetPlusPlusSegmentLib import nodule_engine
+from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, box_between
 from UNetPlusPlusSegmentLib.engines import load_engine
-from UNetPlusPlusSegmentLib.volumes import Volume, VolumeError, box_between
 
 __all__ = ["engine"]  # fixtures
 

@@ -7,10 +7,10 @@ import pytest
 from bright import bright_nodule_bundle
 from nodule_scans import LUNG, MATRIX, TISSUE, ball, dice, engine, lung_with, ras
 
+from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.engines import load_engine
 from UNetPlusPlusSegmentLib.nodule_engine import NoduleEngine
 from UNetPlusPlusSegmentLib.nodule_targets import Nodule, label_apart
-from UNetPlusPlusSegmentLib.volumes import Volume
 
 __all__ = ["engine"]  # fixtures
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from UNetPlusPlusSegmentLib.core.segment import Segment
+from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.files import read_volume, write_segmentation
 from UNetPlusPlusSegmentLib.lungs import find_lungs
 from UNetPlusPlusSegmentLib.nodules import MOST_NODULES, find_nodules, number_nodules
-from UNetPlusPlusSegmentLib.regions import Segment
-from UNetPlusPlusSegmentLib.volumes import Volume
 
 SHAPE = (30, 120, 130)
 SPACING_MM = np.array([2.0, 0.8, 0.7])  # K, J, I

@@ -16,9 +16,9 @@ from mrml_scene import PLACES, add_volume, rotation, slicer
 from slicer_qt.application import load_module, scene, slicer_app
 
 from UNetPlusPlusSegmentLib import mrml
+from UNetPlusPlusSegmentLib.core.segment import Segment
+from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.diameters import measure_nodule
-from UNetPlusPlusSegmentLib.regions import Segment
-from UNetPlusPlusSegmentLib.volumes import Volume
 
 __all__ = ["scene", "slicer_app"]  # fixtures
 

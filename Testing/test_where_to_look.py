@@ -31,8 +31,8 @@ from mrml_scene import (
 from worker_logic import GRID, a_run, a_scan, expected, logic, models, wait
 
 from UNetPlusPlusSegmentLib import markups, mrml, mrml_sequences
-from UNetPlusPlusSegmentLib.regions import Segment
-from UNetPlusPlusSegmentLib.volumes import Volume, VolumeError
+from UNetPlusPlusSegmentLib.core.segment import Segment
+from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError
 
 __all__ = ["logic", "models", "scene"]  # fixtures
 

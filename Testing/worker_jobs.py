@@ -10,11 +10,11 @@ import pytest
 from bright import bright_bundle
 
 from UNetPlusPlusSegmentLib.bundles import read_bundle
+from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.inference import SliceEngine
 from UNetPlusPlusSegmentLib.jobs import client
 from UNetPlusPlusSegmentLib.jobs.client import Worker
 from UNetPlusPlusSegmentLib.jobs.events import JobError, Progress
-from UNetPlusPlusSegmentLib.volumes import Volume
 
 __all__ = ["bundle", "expected", "temporary", "worker"]
 

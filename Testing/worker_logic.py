@@ -11,9 +11,9 @@ from mrml_scene import GRIDS
 
 from UNetPlusPlusSegmentLib import bundles
 from UNetPlusPlusSegmentLib.bundles import read_bundle
+from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.inference import SliceEngine
 from UNetPlusPlusSegmentLib.segmenter import Segmenter
-from UNetPlusPlusSegmentLib.volumes import Volume
 
 PATIENCE_S = 120
 GRID = GRIDS["oblique"] @ np.diag([4.0, 4.0, 2.0, 1.0])

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
+    from UNetPlusPlusSegmentLib.core.volume import Volume
     from UNetPlusPlusSegmentLib.inference import SliceEngine
-    from UNetPlusPlusSegmentLib.volumes import Volume
 
 HERE = Path(__file__).resolve().parent
 LIBRARY = HERE.parent / "UNetPlusPlusSegment"
@@ -92,10 +92,10 @@ def ours_on_a_volume(scan: str, model: str) -> tuple[dict, Turn]:
     import torch
 
     from UNetPlusPlusSegmentLib.bundles import choose_bundle
+    from UNetPlusPlusSegmentLib.core.volume import axial_volume
     from UNetPlusPlusSegmentLib.devices import Device
     from UNetPlusPlusSegmentLib.inference import SliceEngine
     from UNetPlusPlusSegmentLib.jobs.memory import keep_freed_memory
-    from UNetPlusPlusSegmentLib.volumes import axial_volume
 
     keep_freed_memory()
     volume, engine = scans.load(scan), SliceEngine(choose_bundle("liver", model or None), "cpu")
@@ -249,8 +249,8 @@ def _reference(engine: SliceEngine, volume: Volume) -> np.ndarray:
     """The mask (K, J, I) of every slice at full depth; slices that a tiled scan repeats, which get the same maps, are computed once."""
     import numpy as np
 
+    from UNetPlusPlusSegmentLib.core.volume import Volume, axial_order, axial_volume
     from UNetPlusPlusSegmentLib.inference import _cut
-    from UNetPlusPlusSegmentLib.volumes import Volume, axial_order, axial_volume
 
     axial = axial_volume(volume)
     first: dict[bytes, int] = {}

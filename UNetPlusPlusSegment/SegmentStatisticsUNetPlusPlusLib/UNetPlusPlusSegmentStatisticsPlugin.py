@@ -31,9 +31,9 @@ class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
         if not requested:
             return {}
         from UNetPlusPlusSegmentLib import mrml  # brings SimpleITK, which would slow down Slicer's start
+        from UNetPlusPlusSegmentLib.core.masks import largest_component
+        from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError
         from UNetPlusPlusSegmentLib.diameters import measure_nodule
-        from UNetPlusPlusSegmentLib.regions import largest_component
-        from UNetPlusPlusSegmentLib.volumes import Volume, VolumeError
 
         parameters = self.getParameterNode()
         segmentationNode = slicer.mrmlScene.GetNodeByID(parameters.GetParameter("Segmentation"))
@@ -105,7 +105,7 @@ class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
 @lru_cache(maxsize=1)  # it looks at every voxel, and Segment Statistics asks segment by segment
 def _isCT(volumeID: str, _imageTime: int) -> bool:
     from UNetPlusPlusSegmentLib import mrml
-    from UNetPlusPlusSegmentLib.volumes import VolumeError, check_ct
+    from UNetPlusPlusSegmentLib.core.volume import VolumeError, check_ct
 
     try:
         check_ct(mrml.volume_from_node(slicer.mrmlScene.GetNodeByID(volumeID)))

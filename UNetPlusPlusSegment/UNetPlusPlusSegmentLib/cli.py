@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from . import bundles, files
 from .arguments import LICENCE_LINE, parser, with_minus
-from .regions import Segment, as_columns
-from .volumes import box_between, index_of
+from .core.segment import Segment, as_columns
+from .core.volume import box_between, index_of
 
 if TYPE_CHECKING:
     from .inference import Result

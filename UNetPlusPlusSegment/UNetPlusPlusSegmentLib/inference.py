@@ -13,10 +13,11 @@ import torch
 from torch.nn import functional as F
 
 from .bundles import Bundle, Speed
+from .core.masks import fill_holes, largest_component, measure
+from .core.segment import Segment
+from .core.volume import AxialOrder, Volume, axial_order, check_ct, clean_hu
 from .devices import choose_device, is_out_of_memory
 from .grids import Box, aligned, body_ranges, every, grid_size
-from .regions import Segment, fill_holes, largest_component, measure
-from .volumes import AxialOrder, Volume, axial_order, check_ct, clean_hu
 
 SPEEDS = ("accurate", "balanced", "fast")
 

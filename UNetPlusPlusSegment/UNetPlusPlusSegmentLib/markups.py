@@ -10,8 +10,8 @@ from itertools import product
 import numpy as np
 
 from . import mrml
-from .regions import Segment
-from .volumes import Volume, VolumeError
+from .core.segment import Segment
+from .core.volume import Volume, VolumeError
 
 Point = Sequence[float]
 

@@ -8,7 +8,7 @@ import numpy as np
 import slicer
 
 from . import mrml
-from .regions import Segment
+from .core.segment import Segment
 
 
 def browser_of(volumeNode):

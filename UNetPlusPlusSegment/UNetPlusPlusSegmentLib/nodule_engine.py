@@ -10,6 +10,18 @@ from functools import partial
 import numpy as np
 import SimpleITK as sitk
 
+from .core.volume import (
+    AxialOrder,
+    Volume,
+    VolumeError,
+    axial_order,
+    axial_volume,
+    check_ct,
+    clean_hu,
+    crop,
+    in_words,
+    index_of,
+)
 from .diameters import SOLID_HU
 from .grids import Box
 from .inference import Cut, Maps, Progress, Result, SliceEngine
@@ -29,18 +41,6 @@ from .nodule_targets import (
 from .nodules import LEAST_DIAMETER_MM, LEAST_INSIDE, find_nodules, number_nodules
 from .patches import Patches, Window
 from .vessels import Vessels, goes_on
-from .volumes import (
-    AxialOrder,
-    Volume,
-    VolumeError,
-    axial_order,
-    axial_volume,
-    check_ct,
-    clean_hu,
-    crop,
-    in_words,
-    index_of,
-)
 
 BEYOND_MM = 2.0  # so far beyond its ends a nodule is looked at, for a lower threshold
 PATCH = 64  # the network's pixels along a side of the first window round a point

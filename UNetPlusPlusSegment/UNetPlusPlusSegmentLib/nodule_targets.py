@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
+from .core.volume import bounding_box, crop
 from .following import END, Plane, Sections, follow, near, without_tails
 from .nodules import can_be_nodule
 from .patches import Patches, Window
-from .regions import bounding_box
-from .volumes import crop
 
 MARGIN_MM = 5.0  # what a nodule has round it at least in its window
 SAME = 0.5  # share of a nodule's voxels that another one has: they are one

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch.nn import functional as F
 
+from .core.volume import Volume, axial_order
 from .following import Plane
 from .grids import Box
 from .inference import Progress, SliceEngine
-from .volumes import Volume, axial_order
 
 
 @dataclass(frozen=True, eq=False)

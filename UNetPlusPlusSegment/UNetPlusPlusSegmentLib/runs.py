@@ -13,10 +13,10 @@ import numpy as np
 
 from . import markups, mrml
 from .bundles import Bundle
+from .core.segment import Segment, overlapping
+from .core.volume import Volume
 from .jobs.client import Worker
 from .jobs.events import RESULT_GONE, DeviceState, Event, Failed, JobError, MapsReady, Progress, Segmented
-from .regions import Segment, overlapping
-from .volumes import Volume
 
 _log = logging.getLogger(__name__)
 NUMBERED = re.compile(r"(Nodule|Mass) \d+")  # names that nodules get; the others are the user's

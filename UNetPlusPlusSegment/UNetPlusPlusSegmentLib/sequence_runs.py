@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from . import markups, mrml
 from .bundles import Bundle
+from .core.volume import Volume, VolumeError
 from .jobs.client import Worker
 from .jobs.events import Event, Progress, Segmented
 from .mrml_sequences import SegmentationSequence, browser_of
 from .runs import RunError, Task
-from .volumes import Volume, VolumeError
 
 
 class SequenceRun(Task):

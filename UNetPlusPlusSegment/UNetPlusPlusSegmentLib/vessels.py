@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import SimpleITK as sitk
 
+from .core.volume import Volume, axial_order, bounding_box, crop
 from .nodule_targets import Nodule
-from .regions import bounding_box
-from .volumes import Volume, axial_order, crop
 
 # Soft tissue stays below it, vessels full of contrast medium and calcified nodules do not; a calcified nodule is all
 # there is of its bright piece, a vessel goes on. Of the 890 nodules of LIDC-IDRI's crops, as two readers marked them, 5

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..volumes import Volume
+from ..core.volume import Volume
 from .arrays import ArrayFolder
 from .events import RESULT_GONE, Event, Failed, JobError, Progress, Segmented, event_from_message
 from .process import ChildProcess, python_executable

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from .. import files
 from ..bundles import Bundle
+from ..core.segment import as_columns
 from ..files.reading import IMAGE_IO
-from ..regions import as_columns
 from .client import Worker
 
 MANIFEST, TABLE, ENDING = "manifest.jsonl", "measurements.csv", ".seg.nrrd"

@@ -14,11 +14,11 @@ import numpy as np
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ..bundles import read_bundle
+from ..core.volume import Volume, check_ct, crop
 from ..devices import choose_device, is_out_of_memory
 from ..engines import load_engine
 from ..inference import Cut, Result, SliceEngine
 from ..nodule_engine import NoduleEngine
-from ..volumes import Volume, check_ct, crop
 from .arrays import save_array
 from .events import RESULT_GONE, JobError
 from .memory import free_memory_bytes, give_back_freed_memory, keep_freed_memory

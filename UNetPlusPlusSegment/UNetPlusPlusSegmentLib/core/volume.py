@@ -61,6 +61,17 @@ def crop(volume: Volume, box: tuple[slice, ...]) -> Volume:
     return Volume(volume.array[box], ijk_to_ras)
 
 
+def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
+    """The smallest slices that hold every True voxel; None if there is none."""
+    ranges: tuple[slice, ...] = ()
+    for axis in range(mask.ndim):  # what earlier axes have ruled out is not looked at again
+        hit = np.flatnonzero(mask[ranges].any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+        if not len(hit):
+            return None
+        ranges += (slice(int(hit[0]), int(hit[-1]) + 1),)
+    return ranges
+
+
 @dataclass(frozen=True)
 class AxialOrder:
     """How an array (K, J, I) is turned so that its axes run to the patient's Superior, Posterior and Left.

@@ -1,10 +1,10 @@
-"""Regions: what stays of a mask, and what is measured in it, on arrays that can be checked by eye."""
+"""Masks: what stays of a mask, and what is measured in it, on arrays that can be checked by eye."""
 
 import numpy as np
 import pytest
 
-from UNetPlusPlusSegmentLib.regions import bounding_box, fill_holes, largest_component, measure
-from UNetPlusPlusSegmentLib.volumes import Volume
+from UNetPlusPlusSegmentLib.core.masks import fill_holes, largest_component, measure
+from UNetPlusPlusSegmentLib.core.volume import Volume, bounding_box
 
 
 def picture(*rows: str) -> np.ndarray:
