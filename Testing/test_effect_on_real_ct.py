@@ -10,9 +10,9 @@ from segment_editor import an_editor, opened, paint, painted, press, scene, slic
 from worker_logic import logic
 
 from UNetPlusPlusSegmentLib import cli, files
-from UNetPlusPlusSegmentLib.bundles import choose_bundle, find_bundles
 from UNetPlusPlusSegmentLib.core.volume import crop
 from UNetPlusPlusSegmentLib.inference import SliceEngine
+from UNetPlusPlusSegmentLib.network.bundle import choose_bundle, find_bundles
 
 __all__ = ["an_editor", "logic", "opened", "scene", "slicer_app"]  # fixtures
 

@@ -31,10 +31,8 @@ def test_it_works_from_a_path_with_blanks_and_umlauts_and_the_parent_never_impor
     folder = tmp_path / "Größe é 肝 und 'mehr'"
     shutil.copytree(LIBRARY, folder / LIBRARY.name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(bundle, folder / "Modell ü-v1.0.0")
-    devices = folder / LIBRARY.name / "devices.py"
-    devices.write_text(
-        devices.read_text(encoding="utf-8").replace("There is no device", "Kein Gerät"), encoding="utf-8"
-    )
+    device = folder / LIBRARY.name / "network" / "device.py"
+    device.write_text(device.read_text(encoding="utf-8").replace("There is no device", "Kein Gerät"), encoding="utf-8")
     lines = f"""
 worker = Worker()
 done = worker.wait(worker.submit(volume, {str(folder / "Modell ü-v1.0.0")!r}, "cpu"))
@@ -115,7 +113,7 @@ def test_a_long_scan_takes_less_than_a_gigabyte_beyond_itself_its_mask_included(
     lines = f"""
 import numpy as np
 from pathlib import Path
-from UNetPlusPlusSegmentLib.bundles import read_bundle
+from UNetPlusPlusSegmentLib.network.bundle import read_bundle
 from UNetPlusPlusSegmentLib.inference import SliceEngine
 from UNetPlusPlusSegmentLib.jobs.memory import give_back_freed_memory, keep_freed_memory
 from UNetPlusPlusSegmentLib.core.volume import Volume

@@ -7,17 +7,17 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from UNetPlusPlusSegmentLib import bundles, cli
-from UNetPlusPlusSegmentLib.bundles import choose_bundle
-from UNetPlusPlusSegmentLib.devices import Device
+from UNetPlusPlusSegmentLib import cli
 from UNetPlusPlusSegmentLib.files import read_volume
 from UNetPlusPlusSegmentLib.inference import SliceEngine
+from UNetPlusPlusSegmentLib.network.bundle import choose_bundle
+from UNetPlusPlusSegmentLib.network.device import Device
 
 
 @pytest.fixture(autouse=True)
 def only_shipped_models(monkeypatch, tmp_path):
     monkeypatch.delenv("UNETPP_MODELS", raising=False)
-    monkeypatch.setattr(bundles, "user_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr("UNetPlusPlusSegmentLib.network.bundle.user_folder", lambda: tmp_path / "none")
 
 
 def dice_where_they_lie(found: sitk.Image, truth: sitk.Image) -> float:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from bright import bright_bundle
 
-from UNetPlusPlusSegmentLib.bundles import read_bundle
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.inference import SliceEngine
 from UNetPlusPlusSegmentLib.jobs import client
 from UNetPlusPlusSegmentLib.jobs.client import Worker
 from UNetPlusPlusSegmentLib.jobs.events import JobError, Progress
+from UNetPlusPlusSegmentLib.network.bundle import read_bundle
 
 __all__ = ["bundle", "expected", "temporary", "worker"]
 

@@ -27,7 +27,7 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 from UNetPlusPlusSegmentLib import pytorch
-from UNetPlusPlusSegmentLib.bundles import find_bundles, user_folder
+from UNetPlusPlusSegmentLib.network.bundle import find_bundles, user_folder
 from UNetPlusPlusSegmentLib.segmenter import Segmenter
 from UNetPlusPlusSegmentPanelLib.messages import (
     LICENCE_URL,

@@ -91,11 +91,11 @@ def ours_on_a_volume(scan: str, model: str) -> tuple[dict, Turn]:
     import scans
     import torch
 
-    from UNetPlusPlusSegmentLib.bundles import choose_bundle
     from UNetPlusPlusSegmentLib.core.volume import axial_volume
-    from UNetPlusPlusSegmentLib.devices import Device
     from UNetPlusPlusSegmentLib.inference import SliceEngine
     from UNetPlusPlusSegmentLib.jobs.memory import keep_freed_memory
+    from UNetPlusPlusSegmentLib.network.bundle import choose_bundle
+    from UNetPlusPlusSegmentLib.network.device import Device
 
     keep_freed_memory()
     volume, engine = scans.load(scan), SliceEngine(choose_bundle("liver", model or None), "cpu")
@@ -125,7 +125,7 @@ def ours_on_slices(level: str, dtype: str) -> tuple[dict, Turn]:
     import torch
 
     from UNetPlusPlusSegmentLib.jobs.memory import keep_freed_memory
-    from UNetPlusPlusSegmentLib.networks import fold_batch_norm, unetpp_ds
+    from UNetPlusPlusSegmentLib.network.unetpp import fold_batch_norm, unetpp_ds
 
     keep_freed_memory()
     network = fold_batch_norm(unetpp_ds(batch_norm=True)).pruned(int(level), all_heads=True)
@@ -139,7 +139,7 @@ def lever(lever: str) -> tuple[dict, Turn]:
     import torch
 
     from UNetPlusPlusSegmentLib.jobs.memory import keep_freed_memory
-    from UNetPlusPlusSegmentLib.networks import fold_batch_norm, unetpp_ds
+    from UNetPlusPlusSegmentLib.network.unetpp import fold_batch_norm, unetpp_ds
 
     if lever in ("faults", "both", "folded"):
         keep_freed_memory()
@@ -155,7 +155,7 @@ def paper() -> tuple[dict, Turn]:
     """The paper's UNet++ without deep supervision, fp32, as torch computes it when nobody asks for more."""
     import torch
 
-    from UNetPlusPlusSegmentLib.networks import unetpp
+    from UNetPlusPlusSegmentLib.network.unetpp import unetpp
 
     network, image = unetpp().eval(), torch.randn(1, 1, SIZE, SIZE)
     return {}, _slices(lambda: network(image))
@@ -189,7 +189,7 @@ def openvino(precision: str) -> tuple[dict, Turn]:
     import openvino
     import torch
 
-    from UNetPlusPlusSegmentLib.networks import fold_batch_norm, unetpp_ds
+    from UNetPlusPlusSegmentLib.network.unetpp import fold_batch_norm, unetpp_ds
 
     network, image = fold_batch_norm(unetpp_ds(batch_norm=True)), np.random.rand(1, 1, SIZE, SIZE).astype(np.float32)
     model = openvino.convert_model(network, example_input=torch.rand(1, 1, 64, 64))
@@ -209,7 +209,7 @@ def convolutions(level: str, dtype: str) -> tuple[dict, Turn]:
     from torch import nn
 
     from UNetPlusPlusSegmentLib.jobs.memory import keep_freed_memory
-    from UNetPlusPlusSegmentLib.networks import fold_batch_norm, unetpp_ds
+    from UNetPlusPlusSegmentLib.network.unetpp import fold_batch_norm, unetpp_ds
 
     keep_freed_memory()
     network = fold_batch_norm(unetpp_ds(batch_norm=True)).pruned(int(level), all_heads=True)

@@ -10,8 +10,8 @@ import torch
 from settings import Settings
 from targets import TARGETS
 from UNetPlusPlusSegmentLib import nodules
-from UNetPlusPlusSegmentLib.bundles import Bundle, BundleError, write_bundle
-from UNetPlusPlusSegmentLib.networks import build_network
+from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, write_bundle
+from UNetPlusPlusSegmentLib.network.unetpp import build_network
 
 _LIVER = (
     "Segmentation category and type - 3D Slicer General Anatomy list~SCT^123037004^Anatomical Structure~SCT^10200004^Liver~^^"

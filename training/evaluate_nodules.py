@@ -21,10 +21,10 @@ from torch.nn import functional as F
 from evaluate import answer_of, answers
 from slices import DataError, Slice, read_slices
 from targets import TARGETS
-from UNetPlusPlusSegmentLib.bundles import Bundle, BundleError, read_bundle
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.grids import Box, grid_size
 from UNetPlusPlusSegmentLib.inference import Result, SliceEngine
+from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bundle
 from UNetPlusPlusSegmentLib.nodule_engine import NoduleEngine
 
 THRESHOLDS = (0.5, 0.4, 0.6, 0.3)  # of which a model gets the best; of equals, the first

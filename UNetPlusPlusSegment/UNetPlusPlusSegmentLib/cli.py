@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import bundles, files
+from . import files
 from .arguments import LICENCE_LINE, parser, with_minus
 from .core.segment import Segment, as_columns
 from .core.volume import box_between, index_of
+from .network.bundle import choose_bundle, find_bundles, search_folders
 
 if TYPE_CHECKING:
     from .inference import Result
@@ -105,7 +106,7 @@ def _run(given: argparse.Namespace) -> tuple[Result, list[str]]:
     taken = [p.resolve() for p in (Path(given.input), *(path for path, _ in outputs))]
     if len(set(taken)) < len(taken):
         raise files.FileError("Two of the files given are the same one: input and outputs must all differ.")
-    bundle = bundles.choose_bundle(given.target, given.model)
+    bundle = choose_bundle(given.target, given.model)
     source = _source_of_seg(given)
     if {path.resolve() for path in source} & set(taken):
         raise files.FileError(f"{given.output} is a slice of the input: give another output.")
@@ -172,7 +173,7 @@ def _cohort(given: argparse.Namespace) -> None:
     from .jobs.cluster import on_cluster
     from .jobs.cohort import CohortError, one_after_the_other, run_cohort
 
-    bundle = bundles.choose_bundle(given.target, given.model)
+    bundle = choose_bundle(given.target, given.model)
     options = {"speed": given.speed, "threshold": given.threshold, "force": given.force}
     inputs = given.inputs[0] if len(given.inputs) == 1 and Path(given.inputs[0]).is_dir() else given.inputs
 
@@ -196,7 +197,7 @@ def _cohort(given: argparse.Namespace) -> None:
 
 
 def _models(given: argparse.Namespace) -> None:
-    found, refused = bundles.find_bundles()
+    found, refused = find_bundles()
     if given.json:
         print(json.dumps([{"folder": str(b.folder), **b.card} for b in found], ensure_ascii=False))
     else:
@@ -204,7 +205,7 @@ def _models(given: argparse.Namespace) -> None:
             print(f"{bundle.name}  ({bundle.target}, {bundle.pixel_mm:g} mm pixels)  {bundle.folder}")
         if not found:
             print("There are no models.")
-        print("Models are looked for in:", *map(str, bundles.search_folders()), sep="\n  ")
+        print("Models are looked for in:", *map(str, search_folders()), sep="\n  ")
     for reason in refused:
         print(f"note: {reason}", file=sys.stderr)
 

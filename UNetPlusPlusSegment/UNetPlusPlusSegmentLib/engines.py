@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .bundles import Bundle
 from .inference import SliceEngine
+from .network.bundle import Bundle
 from .nodule_engine import NoduleEngine
 
 

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .bundles import Bundle, Speed
 from .core.masks import fill_holes, largest_component, measure
 from .core.segment import Segment
 from .core.volume import AxialOrder, Volume, axial_order, check_ct, clean_hu
-from .devices import choose_device, is_out_of_memory
 from .grids import Box, aligned, body_ranges, every, grid_size
+from .network.bundle import Bundle, Speed
+from .network.device import choose_device, is_out_of_memory
 
 SPEEDS = ("accurate", "balanced", "fast")
 

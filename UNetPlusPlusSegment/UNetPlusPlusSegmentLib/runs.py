@@ -12,11 +12,11 @@ from dataclasses import replace
 import numpy as np
 
 from . import markups, mrml
-from .bundles import Bundle
 from .core.segment import Segment, overlapping
 from .core.volume import Volume
 from .jobs.client import Worker
 from .jobs.events import RESULT_GONE, DeviceState, Event, Failed, JobError, MapsReady, Progress, Segmented
+from .network.bundle import Bundle
 
 _log = logging.getLogger(__name__)
 NUMBERED = re.compile(r"(Nodule|Mass) \d+")  # names that nodules get; the others are the user's
@@ -130,7 +130,7 @@ class Run(Task):
         Args:
             worker: Whose events somebody passes on to `take`.
             volumeNode, bundle: See `Task`.
-            device: As in `devices.choose_device`.
+            device: As in `device.choose_device`.
             roi, points: Where to look, as in `markups`; None: everywhere.
             options: speed, threshold and force, as in `Worker.submit`.
 

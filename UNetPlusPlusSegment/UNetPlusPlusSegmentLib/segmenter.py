@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import pytorch
-from .bundles import choose_bundle
 from .jobs.client import Worker
+from .network.bundle import choose_bundle
 
 if TYPE_CHECKING:
     from .runs import Run, SceneRun, Task

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from . import markups, mrml
-from .bundles import Bundle
 from .core.volume import Volume, VolumeError
 from .jobs.client import Worker
 from .jobs.events import Event, Progress, Segmented
 from .mrml_sequences import SegmentationSequence, browser_of
+from .network.bundle import Bundle
 from .runs import RunError, Task
 
 

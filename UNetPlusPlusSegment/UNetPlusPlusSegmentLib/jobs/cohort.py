@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .. import files
-from ..bundles import Bundle
 from ..core.segment import as_columns
 from ..files.reading import IMAGE_IO
+from ..network.bundle import Bundle
 from .client import Worker
 
 MANIFEST, TABLE, ENDING = "manifest.jsonl", "measurements.csv", ".seg.nrrd"
@@ -59,7 +59,7 @@ def run_cohort(
         inputs: Volume files and DICOM folders, or one folder that holds such.
         folder: For the results; made if need be.
         bundle: The model.
-        device: As in `devices.choose_device`.
+        device: As in `device.choose_device`.
         options: speed, threshold and force; a case that was done with other ones, or by another model, is done again.
         progress: Called with cases ended, cases in all, and the name of the next one in line.
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from ..bundles import read_bundle
 from ..core.volume import Volume, check_ct, crop
-from ..devices import choose_device, is_out_of_memory
 from ..engines import load_engine
 from ..inference import Cut, Result, SliceEngine
+from ..network.bundle import read_bundle
+from ..network.device import choose_device, is_out_of_memory
 from ..nodule_engine import NoduleEngine
 from .arrays import save_array
 from .events import RESULT_GONE, JobError

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .networks import NodeGrid
+    from .unetpp import NodeGrid
 
 SCHEMA = 2  # 1 stored kernels in fp16
 CARD, WEIGHTS = "model.json", "weights.pt"
@@ -151,7 +151,7 @@ class Bundle:
         """
         import torch
 
-        from .packing import unpack
+        from .quantization import unpack
 
         path = self.folder / WEIGHTS
         try:
@@ -170,7 +170,7 @@ class Bundle:
 
     def load_network(self) -> NodeGrid:
         """The network for inference, on the CPU in float32: weights loaded and checked, batch norm folded."""
-        from .networks import build_network, fold_batch_norm
+        from .unetpp import build_network, fold_batch_norm
 
         try:
             network = build_network(self.card["architecture"]["name"], **self.card["architecture"]["arguments"])
@@ -242,7 +242,7 @@ def search_folders() -> list[Path]:
 
     UNETPP_MODELS may also name a bundle itself.
     """
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     named = [Path(p) for p in os.environ.get("UNETPP_MODELS", "").split(os.pathsep) if p]
     return [*named, user_folder(), package / "Models", package.parent / "Resources" / "Models"]
 
@@ -295,7 +295,7 @@ def choose_bundle(target: str, model: str | None = None) -> Bundle:
 
 
 def write_bundle(folder: str | Path, card: Mapping, state: Mapping[str, Tensor]) -> Bundle:
-    """Write a new model folder: the weights as trained, packed (see `packing`), and the card with their checksum.
+    """Write a new model folder: the weights as trained, packed (see `quantization`), and the card with their checksum.
 
     Args:
         folder: Must not exist yet; its name is the model's, with version.
@@ -307,7 +307,7 @@ def write_bundle(folder: str | Path, card: Mapping, state: Mapping[str, Tensor])
     """
     import torch
 
-    from .packing import pack
+    from .quantization import pack
 
     folder = Path(folder)
     if folder.exists():
