@@ -11,7 +11,7 @@ from worker_logic import logic
 
 from UNetPlusPlusSegmentLib import cli, files
 from UNetPlusPlusSegmentLib.core.volume import crop
-from UNetPlusPlusSegmentLib.inference import SliceEngine
+from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.network.bundle import choose_bundle, find_bundles
 
 __all__ = ["an_editor", "logic", "opened", "scene", "slicer_app"]  # fixtures

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError
-from UNetPlusPlusSegmentLib.grids import Box, aligned
-from UNetPlusPlusSegmentLib.inference import SPEEDS, SliceEngine
+from UNetPlusPlusSegmentLib.engine.organ import SPEEDS, SliceEngine
+from UNetPlusPlusSegmentLib.engine.pixel_box import Box, aligned
 from UNetPlusPlusSegmentLib.network.bundle import write_bundle
 from UNetPlusPlusSegmentLib.network.device import Device, DeviceError, choose_device
 from UNetPlusPlusSegmentLib.network.unetpp import build_network

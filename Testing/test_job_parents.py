@@ -114,7 +114,7 @@ def test_a_long_scan_takes_less_than_a_gigabyte_beyond_itself_its_mask_included(
 import numpy as np
 from pathlib import Path
 from UNetPlusPlusSegmentLib.network.bundle import read_bundle
-from UNetPlusPlusSegmentLib.inference import SliceEngine
+from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.jobs.memory import give_back_freed_memory, keep_freed_memory
 from UNetPlusPlusSegmentLib.core.volume import Volume
 

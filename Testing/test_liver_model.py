@@ -8,8 +8,8 @@ import SimpleITK as sitk
 import torch
 
 from UNetPlusPlusSegmentLib import cli
+from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.files import read_volume
-from UNetPlusPlusSegmentLib.inference import SliceEngine
 from UNetPlusPlusSegmentLib.network.bundle import choose_bundle
 from UNetPlusPlusSegmentLib.network.device import Device
 

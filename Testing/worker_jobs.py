@@ -10,7 +10,7 @@ import pytest
 from bright import bright_bundle
 
 from UNetPlusPlusSegmentLib.core.volume import Volume
-from UNetPlusPlusSegmentLib.inference import SliceEngine
+from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.jobs import client
 from UNetPlusPlusSegmentLib.jobs.client import Worker
 from UNetPlusPlusSegmentLib.jobs.events import JobError, Progress

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from UNetPlusPlusSegmentLib.core.volume import Volume
-    from UNetPlusPlusSegmentLib.inference import SliceEngine
+    from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 
 HERE = Path(__file__).resolve().parent
 LIBRARY = HERE.parent / "UNetPlusPlusSegment"
@@ -92,7 +92,7 @@ def ours_on_a_volume(scan: str, model: str) -> tuple[dict, Turn]:
     import torch
 
     from UNetPlusPlusSegmentLib.core.volume import axial_volume
-    from UNetPlusPlusSegmentLib.inference import SliceEngine
+    from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
     from UNetPlusPlusSegmentLib.jobs.memory import keep_freed_memory
     from UNetPlusPlusSegmentLib.network.bundle import choose_bundle
     from UNetPlusPlusSegmentLib.network.device import Device
@@ -250,7 +250,7 @@ def _reference(engine: SliceEngine, volume: Volume) -> np.ndarray:
     import numpy as np
 
     from UNetPlusPlusSegmentLib.core.volume import Volume, axial_order, axial_volume
-    from UNetPlusPlusSegmentLib.inference import _cut
+    from UNetPlusPlusSegmentLib.engine.organ import _cut
 
     axial = axial_volume(volume)
     first: dict[bytes, int] = {}

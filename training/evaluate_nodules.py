@@ -22,8 +22,9 @@ from evaluate import answer_of, answers
 from slices import DataError, Slice, read_slices
 from targets import TARGETS
 from UNetPlusPlusSegmentLib.core.volume import Volume
-from UNetPlusPlusSegmentLib.grids import Box, grid_size
-from UNetPlusPlusSegmentLib.inference import Result, SliceEngine
+from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
+from UNetPlusPlusSegmentLib.engine.pixel_box import Box, grid_size
+from UNetPlusPlusSegmentLib.engine.result import Result
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bundle
 from UNetPlusPlusSegmentLib.nodule_engine import NoduleEngine
 

@@ -19,7 +19,7 @@ from .core.volume import box_between, index_of
 from .network.bundle import choose_bundle, find_bundles, search_folders
 
 if TYPE_CHECKING:
-    from .inference import Result
+    from .engine.result import Result
 
 
 def shell() -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .inference import SliceEngine
+from .engine.organ import SliceEngine
 from .network.bundle import Bundle
 from .nodule_engine import NoduleEngine
 

@@ -23,8 +23,10 @@ from .core.volume import (
     index_of,
 )
 from .diameters import SOLID_HU
-from .grids import Box
-from .inference import Cut, Maps, Progress, Result, SliceEngine
+from .engine.maps import Maps
+from .engine.organ import Progress, SliceEngine
+from .engine.pixel_box import Box
+from .engine.result import Cut, Result
 from .lungs import find_lungs
 from .nodule_targets import (
     Nodule,

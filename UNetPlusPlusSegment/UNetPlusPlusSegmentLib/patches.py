@@ -9,9 +9,9 @@ import numpy as np
 from torch.nn import functional as F
 
 from .core.volume import Volume, axial_order
+from .engine.organ import Progress, SliceEngine
+from .engine.pixel_box import Box
 from .following import Plane
-from .grids import Box
-from .inference import Progress, SliceEngine
 
 
 @dataclass(frozen=True, eq=False)

@@ -85,7 +85,7 @@ class Worker(contextlib.AbstractContextManager):
         Args:
             volume: HU; written to the temporary folder before this returns, with the type it has.
             bundle: The model folder.
-            device, speed, threshold, force: As in `inference.SliceEngine`.
+            device, speed, threshold, force: As in `organ.SliceEngine`.
             box: First and past-the-last index along K, J and I of the voxels to look at; all of them if None.
             points: For nodules: one point (RAS of the volume, mm) in each of those to segment; the whole chest if None.
 

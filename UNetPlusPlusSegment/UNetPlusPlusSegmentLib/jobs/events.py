@@ -44,7 +44,7 @@ class Progress:
 
 @dataclass(frozen=True, eq=False)
 class Segmented:
-    """A job's result: what `inference.Result` says, without the volume and the maps, which stay in the worker.
+    """A job's result: what `engine.result.Result` says, without the volume and the maps, which stay in the worker.
 
     Attributes:
         labelmap: uint8 (K, J, I), the volume's own voxels.
