@@ -8,7 +8,7 @@ from bright import bright_nodule_bundle
 
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.engines import load_engine
-from UNetPlusPlusSegmentLib.nodule_engine import NoduleEngine
+from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
 
 LUNG, TISSUE = -850, 30
 SHAPE, SPACING_MM = (30, 140, 150), np.array([2.0, 0.7, 0.7])  # K, J, I

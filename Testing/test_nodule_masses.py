@@ -9,8 +9,8 @@ from nodule_scans import LUNG, MATRIX, TISSUE, ball, dice, engine, lung_with, ra
 
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.engines import load_engine
-from UNetPlusPlusSegmentLib.nodule_engine import NoduleEngine
-from UNetPlusPlusSegmentLib.nodule_targets import Nodule, label_apart
+from UNetPlusPlusSegmentLib.nodule.candidates import Nodule, label_apart
+from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
 
 __all__ = ["engine"]  # fixtures
 

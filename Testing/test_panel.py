@@ -611,7 +611,7 @@ def test_the_terms_are_those_of_the_models():
     categories = json.loads(path.read_text(encoding="utf-8"))["SegmentationCodes"]["Category"]
     codes = {f"SCT^{each['CodeValue']}^{each['CodeMeaning']}" for c in categories for each in c["Type"]}
     from UNetPlusPlusSegmentLib.network.bundle import find_bundles
-    from UNetPlusPlusSegmentLib.nodules import TERMINOLOGY
+    from UNetPlusPlusSegmentLib.nodule.segments import TERMINOLOGY
 
     used = [label.terminology for bundle in find_bundles()[0] for label in bundle.labels] + [TERMINOLOGY]
     assert {terminology.split("~")[2] for terminology in used} <= codes

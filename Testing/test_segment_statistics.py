@@ -18,7 +18,7 @@ from slicer_qt.application import load_module, scene, slicer_app
 from UNetPlusPlusSegmentLib import mrml
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import Volume
-from UNetPlusPlusSegmentLib.diameters import measure_nodule
+from UNetPlusPlusSegmentLib.nodule.measurements import measure_nodule
 
 __all__ = ["scene", "slicer_app"]  # fixtures
 

@@ -11,8 +11,8 @@ import SimpleITK as sitk
 from PIL import Image
 
 from UNetPlusPlusSegmentLib.core.volume import Volume, bounding_box
-from UNetPlusPlusSegmentLib.nodule_targets import Nodule
-from UNetPlusPlusSegmentLib.vessels import Vessels, goes_on
+from UNetPlusPlusSegmentLib.nodule.candidates import Nodule
+from UNetPlusPlusSegmentLib.nodule.vessel_rejection import Vessels, goes_on
 
 LUNG, TISSUE, CONTRAST = -850, 30, 300
 KK, JJ, II = np.indices((30, 60, 60))

@@ -26,7 +26,7 @@ from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.engine.pixel_box import Box, grid_size
 from UNetPlusPlusSegmentLib.engine.result import Result
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bundle
-from UNetPlusPlusSegmentLib.nodule_engine import NoduleEngine
+from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
 
 THRESHOLDS = (0.5, 0.4, 0.6, 0.3)  # of which a model gets the best; of equals, the first
 WINDOW, SHIFT, SEED = 96, 16, 0  # pixels of a window and of its largest shift along rows and columns

@@ -1,4 +1,4 @@
-"""A plugin of Slicer's Segment Statistics: axial diameters and kind of any segment. What it measures with is `diameters`."""
+"""A plugin of Slicer's Segment Statistics: axial diameters and kind of any segment. What it measures with is `nodule.measurements`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
         from UNetPlusPlusSegmentLib import mrml  # brings SimpleITK, which would slow down Slicer's start
         from UNetPlusPlusSegmentLib.core.masks import largest_component
         from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError
-        from UNetPlusPlusSegmentLib.diameters import measure_nodule
+        from UNetPlusPlusSegmentLib.nodule.measurements import measure_nodule
 
         parameters = self.getParameterNode()
         segmentationNode = slicer.mrmlScene.GetNodeByID(parameters.GetParameter("Segmentation"))

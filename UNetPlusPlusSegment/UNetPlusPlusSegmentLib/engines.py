@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .engine.organ import SliceEngine
 from .network.bundle import Bundle
-from .nodule_engine import NoduleEngine
+from .nodule.engine import NoduleEngine
 
 
 def load_engine(bundle: Bundle, device: str = "auto") -> SliceEngine:

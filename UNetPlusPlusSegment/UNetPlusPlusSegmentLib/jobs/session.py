@@ -19,7 +19,7 @@ from ..engine.result import Cut, Result
 from ..engines import load_engine
 from ..network.bundle import read_bundle
 from ..network.device import choose_device, is_out_of_memory
-from ..nodule_engine import NoduleEngine
+from ..nodule.engine import NoduleEngine
 from .arrays import save_array
 from .events import RESULT_GONE, JobError
 from .memory import free_memory_bytes, give_back_freed_memory, keep_freed_memory

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import SimpleITK as sitk
 
-from .core.volume import (
+from ..core.volume import (
     AxialOrder,
     Volume,
     VolumeError,
@@ -22,13 +22,11 @@ from .core.volume import (
     in_words,
     index_of,
 )
-from .diameters import SOLID_HU
-from .engine.maps import Maps
-from .engine.organ import Progress, SliceEngine
-from .engine.pixel_box import Box
-from .engine.result import Cut, Result
-from .lungs import find_lungs
-from .nodule_targets import (
+from ..engine.maps import Maps
+from ..engine.organ import Progress, SliceEngine
+from ..engine.pixel_box import Box
+from ..engine.result import Cut, Result
+from .candidates import (
     Nodule,
     Ranges,
     Target,
@@ -40,9 +38,11 @@ from .nodule_targets import (
     section_mm,
     section_of,
 )
-from .nodules import LEAST_DIAMETER_MM, LEAST_INSIDE, find_nodules, number_nodules
-from .patches import Patches, Window
-from .vessels import Vessels, goes_on
+from .lungs import find_lungs
+from .measurements import SOLID_HU
+from .segments import LEAST_DIAMETER_MM, LEAST_INSIDE, find_nodules, number_nodules
+from .vessel_rejection import Vessels, goes_on
+from .windows import Patches, Window
 
 BEYOND_MM = 2.0  # so far beyond its ends a nodule is looked at, for a lower threshold
 PATCH = 64  # the network's pixels along a side of the first window round a point

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import SimpleITK as sitk
 
-from .core.volume import Volume, axial_order, bounding_box, crop
-from .nodule_targets import Nodule
+from ..core.volume import Volume, axial_order, bounding_box, crop
+from .candidates import Nodule
 
 # Soft tissue stays below it, vessels full of contrast medium and calcified nodules do not; a calcified nodule is all
 # there is of its bright piece, a vessel goes on. Of the 890 nodules of LIDC-IDRI's crops, as two readers marked them, 5

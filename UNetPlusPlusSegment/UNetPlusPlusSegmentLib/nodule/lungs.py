@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import SimpleITK as sitk
 
-from .core.masks import fill_holes, largest_component
-from .core.volume import AIR_HU, Volume, axial_order, bounding_box
+from ..core.masks import fill_holes, largest_component
+from ..core.volume import AIR_HU, Volume, axial_order, bounding_box
 
 GRID_MM = 2.5  # as coarse as still shows the walls of the trachea and of the main bronchi
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
-from .core.masks import measure
-from .core.volume import Volume, axial_order, bounding_box
+from ..core.masks import measure
+from ..core.volume import Volume, axial_order, bounding_box
 
 # A mask ends somewhere between its outermost pixels and their neighbours. From centre to centre of its pixels the long
 # axis of a digital disc comes out short by 0.1 to 0.4 pixels and the short axis by 0.4 to 0.8, from corner to corner

@@ -8,9 +8,9 @@ from dataclasses import asdict
 import numpy as np
 import SimpleITK as sitk
 
-from .core.segment import Segment
-from .core.volume import Volume, axial_order, crop
-from .diameters import NoduleMeasurements, measure_nodule
+from ..core.segment import Segment
+from ..core.volume import Volume, axial_order, crop
+from .measurements import NoduleMeasurements, measure_nodule
 
 # What is no nodule. LIDC-IDRI's readers outlined nodules from 3 mm on; of 890 nodules, as at least two of them saw their
 # largest sections, the most elongated is 2.9 times as long as wide, and the least compact fills half of its ellipse.

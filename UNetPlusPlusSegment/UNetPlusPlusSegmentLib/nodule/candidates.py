@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
-from .core.volume import bounding_box, crop
-from .following import END, Plane, Sections, follow, near, without_tails
-from .nodules import can_be_nodule
-from .patches import Patches, Window
+from ..core.volume import bounding_box, crop
+from .region_growing import END, Plane, Sections, follow, near, without_tails
+from .segments import can_be_nodule
+from .windows import Patches, Window
 
 MARGIN_MM = 5.0  # what a nodule has round it at least in its window
 SAME = 0.5  # share of a nodule's voxels that another one has: they are one

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch.nn import functional as F
 
-from .core.volume import Volume, axial_order
-from .engine.organ import Progress, SliceEngine
-from .engine.pixel_box import Box
-from .following import Plane
+from ..core.volume import Volume, axial_order
+from ..engine.organ import Progress, SliceEngine
+from ..engine.pixel_box import Box
+from .region_growing import Plane
 
 
 @dataclass(frozen=True, eq=False)
