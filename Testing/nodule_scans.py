@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from bright import bright_nodule_bundle
 
+from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.volume import Volume
-from UNetPlusPlusSegmentLib.engines import load_engine
 from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
 
 LUNG, TISSUE = -850, 30

@@ -9,8 +9,8 @@ import pytest
 from bright import bright_nodule_bundle
 from nodule_scans import LUNG, TISSUE, ball, dice, ras
 
+from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.volume import Volume
-from UNetPlusPlusSegmentLib.engines import load_engine
 
 WALL = -350  # denser than the lungs, and nothing to this network, which would else follow it everywhere
 

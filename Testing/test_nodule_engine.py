@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from nodule_scans import EVERYTHING, LUNG, MATRIX, SPACING_MM, TISSUE, A, B, ball, dice, engine, lung_with, ras
 from test_inference import reorder
 
+from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, box_between
-from UNetPlusPlusSegmentLib.engines import load_engine
 
 __all__ = ["engine"]  # fixtures
 

@@ -18,9 +18,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from pooled import dice
+from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.engine.result import Result
-from UNetPlusPlusSegmentLib.engines import load_engine
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
 from UNetPlusPlusSegmentLib.jobs.client import Worker
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bundle

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from evaluate_clicks import CLEAN
-from UNetPlusPlusSegmentLib.engines import load_engine
+from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bundle
 

@@ -119,7 +119,7 @@ def _run(given: argparse.Namespace) -> tuple[Result, list[str]]:
     for point in given.point:
         index_of(volume, point)
 
-    from .engines import load_engine  # imports torch, which takes seconds: after what can fail at once
+    from .api import load_engine  # imports torch, which takes seconds: after what can fail at once
 
     with _ProgressBar() as bar:
         engine = load_engine(bundle, given.device)

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from ..api import load_engine
 from ..core.volume import Volume, check_ct, crop
 from ..engine.organ import SliceEngine
 from ..engine.result import Cut, Result
-from ..engines import load_engine
 from ..network.bundle import read_bundle
 from ..network.device import choose_device, is_out_of_memory
 from ..nodule.engine import NoduleEngine

@@ -1,4 +1,4 @@
-"""Engines: the one that a bundle needs."""
+"""For Python users: `load_engine`, the engine that a bundle needs."""
 
 from __future__ import annotations
 
