@@ -16,7 +16,7 @@ __all__ = ["bundle", "temporary", "worker"]  # fixtures
 
 def parent(folder: Path, lines: str, **environment: str) -> subprocess.Popen:
     """A Python process that uses the library from `folder`; its temporary files go there, too."""
-    start = "import sys, numpy as np\nfrom UNetPlusPlusSegmentLib.jobs.client import Worker\n" + (
+    start = "import sys, numpy as np\nfrom UNetPlusPlusSegmentLib.jobs.worker_client import Worker\n" + (
         "from UNetPlusPlusSegmentLib.core.volume import Volume\n"
         "array = np.full((1200, 60, 70), -900, np.int16)\nvolume = Volume(array, np.diag([2, 2, 3, 1]))\n"
     )
@@ -81,7 +81,7 @@ worker.wait(job, lambda progress: print(worker.pid, flush=True) if progress.done
 def test_memory_that_torch_freed_is_used_again_without_page_faults():
     lines = """
 import resource, torch
-from UNetPlusPlusSegmentLib.jobs.memory import give_back_freed_memory, keep_freed_memory
+from UNetPlusPlusSegmentLib.jobs.allocator import give_back_freed_memory, keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(4):
@@ -115,7 +115,7 @@ import numpy as np
 from pathlib import Path
 from UNetPlusPlusSegmentLib.network.bundle import read_bundle
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
-from UNetPlusPlusSegmentLib.jobs.memory import give_back_freed_memory, keep_freed_memory
+from UNetPlusPlusSegmentLib.jobs.allocator import give_back_freed_memory, keep_freed_memory
 from UNetPlusPlusSegmentLib.core.volume import Volume
 
 def status(what):

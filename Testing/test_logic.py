@@ -34,7 +34,7 @@ from worker_logic import GRID, a_run, a_scan, expected, logic, models, started, 
 
 from UNetPlusPlusSegmentLib import mrml, pytorch
 from UNetPlusPlusSegmentLib.core.volume import VolumeError
-from UNetPlusPlusSegmentLib.jobs.events import JobError
+from UNetPlusPlusSegmentLib.jobs.protocol import JobError
 from UNetPlusPlusSegmentLib.runs import RunError
 
 __all__ = ["logic", "models", "scene"]  # fixtures

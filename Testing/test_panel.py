@@ -32,7 +32,7 @@ from slicer_qt.widgets import qMRMLNodeComboBox
 from worker_logic import GRID, a_scan, models
 
 from UNetPlusPlusSegmentLib import mrml, pytorch, segmenter
-from UNetPlusPlusSegmentLib.jobs.client import Worker
+from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 
 __all__ = ["frame", "models", "scene", "slicer_app"]  # fixtures
 

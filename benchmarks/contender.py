@@ -93,7 +93,7 @@ def ours_on_a_volume(scan: str, model: str) -> tuple[dict, Turn]:
 
     from UNetPlusPlusSegmentLib.core.volume import axial_volume
     from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
-    from UNetPlusPlusSegmentLib.jobs.memory import keep_freed_memory
+    from UNetPlusPlusSegmentLib.jobs.allocator import keep_freed_memory
     from UNetPlusPlusSegmentLib.network.bundle import choose_bundle
     from UNetPlusPlusSegmentLib.network.device import Device
 
@@ -124,7 +124,7 @@ def ours_on_slices(level: str, dtype: str) -> tuple[dict, Turn]:
     """Our network as the engine runs it, pruned to a level, on whole slices; {"slices": n} → seconds of each."""
     import torch
 
-    from UNetPlusPlusSegmentLib.jobs.memory import keep_freed_memory
+    from UNetPlusPlusSegmentLib.jobs.allocator import keep_freed_memory
     from UNetPlusPlusSegmentLib.network.unetpp import fold_batch_norm, unetpp_ds
 
     keep_freed_memory()
@@ -138,7 +138,7 @@ def lever(lever: str) -> tuple[dict, Turn]:
     """The paper's network with some of what makes it fast: `plain`, `channels_last`, `faults`, `both`, `folded`."""
     import torch
 
-    from UNetPlusPlusSegmentLib.jobs.memory import keep_freed_memory
+    from UNetPlusPlusSegmentLib.jobs.allocator import keep_freed_memory
     from UNetPlusPlusSegmentLib.network.unetpp import fold_batch_norm, unetpp_ds
 
     if lever in ("faults", "both", "folded"):
@@ -208,7 +208,7 @@ def convolutions(level: str, dtype: str) -> tuple[dict, Turn]:
     import torch
     from torch import nn
 
-    from UNetPlusPlusSegmentLib.jobs.memory import keep_freed_memory
+    from UNetPlusPlusSegmentLib.jobs.allocator import keep_freed_memory
     from UNetPlusPlusSegmentLib.network.unetpp import fold_batch_norm, unetpp_ds
 
     keep_freed_memory()
@@ -289,7 +289,7 @@ def _memory(what: str) -> int:
 
 
 def _forget_peak() -> None:
-    from UNetPlusPlusSegmentLib.jobs.memory import give_back_freed_memory
+    from UNetPlusPlusSegmentLib.jobs.allocator import give_back_freed_memory
 
     give_back_freed_memory()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

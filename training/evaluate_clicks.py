@@ -22,7 +22,7 @@ from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.engine.result import Result
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
-from UNetPlusPlusSegmentLib.jobs.client import Worker
+from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bundle
 
 POINTS, SEED, WARM = 50, 0, 20

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def shell() -> int:
     """Run as the program `unetpp-segment`, in a process of its own, whose memory may be kept for speed."""
-    from .jobs.memory import keep_freed_memory
+    from .jobs.allocator import keep_freed_memory
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -169,9 +169,9 @@ def _in_words(name: str, measurements: dict) -> str:
 
 
 def _cohort(given: argparse.Namespace) -> None:
-    from .jobs.client import Worker
-    from .jobs.cluster import on_cluster
     from .jobs.cohort import CohortError, one_after_the_other, run_cohort
+    from .jobs.dask_cluster import on_cluster
+    from .jobs.worker_client import Worker
 
     bundle = choose_bundle(given.target, given.model)
     options = {"speed": given.speed, "threshold": given.threshold, "force": given.force}

@@ -14,8 +14,8 @@ import numpy as np
 from . import markups, mrml
 from .core.segment import Segment, overlapping
 from .core.volume import Volume
-from .jobs.client import Worker
-from .jobs.events import RESULT_GONE, DeviceState, Event, Failed, JobError, MapsReady, Progress, Segmented
+from .jobs.protocol import RESULT_GONE, DeviceState, Event, Failed, JobError, MapsReady, Progress, Segmented
+from .jobs.worker_client import Worker
 from .network.bundle import Bundle
 
 _log = logging.getLogger(__name__)

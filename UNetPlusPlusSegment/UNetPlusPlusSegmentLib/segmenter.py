@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import pytorch
-from .jobs.client import Worker
+from .jobs.worker_client import Worker
 from .network.bundle import choose_bundle
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Segmenter:
             outputFolder: Made if need be. Called again with it, only what is missing or failed is done.
             target, speed, device, threshold, force, model: As in `start`.
             progress: Called with cases done, cases in all, and the name of the next case.
-            cluster: Address of a Dask scheduler, `tcp://host:8786`, whose workers do the cases; see `jobs.cluster`.
+            cluster: Address of a Dask scheduler, `tcp://host:8786`, whose workers do the cases; see `jobs.dask_cluster`.
 
         Returns:
             The manifest's record of each case, in order; `status` is `done` or `failed`.
@@ -96,8 +96,8 @@ class Segmenter:
         Raises:
             ValueError: No model, no PyTorch, no inputs, no cluster, or a folder that cannot be used. A bad case raises nothing.
         """
-        from .jobs.cluster import on_cluster  # brings SimpleITK
         from .jobs.cohort import one_after_the_other, run_cohort
+        from .jobs.dask_cluster import on_cluster  # brings SimpleITK
 
         if cluster is None:
             pytorch.require()

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from . import markups, mrml
 from .core.volume import Volume, VolumeError
-from .jobs.client import Worker
-from .jobs.events import Event, Progress, Segmented
+from .jobs.protocol import Event, Progress, Segmented
+from .jobs.worker_client import Worker
 from .mrml_sequences import SegmentationSequence, browser_of
 from .network.bundle import Bundle
 from .runs import RunError, Task

@@ -14,7 +14,7 @@ from .. import files
 from ..core.segment import as_columns
 from ..files.reading import IMAGE_IO
 from ..network.bundle import Bundle
-from .client import Worker
+from .worker_client import Worker
 
 MANIFEST, TABLE, ENDING = "manifest.jsonl", "measurements.csv", ".seg.nrrd"
 _log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def run_cohort(
     with the cases of earlier calls.
 
     Args:
-        run: `one_after_the_other`, or `cluster.on_cluster`.
+        run: `one_after_the_other`, or `dask_cluster.on_cluster`.
         inputs: Volume files and DICOM folders, or one folder that holds such.
         folder: For the results; made if need be.
         bundle: The model.

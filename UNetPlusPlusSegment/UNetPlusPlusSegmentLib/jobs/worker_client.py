@@ -13,8 +13,8 @@ from pathlib import Path
 
 from ..core.volume import Volume
 from .arrays import ArrayFolder
-from .events import RESULT_GONE, Event, Failed, JobError, Progress, Segmented, event_from_message
-from .process import ChildProcess, python_executable
+from .child_process import ChildProcess, python_executable
+from .protocol import RESULT_GONE, Event, Failed, JobError, Progress, Segmented, event_from_message
 
 CANCEL_S = 0.5  # how long the worker may take to stop by itself; then it is killed
 SILENCE_S = 120.0  # loading torch for the first time, from a slow disk, may keep it silent for a minute
@@ -41,10 +41,10 @@ class Worker(contextlib.AbstractContextManager):
 
         Args:
             command: What to start; it gets the folder for the arrays as its last argument. PythonSlicer inside Slicer
-                and this Python elsewhere, with `worker`, if None.
+                and this Python elsewhere, with `worker_main`, if None.
             silence_s: A working child from which no line came for so long has hung.
         """
-        self._command = list(command or (python_executable(), "-m", f"{__package__}.worker"))
+        self._command = list(command or (python_executable(), "-m", f"{__package__}.worker_main"))
         self.silence_s = silence_s
         self._numbers = itertools.count(1)
         self._waiting: deque[_Job] = deque()

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from .client import Worker
 from .cohort import CohortError, Runner, Todo, failed, outcome_of
+from .worker_client import Worker
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -1,4 +1,4 @@
-"""What a worker process does with its jobs, and what it keeps from one to the next. torch and NumPy; `worker` is the way in."""
+"""What a worker process does with its jobs, and what it keeps from one to the next. torch and NumPy; `worker_main` is the way in."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from ..engine.result import Cut, Result
 from ..network.bundle import read_bundle
 from ..network.device import choose_device, is_out_of_memory
 from ..nodule.engine import NoduleEngine
+from .allocator import free_memory_bytes, give_back_freed_memory, keep_freed_memory
 from .arrays import save_array
-from .events import RESULT_GONE, JobError
-from .memory import free_memory_bytes, give_back_freed_memory, keep_freed_memory
+from .protocol import RESULT_GONE, JobError
 
 TOO_LITTLE_MEMORY = (
     "There is not enough memory for this volume: close other programs, crop the volume, or choose another device."
@@ -47,7 +47,7 @@ class Session:
 
         Args:
             folder: Where arrays come from and go to.
-            say: Sends a message, as `worker` describes them.
+            say: Sends a message, as `worker_main` describes them.
         """
         self.cancelled: int | None = None  # number of the job that is to stop; set by the thread that listens
         self._folder, self._say = folder, say

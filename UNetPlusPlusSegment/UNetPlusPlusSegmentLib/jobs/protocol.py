@@ -95,7 +95,7 @@ def event_from_message(message: Mapping, folder: Path, details: str) -> Event:
     """Turn a line of the worker about a job into an event, with the arrays that it names.
 
     Args:
-        message: As `worker` describes it.
+        message: As `worker_main` describes it.
         folder: Where the arrays lie.
         details: For an error.
 

@@ -1,6 +1,6 @@
 """The worker process: takes jobs on stdin, answers on stdout, keeps models loaded. The only process of a Slicer session with torch.
 
-Run as `python -m UNetPlusPlusSegmentLib.jobs.worker FOLDER`; arrays travel as .npy files in FOLDER, all else as one JSON object a line.
+Run as `python -m UNetPlusPlusSegmentLib.jobs.worker_main FOLDER`; arrays travel as .npy files in FOLDER, all else as one JSON object a line.
 
 To the worker:
     {"do": "segment", "job": 1, "volume": "1-volume.npy", "ijk_to_ras": 4 × 4, "bundle": folder, "device": "auto",
@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from .session import Session
+    from .job_handler import Session
 
 HEARTBEAT_S = 1.0
 
@@ -47,7 +47,7 @@ def main(folder: Path) -> int:
     line = Line(folder)
     _in_background(line.beat)
     try:  # all of it before anything listens: on Windows, importing NumPy hangs while a thread reads stdin
-        from .session import Session
+        from .job_handler import Session
     except (ImportError, OSError) as error:
         traceback.print_exc()
         reason = " ".join(str(error).split())
