@@ -12,7 +12,7 @@ from mrml_scene import GRIDS
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.network.bundle import read_bundle
-from UNetPlusPlusSegmentLib.segmenter import Segmenter
+from UNetPlusPlusSegmentLib.scene.logic import Segmenter
 
 PATIENCE_S = 120
 GRID = GRIDS["oblique"] @ np.diag([4.0, 4.0, 2.0, 1.0])

@@ -1,6 +1,7 @@
 """The worker process: takes jobs on stdin, answers on stdout, keeps models loaded. The only process of a Slicer session with torch.
 
-Run as `python -m UNetPlusPlusSegmentLib.jobs.worker_main FOLDER`; arrays travel as .npy files in FOLDER, all else as one JSON object a line.
+Run as `python -m UNetPlusPlusSegmentLib.jobs.worker_main FOLDER`; arrays travel as .npy files in FOLDER, all else as one JSON object a
+line.
 
 To the worker:
     {"do": "segment", "job": 1, "volume": "1-volume.npy", "ijk_to_ras": 4 × 4, "bundle": folder, "device": "auto",

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..core.segment import Segment, overlapping
+from ..core.volume import Volume
+from ..jobs.protocol import RESULT_GONE, DeviceState, Event, Failed, JobError, MapsReady, Progress, Segmented
+from ..jobs.worker_client import Worker
+from ..network.bundle import Bundle
 from . import markups, mrml
-from .core.segment import Segment, overlapping
-from .core.volume import Volume
-from .jobs.protocol import RESULT_GONE, DeviceState, Event, Failed, JobError, MapsReady, Progress, Segmented
-from .jobs.worker_client import Worker
-from .network.bundle import Bundle
 
 _log = logging.getLogger(__name__)
 NUMBERED = re.compile(r"(Nodule|Mass) \d+")  # names that nodules get; the others are the user's

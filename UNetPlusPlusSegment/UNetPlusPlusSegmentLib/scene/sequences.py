@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import slicer
 
+from ..core.segment import Segment
 from . import mrml
-from .core.segment import Segment
 
 
 def browser_of(volumeNode):

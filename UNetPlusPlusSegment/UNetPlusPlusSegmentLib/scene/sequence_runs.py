@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ..core.volume import Volume, VolumeError
+from ..jobs.protocol import Event, Progress, Segmented
+from ..jobs.worker_client import Worker
+from ..network.bundle import Bundle
 from . import markups, mrml
-from .core.volume import Volume, VolumeError
-from .jobs.protocol import Event, Progress, Segmented
-from .jobs.worker_client import Worker
-from .mrml_sequences import SegmentationSequence, browser_of
-from .network.bundle import Bundle
 from .runs import RunError, Task
+from .sequences import SegmentationSequence, browser_of
 
 
 class SequenceRun(Task):

@@ -9,9 +9,9 @@ from itertools import product
 
 import numpy as np
 
+from ..core.segment import Segment
+from ..core.volume import Volume, VolumeError
 from . import mrml
-from .core.segment import Segment
-from .core.volume import Volume, VolumeError
 
 Point = Sequence[float]
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import pytorch
-from .jobs.worker_client import Worker
-from .network.bundle import choose_bundle
+from ..jobs.worker_client import Worker
+from ..network.bundle import choose_bundle
+from . import pytorch_install
 
 if TYPE_CHECKING:
     from .runs import Run, SceneRun, Task
@@ -96,11 +96,11 @@ class Segmenter:
         Raises:
             ValueError: No model, no PyTorch, no inputs, no cluster, or a folder that cannot be used. A bad case raises nothing.
         """
-        from .jobs.cohort import one_after_the_other, run_cohort
-        from .jobs.dask_cluster import on_cluster  # brings SimpleITK
+        from ..jobs.cohort import one_after_the_other, run_cohort
+        from ..jobs.dask_cluster import on_cluster  # brings SimpleITK
 
         if cluster is None:
-            pytorch.require()
+            pytorch_install.require()
         options = {"speed": speed, "threshold": threshold, "force": force}
         bundle = choose_bundle(target, model)
         run = on_cluster(cluster) if cluster else one_after_the_other(self._worker)
@@ -194,7 +194,7 @@ class Segmenter:
         return self._begin(Run, volumeNode, target, model, roi=roi, points=points, **options)
 
     def _begin(self, kind: type[Task], volumeNode, target: str, model: str | None, **options: object) -> Task:
-        pytorch.require()
+        pytorch_install.require()
         bundle = choose_bundle(target, model)
         bundle.threshold_or_own(options["threshold"])  # refused before the volume is handed over
         run = kind(self._worker, volumeNode, bundle, **options)

@@ -15,8 +15,8 @@ import slicer
 import vtk
 from vtk.util import numpy_support
 
-from .core.segment import Segment
-from .core.volume import Volume, VolumeError, bounding_box
+from ..core.segment import Segment
+from ..core.volume import Volume, VolumeError, bounding_box
 
 BINARY_LABELMAP = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
 REFERENCE_GRID = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
