@@ -9,7 +9,8 @@ import pytest
 from bright import bright_bundle
 from distributed import LocalCluster
 
-from UNetPlusPlusSegmentLib import cli, files
+from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.jobs.cohort import CohortError, one_after_the_other, run_cohort
 from UNetPlusPlusSegmentLib.jobs.dask_cluster import on_cluster
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
@@ -52,7 +53,7 @@ def test_a_cluster_does_a_cohort_as_one_machine_does_though_a_process_of_it_dies
     bundle, cohort, cluster, tmp_path, capsys
 ):
     asked = ["cohort", "liver", str(cohort), "--model", str(bundle.folder), "--device", "cpu"]
-    assert cli.main([*asked, "-o", str(tmp_path / "here")]) == 1
+    assert main([*asked, "-o", str(tmp_path / "here")]) == 1
     assert "1 of 4 cases failed" in capsys.readouterr().err
 
     def kill_one(done, total, case):
@@ -70,7 +71,7 @@ def test_a_cluster_does_a_cohort_as_one_machine_does_though_a_process_of_it_dies
         np.testing.assert_array_equal(here, there)
 
     (cohort / "broken.nrrd").unlink()
-    assert cli.main([*asked, "-o", str(tmp_path / "there"), "--dask", cluster.scheduler_address, "--json"]) == 0
+    assert main([*asked, "-o", str(tmp_path / "there"), "--dask", cluster.scheduler_address, "--json"]) == 0
     assert [each["case"] for each in json.loads(capsys.readouterr().out)] == ["a", "b", "c"]
     assert len((tmp_path / "there" / "manifest.jsonl").read_text().splitlines()) == 4  # nothing was done again
 

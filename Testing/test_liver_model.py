@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from UNetPlusPlusSegmentLib import cli
+from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.files import read_volume
 from UNetPlusPlusSegmentLib.network.bundle import choose_bundle
@@ -37,7 +37,7 @@ def dice_where_they_lie(found: sitk.Image, truth: sitk.Image) -> float:
 )
 def test_the_liver_lies_where_another_tool_sees_it(shared_data, tmp_path, capsys, scan, mask, least):
     output = tmp_path / "x.seg.nrrd"
-    assert cli.main(["liver", str(shared_data(scan)), "-o", str(output), "--json"]) == 0
+    assert main(["liver", str(shared_data(scan)), "-o", str(output), "--json"]) == 0
     (segment,) = json.loads(capsys.readouterr().out)["segments"]
     found = sitk.ReadImage(str(output))
     assert dice_where_they_lie(found, sitk.ReadImage(str(shared_data(mask)))) >= least

@@ -12,19 +12,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import files
-from .arguments import LICENCE_LINE, parser, with_minus
-from .core.segment import Segment, as_columns
-from .core.volume import box_between, index_of
-from .network.bundle import choose_bundle, find_bundles, search_folders
+from .. import files
+from ..core.segment import Segment, as_columns
+from ..core.volume import box_between, index_of
+from ..network.bundle import choose_bundle, find_bundles, search_folders
+from .parser import LICENCE_LINE, parser, with_minus
 
 if TYPE_CHECKING:
-    from .engine.result import Result
+    from ..engine.result import Result
 
 
 def shell() -> int:
     """Run as the program `unetpp-segment`, in a process of its own, whose memory may be kept for speed."""
-    from .jobs.allocator import keep_freed_memory
+    from ..jobs.allocator import keep_freed_memory
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -63,7 +63,7 @@ def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError):
         return "this computer has too little memory for this volume: crop it, or close other programs."
-    known = isinstance(error, ValueError) and type(error).__module__.startswith(__package__)
+    known = isinstance(error, ValueError) and type(error).__module__.startswith(__package__.partition(".")[0])
     return text if known else f"unexpected {type(error).__name__}: {text} (--debug shows where)"
 
 
@@ -119,7 +119,7 @@ def _run(given: argparse.Namespace) -> tuple[Result, list[str]]:
     for point in given.point:
         index_of(volume, point)
 
-    from .api import load_engine  # imports torch, which takes seconds: after what can fail at once
+    from ..api import load_engine  # imports torch, which takes seconds: after what can fail at once
 
     with _ProgressBar() as bar:
         engine = load_engine(bundle, given.device)
@@ -169,9 +169,9 @@ def _in_words(name: str, measurements: dict) -> str:
 
 
 def _cohort(given: argparse.Namespace) -> None:
-    from .jobs.cohort import CohortError, one_after_the_other, run_cohort
-    from .jobs.dask_cluster import on_cluster
-    from .jobs.worker_client import Worker
+    from ..jobs.cohort import CohortError, one_after_the_other, run_cohort
+    from ..jobs.dask_cluster import on_cluster
+    from ..jobs.worker_client import Worker
 
     bundle = choose_bundle(given.target, given.model)
     options = {"speed": given.speed, "threshold": given.threshold, "force": given.force}
