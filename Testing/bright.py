@@ -2,8 +2,8 @@
 
 import torch
 
-from UNetPlusPlusSegmentLib.bundles import Bundle, write_bundle
-from UNetPlusPlusSegmentLib.networks import NodeGrid, build_network
+from UNetPlusPlusSegmentLib.network.bundle import Bundle, write_bundle
+from UNetPlusPlusSegmentLib.network.unetpp import NodeGrid, build_network
 
 BRIGHT_HU = 60
 

@@ -19,7 +19,7 @@ from slicer_qt.pythonqt import dialogs
 from worker_logic import logic
 
 from UNetPlusPlusSegmentLib import files
-from UNetPlusPlusSegmentLib.bundles import find_bundles
+from UNetPlusPlusSegmentLib.network.bundle import find_bundles
 
 __all__ = ["an_editor", "frame", "logic", "opened", "scene", "slicer_app"]  # fixtures
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from UNetPlusPlusSegmentLib.regions import Segment
+from UNetPlusPlusSegmentLib.core.segment import Segment
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (its wheels are for Python 3.11)")
 vtk = pytest.importorskip("vtk")

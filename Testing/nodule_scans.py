@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from bright import bright_nodule_bundle
 
-from UNetPlusPlusSegmentLib.engines import load_engine
-from UNetPlusPlusSegmentLib.nodule_engine import NoduleEngine
-from UNetPlusPlusSegmentLib.volumes import Volume
+from UNetPlusPlusSegmentLib.api import load_engine
+from UNetPlusPlusSegmentLib.core.volume import Volume
+from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
 
 LUNG, TISSUE = -850, 30
 SHAPE, SPACING_MM = (30, 140, 150), np.array([2.0, 0.7, 0.7])  # K, J, I

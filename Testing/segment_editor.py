@@ -12,8 +12,8 @@ from mrml_scene import add_volume, slicer
 from slicer_qt.application import load_module, scene, slicer_app, wait_until
 from slicer_qt.effects import an_editor
 
-from UNetPlusPlusSegmentLib import mrml
-from UNetPlusPlusSegmentLib.regions import Segment
+from UNetPlusPlusSegmentLib.core.segment import Segment
+from UNetPlusPlusSegmentLib.scene import mrml
 
 __all__ = ["an_editor", "opened", "scene", "slicer_app"]
 

@@ -6,10 +6,16 @@ import json
 import pytest
 import torch
 
-from UNetPlusPlusSegmentLib import bundles
-from UNetPlusPlusSegmentLib.bundles import BundleError, choose_bundle, find_bundles, read_bundle, write_bundle
-from UNetPlusPlusSegmentLib.networks import build_network
-from UNetPlusPlusSegmentLib.packing import STEPS, pack, unpack
+from UNetPlusPlusSegmentLib.network.bundle import (
+    SCHEMA,
+    BundleError,
+    choose_bundle,
+    find_bundles,
+    read_bundle,
+    write_bundle,
+)
+from UNetPlusPlusSegmentLib.network.quantization import STEPS, pack, unpack
+from UNetPlusPlusSegmentLib.network.unetpp import build_network
 
 FILTERS = [2, 3, 4, 5, 6]
 CARD = {
@@ -27,7 +33,7 @@ CARD = {
 @pytest.fixture
 def only_here(tmp_path, monkeypatch):
     """A folder that is the only place where models are looked for."""
-    monkeypatch.setattr(bundles, "search_folders", lambda: [tmp_path])
+    monkeypatch.setattr("UNetPlusPlusSegmentLib.network.bundle.search_folders", lambda: [tmp_path])
     return tmp_path
 
 
@@ -129,7 +135,7 @@ def test_a_card_that_does_not_fit_the_weights_is_refused(tmp_path):
 
 def test_a_newer_schema_is_refused_and_an_update_proposed(tmp_path):
     bundle = make(tmp_path / "m-v1.0.0")
-    change_card(bundle.folder, schema=bundles.SCHEMA + 1)
+    change_card(bundle.folder, schema=SCHEMA + 1)
     with pytest.raises(BundleError, match=r"schema 3.*reads up to 2.*Update"):
         read_bundle(bundle.folder)
 

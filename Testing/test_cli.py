@@ -14,7 +14,8 @@ from bright import BRIGHT_HU, bright_bundle
 from sample_files import write_slice
 from test_inference import body
 
-from UNetPlusPlusSegmentLib import cli, files
+from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.cli.main import main
 
 ODD = "odd_inputs"
 
@@ -43,7 +44,7 @@ def scan(tmp_path):
 
 def in_a_child(*arguments, models=None) -> subprocess.CompletedProcess:
     environment = {**os.environ, "UNETPP_MODELS": str(models or "")}
-    command = [sys.executable, "-m", "UNetPlusPlusSegmentLib.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "UNetPlusPlusSegmentLib.cli.main", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
@@ -72,7 +73,7 @@ def test_a_scan_becomes_every_output_that_was_asked_for(scan, models, tmp_path):
 
 
 def test_the_result_is_told_in_words(scan, with_models, tmp_path, capsys):
-    assert cli.main(["liver", str(scan), "-o", str(tmp_path / "l.nii.gz")]) == 0
+    assert main(["liver", str(scan), "-o", str(tmp_path / "l.nii.gz")]) == 0
     printed = capsys.readouterr()
     assert "Liver: 162 ml, mean 90 HU" in printed.out
     assert "research" in printed.err
@@ -80,7 +81,7 @@ def test_the_result_is_told_in_words(scan, with_models, tmp_path, capsys):
 
 def refused(capsys, *arguments) -> str:
     """The one line on stderr of a command that must fail with exit code 1."""
-    assert cli.main([str(a) for a in arguments]) == 1
+    assert main([str(a) for a in arguments]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1, lines
     assert lines[0].startswith("unetpp-segment: ")
@@ -104,7 +105,7 @@ def refused(capsys, *arguments) -> str:
 )
 def test_an_odd_input_gets_one_clear_sentence_and_no_output(shared_data, with_models, tmp_path, capfd, name, words):
     source = shared_data(name)
-    assert cli.main(["liver", str(source), "-o", str(tmp_path / "x.nii.gz")]) == 1
+    assert main(["liver", str(source), "-o", str(tmp_path / "x.nii.gz")]) == 1
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1, lines
     assert re.search(words, lines[0]), lines[0]
@@ -114,7 +115,7 @@ def test_an_odd_input_gets_one_clear_sentence_and_no_output(shared_data, with_mo
 
 @pytest.mark.parametrize("name", [f"{ODD}/693_UNCR.dcm", f"{ODD}/gantry_tilt_dicom", f"{ODD}/eCT_Supplemental.dcm"])
 def test_an_odd_ct_runs(shared_data, with_models, tmp_path, capfd, name):
-    assert cli.main(["liver", str(shared_data(name)), "-o", str(tmp_path / "x.seg.nrrd"), "--json"]) == 0
+    assert main(["liver", str(shared_data(name)), "-o", str(tmp_path / "x.seg.nrrd"), "--json"]) == 0
     printed = capfd.readouterr()
     assert printed.err == ""
     assert json.loads(printed.out)["segments"][0]["name"] == "Liver"
@@ -172,14 +173,14 @@ def test_a_failed_run_leaves_the_old_result_as_it_was(scan, with_models, tmp_pat
 
 def test_force_runs_on_what_does_not_look_like_ct(shared_data, with_models, tmp_path, capsys):
     source = shared_data("volumes/not_ct_mr.nii.gz")
-    assert cli.main(["liver", str(source), "-o", str(tmp_path / "x.nii.gz"), "--force", "--json"]) == 0
+    assert main(["liver", str(source), "-o", str(tmp_path / "x.nii.gz"), "--force", "--json"]) == 0
     assert "does not look like CT" in " ".join(json.loads(capsys.readouterr().out)["notes"])
 
 
 def test_an_empty_organ_is_a_result(with_models, tmp_path, capsys):
     volume = body(organ=np.s_[0:0, 0:0, 0:0])
     files.write_volume(tmp_path / "empty.nrrd", volume.array, volume.ijk_to_ras)
-    assert cli.main(["liver", str(tmp_path / "empty.nrrd"), "-o", str(tmp_path / "x.seg.nrrd"), "--json"]) == 0
+    assert main(["liver", str(tmp_path / "empty.nrrd"), "-o", str(tmp_path / "x.seg.nrrd"), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["segments"] == [{"name": "Liver", "volume_ml": 0.0, "mean_hu": None}]
     assert "No liver was found." in summary["notes"]
@@ -197,25 +198,25 @@ def test_an_empty_organ_is_a_result(with_models, tmp_path, capsys):
     ],
 )
 def test_wrong_usage_is_exit_2_with_one_line(arguments, capsys):
-    assert cli.main(arguments) == 2
+    assert main(arguments) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_help_is_exit_0(capsys):
-    assert cli.main(["liver", "--help"]) == 0
+    assert main(["liver", "--help"]) == 0
     assert "--threshold" in capsys.readouterr().out
 
 
 def test_models_lists_names_and_folders(with_models, capsys):
-    assert cli.main(["models"]) == 0
+    assert main(["models"]) == 0
     assert "liver-ct-v99.0.0" in capsys.readouterr().out
-    assert cli.main(["models", "--json"]) == 0
+    assert main(["models", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["target"] == "liver"
 
 
 def test_the_demo_writes_its_three_files_from_the_real_scan(with_models, tmp_path, capsys):
     pytest.importorskip("slicerio")
-    assert cli.main(["demo", "-o", str(tmp_path / "out")]) == 0
+    assert main(["demo", "-o", str(tmp_path / "out")]) == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["liver.seg.nrrd", "measurements.csv", "overlay.png"]
     assert "3D Slicer" in capsys.readouterr().out
 
@@ -223,15 +224,15 @@ def test_the_demo_writes_its_three_files_from_the_real_scan(with_models, tmp_pat
 def test_an_unforeseen_error_is_one_line_and_debug_shows_where(scan, with_models, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(files, "read_volume", lambda *_: 1 / 0)
     command = ["liver", str(scan), "-o", str(tmp_path / "x.nii.gz")]
-    assert cli.main(command) == 1
+    assert main(command) == 1
     assert capsys.readouterr().err.count("\n") == 1
-    assert cli.main([*command, "--debug"]) == 1
+    assert main([*command, "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
 
 
 def test_listing_models_needs_no_torch():
-    code = "import sys; from UNetPlusPlusSegmentLib import cli; cli.main(['models']); sys.exit('torch' in sys.modules)"
-    library = str(Path(cli.__file__).parents[1])
+    code = "import sys; from UNetPlusPlusSegmentLib.cli.main import main; main(['models']); sys.exit('torch' in sys.modules)"
+    library = str(Path(files.__file__).parents[2])
     assert (
         subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": library}, check=False).returncode
         == 0
@@ -242,6 +243,6 @@ def test_an_output_that_is_a_slice_of_the_input_is_refused_and_stays(tmp_path, w
     for index in range(3):
         path = write_slice(tmp_path / f"{index}.dcm", (0, 0, index))
     before = path.read_bytes()
-    assert cli.main(["liver", str(tmp_path), "-o", str(path)]) == 1
+    assert main(["liver", str(tmp_path), "-o", str(path)]) == 1
     assert "is a slice of the input" in capsys.readouterr().err
     assert path.read_bytes() == before

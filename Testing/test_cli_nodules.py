@@ -11,7 +11,8 @@ import SimpleITK as sitk
 from bright import bright_nodule_bundle
 from nodule_scans import A, B, lung_with, ras
 
-from UNetPlusPlusSegmentLib import cli, files
+from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.cli.main import main
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def words(index) -> str:
 
 
 def run(capsys, *arguments) -> dict:
-    assert cli.main(["nodule", *map(str, arguments), "--json"]) == 0
+    assert main(["nodule", *map(str, arguments), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -67,7 +68,7 @@ def test_a_box_from_any_two_opposite_corners(scan, tmp_path, capsys):
 
 
 def test_a_nodule_is_told_in_words(scan, tmp_path, capsys):
-    assert cli.main(["nodule", str(scan), "--point", words((10, 50, 40)), "-o", str(tmp_path / "n.nii.gz")]) == 0
+    assert main(["nodule", str(scan), "--point", words((10, 50, 40)), "-o", str(tmp_path / "n.nii.gz")]) == 0
     assert "Nodule 1: 12 mm (" in (printed := capsys.readouterr().out)
     assert "solid" in printed and "at R 24, A -38, S -179" in printed
 
@@ -96,17 +97,17 @@ def test_no_nodule_is_a_result_with_every_output(scan, tmp_path, capsys, ending)
     ],
 )
 def test_wrong_coordinates_are_wrong_usage(arguments, capsys):
-    assert cli.main(["nodule", "ct.nrrd", "-o", "n.nii.gz", *arguments]) == 2
+    assert main(["nodule", "ct.nrrd", "-o", "n.nii.gz", *arguments]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("where", [["--point", "500,0,0"], ["--box", "500,0,0,600,1,1"]])
 def test_a_place_outside_is_refused_with_what_the_volume_spans(scan, tmp_path, capsys, where):
-    assert cli.main(["nodule", str(scan), *where, "-o", str(tmp_path / "n.nii.gz")]) == 1
+    assert main(["nodule", str(scan), *where, "-o", str(tmp_path / "n.nii.gz")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "which spans R" in line
     assert not (tmp_path / "n.nii.gz").exists()
 
 
 def test_the_liver_takes_no_points(capsys):
-    assert cli.main(["liver", "ct.nrrd", "-o", "n.nii.gz", "--point", "1,2,3"]) == 2
+    assert main(["liver", "ct.nrrd", "-o", "n.nii.gz", "--point", "1,2,3"]) == 2

@@ -9,10 +9,11 @@ import pytest
 from bright import bright_bundle
 from distributed import LocalCluster
 
-from UNetPlusPlusSegmentLib import cli, files
-from UNetPlusPlusSegmentLib.jobs.client import Worker
-from UNetPlusPlusSegmentLib.jobs.cluster import on_cluster
+from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.jobs.cohort import CohortError, one_after_the_other, run_cohort
+from UNetPlusPlusSegmentLib.jobs.dask_cluster import on_cluster
+from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 
 AFFINE = np.diag([-2.0, -2.0, 3.0, 1.0])
 OPTIONS = {"speed": "balanced", "threshold": None, "force": False}
@@ -52,7 +53,7 @@ def test_a_cluster_does_a_cohort_as_one_machine_does_though_a_process_of_it_dies
     bundle, cohort, cluster, tmp_path, capsys
 ):
     asked = ["cohort", "liver", str(cohort), "--model", str(bundle.folder), "--device", "cpu"]
-    assert cli.main([*asked, "-o", str(tmp_path / "here")]) == 1
+    assert main([*asked, "-o", str(tmp_path / "here")]) == 1
     assert "1 of 4 cases failed" in capsys.readouterr().err
 
     def kill_one(done, total, case):
@@ -70,7 +71,7 @@ def test_a_cluster_does_a_cohort_as_one_machine_does_though_a_process_of_it_dies
         np.testing.assert_array_equal(here, there)
 
     (cohort / "broken.nrrd").unlink()
-    assert cli.main([*asked, "-o", str(tmp_path / "there"), "--dask", cluster.scheduler_address, "--json"]) == 0
+    assert main([*asked, "-o", str(tmp_path / "there"), "--dask", cluster.scheduler_address, "--json"]) == 0
     assert [each["case"] for each in json.loads(capsys.readouterr().out)] == ["a", "b", "c"]
     assert len((tmp_path / "there" / "manifest.jsonl").read_text().splitlines()) == 4  # nothing was done again
 
@@ -78,7 +79,7 @@ def test_a_cluster_does_a_cohort_as_one_machine_does_though_a_process_of_it_dies
 def test_without_a_scheduler_nothing_is_begun_and_where_no_case_is_left_none_is_needed(
     bundle, cohort, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("UNetPlusPlusSegmentLib.jobs.cluster.CONNECT_S", 0.5)
+    monkeypatch.setattr("UNetPlusPlusSegmentLib.jobs.dask_cluster.CONNECT_S", 0.5)
     case, out = cohort / "a.nrrd", tmp_path / "out"
     with pytest.raises(CohortError, match=r"No Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         run_cohort(on_cluster("tcp://127.0.0.1:9"), [case], out, bundle, "cpu", OPTIONS)

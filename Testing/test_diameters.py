@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from UNetPlusPlusSegmentLib.diameters import NoduleMeasurements, measure_nodule
+from UNetPlusPlusSegmentLib.core.volume import Volume, axial_order
 from UNetPlusPlusSegmentLib.files import read_volume
-from UNetPlusPlusSegmentLib.volumes import Volume, axial_order
+from UNetPlusPlusSegmentLib.nodule.measurements import NoduleMeasurements, measure_nodule
 
 TISSUE_HU, LUNG_HU = 40, -850
 LENGTHS = ("long_axis_mm", "short_axis_mm", "mean_diameter_mm", "equivalent_diameter_mm", "volume_ml", "mean_hu")

@@ -12,7 +12,8 @@ from bright import bright_bundle
 from pydicom.uid import CTImageStorage, generate_uid
 from sample_files import SEGMENTS, labels, write_slice
 
-from UNetPlusPlusSegmentLib import cli, files
+from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.files import FileError
 
 WHO = {
@@ -72,7 +73,7 @@ def test_a_real_series_gets_the_mask_that_nifti_gets_and_an_empty_one_is_written
     bundle = bright_bundle(tmp_path / "liver-ct-v99.0.0")
     asked = ["liver", str(scan), "--model", str(bundle.folder), "--device", "cpu"]
     for name in ("out.nii.gz", "out.dcm"):
-        assert cli.main([*asked, "-o", str(tmp_path / name)]) == 0
+        assert main([*asked, "-o", str(tmp_path / name)]) == 0
     mask = files.read_volume(tmp_path / "out.nii.gz")[0].array
     seg = hd.seg.segread(tmp_path / "out.dcm")
     found = seg.get_volume(combine_segments=True)
@@ -96,7 +97,7 @@ def test_what_is_no_series_and_a_missing_library_are_refused_before_anything_run
     bundle = bright_bundle(tmp_path / "liver-ct-v99.0.0")
     monkeypatch.setitem(sys.modules, "highdicom", None)
     asked = ["liver", str(series), "--model", str(bundle.folder), "-o", str(tmp_path / "out.dcm")]
-    assert cli.main(asked) == 1
+    assert main(asked) == 1
     assert "pip install highdicom" in capsys.readouterr().err
     assert not (tmp_path / "out.dcm").exists()
 

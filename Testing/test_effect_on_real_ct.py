@@ -9,10 +9,11 @@ from mrml_scene import slicer
 from segment_editor import an_editor, opened, paint, painted, press, scene, slicer_app, wait
 from worker_logic import logic
 
-from UNetPlusPlusSegmentLib import cli, files
-from UNetPlusPlusSegmentLib.bundles import choose_bundle, find_bundles
-from UNetPlusPlusSegmentLib.inference import SliceEngine
-from UNetPlusPlusSegmentLib.volumes import crop
+from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.cli.main import main
+from UNetPlusPlusSegmentLib.core.volume import crop
+from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
+from UNetPlusPlusSegmentLib.network.bundle import choose_bundle, find_bundles
 
 __all__ = ["an_editor", "logic", "opened", "scene", "slicer_app"]  # fixtures
 
@@ -64,7 +65,7 @@ def test_a_click_on_a_nodule_gives_what_the_command_line_does(opened, shared_dat
     k, j, i = np.argwhere((truth.array > 0) & (truth.array < 100)).mean(axis=0)
     point = (truth.ijk_to_ras @ [i, j, k, 1])[:3].round(1).tolist()
     output = tmp_path / "nodule.nii.gz"
-    assert cli.main(["nodule", str(scan), "--point", ",".join(map(str, point)), "-o", str(output)]) == 0
+    assert main(["nodule", str(scan), "--point", ",".join(map(str, point)), "-o", str(output)]) == 0
     found = sitk.GetArrayFromImage(sitk.ReadImage(str(output))) > 0
     at = opened(volume.array, volume.ijk_to_ras)
     at.effect._targetBox.setCurrentIndex(at.effect._targetBox.findData("nodule"))

@@ -12,8 +12,8 @@ import SimpleITK as sitk
 from sample_files import FLIPPED, OBLIQUE, SERIES, SHEARED, STRAIGHT, ct, write_slice, written
 
 from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.core.volume import clean_hu
 from UNetPlusPlusSegmentLib.files import FileError
-from UNetPlusPlusSegmentLib.volumes import clean_hu
 
 
 @pytest.mark.parametrize("matrix", [STRAIGHT, OBLIQUE, FLIPPED], ids=["straight", "oblique", "flipped"])

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from sample_files import SHEARED, STRAIGHT, ct, write_slice, written
 
 from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.core.volume import VolumeError
 from UNetPlusPlusSegmentLib.files import FileError
-from UNetPlusPlusSegmentLib.volumes import VolumeError
 
 LIBRARY = Path(__file__).parents[1] / "UNetPlusPlusSegment"
 

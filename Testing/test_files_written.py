@@ -14,9 +14,9 @@ import slicerio
 from sample_files import FLIPPED, LIVER, OBLIQUE, SEGMENTS, SHEARED, STRAIGHT, labels
 
 from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.core.segment import Segment
+from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.files import FileError
-from UNetPlusPlusSegmentLib.regions import Segment
-from UNetPlusPlusSegmentLib.volumes import Volume
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ from bright import BRIGHT_HU, bright_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from UNetPlusPlusSegmentLib.bundles import write_bundle
-from UNetPlusPlusSegmentLib.devices import Device, DeviceError, choose_device
-from UNetPlusPlusSegmentLib.grids import Box, aligned
-from UNetPlusPlusSegmentLib.inference import SPEEDS, SliceEngine
-from UNetPlusPlusSegmentLib.networks import build_network
-from UNetPlusPlusSegmentLib.volumes import Volume, VolumeError
+from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError
+from UNetPlusPlusSegmentLib.engine.organ import SPEEDS, SliceEngine
+from UNetPlusPlusSegmentLib.engine.pixel_box import Box, aligned
+from UNetPlusPlusSegmentLib.network.bundle import write_bundle
+from UNetPlusPlusSegmentLib.network.device import Device, DeviceError, choose_device
+from UNetPlusPlusSegmentLib.network.unetpp import build_network
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 

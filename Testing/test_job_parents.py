@@ -16,8 +16,8 @@ __all__ = ["bundle", "temporary", "worker"]  # fixtures
 
 def parent(folder: Path, lines: str, **environment: str) -> subprocess.Popen:
     """A Python process that uses the library from `folder`; its temporary files go there, too."""
-    start = "import sys, numpy as np\nfrom UNetPlusPlusSegmentLib.jobs.client import Worker\n" + (
-        "from UNetPlusPlusSegmentLib.volumes import Volume\n"
+    start = "import sys, numpy as np\nfrom UNetPlusPlusSegmentLib.jobs.worker_client import Worker\n" + (
+        "from UNetPlusPlusSegmentLib.core.volume import Volume\n"
         "array = np.full((1200, 60, 70), -900, np.int16)\nvolume = Volume(array, np.diag([2, 2, 3, 1]))\n"
     )
     (folder / "parent.py").write_text(start + lines, encoding="utf-8")
@@ -31,10 +31,8 @@ def test_it_works_from_a_path_with_blanks_and_umlauts_and_the_parent_never_impor
     folder = tmp_path / "Größe é 肝 und 'mehr'"
     shutil.copytree(LIBRARY, folder / LIBRARY.name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(bundle, folder / "Modell ü-v1.0.0")
-    devices = folder / LIBRARY.name / "devices.py"
-    devices.write_text(
-        devices.read_text(encoding="utf-8").replace("There is no device", "Kein Gerät"), encoding="utf-8"
-    )
+    device = folder / LIBRARY.name / "network" / "device.py"
+    device.write_text(device.read_text(encoding="utf-8").replace("There is no device", "Kein Gerät"), encoding="utf-8")
     lines = f"""
 worker = Worker()
 done = worker.wait(worker.submit(volume, {str(folder / "Modell ü-v1.0.0")!r}, "cpu"))
@@ -83,7 +81,7 @@ worker.wait(job, lambda progress: print(worker.pid, flush=True) if progress.done
 def test_memory_that_torch_freed_is_used_again_without_page_faults():
     lines = """
 import resource, torch
-from UNetPlusPlusSegmentLib.jobs.memory import give_back_freed_memory, keep_freed_memory
+from UNetPlusPlusSegmentLib.jobs.allocator import give_back_freed_memory, keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(4):
@@ -115,10 +113,10 @@ def test_a_long_scan_takes_less_than_a_gigabyte_beyond_itself_its_mask_included(
     lines = f"""
 import numpy as np
 from pathlib import Path
-from UNetPlusPlusSegmentLib.bundles import read_bundle
-from UNetPlusPlusSegmentLib.inference import SliceEngine
-from UNetPlusPlusSegmentLib.jobs.memory import give_back_freed_memory, keep_freed_memory
-from UNetPlusPlusSegmentLib.volumes import Volume
+from UNetPlusPlusSegmentLib.network.bundle import read_bundle
+from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
+from UNetPlusPlusSegmentLib.jobs.allocator import give_back_freed_memory, keep_freed_memory
+from UNetPlusPlusSegmentLib.core.volume import Volume
 
 def status(what):
     lines = Path("/proc/self/status").read_text().splitlines()

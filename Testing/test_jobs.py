@@ -25,10 +25,10 @@ from worker_jobs import (
     works,
 )
 
-from UNetPlusPlusSegmentLib.jobs import client
+from UNetPlusPlusSegmentLib.core.volume import Volume
+from UNetPlusPlusSegmentLib.jobs import worker_client
 from UNetPlusPlusSegmentLib.jobs.arrays import ArrayFolder
-from UNetPlusPlusSegmentLib.jobs.events import DeviceState, Failed, MapsReady, Segmented
-from UNetPlusPlusSegmentLib.volumes import Volume
+from UNetPlusPlusSegmentLib.jobs.protocol import DeviceState, Failed, MapsReady, Segmented
 
 __all__ = ["bundle", "expected", "temporary", "worker"]  # fixtures
 
@@ -174,7 +174,7 @@ def test_a_job_is_cancelled_within_a_second_at_any_moment(worker, bundle, expect
 
 def test_a_job_stops_between_two_layers_and_the_process_stays(worker, bundle, expected, monkeypatch):
     works(worker, bundle, expected)
-    monkeypatch.setattr(client, "CANCEL_S", PATIENCE_S)  # no force
+    monkeypatch.setattr(worker_client, "CANCEL_S", PATIENCE_S)  # no force
     pid = worker.pid
     endless = Volume(np.full((60_000, 24, 24), -900, np.int16), np.diag([2, 2, 10, 1]))
     job = worker.submit(endless, bundle, "cpu")

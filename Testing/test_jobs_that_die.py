@@ -11,9 +11,9 @@ from types import ModuleType
 import pytest
 from worker_jobs import PATIENCE_S, alive, bundle, expected, fails, files_in, run, scan, temporary, until, worker, works
 
-from UNetPlusPlusSegmentLib.jobs.client import Worker
-from UNetPlusPlusSegmentLib.jobs.events import JobError, Progress
-from UNetPlusPlusSegmentLib.jobs.process import python_executable
+from UNetPlusPlusSegmentLib.jobs.child_process import python_executable
+from UNetPlusPlusSegmentLib.jobs.protocol import JobError, Progress
+from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 
 __all__ = ["bundle", "expected", "temporary", "worker"]  # fixtures
 

@@ -7,17 +7,17 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from UNetPlusPlusSegmentLib import bundles, cli
-from UNetPlusPlusSegmentLib.bundles import choose_bundle
-from UNetPlusPlusSegmentLib.devices import Device
+from UNetPlusPlusSegmentLib.cli.main import main
+from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.files import read_volume
-from UNetPlusPlusSegmentLib.inference import SliceEngine
+from UNetPlusPlusSegmentLib.network.bundle import choose_bundle
+from UNetPlusPlusSegmentLib.network.device import Device
 
 
 @pytest.fixture(autouse=True)
 def only_shipped_models(monkeypatch, tmp_path):
     monkeypatch.delenv("UNETPP_MODELS", raising=False)
-    monkeypatch.setattr(bundles, "user_folder", lambda: tmp_path / "none")
+    monkeypatch.setattr("UNetPlusPlusSegmentLib.network.bundle.user_folder", lambda: tmp_path / "none")
 
 
 def dice_where_they_lie(found: sitk.Image, truth: sitk.Image) -> float:
@@ -37,7 +37,7 @@ def dice_where_they_lie(found: sitk.Image, truth: sitk.Image) -> float:
 )
 def test_the_liver_lies_where_another_tool_sees_it(shared_data, tmp_path, capsys, scan, mask, least):
     output = tmp_path / "x.seg.nrrd"
-    assert cli.main(["liver", str(shared_data(scan)), "-o", str(output), "--json"]) == 0
+    assert main(["liver", str(shared_data(scan)), "-o", str(output), "--json"]) == 0
     (segment,) = json.loads(capsys.readouterr().out)["segments"]
     found = sitk.ReadImage(str(output))
     assert dice_where_they_lie(found, sitk.ReadImage(str(shared_data(mask)))) >= least

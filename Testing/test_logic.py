@@ -32,10 +32,10 @@ from mrml_scene import (
 )
 from worker_logic import GRID, a_run, a_scan, expected, logic, models, started, wait
 
-from UNetPlusPlusSegmentLib import mrml, pytorch
-from UNetPlusPlusSegmentLib.jobs.events import JobError
-from UNetPlusPlusSegmentLib.runs import RunError
-from UNetPlusPlusSegmentLib.volumes import VolumeError
+from UNetPlusPlusSegmentLib.core.volume import VolumeError
+from UNetPlusPlusSegmentLib.jobs.protocol import JobError
+from UNetPlusPlusSegmentLib.scene import mrml, pytorch_install
+from UNetPlusPlusSegmentLib.scene.runs import RunError
 
 __all__ = ["logic", "models", "scene"]  # fixtures
 
@@ -200,48 +200,48 @@ def test_a_killed_worker_leaves_no_half_result_and_the_next_run_works(scene, log
 
 def test_without_pytorch_the_way_to_it_is_said(scene, logic, monkeypatch):
     volumeNode = add_volume(a_scan(), GRID)
-    monkeypatch.setattr(pytorch, "is_installed", lambda: False)
-    with nothing_changes(scene), pytest.raises(pytorch.PyTorchError, match="install the PyTorch extension"):
+    monkeypatch.setattr(pytorch_install, "is_installed", lambda: False)
+    with nothing_changes(scene), pytest.raises(pytorch_install.PyTorchError, match="install the PyTorch extension"):
         logic.process(volumeNode)
-    with pytest.raises(pytorch.PyTorchError, match="Extensions Manager"):
-        pytorch.install()  # there is no such extension here
+    with pytest.raises(pytorch_install.PyTorchError, match="Extensions Manager"):
+        pytorch_install.install()  # there is no such extension here
 
 
 def test_an_installation_of_pytorch_that_fails_says_so_and_a_second_one_meanwhile_is_refused(monkeypatch):
     class Logic:
         def installTorch(self, **options):
-            assert not pytorch.is_installed()  # what is half there is not there
-            with pytest.raises(pytorch.PyTorchError, match="is being installed"):
-                pytorch.install()
+            assert not pytorch_install.is_installed()  # what is half there is not there
+            with pytest.raises(pytorch_install.PyTorchError, match="is being installed"):
+                pytorch_install.install()
             raise OSError("no space left on device")
 
     monkeypatch.setitem(sys.modules, "PyTorchUtils", types.SimpleNamespace(PyTorchUtilsLogic=Logic))
-    with pytest.raises(pytorch.PyTorchError, match=r"could not be installed \(no space left on device\)"):
-        pytorch.install()
-    assert pytorch.is_installed()
+    with pytest.raises(pytorch_install.PyTorchError, match=r"could not be installed \(no space left on device\)"):
+        pytorch_install.install()
+    assert pytorch_install.is_installed()
 
 
 def test_where_there_is_no_pytorch_for_this_build_of_slicer_nothing_is_downloaded(monkeypatch):
     monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
-    monkeypatch.setattr(pytorch.sys, "platform", "darwin")
-    monkeypatch.setattr(pytorch.platform, "machine", lambda: "x86_64")
-    with pytest.raises(pytorch.PyTorchError, match="Apple silicon"):
-        pytorch.install()
-    monkeypatch.setattr(pytorch.platform, "machine", lambda: "arm64")
-    with pytest.raises(pytorch.PyTorchError, match="Extensions Manager"):
-        pytorch.install()
+    monkeypatch.setattr(pytorch_install.sys, "platform", "darwin")
+    monkeypatch.setattr(pytorch_install.platform, "machine", lambda: "x86_64")
+    with pytest.raises(pytorch_install.PyTorchError, match="Apple silicon"):
+        pytorch_install.install()
+    monkeypatch.setattr(pytorch_install.platform, "machine", lambda: "arm64")
+    with pytest.raises(pytorch_install.PyTorchError, match="Extensions Manager"):
+        pytorch_install.install()
 
 
 def test_an_old_pytorch_and_the_rest_of_a_broken_installation_count_as_none(monkeypatch):
     for version, there in (("2.6.0+cpu", False), ("2.7.1", True), ("3.0", True)):
-        monkeypatch.setattr(pytorch.metadata, "version", lambda name, version=version: version)
-        assert pytorch.is_installed() is there
+        monkeypatch.setattr(pytorch_install.metadata, "version", lambda name, version=version: version)
+        assert pytorch_install.is_installed() is there
 
     def nothing(name):
-        raise pytorch.metadata.PackageNotFoundError(name)
+        raise pytorch_install.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(pytorch.metadata, "version", nothing)
-    assert not pytorch.is_installed()
+    monkeypatch.setattr(pytorch_install.metadata, "version", nothing)
+    assert not pytorch_install.is_installed()
 
 
 # The threshold
@@ -341,8 +341,8 @@ def test_a_segment_that_was_edited_is_left_alone(scene, logic):
 
 def test_slicer_s_process_never_loads_torch_nor_simpleitk_before_the_first_run():
     code = (
-        "import sys, UNetPlusPlusSegmentLib.segmenter; assert not {'torch', 'SimpleITK', 'slicer'} & set(sys.modules);"
-        "import UNetPlusPlusSegmentLib.runs, UNetPlusPlusSegmentLib.jobs.cohort; assert 'torch' not in sys.modules"
+        "import sys, UNetPlusPlusSegmentLib.scene.logic; assert not {'torch', 'SimpleITK', 'slicer'} & set(sys.modules);"
+        "import UNetPlusPlusSegmentLib.scene.runs, UNetPlusPlusSegmentLib.jobs.cohort; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(MODULE)})
 

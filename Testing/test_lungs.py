@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
+from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.files import read_volume
-from UNetPlusPlusSegmentLib.lungs import find_lungs
-from UNetPlusPlusSegmentLib.volumes import Volume
+from UNetPlusPlusSegmentLib.nodule.lungs import find_lungs
 
 AIR, LUNG, TISSUE, BONE, FOAM, PADDING = -1000, -850, 40, 400, -900, -3024
 SPACING_MM = np.array([2.5, 1.6, 1.6])  # slices, rows, columns

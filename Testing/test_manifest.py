@@ -228,7 +228,7 @@ def test_the_wheel_holds_the_library_the_models_and_both_licences(tmp_path):
         commands = archive.read(about["entry_points.txt"]).decode()
     assert names == library | {path.replace("Resources/", f"{NAME}Lib/") for path in models}
     assert {"licenses/LICENSE", "licenses/MODELS_LICENSE.md"} <= set(about)
-    assert f"unetpp-segment = {NAME}Lib.cli:shell" in commands
+    assert f"unetpp-segment = {NAME}Lib.cli.main:shell" in commands
 
 
 def test_every_dependency_has_one_tested_version():

@@ -27,8 +27,8 @@ from mrml_scene import (
     vtk,
 )
 
-from UNetPlusPlusSegmentLib import mrml
-from UNetPlusPlusSegmentLib.volumes import VolumeError
+from UNetPlusPlusSegmentLib.core.volume import VolumeError
+from UNetPlusPlusSegmentLib.scene import mrml
 
 __all__ = ["scene"]  # a fixture
 

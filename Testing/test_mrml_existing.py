@@ -32,9 +32,9 @@ from mrml_scene import (
     vtk,
 )
 
-from UNetPlusPlusSegmentLib import mrml
-from UNetPlusPlusSegmentLib.regions import Segment
-from UNetPlusPlusSegmentLib.volumes import VolumeError
+from UNetPlusPlusSegmentLib.core.segment import Segment
+from UNetPlusPlusSegmentLib.core.volume import VolumeError
+from UNetPlusPlusSegmentLib.scene import mrml
 
 __all__ = ["scene"]  # a fixture
 

@@ -33,8 +33,8 @@ from mrml_scene import (
     vtk,
 )
 
-from UNetPlusPlusSegmentLib import mrml
-from UNetPlusPlusSegmentLib.regions import Segment
+from UNetPlusPlusSegmentLib.core.segment import Segment
+from UNetPlusPlusSegmentLib.scene import mrml
 
 __all__ = ["scene"]  # a fixture
 

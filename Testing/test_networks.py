@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from UNetPlusPlusSegmentLib.networks import (
+from UNetPlusPlusSegmentLib.network.unetpp import (
     ARCHITECTURES,
     NodeGrid,
     build_network,

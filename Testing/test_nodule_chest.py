@@ -9,9 +9,8 @@ import pytest
 from bright import bright_nodule_bundle
 from nodule_scans import LUNG, TISSUE, ball, dice, ras
 
-from UNetPlusPlusSegmentLib import nodule_engine
-from UNetPlusPlusSegmentLib.engines import load_engine
-from UNetPlusPlusSegmentLib.volumes import Volume
+from UNetPlusPlusSegmentLib.api import load_engine
+from UNetPlusPlusSegmentLib.core.volume import Volume
 
 WALL = -350  # denser than the lungs, and nothing to this network, which would else follow it everywhere
 
@@ -83,7 +82,7 @@ def test_a_bulge_of_a_vessel_full_of_contrast_medium_is_no_nodule_and_a_calcifie
 def test_what_goes_on_as_a_vessel_is_left_out_of_a_chest_and_not_of_what_is_pointed_at(tmp_path, chest, monkeypatch):
     volume, _, _ = chest
     engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0"), "cpu")
-    monkeypatch.setattr(nodule_engine, "goes_on", lambda *_: True)
+    monkeypatch.setattr("UNetPlusPlusSegmentLib.nodule.engine.goes_on", lambda *_: True)
     assert engine.segment(volume).segments == ()
     assert len(engine.segment(volume, points=[ras((12, 60, 50), volume.ijk_to_ras)]).segments) == 1
 
@@ -94,7 +93,7 @@ def test_a_nodule_of_a_chest_that_may_go_on_beyond_its_window_has_a_note_as_one_
     volume, _, _ = chest
     engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0"), "cpu")
     assert engine.segment(volume).notes == ()
-    monkeypatch.setattr(nodule_engine, "has_room", lambda *_: False)
+    monkeypatch.setattr("UNetPlusPlusSegmentLib.nodule.engine.has_room", lambda *_: False)
     for where in ({}, {"points": [ras((12, 60, 50), volume.ijk_to_ras)]}):
         result = engine.segment(volume, **where)
         notes = [note for note in result.notes if "may go on beyond" in note]

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from nodule_scans import EVERYTHING, LUNG, MATRIX, SPACING_MM, TISSUE, A, B, ball, dice, engine, lung_with, ras
 from test_inference import reorder
 
-from UNetPlusPlusSegmentLib import nodule_engine
-from UNetPlusPlusSegmentLib.engines import load_engine
-from UNetPlusPlusSegmentLib.volumes import Volume, VolumeError, box_between
+from UNetPlusPlusSegmentLib.api import load_engine
+from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, box_between
 
 __all__ = ["engine"]  # fixtures
 
@@ -253,7 +252,7 @@ def test_any_network_that_training_makes_can_look_at_points_and_through_a_chest(
     np.testing.assert_array_equal(engine.segment(volume, points=[ras((10, 50, 40))]).labelmap == 1, A)
     everywhere = np.ones(volume.array.shape, bool)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nodule_engine, "find_lungs", lambda _: everywhere)
+        patch.setattr("UNetPlusPlusSegmentLib.nodule.engine.find_lungs", lambda _: everywhere)
         result = engine.segment(volume)
     np.testing.assert_array_equal(result.labelmap, A + 2 * B.astype(int))
 

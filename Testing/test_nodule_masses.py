@@ -7,10 +7,10 @@ import pytest
 from bright import bright_nodule_bundle
 from nodule_scans import LUNG, MATRIX, TISSUE, ball, dice, engine, lung_with, ras
 
-from UNetPlusPlusSegmentLib.engines import load_engine
-from UNetPlusPlusSegmentLib.nodule_engine import NoduleEngine
-from UNetPlusPlusSegmentLib.nodule_targets import Nodule, label_apart
-from UNetPlusPlusSegmentLib.volumes import Volume
+from UNetPlusPlusSegmentLib.api import load_engine
+from UNetPlusPlusSegmentLib.core.volume import Volume
+from UNetPlusPlusSegmentLib.nodule.candidates import Nodule, label_apart
+from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
 
 __all__ = ["engine"]  # fixtures
 

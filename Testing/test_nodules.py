@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from UNetPlusPlusSegmentLib.core.segment import Segment
+from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.files import read_volume, write_segmentation
-from UNetPlusPlusSegmentLib.lungs import find_lungs
-from UNetPlusPlusSegmentLib.nodules import MOST_NODULES, find_nodules, number_nodules
-from UNetPlusPlusSegmentLib.regions import Segment
-from UNetPlusPlusSegmentLib.volumes import Volume
+from UNetPlusPlusSegmentLib.nodule.lungs import find_lungs
+from UNetPlusPlusSegmentLib.nodule.segments import MOST_NODULES, find_nodules, number_nodules
 
 SHAPE = (30, 120, 130)
 SPACING_MM = np.array([2.0, 0.8, 0.7])  # K, J, I
@@ -113,7 +113,7 @@ def test_every_limit_is_needed_for_one_of_the_shapes(monkeypatch):
     for what, (limit, value) in reason.items():
         assert found(NO_NODULES[what])[1] == ()
         with monkeypatch.context() as patch:
-            patch.setattr(f"UNetPlusPlusSegmentLib.nodules.{limit}", value)
+            patch.setattr(f"UNetPlusPlusSegmentLib.nodule.segments.{limit}", value)
             assert len(found(NO_NODULES[what])[1]) == 1, what
 
 

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from sample_files import SEGMENTS
 
 from UNetPlusPlusSegmentLib import files
-from UNetPlusPlusSegmentLib.volumes import Volume
+from UNetPlusPlusSegmentLib.core.volume import Volume
 
 
 def picture(path: Path) -> np.ndarray:

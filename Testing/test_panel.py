@@ -31,8 +31,8 @@ from slicer_qt.pythonqt import dialogs
 from slicer_qt.widgets import qMRMLNodeComboBox
 from worker_logic import GRID, a_scan, models
 
-from UNetPlusPlusSegmentLib import mrml, pytorch, segmenter
-from UNetPlusPlusSegmentLib.jobs.client import Worker
+from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
+from UNetPlusPlusSegmentLib.scene import mrml, pytorch_install
 
 __all__ = ["frame", "models", "scene", "slicer_app"]  # fixtures
 
@@ -58,7 +58,7 @@ def worker():
 @pytest.fixture
 def panel(models, worker, monkeypatch, request):
     """The open panel, with a model that finds what is bright; the worker uses the processor."""
-    monkeypatch.setattr(segmenter, "Worker", lambda: worker)
+    monkeypatch.setattr("UNetPlusPlusSegmentLib.scene.logic.Worker", lambda: worker)
     panel = request.getfixturevalue("frame").self()
     panel.ui.deviceComboBox.setCurrentText("Processor")
     return panel
@@ -219,7 +219,7 @@ def test_a_panel_that_is_entered_again_stays_bound_as_it_is(panel):
 
 
 def test_without_pytorch_the_panel_opens_explains_and_says_where_to_get_it(panel, scene, monkeypatch):
-    monkeypatch.setattr(pytorch, "is_installed", lambda: False)
+    monkeypatch.setattr(pytorch_install, "is_installed", lambda: False)
     panel.enter()
     add_volume(a_scan(), GRID)
     assert "PyTorch is not installed yet" in panel.ui.messageLabel.text
@@ -610,8 +610,8 @@ def test_the_terms_are_those_of_the_models():
     path = MODULE_FILE.parent / "Resources/Terminologies/UNetPlusPlusSegment.term.json"
     categories = json.loads(path.read_text(encoding="utf-8"))["SegmentationCodes"]["Category"]
     codes = {f"SCT^{each['CodeValue']}^{each['CodeMeaning']}" for c in categories for each in c["Type"]}
-    from UNetPlusPlusSegmentLib.bundles import find_bundles
-    from UNetPlusPlusSegmentLib.nodules import TERMINOLOGY
+    from UNetPlusPlusSegmentLib.network.bundle import find_bundles
+    from UNetPlusPlusSegmentLib.nodule.segments import TERMINOLOGY
 
     used = [label.terminology for bundle in find_bundles()[0] for label in bundle.labels] + [TERMINOLOGY]
     assert {terminology.split("~")[2] for terminology in used} <= codes

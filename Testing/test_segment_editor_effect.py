@@ -21,11 +21,11 @@ from slicer_qt.effects import qMRMLSliceWidget
 from slicer_qt.pythonqt import dialogs, wrap
 from worker_logic import GRID, a_scan, expected, logic
 
-from UNetPlusPlusSegmentLib import markups, mrml
-from UNetPlusPlusSegmentLib.bundles import read_bundle
-from UNetPlusPlusSegmentLib.engines import load_engine
-from UNetPlusPlusSegmentLib.inference import SliceEngine
-from UNetPlusPlusSegmentLib.volumes import Volume, crop
+from UNetPlusPlusSegmentLib.api import load_engine
+from UNetPlusPlusSegmentLib.core.volume import Volume, crop
+from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
+from UNetPlusPlusSegmentLib.network.bundle import read_bundle
+from UNetPlusPlusSegmentLib.scene import markups, mrml
 
 __all__ = ["an_editor", "logic", "opened", "scene", "slicer_app"]  # fixtures
 

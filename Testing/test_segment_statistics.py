@@ -15,10 +15,10 @@ import segment_statistics
 from mrml_scene import PLACES, add_volume, rotation, slicer
 from slicer_qt.application import load_module, scene, slicer_app
 
-from UNetPlusPlusSegmentLib import mrml
-from UNetPlusPlusSegmentLib.diameters import measure_nodule
-from UNetPlusPlusSegmentLib.regions import Segment
-from UNetPlusPlusSegmentLib.volumes import Volume
+from UNetPlusPlusSegmentLib.core.segment import Segment
+from UNetPlusPlusSegmentLib.core.volume import Volume
+from UNetPlusPlusSegmentLib.nodule.measurements import measure_nodule
+from UNetPlusPlusSegmentLib.scene import mrml
 
 __all__ = ["scene", "slicer_app"]  # fixtures
 

@@ -25,7 +25,7 @@ from evaluate import answer_of, evaluate
 from settings import Settings
 from task import SegmentationTask
 from UNetPlusPlusSegmentLib import files
-from UNetPlusPlusSegmentLib.bundles import read_bundle, write_bundle
+from UNetPlusPlusSegmentLib.network.bundle import read_bundle, write_bundle
 
 TRAINING = Path(__file__).parents[1] / "training"
 STEPS, EPOCH = 9, 3

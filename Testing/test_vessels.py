@@ -10,10 +10,9 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from UNetPlusPlusSegmentLib.nodule_targets import Nodule
-from UNetPlusPlusSegmentLib.regions import bounding_box
-from UNetPlusPlusSegmentLib.vessels import Vessels, goes_on
-from UNetPlusPlusSegmentLib.volumes import Volume
+from UNetPlusPlusSegmentLib.core.volume import Volume, bounding_box
+from UNetPlusPlusSegmentLib.nodule.candidates import Nodule
+from UNetPlusPlusSegmentLib.nodule.vessel_rejection import Vessels, goes_on
 
 LUNG, TISSUE, CONTRAST = -850, 30, 300
 KK, JJ, II = np.indices((30, 60, 60))

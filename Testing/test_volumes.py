@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from UNetPlusPlusSegmentLib.core.volume import AIR_HU, Volume, VolumeError, axial_order, check_ct, clean_hu
 from UNetPlusPlusSegmentLib.files import read_volume
-from UNetPlusPlusSegmentLib.volumes import AIR_HU, Volume, VolumeError, axial_order, check_ct, clean_hu
 
 SIZES = (3, 5, 7)  # slices, rows, columns: no two alike, so that a swapped axis shows
 SPACINGS_MM = (3.0, 0.8, 0.7)

@@ -30,9 +30,9 @@ from mrml_scene import (
 )
 from worker_logic import GRID, a_run, a_scan, expected, logic, models, wait
 
-from UNetPlusPlusSegmentLib import markups, mrml, mrml_sequences
-from UNetPlusPlusSegmentLib.regions import Segment
-from UNetPlusPlusSegmentLib.volumes import Volume, VolumeError
+from UNetPlusPlusSegmentLib.core.segment import Segment
+from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError
+from UNetPlusPlusSegmentLib.scene import markups, mrml, sequences
 
 __all__ = ["logic", "models", "scene"]  # fixtures
 
@@ -248,7 +248,7 @@ def test_the_volume_of_a_frame_is_let_go_once_its_segmentation_is_kept(heart_bea
         return show(labelmap, segments, volumeNode)
 
     monkeypatch.setattr(mrml, "show_segmentation", watched)
-    sequence = mrml_sequences.SegmentationSequence(volumeNode, browser)
+    sequence = sequences.SegmentationSequence(volumeNode, browser)
     for item in range(2):
         labelmap = np.ones_like(mrml.volume_from_node(sequence.frame(item)).array, np.uint8)
         sequence.put(item, labelmap, [Segment(1, "Liver", "", (255, 0, 0), {})])

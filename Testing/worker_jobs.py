@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from bright import bright_bundle
 
-from UNetPlusPlusSegmentLib.bundles import read_bundle
-from UNetPlusPlusSegmentLib.inference import SliceEngine
-from UNetPlusPlusSegmentLib.jobs import client
-from UNetPlusPlusSegmentLib.jobs.client import Worker
-from UNetPlusPlusSegmentLib.jobs.events import JobError, Progress
-from UNetPlusPlusSegmentLib.volumes import Volume
+from UNetPlusPlusSegmentLib.core.volume import Volume
+from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
+from UNetPlusPlusSegmentLib.jobs import worker_client
+from UNetPlusPlusSegmentLib.jobs.protocol import JobError, Progress
+from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
+from UNetPlusPlusSegmentLib.network.bundle import read_bundle
 
 __all__ = ["bundle", "expected", "temporary", "worker"]
 
-LIBRARY = Path(client.__file__).parents[1]
+LIBRARY = Path(worker_client.__file__).parents[1]
 PATIENCE_S = 120  # for a process to end on a busy computer; no test waits so long when all is well
 CHATTER = """
 import os, threading, time

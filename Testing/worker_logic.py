@@ -9,11 +9,10 @@ import pytest
 from bright import bright_bundle
 from mrml_scene import GRIDS
 
-from UNetPlusPlusSegmentLib import bundles
-from UNetPlusPlusSegmentLib.bundles import read_bundle
-from UNetPlusPlusSegmentLib.inference import SliceEngine
-from UNetPlusPlusSegmentLib.segmenter import Segmenter
-from UNetPlusPlusSegmentLib.volumes import Volume
+from UNetPlusPlusSegmentLib.core.volume import Volume
+from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
+from UNetPlusPlusSegmentLib.network.bundle import read_bundle
+from UNetPlusPlusSegmentLib.scene.logic import Segmenter
 
 PATIENCE_S = 120
 GRID = GRIDS["oblique"] @ np.diag([4.0, 4.0, 2.0, 1.0])
@@ -25,7 +24,7 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     bright_bundle(folder / "bright-v1.0.0")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bundles, "search_folders", lambda: [folder])
+        patch.setattr("UNetPlusPlusSegmentLib.network.bundle.search_folders", lambda: [folder])
         yield folder
 
 

@@ -26,9 +26,9 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-from UNetPlusPlusSegmentLib import pytorch
-from UNetPlusPlusSegmentLib.bundles import find_bundles, user_folder
-from UNetPlusPlusSegmentLib.segmenter import Segmenter
+from UNetPlusPlusSegmentLib.network.bundle import find_bundles, user_folder
+from UNetPlusPlusSegmentLib.scene import pytorch_install
+from UNetPlusPlusSegmentLib.scene.logic import Segmenter
 from UNetPlusPlusSegmentPanelLib.messages import (
     LICENCE_URL,
     POLL_MS,
@@ -403,7 +403,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
 
     def _whatOfTheOldSegment(self) -> str:
         """`new`, `replace`, or nothing if the user cancels."""
-        from UNetPlusPlusSegmentLib.runs import segments_of_target  # brings SimpleITK
+        from UNetPlusPlusSegmentLib.scene.runs import segments_of_target  # brings SimpleITK
 
         output = None if self._takesAllFrames() else self._parameterNode.outputSegmentation
         existing = segments_of_target(output, self._models[self.ui.modelComboBox.currentIndex])
@@ -541,7 +541,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         return ""
 
     def _advice(self) -> str:
-        if not pytorch.is_installed():
+        if not pytorch_install.is_installed():
             return _("PyTorch is not installed yet: Apply offers to install it with the PyTorch extension.")
         return " ".join(self._refusedModels)
 
@@ -593,7 +593,7 @@ class UNetPlusPlusSegmentTest(ScriptedLoadableModuleTest):
         self.delayDisplay(f"{name}: {measurements[name]['volume_ml']:.1f} ml")
 
     def _canRun(self) -> bool:
-        return pytorch.is_installed() and bool(find_bundles("liver")[0])
+        return pytorch_install.is_installed() and bool(find_bundles("liver")[0])
 
     def _volume(self, lowest: int):
         """A block of 100 HU, 120 mm wide, in noise from `lowest` to 40."""

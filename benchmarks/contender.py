@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-    from UNetPlusPlusSegmentLib.inference import SliceEngine
-    from UNetPlusPlusSegmentLib.volumes import Volume
+    from UNetPlusPlusSegmentLib.core.volume import Volume
+    from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 
 HERE = Path(__file__).resolve().parent
 LIBRARY = HERE.parent / "UNetPlusPlusSegment"
@@ -91,11 +91,11 @@ def ours_on_a_volume(scan: str, model: str) -> tuple[dict, Turn]:
     import scans
     import torch
 
-    from UNetPlusPlusSegmentLib.bundles import choose_bundle
-    from UNetPlusPlusSegmentLib.devices import Device
-    from UNetPlusPlusSegmentLib.inference import SliceEngine
-    from UNetPlusPlusSegmentLib.jobs.memory import keep_freed_memory
-    from UNetPlusPlusSegmentLib.volumes import axial_volume
+    from UNetPlusPlusSegmentLib.core.volume import axial_volume
+    from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
+    from UNetPlusPlusSegmentLib.jobs.allocator import keep_freed_memory
+    from UNetPlusPlusSegmentLib.network.bundle import choose_bundle
+    from UNetPlusPlusSegmentLib.network.device import Device
 
     keep_freed_memory()
     volume, engine = scans.load(scan), SliceEngine(choose_bundle("liver", model or None), "cpu")
@@ -124,8 +124,8 @@ def ours_on_slices(level: str, dtype: str) -> tuple[dict, Turn]:
     """Our network as the engine runs it, pruned to a level, on whole slices; {"slices": n} → seconds of each."""
     import torch
 
-    from UNetPlusPlusSegmentLib.jobs.memory import keep_freed_memory
-    from UNetPlusPlusSegmentLib.networks import fold_batch_norm, unetpp_ds
+    from UNetPlusPlusSegmentLib.jobs.allocator import keep_freed_memory
+    from UNetPlusPlusSegmentLib.network.unetpp import fold_batch_norm, unetpp_ds
 
     keep_freed_memory()
     network = fold_batch_norm(unetpp_ds(batch_norm=True)).pruned(int(level), all_heads=True)
@@ -138,8 +138,8 @@ def lever(lever: str) -> tuple[dict, Turn]:
     """The paper's network with some of what makes it fast: `plain`, `channels_last`, `faults`, `both`, `folded`."""
     import torch
 
-    from UNetPlusPlusSegmentLib.jobs.memory import keep_freed_memory
-    from UNetPlusPlusSegmentLib.networks import fold_batch_norm, unetpp_ds
+    from UNetPlusPlusSegmentLib.jobs.allocator import keep_freed_memory
+    from UNetPlusPlusSegmentLib.network.unetpp import fold_batch_norm, unetpp_ds
 
     if lever in ("faults", "both", "folded"):
         keep_freed_memory()
@@ -155,7 +155,7 @@ def paper() -> tuple[dict, Turn]:
     """The paper's UNet++ without deep supervision, fp32, as torch computes it when nobody asks for more."""
     import torch
 
-    from UNetPlusPlusSegmentLib.networks import unetpp
+    from UNetPlusPlusSegmentLib.network.unetpp import unetpp
 
     network, image = unetpp().eval(), torch.randn(1, 1, SIZE, SIZE)
     return {}, _slices(lambda: network(image))
@@ -189,7 +189,7 @@ def openvino(precision: str) -> tuple[dict, Turn]:
     import openvino
     import torch
 
-    from UNetPlusPlusSegmentLib.networks import fold_batch_norm, unetpp_ds
+    from UNetPlusPlusSegmentLib.network.unetpp import fold_batch_norm, unetpp_ds
 
     network, image = fold_batch_norm(unetpp_ds(batch_norm=True)), np.random.rand(1, 1, SIZE, SIZE).astype(np.float32)
     model = openvino.convert_model(network, example_input=torch.rand(1, 1, 64, 64))
@@ -208,8 +208,8 @@ def convolutions(level: str, dtype: str) -> tuple[dict, Turn]:
     import torch
     from torch import nn
 
-    from UNetPlusPlusSegmentLib.jobs.memory import keep_freed_memory
-    from UNetPlusPlusSegmentLib.networks import fold_batch_norm, unetpp_ds
+    from UNetPlusPlusSegmentLib.jobs.allocator import keep_freed_memory
+    from UNetPlusPlusSegmentLib.network.unetpp import fold_batch_norm, unetpp_ds
 
     keep_freed_memory()
     network = fold_batch_norm(unetpp_ds(batch_norm=True)).pruned(int(level), all_heads=True)
@@ -249,8 +249,8 @@ def _reference(engine: SliceEngine, volume: Volume) -> np.ndarray:
     """The mask (K, J, I) of every slice at full depth; slices that a tiled scan repeats, which get the same maps, are computed once."""
     import numpy as np
 
-    from UNetPlusPlusSegmentLib.inference import _cut
-    from UNetPlusPlusSegmentLib.volumes import Volume, axial_order, axial_volume
+    from UNetPlusPlusSegmentLib.core.volume import Volume, axial_order, axial_volume
+    from UNetPlusPlusSegmentLib.engine.organ import _cut
 
     axial = axial_volume(volume)
     first: dict[bytes, int] = {}
@@ -289,7 +289,7 @@ def _memory(what: str) -> int:
 
 
 def _forget_peak() -> None:
-    from UNetPlusPlusSegmentLib.jobs.memory import give_back_freed_memory
+    from UNetPlusPlusSegmentLib.jobs.allocator import give_back_freed_memory
 
     give_back_freed_memory()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

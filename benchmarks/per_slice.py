@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--openvino-python", help="Python of an environment with torch, openvino and nncf")
     given = parser.parse_args()
 
-    from UNetPlusPlusSegmentLib.devices import cpu_has_bf16
+    from UNetPlusPlusSegmentLib.network.device import cpu_has_bf16
 
     dtypes = ("float32", "bfloat16") if cpu_has_bf16() else ("float32",)
     ours = {f"ours, L{level}, {dtype}": Contender("ours_on_slices", str(level), dtype)

@@ -10,8 +10,8 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
+from UNetPlusPlusSegmentLib.core.volume import Volume, clean_hu
 from UNetPlusPlusSegmentLib.files import read_volume
-from UNetPlusPlusSegmentLib.volumes import Volume, clean_hu
 
 DATA = Path(os.environ.get("UNETPP_DATA") or Path(__file__).parents[2] / "shared" / "data") / "volumes"
 

@@ -9,9 +9,9 @@ import torch
 
 from settings import Settings
 from targets import TARGETS
-from UNetPlusPlusSegmentLib import nodules
-from UNetPlusPlusSegmentLib.bundles import Bundle, BundleError, write_bundle
-from UNetPlusPlusSegmentLib.networks import build_network
+from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, write_bundle
+from UNetPlusPlusSegmentLib.network.unetpp import build_network
+from UNetPlusPlusSegmentLib.nodule.segments import TERMINOLOGY
 
 _LIVER = (
     "Segmentation category and type - 3D Slicer General Anatomy list~SCT^123037004^Anatomical Structure~SCT^10200004^Liver~^^"
@@ -41,7 +41,7 @@ CARDS = {
         ],
     },
     "nodule": {
-        "labels": [{"value": 1, "name": "Nodule", "terminology": nodules.TERMINOLOGY, "color": [144, 238, 144]}],
+        "labels": [{"value": 1, "name": "Nodule", "terminology": TERMINOLOGY, "color": [144, 238, 144]}],
         "postprocessing": {},
         "speeds": {
             "accurate": {"level": 4, "find_first": False},

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cells import COMPARED_LOSS, SPLIT, Cell, Results, read_rows, write_rows
 from settings import Settings
 from targets import TARGETS
-from UNetPlusPlusSegmentLib.networks import NodeGrid, build_network, fold_batch_norm
+from UNetPlusPlusSegmentLib.network.unetpp import NodeGrid, build_network, fold_batch_norm
 
 NAMES = {
     "unet": "U-Net", "wide_unet": "wide U-Net", "unet_plus": "UNet+", "unetpp": "UNet++", "unetpp_ds": "UNet++, deep supervision",

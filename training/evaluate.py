@@ -25,10 +25,10 @@ from pictures import FOUND, TRUTH, Panel, PicturesError, private_folder, save_at
 from pooled import TOLERANCE_MM, Pooled, dice, summary
 from slices import DataError, Slice, read_slices
 from targets import TARGETS, Target
-from UNetPlusPlusSegmentLib.bundles import Bundle, BundleError, read_bundle
-from UNetPlusPlusSegmentLib.grids import Box, grid_size
-from UNetPlusPlusSegmentLib.inference import SliceEngine
-from UNetPlusPlusSegmentLib.regions import fill_holes, largest_component
+from UNetPlusPlusSegmentLib.core.masks import fill_holes, largest_component
+from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
+from UNetPlusPlusSegmentLib.engine.pixel_box import Box, grid_size
+from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bundle
 
 WORST = 12  # slices of a patient that are drawn
 ROUNDS = 9  # of the timing

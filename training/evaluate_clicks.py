@@ -18,12 +18,12 @@ import numpy as np
 import SimpleITK as sitk
 
 from pooled import dice
-from UNetPlusPlusSegmentLib.bundles import Bundle, BundleError, read_bundle
-from UNetPlusPlusSegmentLib.engines import load_engine
+from UNetPlusPlusSegmentLib.api import load_engine
+from UNetPlusPlusSegmentLib.core.volume import Volume
+from UNetPlusPlusSegmentLib.engine.result import Result
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
-from UNetPlusPlusSegmentLib.inference import Result
-from UNetPlusPlusSegmentLib.jobs.client import Worker
-from UNetPlusPlusSegmentLib.volumes import Volume
+from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
+from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bundle
 
 POINTS, SEED, WARM = 50, 0, 20
 NODULE, LESION, CLEAN = "LIDC-IDRI-0001_ct.nii.gz", "chest_lesion_ct.nrrd", "chest_clean_ct.nrrd"

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 from evaluate_clicks import CLEAN
-from UNetPlusPlusSegmentLib.bundles import Bundle, BundleError, read_bundle
-from UNetPlusPlusSegmentLib.engines import load_engine
+from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
+from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bundle
 
 
 def main(arguments: list[str] | None = None) -> int:

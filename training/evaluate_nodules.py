@@ -21,11 +21,12 @@ from torch.nn import functional as F
 from evaluate import answer_of, answers
 from slices import DataError, Slice, read_slices
 from targets import TARGETS
-from UNetPlusPlusSegmentLib.bundles import Bundle, BundleError, read_bundle
-from UNetPlusPlusSegmentLib.grids import Box, grid_size
-from UNetPlusPlusSegmentLib.inference import Result, SliceEngine
-from UNetPlusPlusSegmentLib.nodule_engine import NoduleEngine
-from UNetPlusPlusSegmentLib.volumes import Volume
+from UNetPlusPlusSegmentLib.core.volume import Volume
+from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
+from UNetPlusPlusSegmentLib.engine.pixel_box import Box, grid_size
+from UNetPlusPlusSegmentLib.engine.result import Result
+from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bundle
+from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
 
 THRESHOLDS = (0.5, 0.4, 0.6, 0.3)  # of which a model gets the best; of equals, the first
 WINDOW, SHIFT, SEED = 96, 16, 0  # pixels of a window and of its largest shift along rows and columns

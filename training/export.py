@@ -24,8 +24,8 @@ import evaluate_nodules
 from cards import bundle_from_checkpoint
 from evaluate import as_table, evaluate
 from slices import DataError
-from UNetPlusPlusSegmentLib.bundles import Bundle, BundleError
 from UNetPlusPlusSegmentLib.files import FileError
+from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -36,7 +36,7 @@ from slices import DataError, Slice, read_slices, to_network_grid
 from targets import TARGETS, Target
 from task import SegmentationTask
 from train import train
-from UNetPlusPlusSegmentLib.networks import ARCHITECTURES, NodeGrid, fold_batch_norm
+from UNetPlusPlusSegmentLib.network.unetpp import ARCHITECTURES, NodeGrid, fold_batch_norm
 
 TRAINING = Path(__file__).resolve().parent
 EPOCHS = 12  # checkpoints and validations of a cell, where it has steps enough

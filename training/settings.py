@@ -11,7 +11,7 @@ import yaml
 
 from losses import LOSSES
 from targets import TARGETS
-from UNetPlusPlusSegmentLib.networks import ARCHITECTURES, WIDE_FILTERS
+from UNetPlusPlusSegmentLib.network.unetpp import ARCHITECTURES, WIDE_FILTERS
 
 
 class SettingsError(ValueError):

@@ -12,8 +12,8 @@ from torchmetrics import Metric
 
 from losses import LOSSES, deep_supervision
 from settings import Settings
-from UNetPlusPlusSegmentLib.devices import cpu_has_bf16
-from UNetPlusPlusSegmentLib.networks import build_network
+from UNetPlusPlusSegmentLib.network.device import cpu_has_bf16
+from UNetPlusPlusSegmentLib.network.unetpp import build_network
 
 
 def has_fast_bf16() -> bool:

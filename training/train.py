@@ -27,7 +27,7 @@ from settings import Settings, SettingsError, load_settings
 from slices import BalancedSampler, DataError, Slice, SliceDataset, read_slices, to_network_grid
 from targets import TARGETS, Target
 from task import SegmentationTask, has_fast_bf16
-from UNetPlusPlusSegmentLib.bundles import read_bundle
+from UNetPlusPlusSegmentLib.network.bundle import read_bundle
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from SegmentEditorEffects import AbstractScriptedSegmentEditorEffect
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from UNetPlusPlusSegmentLib.bundles import find_bundles
+from UNetPlusPlusSegmentLib.network.bundle import find_bundles
 from UNetPlusPlusSegmentPanelLib.messages import (
     POLL_MS,
     askPermission,

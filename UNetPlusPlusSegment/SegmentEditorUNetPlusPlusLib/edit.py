@@ -3,7 +3,7 @@
 import slicer
 from slicer.i18n import tr as _
 
-from UNetPlusPlusSegmentLib import markups, mrml
+from UNetPlusPlusSegmentLib.scene import markups, mrml
 
 from .masked_writing import ADD, changes, write
 

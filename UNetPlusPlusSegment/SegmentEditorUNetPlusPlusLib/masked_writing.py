@@ -3,7 +3,7 @@
 import numpy as np
 import slicer
 
-from UNetPlusPlusSegmentLib import mrml
+from UNetPlusPlusSegmentLib.scene import mrml
 
 ADD, REMOVE = 2, 1
 

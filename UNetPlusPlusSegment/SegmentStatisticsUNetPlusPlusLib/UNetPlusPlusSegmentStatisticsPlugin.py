@@ -1,4 +1,4 @@
-"""A plugin of Slicer's Segment Statistics: axial diameters and kind of any segment. What it measures with is `diameters`."""
+"""A plugin of Slicer's Segment Statistics: axial diameters and kind of any segment. What it measures with is `nodule.measurements`."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
         requested = self.getRequestedKeys()
         if not requested:
             return {}
-        from UNetPlusPlusSegmentLib import mrml  # brings SimpleITK, which would slow down Slicer's start
-        from UNetPlusPlusSegmentLib.diameters import measure_nodule
-        from UNetPlusPlusSegmentLib.regions import largest_component
-        from UNetPlusPlusSegmentLib.volumes import Volume, VolumeError
+        from UNetPlusPlusSegmentLib.core.masks import largest_component
+        from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError
+        from UNetPlusPlusSegmentLib.nodule.measurements import measure_nodule
+        from UNetPlusPlusSegmentLib.scene import mrml  # brings SimpleITK, which would slow down Slicer's start
 
         parameters = self.getParameterNode()
         segmentationNode = slicer.mrmlScene.GetNodeByID(parameters.GetParameter("Segmentation"))
@@ -104,8 +104,8 @@ class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
 
 @lru_cache(maxsize=1)  # it looks at every voxel, and Segment Statistics asks segment by segment
 def _isCT(volumeID: str, _imageTime: int) -> bool:
-    from UNetPlusPlusSegmentLib import mrml
-    from UNetPlusPlusSegmentLib.volumes import VolumeError, check_ct
+    from UNetPlusPlusSegmentLib.core.volume import VolumeError, check_ct
+    from UNetPlusPlusSegmentLib.scene import mrml
 
     try:
         check_ct(mrml.volume_from_node(slicer.mrmlScene.GetNodeByID(volumeID)))

@@ -6,7 +6,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from UNetPlusPlusSegmentLib import pytorch
+from UNetPlusPlusSegmentLib.scene import pytorch_install
 
 LICENCE_URL = "https://github.com/unetplusplussegment/SlicerUNetPlusPlusSegment/blob/main/MODELS_LICENSE.md"
 LICENCE_ACCEPTED = "UNetPlusPlusSegment/ModelsLicenceAccepted"
@@ -29,7 +29,7 @@ def askPermission() -> bool:
     Raises:
         PyTorchError: It is not there and could not be installed.
     """
-    return _licenceAccepted() and (pytorch.is_installed() or pytorch.install())
+    return _licenceAccepted() and (pytorch_install.is_installed() or pytorch_install.install())
 
 
 def _licenceAccepted() -> bool:

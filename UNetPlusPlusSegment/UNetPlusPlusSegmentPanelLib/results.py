@@ -68,7 +68,7 @@ class ResultsTable:
     def onSave(self) -> None:
         """Save the table, with all digits, in the columns of the command line and of cohorts."""
         from UNetPlusPlusSegmentLib import files  # brings SimpleITK
-        from UNetPlusPlusSegmentLib.regions import as_columns
+        from UNetPlusPlusSegmentLib.core.segment import as_columns
 
         volume = self._run.volumeNode.GetName()
         name = re.sub(

@@ -32,8 +32,8 @@ from slicefolder import (
     to_8_bit,
 )
 
+from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, axial_order, check_ct, clean_hu
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
-from UNetPlusPlusSegmentLib.volumes import Volume, VolumeError, axial_order, check_ct, clean_hu
 
 COLUMNS = [
     "file", "volume", "patient", "slice", "split", "source_pixel_mm", "source_slice_mm", "size_from", "liver_px",

@@ -22,8 +22,8 @@ from lidc import Outline, Reading, Series, find_scans
 from PIL import Image, ImageDraw
 from slicefolder import NODULE_WINDOW_HU, PrepareError, SliceFolder, assign_splits, parser_of, run, to_8_bit
 
+from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, axial_order, check_ct, clean_hu
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
-from UNetPlusPlusSegmentLib.volumes import Volume, VolumeError, axial_order, check_ct, clean_hu
 
 COLUMNS = ["file", "patient", "nodule", "slice", "split", "pixel_mm", "px_1reader", "px_2readers", "px_3readers"]
 CROP = 128  # pixels

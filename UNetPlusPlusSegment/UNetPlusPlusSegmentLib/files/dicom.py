@@ -12,7 +12,7 @@ from typing import NoReturn
 import numpy as np
 import SimpleITK as sitk
 
-from ..volumes import Volume
+from ..core.volume import Volume
 from .frames import Frame, frames_of
 from .images import GDCM, FileError, ijk_to_ras, name_of, read_image, silence
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..regions import Segment
+from ..core.segment import Segment
 from .images import FileError
 from .writing import whole_file
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ..volumes import Volume
+from ..core.volume import Volume
 
 GDCM = "GDCMImageIO"  # SimpleITK's DICOM reader
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])  # ITK counts mm towards Left, Posterior, Superior; its own inverse

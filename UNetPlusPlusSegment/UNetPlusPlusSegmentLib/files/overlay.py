@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ..regions import Segment, bounding_box, largest_component
-from ..volumes import AIR_HU, Volume, axial_order
+from ..core.masks import largest_component
+from ..core.segment import Segment
+from ..core.volume import AIR_HU, Volume, axial_order, bounding_box
 from .images import name_of, silence
 from .writing import whole_file
 

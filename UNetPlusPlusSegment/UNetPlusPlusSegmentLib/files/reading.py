@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..volumes import Volume
+from ..core.volume import Volume
 from .dicom import read_dicom_file, read_dicom_folder
 from .images import FileError, read_image, volume_from_image
 from .nifti import find_lost_values, notes_on_place

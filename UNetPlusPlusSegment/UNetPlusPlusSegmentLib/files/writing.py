@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ..regions import Segment, bounding_box
+from ..core.segment import Segment
+from ..core.volume import bounding_box
 from .images import FileError, image_from_array, name_of, silence
 from .nifti import find_lost_values
 

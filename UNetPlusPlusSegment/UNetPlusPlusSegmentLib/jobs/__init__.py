@@ -1,1 +1,1 @@
-"""Jobs in a process of their own: `client` for the parent, which never imports torch, and `worker` for the child, which does."""
+"""Jobs in a process of their own: `worker_client` for the parent, which imports no torch, `worker_main` for the child, which does."""

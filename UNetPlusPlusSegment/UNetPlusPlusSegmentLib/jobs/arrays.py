@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .events import JobError
+from .protocol import JobError
 
 
 def save_array(folder: Path, job: int, name: str, array: np.ndarray) -> str:

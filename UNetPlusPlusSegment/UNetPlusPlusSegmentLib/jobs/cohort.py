@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .. import files
-from ..bundles import Bundle
+from ..core.segment import as_columns
 from ..files.reading import IMAGE_IO
-from ..regions import as_columns
-from .client import Worker
+from ..network.bundle import Bundle
+from .worker_client import Worker
 
 MANIFEST, TABLE, ENDING = "manifest.jsonl", "measurements.csv", ".seg.nrrd"
 _log = logging.getLogger(__name__)
@@ -55,11 +55,11 @@ def run_cohort(
     with the cases of earlier calls.
 
     Args:
-        run: `one_after_the_other`, or `cluster.on_cluster`.
+        run: `one_after_the_other`, or `dask_cluster.on_cluster`.
         inputs: Volume files and DICOM folders, or one folder that holds such.
         folder: For the results; made if need be.
         bundle: The model.
-        device: As in `devices.choose_device`.
+        device: As in `device.choose_device`.
         options: speed, threshold and force; a case that was done with other ones, or by another model, is done again.
         progress: Called with cases ended, cases in all, and the name of the next one in line.
 

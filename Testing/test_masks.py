@@ -1,0 +1,79 @@
+"""Masks: what stays of a mask, and what is measured in it, on arrays that can be checked by eye."""
+
+import numpy as np
+import pytest
+
+from UNetPlusPlusSegmentLib.core.masks import fill_holes, largest_component, measure
+from UNetPlusPlusSegmentLib.core.volume import Volume, bounding_box
+
+
+def picture(*rows: str) -> np.ndarray:
+    """One slice drawn with # and dots, as a bool array (1, rows, columns)."""
+    return np.array([[c == "#" for c in row] for row in rows])[None]
+
+
+def test_the_largest_component_stays_and_a_corner_does_not_connect():
+    drawn = picture(
+        "##..#",
+        "##..#",
+        "..##.",
+        ".###.",
+    )
+    expected = picture(
+        ".....",
+        ".....",
+        "..##.",
+        ".###.",
+    )
+    np.testing.assert_array_equal(largest_component(drawn), expected)
+
+
+def test_components_connect_across_slices():
+    mask = np.zeros((3, 4, 4), bool)
+    mask[:, 1, 1] = True
+    mask[0, 3, 2:4] = True
+    assert largest_component(mask).sum() == 3
+    assert largest_component(mask)[:, 1, 1].all()
+
+
+def test_components_that_have_the_share_asked_for_stay_too():
+    mask = picture("####.##.#")
+    np.testing.assert_array_equal(largest_component(mask, at_least=0.5), picture("####.##.."))
+    np.testing.assert_array_equal(largest_component(mask, at_least=0.1), mask)
+
+
+def test_only_what_is_enclosed_in_space_is_a_hole():
+    mask = np.ones((5, 5, 5), bool)
+    mask[2, 2, 2] = False
+    assert fill_holes(mask).all()
+    mask[2:, 2, 2] = False  # now open to the outside
+    np.testing.assert_array_equal(fill_holes(mask), mask)
+
+
+@pytest.mark.parametrize("function", [largest_component, fill_holes])
+def test_an_empty_mask_stays_empty_and_the_input_stays_as_it_was(function):
+    empty = np.zeros((2, 3, 4), bool)
+    assert not function(empty).any()
+    full = picture("#.#", "###", "#.#")
+    before = full.copy()
+    function(full)
+    np.testing.assert_array_equal(full, before)
+
+
+def test_the_bounding_box_holds_every_voxel_and_nothing_more():
+    mask = np.zeros((6, 7, 8), bool)
+    mask[1, 2, 3] = mask[4, 5, 3] = True
+    assert bounding_box(mask) == (slice(1, 5), slice(2, 6), slice(3, 4))
+    assert bounding_box(np.zeros((2, 2, 2), bool)) is None
+
+
+def test_volume_and_mean_hu_come_from_the_voxels_of_the_region_on_a_sheared_grid_too():
+    array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    matrix = np.array([[-2.0, 0, 0.7, 0], [0, -3, 0, 0], [0, 0, 5, 0], [0, 0, 0, 1]])
+    measured = measure(array >= 20, Volume(array, matrix))
+    assert measured == {"volume_ml": pytest.approx(4 * 2 * 3 * 5 / 1000), "mean_hu": pytest.approx(21.5)}
+
+
+def test_an_empty_region_has_no_mean_hu():
+    volume = Volume(np.zeros((2, 3, 4), np.int16), np.eye(4))
+    assert measure(volume.array > 0, volume) == {"volume_ml": 0, "mean_hu": None}

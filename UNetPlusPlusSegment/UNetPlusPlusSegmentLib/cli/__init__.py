@@ -1,0 +1,1 @@
+"""The command line: `parser` and `main`. Imports any other room; nothing imports it."""

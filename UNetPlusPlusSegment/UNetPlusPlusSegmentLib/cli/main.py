@@ -1,0 +1,257 @@
+"""The command line, `unetpp-segment`: checks first, then reads, segments and writes; an error is one line on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import files
+from ..core.segment import Segment, as_columns
+from ..core.volume import box_between, index_of
+from ..network.bundle import choose_bundle, find_bundles, search_folders
+from .parser import LICENCE_LINE, parser, with_minus
+
+if TYPE_CHECKING:
+    from ..engine.result import Result
+
+
+def shell() -> int:
+    """Run as the program `unetpp-segment`, in a process of its own, whose memory may be kept for speed."""
+    from ..jobs.allocator import keep_freed_memory
+
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # not every terminal has mm³
+    keep_freed_memory()
+    return main()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `unetpp-segment`.
+
+    Args:
+        arguments: As from the shell; `sys.argv` if None.
+
+    Returns:
+        0 done, 1 failed (one line on stderr says why), 2 wrong usage.
+    """
+    try:
+        given = parser().parse_args(with_minus(sys.argv[1:] if arguments is None else arguments))
+    except SystemExit as leave:  # argparse's way to end: 2 after a usage error, 0 after --help
+        return int(leave.code or 0)
+    try:
+        COMMANDS[given.command](given)
+    except KeyboardInterrupt:
+        print("unetpp-segment: cancelled.", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if given.debug:
+            traceback.print_exc()
+        print(f"unetpp-segment: {_one_line(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return "this computer has too little memory for this volume: crop it, or close other programs."
+    known = isinstance(error, ValueError) and type(error).__module__.startswith(__package__.partition(".")[0])
+    return text if known else f"unexpected {type(error).__name__}: {text} (--debug shows where)"
+
+
+def _segment(given: argparse.Namespace) -> None:
+    started = time.perf_counter()
+    result, notes = _run(given)
+    summary = {
+        "segments": [{"name": s.name, **s.measurements} for s in result.segments],
+        "model": result.bundle.name,
+        "device": result.device,
+        "slices": result.slices,
+        "notes": notes,
+        "seconds": round(result.seconds, 3),
+        "seconds_total": round(time.perf_counter() - started, 3),
+    }
+    if given.json:
+        print(json.dumps(summary, ensure_ascii=False))
+        return
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    for segment in result.segments:
+        print(_in_words(segment.name, segment.measurements))
+    print(f"{result.slices} slices on {result.device} in {result.seconds:.1f} s, written to {given.output}")
+    print(LICENCE_LINE, file=sys.stderr)
+
+
+def _run(given: argparse.Namespace) -> tuple[Result, list[str]]:
+    """Check everything that can be checked, then read, run and write."""
+    maps = (".nrrd", ".nii.gz")
+    wanted = [
+        (given.output, (".seg.nrrd", ".nii.gz", ".dcm")),
+        (given.probability, maps),
+        (given.uncertainty, maps),
+        (given.report, (".csv",)),
+        (given.overlay, (".png",)),
+    ]
+    outputs = [(Path(path), endings) for path, endings in wanted if path]
+    for path, endings in outputs:
+        files.check_output(path, endings)
+    taken = [p.resolve() for p in (Path(given.input), *(path for path, _ in outputs))]
+    if len(set(taken)) < len(taken):
+        raise files.FileError("Two of the files given are the same one: input and outputs must all differ.")
+    bundle = choose_bundle(given.target, given.model)
+    source = _source_of_seg(given)
+    if {path.resolve() for path in source} & set(taken):
+        raise files.FileError(f"{given.output} is a slice of the input: give another output.")
+    volume, notes = files.read_volume(given.input, given.series)
+    for path, _ in outputs:
+        files.check_grid(path, volume.ijk_to_ras)
+    where = {"points": given.point} if given.point else {}
+    if given.box:
+        where["box"] = box_between(volume, given.box[:3], given.box[3:])
+    for point in given.point:
+        index_of(volume, point)
+
+    from ..api import load_engine  # imports torch, which takes seconds: after what can fail at once
+
+    with _ProgressBar() as bar:
+        engine = load_engine(bundle, given.device)
+        result = engine.segment(volume, given.speed, given.threshold, given.force, bar.show, **where)
+    _write(given, result, source)
+    return result, [*notes, *result.notes]
+
+
+def _source_of_seg(given: argparse.Namespace) -> list[Path]:
+    """The slices that a DICOM SEG will refer to, if one is wanted."""
+    if not given.output.lower().endswith(".dcm"):
+        return []
+    files.check_dicom_seg()
+    return files.slices_of(Path(given.input), given.series)
+
+
+def _write(given: argparse.Namespace, result: Result, source: Sequence[Path]) -> None:
+    affine = result.volume.ijk_to_ras
+    # First the segmentation: it is what cost the time.
+    if source:
+        # DICOM knows no segmentation without a segment: where there is none, the first has no voxels.
+        nothing = [Segment(1, label.name, label.terminology, label.color, {}) for label in result.bundle.labels]
+        files.write_dicom_seg(given.output, result.labelmap, result.segments or nothing, source, result.bundle.name)
+    else:
+        files.write_segmentation(given.output, result.labelmap, affine, result.segments)
+    if given.probability:
+        files.write_volume(given.probability, result.probability(), affine)
+    if given.uncertainty:
+        files.write_volume(given.uncertainty, result.uncertainty(), affine)
+    if given.report:
+        rows = [{"file": str(given.input), "segment": s.name, **as_columns(s.measurements)} for s in result.segments]
+        files.write_report(given.report, rows, ("file", "segment"))
+    if given.overlay:
+        write = files.write_close_ups if given.target == "nodule" else files.write_overlay
+        write(given.overlay, result.volume, result.labelmap, result.segments)
+
+
+def _in_words(name: str, measurements: dict) -> str:
+    if not measurements["volume_ml"]:
+        return f"{name}: not found (0 ml)"
+    if "kind" in measurements:
+        return (
+            "{0}: {mean_diameter_rounded_mm} mm ({long_axis_mm:.1f} × {short_axis_mm:.1f} mm), {kind}, {volume_mm3:.0f} mm³,"
+            " at R {1:.0f}, A {2:.0f}, S {3:.0f}"
+        ).format(name, *measurements["centroid_ras"], **measurements)
+    return f"{name}: {measurements['volume_ml']:.0f} ml, mean {measurements['mean_hu']:.0f} HU"
+
+
+def _cohort(given: argparse.Namespace) -> None:
+    from ..jobs.cohort import CohortError, one_after_the_other, run_cohort
+    from ..jobs.dask_cluster import on_cluster
+    from ..jobs.worker_client import Worker
+
+    bundle = choose_bundle(given.target, given.model)
+    options = {"speed": given.speed, "threshold": given.threshold, "force": given.force}
+    inputs = given.inputs[0] if len(given.inputs) == 1 and Path(given.inputs[0]).is_dir() else given.inputs
+
+    def show(done: int, total: int, case: str) -> None:
+        if case:
+            print(f"{done} of {total} done, next: {case}", file=sys.stderr)
+
+    with Worker() as worker:
+        run = on_cluster(given.dask) if given.dask else one_after_the_other(worker)
+        records = run_cohort(run, inputs, given.output, bundle, given.device, options, show)
+    if given.json:
+        print(json.dumps(records, ensure_ascii=False))
+    bad = [record for record in records if record["status"] != "done"]
+    for record in bad:
+        print(f"note: {record['case']}: {record['reason']}", file=sys.stderr)
+    if bad:
+        raise CohortError(f"{len(bad)} of {len(records)} cases failed; those that are done lie in {given.output}.")
+    if not given.json:
+        print(f"{len(records)} cases done, written to {given.output}")
+    print(LICENCE_LINE, file=sys.stderr)
+
+
+def _models(given: argparse.Namespace) -> None:
+    found, refused = find_bundles()
+    if given.json:
+        print(json.dumps([{"folder": str(b.folder), **b.card} for b in found], ensure_ascii=False))
+    else:
+        for bundle in found:
+            print(f"{bundle.name}  ({bundle.target}, {bundle.pixel_mm:g} mm pixels)  {bundle.folder}")
+        if not found:
+            print("There are no models.")
+        print("Models are looked for in:", *map(str, search_folders()), sep="\n  ")
+    for reason in refused:
+        print(f"note: {reason}", file=sys.stderr)
+
+
+def _demo(given: argparse.Namespace) -> None:
+    try:
+        import slicerio
+    except ImportError as error:
+        raise files.FileError("The demo needs the CT that slicerio carries: pip install slicerio.") from error
+    folder = Path(given.output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise files.FileError(
+            f"The folder {folder} cannot be made ({error.strerror}): choose another one with -o."
+        ) from error
+    scan = Path(slicerio.get_testdata_file("CTChest4.nrrd"))
+    segmentation, picture, table = (folder / n for n in ("liver.seg.nrrd", "overlay.png", "measurements.csv"))
+    print(f"Chest CT of the slicerio package: {scan}")
+    _segment(parser().parse_args(
+        ["liver", str(scan), "-o", str(segmentation), "--overlay", str(picture), "--report", str(table)]
+    ))  # fmt: skip
+    print(f"Picture: {picture}\nTable: {table}")
+    print(f"To see it in 3D Slicer, drag these two files into its window: {scan} and {segmentation}")
+
+
+COMMANDS = {"liver": _segment, "nodule": _segment, "cohort": _cohort, "models": _models, "demo": _demo}
+
+
+class _ProgressBar:
+    """A line on a terminal with slices and time left; silent where stderr is no terminal."""
+
+    def __enter__(self) -> _ProgressBar:
+        self.started, self.visible = time.monotonic(), sys.stderr.isatty()
+        return self
+
+    def show(self, done: int, total: int) -> None:
+        if self.visible:
+            left = (time.monotonic() - self.started) / done * (total - done)
+            filled = "█" * (30 * done // total)
+            print(f"\r{filled:░<30} slice {done} of {total}, {left:.0f} s left ", end="", file=sys.stderr, flush=True)
+
+    def __exit__(self, *_: object) -> None:
+        if self.visible:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(shell())

@@ -1,0 +1,53 @@
+"""Segments: the named regions of a label map, and their measurements as columns of a table. NumPy only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A named region of a label map, as Slicer shows it.
+
+    Attributes:
+        value: Its value in the label map.
+        name: For the user.
+        terminology: Slicer's seven-part string.
+        color: Red, green, blue, 0…255.
+        measurements: `volume_ml`, `mean_hu` (None if empty), …
+    """
+
+    value: int
+    name: str
+    terminology: str
+    color: tuple[int, int, int]
+    measurements: Mapping[str, object]
+
+
+def overlapping(before: np.ndarray, after: np.ndarray) -> dict[int, int]:
+    """Which region of one label map goes on as which of another on the same voxels.
+
+    Returns:
+        From the value of a region of `after` to that of `before` with which it shares the most voxels; each value once.
+    """
+    both = (before > 0) & (after > 0)
+    pairs, counts = np.unique(np.stack([before[both], after[both]]), axis=1, return_counts=True)
+    found: dict[int, int] = {}
+    for old, new in pairs.T[np.argsort(-counts, kind="stable")].tolist():
+        if new not in found and old not in found.values():
+            found[new] = old
+    return found
+
+
+def as_columns(measurements: Mapping[str, object]) -> dict[str, object]:
+    """Measurements for a table: a point `…_ras` in three columns, `…_r_mm`, `…_a_mm` and `…_s_mm`; of lines none."""
+    columns: dict[str, object] = {}
+    for key, value in measurements.items():
+        if not key.endswith("_ras"):
+            columns[key] = value
+        elif np.ndim(value) == 1:
+            columns |= {f"{key.removesuffix('ras')}{axis}_mm": x for axis, x in zip("ras", value, strict=True)}
+    return columns

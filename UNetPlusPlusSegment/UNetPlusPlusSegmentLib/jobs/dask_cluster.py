@@ -1,0 +1,64 @@
+"""Cohorts past one machine: on a Dask cluster, each of whose processes keeps a worker of ours. Needs `distributed`; no torch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from .cohort import CohortError, Runner, Todo, failed, outcome_of
+from .worker_client import Worker
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+CONNECT_S = 15
+_one_at_a_time = threading.Lock()  # of a process with several threads: they share its processor, or its graphics card
+_worker: Worker | None = None
+
+
+def on_cluster(address: str) -> Runner:
+    """On the cluster of a Dask scheduler: LocalCluster, SSH, Slurm, Kubernetes.
+
+    Its processes need this package, and see inputs, models and results under the same paths. What dies with one of them is
+    done by another. Where nothing is left to do, no cluster is needed.
+
+    Args:
+        address: Of the scheduler, `tcp://host:8786`.
+
+    Raises:
+        CohortError: `distributed` is not installed; and, when the runner is called, no scheduler answers.
+    """
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise CohortError("Dask is not installed: pip install distributed, or leave out the cluster.") from error
+
+    def run(todo: Sequence[Todo]) -> Iterator[tuple[str, dict]]:
+        if not todo:
+            return iter(())
+        try:
+            return _outcomes(Client(address, timeout=CONNECT_S, set_as_default=False), todo)
+        except (OSError, ValueError) as error:
+            raise CohortError(f"No Dask scheduler answers at {address}: start one, or give its address.") from error
+
+    return run
+
+
+def _outcomes(client: Client, todo: Sequence[Todo]) -> Iterator[tuple[str, dict]]:
+    """Have the cases done by the processes of a cluster, whose client is closed after; as they end."""
+    from distributed import as_completed
+
+    with client:
+        cases = {client.submit(_do, each, pure=False): each.case for each in todo}
+        for future in as_completed(cases, loop=client.loop):
+            error = future.exception()  # of Dask, or of a process that died time and again
+            yield cases[future], future.result() if error is None else failed(error)
+
+
+def _do(todo: Todo) -> dict:
+    """Do one case in a process of the cluster."""
+    global _worker
+    with _one_at_a_time:
+        _worker = _worker or Worker()
+        return outcome_of(todo, _worker)

@@ -1,0 +1,292 @@
+"""The parent's side of a worker process: jobs in, events out, never waiting. Knows no Qt and no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.volume import Volume
+from .arrays import ArrayFolder
+from .child_process import ChildProcess, python_executable
+from .protocol import RESULT_GONE, Event, Failed, JobError, Progress, Segmented, event_from_message
+
+CANCEL_S = 0.5  # how long the worker may take to stop by itself; then it is killed
+SILENCE_S = 120.0  # loading torch for the first time, from a slow disk, may keep it silent for a minute
+AGAIN = "; the next run starts a new one."
+
+
+@dataclass
+class _Job:
+    number: int
+    request: dict
+    sent: bool = False
+    kill_at: float | None = None  # monotonic time; set when it is cancelled
+
+
+class Worker(contextlib.AbstractContextManager):
+    """One child process for many jobs, one after the other; it starts with the first job and again after it died.
+
+    Call it from one thread only, `poll` every tenth of a second or so while `busy`. The child ends with this object, with
+    this process, or at `close`; then its temporary folder is removed, and another job would start all anew.
+    """
+
+    def __init__(self, command: Sequence[str] | None = None, silence_s: float = SILENCE_S) -> None:
+        """Nothing is started yet.
+
+        Args:
+            command: What to start; it gets the folder for the arrays as its last argument. PythonSlicer inside Slicer
+                and this Python elsewhere, with `worker_main`, if None.
+            silence_s: A working child from which no line came for so long has hung.
+        """
+        self._command = list(command or (python_executable(), "-m", f"{__package__}.worker_main"))
+        self.silence_s = silence_s
+        self._numbers = itertools.count(1)
+        self._waiting: deque[_Job] = deque()
+        self._running: _Job | None = None
+        self._events: list[Event] = []
+        self._process: ChildProcess | None = None
+        self._arrays = ArrayFolder()
+        self._silent_s = self._polled_at = 0.0
+        self._ready = False
+        self.kept: int | None = None  # the job whose result can be thresholded again
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int | None:
+        """Number of the child process (PythonSlicer's is that of the launcher); None if there is none."""
+        return self._process.pid if self._process else None
+
+    @property
+    def busy(self) -> bool:
+        """Whether `poll` has something to say, now or later."""
+        return bool(self._running or self._waiting or self._events)
+
+    def submit(
+        self,
+        volume: Volume,
+        bundle: str | Path,
+        device: str = "auto",
+        speed: str = "balanced",
+        threshold: float | None = None,
+        force: bool = False,
+        box: Sequence[Sequence[int]] | None = None,
+        points: Sequence[Sequence[float]] | None = None,
+    ) -> int:
+        """Have a volume segmented; ends in `Segmented` or `Failed`, with `Progress` before.
+
+        Args:
+            volume: HU; written to the temporary folder before this returns, with the type it has.
+            bundle: The model folder.
+            device, speed, threshold, force: As in `organ.SliceEngine`.
+            box: First and past-the-last index along K, J and I of the voxels to look at; all of them if None.
+            points: For nodules: one point (RAS of the volume, mm) in each of those to segment; the whole chest if None.
+
+        Returns:
+            The job's number, which its events bear.
+
+        Raises:
+            JobError: The temporary folder cannot hold the volume.
+        """
+        number = next(self._numbers)
+        try:
+            file = self._arrays.put(number, "volume", volume.array)
+        except JobError:
+            self._arrays.sweep(self._under_way())
+            raise
+        options = {"speed": speed, "threshold": threshold, "force": force}
+        if points is not None:
+            options["points"] = points
+        return self._enqueue(
+            number, do="segment", volume=file, ijk_to_ras=volume.ijk_to_ras.tolist(),
+            bundle=str(Path(bundle).absolute()), device=device, options=options, box=box,
+        )  # fmt: skip
+
+    def rethreshold(self, of: int, threshold: float) -> int:
+        """Cut the result of job `of`, the last one, at another probability; ends in `Segmented` or `Failed`."""
+        return self._enqueue(next(self._numbers), do="threshold", of=of, threshold=threshold)
+
+    def request_maps(self, of: int, *names: str) -> int:
+        """Get `probability` or `uncertainty` of job `of`, the last one, or both; ends in `MapsReady` or `Failed`."""
+        return self._enqueue(next(self._numbers), do="maps", of=of, names=names)
+
+    def ask_device(self, device: str = "auto") -> int:
+        """Ask which device a job would use and how much of its memory is free; ends in `DeviceState` or `Failed`."""
+        return self._enqueue(next(self._numbers), do="device", device=device)
+
+    def cancel(self, job: int) -> None:
+        """Give a job up; it ends in `Failed` of kind `cancelled` within a second, unless it has ended already."""
+        running = self._running
+        if running and running.number == job:
+            if not running.sent:  # the child still loads torch; the next job will find it ready
+                self._end(_cancelled(job))
+            elif running.kill_at is None:
+                running.kill_at = time.monotonic() + CANCEL_S
+                self._process.send({"do": "cancel", "job": job})
+        elif job in self._under_way():
+            self._waiting = deque(each for each in self._waiting if each.number != job)
+            self._events.append(_cancelled(job))
+            self._arrays.sweep(self._under_way())
+
+    def poll(self) -> list[Event]:
+        """What happened since the last call, in order. Returns at once."""
+        now = time.monotonic()
+        # Time counts while somebody looks: not while this process was blocked or the computer slept.
+        self._silent_s += min(now - self._polled_at, 1.0)
+        self._polled_at = now
+        self._listen()
+        kill_at = self._running and self._running.kill_at
+        if kill_at is not None and now >= kill_at:
+            self._replace("cancelled", "")
+        elif self._running and self._silent_s > self.silence_s:
+            self._replace("hang", f"The worker process has not answered for {self.silence_s:g} s and was ended{AGAIN}")
+        self._advance()
+        events, self._events = self._events, []
+        return events
+
+    def wait(self, job: int, progress: Callable[[Progress], None] | None = None) -> Event:
+        """Block until a job has ended; events of other jobs are left for `poll`.
+
+        Args:
+            job: Its number.
+            progress: Called with each `Progress` of this job. What it raises, KeyboardInterrupt too, cancels the job.
+
+        Raises:
+            JobError: The job failed.
+        """
+        others: list[Event] = []
+        try:
+            while True:
+                events = self.poll()
+                others += [event for event in events if event.job != job]
+                for event in (event for event in events if event.job == job):
+                    if isinstance(event, Failed):
+                        raise event.error
+                    if not isinstance(event, Progress):
+                        return event
+                    if progress:
+                        progress(event)
+                if job not in self._under_way():
+                    raise LookupError(f"There is no job {job} to wait for.")
+                time.sleep(0.01)
+        except BaseException:
+            self.cancel(job)
+            raise
+        finally:
+            self._events = others + self._events
+
+    def close(self) -> None:
+        """End the child, drop all jobs and remove the temporary folder."""
+        if self._process:
+            self._process.close()
+        self._forget_process()
+        self._waiting.clear()
+        self._events.clear()
+        self._running = None
+        self._arrays.remove()
+
+    def _enqueue(self, number: int, **request: object) -> int:
+        self._waiting.append(_Job(number, {"job": number, **request}))
+        self._advance()
+        return number
+
+    def _under_way(self) -> list[int]:
+        return [job.number for job in (self._running, *self._waiting) if job]
+
+    def _advance(self) -> None:
+        """Take up the next job, start the child if there is none, and hand the job over once the child is ready."""
+        while self._running is None and self._waiting:
+            if self._process and self._process.has_ended:  # since the last job
+                self._forget_process()
+            self._running = self._waiting.popleft()
+            self._silent_s, self._polled_at = 0.0, time.monotonic()
+            if self._process is None:
+                self._start()
+        if self._running and not self._running.sent and self._ready:
+            self._running.sent = True
+            self._process.send(self._running.request)
+
+    def _start(self) -> None:
+        if "of" in self._running.request:
+            self._fail("refused", RESULT_GONE)
+            return
+        try:
+            self._process = ChildProcess([*self._command, str(self._arrays.path)], self._arrays.path)
+        except OSError as error:
+            self._fail("crash", f"The worker process {self._command[0]} cannot be started ({error.strerror or error}).")
+
+    def _listen(self) -> None:
+        process = self._process
+        for line in process.received() if process else ():
+            self._silent_s = 0.0
+            self._take(line)
+            if self._process is not process:
+                return
+
+    def _take(self, line: str | None) -> None:
+        """Act on a line of the child."""
+        if line is None:
+            kind, what = self._process.how_it_ended()
+            self._replace(kind, f"The worker process {what}{AGAIN}")
+            return
+        try:
+            message = json.loads(line)
+            if message["say"] == "ready":
+                self._ready = True
+            elif message["say"] != "alive" and message["job"] is None:
+                self._replace(message["kind"], message["message"])
+            elif message["say"] != "alive" and self._running and message["job"] == self._running.number:
+                self._settle(event_from_message(message, self._arrays.path, self._process.last_words))
+        except (KeyError, TypeError, ValueError, OSError):
+            if not self._ready:  # a launcher or a start-up script that prints
+                self._process.note(line)
+                return
+            said = line.strip()[:60]
+            self._replace("crash", f"The worker process said what cannot be understood ({said!r}) and was ended{AGAIN}")
+
+    def _settle(self, event: Event) -> None:
+        """Act on an event of the running job."""
+        cancelled = self._running.kill_at is not None
+        if isinstance(event, Progress):
+            if not cancelled:
+                self._events.append(event)
+        elif isinstance(event, Failed) and event.error.kind in ("memory", "crash"):
+            self._replace(event.error.kind, str(event.error))  # a fresh one has all its memory and a sound device
+        else:
+            if isinstance(event, Segmented) and self._running.request["do"] == "segment":
+                self.kept = None if cancelled else event.job
+            self._end(event)
+
+    def _replace(self, kind: str, message: str) -> None:
+        """Do away with the child; the next job starts another."""
+        self._process.kill()
+        details = self._process.last_words
+        self._forget_process()
+        self._fail(kind, message, details)
+
+    def _forget_process(self) -> None:
+        self._process = self.kept = None
+        self._ready = False
+
+    def _fail(self, kind: str, message: str, details: str = "") -> None:
+        """End the running job, if there is one, without a result."""
+        if self._running:
+            self._end(Failed(self._running.number, JobError(kind, message, details)))
+
+    def _end(self, event: Event) -> None:
+        """End the running job; whatever came in the meantime, a cancelled one is cancelled."""
+        cancelled = self._running.kill_at is not None
+        self._events.append(_cancelled(event.job) if cancelled else event)
+        self._running = None
+        self._arrays.sweep(self._under_way())
+
+
+def _cancelled(job: int) -> Failed:
+    return Failed(job, JobError("cancelled", "Cancelled."))

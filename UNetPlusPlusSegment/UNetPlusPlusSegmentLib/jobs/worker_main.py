@@ -1,0 +1,131 @@
+"""The worker process: takes jobs on stdin, answers on stdout, keeps models loaded. The only process of a Slicer session with torch.
+
+Run as `python -m UNetPlusPlusSegmentLib.jobs.worker_main FOLDER`; arrays travel as .npy files in FOLDER, all else as one JSON object a
+line.
+
+To the worker:
+    {"do": "segment", "job": 1, "volume": "1-volume.npy", "ijk_to_ras": 4 × 4, "bundle": folder, "device": "auto",
+     "options": keyword arguments of SliceEngine.segment, "box": first and past-the-last K, J, I or null}
+    {"do": "threshold", "job": 2, "of": 1, "threshold": 0.4}            cut the last result again, without the network
+    {"do": "maps", "job": 3, "of": 1, "names": ["probability", "uncertainty"]}
+    {"do": "device", "job": 4, "device": "auto"}
+    {"do": "cancel", "job": 1}                                          answered by "failed", if the job is not done yet
+From the worker:
+    {"say": "alive"}                        every second while it starts or works
+    {"say": "ready"}                        once, before which it does not listen
+    {"say": "progress", "job": 1, "done": 3, "total": 90, "seconds_left": 12.5 or null}
+    {"say": "result", "job": 1, "labelmap": file, "segments": […], "notes": […], "threshold", "device", "slices", "seconds"}
+    {"say": "maps", "job": 3, "maps": {name: file}}
+    {"say": "device", "job": 4, "device": label, "free_memory_bytes": number or null}
+    {"say": "failed", "job": 1, "kind": "refused", "cancelled", "memory" or "crash", "message": one sentence}
+    {"say": "failed", "job": null, …}       it cannot start at all
+It ends, and FOLDER with it, when its stdin closes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from .job_handler import Session
+
+HEARTBEAT_S = 1.0
+
+
+def main(folder: Path) -> int:
+    """Serve until stdin closes."""
+    faulthandler.enable()
+    line = Line(folder)
+    _in_background(line.beat)
+    try:  # all of it before anything listens: on Windows, importing NumPy hangs while a thread reads stdin
+        from .job_handler import Session
+    except (ImportError, OSError) as error:
+        traceback.print_exc()
+        reason = " ".join(str(error).split())
+        message = (
+            f"The network cannot run, because PyTorch does not load ({reason}): install it anew, in Slicer with the"
+            " PyTorch extension, elsewhere with pip."
+        )
+        line.say("failed", job=None, kind="refused", message=message)
+        return 1
+    session = Session(folder, line.say)
+    jobs: queue.SimpleQueue[dict] = queue.SimpleQueue()
+    _in_background(_listen, line, session, jobs)
+    line.busy = False
+    line.say("ready")
+    while True:
+        job = jobs.get()
+        line.busy = True
+        session.handle(job)
+        line.busy = False
+
+
+class Line:
+    """The two pipes to the parent, taken away from whatever else reads stdin or prints."""
+
+    def __init__(self, folder: Path) -> None:
+        self.busy = True
+        self._folder, self._lock = folder, threading.Lock()
+        self._requests = os.fdopen(os.dup(0), "rb")
+        self._answers = os.fdopen(os.dup(1), "wb")
+        with Path(os.devnull).open("rb") as nothing:
+            os.dup2(nothing.fileno(), 0)
+        os.dup2(2, 1)
+
+    def say(self, what: str, **more: object) -> None:
+        """Write one message; from any thread."""
+        text = json.dumps({"say": what, **more})
+        try:
+            with self._lock:
+                self._answers.write(text.encode("ascii") + b"\n")
+                self._answers.flush()
+        except OSError:
+            self.leave()
+
+    def beat(self) -> NoReturn:
+        """Say that the process lives, while it is busy."""
+        while True:
+            if self.busy:
+                self.say("alive")
+            time.sleep(HEARTBEAT_S)
+
+    def hear(self) -> dict:
+        """Wait for the parent's next message; when there can be no more of them, the process ends."""
+        text = self._requests.readline()
+        return json.loads(text) if text else self.leave()
+
+    def leave(self) -> NoReturn:
+        """End now, whatever other threads do: the parent is gone, and nobody else clears the folder."""
+        os.chdir(self._folder.parent)
+        with contextlib.suppress(OSError):
+            for file in self._folder.glob("[0-9]*-*.npy"):
+                file.unlink()
+            self._folder.rmdir()
+        os._exit(0)
+
+
+def _listen(line: Line, session: Session, jobs: queue.SimpleQueue[dict]) -> NoReturn:
+    while True:
+        message = line.hear()
+        if message["do"] == "cancel":
+            session.cancelled = message["job"]
+        else:
+            jobs.put(message)
+
+
+def _in_background(*function_and_arguments: object) -> None:
+    threading.Thread(target=function_and_arguments[0], args=function_and_arguments[1:], daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

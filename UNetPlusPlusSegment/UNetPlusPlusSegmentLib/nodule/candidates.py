@@ -1,0 +1,170 @@
+"""Targets: places where a nodule is looked for, and the nodule that is there in the maps of patches. NumPy and SimpleITK only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..core.volume import bounding_box, crop
+from .region_growing import END, Plane, Sections, follow, near, without_tails
+from .segments import can_be_nodule
+from .windows import Patches, Window
+
+MARGIN_MM = 5.0  # what a nodule has round it at least in its window
+SAME = 0.5  # share of a nodule's voxels that another one has: they are one
+PEAKS = (0.9, 0.6, 0.3)  # probabilities: each piece of a map above one of them with no peak in it yet has one
+LEAST_PEAK_MM3 = 4.0  # of a piece: a ball of 2 mm
+
+Ranges = tuple[slice, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A place where a nodule is looked for.
+
+    Attributes:
+        index: Slice, row and column; need not be whole.
+        window: Where the network looks.
+        within_mm: How far from the index it may be.
+        least_mm: The least diameter, of a sphere of the same volume.
+    """
+
+    index: np.ndarray
+    window: Window
+    within_mm: float
+    least_mm: float
+
+
+@dataclass(frozen=True, eq=False)
+class Nodule:
+    """The slices, rows and columns that hold a nodule, and which of these voxels are in it."""
+
+    box: Ranges
+    mask: np.ndarray
+
+
+def section_of(target: Target, patches: Patches, plane: Plane, threshold: float) -> Nodule | None:
+    """What lies at a target on its own slice; None if nothing does."""
+    starts = 0, target.window.rows.start, target.window.columns.start
+    seed = tuple(round(float(i)) - start for i, start in zip(target.index, starts, strict=True))
+    if not all(
+        0 <= at < n.stop - n.start for at, n in zip(seed[1:], (target.window.rows, target.window.columns), strict=True)
+    ):
+        return None  # the window is that of a nodule beside it
+    section = follow(lambda k: plane(k) if k == seed[0] else None, seed, threshold, patches.spacing_mm).get(seed[0])
+    if section is None:
+        return None
+    rows, columns = bounding_box(section)
+    box = (
+        slice(seed[0], seed[0] + 1),
+        *(
+            slice(along.start + start, along.stop + start)
+            for along, start in zip((rows, columns), starts[1:], strict=True)
+        ),
+    )
+    return Nodule(box, section[None, rows, columns])
+
+
+def section_mm(target: Target, patches: Patches, plane: Plane, threshold: float) -> float:
+    """Diameter of a disc as large as the section at a target on its own slice; 0 if there is none."""
+    section = section_of(target, patches, plane, threshold)
+    pixel_mm2 = patches.spacing_mm[1] * patches.spacing_mm[2]
+    return 0.0 if section is None else 2 * float(np.sqrt(np.count_nonzero(section.mask) * pixel_mm2 / np.pi))
+
+
+def nodule_of(target: Target, patches: Patches, plane: Plane, threshold: float) -> Nodule | None:
+    """The nodule at a target, or else the nearest one.
+
+    Args:
+        plane: The probability in the target's window.
+    """
+    rows, columns = target.window.rows, target.window.columns
+    place = target.index - [0, rows.start, columns.start]
+    tried: Sections = {}
+    for seed in near(plane, place, target.within_mm, patches.volume.ijk_to_ras[:3, 2::-1].T, threshold):
+        if seed[0] in tried and tried[seed[0]][seed[1:]]:
+            continue
+        followed = follow(plane, seed, threshold, patches.spacing_mm)
+        tried |= {k: section | tried.get(k, False) for k, section in followed.items()}
+        sections = without_tails(followed)
+        first, last = min(sections), max(sections)
+        mask = np.stack([sections[k] for k in range(first, last + 1)])
+        tight = bounding_box(mask)
+        starts = first, rows.start, columns.start
+        box = tuple(slice(along.start + s, along.stop + s) for along, s in zip(tight, starts, strict=True))
+        is_cut = box[0].start == 0 or box[0].stop == len(patches.volume.array)
+        if can_be_nodule(mask[tight], crop(patches.volume, box), target.least_mm, is_cut):
+            return Nodule(box, mask[tight])
+    return None
+
+
+def has_room(nodule: Nodule, window: Window, patches: Patches) -> bool:
+    """Whether there is a margin between a nodule and the edges of its window that are not those of the slices."""
+    sizes, spacing_mm = patches.volume.array.shape[1:], patches.spacing_mm[1:]
+    for along, edge, size, mm in zip(nodule.box[1:], (window.rows, window.columns), sizes, spacing_mm, strict=True):
+        if edge.start > 0 and (along.start - edge.start) * mm < MARGIN_MM:
+            return False
+        if edge.stop < size and (edge.stop - along.stop) * mm < MARGIN_MM:
+            return False
+    return True
+
+
+def is_seen_whole(nodule: Nodule, window: Window, patches: Patches) -> bool:
+    """Whether it ends where it does because nothing follows, and not because the network has not looked at the next slice."""
+    areas = np.count_nonzero(nodule.mask, axis=(1, 2))
+    return not any(
+        0 <= beyond < len(patches.volume.array) and beyond not in window.planes and area >= END * areas.max()
+        for beyond, area in ((nodule.box[0].start - 1, areas[0]), (nodule.box[0].stop, areas[-1]))
+    )
+
+
+def label_apart(nodules: Sequence[Nodule]) -> tuple[Ranges, np.ndarray]:
+    """Put nodules, one or more, into one array, each once: of two that share voxels the larger one goes first.
+
+    Returns:
+        The slices, rows and columns that hold them all, and uint16 values above 0 there.
+    """
+    around = tuple(
+        slice(min(n.box[axis].start for n in nodules), max(n.box[axis].stop for n in nodules)) for axis in range(3)
+    )
+    labels = np.zeros([along.stop - along.start for along in around], np.uint16)
+    for value, nodule in enumerate(sorted(nodules, key=lambda n: -np.count_nonzero(n.mask)), start=1):
+        pairs = zip(nodule.box, around, strict=True)
+        here = labels[tuple(slice(b.start - a.start, b.stop - a.start) for b, a in pairs)]
+        if np.count_nonzero(here[nodule.mask]) < SAME * np.count_nonzero(nodule.mask):
+            here[nodule.mask & (here == 0)] = value
+    return around, labels
+
+
+def peaks(probability: np.ndarray, inside: np.ndarray, voxel_mm3: float) -> list[tuple[tuple[int, int, int], float]]:
+    """The most probable voxel of each piece of a map, and of each part of a piece that stands out by itself.
+
+    Args:
+        probability: (slices, rows, columns).
+        inside: bool, the same shape: where a peak may lie.
+        voxel_mm3: Volume of a voxel.
+
+    Returns:
+        Slice, row and column of each, and the probability that all of its piece has.
+    """
+    found: list[tuple[tuple[int, int, int], float]] = []
+    box = bounding_box(probability >= min(PEAKS))
+    if box is None:
+        return found
+    part = np.where(inside[box], probability[box], 0).astype(np.float32)
+    for least in PEAKS:
+        spots = sitk.ConnectedComponent(sitk.GetImageFromArray((part >= least).view(np.uint8)), True)
+        labels = sitk.GetArrayFromImage(sitk.RelabelComponent(spots, minimumObjectSize=int(LEAST_PEAK_MM3 / voxel_mm3)))
+        known = {int(labels[at]) for at, _ in found}
+        statistics = sitk.LabelStatisticsImageFilter()
+        statistics.Execute(sitk.GetImageFromArray(part), sitk.GetImageFromArray(labels))
+        for value in sorted(set(statistics.GetLabels()) - known - {0}):
+            left, right, top, bottom, first, last = statistics.GetBoundingBox(value)
+            ranges = slice(first, last + 1), slice(top, bottom + 1), slice(left, right + 1)
+            here = np.where(labels[ranges] == value, part[ranges], 0)
+            at = np.unravel_index(here.argmax(), here.shape)
+            found.append((tuple(int(a) + along.start for a, along in zip(at, ranges, strict=True)), least))
+    return [(tuple(a + along.start for a, along in zip(at, box, strict=True)), least) for at, least in found]

@@ -1,0 +1,147 @@
+"""Nodules: which spots of a probability map are lung nodules, and one segment for each. NumPy and SimpleITK only."""
+
+from __future__ import annotations
+
+import colorsys
+from dataclasses import asdict
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..core.segment import Segment
+from ..core.volume import Volume, axial_order, crop
+from .measurements import NoduleMeasurements, measure_nodule
+
+# What is no nodule. LIDC-IDRI's readers outlined nodules from 3 mm on; of 890 nodules, as at least two of them saw their
+# largest sections, the most elongated is 2.9 times as long as wide, and the least compact fills half of its ellipse.
+# Vessels are longer and branch (trees of them fill 0.2 and less), fissures and spots on one thin slice are flatter.
+LEAST_DIAMETER_MM, MOST_DIAMETER_MM = 3.0, 80.0  # of a sphere of the same volume; beyond it, a lobe without air
+MOST_ELONGATION = 4.0  # of one principal axis to the next shorter one, in space and seen from above
+LEAST_FILL = 0.4  # share of the ellipsoid with the same moments of inertia
+LEAST_INSIDE = 0.5  # share of its voxels in the lungs
+
+PLEURA_WITHIN_MM = 50.0  # hardly a point of the lung lies deeper
+MASS_MM = 30.0  # larger than that is called a mass (Fleischner Society: glossary of terms for thoracic imaging, 2008)
+MOST_NODULES = 50  # more than that nobody reads in a table; their colours would look alike
+
+TERMINOLOGY = (
+    "Segmentation category and type - DICOM master list~SCT^49755003^Morphologically Altered Structure"
+    "~SCT^27925004^Nodule~^^~Anatomic codes - DICOM master list~SCT^39607008^Lung~^^"
+)
+
+
+def find_nodules(
+    probability: np.ndarray, volume: Volume, lungs: np.ndarray | None, threshold: float = 0.5
+) -> tuple[np.ndarray, tuple[Segment, ...], list[str]]:
+    """Find the nodules of a chest.
+
+    Voxels that touch, if only at a corner, belong to one nodule: on thick slices the sections of a slanting one hardly
+    overlap. A nodule is kept or dropped as a whole; what of it lies outside the lungs is not cut off. Of one that reaches
+    the first or the last slice there may be more beyond.
+
+    Args:
+        probability: (K, J, I) on the volume's voxels, 0…1.
+        volume: The CT in HU, any orientation and spacing.
+        lungs: bool (K, J, I), from `find_lungs`; None if it does not matter where a nodule lies.
+        threshold: What has at least this probability may be a nodule.
+
+    Returns:
+        As `number_nodules`.
+    """
+    spots = sitk.ConnectedComponent(sitk.GetImageFromArray((probability >= threshold).view(np.uint8)), True)
+    least = np.pi / 6 * LEAST_DIAMETER_MM**3 / 1000 / volume.voxel_volume_ml
+    labels = sitk.GetArrayFromImage(sitk.RelabelComponent(spots, minimumObjectSize=int(np.ceil(least))))
+    most = np.pi / 6 * MOST_DIAMETER_MM**3 / 1000 / volume.voxel_volume_ml
+    sizes = np.bincount(labels.ravel())
+    keep = sizes <= most
+    if lungs is not None:
+        keep &= np.bincount(labels[lungs], minlength=len(sizes)) >= LEAST_INSIDE * sizes
+    keep[0] = False
+    through = axial_order(volume).axes[0]
+    for value, box in _boxes(labels).items():
+        is_cut = box[through].start == 0 or box[through].stop == labels.shape[through]
+        keep[value] = keep[value] and _is_compact(labels[box] == value, volume, is_cut)
+    return number_nodules(np.where(keep[labels], labels, 0), volume, lungs)
+
+
+def number_nodules(
+    labels: np.ndarray, volume: Volume, lungs: np.ndarray | None = None
+) -> tuple[np.ndarray, tuple[Segment, ...], list[str]]:
+    """Number nodules from the largest on and measure them.
+
+    Args:
+        labels: Integers (K, J, I) on the volume's voxels: a value above 0 for each nodule, in any order.
+        volume: The CT in HU.
+        lungs: bool (K, J, I), for the distance to the pleura, which is looked for within `PLEURA_WITHIN_MM`.
+
+    Returns:
+        uint8 (K, J, I) with the values 1…n; the segments with these values, by mean diameter, the largest first; and
+        notes for the user. Only the largest `MOST_NODULES` are kept.
+    """
+    measured = []
+    for value, box in _boxes(labels).items():
+        margin = np.ceil(PLEURA_WITHIN_MM / volume.spacing_mm[::-1]).astype(int)
+        wider = tuple(slice(max(0, along.start - m), along.stop + m) for along, m in zip(box, margin, strict=True))
+        near = None if lungs is None else lungs[wider]
+        measured.append((value, measure_nodule(labels[wider] == value, crop(volume, wider), near)))
+    measured.sort(key=lambda each: each[1].mean_diameter_mm, reverse=True)
+    notes = []
+    if len(measured) > MOST_NODULES:
+        smallest_mm = measured[MOST_NODULES - 1][1].mean_diameter_mm
+        notes.append(
+            f"{len(measured)} nodules were found; only the largest {MOST_NODULES} are kept, from {smallest_mm:.0f} mm on."
+        )
+        del measured[MOST_NODULES:]
+    labelmap = np.zeros(labels.shape, np.uint8)
+    for number, (value, _) in enumerate(measured, start=1):
+        labelmap[labels == value] = number
+    segments = tuple(_segment(number, found) for number, (_, found) in enumerate(measured, start=1))
+    return labelmap, segments, notes
+
+
+def can_be_nodule(mask: np.ndarray, volume: Volume, least_mm: float, is_cut: bool) -> bool:
+    """Whether a bool mask (K, J, I) has the size and the shape of a nodule, or of a slab of one; it need not be connected.
+
+    Args:
+        volume: Where the mask lies.
+        least_mm: The least diameter of a sphere of the same volume.
+        is_cut: Whether it ends where the scan does, so that it may only look flat.
+    """
+    diameter_mm = (6 / np.pi * np.count_nonzero(mask) * volume.voxel_volume_ml * 1000) ** (1 / 3)
+    return least_mm <= diameter_mm <= MOST_DIAMETER_MM and _is_compact(mask, volume, is_cut)
+
+
+def _segment(number: int, found: NoduleMeasurements) -> Segment:
+    name = f"{'Mass' if found.mean_diameter_mm > MASS_MM else 'Nodule'} {number}"
+    return Segment(number, name, TERMINOLOGY, _color(number), asdict(found))
+
+
+def _color(number: int) -> tuple[int, int, int]:
+    """A bright colour; those of neighbours in the table are far apart on the colour wheel (golden angle)."""
+    red, green, blue = colorsys.hsv_to_rgb((0.2 + number * 0.618034) % 1, 0.75, 1)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _boxes(labels: np.ndarray) -> dict[int, tuple[slice, ...]]:
+    """The smallest slices that hold each value above 0."""
+    shapes = sitk.LabelShapeStatisticsImageFilter()
+    shapes.Execute(sitk.GetImageFromArray(labels.astype(np.int32, copy=False)))
+    corners = {value: shapes.GetBoundingBox(value) for value in shapes.GetLabels()}  # x, y, z, then the lengths
+    return {v: tuple(slice(c[axis], c[axis] + c[axis + 3]) for axis in (2, 1, 0)) for v, c in corners.items()}
+
+
+def _is_compact(mask: np.ndarray, volume: Volume, is_cut: bool) -> bool:
+    """Whether it is neither a tube, nor a plate, nor branched, by its moments of inertia. One voxel is compact, too.
+
+    A slab that the end of a scan has cut from a ball is a plate; such a one may be flat, but not so seen from above.
+    """
+    steps_ras = volume.ijk_to_ras[:3, 2::-1].T  # to the next voxel along K, J, I
+    positions_ras = np.argwhere(mask) @ steps_ras
+    moments = np.cov(positions_ras.T, bias=True) + steps_ras.T @ steps_ras / 12  # of the centres, and of the voxels
+    short, middle, long = np.sqrt(5 * np.linalg.eigvalsh(moments))  # half axes of an ellipsoid
+    _, rows, columns = axial_order(volume).axes
+    plane_ras, _ = np.linalg.qr(steps_ras[[rows, columns]].T)
+    narrow, wide = np.sqrt(np.linalg.eigvalsh(plane_ras.T @ moments @ plane_ras))
+    fill = len(positions_ras) * volume.voxel_volume_ml * 1000 / (4 / 3 * np.pi * short * middle * long)
+    elongation = max(long / middle, 1 if is_cut else middle / short, wide / narrow)
+    return bool(elongation <= MOST_ELONGATION and fill >= LEAST_FILL)

@@ -1,0 +1,106 @@
+"""Runs over sequences: every frame of a volume through the worker, into a sequence of segmentations. Knows no Qt and no torch."""
+# ruff: noqa: ANN001, N803 (towards Slicer, Slicer's names; its nodes have no types to import)
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ..core.volume import Volume, VolumeError
+from ..jobs.protocol import Event, Progress, Segmented
+from ..jobs.worker_client import Worker
+from ..network.bundle import Bundle
+from . import markups, mrml
+from .runs import RunError, Task
+from .sequences import SegmentationSequence, browser_of
+
+
+class SequenceRun(Task):
+    """All frames of a volume sequence, one after the other. The scene changes once all are done.
+
+    `result` is that of the last frame, with the notes, slices and seconds of all; `progress` counts the slices of all
+    frames, as far as they are known.
+
+    Attributes:
+        segmentationNode: What shows the result, frame by frame; None before.
+    """
+
+    def __init__(self, worker: Worker, volumeNode, bundle: Bundle, device: str, roi=None, **options: object) -> None:
+        """Hand the first frame over to the worker.
+
+        Args:
+            worker, volumeNode, bundle, device, roi, options: As for `Run`; the ROI counts for every frame.
+
+        Raises:
+            VolumeError: The volume is no frame of a sequence.
+            JobError: There is no room to hand it over.
+        """
+        super().__init__(worker, volumeNode, bundle)
+        self.segmentationNode = None
+        self._browserNode = browser_of(volumeNode)
+        if self._browserNode is None:
+            raise VolumeError(
+                f"{volumeNode.GetName()} is no frame of a sequence. Choose one, or leave the other frames out."
+            )
+        self._sequence = SegmentationSequence(volumeNode, self._browserNode)
+        self._roi, self._device, self._options = roi, device, options
+        self._results: list[Segmented] = []
+        self.jobs = {worker.ask_device(device)}
+        self._submit()
+
+    @property
+    def frames(self) -> list[dict[str, Mapping]]:
+        """Measurements of each frame by the names of its segments; empty if there is no result."""
+        return [{each.name: each.measurements for each in found.segments} for found in self._results if self.result]
+
+    @property
+    def rows(self) -> list[tuple[str, Mapping]]:
+        """The same, one after the other, with the number of the frame in the name."""
+        numbered = enumerate(self.frames, start=1)
+        return [(f"{name} (frame {n})", found) for n, frame in numbered for name, found in frame.items()]
+
+    def set_threshold(self, threshold: float) -> None:
+        """Refused if it is another one: the maps of the earlier frames are not kept."""
+        if self.result and threshold != self.result.threshold:
+            raise RunError("The threshold of a sequence cannot be changed afterwards: it counts for the next run.")
+
+    def look_at(self, row: int) -> tuple[float, float, float] | None:
+        """Go to the frame of one of the rows; the place as in `SceneRun`."""
+        item, name = [(item, name) for item, frame in enumerate(self.frames) for name in frame][row]
+        return self._sequence.look_at(item, name) if self._is_there(self.segmentationNode) else None
+
+    def take(self, event: Event) -> None:
+        """As in `Task`, with the slices of all frames."""
+        if isinstance(event, Progress):
+            before = sum(each.slices for each in self._results)
+            after = event.total * (len(self._sequence) - len(self._results) - 1)
+            left, seconds = event.total - event.done, event.seconds_left
+            if seconds is not None:
+                seconds = seconds / left * (left + after) if left else None
+            event = Progress(event.job, before + event.done, before + event.total + after, seconds)
+        super().take(event)
+
+    def _submit(self) -> None:
+        frame = self._sequence.frame(len(self._results))
+        own = mrml.volume_from_node(frame)
+        self._volume = Volume(own.array, mrml.world_ijk_to_ras(frame, under=self.volumeNode))
+        box = None if self._roi is None else markups.box_on_volume(self._roi, self.volumeNode)
+        self.jobs.add(self._worker.submit(self._volume, self.bundle.folder, self._device, box=box, **self._options))
+
+    def _receive(self, event: Segmented) -> None:
+        self._sequence.put(len(self._results), event.labelmap, event.segments)
+        segments = tuple(markups.segment_in_world(each, self.volumeNode, self._volume) for each in event.segments)
+        self._results.append(replace(event, labelmap=event.labelmap[:0], segments=segments))  # the map is kept already
+        if len(self._results) < len(self._sequence):
+            self._submit()
+            return
+        if not self._is_there(self._browserNode):
+            raise RunError("The sequence browser of the volume was removed from the scene, so there is no result.")
+        self.segmentationNode = self._sequence.show()
+        numbered = enumerate(self._results, start=1)
+        self.result = replace(
+            event,
+            notes=tuple(f"Frame {n}: {note}" for n, found in numbered for note in found.notes),
+            slices=sum(found.slices for found in self._results),
+            seconds=sum(found.seconds for found in self._results),
+        )

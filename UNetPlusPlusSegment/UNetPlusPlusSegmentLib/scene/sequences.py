@@ -1,0 +1,78 @@
+"""Volume sequences in the scene: their frames, and a sequence of segmentations beside them. Like `mrml`, on the main thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import slicer
+
+from ..core.segment import Segment
+from . import mrml
+
+
+def browser_of(volumeNode):
+    """The `vtkMRMLSequenceBrowserNode` that replays a volume; None if it is no frame of a sequence."""
+    return slicer.modules.sequences.logic().GetFirstBrowserNodeForProxyNode(volumeNode) if volumeNode else None
+
+
+class SegmentationSequence:
+    """A sequence of segmentations, one for each frame of a volume sequence; in the scene only once it is whole."""
+
+    def __init__(self, volumeNode, browserNode) -> None:
+        """Nothing is in the scene yet.
+
+        Args:
+            volumeNode: The `vtkMRMLScalarVolumeNode` that shows the frames.
+            browserNode: What replays them.
+        """
+        self._volumeNode, self._browserNode = volumeNode, browserNode
+        self._volumes = browserNode.GetSequenceNode(volumeNode)
+        self._segmentations = slicer.vtkMRMLSequenceNode()
+        self._segmentations.SetName(f"{volumeNode.GetName()} segmentation")
+        self._segmentations.CopySequenceIndex(self._volumes)
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return self._volumes.GetNumberOfDataNodes()
+
+    def value(self, item: int) -> str:
+        """What tells a frame from others: its time, mostly."""
+        return self._volumes.GetNthIndexValue(item)
+
+    def frame(self, item: int):
+        """The volume of a frame, a `vtkMRMLScalarVolumeNode` in a scene of its own."""
+        return self._volumes.GetNthDataNode(item)
+
+    def put(self, item: int, labelmap: np.ndarray, segments: Sequence[Segment]) -> None:
+        """Keep the result for a frame; raises as `mrml.show_segmentation` does."""
+        scratch = slicer.vtkMRMLScene()
+        volumeNode = scratch.AddNewNodeByClass(self.frame(item).GetClassName())
+        volumeNode.CopyContent(self.frame(item), False)
+        segmentationNode = mrml.show_segmentation(labelmap, segments, volumeNode)
+        self._segmentations.SetDataNodeAtValue(segmentationNode, self.value(item))
+        scratch.Clear(True)
+
+    def show(self):
+        """Add the sequence to the scene, beside the volume's and replayed with it; returns the segmentation that shows it."""
+        scene = self._volumeNode.GetScene()
+        # The segmentation gets this name, too, and selectors do not tell two of one name apart.
+        self._segmentations.SetName(scene.GenerateUniqueName(self._segmentations.GetName()))
+        scene.AddNode(self._segmentations)
+        self._browserNode.AddSynchronizedSequenceNode(self._segmentations)
+        self._browserNode.SetSaveChanges(self._segmentations, True)  # else corrections go with the next frame
+        slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(self._browserNode)
+        segmentationNode = self._browserNode.GetProxyNode(self._segmentations)
+        segmentationNode.SetAndObserveTransformNodeID(self._volumeNode.GetTransformNodeID())
+        segmentationNode.CreateDefaultDisplayNodes()
+        role = segmentationNode.GetReferenceImageGeometryReferenceRole()
+        segmentationNode.SetNodeReferenceID(role, self._volumeNode.GetID())
+        mrml.file_beside(self._volumeNode, segmentationNode)
+        return segmentationNode
+
+    def look_at(self, item: int, name: str) -> tuple[float, float, float] | None:
+        """Go to a frame; where the segment of that name lies there, as `mrml.centre_of` tells."""
+        self._browserNode.SetSelectedItemNumber(item)
+        slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(self._browserNode)
+        segmentationNode = self._browserNode.GetProxyNode(self._segmentations)
+        return mrml.centre_of(segmentationNode, segmentationNode.GetSegmentation().GetSegmentIdBySegmentName(name))
