@@ -29,6 +29,7 @@ from slicer.util import VTKObservationMixin
 from UNetPlusPlusSegmentLib.network.bundle import find_bundles, user_folder
 from UNetPlusPlusSegmentLib.scene import pytorch_install
 from UNetPlusPlusSegmentLib.scene.logic import Segmenter
+from UNetPlusPlusSegmentLib.scene.runs import segments_of_target
 from UNetPlusPlusSegmentPanelLib.messages import (
     LICENCE_URL,
     POLL_MS,
@@ -403,8 +404,6 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
 
     def _whatOfTheOldSegment(self) -> str:
         """`new`, `replace`, or nothing if the user cancels."""
-        from UNetPlusPlusSegmentLib.scene.runs import segments_of_target  # brings SimpleITK
-
         output = None if self._takesAllFrames() else self._parameterNode.outputSegmentation
         existing = segments_of_target(output, self._models[self.ui.modelComboBox.currentIndex])
         if not existing:

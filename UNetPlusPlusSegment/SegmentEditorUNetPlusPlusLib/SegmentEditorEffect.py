@@ -21,6 +21,8 @@ from UNetPlusPlusSegmentPanelLib.messages import (
     whyNot,
 )
 
+from .edit import Edit
+
 MODULE = "UNetPlusPlusSegment"
 
 
@@ -296,8 +298,6 @@ Editable area, intensity range and overwriting are respected. Choosing another e
         options = {"speed": host.parameter("Speed"), "threshold": threshold, **options}
         try:
             if host.confirmCurrentSegmentVisible() != host.NotConfirmed and askPermission():
-                from .edit import Edit  # brings SimpleITK, which would slow down Slicer's start
-
                 self._logic = slicer.util.getModuleLogic(MODULE)
                 self._edit = Edit(self._logic, host, host.parameter("Target"), roiNode, preview, **options)
                 self._timer.start()

@@ -8,6 +8,9 @@ import slicer
 from SegmentStatisticsPlugins import SegmentStatisticsPluginBase
 from slicer.i18n import tr as _
 
+from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, check_ct
+from UNetPlusPlusSegmentLib.scene import mrml
+
 
 class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
     """Long and short axis, their mean, and whether it is solid, as the nodule table of the module has them."""
@@ -30,10 +33,10 @@ class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
         requested = self.getRequestedKeys()
         if not requested:
             return {}
-        from UNetPlusPlusSegmentLib.core.masks import largest_component
-        from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError
+        from UNetPlusPlusSegmentLib.core.masks import (
+            largest_component,  # brings SimpleITK, which would slow down Slicer's start
+        )
         from UNetPlusPlusSegmentLib.nodule.measurements import measure_nodule
-        from UNetPlusPlusSegmentLib.scene import mrml  # brings SimpleITK, which would slow down Slicer's start
 
         parameters = self.getParameterNode()
         segmentationNode = slicer.mrmlScene.GetNodeByID(parameters.GetParameter("Segmentation"))
@@ -104,9 +107,6 @@ class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
 
 @lru_cache(maxsize=1)  # it looks at every voxel, and Segment Statistics asks segment by segment
 def _isCT(volumeID: str, _imageTime: int) -> bool:
-    from UNetPlusPlusSegmentLib.core.volume import VolumeError, check_ct
-    from UNetPlusPlusSegmentLib.scene import mrml
-
     try:
         check_ct(mrml.volume_from_node(slicer.mrmlScene.GetNodeByID(volumeID)))
     except VolumeError:

@@ -6,6 +6,8 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from UNetPlusPlusSegmentLib.core.segment import as_columns
+
 
 class ResultsTable:
     """Shows what the last run found, as it was found: who edits a segment measures it with Segment Statistics."""
@@ -68,7 +70,6 @@ class ResultsTable:
     def onSave(self) -> None:
         """Save the table, with all digits, in the columns of the command line and of cohorts."""
         from UNetPlusPlusSegmentLib import files  # brings SimpleITK
-        from UNetPlusPlusSegmentLib.core.segment import as_columns
 
         volume = self._run.volumeNode.GetName()
         name = re.sub(

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from ..core.segment import Segment
+from ..core.segment import Segment
 
 RESULT_GONE = (
     "The maps of this run are no longer at hand, because another run came after it or the worker process was started"
@@ -106,8 +104,6 @@ def event_from_message(message: Mapping, folder: Path, details: str) -> Event:
     if say == "progress":
         return Progress(job, message["done"], message["total"], message["seconds_left"])
     if say == "result":
-        from ..core.segment import Segment  # brings SimpleITK: not before there is a result
-
         labelmap = np.load(folder / message["labelmap"])
         segments = tuple(Segment(**{**each, "color": tuple(each["color"])}) for each in message["segments"])
         rest = {key: message[key] for key in ("threshold", "device", "slices", "seconds")}

@@ -8,15 +8,12 @@ import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..jobs.worker_client import Worker
 from ..network.bundle import choose_bundle
 from . import pytorch_install
-
-if TYPE_CHECKING:
-    from .runs import Run, SceneRun, Task
-    from .sequence_runs import SequenceRun
+from .runs import Run, SceneRun, Task
+from .sequence_runs import SequenceRun
 
 _log = logging.getLogger(__name__)
 EXISTING = ("new", "replace")
@@ -96,8 +93,11 @@ class Segmenter:
         Raises:
             ValueError: No model, no PyTorch, no inputs, no cluster, or a folder that cannot be used. A bad case raises nothing.
         """
-        from ..jobs.cohort import one_after_the_other, run_cohort
-        from ..jobs.dask_cluster import on_cluster  # brings SimpleITK
+        from ..jobs.cohort import (  # brings SimpleITK, which would slow down Slicer's start
+            one_after_the_other,
+            run_cohort,
+        )
+        from ..jobs.dask_cluster import on_cluster
 
         if cluster is None:
             pytorch_install.require()
@@ -145,9 +145,6 @@ class Segmenter:
         Raises:
             ValueError: It cannot be done; the scene is as it was.
         """
-        from .runs import SceneRun  # brings SimpleITK, which would slow down Slicer's start
-        from .sequence_runs import SequenceRun
-
         if existing not in EXISTING:
             raise ValueError(f"existing must be one of {', '.join(EXISTING)}, not {existing!r}.")
         _check_points(points, target, roi)
@@ -187,8 +184,6 @@ class Segmenter:
         Raises:
             ValueError: It cannot be done.
         """
-        from .runs import Run  # brings SimpleITK
-
         _check_points(points, target, roi)
         options = {"device": device, "speed": speed, "threshold": threshold, "force": force}
         return self._begin(Run, volumeNode, target, model, roi=roi, points=points, **options)

@@ -1,4 +1,4 @@
-"""MRML nodes: volumes out of the scene, segmentations and maps into it. The only file of the library that knows slicer.
+"""MRML nodes: volumes out of the scene, segmentations and maps into it.
 
 Everything here reads or changes the scene, so call it on Slicer's main thread. Three frames meet: IJK (voxels), RAS (a
 node's own patient coordinates, mm) and world (RAS after the transforms above the node). A mask stays in the IJK of its
