@@ -50,17 +50,7 @@ class NodeGrid(nn.Module):
         depth = len(filters) - 1
         heads = (depth,) if heads is None else tuple(sorted(heads))
         up_filters = tuple(filters[:-1]) if up_filters is None else tuple(up_filters)
-        if depth < 1 or len(up_filters) < depth:
-            raise ValueError(
-                f"A network needs two levels or more and an up_filters for each but the last, got {filters}."
-            )
-        if skips not in SKIPS:
-            raise ValueError(f"skips must be one of {', '.join(SKIPS)}, got {skips!r}.")
-        allowed = {depth} if skips == "long" else set(range(1, depth + 1))
-        if not heads or not set(heads) <= allowed:
-            raise ValueError(
-                f"heads must be among {sorted(allowed)} for depth {depth} and skips {skips!r}, got {heads}."
-            )
+        _check_arguments(filters, up_filters, heads, skips)
         self.depth, self.heads, self.skips = depth, heads, skips
 
         channels = {(i, 0): filters[i] for i in range(depth + 1)}
@@ -129,6 +119,17 @@ class NodeGrid(nn.Module):
         for key in [k for k in small.outputs if int(k) not in small.heads]:
             del small.outputs[key]
         return small
+
+
+def _check_arguments(filters: Sequence[int], up_filters: Sequence[int], heads: tuple[int, ...], skips: str) -> None:
+    depth = len(filters) - 1
+    if depth < 1 or len(up_filters) < depth:
+        raise ValueError(f"A network needs two levels or more and an up_filters for each but the last, got {filters}.")
+    if skips not in SKIPS:
+        raise ValueError(f"skips must be one of {', '.join(SKIPS)}, got {skips!r}.")
+    allowed = {depth} if skips == "long" else set(range(1, depth + 1))
+    if not heads or not set(heads) <= allowed:
+        raise ValueError(f"heads must be among {sorted(allowed)} for depth {depth} and skips {skips!r}, got {heads}.")
 
 
 def unet(in_channels: int = 1, out_channels: int = 1, **options) -> NodeGrid:
