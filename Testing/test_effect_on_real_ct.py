@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from bright import segmented
 from mrml_scene import slicer
 from segment_editor import an_editor, opened, paint, painted, press, scene, slicer_app, wait
 from worker_logic import logic
@@ -30,7 +31,7 @@ def test_apply_undo_redo_and_masks_on_a_chest_with_liver(opened):
     whole, _ = files.read_volume(slicerio.get_testdata_file("CTChest4.nrrd"))
     volume = crop(whole, np.s_[3:8, 0:128, 0:128])  # the slices with most of the liver
     at = opened(volume.array, volume.ijk_to_ras)
-    found = SliceEngine(choose_bundle("liver")).segment(volume, "balanced").labelmap == 1
+    found = segmented(SliceEngine(choose_bundle("liver")), volume, speed="balanced").labelmap == 1
     assert np.count_nonzero(found) > 5000
     other = np.zeros_like(found)
     other[:, : found.shape[1] // 2] = True

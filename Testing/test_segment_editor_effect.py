@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bright import bright_bundle, bright_nodule_bundle
+from bright import bright_bundle, bright_nodule_bundle, segmented
 from mrml_scene import TURN, add_linear_transform, add_roi, add_volume, all_about, rotation, slicer, vtk
 from nodule_scans import MATRIX, A, B, lung_with, ras
 from segment_editor import an_editor, choose_box, opened, paint, painted, press, scene, segment_ids, slicer_app, wait
@@ -350,7 +350,7 @@ def test_apply_and_refine_change_the_segment_in_the_box_alone(opened, models):
         assert at.effect._edit.speed == speed
         wait(at)
         found = np.zeros(SHAPE, bool)
-        found[box] = engine.segment(cropped, speed, force=True).labelmap == 1
+        found[box] = segmented(engine, cropped, speed=speed, force=True).labelmap == 1
         assert (found & inside).any()
         assert (painted(at, "selected") == np.where(inside, found, drawn)).all()
         at.editor.undo()
@@ -503,7 +503,7 @@ def test_a_click_adds_the_nodule_under_it_and_undo_takes_one_click_back(chest, m
     drawn[2:4, 5:20, 5:20] = True
     paint(at, "selected", drawn)
     for index, nodule in (((10, 51, 41), A), ((20, 100, 110), B)):
-        found = engine.segment(lung_with(A, B), points=[ras(index)]).labelmap == 1
+        found = segmented(engine, lung_with(A, B), points=[ras(index)]).labelmap == 1
         assert (found == nodule).all()
         assert click(at, ras(index))
         wait(at)

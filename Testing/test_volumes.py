@@ -167,15 +167,15 @@ def test_values_that_are_no_hu_are_refused_with_the_way_out_and_pass_by_force_wi
     with pytest.raises(VolumeError, match=f"{reason}.*--force"):
         check_ct(volume)
     (note,) = check_ct(volume, force=True)
-    assert reason.partition(",")[0] in note
+    assert note.kind == "forced" and reason.partition(",")[0] in note.text
 
 
 def test_a_ct_passes_without_a_note_and_one_slice_with_one():
     assert check_ct(Volume(abdomen_like(), CT_SPACING)) == []
     (note,) = check_ct(Volume(abdomen_like()[:1], CT_SPACING))
-    assert note == "There is one slice only, taken to be 3 mm thick."
+    assert (note.kind, note.text) == ("one-slice", "There is only one slice; it is taken to be 3 mm thick.")
     coronal = Volume(abdomen_like()[:, :1], CT_SPACING[:, [0, 2, 1, 3]])  # J runs to Superior
-    assert "one slice only, taken to be 3 mm" in check_ct(coronal)[0]
+    assert check_ct(coronal) == [note]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_every_real_image_that_is_no_ct_is_refused_and_passes_by_force(shared_da
     volume, _ = read_volume(shared_data(name))
     with pytest.raises(VolumeError, match=r"does not look like CT.*run from .* to .*--force"):
         check_ct(volume)
-    assert "does not look like CT" in check_ct(volume, force=True)[0]
+    assert check_ct(volume, force=True)[0].kind == "forced"
 
 
 def test_nan_infinity_and_padding_become_air_and_the_input_stays():
@@ -227,7 +227,8 @@ def test_nan_infinity_and_padding_become_air_and_the_input_stays():
     assert cleaned.dtype == np.float32
     np.testing.assert_array_equal(cleaned, [[[AIR_HU] * 5 + [-1499, 40]]])
     np.testing.assert_array_equal(dirty, before)
-    assert notes == ["5 voxels (71 %) hold no measurement (padding, NaN or infinity) and were taken as air."]
+    (note,) = notes
+    assert note.text == "5 voxels (71 %) hold no measurement (padding, NaN or infinity) and were taken as air."
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, ">i2"])

@@ -467,7 +467,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
             done = _("Done in {seconds} s on {device}: {slices} slices.").format(
                 seconds=round(run.result.seconds, 1), device=run.result.device, slices=run.result.slices
             )
-            self._outcome = " ".join([done, *run.result.notes])
+            self._outcome = " ".join([done, *map(str, run.result.notes)])
             if firstTime and self._parameterNode:
                 self._parameterNode.outputSegmentation = run.segmentationNode
         if run.error:

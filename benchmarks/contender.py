@@ -91,6 +91,7 @@ def ours_on_a_volume(scan: str, model: str) -> tuple[dict, Turn]:
     import scans
     import torch
 
+    from UNetPlusPlusSegmentLib.core.request import Request
     from UNetPlusPlusSegmentLib.core.volume import axial_volume
     from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
     from UNetPlusPlusSegmentLib.jobs.allocator import keep_freed_memory
@@ -111,7 +112,7 @@ def ours_on_a_volume(scan: str, model: str) -> tuple[dict, Turn]:
             return {"slices": len(axial_volume(volume).array)}
         _forget_peak()
         idle = _memory("VmRSS")
-        result = engine.segment(volume, speed)
+        result = engine.predict(volume, Request(speed=speed)).at()
         peak = _memory("VmHWM") - idle
         if save:
             np.save(save, np.packbits(result.labelmap > 0))
@@ -249,17 +250,20 @@ def _reference(engine: SliceEngine, volume: Volume) -> np.ndarray:
     """The mask (K, J, I) of every slice at full depth; slices that a tiled scan repeats, which get the same maps, are computed once."""
     import numpy as np
 
+    from UNetPlusPlusSegmentLib.core.request import Request
     from UNetPlusPlusSegmentLib.core.volume import Volume, axial_order, axial_volume
-    from UNetPlusPlusSegmentLib.engine.organ import _cut
 
     axial = axial_volume(volume)
     first: dict[bytes, int] = {}
     number = [first.setdefault(one.tobytes(), k) for k, one in enumerate(axial.array)]
     distinct = sorted(first.values())
-    alone = engine.segment(Volume(axial.array[distinct], axial.ijk_to_ras), "accurate")
-    each = np.searchsorted(distinct, number)
-    maps = replace(alone.maps, probability=alone.maps.probability[each], spread=alone.maps.spread[each])
-    return axial_order(volume).undo(_cut(maps, axial, engine.bundle, [], alone.threshold)[0])
+    alone = engine.predict(Volume(axial.array[distinct], axial.ijk_to_ras), Request(speed="accurate"))
+    each, shape = np.searchsorted(distinct, number), axial.array.shape
+    pixels = replace(
+        alone.pixels, probability=alone.pixels.probability[each], uncertainty=alone.pixels.uncertainty[each]
+    )
+    maps = replace(alone, volume=axial, box=tuple(slice(0, size) for size in shape), shape=shape, pixels=pixels)
+    return axial_order(volume).undo(maps.at().labelmap)
 
 
 def _slices(run: Callable[[], object]) -> Turn:

@@ -424,7 +424,7 @@ def _inWords(edit):
     """What was found, before any mask, and what there is to note about it."""
     found = [each for each in edit.run.result.segments if each.measurements["volume_ml"]]
     words = [_("{count} nodules.").format(count=len(found))] if len(found) > 3 else map(_size, found)
-    return [*(words if edit.roiNode is None else ()), *edit.run.result.notes]
+    return [*(words if edit.roiNode is None else ()), *map(str, edit.run.result.notes)]
 
 
 def _size(segment):

@@ -8,6 +8,8 @@ from itertools import permutations, product
 
 import numpy as np
 
+from .note import Note
+
 AIR_HU = -1024
 PADDING_HU = -1500  # at or below it lies nothing: scanners fill the corners of a slice with -2000, -3024, …
 FAT_HU = -50  # fat and air lie below
@@ -129,10 +131,8 @@ def index_of(volume: Volume, point: Sequence[float]) -> np.ndarray:
         point: R, A, S in mm.
 
     Raises:
-        VolumeError: It is no point, or lies outside the volume.
+        VolumeError: It lies outside the volume.
     """
-    if len(point) != 3 or not np.isfinite(point).all():
-        raise VolumeError(f"{list(point)} is no point: give three numbers, R, A and S in mm.")
     index = np.linalg.solve(volume.ijk_to_ras, [*point, 1])[2::-1]
     if (index < -0.5).any() or (index > np.array(volume.array.shape) - 0.5).any():
         raise VolumeError(f"The point {in_words(point)} lies outside this volume, {_reach_in_words(volume)}.")
@@ -173,7 +173,7 @@ def axial_volume(volume: Volume) -> Volume:
     return Volume(order.apply(volume.array), matrix)
 
 
-def check_ct(volume: Volume, force: bool = False) -> list[str]:
+def check_ct(volume: Volume, force: bool = False) -> list[Note]:
     """Refuse what cannot be a CT in Hounsfield units, before time is spent on it.
 
     Args:
@@ -201,14 +201,15 @@ def check_ct(volume: Volume, force: bool = False) -> list[str]:
             " under Advanced in the panel."
         )
     if reason:
-        notes.append(f"Run by force, though it does not look like CT: {reason}.")
+        notes.append(Note("forced", f"Forced to run, although this does not look like CT: {reason}."))
     order = axial_order(volume)
     if volume.array.shape[order.axes[0]] == 1:
-        notes.append(f"There is one slice only, taken to be {order.spacing_mm[0]:g} mm thick.")
+        text = f"There is only one slice; it is taken to be {order.spacing_mm[0]:g} mm thick."
+        notes.append(Note("one-slice", text))
     return notes
 
 
-def clean_hu(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
+def clean_hu(array: np.ndarray) -> tuple[np.ndarray, list[Note]]:
     """Make air of what is no measurement: NaN, infinity and padding.
 
     Args:
@@ -237,7 +238,8 @@ def clean_hu(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
     if not count:
         return cleaned, []
     share = f"{100 * count / array.size:.2g} %"
-    return cleaned, [f"{count} voxels ({share}) hold no measurement (padding, NaN or infinity) and were taken as air."]
+    text = f"{count} voxels ({share}) hold no measurement (padding, NaN or infinity) and were taken as air."
+    return cleaned, [Note("padding", text)]
 
 
 def _check_array(array: np.ndarray) -> None:

@@ -115,18 +115,6 @@ class Bundle:
         """Probability from which on a pixel belongs to the label."""
         return float(self.card["threshold"])
 
-    def threshold_or_own(self, threshold: float | None) -> float:
-        """A threshold that somebody asked for, checked; the model's own if None.
-
-        Raises:
-            BundleError: It is no probability between 0 and 1.
-        """
-        if threshold is None:
-            return self.threshold
-        if not 0 < threshold < 1:
-            raise BundleError(f"The threshold is a probability between 0 and 1, such as 0.5, not {threshold:g}.")
-        return threshold
-
     @property
     def depth(self) -> int:
         """The deepest level of the network, X[0][depth]."""

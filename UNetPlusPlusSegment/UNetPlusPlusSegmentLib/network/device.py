@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
+from ..core.request import check_device
 
 # A slice of the paper's UNet++ takes 2 kB a pixel in float32 while it is computed; cuDNN's work space comes on top.
 BYTES_PER_PIXEL = {torch.float32: 4096, torch.float16: 2048, torch.bfloat16: 2048}
@@ -39,11 +39,11 @@ def choose_device(asked: str = "auto") -> Device:
     """Resolve `auto` to CUDA, MPS or CPU in this order, and anything else to itself.
 
     Raises:
-        DeviceError: An unknown name, or a device that this machine or this build of torch lacks.
+        RequestError: An unknown name.
+        DeviceError: A device that this machine or this build of torch lacks.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if asked not in DEVICES:
-        raise DeviceError(f"There is no device {asked!r}; choose one of {', '.join(DEVICES)}.")
+    check_device(asked)
     kind = next(k for k, there in available.items() if there and _computes(k)) if asked == "auto" else asked
     if not available[kind]:
         raise DeviceError(

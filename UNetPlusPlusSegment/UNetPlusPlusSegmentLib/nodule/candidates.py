@@ -1,4 +1,4 @@
-"""Targets: places where a nodule is looked for, and the nodule that is there in the maps of patches. NumPy and SimpleITK only."""
+"""Candidates: places where a nodule may be, and the nodule that is there in the maps of patches. NumPy and SimpleITK only."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Ranges = tuple[slice, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Target:
-    """A place where a nodule is looked for.
+class Candidate:
+    """A place where a nodule may be.
 
     Attributes:
         index: Slice, row and column; need not be whole.
-        window: Where the network looks.
+        window: The part of the slices that the network sees.
         within_mm: How far from the index it may be.
         least_mm: The least diameter, of a sphere of the same volume.
     """
@@ -46,12 +46,13 @@ class Nodule:
     mask: np.ndarray
 
 
-def section_of(target: Target, patches: Patches, plane: Plane, threshold: float) -> Nodule | None:
-    """What lies at a target on its own slice; None if nothing does."""
-    starts = 0, target.window.rows.start, target.window.columns.start
-    seed = tuple(round(float(i)) - start for i, start in zip(target.index, starts, strict=True))
+def section_of(candidate: Candidate, patches: Patches, plane: Plane, threshold: float) -> Nodule | None:
+    """The section of a candidate on its own slice; None if there is none."""
+    starts = 0, candidate.window.rows.start, candidate.window.columns.start
+    seed = tuple(round(float(i)) - start for i, start in zip(candidate.index, starts, strict=True))
     if not all(
-        0 <= at < n.stop - n.start for at, n in zip(seed[1:], (target.window.rows, target.window.columns), strict=True)
+        0 <= at < n.stop - n.start
+        for at, n in zip(seed[1:], (candidate.window.rows, candidate.window.columns), strict=True)
     ):
         return None  # the window is that of a nodule beside it
     section = follow(lambda k: plane(k) if k == seed[0] else None, seed, threshold, patches.spacing_mm).get(seed[0])
@@ -68,23 +69,23 @@ def section_of(target: Target, patches: Patches, plane: Plane, threshold: float)
     return Nodule(box, section[None, rows, columns])
 
 
-def section_mm(target: Target, patches: Patches, plane: Plane, threshold: float) -> float:
-    """Diameter of a disc as large as the section at a target on its own slice; 0 if there is none."""
-    section = section_of(target, patches, plane, threshold)
+def section_mm(candidate: Candidate, patches: Patches, plane: Plane, threshold: float) -> float:
+    """Diameter of a disc as large as the section at a candidate on its own slice; 0 if there is none."""
+    section = section_of(candidate, patches, plane, threshold)
     pixel_mm2 = patches.spacing_mm[1] * patches.spacing_mm[2]
     return 0.0 if section is None else 2 * float(np.sqrt(np.count_nonzero(section.mask) * pixel_mm2 / np.pi))
 
 
-def nodule_of(target: Target, patches: Patches, plane: Plane, threshold: float) -> Nodule | None:
-    """The nodule at a target, or else the nearest one.
+def nodule_of(candidate: Candidate, patches: Patches, plane: Plane, threshold: float) -> Nodule | None:
+    """The nodule at a candidate, or else the nearest one.
 
     Args:
-        plane: The probability in the target's window.
+        plane: The probability in the candidate's window.
     """
-    rows, columns = target.window.rows, target.window.columns
-    place = target.index - [0, rows.start, columns.start]
+    rows, columns = candidate.window.rows, candidate.window.columns
+    place = candidate.index - [0, rows.start, columns.start]
     tried: Sections = {}
-    for seed in near(plane, place, target.within_mm, patches.volume.ijk_to_ras[:3, 2::-1].T, threshold):
+    for seed in near(plane, place, candidate.within_mm, patches.volume.ijk_to_ras[:3, 2::-1].T, threshold):
         if seed[0] in tried and tried[seed[0]][seed[1:]]:
             continue
         followed = follow(plane, seed, threshold, patches.spacing_mm)
@@ -96,13 +97,13 @@ def nodule_of(target: Target, patches: Patches, plane: Plane, threshold: float) 
         starts = first, rows.start, columns.start
         box = tuple(slice(along.start + s, along.stop + s) for along, s in zip(tight, starts, strict=True))
         is_cut = box[0].start == 0 or box[0].stop == len(patches.volume.array)
-        if can_be_nodule(mask[tight], crop(patches.volume, box), target.least_mm, is_cut):
+        if can_be_nodule(mask[tight], crop(patches.volume, box), candidate.least_mm, is_cut):
             return Nodule(box, mask[tight])
     return None
 
 
 def has_room(nodule: Nodule, window: Window, patches: Patches) -> bool:
-    """Whether there is a margin between a nodule and the edges of its window that are not those of the slices."""
+    """Tell whether there is a margin between a nodule and the edges of its window that are not those of the slices."""
     sizes, spacing_mm = patches.volume.array.shape[1:], patches.spacing_mm[1:]
     for along, edge, size, mm in zip(nodule.box[1:], (window.rows, window.columns), sizes, spacing_mm, strict=True):
         if edge.start > 0 and (along.start - edge.start) * mm < MARGIN_MM:
@@ -113,7 +114,7 @@ def has_room(nodule: Nodule, window: Window, patches: Patches) -> bool:
 
 
 def is_seen_whole(nodule: Nodule, window: Window, patches: Patches) -> bool:
-    """Whether it ends where it does because nothing follows, and not because the network has not looked at the next slice."""
+    """Tell whether a nodule ends because nothing follows, and not because the next slice was not predicted."""
     areas = np.count_nonzero(nodule.mask, axis=(1, 2))
     return not any(
         0 <= beyond < len(patches.volume.array) and beyond not in window.planes and area >= END * areas.max()

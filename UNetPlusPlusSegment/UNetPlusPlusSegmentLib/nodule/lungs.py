@@ -12,7 +12,7 @@ from ..core.volume import AIR_HU, Volume, axial_order, bounding_box
 
 GRID_MM = 2.5  # as coarse as still shows the walls of the trachea and of the main bronchi
 
-LUNG_HU = -400  # air and lung lie below, all other tissue above
+TISSUE_HU = -400  # air and lung lie below, all other tissue above
 AROUND = 0.1  # share of the field that is air at least where the patient does not fill it
 TABLE_MM = 6.0  # what is thinner belongs to the table and its cover
 
@@ -43,11 +43,11 @@ def find_lungs(volume: Volume) -> np.ndarray:
         bool (K, J, I) on the volume's voxels; empty where there is no lung, or less than 20 ml of it.
     """
     order = axial_order(volume)
-    turned = order.apply(volume.array)
+    axial = order.apply(volume.array)
     steps = [max(1, round(GRID_MM / mm)) for mm in order.spacing_mm]
     spacing_mm = np.multiply(order.spacing_mm, steps)
     voxel_ml = float(spacing_mm.prod()) / 1000
-    hu = _shrink(turned, steps)
+    hu = _shrink(axial, steps)
     air = _air_in_body(hu, spacing_mm)
     air &= ~_lumens(hu, air, voxel_ml)
     least_ml = min(LEAST_ML, LEAST_CM2 * len(hu) * spacing_mm[0] / 10)
@@ -57,7 +57,7 @@ def find_lungs(volume: Volume) -> np.ndarray:
         wider = (slice(None), *_wider(box, np.ceil(2 * BULGE_MM / spacing_mm).astype(int))[1:])
         lungs[wider] = _closed(_sides(lungs[wider], hu[wider], spacing_mm), spacing_mm)
         lungs = fill_holes(lungs)
-    return np.ascontiguousarray(order.undo(_enlarge(lungs, steps, turned.shape)))
+    return np.ascontiguousarray(order.undo(_enlarge(lungs, steps, axial.shape)))
 
 
 def _air_in_body(hu: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
@@ -65,7 +65,7 @@ def _air_in_body(hu: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
 
     At the sides no wall is asked for: the lungs may reach the edge of the field.
     """
-    tissue = hu >= LUNG_HU
+    tissue = hu >= TISSUE_HU
     field = hu > AIR_HU  # without the padding
     if field.any() and (hu[field] < LUMEN_HU).mean() < AROUND:
         return ~tissue & field
@@ -86,7 +86,7 @@ def _lumens(hu: np.ndarray, air: np.ndarray, voxel_ml: float) -> np.ndarray:
         wider = _wider(box, (0, WALL_PIXELS[1], WALL_PIXELS[1]))
         edge, wall = (_spread(labels[wider] == value, pixels, pixels) for pixels in WALL_PIXELS)
         wall &= ~edge
-        if np.count_nonzero(wall & (hu[wider] >= LUNG_HU)) > WALLED * np.count_nonzero(wall):
+        if np.count_nonzero(wall & (hu[wider] >= TISSUE_HU)) > WALLED * np.count_nonzero(wall):
             found[wider] |= edge
     return found
 

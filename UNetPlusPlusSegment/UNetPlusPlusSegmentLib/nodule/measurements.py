@@ -21,7 +21,7 @@ CALIPER_STEPS = 360  # directions in half a turn
 # Eur Radiol 2015, doi:10.1007/s00330-014-3427-z), the share of solid voxels with a cut at 6 % ("Threshold segmentation
 # of pulmonary subsolid nodules on CT images", Chin J Lung Cancer: 6.14 %, 102 nodules). Below -750 HU is air: aerated
 # lung, a cavity. MOSTLY_SOLID is our own: of LIDC-IDRI's nodules few lie between 0.1 and 0.5, and those look part-solid.
-SOLID_HU, AIR_HU = -300, -750
+SOLID_HU, AERATED_HU = -300, -750
 SOME_SOLID, MOSTLY_SOLID = 0.06, 0.5
 
 PLEURA_MARGIN_MM = 20.0  # the first look for the pleura goes so far
@@ -159,7 +159,7 @@ def _solid_share(nodule: np.ndarray, hu: np.ndarray) -> float:
     padded = np.pad(nodule, ((0, 0), (1, 1), (1, 1)))
     core = nodule & padded[:, :-2, 1:-1] & padded[:, 2:, 1:-1] & padded[:, 1:-1, :-2] & padded[:, 1:-1, 2:]
     values = hu[core if core.any() else nodule]
-    tissue = np.count_nonzero(values > AIR_HU)
+    tissue = np.count_nonzero(values > AERATED_HU)
     return float(np.count_nonzero(values >= SOLID_HU) / tissue) if tissue else 0.0
 
 

@@ -1,4 +1,4 @@
-"""Nodules: which spots of a probability map are lung nodules, and one segment for each. NumPy and SimpleITK only."""
+"""Segments: the spots of a probability map that are lung nodules, one segment for each. NumPy and SimpleITK only."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import asdict
 import numpy as np
 import SimpleITK as sitk
 
+from ..core.note import Note
 from ..core.segment import Segment
 from ..core.volume import Volume, axial_order, crop
 from .measurements import NoduleMeasurements, measure_nodule
@@ -32,7 +33,7 @@ TERMINOLOGY = (
 
 def find_nodules(
     probability: np.ndarray, volume: Volume, lungs: np.ndarray | None, threshold: float = 0.5
-) -> tuple[np.ndarray, tuple[Segment, ...], list[str]]:
+) -> tuple[np.ndarray, tuple[Segment, ...], list[Note]]:
     """Find the nodules of a chest.
 
     Voxels that touch, if only at a corner, belong to one nodule: on thick slices the sections of a slanting one hardly
@@ -66,7 +67,7 @@ def find_nodules(
 
 def number_nodules(
     labels: np.ndarray, volume: Volume, lungs: np.ndarray | None = None
-) -> tuple[np.ndarray, tuple[Segment, ...], list[str]]:
+) -> tuple[np.ndarray, tuple[Segment, ...], list[Note]]:
     """Number nodules from the largest on and measure them.
 
     Args:
@@ -88,9 +89,8 @@ def number_nodules(
     notes = []
     if len(measured) > MOST_NODULES:
         smallest_mm = measured[MOST_NODULES - 1][1].mean_diameter_mm
-        notes.append(
-            f"{len(measured)} nodules were found; only the largest {MOST_NODULES} are kept, from {smallest_mm:.0f} mm on."
-        )
+        text = f"{len(measured)} nodules were found; only the largest {MOST_NODULES} are kept, from {smallest_mm:.0f} mm on."
+        notes.append(Note("largest-only", text))
         del measured[MOST_NODULES:]
     labelmap = np.zeros(labels.shape, np.uint8)
     for number, (value, _) in enumerate(measured, start=1):
@@ -100,7 +100,7 @@ def number_nodules(
 
 
 def can_be_nodule(mask: np.ndarray, volume: Volume, least_mm: float, is_cut: bool) -> bool:
-    """Whether a bool mask (K, J, I) has the size and the shape of a nodule, or of a slab of one; it need not be connected.
+    """Tell whether a bool mask (K, J, I) has the size and the shape of a nodule, or of a slab of one; it need not be connected.
 
     Args:
         volume: Where the mask lies.
@@ -131,7 +131,7 @@ def _boxes(labels: np.ndarray) -> dict[int, tuple[slice, ...]]:
 
 
 def _is_compact(mask: np.ndarray, volume: Volume, is_cut: bool) -> bool:
-    """Whether it is neither a tube, nor a plate, nor branched, by its moments of inertia. One voxel is compact, too.
+    """Tell whether it is neither a tube, nor a plate, nor branched, by its moments of inertia. One voxel is compact, too.
 
     A slab that the end of a scan has cut from a ball is a plate; such a one may be flat, but not so seen from above.
     """

@@ -1,4 +1,4 @@
-"""Vessels: what in a chest goes on as a vessel does, bright with contrast medium or not. NumPy and SimpleITK only."""
+"""Vessels: objects in a chest that continue as a vessel does, with contrast medium or without. NumPy and SimpleITK only."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Vessels:
             self._labels[box] = pieces
             self._sizes = np.bincount(pieces[pieces > 0])  # of all voxels it would take twice the memory of the labels
 
-    def hold(self, nodule: Nodule) -> bool:
-        """Whether what looks like a nodule is part of one of them."""
+    def contain(self, nodule: Nodule) -> bool:
+        """Tell whether what looks like a nodule is part of one of them."""
         here = self._labels[nodule.box][nodule.mask]
         bright = here[here > 0]
         if len(bright) <= LEAST_SHARE * len(here):
@@ -51,8 +51,8 @@ class Vessels:
         return bool(self._sizes[np.unique(bright)].sum() > BEYOND * len(bright))
 
 
-def goes_on(nodule: Nodule, volume: Volume, lungs: np.ndarray) -> bool:
-    """Whether what looks like a nodule goes on in the lungs, as dense as it is itself.
+def continues_as_vessel(nodule: Nodule, volume: Volume, lungs: np.ndarray) -> bool:
+    """Tell whether what looks like a nodule continues in the lungs, as dense as it is itself.
 
     Args:
         nodule: In the axial order of the others.

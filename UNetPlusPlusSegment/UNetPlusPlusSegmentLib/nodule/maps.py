@@ -1,0 +1,174 @@
+"""What a run for nodules leaves behind: the nodules at points, in a box or in a chest, at any threshold. NumPy."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..core.note import Note
+from ..core.request import Point
+from ..core.volume import Volume, crop, in_words
+from ..engine.maps import Found, Maps
+from .candidates import Candidate, Nodule, Ranges, has_room, is_seen_whole, label_apart, nodule_of
+from .segments import LEAST_INSIDE, find_nodules, number_nodules
+from .vessel_rejection import Vessels, continues_as_vessel
+from .windows import Patches, Window
+
+NEAR_MM = 10.0  # a nodule so near to a point is meant by it
+
+_MAY_EXTEND = (
+    "The object at {place} may extend beyond the analysed region: it is larger than a nodule, or cannot be separated from"
+    " adjacent tissue."
+)
+_NOT_SEEN = (
+    "At this threshold the object at {place} extends to slices that were not analysed: run again with this threshold to get"
+    " all of it."
+)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class NoduleMaps(Maps):
+    """What the network said of the places where nodules may be.
+
+    Attributes:
+        patches: The maps, on the voxels of the volume, and the volume in axial order.
+    """
+
+    patches: Patches
+
+    def _find(self, threshold: float) -> Found:
+        labelmap, segments, notes = self._nodules(threshold)
+        return np.ascontiguousarray(self.pixels.order.undo(labelmap)), segments, notes
+
+    @abstractmethod
+    def _nodules(self, threshold: float) -> Found:
+        """The nodules at a threshold, on the voxels of the volume in axial order."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PointMaps(NoduleMaps):
+    """The nodules at points.
+
+    Attributes:
+        points: (R, A, S) in mm.
+        meant: For each of them the candidates that it may mean; the first that is there counts.
+    """
+
+    points: Sequence[Point]
+    meant: Sequence[Sequence[Candidate]]
+
+    def _nodules(self, threshold: float) -> Found:
+        """The nodules of the points; one that two points mean is there once."""
+        found, notes = [], []
+        for point, candidates in zip(self.points, self.meant, strict=True):
+            nodules = ((each, nodule_at(each, self.patches, threshold)) for each in candidates)
+            candidate, nodule = next((pair for pair in nodules if pair[1]), (None, None))
+            if nodule is None:
+                text = (
+                    f"No nodule was found at {in_words(point)} or within {NEAR_MM:g} mm of it: place the point in its centre,"
+                    " or lower the threshold."
+                )
+                notes.append(Note("nothing-at-point", text))
+                continue
+            found.append(nodule)
+            notes += _doubts(nodule, candidate.window, self.patches, in_words(point))
+        labelmap, segments, more = _label(found, self.patches.volume)
+        return labelmap, segments, [*notes, *more]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BoxMaps(NoduleMaps):
+    """The nodules in a box.
+
+    Attributes:
+        ranges: Its slices, rows and columns.
+    """
+
+    ranges: Ranges
+
+    def _nodules(self, threshold: float) -> Found:
+        volume = self.patches.volume
+        labelmap = np.zeros(volume.array.shape, np.uint8)
+        labelmap[self.ranges], segments, notes = find_nodules(
+            self.patches.probability[self.ranges], crop(volume, self.ranges), None, threshold
+        )
+        missing = [] if segments else [Note("not-found", "No nodule was found in the box.")]
+        return labelmap, segments, [*notes, *missing]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ChestMaps(NoduleMaps):
+    """The nodules of both lungs.
+
+    Attributes:
+        lungs: bool (slices, rows, columns).
+        vessels: Those that are full of contrast medium.
+        candidates: All that the search found.
+    """
+
+    lungs: np.ndarray
+    vessels: Vessels
+    candidates: Sequence[Candidate]
+
+    def _nodules(self, threshold: float) -> Found:
+        """The nodules of the lungs, without what continues as a vessel."""
+        patches, found, notes = self.patches, [], []
+        for candidate in self.candidates:
+            nodule = nodule_at(candidate, patches, threshold)
+            if nodule is None or not self._counts(nodule):
+                continue
+            found.append(nodule)
+            centre = patches.volume.ijk_to_ras @ [*middle_of(nodule.box)[::-1], 1]
+            notes += _doubts(nodule, candidate.window, patches, in_words(centre[:3]))
+        labelmap, segments, more = _label(found, patches.volume, self.lungs)
+        notes = [*dict.fromkeys(notes), *more]  # two candidates may be one nodule
+        if not self.lungs.any():
+            text = "No lungs were found, so the search was skipped. Mark the nodule with a point instead."
+            notes.append(Note("no-lungs", text))
+        elif not segments:
+            notes.append(Note("not-found", "No nodule was found."))
+        return labelmap, segments, notes
+
+    def _counts(self, nodule: Nodule) -> bool:
+        return (
+            self.lungs[nodule.box][nodule.mask].mean() >= LEAST_INSIDE
+            and not self.vessels.contain(nodule)
+            and not continues_as_vessel(nodule, self.patches.volume, self.lungs)
+        )
+
+
+def nodule_at(candidate: Candidate, patches: Patches, threshold: float) -> Nodule | None:
+    """The nodule at a candidate, as far as its slices were predicted."""
+    return nodule_of(candidate, patches, candidate.window.planes.get, threshold)
+
+
+def middle_of(box: Ranges) -> np.ndarray:
+    """The index in the middle of ranges of voxels."""
+    return np.array([(along.start + along.stop - 1) / 2 for along in box])
+
+
+def _doubts(nodule: Nodule, window: Window, patches: Patches, place: str) -> list[Note]:
+    """Notes on a nodule that may extend beyond what was predicted."""
+    notes = []
+    if not has_room(nodule, window, patches):
+        notes.append(Note("may-extend", _MAY_EXTEND.format(place=place)))
+    if not is_seen_whole(nodule, window, patches):
+        notes.append(Note("not-seen-whole", _NOT_SEEN.format(place=place)))
+    return notes
+
+
+def _label(nodules: Sequence[Nodule], volume: Volume, lungs: np.ndarray | None = None) -> Found:
+    """Number nodules on the voxels of the volume."""
+    labelmap = np.zeros(volume.array.shape, np.uint8)
+    if not nodules:
+        return labelmap, (), []
+    box, labels = label_apart(nodules)
+    if lungs is None:
+        labelmap[box], segments, notes = number_nodules(labels, crop(volume, box))
+        return labelmap, segments, notes
+    whole = np.zeros(labelmap.shape, labels.dtype)
+    whole[box] = labels
+    return number_nodules(whole, volume, lungs)
