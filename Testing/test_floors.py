@@ -81,6 +81,16 @@ def test_reading_cards_sending_jobs_and_taking_in_results_needs_nothing_that_is_
     assert loads("\n".join(f"import {LIBRARY.name}.{name}" for name in names), *SLOW_TO_LOAD) == []
 
 
+def test_the_package_offers_what_a_python_user_wants_and_imports_it_when_it_is_used():
+    slow = (*SLOW_TO_LOAD, "numpy")
+    assert loads(f"import {LIBRARY.name} as library; library.__version__; dir(library)", *slow) == []
+    assert loads(f"from {LIBRARY.name} import Volume", *slow) == ["numpy"]
+    assert set(loads(f"from {LIBRARY.name} import read_volume", *slow)) == {"numpy", "SimpleITK"}
+    assert "torch" in loads(f"from {LIBRARY.name} import load_engine, segment", *slow)
+    with pytest.raises(ImportError, match="cannot import name 'kidney'"):
+        from UNetPlusPlusSegmentLib import kidney  # noqa: F401
+
+
 def test_slicer_s_process_never_loads_torch():
     pytest.importorskip("slicer")
     assert loads(f"import {LIBRARY.name}.scene.logic, {LIBRARY.name}.jobs.cohort", "torch") == []

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from .. import __version__
 from ..core.request import DEVICES, SPEEDS
 
 LIVER_HELP = "Coordinates are RAS, as Slicer shows them."
@@ -23,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     program = _Parser(
         prog="unetpp-segment", description="Segment CT volumes slice by slice with UNet++. " + LICENCE_LINE
     )
+    program.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = program.add_subparsers(required=True, dest="command", metavar="COMMAND")
 
     liver = commands.add_parser("liver", help="segment the liver", epilog=LIVER_HELP)
