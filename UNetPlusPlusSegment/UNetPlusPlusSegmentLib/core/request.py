@@ -20,7 +20,7 @@ class RequestError(ValueError):
 
 @dataclass(frozen=True)
 class Request:
-    """What to segment, and how: the same object from the command line, the scene and cohorts to the engine.
+    """A target, and how it is to be segmented: the same object from the command line, the scene and cohorts to the engine.
 
     Attributes:
         target: `liver`, `nodule`, or that of any other model.

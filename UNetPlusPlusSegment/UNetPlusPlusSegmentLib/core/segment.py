@@ -28,7 +28,7 @@ class Segment:
 
 
 def overlapping(before: np.ndarray, after: np.ndarray) -> dict[int, int]:
-    """Which region of one label map goes on as which of another on the same voxels.
+    """Match the regions of two label maps on the same voxels.
 
     Returns:
         From the value of a region of `after` to that of `before` with which it shares the most voxels; each value once.

@@ -1,4 +1,4 @@
-"""Maps: what the network said of a volume, kept after a run for other thresholds and for the maps themselves. torch and NumPy."""
+"""Maps: the answers of the network for a volume, kept after a run for other thresholds. torch and NumPy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Found = tuple[np.ndarray, tuple[Segment, ...], list[Note]]  # label map, its seg
 
 @dataclass(frozen=True, eq=False)
 class PixelMaps:
-    """What the network said, in axial order at its own pixel size.
+    """The answers of the network, in axial order at its own pixel size.
 
     Attributes:
         probability: float16 (slices, rows, columns), mean over the heads that the model averages; every slice, and of it
@@ -62,9 +62,9 @@ class Maps(ABC):
         volume: The part of the volume in `box`: HU, without padding.
         box: Where in the whole volume it lies: voxels along K, J and I.
         shape: Of the whole volume (K, J, I).
-        pixels: What the network said of `volume`.
+        pixels: The answers of the network for `volume`.
         threshold: The one that the run was made with.
-        notes: What there is to say of the run, whatever the threshold.
+        notes: Those about the run, whatever the threshold.
         device, slices, seconds: As in `Result`; the seconds are those of the network.
     """
 
@@ -100,7 +100,7 @@ class Maps(ABC):
         )  # fmt: skip
 
     def probability(self) -> np.ndarray:
-        """float32 (K, J, I) on the whole volume, 0…1: the heads' mean. Where the network did not look it is 0."""
+        """float32 (K, J, I) on the whole volume, 0…1: the heads' mean. Where nothing was predicted it is 0."""
         return self._on_voxels(self.pixels.probability)
 
     def uncertainty(self) -> np.ndarray:

@@ -37,7 +37,7 @@ class SliceEngine(Predictor):
             progress: Called after each batch; an exception raised in it stops the run and passes through.
 
         Returns:
-            What the network said; `at()` makes the segmentation of it.
+            The answers of the network; `at()` makes the segmentation of them.
 
         Raises:
             VolumeError: The volume is no CT or cannot be one, or the box reaches beyond it.
@@ -129,7 +129,7 @@ class SliceEngine(Predictor):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class OrganMaps(Maps):
-    """What the network said of an organ."""
+    """The answers of the network for an organ."""
 
     def _find(self, threshold: float) -> Found:
         """Threshold on the volume's voxels, keep what the bundle's post-processing keeps, and measure."""
@@ -153,7 +153,7 @@ class OrganMaps(Maps):
 
 @dataclass(frozen=True, eq=False)
 class _Coarse:
-    """What the coarse pass has seen: slices, where the organ is on each of them, and which of them show it."""
+    """The coarse pass so far: the slices seen, the organ on each of them, and whether there is any."""
 
     seen: list[int]
     organ: np.ndarray
@@ -197,5 +197,5 @@ def _interpolate(pixels: PixelMaps, seen: list[int]) -> None:
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> float:
-    """How much two masks differ: 0 the same, 1 nothing in common."""
+    """Difference of two masks, 1 − Dice: 0 the same, 1 nothing in common."""
     return np.count_nonzero(a ^ b) / max(1, np.count_nonzero(a) + np.count_nonzero(b))

@@ -1,4 +1,4 @@
-"""Which slices and which part of them the network looks at: boxes in a grid of pixels of the network's size. NumPy only."""
+"""Boxes: the slices, and the part of them, that the network sees, in a grid of pixels of its size. NumPy only."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def body_ranges(axial: np.ndarray, chosen: Sequence[int]) -> tuple[Range, Range]
     """Rows and columns between which patient and table lie.
 
     Args:
-        axial: HU, axes (slice, row, column); every fourth row and column is looked at.
+        axial: HU, axes (slice, row, column); every fourth row and column counts.
         chosen: Which slices.
     """
     body = (axial[:, ::4, ::4][chosen] > BODY_HU).any(0)

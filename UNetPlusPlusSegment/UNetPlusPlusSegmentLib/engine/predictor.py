@@ -72,7 +72,7 @@ class Predictor:
         Args:
             axial: HU, axes (slice, row, column) in axial order.
             chosen: Which slices.
-            box: Its `grid` is the size that slices are resampled to, its rows and columns what is looked at.
+            box: Its `grid` is the size that slices are resampled to, its rows and columns the part that the network sees.
             level: Depth to prune the network to; where it has no head, the next deeper one, or the deepest.
 
         Yields:
@@ -94,7 +94,7 @@ class Predictor:
                 rest = rest[len(part) :]
 
     def _run(self, slices: np.ndarray, box: Box, level: int) -> torch.Tensor:
-        """What `heads` yields, for slices (n, rows, columns) that fit the memory together."""
+        """Probabilities as `heads` yields them, for slices (n, rows, columns) that fit the memory together."""
         low, high = self.bundle.window_hu
         device, dtype = self.device.kind, self.device.dtype
         image = torch.from_numpy(np.ascontiguousarray(slices, dtype=np.float32)).to(device)

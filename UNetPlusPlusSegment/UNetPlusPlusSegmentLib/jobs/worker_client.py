@@ -67,7 +67,7 @@ class Worker(contextlib.AbstractContextManager):
 
     @property
     def busy(self) -> bool:
-        """Whether `poll` has something to say, now or later."""
+        """True as long as `poll` has something to say, now or later."""
         return bool(self._running or self._waiting or self._events)
 
     def submit(self, volume: Volume, bundle: str | Path, request: Request) -> int:
@@ -122,7 +122,7 @@ class Worker(contextlib.AbstractContextManager):
             self._arrays.sweep(self._under_way())
 
     def poll(self) -> list[Event]:
-        """What happened since the last call, in order. Returns at once."""
+        """The events since the last call, in order. Returns at once."""
         now = time.monotonic()
         # Time counts while somebody looks: not while this process was blocked or the computer slept.
         self._silent_s += min(now - self._polled_at, 1.0)

@@ -1,4 +1,4 @@
-"""Which device and precision the network runs in: asked or found out, resolved once, with a name for the user. torch only."""
+"""Device and precision of the network: asked for or found out, resolved once, with a name for the user. torch only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Device:
     memory_bytes: int = 0  # of the graphics card in all: what is free changes, and the mask must not change with it
 
     def batch(self, pixels: int) -> int:
-        """How many slices of `pixels` pixels it takes at once, using half of its memory at most."""
+        """The number of slices of `pixels` pixels that it takes at once, using half of its memory at most."""
         if self.kind == "cpu":
             return max(1, CPU_PIXELS // pixels)
         return max(1, min(LARGEST_BATCH, self.memory_bytes // (2 * pixels * BYTES_PER_PIXEL[self.dtype])))
@@ -64,7 +64,7 @@ def choose_device(asked: str = "auto") -> Device:
 
 
 def _computes(kind: str) -> bool:
-    """Whether a convolution works there: a graphics card may be older than what this build of torch has kernels for."""
+    """Tell whether a convolution works there: a graphics card may be older than what this build of torch has kernels for."""
     try:
         image = torch.ones(1, 1, 8, 8, device=kind, dtype=torch.float16 if kind == "cuda" else torch.float32)
         return bool(torch.nn.functional.conv2d(image, image[..., :3, :3]).isfinite().all())
@@ -73,13 +73,13 @@ def _computes(kind: str) -> bool:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this processor multiplies bf16 in hardware; where it does not, bf16 is many times slower than float32."""
+    """Tell whether this processor multiplies bf16 in hardware; where it does not, bf16 is many times slower than float32."""
     asked = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("avx512_bf16", "amx_tile"))  # not public
     return any(supported is not None and supported() for supported in asked)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out, of the computer or of the graphics card."""
+    """Tell whether an exception means that memory ran out, of the computer or of the graphics card."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
     # torch's allocators for the CPU and for MPS, and cuDNN and cuBLAS, have no class of their own

@@ -1,1 +1,1 @@
-"""Lung nodules: where to look, what is one, what it measures. torch, NumPy and SimpleITK; imports engine and what lies below."""
+"""Lung nodules: candidates, their shape, their measurements. torch, NumPy and SimpleITK; imports engine and what lies below."""

@@ -29,10 +29,10 @@ COARSE = (
 )
 ROOM_MM = 8.0  # what a nodule that has no room gets round it in a window of its own; and a box
 MOST_MM, MOST_WINDOWS = 80.0, 4  # side of the largest window; how many are tried
-FAR = 2.8  # a mass is looked at with pixels so many times larger, in windows up to twice as large
+FAR = 2.8  # a mass is predicted with pixels so many times larger, in windows up to twice as large
 LEAST_MASS_MM, LARGER = 20.0, 1.5  # diameter of what is seen so, at least, and as a multiple of what is seen from near
 LEAST_POINTED_MM = 2.0  # diameter of a nodule that the user points at, who has seen it; so it may be small
-SEARCH_LEVEL = 2  # depth of the network that looks through the lungs where a speed finds nodules first
+SEARCH_LEVEL = 2  # depth of the network that searches the lungs where a speed finds nodules first
 SEARCH_ROOM_MM = 4.0  # what it sees beyond the lungs
 SEARCH_STEP_MM = 2.5  # from slice to slice: readers find nodules of 4 mm on slices so far apart
 PEAK_MM = 3.0  # so far from its peak in the search a nodule may be
@@ -51,8 +51,8 @@ class NoduleEngine(Predictor):
                 slices in all are known only as far as the nodule has been followed.
 
         Returns:
-            What the network said; `at()` makes of it one segment for each nodule, the largest first; none, and a note, where
-            there is none.
+            The answers of the network; `at()` makes of them one segment for each nodule, the largest first; none, and a note,
+            where there is none.
 
         Raises:
             VolumeError: The volume is no CT or cannot be one; a point or the box lies outside it.

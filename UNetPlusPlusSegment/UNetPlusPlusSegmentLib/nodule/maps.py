@@ -1,4 +1,4 @@
-"""What a run for nodules leaves behind: the nodules at points, in a box or in a chest, at any threshold. NumPy."""
+"""Maps of nodules: those at points, in a box or in a chest, at any threshold. NumPy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NOT_SEEN = (
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class NoduleMaps(Maps):
-    """What the network said of the places where nodules may be.
+    """The answers of the network for the places where nodules may be.
 
     Attributes:
         patches: The maps, on the voxels of the volume, and the volume in axial order.

@@ -234,7 +234,7 @@ class SceneRun(Run):
         return dict(self.rows)
 
     def look_at(self, row: int) -> tuple[float, float, float] | None:
-        """Where the segment of one of the rows lies, RAS in the world (mm); None if it is empty."""
+        """The centre of the segment of one of the rows, RAS in the world (mm); None if it is empty."""
         there = [segmentID for segmentID, own in zip(self.segmentIDs, self._segments(), strict=True) if own]
         return mrml.centre_of(self.segmentationNode, there[row])
 
