@@ -117,7 +117,7 @@ def axial_order(volume: Volume) -> AxialOrder:
         key=lambda pair: nearness[1, pair[0]] + nearness[2, pair[1]],
     )
     axes = (slices, rows, columns)
-    flips = tuple(bool(towards[which, axis] < 0) for which, axis in enumerate(axes))
+    flips = tuple((towards[[0, 1, 2], axes] < 0).tolist())
     return AxialOrder(axes, flips, tuple(volume.spacing_mm[::-1][list(axes)].tolist()))
 
 
@@ -218,8 +218,9 @@ def clean_hu(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
         The values as int16 (from integers; cut to its range) or float32, the array itself where nothing had to change;
         and notes for the user.
     """
-    kind, limits = (np.float32, None) if array.dtype.kind == "f" else (np.int16, np.iinfo(np.int16))
-    clips = limits is not None and not np.can_cast(array.dtype, kind)
+    is_float, limits = array.dtype.kind == "f", np.iinfo(np.int16)
+    kind = np.dtype(np.float32 if is_float else np.int16)
+    clips = not is_float and not np.can_cast(array.dtype, kind)
     same = array.dtype == kind
     cleaned = array if same else np.empty(array.shape, kind)
     count = 0
@@ -227,7 +228,7 @@ def clean_hu(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
         here = array[k : k + 1]
         with np.errstate(over="ignore", invalid="ignore"):
             here = (here.clip(limits.min, limits.max) if clips else here).astype(kind, copy=False)
-            nothing = here <= PADDING_HU if limits else ~np.isfinite(here) | (here <= PADDING_HU)
+            nothing = ~np.isfinite(here) | (here <= PADDING_HU) if is_float else here <= PADDING_HU
         found = int(np.count_nonzero(nothing))
         if found and cleaned is array:
             cleaned = array.copy()

@@ -179,11 +179,11 @@ def fold_batch_norm(network: NodeGrid) -> NodeGrid:
     """Return a copy in evaluation mode whose batch norms are folded into their convolutions: same result, fewer steps."""
     folded = copy.deepcopy(network).eval()
     for key, node in folded.nodes.items():
-        layers = list(node)
         merged: list[nn.Module] = []
-        for layer in layers:
-            if isinstance(layer, nn.BatchNorm2d):
-                merged[-1] = nn.utils.fuse_conv_bn_eval(merged[-1], layer)
+        for layer in node.children():
+            before = merged[-1] if merged else None
+            if isinstance(layer, nn.BatchNorm2d) and isinstance(before, nn.Conv2d):
+                merged[-1] = nn.utils.fuse_conv_bn_eval(before, layer)
             else:
                 merged.append(layer)
         folded.nodes[key] = nn.Sequential(*merged)
@@ -203,4 +203,5 @@ def _he_normal(layer: nn.Module) -> None:
     """He initialisation, as in the official code; biases start at zero."""
     if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        nn.init.zeros_(layer.bias)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)

@@ -55,9 +55,10 @@ def section_of(target: Target, patches: Patches, plane: Plane, threshold: float)
     ):
         return None  # the window is that of a nodule beside it
     section = follow(lambda k: plane(k) if k == seed[0] else None, seed, threshold, patches.spacing_mm).get(seed[0])
-    if section is None:
+    tight = None if section is None else bounding_box(section)
+    if section is None or tight is None:
         return None
-    rows, columns = bounding_box(section)
+    rows, columns = tight
     box = (
         slice(seed[0], seed[0] + 1),
         *(
@@ -93,6 +94,8 @@ def nodule_of(target: Target, patches: Patches, plane: Plane, threshold: float) 
         first, last = min(sections), max(sections)
         mask = np.stack([sections[k] for k in range(first, last + 1)])
         tight = bounding_box(mask)
+        if tight is None:
+            continue
         starts = first, rows.start, columns.start
         box = tuple(slice(along.start + s, along.stop + s) for along, s in zip(tight, starts, strict=True))
         is_cut = box[0].start == 0 or box[0].stop == len(patches.volume.array)

@@ -107,8 +107,8 @@ class NoduleEngine(SliceEngine):
         volume, axial = Volume(hu, volume.ijk_to_ras), Volume(order.apply(hu), axial.ijk_to_ras)
         patches = Patches(self, axial, self.bundle.speed(speed).level, progress)
         if points:
-            targets = [self._look_round_point(patches, index, threshold, progress) for index in indices]
-            cut = partial(_cut_points, patches, points, targets)
+            meant = [self._look_round_point(patches, index, threshold, progress) for index in indices]
+            cut = partial(_cut_points, patches, points, meant)
         elif box is not None:
             ranges = _in_axial_order(box, order, volume.array.shape)
             window = self._window_round(patches, ranges[1:], ROOM_MM, self.bundle.pixel_mm)
@@ -204,7 +204,7 @@ class NoduleEngine(SliceEngine):
         """Follow the mass at a place, in a window that grows until it has room; None if its section there has no such diameter."""
         pixel_mm = FAR * self.bundle.pixel_mm
         middle, sides_mm = index[1:], np.full(2, PATCH * pixel_mm)
-        for _ in range(MOST_WINDOWS):
+        for count in range(1, MOST_WINDOWS + 1):
             window = far.window(middle, sides_mm, pixel_mm)
             mass = Target(index, window, PEAK_MM, LEAST_MASS_MM)
             far.look(window, [round(float(index[0]))])
@@ -213,11 +213,11 @@ class NoduleEngine(SliceEngine):
             found = nodule_of(mass, far, far.looking(window), threshold)
             if found is None:
                 return None
-            if has_room(found, window, far) or sides_mm.max() >= 2 * MOST_MM:
-                break
+            if has_room(found, window, far) or sides_mm.max() >= 2 * MOST_MM or count == MOST_WINDOWS:
+                _look_beyond(far, window, found)
+                return mass
             middle, sides_mm = _middle(found.box[1:]), np.maximum(_with_room(found, far), sides_mm)
-        _look_beyond(far, window, found)
-        return mass
+        return None
 
     def _search(
         self,
@@ -279,16 +279,17 @@ def _cut_points(patches: Patches, points: Sequence[Point], meant: Sequence[Seque
     """The nodules of the points; one that two points mean is there once."""
     found, notes = [], []
     for point, targets in zip(points, meant, strict=True):
-        nodules = ((t, nodule_of(t, patches, t.window.planes.get, threshold)) for t in targets)
-        target, nodule = next((pair for pair in nodules if pair[1]), (None, None))
-        if nodule is None:
+        for target in targets:
+            nodule = nodule_of(target, patches, target.window.planes.get, threshold)
+            if nodule:
+                found.append(nodule)
+                notes += _doubts(nodule, target.window, patches, in_words(point))
+                break
+        else:
             notes.append(
                 f"No nodule was found at {in_words(point)} or within {NEAR_MM:g} mm of it: point at its middle, or lower the"
                 " threshold."
             )
-            continue
-        found.append(nodule)
-        notes += _doubts(nodule, target.window, patches, in_words(point))
     labelmap, segments, more = _label(patches, found)
     return labelmap, segments, [*notes, *more]
 
@@ -355,9 +356,9 @@ def _boxes_apart(mask: np.ndarray) -> list[Ranges]:
     """The rows and columns that hold each piece of a slice; overlapping ones are made one."""
     shapes = sitk.LabelShapeStatisticsImageFilter()
     shapes.Execute(sitk.ConnectedComponent(sitk.GetImageFromArray(mask.view(np.uint8))))
-    boxes = []
+    boxes: list[Ranges] = []
     for column, row, width, height in map(shapes.GetBoundingBox, shapes.GetLabels()):
-        new = slice(row, row + height), slice(column, column + width)
+        new: Ranges = (slice(row, row + height), slice(column, column + width))
         for old in [
             b for b in boxes if all(o.start < n.stop and n.start < o.stop for o, n in zip(b, new, strict=True))
         ]:
@@ -367,7 +368,7 @@ def _boxes_apart(mask: np.ndarray) -> list[Ranges]:
     return boxes
 
 
-def _middle(box: Ranges) -> np.ndarray:
+def _middle(box: Sequence[slice]) -> np.ndarray:
     return np.array([(along.start + along.stop - 1) / 2 for along in box])
 
 

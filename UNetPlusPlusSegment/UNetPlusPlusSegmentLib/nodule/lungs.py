@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import SimpleITK as sitk
@@ -122,7 +122,10 @@ def _closed(sides: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     sides = np.pad(sides, [(0, 0), (pad[1],) * 2, (pad[2],) * 2])
     closed = sides > 0
     for side in range(1, sides.max() + 1):
-        wider = _wider(bounding_box(sides == side), pad)
+        box = bounding_box(sides == side)
+        if box is None:
+            continue
+        wider = _wider(box, pad)
         lung = _erode(_dilate(sides[wider] == side, BALL_MM, spacing_mm), BALL_MM, spacing_mm)
         bites = _erode(lung & (sides[wider] == 0), THICK_MM, spacing_mm)
         if bites.any():
@@ -147,7 +150,7 @@ def _components(mask: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray,
     return _array(image), sizes, boxes
 
 
-def _wider(box: Sequence[slice], margin: Sequence[int]) -> tuple[slice, ...]:
+def _wider(box: Sequence[slice], margin: Iterable[int]) -> tuple[slice, ...]:
     return tuple(slice(max(0, along.start - m), along.stop + m) for along, m in zip(box, margin, strict=True))
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
-from ..core.masks import measure
 from ..core.volume import Volume, axial_order, bounding_box
 
 # A mask ends somewhere between its outermost pixels and their neighbours. From centre to centre of its pixels the long
@@ -89,14 +88,15 @@ def measure_nodule(mask: np.ndarray, volume: Volume, lungs: np.ndarray | None = 
     first = np.array([along.start for along in box])[list(order.axes)]
     origin_ras = volume.ijk_to_ras[:3, 3] + first @ steps_ras
     nodule = mask[box].transpose(order.axes)
-    size = measure(mask[box], Volume(volume.array[box], volume.ijk_to_ras))
+    inside = volume.array[box][mask[box]]
+    volume_ml = inside.size * volume.voxel_volume_ml
     ends_ras = origin_ras + _axes(nodule, steps_ras)
     long_mm, short_mm = np.linalg.norm(ends_ras[:, 1] - ends_ras[:, 0], axis=1).tolist()
     share = _solid_share(nodule, volume.array[box].transpose(order.axes))
     mean_mm = (long_mm + short_mm) / 2
-    volume_mm3 = size["volume_ml"] * 1000
+    volume_mm3 = volume_ml * 1000
     centroid_ras = origin_ras + np.argwhere(nodule).mean(axis=0) @ steps_ras
-    long_ras, short_ras = (tuple(map(_point, ends)) for ends in ends_ras)
+    (long_start, long_end), (short_start, short_end) = ends_ras
     return NoduleMeasurements(
         long_axis_mm=long_mm,
         short_axis_mm=short_mm,
@@ -104,14 +104,14 @@ def measure_nodule(mask: np.ndarray, volume: Volume, lungs: np.ndarray | None = 
         mean_diameter_rounded_mm=math.floor(mean_mm + 0.5),  # round() would make 6 of 6.5
         kind="ground-glass" if share < SOME_SOLID else "part-solid" if share < MOSTLY_SOLID else "solid",
         solid_share=share,
-        volume_ml=size["volume_ml"],
+        volume_ml=volume_ml,
         volume_mm3=volume_mm3,
         equivalent_diameter_mm=(6 * volume_mm3 / math.pi) ** (1 / 3),
-        mean_hu=size["mean_hu"],
+        mean_hu=float(inside.mean(dtype=np.float64)),
         centroid_ras=_point(centroid_ras),
-        pleura_mm=None if lungs is None else _distance_to_pleura(mask, lungs, volume.spacing_mm[::-1]),
-        long_axis_ras=long_ras,
-        short_axis_ras=short_ras,
+        pleura_mm=None if lungs is None else _distance_to_pleura(mask, box, lungs, volume.spacing_mm[::-1]),
+        long_axis_ras=(_point(long_start), _point(long_end)),
+        short_axis_ras=(_point(short_start), _point(short_end)),
     )
 
 
@@ -163,26 +163,27 @@ def _solid_share(nodule: np.ndarray, hu: np.ndarray) -> float:
     return float(np.count_nonzero(values >= SOLID_HU) / tissue) if tissue else 0.0
 
 
-def _distance_to_pleura(mask: np.ndarray, lungs: np.ndarray, spacing_mm: np.ndarray) -> float | None:
+def _distance_to_pleura(
+    mask: np.ndarray, box: tuple[slice, ...], lungs: np.ndarray, spacing_mm: np.ndarray
+) -> float | None:
     """Distance in mm from the nodule to the nearest voxel outside the lungs; None if there is no such voxel.
 
     Args:
         mask: bool, any axis order.
-        lungs: the same.
+        box: The smallest slices that hold it.
+        lungs: bool, the same shape.
         spacing_mm: in the order of the axes, taken to be at right angles.
     """
     margin_mm = PLEURA_MARGIN_MM
     while True:
         margin = np.ceil(margin_mm / spacing_mm).astype(int)
-        box = tuple(
-            slice(max(0, along.start - m), along.stop + m) for along, m in zip(bounding_box(mask), margin, strict=True)
-        )
-        outside = ~lungs[box]
+        wider = tuple(slice(max(0, along.start - m), along.stop + m) for along, m in zip(box, margin, strict=True))
+        outside = ~lungs[wider]
         if outside.any():
             image = sitk.GetImageFromArray(outside.view(np.uint8))
             image.SetSpacing(spacing_mm[::-1].tolist())
             distance = sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True)
-            nearest_mm = float(sitk.GetArrayViewFromImage(distance)[mask[box]].min())
+            nearest_mm = float(sitk.GetArrayViewFromImage(distance)[mask[wider]].min())
             if nearest_mm <= margin_mm or outside.shape == mask.shape:
                 return max(0.0, nearest_mm)
         elif outside.shape == mask.shape:

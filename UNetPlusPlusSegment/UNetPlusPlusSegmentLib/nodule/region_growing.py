@@ -41,15 +41,15 @@ def follow(plane: Plane, seed: tuple[int, int, int], threshold: float, spacing_m
     at_seed = np.zeros(start.shape, bool)
     at_seed[seed[1:]] = True
     sections = {seed[0]: _touching(start >= threshold, at_seed)}
-    largest = np.count_nonzero(sections[seed[0]])
+    largest = int(np.count_nonzero(sections[seed[0]]))
     ends, going = {1: seed[0], -1: seed[0]}, [1, -1]
     while going:
         for way in tuple(going):
             most_mm = FREE_MM + MOST_LENGTHS * 2 * np.sqrt(largest * pixel_mm2 / np.pi)
             here = plane(ends[way] + way) if len(sections) * slice_mm < most_mm else None
             section = None if here is None else _touching(here >= threshold, sections[ends[way]])
-            area = 0 if section is None else np.count_nonzero(section)
-            if area:
+            area = 0 if section is None else int(np.count_nonzero(section))
+            if section is not None and area:
                 ends[way] += way
                 sections[ends[way]] = section
                 largest = max(largest, area)

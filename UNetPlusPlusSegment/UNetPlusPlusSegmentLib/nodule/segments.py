@@ -83,7 +83,9 @@ def number_nodules(
         margin = np.ceil(PLEURA_WITHIN_MM / volume.spacing_mm[::-1]).astype(int)
         wider = tuple(slice(max(0, along.start - m), along.stop + m) for along, m in zip(box, margin, strict=True))
         near = None if lungs is None else lungs[wider]
-        measured.append((value, measure_nodule(labels[wider] == value, crop(volume, wider), near)))
+        found = measure_nodule(labels[wider] == value, crop(volume, wider), near)
+        if found is not None:
+            measured.append((value, found))
     measured.sort(key=lambda each: each[1].mean_diameter_mm, reverse=True)
     notes = []
     if len(measured) > MOST_NODULES:
@@ -107,7 +109,7 @@ def can_be_nodule(mask: np.ndarray, volume: Volume, least_mm: float, is_cut: boo
         least_mm: The least diameter of a sphere of the same volume.
         is_cut: Whether it ends where the scan does, so that it may only look flat.
     """
-    diameter_mm = (6 / np.pi * np.count_nonzero(mask) * volume.voxel_volume_ml * 1000) ** (1 / 3)
+    diameter_mm = float((6 / np.pi * np.count_nonzero(mask) * volume.voxel_volume_ml * 1000) ** (1 / 3))
     return least_mm <= diameter_mm <= MOST_DIAMETER_MM and _is_compact(mask, volume, is_cut)
 
 

@@ -74,7 +74,7 @@ def goes_on(nodule: Nodule, volume: Volume, lungs: np.ndarray) -> bool:
     reached = mask | ((hu >= (dense_hu + LUNG_HU) / 2) & inner & (away_mm <= far_mm))
     pieces = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(reached.view(np.uint8)), True))
     own = np.isin(pieces, np.unique(pieces[mask]))
-    return np.count_nonzero(own & (away_mm > near_mm)) > MOST_AROUND * np.count_nonzero(mask)
+    return bool(np.count_nonzero(own & (away_mm > near_mm)) > MOST_AROUND * np.count_nonzero(mask))
 
 
 def _distance_mm(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:

@@ -71,7 +71,7 @@ class Patches:
             first = min(max(0, round(middle - (voxels - 1) / 2)), size - voxels)
             ranges.append(slice(first, first + voxels))
             grid.append(int(pixels))
-        return Window(*ranges, tuple(grid))
+        return Window(ranges[0], ranges[1], (grid[0], grid[1]))
 
     def look(self, window: Window, slices: Iterable[int]) -> None:
         """Compute the maps in a window of some slices, where they are not known yet."""
