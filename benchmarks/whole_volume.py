@@ -72,13 +72,14 @@ def _times(given: argparse.Namespace) -> str:
     if given.smp_python:
         peers["SMP UnetPlusPlus r34"] = Contender("smp", python=given.smp_python)
     timed = [(scan, speed) for scan in ours for speed in SPEEDS if (scan, speed) != ("tiled_200", "accurate")]
-    took: dict[tuple, list[float]] = {which: [] for which in timed}
-    a_slice, peak = {name: [] for name in peers}, {}
+    took: dict[tuple[str, str], list[float]] = {which: [] for which in timed}
+    a_slice: dict[str, list[float]] = {name: [] for name in peers}
+    peak: dict[str | tuple[str, str], int] = {}
     with running([*ours.values(), *peers.values()]):
         for count in range(given.rounds):
             for name, peer in peers.items():
                 measured = peer.turn(slices=given.slices)
-                a_slice[name].append(np.mean(measured["seconds"]))
+                a_slice[name].append(float(np.mean(measured["seconds"])))
                 peak[name] = max(peak.get(name, 0), measured["peak_bytes"])
             for scan, speed in timed:
                 if speed == "accurate" and count:
