@@ -154,7 +154,7 @@ def test_what_is_no_ct_is_refused_and_changes_nothing_unless_forced(scene, logic
     volumeNode = add_volume(a_scan() + 1024, GRID)
     with nothing_changes(scene), pytest.raises(JobError, match="does not look like CT"):
         logic.process(volumeNode)
-    assert a_run(logic, volumeNode, force=True).result.notes[0].startswith("Run by force")
+    assert a_run(logic, volumeNode, force=True).result.notes[0].startswith("The run was forced")
     with nothing_changes(scene), pytest.raises(VolumeError, match="No volume was given"):
         logic.process(None)
 

@@ -96,5 +96,5 @@ def test_a_nodule_of_a_chest_that_may_go_on_beyond_its_window_has_a_note_as_one_
     monkeypatch.setattr("UNetPlusPlusSegmentLib.nodule.engine.has_room", lambda *_: False)
     for where in ({}, {"points": [ras((12, 60, 50), volume.ijk_to_ras)]}):
         result = engine.segment(volume, **where)
-        notes = [note for note in result.notes if "may go on beyond" in note]
+        notes = [note for note in result.notes if "may extend beyond" in note]
         assert len(notes) == len(result.segments) > 0

@@ -174,7 +174,7 @@ def test_in_a_box_are_the_nodules_in_it_and_nothing_beyond(engine):
 def test_an_empty_box_is_a_result_with_a_note(engine):
     result = engine.segment(lung_with(A), box=np.s_[20:30, 100:140, 100:140])
     assert result.segments == ()
-    assert "No nodule was found in the box." in result.notes
+    assert "No nodules were found in the box." in result.notes
 
 
 def test_another_threshold_needs_no_second_run_and_gives_the_same_as_one(engine):
@@ -260,5 +260,5 @@ def test_any_network_that_training_makes_can_look_at_points_and_through_a_chest(
 def test_without_lungs_no_nodule_is_looked_for_and_a_note_says_so(engine):
     result = engine.segment(Volume(np.full((5, 60, 60), 40, np.int16) - np.int16(200) * A[10:15, :60, :60], MATRIX))
     assert result.segments == ()
-    assert any("No lung was found" in note for note in result.notes)
+    assert any("No lungs were found" in note for note in result.notes)
     assert result.slices == 0

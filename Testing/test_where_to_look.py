@@ -158,7 +158,7 @@ def test_whether_it_is_a_ct_is_asked_of_the_whole_volume_not_of_the_box(scene, l
     assert "does not look like CT" in str(run.error)
     run = a_run(logic, not_ct, roi=inside_the_block, force=True)
     assert len(run.result.notes) == 1
-    assert run.result.notes[0].startswith("Run by force")
+    assert run.result.notes[0].startswith("The run was forced")
 
 
 def test_what_is_said_of_the_whole_volume_is_said_at_another_threshold_too(scene, logic):

@@ -1,1 +1,1 @@
-"""What all other rooms speak of: volumes, masks, segments. NumPy, and SimpleITK in `masks`; imports no other room."""
+"""Volumes, masks and segments, which all other rooms use. NumPy, and SimpleITK in `masks`; imports no other room."""

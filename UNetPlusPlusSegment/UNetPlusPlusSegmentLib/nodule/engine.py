@@ -1,4 +1,4 @@
-"""The nodules' way through the engine: from points, in a box, or of a whole chest. torch and NumPy; knows no Slicer."""
+"""The nodule engine: nodules at points, in a box, or in a whole chest. torch and NumPy; knows no Slicer."""
 
 from __future__ import annotations
 
@@ -44,29 +44,30 @@ from .segments import LEAST_DIAMETER_MM, LEAST_INSIDE, find_nodules, number_nodu
 from .vessel_rejection import Vessels, goes_on
 from .windows import Patches, Window
 
-BEYOND_MM = 2.0  # so far beyond its ends a nodule is looked at, for a lower threshold
-PATCH = 64  # the network's pixels along a side of the first window round a point
-COARSE = (
-    1.4  # what has no room there is looked at with pixels so many times larger; and the lungs, to find nodules first
-)
-ROOM_MM = 8.0  # what a nodule that has no room gets round it in a window of its own; and a box
-MOST_MM, MOST_WINDOWS = 80.0, 4  # side of the largest window; how many are tried
-FAR = 2.8  # a mass is looked at with pixels so many times larger, in windows up to twice as large
-LEAST_MASS_MM, LARGER = 20.0, 1.5  # diameter of what is seen so, at least, and as a multiple of what is seen from near
-NEAR_MM = 10.0  # a nodule so near to a point is meant by it
-LEAST_POINTED_MM = 2.0  # diameter of a nodule that the user points at, who has seen it; so it may be small
-SEARCH_LEVEL = 2  # depth of the network that looks through the lungs where a speed finds nodules first
-SEARCH_ROOM_MM = 4.0  # what it sees beyond the lungs
-SEARCH_STEP_MM = 2.5  # from slice to slice: readers find nodules of 4 mm on slices so far apart
-PEAK_MM = 3.0  # so far from its peak in the search a nodule may be
+BEYOND_MM = 2.0  # predicted beyond the ends of a nodule, in case the threshold is lowered
+PATCH = 64  # side of the first window around a point, in the network's pixels
+COARSE = 1.4  # pixels are this many times larger for an object that does not fit it, and to search the lungs first
+ROOM_MM = 8.0  # margin around such an object in a window of its own, and around a box
+MOST_MM, MOST_WINDOWS = 80.0, 4  # side of the largest window; number of windows tried
+FAR = 2.8  # for a mass, pixels are this many times larger, in windows up to twice as large
+LEAST_MASS_MM, LARGER = 20.0, 1.5  # least diameter of a mass, and as a multiple of the object in fine pixels
+NEAR_MM = 10.0  # a nodule this close to a point is the one meant
+LEAST_POINTED_MM = 2.0  # least diameter at a point: the user has seen the nodule, so it may be small
+SEARCH_LEVEL = 2  # depth of the network that searches the lungs, at speeds that search first
+SEARCH_ROOM_MM = 4.0  # margin around the lungs in that search
+SEARCH_STEP_MM = 2.5  # between slices of that search: readers find nodules of 4 mm at this distance
+PEAK_MM = 3.0  # largest distance of a nodule from its peak in that search
 
 Point = Sequence[float]
 
 _NO_ROOM = (
-    "What lies at {place} may go on beyond the part of the slices that was looked at: it is larger than a nodule,"
-    " or not to be told from what it touches."
+    "The object at {place} may extend beyond the analysed region: it is larger than a nodule, or cannot be separated from"
+    " adjacent tissue."
 )
-_NOT_SEEN = "What lies at {place} goes on, at this threshold, on slices that were not looked at: run again with it to have it whole."
+_NOT_SEEN = (
+    "At this threshold, the object at {place} continues on slices that were not analysed. Run again at this threshold to"
+    " segment all of it."
+)
 
 
 class NoduleEngine(SliceEngine):
@@ -82,23 +83,23 @@ class NoduleEngine(SliceEngine):
         points: Sequence[Point] = (),
         box: Sequence[slice] | None = None,
     ) -> Result:
-        """Segment lung nodules: those at the points, those in the box, or all of the chest.
+        """Segment lung nodules: those at the points, those in the box, or all in the chest.
 
         Args:
             volume, speed, threshold, force: As in `SliceEngine.segment`.
-            progress: The same; from a point, the slices in all are known only as far as the nodule has been followed.
-            points: (R, A, S) in mm, each in a nodule or within 10 mm of one; the network sees only what is round them.
-            box: Voxels along K, J and I; what lies outside stays outside.
+            progress: The same; from a point, the total is known only as far as the nodule has been followed.
+            points: (R, A, S) in mm, each in a nodule or within 10 mm of one; the network sees only their surroundings.
+            box: Voxels along K, J and I; nothing outside them is segmented.
 
         Returns:
-            One segment for each nodule, the largest first; none, and a note, where there is none.
+            One segment for each nodule, largest first; without nodules, no segment and a note.
 
         Raises:
-            VolumeError: The volume is no CT or cannot be one; a point outside it; points and a box.
+            VolumeError: The volume is not CT, a point lies outside it, or both points and a box are given.
         """
         started = time.perf_counter()
         if points and box is not None:
-            raise VolumeError("Nodules are looked for at points or in a box: give one of them, not both.")
+            raise VolumeError("Nodules are searched for at points or in a box: give one of the two, not both.")
         threshold = self.bundle.threshold_or_own(threshold)
         notes = check_ct(volume, force)
         order, axial = axial_order(volume), axial_volume(volume)
@@ -126,9 +127,9 @@ class NoduleEngine(SliceEngine):
     def _look_round(
         self, patches: Patches, index: np.ndarray, within_mm: float, least_mm: float, threshold: float
     ) -> Target:
-        """Follow what lies at a place or near it; a window in which it has no room gives way to one of its own.
+        """Follow the object at or near a place; if it does not fit the window, it gets one of its own.
 
-        The slice of the place comes first, alone: most often it tells already where the window has to lie.
+        The slice of the place comes first, alone: it usually shows where the window has to be.
         """
         sides_mm = np.zeros(2)
         target = Target(index, self._window(patches, index[1:], sides_mm), within_mm, least_mm)
@@ -142,7 +143,7 @@ class NoduleEngine(SliceEngine):
             if found is None or has_room(found, target.window, patches) or sides_mm.max() >= MOST_MM:
                 break
         if found and sides_mm.max() > PATCH * self.bundle.pixel_mm >= _with_room(found, patches).max():
-            # What had no room was something beside it.
+            # It was something beside it that did not fit.
             near = replace(target, window=self._window(patches, _middle(found.box[1:]), np.zeros(2)))
             again = nodule_of(near, patches, patches.looking(near.window), threshold)
             if again and has_room(again, near.window, patches):
@@ -152,7 +153,7 @@ class NoduleEngine(SliceEngine):
         return target
 
     def _window(self, patches: Patches, middle: np.ndarray, sides_mm: np.ndarray) -> Window:
-        """The window round a row and a column, of at least these sides; one larger than the first one has coarser pixels."""
+        """The window around a row and a column with at least these sides; if larger than the first, it has coarser pixels."""
         pixel_mm = self.bundle.pixel_mm
         if sides_mm.max() > PATCH * pixel_mm:
             pixel_mm *= COARSE
@@ -161,14 +162,14 @@ class NoduleEngine(SliceEngine):
     def _look_round_point(
         self, patches: Patches, index: np.ndarray, threshold: float, progress: Progress
     ) -> tuple[Target, ...]:
-        """The same for a point of the user, who may mean a mass: its slice is looked at from farther away, too.
+        """The same for a point of the user, who may mean a mass: its slice is also predicted in larger pixels.
 
-        Of a mass whose edges lie outside its view the network sees no more than bits; and nothing of one that ends at a wall or on the
-        diaphragm, where it looks like them. So a point in dense tissue at which nothing is seen may be in the end of a mass that is
-        seen on the slices above or below.
+        The network finds only fragments of a mass whose edges lie outside the window, and nothing of one that ends at the chest wall or
+        the diaphragm, where it looks like them. A point in dense tissue at which nothing is found may thus lie in the end of a mass
+        that is visible on the slices above or below.
 
         Returns:
-            What the point means: the first that is there, at whatever threshold.
+            Candidates for the object at the point; at any threshold, the first that exists is used.
         """
         target = self._look_round(patches, index, NEAR_MM, LEAST_POINTED_MM, threshold)
         near_mm = section_mm(target, patches, target.window.planes.get, threshold)
@@ -196,12 +197,12 @@ class NoduleEngine(SliceEngine):
         return (target,)
 
     def _is_near(self, target: Target, patches: Patches, threshold: float) -> bool:
-        """Whether a target's nodule lies within 3 mm of its place."""
+        """True if a target's nodule lies within 3 mm of its place."""
         near = replace(target, within_mm=PEAK_MM)
         return nodule_of(near, patches, target.window.planes.get, threshold) is not None
 
     def _mass_at(self, far: Patches, index: np.ndarray, least_mm: float, threshold: float) -> Target | None:
-        """Follow the mass at a place, in a window that grows until it has room; None if its section there has no such diameter."""
+        """Follow the mass at a place, in a window that grows until it fits; None if its section there is smaller than `least_mm`."""
         pixel_mm = FAR * self.bundle.pixel_mm
         middle, sides_mm = index[1:], np.full(2, PATCH * pixel_mm)
         for count in range(1, MOST_WINDOWS + 1):
@@ -228,8 +229,8 @@ class NoduleEngine(SliceEngine):
         find_first: bool,
         progress: Progress,
     ) -> list[Target]:
-        """Look through the lungs on every slice; if `find_first`, on some, from farther away, with a pruned network, then round what may
-        be a nodule.
+        """Search the lungs on every slice; with `find_first`, on some slices in larger pixels with a pruned network, then around
+        each candidate.
         """
         searched = Patches(self, patches.volume, SEARCH_LEVEL, progress) if find_first else patches
         pixel_mm = self.bundle.pixel_mm * (COARSE if find_first else 1)
@@ -252,7 +253,7 @@ class NoduleEngine(SliceEngine):
         targets = []
         for index, least in peaks(searched.probability, lungs, patches.volume.voxel_volume_ml * 1000):
             window = patches.window(index[1:], (MOST_MM, MOST_MM), self.bundle.pixel_mm)
-            # As far as it lies in the lungs; elsewhere nothing was found.
+            # Only the part in the lungs: nothing else was searched.
             window.planes.update(enumerate(searched.probability[:, window.rows, window.columns]))
             target = Target(np.array(index, float), window, PEAK_MM, LEAST_DIAMETER_MM)
             found = nodule_of(target, searched, window.planes.get, least)
@@ -264,19 +265,19 @@ class NoduleEngine(SliceEngine):
         return targets
 
     def _window_round(self, patches: Patches, box: Sequence[slice], room_mm: float, pixel_mm: float) -> Window:
-        """The window on some rows and columns and what is round them."""
+        """The window that contains some rows and columns with a margin."""
         sides_mm = [(b.stop - b.start) * mm + 2 * room_mm for b, mm in zip(box, patches.spacing_mm[1:], strict=True)]
         return patches.window(_middle(box), sides_mm, pixel_mm)
 
 
 def _look_beyond(patches: Patches, window: Window, nodule: Nodule) -> None:
-    """Look at a few slices more than those of a nodule, for a lower threshold."""
+    """Predict a few slices beyond the ends of a nodule, in case the threshold is lowered."""
     beyond = int(BEYOND_MM / patches.spacing_mm[0])
     patches.look(window, range(nodule.box[0].start - beyond, nodule.box[0].stop + beyond))
 
 
 def _cut_points(patches: Patches, points: Sequence[Point], meant: Sequence[Sequence[Target]], threshold: float) -> Cut:
-    """The nodules of the points; one that two points mean is there once."""
+    """The nodules at the points; one that two points mark is returned once."""
     found, notes = [], []
     for point, targets in zip(points, meant, strict=True):
         for target in targets:
@@ -287,15 +288,15 @@ def _cut_points(patches: Patches, points: Sequence[Point], meant: Sequence[Seque
                 break
         else:
             notes.append(
-                f"No nodule was found at {in_words(point)} or within {NEAR_MM:g} mm of it: point at its middle, or lower the"
-                " threshold."
+                f"No nodule was found at {in_words(point)} or within {NEAR_MM:g} mm of it. Place the point in the middle of the"
+                " nodule, or lower the threshold."
             )
     labelmap, segments, more = _label(patches, found)
     return labelmap, segments, [*notes, *more]
 
 
 def _doubts(nodule: Nodule, window: Window, patches: Patches, place: str) -> list[str]:
-    """What there is to say of a nodule that may go on beyond what was looked at."""
+    """Notes on a nodule that may extend beyond the analysed region."""
     notes = [] if has_room(nodule, window, patches) else [_NO_ROOM.format(place=place)]
     return notes if is_seen_whole(nodule, window, patches) else [*notes, _NOT_SEEN.format(place=place)]
 
@@ -306,13 +307,13 @@ def _cut_box(patches: Patches, ranges: Ranges, threshold: float) -> Cut:
     labelmap[ranges], segments, notes = find_nodules(
         patches.probability[ranges], crop(patches.volume, ranges), None, threshold
     )
-    return labelmap, segments, notes if segments else [*notes, "No nodule was found in the box."]
+    return labelmap, segments, notes if segments else [*notes, "No nodules were found in the box."]
 
 
 def _cut_chest(
     patches: Patches, lungs: np.ndarray, vessels: Vessels, targets: Sequence[Target], threshold: float
 ) -> Cut:
-    """The nodules of the lungs; what goes on as a vessel does is none."""
+    """The nodules in the lungs, without candidates that continue like a vessel."""
     found, notes = [], []
     for target in targets:
         nodule = nodule_of(target, patches, target.window.planes.get, threshold)
@@ -326,9 +327,9 @@ def _cut_chest(
     labelmap, segments, more = _label(patches, found, lungs)
     notes = [*dict.fromkeys(notes), *more]  # two targets may mean one nodule
     if not lungs.any():
-        notes.append("No lung was found, so no nodule was looked for: point at it, if there is one.")
+        notes.append("No lungs were found, so the search was skipped. Mark the nodule with a point instead.")
     elif not segments:
-        notes.append("No nodule was found.")
+        notes.append("No nodules were found.")
     return labelmap, segments, notes
 
 
@@ -347,13 +348,13 @@ def _label(patches: Patches, nodules: Sequence[Nodule], lungs: np.ndarray | None
 
 
 def _undo(order: AxialOrder, cut: Callable[[float], Cut], notes: Sequence[str], threshold: float) -> Cut:
-    """What was cut in axial order, on the volume's own voxels, with the notes of the run."""
+    """Bring the result from axial order to the volume's own voxels, and add the notes of the run."""
     labelmap, segments, more = cut(threshold)
     return np.ascontiguousarray(order.undo(labelmap)), segments, [*notes, *more]
 
 
 def _boxes_apart(mask: np.ndarray) -> list[Ranges]:
-    """The rows and columns that hold each piece of a slice; overlapping ones are made one."""
+    """Rows and columns of each component of a slice; overlapping boxes are merged."""
     shapes = sitk.LabelShapeStatisticsImageFilter()
     shapes.Execute(sitk.ConnectedComponent(sitk.GetImageFromArray(mask.view(np.uint8))))
     boxes: list[Ranges] = []
@@ -373,13 +374,13 @@ def _middle(box: Sequence[slice]) -> np.ndarray:
 
 
 def _with_room(nodule: Nodule, patches: Patches) -> np.ndarray:
-    """Sides of a window in which a nodule has room."""
+    """Sides of a window that a nodule fits, with a margin."""
     lengths = np.array([along.stop - along.start for along in nodule.box[1:]])
     return lengths * patches.spacing_mm[1:] + 2 * ROOM_MM
 
 
 def _in_axial_order(box: Sequence[slice], order: AxialOrder, shape: tuple[int, ...]) -> Ranges:
-    """Slices, rows and columns of voxels along K, J and I."""
+    """Slices, rows and columns of a box along K, J and I."""
     pairs = zip(order.axes, order.flips, strict=True)
     return tuple(
         slice(shape[axis] - box[axis].stop, shape[axis] - box[axis].start) if flip else box[axis]
