@@ -276,7 +276,7 @@ def test_a_graphics_card_without_kernels_is_left_out_and_refused_by_name(monkeyp
         torch.cuda, "is_available", lambda: True
     )  # a build of torch without CUDA computes nothing on it
     assert choose_device("auto").kind == "cpu"
-    with pytest.raises(DeviceError, match="cannot compute on this machine's cuda"):
+    with pytest.raises(DeviceError, match="cannot run on this computer's cuda"):
         choose_device("cuda")
 
 

@@ -175,7 +175,7 @@ def test_in_a_box_are_the_nodules_in_it_and_nothing_beyond(engine):
 def test_an_empty_box_is_a_result_with_a_note(engine):
     result = segmented(engine, lung_with(A), box=np.s_[20:30, 100:140, 100:140])
     assert result.segments == ()
-    assert [str(note) for note in result.notes] == ["No nodule was found in the box."]
+    assert [str(note) for note in result.notes] == ["No nodules were found in the box."]
 
 
 def test_another_threshold_needs_no_second_run_and_gives_the_same_as_one(engine):

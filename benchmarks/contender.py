@@ -15,13 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
     from UNetPlusPlusSegmentLib.core.volume import Volume
     from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
+    from UNetPlusPlusSegmentLib.network.unetpp import NodeGrid
 
 HERE = Path(__file__).resolve().parent
 LIBRARY = HERE.parent / "UNetPlusPlusSegment"
@@ -43,21 +45,22 @@ class Contender:
             self._command, env={**os.environ, "PYTHONPATH": path},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
+        self._to, self._from = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
         self.ready = self._heard()
 
     def turn(self, **job: object) -> dict:
         """Let it work once; what it measured."""
-        self._process.stdin.write(json.dumps(job) + "\n")
-        self._process.stdin.flush()
+        self._to.write(json.dumps(job) + "\n")
+        self._to.flush()
         return self._heard()
 
     def close(self) -> None:
         """End it."""
-        self._process.stdin.close()
+        self._to.close()
         self._process.wait()
 
     def _heard(self) -> dict:
-        line = self._process.stdout.readline()
+        line = self._from.readline()
         if not line:
             raise SystemExit(f"{' '.join(self._command)} ended unexpectedly.")
         return json.loads(line)
@@ -130,8 +133,7 @@ def ours_on_slices(level: str, dtype: str) -> tuple[dict, Turn]:
 
     keep_freed_memory()
     network = fold_batch_norm(unetpp_ds(batch_norm=True)).pruned(int(level), all_heads=True)
-    network.to(getattr(torch, dtype), memory_format=torch.channels_last)
-    image = torch.randn(1, 1, SIZE, SIZE, dtype=getattr(torch, dtype)).contiguous(memory_format=torch.channels_last)
+    image = _lay_out(network, getattr(torch, dtype), torch.channels_last)
     return {}, _slices(lambda: network(image))
 
 
@@ -147,8 +149,7 @@ def lever(lever: str) -> tuple[dict, Turn]:
     network = unetpp_ds(batch_norm=True).eval()
     network = fold_batch_norm(network) if lever == "folded" else network
     layout = torch.contiguous_format if lever in ("plain", "faults") else torch.channels_last
-    network.to(memory_format=layout)
-    image = torch.randn(1, 1, SIZE, SIZE).contiguous(memory_format=layout)
+    image = _lay_out(network, torch.float32, layout)
     return {}, _slices(lambda: network(image))
 
 
@@ -214,25 +215,24 @@ def convolutions(level: str, dtype: str) -> tuple[dict, Turn]:
 
     keep_freed_memory()
     network = fold_batch_norm(unetpp_ds(batch_norm=True)).pruned(int(level), all_heads=True)
-    network.to(getattr(torch, dtype), memory_format=torch.channels_last)
-    layers: list[tuple[nn.Module, torch.Tensor]] = []
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            module.register_forward_hook(lambda layer, given, made: layers.append((layer, given[0].shape)))
-    image = torch.randn(1, 1, SIZE, SIZE, dtype=getattr(torch, dtype)).contiguous(memory_format=torch.channels_last)
+    image = _lay_out(network, getattr(torch, dtype), torch.channels_last)
+    layers: list[tuple[nn.Conv2d | nn.ConvTranspose2d, torch.Size]] = []
+    hooks = [
+        module.register_forward_hook(lambda layer, given, made: layers.append((layer, given[0].shape)))
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
+    ]
     with torch.inference_mode():
         network(image)
-    shapes = list(layers)
-    for module in network.modules():
-        module._forward_hooks.clear()
-    multiplications = sum(
-        layer.weight.numel() * shape[2] * shape[3] for layer, shape in shapes
-    )  # a transposed one makes each output of one input
+    for hook in hooks:
+        hook.remove()
+    # Of a transposed convolution, too: each of its outputs comes from one input.
+    multiplications = sum(layer.weight.numel() * shape[2] * shape[3] for layer, shape in layers)
 
     def turn(slices: int) -> dict:
         seconds = 0.0
         with torch.inference_mode():
-            for layer, shape in shapes:
+            for layer, shape in layers:
                 given = torch.randn(shape, dtype=image.dtype).contiguous(memory_format=torch.channels_last)
                 layer(given)
                 tries = []
@@ -244,6 +244,14 @@ def convolutions(level: str, dtype: str) -> tuple[dict, Turn]:
         return {"seconds": [seconds], "gflops": 2 * multiplications / seconds / 1e9}
 
     return {"gflop": 2 * multiplications / 1e9}, turn
+
+
+def _lay_out(network: NodeGrid, dtype: torch.dtype, layout: torch.memory_format) -> torch.Tensor:
+    """Give a network's weights a type and a layout in memory; returns an image of `SIZE` rows and columns that fits them."""
+    import torch
+
+    network.to(dtype, memory_format=layout)  # type: ignore[call-overload]  # torch declares no overload for the layout
+    return torch.randn(1, 1, SIZE, SIZE, dtype=dtype).contiguous(memory_format=layout)
 
 
 def _reference(engine: SliceEngine, volume: Volume) -> np.ndarray:

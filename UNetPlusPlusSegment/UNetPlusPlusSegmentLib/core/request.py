@@ -74,13 +74,13 @@ class Request:
 
 
 def check_threshold(threshold: float) -> None:
-    """Refuse what is no probability between 0 and 1.
+    """Refuse a threshold that is not a probability between 0 and 1.
 
     Raises:
-        RequestError: It is none.
+        RequestError: It is not one.
     """
     if not 0 < threshold < 1:
-        raise RequestError(f"The threshold is a probability between 0 and 1, such as 0.5, not {threshold:g}.")
+        raise RequestError(f"The threshold must be a probability between 0 and 1, such as 0.5; got {threshold:g}.")
 
 
 def check_device(device: str) -> None:
@@ -102,7 +102,7 @@ def check_places(target: str, has_points: bool, has_box: bool) -> None:
     if has_points and target != NODULE:
         raise RequestError(f"Points mark nodules: leave them out, or choose the target {NODULE}.")
     if has_points and has_box:
-        raise RequestError("Nodules are segmented at points or in a box: give one of the two, not both.")
+        raise RequestError("Nodules are searched for at points or in a box: give one of the two, not both.")
 
 
 def as_box(box: Sequence) -> tuple[slice, slice, slice]:
@@ -133,5 +133,5 @@ def _as_point(point: Sequence[float]) -> Point:
     except (TypeError, ValueError):
         r = a = s = math.nan
     if not all(map(math.isfinite, (r, a, s))):
-        raise RequestError(f"{list(point)} is no point: give three numbers, R, A and S in mm.")
+        raise RequestError(f"{list(point)} is not a point: give three numbers, R, A and S in mm.")
     return r, a, s

@@ -1,4 +1,4 @@
-"""The nodules' way through the engine: from points, in a box, or of a whole chest. torch and NumPy; knows no Slicer."""
+"""The nodule engine: nodules at points, in a box, or in a whole chest. torch and NumPy; knows no Slicer."""
 
 from __future__ import annotations
 
@@ -22,40 +22,38 @@ from .segments import LEAST_DIAMETER_MM
 from .vessel_rejection import Vessels
 from .windows import Patches, Window
 
-BEYOND_MM = 2.0  # so far beyond the ends of a nodule slices are predicted, for a lower threshold
-PATCH = 64  # the network's pixels along a side of the first window round a point
-COARSE = (
-    1.4  # what has no room there is predicted with pixels so many times larger; and the lungs, to find nodules first
-)
-ROOM_MM = 8.0  # what a nodule that has no room gets round it in a window of its own; and a box
-MOST_MM, MOST_WINDOWS = 80.0, 4  # side of the largest window; how many are tried
-FAR = 2.8  # a mass is predicted with pixels so many times larger, in windows up to twice as large
-LEAST_MASS_MM, LARGER = 20.0, 1.5  # diameter of what is seen so, at least, and as a multiple of what is seen from near
-LEAST_POINTED_MM = 2.0  # diameter of a nodule that the user points at, who has seen it; so it may be small
-SEARCH_LEVEL = 2  # depth of the network that searches the lungs where a speed finds nodules first
-SEARCH_ROOM_MM = 4.0  # what it sees beyond the lungs
-SEARCH_STEP_MM = 2.5  # from slice to slice: readers find nodules of 4 mm on slices so far apart
-PEAK_MM = 3.0  # so far from its peak in the search a nodule may be
+BEYOND_MM = 2.0  # predicted beyond the ends of a nodule, in case the threshold is lowered
+PATCH = 64  # side of the first window around a point, in the network's pixels
+COARSE = 1.4  # pixels are this many times larger for an object that does not fit it, and to search the lungs first
+ROOM_MM = 8.0  # margin around such an object in a window of its own, and around a box
+MOST_MM, MOST_WINDOWS = 80.0, 4  # side of the largest window; number of windows tried
+FAR = 2.8  # for a mass, pixels are this many times larger, in windows up to twice as large
+LEAST_MASS_MM, LARGER = 20.0, 1.5  # least diameter of a mass, and as a multiple of the object in fine pixels
+LEAST_POINTED_MM = 2.0  # least diameter at a point: the user has seen the nodule, so it may be small
+SEARCH_LEVEL = 2  # depth of the network that searches the lungs, at speeds that search first
+SEARCH_ROOM_MM = 4.0  # margin around the lungs in that search
+SEARCH_STEP_MM = 2.5  # between slices of that search: readers find nodules of 4 mm at this distance
+PEAK_MM = 3.0  # largest distance of a nodule from its peak in that search
 
 
 class NoduleEngine(Predictor):
     """A nodule bundle on a device, ready for many volumes."""
 
     def predict(self, volume: Volume, request: Request, progress: ProgressCallback = ignore_progress) -> NoduleMaps:
-        """Find lung nodules: those at the points, those in the box, or all of the chest.
+        """Find lung nodules: those at the points, those in the box, or all in the chest.
 
         Args:
             volume: HU; any orientation.
-            request: Of a nodule at a point the network sees only the surroundings.
+            request: The network sees only the surroundings of its points.
             progress: Called after each batch; an exception raised in it stops the run and passes through. From a point, the
-                slices in all are known only as far as the nodule has been followed.
+                total is known only as far as the nodule has been followed.
 
         Returns:
-            The answers of the network; `at()` makes of them one segment for each nodule, the largest first; none, and a note,
-            where there is none.
+            The answers of the network; `at()` makes of them one segment for each nodule, largest first; without nodules, no
+            segment and a note.
 
         Raises:
-            VolumeError: The volume is no CT or cannot be one; a point or the box lies outside it.
+            VolumeError: The volume is not CT, or a point or the box lies outside it.
             RequestError: The request is for another target.
             BundleError: The model has no such speed.
         """
@@ -92,9 +90,9 @@ class NoduleEngine(Predictor):
     def _follow(
         self, patches: Patches, index: np.ndarray, within_mm: float, least_mm: float, threshold: float
     ) -> Candidate:
-        """Follow what lies at a place or near it; a window in which it has no room gives way to one of its own.
+        """Follow the object at or near a place; if it does not fit the window, it gets one of its own.
 
-        The slice of the place comes first, alone: most often it tells already where the window has to lie.
+        The slice of the place comes first, alone: it usually shows where the window has to be.
         """
         sides_mm = np.zeros(2)
         candidate = Candidate(index, self._window(patches, index[1:], sides_mm), within_mm, least_mm)
@@ -108,7 +106,7 @@ class NoduleEngine(Predictor):
             if found is None or has_room(found, candidate.window, patches) or sides_mm.max() >= MOST_MM:
                 break
         if found and sides_mm.max() > PATCH * self.bundle.pixel_mm >= _with_room(found, patches).max():
-            # What had no room was something beside it.
+            # It was something beside it that did not fit.
             near = replace(candidate, window=self._window(patches, middle_of(found.box[1:]), np.zeros(2)))
             again = nodule_of(near, patches, patches.plane_of(near.window), threshold)
             if again and has_room(again, near.window, patches):
@@ -118,7 +116,7 @@ class NoduleEngine(Predictor):
         return candidate
 
     def _window(self, patches: Patches, middle: np.ndarray, sides_mm: np.ndarray) -> Window:
-        """The window round a row and a column, of at least these sides; one larger than the first one has coarser pixels."""
+        """The window around a row and a column with at least these sides; if larger than the first, it has coarser pixels."""
         pixel_mm = self.bundle.pixel_mm
         if sides_mm.max() > PATCH * pixel_mm:
             pixel_mm *= COARSE
@@ -127,14 +125,14 @@ class NoduleEngine(Predictor):
     def _at_point(
         self, patches: Patches, index: np.ndarray, threshold: float, progress: ProgressCallback
     ) -> tuple[Candidate, ...]:
-        """Follow what a point of the user means, which may be a mass: its slice is predicted from farther away, too.
+        """Follow the object at a point of the user, who may mean a mass: its slice is also predicted in larger pixels.
 
-        Of a mass whose edges lie outside its view the network sees no more than bits; and nothing of one that ends at a wall or on the
-        diaphragm, where it looks like them. So a point in dense tissue at which nothing is seen may be in the end of a mass that is
-        seen on the slices above or below.
+        The network finds only fragments of a mass whose edges lie outside the window, and nothing of one that ends at the chest wall or
+        the diaphragm, where it looks like them. A point in dense tissue at which nothing is found may thus lie in the end of a mass
+        that is visible on the slices above or below.
 
         Returns:
-            The candidates that it may mean: the first that is there counts, at whatever threshold.
+            Candidates for the object at the point; at any threshold, the first that exists is used.
         """
         candidate = self._follow(patches, index, NEAR_MM, LEAST_POINTED_MM, threshold)
         near_mm = section_mm(candidate, patches, candidate.window.planes.get, threshold)
@@ -162,15 +160,15 @@ class NoduleEngine(Predictor):
         return (candidate,)
 
     def _is_near(self, candidate: Candidate, patches: Patches, threshold: float) -> bool:
-        """Tell whether a candidate's nodule lies within 3 mm of its place."""
+        """True if a candidate's nodule lies within 3 mm of its place."""
         near = replace(candidate, within_mm=PEAK_MM)
         return nodule_of(near, patches, candidate.window.planes.get, threshold) is not None
 
     def _mass_at(self, far: Patches, index: np.ndarray, least_mm: float, threshold: float) -> Candidate | None:
-        """Follow the mass at a place, in a window that grows until it has room; None if its section there has no such diameter."""
+        """Follow the mass at a place, in a window that grows until it fits; None if its section there is smaller than `least_mm`."""
         pixel_mm = FAR * self.bundle.pixel_mm
         middle, sides_mm = index[1:], np.full(2, PATCH * pixel_mm)
-        for _ in range(MOST_WINDOWS):
+        for count in range(1, MOST_WINDOWS + 1):
             window = far.window(middle, sides_mm, pixel_mm)
             mass = Candidate(index, window, PEAK_MM, LEAST_MASS_MM)
             far.predict(window, [round(float(index[0]))])
@@ -179,11 +177,11 @@ class NoduleEngine(Predictor):
             found = nodule_of(mass, far, far.plane_of(window), threshold)
             if found is None:
                 return None
-            if has_room(found, window, far) or sides_mm.max() >= 2 * MOST_MM:
-                break
+            if has_room(found, window, far) or sides_mm.max() >= 2 * MOST_MM or count == MOST_WINDOWS:
+                _predict_beyond(far, window, found)
+                return mass
             middle, sides_mm = middle_of(found.box[1:]), np.maximum(_with_room(found, far), sides_mm)
-        _predict_beyond(far, window, found)
-        return mass
+        return None
 
     def _search(
         self,
@@ -194,13 +192,13 @@ class NoduleEngine(Predictor):
         find_first: bool,
         progress: ProgressCallback,
     ) -> list[Candidate]:
-        """Search the lungs on every slice; if `find_first`, on some, with a pruned network, then again round each candidate."""
+        """Search the lungs on every slice; with `find_first`, on some with a pruned network, then around each candidate."""
         searched = Patches(self, patches.volume, SEARCH_LEVEL, progress) if find_first else patches
         self._predict_lungs(searched, lungs, find_first)
         candidates = []
         for index, least in peaks(searched.probability, lungs, patches.volume.voxel_volume_ml * 1000):
             window = patches.window(index[1:], (MOST_MM, MOST_MM), self.bundle.pixel_mm)
-            # As far as it lies in the lungs; elsewhere nothing was found.
+            # Only the part in the lungs: nothing else was searched.
             window.planes.update(enumerate(searched.probability[:, window.rows, window.columns]))
             candidate = Candidate(np.array(index, float), window, PEAK_MM, LEAST_DIAMETER_MM)
             found = nodule_of(candidate, searched, window.planes.get, least)
@@ -232,24 +230,24 @@ class NoduleEngine(Predictor):
             patches.probability[k] = patches.probability[other]
 
     def _window_around(self, patches: Patches, box: Sequence[slice], room_mm: float, pixel_mm: float) -> Window:
-        """The window on some rows and columns and what is round them."""
+        """The window that contains some rows and columns with a margin."""
         sides_mm = [(b.stop - b.start) * mm + 2 * room_mm for b, mm in zip(box, patches.spacing_mm[1:], strict=True)]
         return patches.window(middle_of(box), sides_mm, pixel_mm)
 
 
 def _predict_beyond(patches: Patches, window: Window, nodule: Nodule) -> None:
-    """Predict a few slices more than those of a nodule, for a lower threshold."""
+    """Predict a few slices beyond the ends of a nodule, in case the threshold is lowered."""
     beyond = int(BEYOND_MM / patches.spacing_mm[0])
     patches.predict(window, range(nodule.box[0].start - beyond, nodule.box[0].stop + beyond))
 
 
 def _boxes_apart(mask: np.ndarray) -> list[Ranges]:
-    """The rows and columns that hold each piece of a slice; overlapping ones are made one."""
+    """Rows and columns of each component of a slice; overlapping boxes are merged."""
     shapes = sitk.LabelShapeStatisticsImageFilter()
     shapes.Execute(sitk.ConnectedComponent(sitk.GetImageFromArray(mask.view(np.uint8))))
-    boxes = []
+    boxes: list[Ranges] = []
     for column, row, width, height in map(shapes.GetBoundingBox, shapes.GetLabels()):
-        new = slice(row, row + height), slice(column, column + width)
+        new: Ranges = (slice(row, row + height), slice(column, column + width))
         for old in [
             b for b in boxes if all(o.start < n.stop and n.start < o.stop for o, n in zip(b, new, strict=True))
         ]:
@@ -260,13 +258,13 @@ def _boxes_apart(mask: np.ndarray) -> list[Ranges]:
 
 
 def _with_room(nodule: Nodule, patches: Patches) -> np.ndarray:
-    """Sides of a window in which a nodule has room."""
+    """Sides of a window that a nodule fits, with a margin."""
     lengths = np.array([along.stop - along.start for along in nodule.box[1:]])
     return lengths * patches.spacing_mm[1:] + 2 * ROOM_MM
 
 
 def _in_axial_order(box: Sequence[slice], order: AxialOrder, shape: tuple[int, ...]) -> Ranges:
-    """Slices, rows and columns of voxels along K, J and I."""
+    """Slices, rows and columns of a box along K, J and I."""
     pairs = zip(order.axes, order.flips, strict=True)
     return tuple(
         slice(shape[axis] - box[axis].stop, shape[axis] - box[axis].start) if flip else box[axis]

@@ -17,15 +17,15 @@ from .segments import LEAST_INSIDE, find_nodules, number_nodules
 from .vessel_rejection import Vessels, continues_as_vessel
 from .windows import Patches, Window
 
-NEAR_MM = 10.0  # a nodule so near to a point is meant by it
+NEAR_MM = 10.0  # a nodule this close to a point is the one meant
 
 _MAY_EXTEND = (
     "The object at {place} may extend beyond the analysed region: it is larger than a nodule, or cannot be separated from"
     " adjacent tissue."
 )
 _NOT_SEEN = (
-    "At this threshold the object at {place} extends to slices that were not analysed: run again with this threshold to get"
-    " all of it."
+    "At this threshold, the object at {place} continues on slices that were not analysed. Run again at this threshold to"
+    " segment all of it."
 )
 
 
@@ -61,20 +61,21 @@ class PointMaps(NoduleMaps):
     meant: Sequence[Sequence[Candidate]]
 
     def _nodules(self, threshold: float) -> Found:
-        """The nodules of the points; one that two points mean is there once."""
+        """The nodules at the points; one that two points mark is returned once."""
         found, notes = [], []
         for point, candidates in zip(self.points, self.meant, strict=True):
-            nodules = ((each, nodule_at(each, self.patches, threshold)) for each in candidates)
-            candidate, nodule = next((pair for pair in nodules if pair[1]), (None, None))
-            if nodule is None:
+            for candidate in candidates:
+                nodule = nodule_at(candidate, self.patches, threshold)
+                if nodule:
+                    found.append(nodule)
+                    notes += _doubts(nodule, candidate.window, self.patches, in_words(point))
+                    break
+            else:
                 text = (
-                    f"No nodule was found at {in_words(point)} or within {NEAR_MM:g} mm of it: place the point in its centre,"
-                    " or lower the threshold."
+                    f"No nodule was found at {in_words(point)} or within {NEAR_MM:g} mm of it. Place the point in the middle of"
+                    " the nodule, or lower the threshold."
                 )
                 notes.append(Note("nothing-at-point", text))
-                continue
-            found.append(nodule)
-            notes += _doubts(nodule, candidate.window, self.patches, in_words(point))
         labelmap, segments, more = _label(found, self.patches.volume)
         return labelmap, segments, [*notes, *more]
 
@@ -95,7 +96,7 @@ class BoxMaps(NoduleMaps):
         labelmap[self.ranges], segments, notes = find_nodules(
             self.patches.probability[self.ranges], crop(volume, self.ranges), None, threshold
         )
-        missing = [] if segments else [Note("not-found", "No nodule was found in the box.")]
+        missing = [] if segments else [Note("not-found", "No nodules were found in the box.")]
         return labelmap, segments, [*notes, *missing]
 
 
@@ -114,7 +115,7 @@ class ChestMaps(NoduleMaps):
     candidates: Sequence[Candidate]
 
     def _nodules(self, threshold: float) -> Found:
-        """The nodules of the lungs, without what continues as a vessel."""
+        """The nodules in the lungs, without candidates that continue like a vessel."""
         patches, found, notes = self.patches, [], []
         for candidate in self.candidates:
             nodule = nodule_at(candidate, patches, threshold)
@@ -129,7 +130,7 @@ class ChestMaps(NoduleMaps):
             text = "No lungs were found, so the search was skipped. Mark the nodule with a point instead."
             notes.append(Note("no-lungs", text))
         elif not segments:
-            notes.append(Note("not-found", "No nodule was found."))
+            notes.append(Note("not-found", "No nodules were found."))
         return labelmap, segments, notes
 
     def _counts(self, nodule: Nodule) -> bool:
@@ -151,7 +152,7 @@ def middle_of(box: Ranges) -> np.ndarray:
 
 
 def _doubts(nodule: Nodule, window: Window, patches: Patches, place: str) -> list[Note]:
-    """Notes on a nodule that may extend beyond what was predicted."""
+    """Notes on a nodule that may extend beyond the analysed region."""
     notes = []
     if not has_room(nodule, window, patches):
         notes.append(Note("may-extend", _MAY_EXTEND.format(place=place)))

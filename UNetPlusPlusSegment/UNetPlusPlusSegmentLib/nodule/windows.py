@@ -1,4 +1,4 @@
-"""Patches: maps on the voxels of a volume that are predicted where they are asked for, window by window. torch and NumPy."""
+"""Windows: maps on the voxels of a volume, predicted only where they are needed. torch and NumPy."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .region_growing import Plane
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """A part of every slice, and its probability: in another window over the same place it may be another.
+    """A part of every slice, and the network's prediction there; another window over the same place may give another.
 
     Attributes:
         rows, columns: Voxels.
         grid: Rows and columns of the network's image of it.
-        planes: The probability, float16 (rows, columns), by slice, as far as it was predicted.
+        planes: The probability, float16 (rows, columns), of each slice predicted so far.
     """
 
     rows: slice
@@ -31,13 +31,13 @@ class Window:
 
 
 class Patches:
-    """The maps of a volume, 0 where nothing was predicted.
+    """The maps of a volume, 0 where nothing has been predicted.
 
     Attributes:
         volume: In axial order: its slices run to Superior, rows to Posterior, columns to Left.
         probability, uncertainty: float16, on the volume's voxels; where windows overlap, those of the last one.
-        slices: How many windows of a slice the network has seen.
-        expected: How many it will see, as far as that is known.
+        slices: Number of windows of a slice that have been predicted.
+        expected: Number that will be predicted, as far as known.
         level: Depth to prune the network to.
     """
 
@@ -54,10 +54,10 @@ class Patches:
         self.slices = self.expected = 0
 
     def window(self, centre: Iterable[float], sides_mm: Iterable[float], pixel_mm: float) -> Window:
-        """A window round a row and a column, of at least these sides, moved into the slice where it would leave it.
+        """A window around a row and a column, with at least these sides, shifted to lie within the slice.
 
-        Its pixels have nearly the size `pixel_mm`: a whole number of voxels is a whole number of them, which the
-        network need not pad unless they are all of the slice.
+        Its pixels are close to `pixel_mm`: a whole number of voxels is covered by a whole number of pixels, which the
+        network need not pad unless the window is the whole slice.
         """
         step = 2**self._predictor.bundle.depth
         ranges, grid = [], []
@@ -71,10 +71,10 @@ class Patches:
             first = min(max(0, round(middle - (voxels - 1) / 2)), size - voxels)
             ranges.append(slice(first, first + voxels))
             grid.append(int(pixels))
-        return Window(*ranges, tuple(grid))
+        return Window(ranges[0], ranges[1], (grid[0], grid[1]))
 
     def predict(self, window: Window, slices: Iterable[int]) -> None:
-        """Compute the maps in a window of some slices, where they are not known yet."""
+        """Predict a window on those of some slices where it has not been predicted yet."""
         slices = [k for k in slices if 0 <= k < len(self.volume.array) and k not in window.planes]
         size = window.rows.stop - window.rows.start, window.columns.stop - window.columns.start
         here = self.volume.array[:, window.rows, window.columns]
@@ -89,13 +89,13 @@ class Patches:
             self._progress(self.slices, self.expected)
 
     def take(self, other: Patches, window: Window) -> None:
-        """Take over what other patches of this volume know in a window of theirs."""
+        """Copy the maps of other patches of this volume in a window of theirs."""
         for k in window.planes:
             at = k, window.rows, window.columns
             self.probability[at], self.uncertainty[at] = other.probability[at], other.uncertainty[at]
 
     def plane_of(self, window: Window) -> Plane:
-        """The probability in a window by slice; each slice is predicted when it is asked for."""
+        """The probability in a window by slice; each slice is predicted when it is first requested."""
 
         def plane(k: int) -> np.ndarray | None:
             self.predict(window, [k])
