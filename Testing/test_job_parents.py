@@ -35,7 +35,7 @@ def test_it_works_from_a_path_with_blanks_and_umlauts_and_the_parent_never_impor
     words.write_text(words.read_text(encoding="utf-8").replace("There is no device", "Kein Gerät"), encoding="utf-8")
     lines = f"""
 worker = Worker()
-done = worker.wait(worker.submit(volume, {str(folder / "Modell ü-v1.0.0")!r}, Request(device="cpu"))).result
+done = worker.result_of(worker.submit(volume, {str(folder / "Modell ü-v1.0.0")!r}, Request(device="cpu")))
 assert done.labelmap.shape == volume.array.shape, done
 print(done.notes)
 try:

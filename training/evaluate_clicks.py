@@ -20,7 +20,7 @@ import SimpleITK as sitk
 
 from pooled import dice
 from UNetPlusPlusSegmentLib.api import load_engine
-from UNetPlusPlusSegmentLib.core.request import Request
+from UNetPlusPlusSegmentLib.core.request import Point, Request
 from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
@@ -103,7 +103,7 @@ def measure_time(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
             worker.wait(worker.submit(ct, bundle.folder, replace(chest, points=(point,))))
             seconds.append(time.perf_counter() - start)
         start = time.perf_counter()
-        result = worker.wait(worker.submit(clean, bundle.folder, chest)).result
+        result = worker.result_of(worker.submit(clean, bundle.folder, chest))
         chest_s = time.perf_counter() - start
     return {
         "device": result.device,
@@ -114,14 +114,14 @@ def measure_time(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
     }
 
 
-def inner_points(mask: np.ndarray, volume: Volume) -> list[list[float]]:
+def inner_points(mask: np.ndarray, volume: Volume) -> list[Point]:
     """Random RAS points at voxels at least one pixel inside the mask on their slice; the same for the same mask."""
     inner = np.stack(
         [sitk.GetArrayFromImage(sitk.BinaryErode(sitk.GetImageFromArray(m.astype(np.uint8)))) for m in mask]
     )
     voxels = np.argwhere(inner)
     chosen = voxels[np.random.default_rng(SEED).integers(len(voxels), size=POINTS)]
-    return [(volume.ijk_to_ras @ [*voxel[::-1], 1])[:3].tolist() for voxel in chosen]
+    return [tuple((volume.ijk_to_ras @ [*voxel[::-1], 1])[:3].tolist()) for voxel in chosen]
 
 
 def _read(folder: Path, image: str, label: str) -> tuple[Volume, np.ndarray]:

@@ -8,10 +8,10 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import files
 from ..core.request import NODULE, Request, RequestError, check_places
@@ -180,7 +180,7 @@ def _print_json(result: Result, notes: Sequence[str], seconds_total: float) -> N
     print(json.dumps(summary, ensure_ascii=False))
 
 
-def _in_words(name: str, measurements: dict) -> str:
+def _in_words(name: str, measurements: Mapping[str, Any]) -> str:
     if not measurements["volume_ml"]:
         return f"{name}: not found (0 ml)"
     if "kind" in measurements:

@@ -139,7 +139,7 @@ def index_of(volume: Volume, point: Sequence[float]) -> np.ndarray:
     return np.clip(index, 0, np.array(volume.array.shape) - 1)
 
 
-def box_between(volume: Volume, corner: Sequence[float], opposite: Sequence[float]) -> tuple[slice, ...]:
+def box_between(volume: Volume, corner: Sequence[float], opposite: Sequence[float]) -> tuple[slice, slice, slice]:
     """Voxels (K, J, I) in a box along R, A and S; on an oblique grid, the smallest box of voxels that contains it.
 
     Args:
@@ -158,7 +158,8 @@ def box_between(volume: Volume, corner: Sequence[float], opposite: Sequence[floa
             f"The box from {in_words(corner)} to {in_words(opposite)} contains no voxel of this volume,"
             f" {_reach_in_words(volume)}."
         )
-    return tuple(map(slice, first.tolist(), stop.tolist()))
+    k, j, i = map(slice, first.tolist(), stop.tolist())
+    return k, j, i
 
 
 def axial_volume(volume: Volume) -> Volume:

@@ -41,7 +41,8 @@ class PixelMaps:
     @classmethod
     def empty(cls, slices: int, order: AxialOrder, box: Box) -> PixelMaps:
         """Nothing known yet; memory is taken as slices are filled in."""
-        return cls(*(np.zeros((slices, *box.size), np.float16) for _ in range(2)), order, box)
+        probability, uncertainty = (np.zeros((slices, *box.size), np.float16) for _ in range(2))
+        return cls(probability, uncertainty, order, box)
 
     def on_voxels(self, plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """One slice of a map, float32 (rows, columns) at the volume's own pixels."""

@@ -122,7 +122,7 @@ class SliceEngine(Predictor):
                 probability.update(zip(part, heads[-1].numpy(), strict=True))
             seen = sorted(probability)
             organ = largest_component(np.stack([probability[k] for k in seen]) >= COARSE_PROBABILITY, at_least=0.1)
-            coarse = _Coarse(seen, organ, organ.any(axis=(1, 2)))
+            coarse = _Coarse(seen, organ, np.any(organ, axis=(1, 2)))
             chosen = coarse.slices_between()
         return coarse
 

@@ -65,7 +65,7 @@ def body_ranges(axial: np.ndarray, chosen: Sequence[int]) -> tuple[Range, Range]
         axial: HU, axes (slice, row, column); every fourth row and column counts.
         chosen: Which slices.
     """
-    body = (axial[:, ::4, ::4][chosen] > BODY_HU).any(0)
+    body = np.any(axial[:, ::4, ::4][chosen] > BODY_HU, axis=0)
     ranges = []
     for axis, size in ((1, axial.shape[1]), (0, axial.shape[2])):
         hit = np.flatnonzero(body.any(axis))

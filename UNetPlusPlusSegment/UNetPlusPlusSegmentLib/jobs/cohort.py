@@ -167,7 +167,7 @@ def outcome_of(todo: Todo, worker: Worker) -> dict:
     started = time.monotonic()
     try:
         volume, notes = files.read_volume(todo.input)
-        result = worker.wait(worker.submit(volume, todo.bundle, todo.request)).result
+        result = worker.result_of(worker.submit(volume, todo.bundle, todo.request))
         files.write_segmentation(todo.output, result.labelmap, volume.ijk_to_ras, result.segments)
     except Exception as error:
         if not isinstance(error, ValueError):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.request import Request
+from ..core.result import Result
 from ..core.volume import Volume
 from .arrays import ArrayFolder
 from .child_process import ChildProcess, python_executable
@@ -167,6 +168,17 @@ class Worker(contextlib.AbstractContextManager):
             raise
         finally:
             self._events = others + self._events
+
+    def result_of(self, job: int, progress: Callable[[Progress], None] | None = None) -> Result:
+        """Block until a segmentation has ended, as `wait` does.
+
+        Raises:
+            JobError: The job failed.
+        """
+        ended = self.wait(job, progress)
+        if not isinstance(ended, ResultReady):
+            raise LookupError(f"Job {job} ends in no result.")
+        return ended.result
 
     def close(self) -> None:
         """End the child, drop all jobs and remove the temporary folder."""

@@ -16,7 +16,7 @@ from ..engine.pixel_box import Box
 from ..engine.predictor import Predictor, ProgressCallback, ignore_progress
 from .candidates import Candidate, Nodule, Ranges, has_room, nodule_of, peaks, section_mm, section_of
 from .lungs import find_lungs
-from .maps import NEAR_MM, BoxMaps, ChestMaps, NoduleMaps, PointMaps, middle_of
+from .maps import NEAR_MM, AtPoints, InBox, InChest, NoduleMaps, Places, middle_of
 from .measurements import SOLID_HU
 from .segments import LEAST_DIAMETER_MM
 from .vessel_rejection import Vessels
@@ -68,23 +68,24 @@ class NoduleEngine(Predictor):
         patches = Patches(self, axial, speed.level, progress)
         if request.points:
             meant = [self._at_point(patches, index, threshold, progress) for index in indices]
-            kind, what = PointMaps, {"points": request.points, "meant": meant}
+            places: Places = AtPoints(request.points, meant)
         elif request.box is not None:
             ranges = _in_axial_order(request.box, order, hu.shape)
             window = self._window_around(patches, ranges[1:], ROOM_MM, self.bundle.pixel_mm)
             patches.predict(window, range(ranges[0].start, ranges[0].stop))
-            kind, what = BoxMaps, {"ranges": ranges}
+            places = InBox(ranges)
         else:
             lungs = find_lungs(axial)
             vessels = Vessels(axial.array, lungs)
             candidates = self._search(patches, lungs, vessels, threshold, speed.find_first, progress)
-            kind, what = ChestMaps, {"lungs": lungs, "vessels": vessels, "candidates": candidates}
+            places = InChest(lungs, vessels, candidates)
         whole = Box.whole(len(axial.array), axial.array.shape[1:])
-        return kind(
-            bundle=self.bundle, volume=Volume(hu, volume.ijk_to_ras), box=tuple(slice(0, size) for size in hu.shape), shape=hu.shape,
-            pixels=PixelMaps(patches.probability, patches.uncertainty, order, whole), threshold=threshold,
-            notes=(*notes, *more, *self.notes), device=self.device.label, slices=patches.slices,
-            seconds=time.perf_counter() - started, patches=patches, **what,
+        pixels = PixelMaps(patches.probability, patches.uncertainty, order, whole)
+        return NoduleMaps(
+            bundle=self.bundle, volume=Volume(hu, volume.ijk_to_ras), box=tuple(slice(0, size) for size in hu.shape),
+            shape=hu.shape, pixels=pixels, threshold=threshold, notes=(*notes, *more, *self.notes),
+            device=self.device.label, slices=patches.slices, seconds=time.perf_counter() - started,
+            patches=patches, places=places,
         )  # fmt: skip
 
     def _follow(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,28 +29,34 @@ _NOT_SEEN = (
 )
 
 
+class Places(ABC):
+    """Places where nodules may be."""
+
+    @abstractmethod
+    def nodules(self, patches: Patches, threshold: float) -> Found:
+        """The nodules there at a threshold, on the voxels of the volume in axial order."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class NoduleMaps(Maps):
     """The answers of the network for the places where nodules may be.
 
     Attributes:
         patches: The maps, on the voxels of the volume, and the volume in axial order.
+        places: Where nodules may be.
     """
 
     patches: Patches
+    places: Places
 
     def _find(self, threshold: float) -> Found:
-        labelmap, segments, notes = self._nodules(threshold)
+        labelmap, segments, notes = self.places.nodules(self.patches, threshold)
         return np.ascontiguousarray(self.pixels.order.undo(labelmap)), segments, notes
 
-    @abstractmethod
-    def _nodules(self, threshold: float) -> Found:
-        """The nodules at a threshold, on the voxels of the volume in axial order."""
 
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class PointMaps(NoduleMaps):
-    """The nodules at points.
+@dataclass(frozen=True, eq=False)
+class AtPoints(Places):
+    """Points of the user.
 
     Attributes:
         points: (R, A, S) in mm.
@@ -60,15 +66,16 @@ class PointMaps(NoduleMaps):
     points: Sequence[Point]
     meant: Sequence[Sequence[Candidate]]
 
-    def _nodules(self, threshold: float) -> Found:
+    def nodules(self, patches: Patches, threshold: float) -> Found:
         """The nodules at the points; one that two points mark is returned once."""
-        found, notes = [], []
+        found: list[Nodule] = []
+        notes: list[Note] = []
         for point, candidates in zip(self.points, self.meant, strict=True):
             for candidate in candidates:
-                nodule = nodule_at(candidate, self.patches, threshold)
+                nodule = nodule_at(candidate, patches, threshold)
                 if nodule:
                     found.append(nodule)
-                    notes += _doubts(nodule, candidate.window, self.patches, in_words(point))
+                    notes += _doubts(nodule, candidate.window, patches, in_words(point))
                     break
             else:
                 text = (
@@ -76,13 +83,13 @@ class PointMaps(NoduleMaps):
                     " the nodule, or lower the threshold."
                 )
                 notes.append(Note("nothing-at-point", text))
-        labelmap, segments, more = _label(found, self.patches.volume)
+        labelmap, segments, more = _label(found, patches.volume)
         return labelmap, segments, [*notes, *more]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class BoxMaps(NoduleMaps):
-    """The nodules in a box.
+@dataclass(frozen=True, eq=False)
+class InBox(Places):
+    """A box of the user.
 
     Attributes:
         ranges: Its slices, rows and columns.
@@ -90,19 +97,20 @@ class BoxMaps(NoduleMaps):
 
     ranges: Ranges
 
-    def _nodules(self, threshold: float) -> Found:
-        volume = self.patches.volume
+    def nodules(self, patches: Patches, threshold: float) -> Found:
+        """The nodules in the box."""
+        volume = patches.volume
         labelmap = np.zeros(volume.array.shape, np.uint8)
         labelmap[self.ranges], segments, notes = find_nodules(
-            self.patches.probability[self.ranges], crop(volume, self.ranges), None, threshold
+            patches.probability[self.ranges], crop(volume, self.ranges), None, threshold
         )
         missing = [] if segments else [Note("not-found", "No nodules were found in the box.")]
         return labelmap, segments, [*notes, *missing]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class ChestMaps(NoduleMaps):
-    """The nodules of both lungs.
+@dataclass(frozen=True, eq=False)
+class InChest(Places):
+    """The lungs.
 
     Attributes:
         lungs: bool (slices, rows, columns).
@@ -114,12 +122,13 @@ class ChestMaps(NoduleMaps):
     vessels: Vessels
     candidates: Sequence[Candidate]
 
-    def _nodules(self, threshold: float) -> Found:
+    def nodules(self, patches: Patches, threshold: float) -> Found:
         """The nodules in the lungs, without candidates that continue like a vessel."""
-        patches, found, notes = self.patches, [], []
+        found: list[Nodule] = []
+        notes: list[Note] = []
         for candidate in self.candidates:
             nodule = nodule_at(candidate, patches, threshold)
-            if nodule is None or not self._counts(nodule):
+            if nodule is None or not self._counts(nodule, patches.volume):
                 continue
             found.append(nodule)
             centre = patches.volume.ijk_to_ras @ [*middle_of(nodule.box)[::-1], 1]
@@ -133,11 +142,11 @@ class ChestMaps(NoduleMaps):
             notes.append(Note("not-found", "No nodules were found."))
         return labelmap, segments, notes
 
-    def _counts(self, nodule: Nodule) -> bool:
-        return (
+    def _counts(self, nodule: Nodule, volume: Volume) -> bool:
+        return bool(
             self.lungs[nodule.box][nodule.mask].mean() >= LEAST_INSIDE
             and not self.vessels.contain(nodule)
-            and not continues_as_vessel(nodule, self.patches.volume, self.lungs)
+            and not continues_as_vessel(nodule, volume, self.lungs)
         )
 
 
@@ -146,7 +155,7 @@ def nodule_at(candidate: Candidate, patches: Patches, threshold: float) -> Nodul
     return nodule_of(candidate, patches, candidate.window.planes.get, threshold)
 
 
-def middle_of(box: Ranges) -> np.ndarray:
+def middle_of(box: Sequence[slice]) -> np.ndarray:
     """The index in the middle of ranges of voxels."""
     return np.array([(along.start + along.stop - 1) / 2 for along in box])
 
