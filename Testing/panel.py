@@ -16,7 +16,7 @@ import UNetPlusPlusSegmentLib
 
 qt = start()
 MODULE_FILE = Path(UNetPlusPlusSegmentLib.__file__).parents[1] / "UNetPlusPlusSegment.py"
-PACKAGES = ("UNetPlusPlusSegmentLib", "UNetPlusPlusSegmentPanelLib")
+PACKAGES = ("UNetPlusPlusSegmentLib", "UNetPlusPlusSegmentUILib")
 LICENCE_ACCEPTED = "UNetPlusPlusSegment/ModelsLicenceAccepted"
 
 

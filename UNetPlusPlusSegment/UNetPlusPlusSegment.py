@@ -29,7 +29,7 @@ from slicer.util import VTKObservationMixin
 from UNetPlusPlusSegmentLib.network.bundle import find_bundles, user_folder
 from UNetPlusPlusSegmentLib.scene import pytorch_install
 from UNetPlusPlusSegmentLib.scene.logic import Segmenter
-from UNetPlusPlusSegmentPanelLib.messages import (
+from UNetPlusPlusSegmentUILib.messages import (
     LICENCE_URL,
     POLL_MS,
     askPermission,
@@ -39,9 +39,9 @@ from UNetPlusPlusSegmentPanelLib.messages import (
     targetTitle,
     whyNot,
 )
-from UNetPlusPlusSegmentPanelLib.results import ResultsTable
+from UNetPlusPlusSegmentUILib.results import ResultsTable
 
-PACKAGES = ("UNetPlusPlusSegmentLib", "UNetPlusPlusSegmentPanelLib")
+PACKAGES = ("UNetPlusPlusSegmentLib", "UNetPlusPlusSegmentUILib")
 SAMPLE = {
     "category": "UNetPlusPlusSegment",
     "sampleName": "SmallChestCT",

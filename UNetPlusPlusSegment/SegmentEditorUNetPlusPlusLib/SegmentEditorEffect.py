@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from UNetPlusPlusSegmentLib.network.bundle import find_bundles
-from UNetPlusPlusSegmentPanelLib.messages import (
+from UNetPlusPlusSegmentUILib.messages import (
     POLL_MS,
     askPermission,
     showError,
