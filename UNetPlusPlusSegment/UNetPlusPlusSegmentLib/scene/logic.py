@@ -210,8 +210,10 @@ class Segmenter:
             run.look()
 
     def close(self) -> None:
-        """End the worker process; another run would start it anew."""
+        """End the worker process, and as cancelled what is under way; another run would start it anew."""
         self._worker.close()
+        for run in list(self._runs):
+            run.abandon()
 
 
 def _check_points(points: object, target: str, roi: object) -> None:
