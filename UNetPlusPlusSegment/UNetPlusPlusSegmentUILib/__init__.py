@@ -1,1 +1,1 @@
-"""What the panel is made of beside its widget, and what it shares with the Segment Editor effect. Knows Qt and Slicer."""
+"""The module's windows: the panel, and all that it shares with the Segment Editor effect. Knows Qt and Slicer."""

@@ -1,51 +1,26 @@
-"""What panel and effect say alike: questions before a run, its progress, its errors, and the titles of choices."""
+"""Texts that panel and effect share: names of choices, the progress of a run, and its errors."""
 
 import logging
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 
-from UNetPlusPlusSegmentLib.scene import pytorch_install
-
 LICENCE_URL = "https://github.com/unetplusplussegment/SlicerUNetPlusPlusSegment/blob/main/MODELS_LICENSE.md"
-LICENCE_ACCEPTED = "UNetPlusPlusSegment/ModelsLicenceAccepted"
-POLL_MS = 100  # so often the worker is asked for news
 
 
 def targetTitle(target: str) -> str:
-    """What a target is called in a list."""
+    """Name of a target in a list."""
     return {"liver": _("Liver"), "nodule": _("Lung nodules")}[target]
 
 
 def speedTitle(speed: str) -> str:
-    """What a speed is called in a list."""
+    """Name of a speed in a list."""
     return {"balanced": _("Balanced"), "accurate": _("Accurate"), "fast": _("Fast")}[speed]
 
 
-def askPermission() -> bool:
-    """Ask what there is to ask before anything runs: the licence of the models, and for PyTorch.
-
-    Raises:
-        PyTorchError: It is not there and could not be installed.
-    """
-    return _licenceAccepted() and (pytorch_install.is_installed() or pytorch_install.install())
-
-
-def _licenceAccepted() -> bool:
-    if slicer.util.settingsValue(LICENCE_ACCEPTED, False, converter=slicer.util.toBool):
-        return True
-    accepted = slicer.util.confirmOkCancelDisplay(
-        _(
-            "The trained models are for non-commercial research and teaching only. They are not a medical device: do"
-            " not use their results for diagnosis, treatment, or any decision about a patient."
-            "<br><br>Press OK to accept <a href='{url}'>their licence</a>; you are asked only once."
-        ).format(url=LICENCE_URL),
-        _("Licence of the models"),
-    )
-    if accepted:
-        qt.QSettings().setValue(LICENCE_ACCEPTED, True)
-    return accepted
+def deviceTitle(device: str) -> str:
+    """Name of a device in a list."""
+    return {"auto": _("Automatic"), "cuda": _("GPU (CUDA)"), "mps": _("GPU (Apple)"), "cpu": _("CPU")}[device]
 
 
 def showProgress(run, bar, label) -> None:
@@ -56,31 +31,41 @@ def showProgress(run, bar, label) -> None:
     bar.format = ""
     if progress:
         slices = _("{done} of {total} slices").format(done=progress.done, total=progress.total)
-        bar.format = slices if progress.seconds_left is None else f"{slices}, {_inWords(progress.seconds_left)}"
-    if run.device is None:
-        label.text = _("Starting PyTorch...")
-        return
-    words = _("Running on {device}.").format(device=run.device.device)
-    if run.device.free_memory_bytes is not None:
-        free = f"{run.device.free_memory_bytes / 1e9:.1f}"
-        words += " " + _("{free} GB of its memory are free.").format(free=free)
-    label.text = words
+        bar.format = slices if progress.seconds_left is None else f"{slices}, {_timeLeft(progress.seconds_left)}"
+    label.text = _deviceInUse(run.device)
 
 
-def _inWords(seconds: float) -> str:
-    """How long it will still take."""
+def _deviceInUse(state) -> str:
+    """Text about a `DeviceState`; None while PyTorch is being loaded."""
+    if state is None:
+        return _("Starting PyTorch...")
+    if state.free_memory_bytes is None:
+        return _("Running on {device}.").format(device=state.device)
+    free = f"{state.free_memory_bytes / 1e9:.1f}"
+    return _("Running on {device}, {free} GB of memory free.").format(device=state.device, free=free)
+
+
+def _timeLeft(seconds: float) -> str:
     if seconds < 60:
         return _("{seconds} s left").format(seconds=max(1, round(seconds)))
     return _("{minutes} min left").format(minutes=round(seconds / 60))
 
 
-def whyNot(error: Exception) -> str:
-    """Why a run gave no result, in one sentence."""
+def summary(result) -> str:
+    """One line about a result: its time, device and notes."""
+    done = _("Done in {seconds} s on {device} ({slices} slices analysed).").format(
+        seconds=round(result.seconds, 1), device=result.device, slices=result.slices
+    )
+    return " ".join([done, *map(str, result.notes)])
+
+
+def reason(error: Exception) -> str:
+    """Why something could not be done, for the panel's message line."""
     return _("Cancelled.") if _kind(error) == "cancelled" else str(error)
 
 
 def showError(error: Exception) -> None:
-    """Say it in a box, with the worker's last words if it broke down; what the user wanted so needs none."""
+    """Show an error in a box, with the worker's last words if it broke down; a run that was cancelled needs none."""
     kind = _kind(error)
     if kind == "cancelled":
         return
