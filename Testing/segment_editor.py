@@ -13,13 +13,12 @@ from mrml_scene import add_volume, slicer
 from slicer_qt.application import load_module, scene, slicer_app, wait_until
 from slicer_qt.effects import an_editor
 
-import UNetPlusPlusSegmentLib
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.scene import mrml
 
 __all__ = ["an_editor", "opened", "scene", "slicer_app"]
 
-MODULE = Path(UNetPlusPlusSegmentLib.__file__).parents[1] / "UNetPlusPlusSegment.py"
+MODULE = Path(mrml.__file__).parents[2] / "UNetPlusPlusSegment.py"
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def test_each_gets_its_own_result(both, models, scene):
     click_apply(panel.ui)
     effect.onApply()
     assert effect._edit.run in panel.controller._watches
-    wait_until(lambda: effect._edit is None, 600)
+    wait_until(lambda: effect._edit is None)
     wait_for_end(panel)
     found = expected(models, a_scan()) == 1
     node = editor.mrmlSegmentEditorNode()
@@ -70,7 +70,7 @@ def test_each_gets_its_own_result(both, models, scene):
 def test_reload_ends_the_run_of_the_effect_which_goes_on_with_the_new_panel(both, scene):
     panel, effect, _editor = both(a_scan(1500))
     effect.onApply()
-    wait_until(lambda: effect._edit.run.progress is not None, 600)
+    wait_until(lambda: effect._edit.run.progress is not None)
     modules = {name: sys.modules[name] for name in (type(panel).__module__, "UNetPlusPlusSegmentLib.scene.logic")}
     panel.onReload()
     assert effect._edit is None
@@ -83,4 +83,4 @@ def test_reload_ends_the_run_of_the_effect_which_goes_on_with_the_new_panel(both
     effect.onApply()
     assert effect._edit.run in reloaded.controller._watches
     effect.onCancel()
-    wait_until(lambda: not reloaded.logic.busy, 600)
+    wait_until(lambda: not reloaded.logic.busy)

@@ -95,7 +95,7 @@ def controller(slicer_app, logic):
 
 def rest(controller) -> None:
     """Until the controller polls no more."""
-    wait_until(lambda: not controller._timer.isActive(), 10)
+    wait_until(lambda: not controller._timer.isActive())
 
 
 def test_progress_is_told_until_the_end_is_told_once(controller, logic):
@@ -193,7 +193,7 @@ def test_a_message_box_holds_nobody_else_up_and_comes_once(controller, logic):
 
     def box(run, error):  # it runs the event loop
         boxes.append(error)
-        wait_until(lambda: other.told_at_the_end, 10)
+        wait_until(lambda: other.told_at_the_end)
 
     one.onRunFailed = box
     controller.watch(first, one)

@@ -15,7 +15,6 @@ import segment_statistics
 from mrml_scene import PLACES, add_volume, rotation, slicer
 from slicer_qt.application import load_module, scene, slicer_app
 
-import UNetPlusPlusSegmentLib
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.nodule.measurements import measure_nodule
@@ -240,7 +239,7 @@ def test_lengths_carry_the_codes_that_dicom_has_for_them(compute):
 
 
 def test_the_module_registers_the_plugin_at_start_up(registry, monkeypatch):
-    module = Path(UNetPlusPlusSegmentLib.__file__).parents[1] / "UNetPlusPlusSegment.py"
+    module = Path(mrml.__file__).parents[2] / "UNetPlusPlusSegment.py"
     monkeypatch.setitem(sys.modules, module.stem, None)  # taken away again afterwards
     load_module(module)
     assert [plugin.__name__ for plugin in registry.registeredPlugins] == [PLUGIN]

@@ -202,7 +202,8 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
 
     def onThresholdChanged(self, run):
         self._edit.show()
-        self._outcome = " ".join([*_inWords(self._edit), _("Click Apply to write this to the segment.")])
+        advice = [_("Click Apply to write this to the segment.")] if _found(run) else []
+        self._outcome = " ".join([*_inWords(self._edit), *advice])
         self._update()
 
     def onThresholdRefused(self, run, error):
@@ -215,8 +216,12 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
         failure = None
         try:
             changed = edit.write(self.scriptedEffect, self._options.newSegments)
-            left = [] if changed else [_("Nothing was found in the editable area, so the segment was not changed.")]
-            self._outcome = " ".join([*_inWords(edit), *left]) or _("Done.")
+            words = _inWords(edit)
+            if not changed and _found(edit.run):
+                words.append(_("Nothing of this lies in the editable area, so the segment was not changed."))
+            elif not changed:
+                words.append(_("The segment was not changed."))
+            self._outcome = " ".join(words) or _("Done.")
         except ValueError as error:
             failure = error
         finally:
@@ -262,9 +267,14 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
         return "" if self._options.target in self._options.models else _("There is no model for this target.")
 
 
+def _found(run):
+    """The segments of a result, before any mask, that have voxels."""
+    return [each for each in run.result.segments if each.measurements["volume_ml"]]
+
+
 def _inWords(edit):
     """The findings before any mask, and the notes about them."""
-    found = [each for each in edit.run.result.segments if each.measurements["volume_ml"]]
+    found = _found(edit.run)
     words = [_("{count} nodules found.").format(count=len(found))] if len(found) > 3 else map(_size, found)
     return [*(words if edit.roiNode is None else ()), *map(str, edit.run.result.notes)]
 

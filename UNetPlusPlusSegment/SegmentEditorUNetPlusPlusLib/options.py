@@ -86,7 +86,7 @@ class Options:
         row = qt.QHBoxLayout()
         row.addWidget(self.roiSelector, 1)
         row.addWidget(self.placeWidget)
-        self._host.addLabeledOptionsWidget(_("Box:"), row)
+        self._host.addLabeledOptionsWidget(_("Region of interest:"), row)
 
     def _addButtons(self):
         self.newSegmentBox = qt.QCheckBox(_("New segment for each nodule"))

@@ -11,8 +11,8 @@ from slicer.util import VTKObservationMixin
 
 from UNetPlusPlusSegmentLib.scene import pytorch_install
 
+from .choices import Choices, firstVolume, isMadeFrom, spanVolume
 from .controller import RunController
-from .inputs import firstVolume, isFrame, isMadeFrom, spanVolume
 from .messages import reason, showError, showProgress, summary
 from .models import ModelList
 from .questions import mayRun, replaceOrAdd
@@ -34,7 +34,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = self.controller = None
-        self._parameterNode = None
+        self._parameterNode, self._choices = None, Choices(None)
         self._guiTag = None
         self._lastInput = None
         self._run = None
@@ -128,7 +128,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         if self._parameterNode:
             self._parameterNode.disconnectGui(self._guiTag)
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameterModified)
-        self._parameterNode = parameterNode
+        self._parameterNode, self._choices = parameterNode, Choices(parameterNode)
         self._models.bind(parameterNode)
         if self._parameterNode:
             self._guiTag = self._parameterNode.connectGui(self.ui)
@@ -136,7 +136,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
             self.onParameterModified()
 
     def _selectDefaultInput(self) -> None:
-        volume = None if self._volume else firstVolume()
+        volume = None if self._choices.volume else firstVolume()
         if volume:
             self._parameterNode.inputVolume = volume
 
@@ -161,23 +161,9 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
 
     def onRoiAdded(self, roi) -> None:
         """Begin with a box round the whole volume."""
-        if self._volume:
-            spanVolume(roi, self._volume)
+        if self._choices.volume:
+            spanVolume(roi, self._choices.volume)
         roi.CreateDefaultDisplayNodes()
-
-    @property
-    def _volume(self):
-        return self._parameterNode.inputVolume if self._parameterNode else None
-
-    def _findsNodules(self) -> bool:
-        return self._parameterNode is not None and self._parameterNode.target.value == "nodule"
-
-    def _takesAllFrames(self) -> bool:
-        return isFrame(self._volume) and self._parameterNode.allFrames
-
-    def _points(self):
-        """The points that a run would start from; where there are some, no box counts."""
-        return self._parameterNode.points if self._findsNodules() and not self._takesAllFrames() else None
 
     # Running
 
@@ -187,36 +173,22 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
             self._run.cancel()
         else:
             try:
-                output = None if self._takesAllFrames() else self._parameterNode.outputSegmentation
-                existing = replaceOrAdd(output, self._models.chosen, self.parent) if mayRun() else ""
-                if existing:
-                    self._start(existing)
+                if mayRun():
+                    self._start()
             except ValueError as error:
                 self._fail(error)
         self._update()
 
-    def _start(self, existing: str) -> None:
+    def _start(self) -> None:
+        output = None if self._choices.allFrames else self._choices.output
+        existing = replaceOrAdd(output, self._models.chosen, self.parent)
+        if not existing:
+            return
         self._forgetRun()
         self._outcome = ""
-        parameters, allFrames, points = self._parameterNode, self._takesAllFrames(), self._points()
-        maps = {"probability": parameters.probabilityMap, "uncertainty": parameters.uncertaintyMap}
         slicer.app.setOverrideCursor(qt.Qt.WaitCursor)  # the volume is handed over: a second, if it is a large one
         try:
-            run = self.logic.start(
-                parameters.inputVolume,
-                None if allFrames else parameters.outputSegmentation,
-                parameters.target.value,
-                speed=parameters.speed.value,
-                device=parameters.device.value,
-                threshold=parameters.threshold,
-                force=parameters.force,
-                model=parameters.model,
-                existing=existing,
-                maps=[name for name, wanted in maps.items() if wanted and not allFrames],
-                roi=None if points else parameters.roi,
-                points=points,
-                allFrames=allFrames,
-            )
+            run = self.logic.start(**self._choices.request(existing))
         finally:
             slicer.app.restoreOverrideCursor()
         self._run = self.controller.watch(run, self)
@@ -261,8 +233,8 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         run, parameters = self._run, self._parameterNode
         if run is None or run.running or run.result is None:
             return
-        shown = parameters.inputVolume, parameters.outputSegmentation
-        if shown == (run.volumeNode, run.segmentationNode) and parameters.model == run.bundle.name:
+        shown = parameters.inputVolume, parameters.outputSegmentation, parameters.model
+        if shown == (run.volumeNode, run.segmentationNode, run.bundle.name):
             self.controller.setThreshold(run, parameters.threshold)
 
     # What is shown
@@ -274,14 +246,14 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         ui.applyButton.text = _("Cancel") if running else _("Apply")
         ui.applyButton.enabled = not obstacle
         ui.applyButton.toolTip = obstacle
-        frames = self._takesAllFrames()
+        choices, frames = self._choices, self._choices.allFrames
         for box in (ui.inputsBox, ui.settingsBox, ui.advancedBox):
             box.enabled = not running
         ui.outputsBox.enabled = not running and not frames  # a sequence is always a new one
-        ui.roiSelector.enabled = self._points() is None
+        ui.roiSelector.enabled = choices.points is None
         for shown, widgets in (
-            (isFrame(self._volume), (ui.allFramesCheckBox,)),
-            (self._findsNodules() and not frames, (ui.pointsLabel, ui.pointsSelector, ui.pointsPlaceWidget)),
+            (choices.isFrame, (ui.allFramesCheckBox,)),
+            (choices.findsNodules and not frames, (ui.pointsLabel, ui.pointsSelector, ui.pointsPlaceWidget)),
             (running, (ui.progressBar,)),
         ):
             for widget in widgets:
@@ -291,11 +263,11 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         else:
             ui.messageLabel.text = " ".join(filter(None, (self._outcome, obstacle))) or self._advice()
         self._results.show(run)
-        ui.show3DButton.setSegmentationNode(self._parameterNode.outputSegmentation if self._parameterNode else None)
+        ui.show3DButton.setSegmentationNode(self._choices.output)
 
     def _obstacle(self) -> str:
         """Why there can be no run now; empty if there can."""
-        if not self._volume:
+        if not self._choices.volume:
             return _("Load a CT and select it as the input volume.")
         if not self._models.chosen:
             missing = _("There is no model for this target. Copy a model folder into the models folder (see Advanced).")
