@@ -38,7 +38,7 @@ from UNetPlusPlusSegmentLib.scene.runs import RunError
 
 __all__ = ["logic", "models", "scene"]  # fixtures
 
-MODULE = Path(mrml.__file__).parents[1]
+MODULE = Path(mrml.__file__).parents[2]
 PANEL = MODULE / "UNetPlusPlusSegment.py"
 
 
@@ -352,7 +352,7 @@ def test_every_choice_in_the_panel_is_bound_to_a_field_and_every_field_but_the_m
 
 
 def test_what_is_translated_is_written_out():
-    sources = [PANEL, *(MODULE / "UNetPlusPlusSegmentPanelLib").glob("*.py")]
+    sources = [PANEL, *(MODULE / "UNetPlusPlusSegmentUILib").glob("*.py")]
     trees = [ast.parse(source.read_text(encoding="utf-8")) for source in sources]
     calls = [each for tree in trees for each in ast.walk(tree) if isinstance(each, ast.Call)]
     texts = [each for each in calls if isinstance(each.func, ast.Name) and each.func.id == "_"]

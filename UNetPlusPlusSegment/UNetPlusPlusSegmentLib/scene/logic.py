@@ -205,5 +205,7 @@ class Segmenter:
             run.stop_without_volume()
 
     def close(self) -> None:
-        """End the worker process; another run would start it anew."""
+        """End the worker process, and as cancelled what is under way; another run would start it anew."""
         self._worker.close()
+        for run in list(self._runs):
+            run.abandon()

@@ -105,6 +105,12 @@ class Task(ABC):
         for job in self.jobs:
             self._worker.cancel(job)
 
+    def abandon(self) -> None:
+        """End at once, as cancelled, because the worker is gone and will tell no more; what is in the scene already stays."""
+        if self.jobs:
+            self._stop(JobError("cancelled", "Cancelled."))
+            self.running = False
+
     def _require_volume(self) -> None:
         if not self._is_there(self.volumeNode):
             raise RunError("The input volume was removed from the scene: load it again, and run again.")
