@@ -85,7 +85,7 @@ def test_the_package_offers_what_a_python_user_wants_and_imports_it_when_it_is_u
     slow = (*SLOW_TO_LOAD, "numpy")
     assert loads(f"import {LIBRARY.name} as library; library.__version__; dir(library)", *slow) == []
     assert loads(f"from {LIBRARY.name} import Volume", *slow) == ["numpy"]
-    assert set(loads(f"from {LIBRARY.name} import read_volume", *slow)) == {"numpy", "SimpleITK"}
+    assert "torch" not in loads(f"from {LIBRARY.name} import read_volume", *slow)
     assert "torch" in loads(f"from {LIBRARY.name} import load_engine, segment", *slow)
     with pytest.raises(ImportError, match="cannot import name 'kidney'"):
         from UNetPlusPlusSegmentLib import kidney  # noqa: F401

@@ -1,1 +1,1 @@
-"""The words of all other rooms: volumes, masks, segments, requests, results. NumPy, and SimpleITK in `masks`; imports no other room."""
+"""Shared words: volumes, masks, segments, requests, results. NumPy, and SimpleITK and SciPy in `masks`; imports no other room."""

@@ -1,4 +1,4 @@
-"""Candidates: places to search for a nodule, and the nodule found there in the maps of patches. NumPy and SimpleITK only."""
+"""Candidates: places to search for a nodule, and the nodule found there in the maps of patches. NumPy only."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import SimpleITK as sitk
 
+from ..core.masks import boxes, components
 from ..core.volume import bounding_box, crop
 from .region_growing import END, Plane, Sections, follow, near, without_tails
 from .segments import can_be_nodule
@@ -160,14 +160,11 @@ def peaks(probability: np.ndarray, inside: np.ndarray, voxel_mm3: float) -> list
         return found
     part = np.where(inside[box], probability[box], 0).astype(np.float32)
     for least in PEAKS:
-        spots = sitk.ConnectedComponent(sitk.GetImageFromArray((part >= least).view(np.uint8)), True)
-        labels = sitk.GetArrayFromImage(sitk.RelabelComponent(spots, minimumObjectSize=int(LEAST_PEAK_MM3 / voxel_mm3)))
+        labels = components(part >= least, corners=True, least=int(LEAST_PEAK_MM3 / voxel_mm3))
         known = {int(labels[at]) for at, _ in found}
-        statistics = sitk.LabelStatisticsImageFilter()
-        statistics.Execute(sitk.GetImageFromArray(part), sitk.GetImageFromArray(labels))
-        for value in sorted(set(statistics.GetLabels()) - known - {0}):
-            left, right, top, bottom, first, last = statistics.GetBoundingBox(value)
-            ranges = slice(first, last + 1), slice(top, bottom + 1), slice(left, right + 1)
+        for value, ranges in boxes(labels).items():
+            if value in known:
+                continue
             here = np.where(labels[ranges] == value, part[ranges], 0)
             at = np.unravel_index(here.argmax(), here.shape)
             found.append((tuple(int(a) + along.start for a, along in zip(at, ranges, strict=True)), least))

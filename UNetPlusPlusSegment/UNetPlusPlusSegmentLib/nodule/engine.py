@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import SimpleITK as sitk
 
+from ..core.masks import boxes, components
 from ..core.request import Request
 from ..core.volume import AxialOrder, Volume, axial_order, axial_volume, clean_hu, index_of
 from ..engine.maps import PixelMaps
@@ -244,18 +244,15 @@ def _predict_beyond(patches: Patches, window: Window, nodule: Nodule) -> None:
 
 def _boxes_apart(mask: np.ndarray) -> list[Ranges]:
     """Rows and columns of each component of a slice; overlapping boxes are merged."""
-    shapes = sitk.LabelShapeStatisticsImageFilter()
-    shapes.Execute(sitk.ConnectedComponent(sitk.GetImageFromArray(mask.view(np.uint8))))
-    boxes: list[Ranges] = []
-    for column, row, width, height in map(shapes.GetBoundingBox, shapes.GetLabels()):
-        new: Ranges = (slice(row, row + height), slice(column, column + width))
+    apart: list[Ranges] = []
+    for new in boxes(components(mask)).values():
         for old in [
-            b for b in boxes if all(o.start < n.stop and n.start < o.stop for o, n in zip(b, new, strict=True))
+            b for b in apart if all(o.start < n.stop and n.start < o.stop for o, n in zip(b, new, strict=True))
         ]:
-            boxes.remove(old)
+            apart.remove(old)
             new = tuple(slice(min(o.start, n.start), max(o.stop, n.stop)) for o, n in zip(old, new, strict=True))
-        boxes.append(new)
-    return boxes
+        apart.append(new)
+    return apart
 
 
 def _with_room(nodule: Nodule, patches: Patches) -> np.ndarray:

@@ -1,13 +1,12 @@
-"""Lungs: both lungs in a chest CT, without a network; nodules at the chest wall are included. NumPy and SimpleITK only."""
+"""Lungs: both lungs in a chest CT, without a network; nodules at the chest wall are included. NumPy only."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import SimpleITK as sitk
 
-from ..core.masks import fill_holes, largest_component
+from ..core.masks import boxes, components, distance_mm, fill_holes, largest_component
 from ..core.volume import AIR_HU, Volume, axial_order, bounding_box
 
 GRID_MM = 2.5  # the coarsest that still shows the walls of the trachea and of the main bronchi
@@ -79,8 +78,8 @@ def _air_in_body(hu: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
 def _lumens(hu: np.ndarray, air: np.ndarray, voxel_ml: float) -> np.ndarray:
     """Gas enclosed by tissue, with its blurred edge: trachea and bronchi, stomach and bowel."""
     found = np.zeros(hu.shape, bool)
-    labels, sizes, boxes = _components(air & (hu < LUMEN_HU), LUMEN_ML[0] / voxel_ml)
-    for value, box in enumerate(boxes, start=1):
+    labels, sizes = _components(air & (hu < LUMEN_HU), LUMEN_ML[0] / voxel_ml)
+    for value, box in boxes(labels).items():
         if sizes[value] * voxel_ml > LUMEN_ML[1]:
             continue
         wider = _wider(box, (0, WALL_PIXELS[1], WALL_PIXELS[1]))
@@ -93,7 +92,7 @@ def _lumens(hu: np.ndarray, air: np.ndarray, voxel_ml: float) -> np.ndarray:
 
 def _lung_pieces(hu: np.ndarray, air: np.ndarray, least: float) -> np.ndarray:
     """Components of at least `least` voxels that can be a lung: not tiny beside the largest, and not pure gas."""
-    labels, sizes, _ = _components(air, least)
+    labels, sizes = _components(air, least)
     inner = ~_spread(~air, 1, 1)
     keep = sizes >= max(1, LEAST_SHARE * sizes.max())
     for value in np.flatnonzero(keep):
@@ -104,11 +103,11 @@ def _lung_pieces(hu: np.ndarray, air: np.ndarray, least: float) -> np.ndarray:
 
 def _sides(lungs: np.ndarray, hu: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     """Label the right and the left lung, in any order; each voxel belongs to the nearer one."""
-    labels, sizes, _ = _components(_erode(lungs & (hu < MEMBRANE_HU), APART_MM, spacing_mm), 1)
+    labels, sizes = _components(_erode(lungs & (hu < MEMBRANE_HU), APART_MM, spacing_mm), 1)
     large = np.flatnonzero(sizes >= max(1, LEAST_SHARE * sizes.max()))
     if len(large) < 2:
         return lungs.astype(int)
-    nearest = np.argmin([_distance_mm(labels == value, spacing_mm) for value in large], axis=0)
+    nearest = np.argmin([distance_mm(labels == value, spacing_mm) for value in large], axis=0)
     return np.where(lungs, nearest + 1, 0)
 
 
@@ -134,20 +133,16 @@ def _closed(sides: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     return closed[tuple(slice(m, -m) for m in pad)]
 
 
-def _components(mask: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray, list[tuple[slice, ...]]]:
+def _components(mask: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
     """Face-connected components of at least `least` voxels, largest first.
 
     Returns:
-        Their labels 1…n; the size of each label, with 0 for the background; the boxes of 1…n.
+        Their labels 1…n; the size of each label, with 0 for the background.
     """
-    image = sitk.RelabelComponent(sitk.ConnectedComponent(_image(mask)), minimumObjectSize=int(np.ceil(least)))
-    shapes = sitk.LabelShapeStatisticsImageFilter()
-    shapes.Execute(image)
-    values = shapes.GetLabels()
-    sizes = np.array([0, *(shapes.GetNumberOfPixels(value) for value in values)])
-    corners = (shapes.GetBoundingBox(value) for value in values)  # x, y, z, then the lengths
-    boxes = [tuple(slice(c[axis], c[axis] + c[axis + 3]) for axis in (2, 1, 0)) for c in corners]
-    return _array(image), sizes, boxes
+    labels = components(mask, least=least)
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return labels, sizes
 
 
 def _wider(box: Sequence[slice], margin: Iterable[int]) -> tuple[slice, ...]:
@@ -189,24 +184,9 @@ def _spread(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 def _dilate(mask: np.ndarray, mm: float, spacing_mm: np.ndarray) -> np.ndarray:
     """Grow by a ball of radius `mm`."""
-    return _distance_mm(mask, spacing_mm) <= mm
+    return distance_mm(mask, spacing_mm) <= mm
 
 
 def _erode(mask: np.ndarray, mm: float, spacing_mm: np.ndarray) -> np.ndarray:
     """Shrink by a ball of radius `mm`."""
-    return _distance_mm(~mask, spacing_mm) > mm
-
-
-def _distance_mm(mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    """Distance to the nearest True voxel, 0 or less inside."""
-    image = _image(mask)
-    image.SetSpacing(spacing_mm[::-1].tolist())
-    return _array(sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True))
-
-
-def _image(mask: np.ndarray) -> sitk.Image:
-    return sitk.GetImageFromArray(np.ascontiguousarray(mask).view(np.uint8))
-
-
-def _array(image: sitk.Image) -> np.ndarray:
-    return sitk.GetArrayFromImage(image)
+    return distance_mm(~mask, spacing_mm) > mm

@@ -1,4 +1,4 @@
-"""Measurements of one lung nodule, as a radiologist takes them, from its mask and the CT. NumPy and SimpleITK only."""
+"""Measurements of one lung nodule, as a radiologist takes them, from its mask and the CT. NumPy only."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import SimpleITK as sitk
 
+from ..core.masks import distance_mm
 from ..core.volume import Volume, axial_order, bounding_box
 
 # A mask ends somewhere between its outermost pixels and their neighbours. From centre to centre of its pixels the long
@@ -182,10 +182,7 @@ def _distance_to_pleura(
         wider = tuple(slice(max(0, along.start - m), along.stop + m) for along, m in zip(box, margin, strict=True))
         outside = ~lungs[wider]
         if outside.any():
-            image = sitk.GetImageFromArray(outside.view(np.uint8))
-            image.SetSpacing(spacing_mm[::-1].tolist())
-            distance = sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True)
-            nearest_mm = float(sitk.GetArrayViewFromImage(distance)[mask[wider]].min())
+            nearest_mm = float(distance_mm(outside, spacing_mm.tolist())[mask[wider]].min())
             if nearest_mm <= margin_mm or outside.shape == mask.shape:
                 return max(0.0, nearest_mm)
         elif outside.shape == mask.shape:

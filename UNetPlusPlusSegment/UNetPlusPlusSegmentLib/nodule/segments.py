@@ -1,4 +1,4 @@
-"""Segments: the lung nodules in a probability map, and one segment for each. NumPy and SimpleITK only."""
+"""Segments: the lung nodules in a probability map, and one segment for each. NumPy only."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import colorsys
 from dataclasses import asdict
 
 import numpy as np
-import SimpleITK as sitk
 
+from ..core.masks import boxes, components
 from ..core.note import Note
 from ..core.segment import Segment
 from ..core.volume import Volume, axial_order, crop
@@ -49,9 +49,8 @@ def find_nodules(
     Returns:
         The same as `number_nodules`.
     """
-    spots = sitk.ConnectedComponent(sitk.GetImageFromArray((probability >= threshold).view(np.uint8)), True)
     least = np.pi / 6 * LEAST_DIAMETER_MM**3 / 1000 / volume.voxel_volume_ml
-    labels = sitk.GetArrayFromImage(sitk.RelabelComponent(spots, minimumObjectSize=int(np.ceil(least))))
+    labels = components(probability >= threshold, corners=True, least=least)
     most = np.pi / 6 * MOST_DIAMETER_MM**3 / 1000 / volume.voxel_volume_ml
     sizes = np.bincount(labels.ravel())
     keep = sizes <= most
@@ -59,7 +58,7 @@ def find_nodules(
         keep &= np.bincount(labels[lungs], minlength=len(sizes)) >= LEAST_INSIDE * sizes
     keep[0] = False
     through = axial_order(volume).axes[0]
-    for value, box in _boxes(labels).items():
+    for value, box in boxes(labels).items():
         is_cut = box[through].start == 0 or box[through].stop == labels.shape[through]
         keep[value] = keep[value] and _is_compact(labels[box] == value, volume, is_cut)
     return number_nodules(np.where(keep[labels], labels, 0), volume, lungs)
@@ -80,7 +79,7 @@ def number_nodules(
         notes for the user. Only the largest `MOST_NODULES` are kept.
     """
     measured = []
-    for value, box in _boxes(labels).items():
+    for value, box in boxes(labels).items():
         margin = np.ceil(PLEURA_WITHIN_MM / volume.spacing_mm[::-1]).astype(int)
         wider = tuple(slice(max(0, along.start - m), along.stop + m) for along, m in zip(box, margin, strict=True))
         near = None if lungs is None else lungs[wider]
@@ -122,14 +121,6 @@ def _color(number: int) -> tuple[int, int, int]:
     """A bright colour; neighbours in the table are far apart on the colour wheel (golden angle)."""
     red, green, blue = colorsys.hsv_to_rgb((0.2 + number * 0.618034) % 1, 0.75, 1)
     return round(red * 255), round(green * 255), round(blue * 255)
-
-
-def _boxes(labels: np.ndarray) -> dict[int, tuple[slice, ...]]:
-    """The smallest box that contains each value above 0."""
-    shapes = sitk.LabelShapeStatisticsImageFilter()
-    shapes.Execute(sitk.GetImageFromArray(labels.astype(np.int32, copy=False)))
-    corners = {value: shapes.GetBoundingBox(value) for value in shapes.GetLabels()}  # x, y, z, then the lengths
-    return {v: tuple(slice(c[axis], c[axis] + c[axis + 3]) for axis in (2, 1, 0)) for v, c in corners.items()}
 
 
 def _is_compact(mask: np.ndarray, volume: Volume, is_cut: bool) -> bool:

@@ -1,10 +1,10 @@
-"""Vessel rejection: candidates that continue like a vessel, with contrast medium or without. NumPy and SimpleITK only."""
+"""Vessel rejection: candidates that continue like a vessel, with contrast medium or without. NumPy only."""
 
 from __future__ import annotations
 
 import numpy as np
-import SimpleITK as sitk
 
+from ..core.masks import components, distance_mm
 from ..core.volume import Volume, axial_order, bounding_box, crop
 from .candidates import Nodule
 
@@ -37,8 +37,7 @@ class Vessels:
         self._sizes = np.zeros(0, int)
         box = bounding_box(around)
         if box is not None:
-            bright = sitk.GetImageFromArray((hu[box] >= CONTRAST_HU).view(np.uint8))
-            pieces = sitk.GetArrayFromImage(sitk.ConnectedComponent(bright, True))
+            pieces = components(hu[box] >= CONTRAST_HU, corners=True)
             self._labels[box] = pieces
             self._sizes = np.bincount(pieces[pieces > 0])  # on all voxels it would take twice the memory of the labels
 
@@ -69,16 +68,9 @@ def continues_as_vessel(nodule: Nodule, volume: Volume, lungs: np.ndarray) -> bo
     dense_hu = np.percentile(hu[mask], 80)
     if dense_hu < LEAST_HU:
         return False
-    away_mm = _distance_mm(mask, spacing_mm)
-    inner = lungs[box] if lungs[box].all() else lungs[box] & (_distance_mm(~lungs[box], spacing_mm) > WALL_MM)
+    away_mm = distance_mm(mask, spacing_mm)
+    inner = lungs[box] if lungs[box].all() else lungs[box] & (distance_mm(~lungs[box], spacing_mm) > WALL_MM)
     reached = mask | ((hu >= (dense_hu + LUNG_HU) / 2) & inner & (away_mm <= far_mm))
-    pieces = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(reached.view(np.uint8)), True))
+    pieces = components(reached, corners=True)
     own = np.isin(pieces, np.unique(pieces[mask]))
     return bool(np.count_nonzero(own & (away_mm > near_mm)) > MOST_AROUND * np.count_nonzero(mask))
-
-
-def _distance_mm(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """Distance of every voxel from the outline of a mask; below zero inside."""
-    image = sitk.GetImageFromArray(mask.view(np.uint8))
-    image.SetSpacing(spacing_mm[::-1])
-    return sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image, False, False, True))
