@@ -117,5 +117,5 @@ def test_what_goes_on_at_a_lower_threshold_beyond_the_slices_looked_at_is_told(e
     assert result.notes == ()
     lower, fresh = result.with_threshold(0.4), engine.segment(volume, threshold=0.4, points=[ras((20, 70, 75), matrix)])
     assert np.count_nonzero(lower.labelmap) < np.count_nonzero(fresh.labelmap)
-    assert any("not looked at" in note for note in lower.notes)
+    assert any("not analysed" in note for note in lower.notes)
     assert fresh.notes == () and result.with_threshold(0.6).notes == ()
