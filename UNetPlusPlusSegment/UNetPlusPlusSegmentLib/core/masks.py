@@ -35,10 +35,10 @@ def boxes(labels: np.ndarray) -> dict[int, tuple[slice, ...]]:
     return {value: box for value, box in enumerate(ndimage.find_objects(labels), start=1) if box}
 
 
-def distance_mm(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+def distance_mm(mask: np.ndarray, spacing_mm: Sequence[float] | np.ndarray) -> np.ndarray:
     """Distance from the mask, to the middle of its nearest voxel, in the order of the axes; 0 or less inside."""
     image = _image(mask)
-    image.SetSpacing([float(mm) for mm in reversed(spacing_mm)])
+    image.SetSpacing([float(mm) for mm in spacing_mm[::-1]])
     return _array(sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True))
 
 

@@ -42,7 +42,9 @@ class JobHandler:
         self._job = 0
         self._engines: dict[tuple[str, str], Engine] = {}
         self._kept: tuple[int, Maps] | None = None  # number of the job, and what it left behind
-        self._tasks = {"segment": self.segment, "threshold": self.threshold, "maps": self.maps, "device": self.device}
+        self._tasks: dict[str, Callable[..., None]] = {
+            "segment": self.segment, "threshold": self.threshold, "maps": self.maps, "device": self.device
+        }  # fmt: skip
         keep_freed_memory()
         register_module_forward_pre_hook(self._check)  # so that cancelling need not wait for a whole slice
 

@@ -182,7 +182,7 @@ def _distance_to_pleura(
         wider = tuple(slice(max(0, along.start - m), along.stop + m) for along, m in zip(box, margin, strict=True))
         outside = ~lungs[wider]
         if outside.any():
-            nearest_mm = float(distance_mm(outside, spacing_mm.tolist())[mask[wider]].min())
+            nearest_mm = float(distance_mm(outside, spacing_mm)[mask[wider]].min())
             if nearest_mm <= margin_mm or outside.shape == mask.shape:
                 return max(0.0, nearest_mm)
         elif outside.shape == mask.shape:
