@@ -1,6 +1,7 @@
 """Whole trainings, tiny but real: in child processes, killed and resumed, on two ranks, exported and measured."""
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -183,22 +184,23 @@ def test_an_exported_bundle_is_measured_as_its_checkpoint(trained, data, tmp_pat
     assert figures["slices"] == 12
 
 
-def test_export_writes_the_measured_figures_into_the_card(trained, data, tmp_path, capsys):
+def evaluation_of(folder: Path) -> dict:
+    return json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+
+
+def test_export_writes_the_measured_figures_beside_the_card(trained, data, tmp_path, capsys):
     folder = tmp_path / "liver-ct-v0.0.1"
     assert export.main([str(trained / "best.ckpt"), str(folder), "--data", str(data)]) == 0
-    bundle = read_bundle(folder)
-    measured = evaluate(bundle, data)
-    assert {k: v for k, v in bundle.card["figures"].items() if k != "time"} == {
-        k: v for k, v in measured.items() if k != "time"
-    }
-    assert bundle.card["figures"]["time"]["L4"] == 1
+    written, measured = evaluation_of(folder)["figures"], evaluate(read_bundle(folder), data)
+    assert {k: v for k, v in written.items() if k != "time"} == {k: v for k, v in measured.items() if k != "time"}
+    assert written["time"]["L4"] == 1
 
 
 def test_a_model_measured_where_there_is_no_organ_averages_all_heads():
     assert _best_average({"heads": {"L1-L4": {"dice": None}, "L4": {"dice": None}}}, otherwise=1) == 1
 
 
-def test_the_card_of_a_nodule_model_says_how_it_does_on_crops_moved_off_the_nodule(tmp_path):
+def test_the_evaluation_of_a_nodule_model_says_how_it_does_on_crops_moved_off_the_nodule(tmp_path):
     data = nodule_folder(tmp_path / "data", {"A": "train", "B": "val"})
     settings = Settings("tiny", "nodule", str(data), filters=(2, 3, 4, 5, 6), pixel_mm=0.7)
     task = SegmentationTask(settings, [0])
@@ -206,10 +208,11 @@ def test_the_card_of_a_nodule_model_says_how_it_does_on_crops_moved_off_the_nodu
     folder = tmp_path / "lung-nodule-ct-v0.0.1"
     assert export.main([str(tmp_path / "last.ckpt"), str(folder), "--data", str(data)]) == 0
     bundle = read_bundle(folder)
-    assert bundle.card["figures"]["moved_crops"] == evaluate_nodules.evaluate(bundle, data)
-    assert bundle.card["figures"]["moved_crops"]["answer"] == answer_of(bundle)
+    figures = evaluation_of(folder)["figures"]
+    assert figures["moved_crops"] == evaluate_nodules.evaluate(bundle, data)
+    assert figures["moved_crops"]["answer"] == answer_of(bundle)
     assert (bundle.average_from, bundle.threshold) == evaluate_nodules.best_answer(bundle, data)
-    assert "of 7 patients" in bundle.card["training_data"]["name"]
+    assert "of 7 patients" in bundle.training_data[0].name
 
 
 def test_the_answer_of_a_nodule_model_is_the_one_that_cuts_what_is_pointed_at_best(tmp_path):
@@ -223,7 +226,7 @@ def test_the_answer_of_a_nodule_model_is_the_one_that_cuts_what_is_pointed_at_be
     network = bright_network()
     with torch.no_grad():
         network.outputs["4"].bias.fill_(-100)  # sees nothing; its mean with L3 is half of L3's probability
-    bundle = write_bundle(tmp_path / "nodule-v1.0.1", bundle.card, network.state_dict())
+    bundle = write_bundle(tmp_path / "nodule-v1.0.1", bundle, network.state_dict())
     assert evaluate_nodules.best_answer(bundle, data) == (3, 0.4)
 
 
@@ -243,7 +246,7 @@ def test_an_export_at_a_level_is_the_pruned_network_and_one_without_a_head_there
     assert export.main([*arguments, "2"]) == 0
     bundle = read_bundle(tmp_path / "liver-ct-v0.0.1")
     assert bundle.depth == 2
-    assert set(bundle.card["figures"]["heads"]) == {"L1", "L2", "L1-L2"}
+    assert set(evaluation_of(bundle.folder)["figures"]["heads"]) == {"L1", "L2", "L1-L2"}
     state = bundle.load_state()
     expected = task.network.pruned(2, all_heads=True).state_dict()
     assert state.keys() == expected.keys()
@@ -261,7 +264,7 @@ def test_a_network_without_deep_supervision_is_measured_and_exported_too(data, t
     assert export.main([str(tmp_path / "last.ckpt"), str(folder), "--data", str(data)]) == 0
     bundle = read_bundle(folder)
     depth = 4 if architecture == "wide_unet" else 3
-    assert list(bundle.card["figures"]["heads"]) == [answer_of(bundle)] == [f"L{depth}"]
+    assert list(evaluation_of(folder)["figures"]["heads"]) == [answer_of(bundle)] == [f"L{depth}"]
     assert bundle.speed("fast").level == bundle.depth == depth
 
 

@@ -10,6 +10,7 @@ import torch
 from settings import Settings
 from targets import TARGETS
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, write_bundle
+from UNetPlusPlusSegmentLib.network.card import card_from_json
 from UNetPlusPlusSegmentLib.network.unetpp import build_network
 from UNetPlusPlusSegmentLib.nodule.segments import TERMINOLOGY
 
@@ -17,7 +18,7 @@ _LIVER = (
     "Segmentation category and type - 3D Slicer General Anatomy list~SCT^123037004^Anatomical Structure~SCT^10200004^Liver~^^"
     "~Anatomic codes - DICOM master list~^^~^^"
 )
-# What a card says of its target beside the measured figures.
+# What a card says of its target, as JSON has it; {patients} becomes the number of those trained on.
 CARDS = {
     "liver": {
         "labels": [{"value": 1, "name": "Liver", "terminology": _LIVER, "color": [221, 130, 101]}],
@@ -27,15 +28,17 @@ CARDS = {
             "balanced": {"level": 4, "find_first": True, "step_mm": 4, "change": 0.04},
             "fast": {"level": 4, "find_first": True, "step_mm": 8, "change": 0.08, "margin_mm": 40},
         },
-        "training_data": {
-            "name": "LiTS (Liver Tumor Segmentation Benchmark): axial slices of {patients} patients, some of them of 3D-IRCADb-01",
-            "licence": "CC BY-NC-ND 4.0; 3D-IRCADb-01: CC BY-NC-ND 3.0",
-            "citation": "Bilic P et al. The Liver Tumor Segmentation Benchmark (LiTS). Medical Image Analysis 84, 102680, 2023.",
-        },
+        "training_data": [
+            {
+                "name": "LiTS (Liver Tumor Segmentation Benchmark): axial slices of {patients} patients, some of them of 3D-IRCADb-01",
+                "licence": "CC BY-NC-ND 4.0; 3D-IRCADb-01: CC BY-NC-ND 3.0",
+                "citation": "Bilic P et al. The Liver Tumor Segmentation Benchmark (LiTS). Medical Image Analysis 84, 102680, 2023.",
+            }
+        ],
         "intended_use": "Research: outlining the liver in axial CT of the abdomen. Not for diagnosis or treatment.",
         "limits": [
             "Most of the patients had liver tumours and intravenous contrast; scans without contrast are less certain.",
-            "On slices without liver it can take another organ for it: `figures` names the largest such area (worst_false_mm2).",
+            "On slices without liver it can take another organ for it: `evaluation.json` names the largest such area (worst_false_mm2).",
             "Trained on images clipped to -40…160 HU.",
             "Each slice is segmented by itself; neighbouring slices are not looked at.",
         ],
@@ -48,12 +51,14 @@ CARDS = {
             "balanced": {"level": 4, "find_first": True},
             "fast": {"level": 3, "find_first": True},
         },
-        "training_data": {
-            "name": "LIDC-IDRI: axial crops around the nodules of {patients} patients, marked by at least two of four readers",
-            "licence": "CC BY 3.0",
-            "citation": "Armato SG III et al. The Lung Image Database Consortium (LIDC) and Image Database Resource Initiative"
-            " (IDRI). Medical Physics 38(2), 915-931, 2011.",
-        },
+        "training_data": [
+            {
+                "name": "LIDC-IDRI: axial crops around the nodules of {patients} patients, marked by at least two of four readers",
+                "licence": "CC BY 3.0",
+                "citation": "Armato SG III et al. The Lung Image Database Consortium (LIDC) and Image Database Resource Initiative"
+                " (IDRI). Medical Physics 38(2), 915-931, 2011.",
+            }
+        ],
         "intended_use": "Research: outlining a lung nodule that a user points at in axial CT of the chest. Not for diagnosis, treatment"
         " or screening.",
         "limits": [
@@ -79,7 +84,7 @@ def bundle_from_checkpoint(
     """Write the bundle of a checkpoint of train.py, its averaged weights where they were kept.
 
     Args:
-        figures: What was measured, for the card.
+        figures: What was measured, for evaluation.json.
         average_from: The first of the heads that the product averages; None: what the figures say, see `_best_average`.
         threshold: Probability from which on a pixel belongs to the target.
         level: Depth to prune the network to, as `NodeGrid.pruned` does; None: it stays whole.
@@ -109,33 +114,31 @@ def bundle_from_checkpoint(
         except ValueError as error:
             raise BundleError(str(error)) from error
         settings = replace(settings, filters=settings.filters[: level + 1])
-    card = {
-        "target": settings.target,
-        "architecture": {
-            "name": settings.architecture,
-            "arguments": settings.network_arguments,
-        },
-        "input": {
-            "orientation": "axial slices; rows run to posterior, columns to the patient's left",
-            "pixel_mm": settings.pixel_mm,
-            "patch": list(settings.patch),
-            "window_hu": list(TARGETS[settings.target].window_hu),
-        },
-        "threshold": threshold,
-        "average_from": average_from or _best_average(figures, otherwise=_least_level(settings)),
-        **CARDS[settings.target],
-        "speeds": _speeds(settings),
-        "training_data": _training_data(settings.target, saved["patients"]),
-        "training": {
-            "steps": saved["global_step"],
-            "batch_size": settings.batch_size,
-            "seed": settings.seed,
-            "started_from": "/".join(Path(settings.init_from).parts[-2:]),  # no path of the machine
-        },
-        "figures": figures,
-        "licence": "research use only: MODELS_LICENSE.md",
+    target = CARDS[settings.target]
+    card = card_from_json(
+        {
+            **target,
+            "target": settings.target,
+            "architecture": {"name": settings.architecture, "arguments": settings.network_arguments},
+            "input": {"pixel_mm": settings.pixel_mm, "window_hu": TARGETS[settings.target].window_hu},
+            "threshold": threshold,
+            "average_from": average_from or _best_average(figures, otherwise=_least_level(settings)),
+            "speeds": _speeds(target["speeds"], settings),
+            "training_data": [
+                {**source, "name": source["name"].format(patients=saved["patients"])}
+                for source in target["training_data"]
+            ],
+            "licence": "research use only: MODELS_LICENSE.md",
+        }
+    )
+    training = {
+        "steps": saved["global_step"],
+        "batch_size": settings.batch_size,
+        "seed": settings.seed,
+        "started_from": "/".join(Path(settings.init_from).parts[-2:]),  # no path of the machine
+        "patch": list(settings.patch),
     }
-    return write_bundle(folder, card, state)
+    return write_bundle(folder, card, state, {"training": training, "figures": figures})
 
 
 def _least_level(settings: Settings) -> int:
@@ -156,13 +159,7 @@ def _best_average(figures: dict, otherwise: int) -> int:
     return max(means, key=means.get, default=otherwise)
 
 
-def _speeds(settings: Settings) -> dict[str, dict]:
+def _speeds(speeds: dict[str, dict], settings: Settings) -> dict[str, dict]:
     """The target's speeds, as deep as the network can be cut."""
     least, depth = _least_level(settings), settings.depth
-    speeds = CARDS[settings.target]["speeds"]
     return {name: {**speed, "level": max(least, min(speed["level"], depth))} for name, speed in speeds.items()}
-
-
-def _training_data(target: str, patients: int) -> dict[str, str]:
-    data = CARDS[target]["training_data"]
-    return {**data, "name": data["name"].format(patients=patients)}

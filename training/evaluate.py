@@ -32,10 +32,8 @@ from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bund
 
 WORST = 12  # slices of a patient that are drawn
 ROUNDS = 9  # of the timing
-STEPS = {
-    "largest_component": largest_component,
-    "fill_holes": fill_holes,
-}  # of a card's post-processing, as the engine takes them
+# Of a card's post-processing, as the engine takes them.
+STEPS = {"largest_component": largest_component, "fill_holes": fill_holes}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -89,7 +87,7 @@ def evaluate(
     """
     target = TARGETS[bundle.target]
     engine = SliceEngine(bundle)
-    steps = [step for key, step in STEPS.items() if bundle.card["postprocessing"].get(key)]
+    steps = [step for key, step in STEPS.items() if getattr(bundle.postprocessing, key)]
     items = read_slices(data, target, split)[::every]
     counts: dict[str, dict[str, dict[str, Pooled]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(Pooled)))
     for patient, scans in _by_patient(items, target).items():

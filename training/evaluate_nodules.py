@@ -111,9 +111,7 @@ def best_answer(bundle: Bundle, data: Path, split: str = "val") -> tuple[int, fl
     One window of each. Unlike for an organ that is all there is to mark, the deepest head alone is among them.
     """
     choices = [(level, threshold) for level in reversed(bundle.load_network().heads) for threshold in THRESHOLDS]
-    engines = {
-        level: NoduleEngine(replace(bundle, card={**bundle.card, "average_from": level})) for level, _ in choices
-    }
+    engines = {level: NoduleEngine(replace(bundle, average_from=level)) for level, _ in choices}
     draw, dices = np.random.default_rng(SEED), []
     for items in _nodules(data, split):
         window = _window(items[0].image.shape, draw.integers(-SHIFT, SHIFT + 1, size=2))

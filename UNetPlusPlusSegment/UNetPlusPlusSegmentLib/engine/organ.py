@@ -12,7 +12,8 @@ import numpy as np
 from ..core.masks import fill_holes, largest_component, measure
 from ..core.segment import Segment
 from ..core.volume import AxialOrder, Volume, axial_order, check_ct, clean_hu
-from ..network.bundle import Bundle, Speed
+from ..network.bundle import Bundle
+from ..network.card import Speed
 from .maps import Maps
 from .pixel_box import Box, aligned, body_ranges, every, grid_size
 from .predictor import Predictor
@@ -168,9 +169,9 @@ def _cut(maps: Maps, volume: Volume, bundle: Bundle, notes: Sequence[str], thres
         if (chances >= threshold / 2).any():
             turned[k] = maps.on_voxels(chances, turned.shape[1:]) >= threshold
     organ = turned.view(bool)
-    if bundle.card["postprocessing"].get("largest_component"):
+    if bundle.postprocessing.largest_component:
         organ[:] = largest_component(organ)
-    if bundle.card["postprocessing"].get("fill_holes"):
+    if bundle.postprocessing.fill_holes:
         organ[:] = fill_holes(organ)
     label = bundle.labels[0]
     labelmap *= label.value
