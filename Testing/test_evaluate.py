@@ -13,7 +13,7 @@ from PIL import Image
 
 import evaluate as evaluation
 from evaluate import as_table, evaluate
-from pooled import TOLERANCE_MM, Pooled, summary
+from measure.pooled import TOLERANCE_MM, Pooled, summary
 
 COLUMNS = ["file", "volume", "patient", "slice", "split", "source_pixel_mm", "size_from"]
 SIZE = 48

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from losses import LOSSES, bce_dice, bce_dice_each, deep_supervision, hybrid
+from fit.losses import LOSSES, bce_dice, bce_dice_each, deep_supervision, hybrid
 
 
 def by_the_paper(logits, truth):

@@ -13,11 +13,11 @@ from PIL import Image
 from slicefolders import liver_folder
 from torch.utils.tensorboard import SummaryWriter
 
-import cells
 import reproduce
-from cells import Cell, Measured, Results, planned
-from comparison import paired
-from settings import load_settings
+from fit.settings import load_settings
+from paper import cells
+from paper.cells import Cell, Measured, Results, planned
+from paper.table import paired
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = np.eye(8, dtype=bool)

@@ -21,10 +21,10 @@ import evaluate_cts
 import evaluate_nodules
 import export
 import train
-from cards import _best_average, bundle_from_checkpoint
+from card.cards import _best_average, bundle_from_checkpoint
 from evaluate import answer_of, evaluate
-from settings import Settings
-from task import SegmentationTask
+from fit.settings import Settings
+from fit.task import SegmentationTask
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.network.bundle import read_bundle, write_bundle
 
@@ -124,10 +124,10 @@ def test_two_ranks_train_on_disjoint_halves_and_end_with_the_same_weights(config
     watcher.write_text(
         "import atexit, os, sys\n"
         "def write():\n"
-        "    task, slices = sys.modules.get('task'), sys.modules.get('slices')\n"
+        "    task, slices = sys.modules.get('fit.task'), sys.modules.get('data.slices')\n"
         "    if task is None or 'RANK' not in os.environ: return\n"
         "    import gc, torch\n"
-        "    from slices import BalancedSampler\n"
+        "    from data.slices import BalancedSampler\n"
         "    samplers = [o for o in gc.get_objects() if isinstance(o, BalancedSampler)]\n"
         "    tasks = [o for o in gc.get_objects() if isinstance(o, task.SegmentationTask)]\n"
         "    if samplers and tasks:\n"

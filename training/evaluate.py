@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from cards import bundle_from_checkpoint
-from pictures import FOUND, TRUTH, Panel, PicturesError, private_folder, save_atlas
-from pooled import TOLERANCE_MM, Pooled, dice, summary
-from slices import DataError, Slice, read_slices
-from targets import TARGETS, Target
+from card.cards import bundle_from_checkpoint
+from data.slices import DataError, Slice, read_slices
+from data.targets import TARGETS, Target
+from measure.pictures import FOUND, TRUTH, Panel, PicturesError, private_folder, save_atlas
+from measure.pooled import TOLERANCE_MM, Pooled, dice, summary
 from UNetPlusPlusSegmentLib.core.masks import fill_holes, largest_component
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.engine.pixel_box import Box, grid_size

@@ -18,9 +18,9 @@ import numpy as np
 from PIL import Image
 from torch.nn import functional as F
 
+from data.slices import DataError, Slice, read_slices
+from data.targets import TARGETS
 from evaluate import answer_of, answers
-from slices import DataError, Slice, read_slices
-from targets import TARGETS
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.engine.pixel_box import Box, grid_size

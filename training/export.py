@@ -21,9 +21,9 @@ from pathlib import Path
 import evaluate_clicks
 import evaluate_cts
 import evaluate_nodules
-from cards import bundle_from_checkpoint
+from card.cards import bundle_from_checkpoint
+from data.slices import DataError
 from evaluate import as_table, evaluate
-from slices import DataError
 from UNetPlusPlusSegmentLib.files import FileError
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError
 

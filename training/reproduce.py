@@ -24,17 +24,17 @@ import torch
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from torch.nn import functional as F
 
-import cells
-from cells import Cell, Measured, Results, ResultsError
-from comparison import measure_speeds, write_table
-from comparison_figures import examples, write_figures
+from data.slices import DataError, Slice, read_slices, to_network_grid
+from data.targets import TARGETS, Target
 from evaluate import answers
-from pictures import PicturesError
-from pooled import Pooled
-from settings import Settings, SettingsError, load_settings
-from slices import DataError, Slice, read_slices, to_network_grid
-from targets import TARGETS, Target
-from task import SegmentationTask
+from fit.settings import Settings, SettingsError, load_settings
+from fit.task import SegmentationTask
+from measure.pictures import PicturesError
+from measure.pooled import Pooled
+from paper import cells
+from paper.cells import Cell, Measured, Results, ResultsError
+from paper.figures import examples, write_figures
+from paper.table import measure_speeds, write_table
 from train import train
 from UNetPlusPlusSegmentLib.network.unetpp import ARCHITECTURES, NodeGrid, fold_batch_norm
 

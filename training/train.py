@@ -21,12 +21,12 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from augment import Augment
-from lookalikes import Piece, pieces_of
-from settings import Settings, SettingsError, load_settings
-from slices import BalancedSampler, DataError, Slice, SliceDataset, read_slices, to_network_grid
-from targets import TARGETS, Target
-from task import SegmentationTask, has_fast_bf16
+from data.augmentation import Augment
+from data.lookalikes import Piece, pieces_of
+from data.slices import BalancedSampler, DataError, Slice, SliceDataset, read_slices, to_network_grid
+from data.targets import TARGETS, Target
+from fit.settings import Settings, SettingsError, load_settings
+from fit.task import SegmentationTask, has_fast_bf16
 from UNetPlusPlusSegmentLib.network.bundle import read_bundle
 
 

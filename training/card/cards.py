@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from settings import Settings
-from targets import TARGETS
+from data.targets import TARGETS
+from fit.settings import Settings
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, write_bundle
 from UNetPlusPlusSegmentLib.network.card import card_from_json
 from UNetPlusPlusSegmentLib.network.unetpp import build_network

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from losses import LOSSES, deep_supervision
-from settings import Settings
+from fit.losses import LOSSES, deep_supervision
+from fit.settings import Settings
 from UNetPlusPlusSegmentLib.network.device import cpu_has_bf16
 from UNetPlusPlusSegmentLib.network.unetpp import build_network
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from losses import LOSSES
-from targets import TARGETS
+from data.targets import TARGETS
+from fit.losses import LOSSES
 from UNetPlusPlusSegmentLib.network.unetpp import ARCHITECTURES, WIDE_FILTERS
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cells import COMPARED_LOSS, SPLIT, Cell, Results, read_rows, write_rows
-from settings import Settings
-from targets import TARGETS
+from data.targets import TARGETS
+from fit.settings import Settings
+from paper.cells import COMPARED_LOSS, SPLIT, Cell, Results, read_rows, write_rows
 from UNetPlusPlusSegmentLib.network.unetpp import NodeGrid, build_network, fold_batch_norm
 
 NAMES = {

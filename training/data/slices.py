@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 
-from targets import Target
+from data.targets import Target
 
 
 class DataError(ValueError):
