@@ -9,7 +9,8 @@ from PIL import Image
 from slicefolders import liver_folder, read_table, write_table
 
 from data.augmentation import Augment, coarsened, without_table
-from data.slices import BalancedSampler, DataError, Slice, SliceDataset, read_slices
+from data.sampler import BalancedSampler
+from data.slices import DataError, Slice, SliceDataset, read_slices
 from data.targets import TARGETS
 from fit.settings import Settings, SettingsError, load_settings
 

@@ -124,10 +124,10 @@ def test_two_ranks_train_on_disjoint_halves_and_end_with_the_same_weights(config
     watcher.write_text(
         "import atexit, os, sys\n"
         "def write():\n"
-        "    task, slices = sys.modules.get('fit.task'), sys.modules.get('data.slices')\n"
+        "    task, slices = sys.modules.get('fit.task'), sys.modules.get('data.sampler')\n"
         "    if task is None or 'RANK' not in os.environ: return\n"
         "    import gc, torch\n"
-        "    from data.slices import BalancedSampler\n"
+        "    from data.sampler import BalancedSampler\n"
         "    samplers = [o for o in gc.get_objects() if isinstance(o, BalancedSampler)]\n"
         "    tasks = [o for o in gc.get_objects() if isinstance(o, task.SegmentationTask)]\n"
         "    if samplers and tasks:\n"
