@@ -58,7 +58,7 @@ def test_the_model_comes_with_measured_figures_of_the_validation_patients():
 
 @pytest.mark.slow
 def test_the_figures_of_the_validation_patients_are_those_beside_the_card(shared_data):
-    from evaluate import evaluate
+    from measure.per_patient import evaluate
 
     bundle = choose_bundle("liver")
     measured, written = (

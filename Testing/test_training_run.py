@@ -13,19 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bright import bright_bundle, bright_network, bright_nodule_bundle
+from bright import bright_network, bright_nodule_bundle
 from PIL import Image
 from slicefolders import liver_folder, nodule_folder, read_table, write_table
 
-import evaluate_cts
-import evaluate_nodules
 import export
 import train
 from card.cards import _best_average, bundle_from_checkpoint
-from evaluate import answer_of, evaluate
 from fit.settings import Settings
 from fit.task import SegmentationTask
-from UNetPlusPlusSegmentLib import files
+from measure import nodule_crops
+from measure.heads import answer_of
+from measure.per_patient import evaluate
 from UNetPlusPlusSegmentLib.network.bundle import read_bundle, write_bundle
 
 TRAINING = Path(__file__).parents[1] / "training"
@@ -209,9 +208,9 @@ def test_the_evaluation_of_a_nodule_model_says_how_it_does_on_crops_moved_off_th
     assert export.main([str(tmp_path / "last.ckpt"), str(folder), "--data", str(data)]) == 0
     bundle = read_bundle(folder)
     figures = evaluation_of(folder)["figures"]
-    assert figures["moved_crops"] == evaluate_nodules.evaluate(bundle, data)
+    assert figures["moved_crops"] == nodule_crops.evaluate(bundle, data)
     assert figures["moved_crops"]["answer"] == answer_of(bundle)
-    assert (bundle.average_from, bundle.threshold) == evaluate_nodules.best_answer(bundle, data)
+    assert (bundle.average_from, bundle.threshold) == nodule_crops.best_answer(bundle, data)
     assert "of 7 patients" in bundle.training_data[0].name
 
 
@@ -222,12 +221,12 @@ def test_the_answer_of_a_nodule_model_is_the_one_that_cuts_what_is_pointed_at_be
         rim = (np.asarray(Image.open(data / "masks" / path.name)) == 1) * (129 - 30)  # the network gives it 0.56
         Image.fromarray((image + rim).astype(np.uint8)).save(path)
     bundle = bright_nodule_bundle(tmp_path / "nodule-v1.0.0")
-    assert evaluate_nodules.best_answer(bundle, data) == (4, 0.6)
+    assert nodule_crops.best_answer(bundle, data) == (4, 0.6)
     network = bright_network()
     with torch.no_grad():
         network.outputs["4"].bias.fill_(-100)  # sees nothing; its mean with L3 is half of L3's probability
     bundle = write_bundle(tmp_path / "nodule-v1.0.1", bundle, network.state_dict())
-    assert evaluate_nodules.best_answer(bundle, data) == (3, 0.4)
+    assert nodule_crops.best_answer(bundle, data) == (3, 0.4)
 
 
 def save(task: SegmentationTask, path: Path) -> None:
@@ -266,15 +265,6 @@ def test_a_network_without_deep_supervision_is_measured_and_exported_too(data, t
     depth = 4 if architecture == "wide_unet" else 3
     assert list(evaluation_of(folder)["figures"]["heads"]) == [answer_of(bundle)] == [f"L{depth}"]
     assert bundle.speed("fast").level == bundle.depth == depth
-
-
-def test_on_whole_cts_a_liver_model_says_what_it_finds_where_there_is_no_liver(tmp_path):
-    scan = np.random.default_rng(0).integers(-1000, 40, (4, 64, 64), np.int16)
-    files.write_volume(tmp_path / evaluate_cts.CLEAN, scan, np.diag([-4.0, -4.0, 5.0, 1.0]))
-    bundle = bright_bundle(tmp_path / "liver-ct-v0.0.1")
-    (found,) = [each for name, each in evaluate_cts.measure(bundle, tmp_path).items() if "no liver" in name]
-    assert found["ml"] == 0
-    assert any("No liver was found" in note for note in found["notes"])
 
 
 def test_export_refuses_a_folder_of_volumes_that_is_not_there_before_it_measures(trained, data, tmp_path, capsys):

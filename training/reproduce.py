@@ -26,9 +26,9 @@ from torch.nn import functional as F
 
 from data.slices import DataError, Slice, read_slices, to_network_grid
 from data.targets import TARGETS, Target
-from evaluate import answers
 from fit.settings import Settings, SettingsError, load_settings
 from fit.task import SegmentationTask
+from measure.heads import answers
 from measure.pictures import PicturesError
 from measure.pooled import Pooled
 from paper import cells
