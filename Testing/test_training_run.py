@@ -19,7 +19,7 @@ from slicefolders import liver_folder, nodule_folder, read_table, write_table
 
 import export
 import train
-from card.cards import _best_average, bundle_from_checkpoint
+from card.from_checkpoint import _best_average, bundle_from_checkpoint
 from fit.settings import Settings
 from fit.task import SegmentationTask
 from measure import nodule_crops

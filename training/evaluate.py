@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from card.cards import bundle_from_checkpoint
+from card.from_checkpoint import bundle_from_checkpoint
 from data.slices import DataError
 from measure import nodule_crops, per_patient, whole_scans
 from measure.per_patient import WORST
