@@ -9,9 +9,6 @@ Prints ratios of one run and writes them into benchmarks/README.md. Linux.
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 from contender import Contender, running
@@ -26,23 +23,6 @@ LEVERS = {
 }
 
 
-@dataclass
-class Measured:
-    """What the rounds gave, by contender.
-
-    Attributes:
-        seconds: Of a slice, one for each round.
-        peak_bytes: The most memory that a turn took.
-        shares: Of the convolutions' own speed that the network reaches, in per cent.
-        gflops: Of the convolutions alone, per second.
-    """
-
-    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    peak_bytes: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    shares: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    gflops: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-
-
 def main() -> None:
     """Run all and write the section."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -55,66 +35,52 @@ def main() -> None:
     from UNetPlusPlusSegmentLib.network.device import cpu_has_bf16
 
     dtypes = ("float32", "bfloat16") if cpu_has_bf16() else ("float32",)
+    ours = {f"ours, L{level}, {dtype}": Contender("ours_on_slices", str(level), dtype)
+            for dtype in dtypes for level in (4, 3, 2, 1)}  # fmt: skip
     limits = {f"ours, L4, {dtype}": Contender("convolutions", "4", dtype) for dtype in dtypes}
-    measured = take_turns(contenders(dtypes, given), limits, given.rounds, given.slices)
-    skipped = []
-    if "bfloat16" not in dtypes:
-        skipped.append("bf16: skipped, this processor has none.")
-    if not given.smp_python:
-        skipped.append("SMP: skipped, no `--smp-python` was given.")
-    how = f"`python benchmarks/per_slice.py --rounds {given.rounds} --slices {given.slices}`"
-    write(
-        "one slice", f"{machine()}. {how}; medians (least–most) of interleaved rounds.\n\n{report(measured, skipped)}"
-    )
-
-
-def contenders(dtypes: Sequence[str], given: argparse.Namespace) -> dict[str, Contender]:
-    """All that compute a slice, by name: the peers first, of which the first is what the others are held against."""
+    levers = {f"paper's UNet++, {words}": Contender("lever", name) for words, name in LEVERS.items()}
     peers = {"MONAI BasicUNetPlusPlus": Contender("monai"), "paper's layout, one head": Contender("paper")}
     if given.smp_python:
         peers["SMP UnetPlusPlus r34"] = Contender("smp", python=given.smp_python)
-    levers = {f"paper's UNet++, {words}": Contender("lever", name) for words, name in LEVERS.items()}
-    ours = {f"ours, L{level}, {dtype}": Contender("ours_on_slices", str(level), dtype)
-            for dtype in dtypes for level in (4, 3, 2, 1)}  # fmt: skip
     if given.openvino_python:
         for precision in ("float32", "int8"):
             ours[f"ours, L4, OpenVINO, {precision}"] = Contender("openvino", precision, python=given.openvino_python)
-    return {**peers, **levers, **ours}
-
-
-def take_turns(
-    everyone: Mapping[str, Contender], limits: Mapping[str, Contender], rounds: int, slices: int
-) -> Measured:
-    """Rounds in which each computes some slices; right after a network that has a limit come its convolutions alone."""
-    measured = Measured()
+    everyone = {**peers, **levers, **ours}
+    seconds, peak = {name: [] for name in everyone}, dict.fromkeys(everyone, 0)
+    shares, gflops = {name: [] for name in limits}, {name: [] for name in limits}
     with running([*everyone.values(), *limits.values()]):
-        for _ in range(rounds):
+        for _ in range(given.rounds):
             for name, each in everyone.items():
-                turn = each.turn(slices=slices)
-                measured.seconds[name].append(float(np.mean(turn["seconds"])))
-                measured.peak_bytes[name] = max(measured.peak_bytes[name], turn["peak_bytes"])
+                measured = each.turn(slices=given.slices)
+                seconds[name].append(np.mean(measured["seconds"]))
+                peak[name] = max(peak[name], measured["peak_bytes"])
                 if name in limits:
-                    limit = limits[name].turn(slices=slices)
-                    measured.shares[name].append(100 * limit["seconds"][0] / min(turn["seconds"]))
-                    measured.gflops[name].append(limit["gflops"])
-    return measured
-
-
-def report(measured: Measured, skipped: Sequence[str]) -> str:
-    """The table, and below it the limit of the convolutions and what was skipped."""
-    first, reference = next(iter(measured.seconds.items()))
+                    limit = limits[name].turn(slices=given.slices)
+                    shares[name].append(100 * limit["seconds"][0] / min(measured["seconds"]))
+                    gflops[name].append(limit["gflops"])
+    first = next(iter(peers))
     rows = [
-        (name, spread(took, 2), spread([a / b for a, b in zip(reference, took, strict=True)], 1),
-         f"{measured.peak_bytes[name] / 1e6:.0f}")
-        for name, took in measured.seconds.items()
+        (name, spread(took, 2), spread([a / b for a, b in zip(seconds[first], took, strict=True)], 1),
+         f"{peak[name] / 1e6:.0f}")
+        for name, took in seconds.items()
     ]  # fmt: skip
-    limits = [
-        f"The convolutions of {name} alone, each on an input that is there: {spread(gflops)} GFLOP/s; the network reaches"
-        f" {spread(measured.shares[name])} % of that."
-        for name, gflops in measured.gflops.items()
+    limit = [
+        f"The convolutions of {name} alone, each on an input that is there: {spread(gflops[name])} GFLOP/s; the network reaches"
+        f" {spread(shares[name])} % of that."
+        for name in limits
     ]
-    head = ("512×512, batch 1", "seconds", f"times faster than {first}", "peak MB")
-    return f"{table(head, rows)}\n\n{' '.join([*limits, *skipped])}"
+    if "bfloat16" not in dtypes:
+        limit.append("bf16: skipped, this processor has none.")
+    if not given.smp_python:
+        limit.append("SMP: skipped, no `--smp-python` was given.")
+    text = f"""
+{machine()}. `python benchmarks/per_slice.py --rounds {given.rounds} --slices {given.slices}`; medians (least–most) of interleaved rounds.
+
+{table(("512×512, batch 1", "seconds", f"times faster than {first}", "peak MB"), rows)}
+
+{" ".join(limit)}
+"""
+    write("one slice", text.strip())
 
 
 if __name__ == "__main__":
