@@ -1,5 +1,6 @@
 """The engine on a network whose answer is known: the mask lies on the volume's own voxels, whatever the volume's geometry."""
 
+from dataclasses import replace
 from itertools import permutations, product
 
 import numpy as np
@@ -14,6 +15,7 @@ from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, crop
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.engine.pixel_box import Box, aligned
 from UNetPlusPlusSegmentLib.network.bundle import write_bundle
+from UNetPlusPlusSegmentLib.network.card import Architecture, PostProcessing
 from UNetPlusPlusSegmentLib.network.device import Device, DeviceError, choose_device
 from UNetPlusPlusSegmentLib.network.unetpp import build_network
 
@@ -40,8 +42,9 @@ def random_engine(tmp_path_factory) -> SliceEngine:
     torch.manual_seed(3)
     bundle = bright_bundle(tmp_path_factory.mktemp("models") / "bright-v1.0.0")
     filters = [4, 4, 4, 4, 4]
-    card = {**bundle.card, "architecture": {"name": "unetpp_ds", "arguments": {"filters": filters}}}
-    card["postprocessing"] = {}
+    card = replace(
+        bundle, architecture=Architecture("unetpp_ds", {"filters": filters}), postprocessing=PostProcessing()
+    )
     state = build_network("unetpp_ds", filters=filters).state_dict()
     return SliceEngine(write_bundle(bundle.folder.with_name("random-v1.0.0"), card, state), "cpu")
 

@@ -46,19 +46,26 @@ def test_the_liver_lies_where_another_tool_sees_it(shared_data, tmp_path, capsys
     assert segment["volume_ml"] == pytest.approx(voxels * np.prod(found.GetSpacing()) / 1000)
 
 
-def test_the_card_holds_measured_figures_of_the_validation_patients():
-    figures = choose_bundle("liver").card["figures"]
+def evaluation_of(bundle) -> dict:
+    return json.loads((bundle.folder / "evaluation.json").read_text(encoding="utf-8"))
+
+
+def test_the_model_comes_with_measured_figures_of_the_validation_patients():
+    figures = evaluation_of(choose_bundle("liver"))["figures"]
     assert figures["command"].startswith("python training/evaluate.py")
     assert {"L1", "L2", "L3", "L4"} <= set(figures["heads"])
     assert all(0 < p["dice"] < 1 for p in figures["heads"]["L4"]["patients"].values())
 
 
 @pytest.mark.slow
-def test_the_figures_of_the_validation_patients_are_those_on_the_card(shared_data):
-    from evaluate import evaluate
+def test_the_figures_of_the_validation_patients_are_those_beside_the_card(shared_data):
+    from measure.per_patient import evaluate
 
     bundle = choose_bundle("liver")
-    measured, written = evaluate(bundle, shared_data("liver"), "val")["heads"], bundle.card["figures"]["heads"]
+    measured, written = (
+        evaluate(bundle, shared_data("liver"), "val")["heads"],
+        evaluation_of(bundle)["figures"]["heads"],
+    )
     assert measured.keys() == written.keys()
     for name, head in written.items():
         for patient, figures in head["patients"].items():

@@ -222,7 +222,7 @@ def _cohort(given: argparse.Namespace) -> None:
 def _models(given: argparse.Namespace) -> None:
     found, refused = find_bundles()
     if given.json:
-        print(json.dumps([{"folder": str(b.folder), **b.card} for b in found], ensure_ascii=False))
+        print(json.dumps([{"folder": str(b.folder), **b.as_json()} for b in found], ensure_ascii=False))
     else:
         for bundle in found:
             print(f"{bundle.name}  ({bundle.target}, {bundle.pixel_mm:g} mm pixels)  {bundle.folder}")

@@ -14,7 +14,7 @@ from ..core.note import Note
 from ..core.request import Request
 from ..core.segment import Segment
 from ..core.volume import AxialOrder, Volume, axial_order, clean_hu, crop
-from ..network.bundle import Speed
+from ..network.card import Speed
 from .maps import Found, Maps, PixelMaps
 from .pixel_box import Box, aligned, body_ranges, every, grid_size
 from .predictor import Predictor, ProgressCallback, ignore_progress
@@ -139,9 +139,9 @@ class OrganMaps(Maps):
             if (plane >= threshold / 2).any():
                 axial[k] = self.pixels.on_voxels(plane, axial.shape[1:]) >= threshold
         organ = axial.view(bool)
-        if self.bundle.card["postprocessing"].get("largest_component"):
+        if self.bundle.postprocessing.largest_component:
             organ[:] = largest_component(organ)
-        if self.bundle.card["postprocessing"].get("fill_holes"):
+        if self.bundle.postprocessing.fill_holes:
             organ[:] = fill_holes(organ)
         label = self.bundle.labels[0]
         labelmap *= label.value

@@ -8,12 +8,12 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from cells import ARCHITECTURES, EXAMPLES, SPLIT, Cell, Results, read_rows
-from comparison import NAMES, done_cells
-from pictures import FOUND, TRUTH, Panel, private_folder, save_atlas
-from settings import Settings
-from slices import Slice, read_slices
-from targets import TARGETS, Target
+from data.slices import Slice, read_slices
+from data.targets import TARGETS, Target
+from fit.settings import Settings
+from measure.pictures import FOUND, TRUTH, Panel, private_folder, save_atlas
+from paper.cells import ARCHITECTURES, EXAMPLES, SPLIT, Cell, Results, read_rows
+from paper.table import NAMES, done_cells
 
 # Whose images may be published, and how they want to be named; the others' pictures go to an ignored folder.
 CREDITS = {"nuclei": "Data Science Bowl 2018, BBBC038, CC0", "nodule": "LIDC-IDRI, CC BY 3.0"}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from losses import LOSSES
-from targets import TARGETS
+from data.targets import TARGETS
+from fit.losses import LOSSES
 from UNetPlusPlusSegmentLib.network.unetpp import ARCHITECTURES, WIDE_FILTERS
 
 
@@ -23,7 +23,7 @@ class Settings:
     """Everything that decides the outcome of a training; saved beside its checkpoints as `settings.yaml`."""
 
     name: str  # of the run: its folder below `runs`
-    target: str  # a key of targets.TARGETS: how pixels and masks are to be read
+    target: str  # a key of data.targets.TARGETS: how pixels and masks are to be read
     data: str  # slice folder: images/ masks/ slices.csv
     also: dict[str, str] = field(default_factory=dict)  # more of the kind: target and slice folder of each
     runs: str = "runs"  # where run folders go
@@ -61,9 +61,24 @@ class Settings:
     threads: int = 0  # of torch; 0: all cores
 
     def __post_init__(self) -> None:
+        self._check_names()
+        self._check_ranges()
+        self._check_pairs()
+        if self.steps % self.steps_per_epoch:
+            raise SettingsError(
+                f"steps={self.steps} is no multiple of steps_per_epoch={self.steps_per_epoch}: what comes after the last whole"
+                " epoch would neither be validated nor be kept."
+            )
+
+    def _check_names(self) -> None:
         for key, allowed in (("target", TARGETS), ("architecture", ARCHITECTURES), ("loss", LOSSES)):
             if getattr(self, key) not in allowed:
                 raise SettingsError(f"{key}={getattr(self, key)!r} is unknown; it can be {', '.join(allowed)}.")
+        for key in self.also:
+            if key not in TARGETS or TARGETS[key].channels != TARGETS[self.target].channels:
+                raise SettingsError(f"also: {key!r} is no target whose images are like those of {self.target}.")
+
+    def _check_ranges(self) -> None:
         for key in ("batch_size", "steps", "steps_per_epoch", "validation_stride", "learning_rate"):
             if getattr(self, key) <= 0:
                 raise SettingsError(f"{key}={getattr(self, key)} must be above zero.")
@@ -73,11 +88,10 @@ class Settings:
         for key in ("with_organ", "roam", "no_table", "sharpen", "recolour", "bowel", "paste"):
             if not 0 <= getattr(self, key) <= 1:
                 raise SettingsError(f"{key}={getattr(self, key)} is a share: it must lie in 0…1.")
-        for key in self.also:
-            if key not in TARGETS or TARGETS[key].channels != TARGETS[self.target].channels:
-                raise SettingsError(f"also: {key!r} is no target whose images are like those of {self.target}.")
         if not 0 <= self.ema_decay < 1:
             raise SettingsError(f"ema_decay={self.ema_decay} must lie in 0…1, without 1: 0.99, say.")
+
+    def _check_pairs(self) -> None:
         for key in ("scale", "gamma"):
             low, high = _pair(self, key)
             if not 0 < low <= high:
@@ -86,11 +100,6 @@ class Settings:
                 )
         if not all(type(n) is int and n > 0 for n in _pair(self, "patch")):
             raise SettingsError(f"patch={list(self.patch)} must be two whole numbers above zero, rows and columns.")
-        if self.steps % self.steps_per_epoch:
-            raise SettingsError(
-                f"steps={self.steps} is no multiple of steps_per_epoch={self.steps_per_epoch}: what comes after the last whole"
-                " epoch would neither be validated nor be kept."
-            )
 
     @property
     def network_arguments(self) -> dict[str, object]:
@@ -120,12 +129,7 @@ def load_settings(config: str | Path, overrides: list[str] = ()) -> Settings:
     Raises:
         SettingsError: No such file, a key that is no setting (the nearest right one is named), a value of another kind.
     """
-    try:
-        values = yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise SettingsError(f"The settings {config} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise SettingsError(f"The settings {config} must be lines of `key: value`.")
+    values = _read_yaml(config)
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
@@ -139,14 +143,24 @@ def load_settings(config: str | Path, overrides: list[str] = ()) -> Settings:
         if key not in fields:
             nearest = difflib.get_close_matches(key, fields, 1, cutoff=0)[0]
             raise SettingsError(f"There is no setting {key!r}; did you mean {nearest!r}?")
-    missing = [
-        name
-        for name, each in fields.items()
-        if each.default is each.default_factory is dataclasses.MISSING and name not in values
-    ]
+    missing = [name for name, each in fields.items() if _is_required(each) and name not in values]
     if missing:
         raise SettingsError(f"The settings {config} lack {', '.join(missing)}.")
     return Settings(**{key: _as(fields[key], value) for key, value in values.items()})
+
+
+def _read_yaml(config: str | Path) -> dict[str, object]:
+    try:
+        values = yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise SettingsError(f"The settings {config} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"The settings {config} must be lines of `key: value`.")
+    return values
+
+
+def _is_required(field: dataclasses.Field) -> bool:
+    return field.default is field.default_factory is dataclasses.MISSING
 
 
 def _pair(settings: Settings, key: str) -> tuple[float, float]:

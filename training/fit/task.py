@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from losses import LOSSES, deep_supervision
-from settings import Settings
+from fit.losses import LOSSES, deep_supervision
+from fit.settings import Settings
 from UNetPlusPlusSegmentLib.network.device import cpu_has_bf16
 from UNetPlusPlusSegmentLib.network.unetpp import build_network
 
@@ -44,10 +44,16 @@ class GroupDice(Metric):
 class SegmentationTask(L.LightningModule):
     """A network in training. `val_dice` (and `val_iou`) are those of the averaged heads, pooled per patient."""
 
-    def __init__(self, settings: Settings, groups: list[int]) -> None:
+    def __init__(self, settings: Settings, groups: list[int], patients: int = 0) -> None:
+        """Build it.
+
+        Args:
+            settings: Of the training.
+            groups: The number of the patient that each image of the validation is of.
+            patients: How many are trained on, for the card.
+        """
         super().__init__()
-        self.settings, self.groups = settings, groups
-        self.patients = 0  # trained on; for the card
+        self.settings, self.groups, self.patients = settings, groups, patients
         self.network = build_network(settings.architecture, **settings.network_arguments)
         # oneDNN's backward pass for AVX2 is quicker with channels first, all else with channels last.
         self.layout = torch.channels_last if has_fast_bf16() else torch.contiguous_format

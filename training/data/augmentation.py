@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,8 +19,10 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from lookalikes import Piece, shifted_organ, with_bowel, with_piece
-from settings import Settings
+from data.lookalikes import Piece, shifted_organ, with_bowel, with_piece
+
+if TYPE_CHECKING:
+    from fit.settings import Settings
 
 
 class Augment:

@@ -1,15 +1,7 @@
-#!/usr/bin/env python
-"""Measures a nodule bundle on crops whose middle was moved off the nodule: per nodule, by size, by level, beside what readers reach.
-
-python training/evaluate_nodules.py BUNDLE --data ../shared/data/nodule
-python training/evaluate_nodules.py BUNDLE --data ../shared/data/nodule --draws 1 -o figures.json
-"""
+"""Figures of a nodule model on crops whose middle was moved off the nodule: per nodule, by size, by head, beside what readers reach."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -18,15 +10,15 @@ import numpy as np
 from PIL import Image
 from torch.nn import functional as F
 
-from evaluate import answer_of, answers
-from slices import DataError, Slice, read_slices
-from targets import TARGETS
+from data.slices import Slice, read_slices
+from data.targets import TARGETS
+from measure.heads import answer_of, answers
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.engine.pixel_box import Box, grid_size
-from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bundle
+from UNetPlusPlusSegmentLib.network.bundle import Bundle
 from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
 
 THRESHOLDS = (0.5, 0.4, 0.6, 0.3)  # of which a model gets the best; of equals, the first
@@ -39,26 +31,6 @@ READERS = {
     "one reader against two or more of the others": {"dice": 0.789, "iou": 0.663, "slice_iou": 0.688},
     "one reader against a consensus that holds that reader": {"dice": 0.868, "slice_iou": 0.793},
 }
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Measure, print a table, write JSON; 0 done, 1 refused with one line on stderr."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--data", type=Path, required=True, help="slice folder")
-    parser.add_argument("--split", default="val")
-    parser.add_argument("--draws", type=int, default=5, help="windows of each nodule (5)")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the figures as JSON")
-    given = parser.parse_args(arguments)
-    try:
-        figures = evaluate(read_bundle(given.bundle), given.data, given.split, given.draws)
-    except (BundleError, DataError) as error:
-        print(f"evaluate_nodules.py: {error}", file=sys.stderr)
-        return 1
-    print(as_table(figures))
-    if given.output:
-        given.output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    return 0
 
 
 def evaluate(bundle: Bundle, data: Path, split: str = "val", draws: int = 5) -> dict:
@@ -88,13 +60,12 @@ def evaluate(bundle: Bundle, data: Path, split: str = "val", draws: int = 5) -> 
         for _ in range(draws):
             window = _window(counts.shape[1:], draw.integers(-SHIFT, SHIFT + 1, size=2))
             truth = counts[(slice(None), *window)] >= 2
-            chances = _chances(engine, items, window)
-            for name, chance in chances.items():
-                found[name].append((size_mm, _scores(chance >= bundle.threshold, truth)))
+            for name, probability in _probabilities(engine, items, window).items():
+                found[name].append((size_mm, _scores(probability >= bundle.threshold, truth)))
             pointed = _pointed(engine, items, window, truth).labelmap > 0
             found["pointed"].append((size_mm, _scores(pointed, truth)))
     return {
-        "command": f"python training/evaluate_nodules.py <bundle> --data <nodule> --split {split} --draws {draws}",
+        "command": f"python training/evaluate.py <bundle> --data <nodule> --split {split} --moved-crops --draws {draws}",
         "nodules": len(nodules),
         "slices": sum(map(len, nodules)),
         "patients": len({items[0].row["patient"] for items in nodules}),
@@ -112,9 +83,7 @@ def best_answer(bundle: Bundle, data: Path, split: str = "val") -> tuple[int, fl
     One window of each. Unlike for an organ that is all there is to mark, the deepest head alone is among them.
     """
     choices = [(level, threshold) for level in reversed(bundle.load_network().heads) for threshold in THRESHOLDS]
-    engines = {
-        level: NoduleEngine(replace(bundle, card={**bundle.card, "average_from": level})) for level, _ in choices
-    }
+    engines = {level: NoduleEngine(replace(bundle, average_from=level)) for level, _ in choices}
     draw, dices = np.random.default_rng(SEED), []
     for items in _nodules(data, split):
         window = _window(items[0].image.shape, draw.integers(-SHIFT, SHIFT + 1, size=2))
@@ -148,7 +117,7 @@ def _hu(items: list[Slice], window: tuple[slice, slice]) -> np.ndarray:
     return np.stack([TARGETS["nodule"].to_hu(item.image) for item in items])[(slice(None), *window)]
 
 
-def _chances(engine: SliceEngine, items: list[Slice], window: tuple[slice, slice]) -> dict[str, np.ndarray]:
+def _probabilities(engine: SliceEngine, items: list[Slice], window: tuple[slice, slice]) -> dict[str, np.ndarray]:
     """Probability by answer, (slices, rows, columns) at the stored pixels of a window; only it is seen."""
     hu = _hu(items, window)
     pixel_mm, pixels = items[0].pixel_mm, engine.bundle.pixel_mm
@@ -156,8 +125,8 @@ def _chances(engine: SliceEngine, items: list[Slice], window: tuple[slice, slice
     parts: dict[str, list[np.ndarray]] = defaultdict(list)
     for _, heads in engine.heads(hu, range(len(hu)), box, engine.bundle.depth):
         heads = F.interpolate(heads, hu.shape[1:], mode="bilinear")
-        for name, chance in answers(heads, engine.bundle.depth).items():
-            parts[name].append(chance.numpy())
+        for name, probability in answers(heads, engine.bundle.depth).items():
+            parts[name].append(probability.numpy())
     return {name: np.concatenate(part) for name, part in parts.items()}
 
 
@@ -215,7 +184,3 @@ def as_table(figures: dict) -> str:
     for name, each in figures["readers"].items():
         lines.append(f"{name}: " + ", ".join(f"{key} {value}" for key, value in each.items()))
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,10 +1,12 @@
-"""The losses, from logits: the paper's hybrid loss, and plain BCE + Dice, of a batch or of each image."""
+"""The losses, from logits: MONAI's BCE + Dice, of a batch or of each image, and the paper's hybrid loss, which MONAI has not."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
+from monai.losses import DiceCELoss
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,23 +31,16 @@ def hybrid(logits: Tensor, truth: Tensor) -> Tensor:
     return -(cross_entropy + dice).mean()
 
 
-def bce_dice(logits: Tensor, truth: Tensor) -> Tensor:
-    """½·BCE + 1 − Dice, Dice over the whole batch: images without the organ count too."""
-    p = torch.sigmoid(logits)
-    dice = (2 * (truth * p).sum() + 1) / (truth.sum() + p.sum() + 1)
-    return F.binary_cross_entropy_with_logits(logits, truth) / 2 + 1 - dice
-
-
-def bce_dice_each(logits: Tensor, truth: Tensor) -> Tensor:
-    """½·BCE + 1 − Dice, Dice of each image by itself, then their mean: a small section counts as much as a large one."""
-    y, p = truth.flatten(1), torch.sigmoid(logits).flatten(1)
-    dice = (2 * (y * p).sum(1) + 1) / (y.sum(1) + p.sum(1) + 1)
-    return F.binary_cross_entropy_with_logits(logits, truth) / 2 + 1 - dice.mean()
+# ½·BCE + 1 − Dice, for one label: the authors' code. Dice over the whole batch, where images without the organ count too; or of each
+# image by itself, then their mean, where a small section counts as much as a large one.
+_bce_dice = partial(DiceCELoss, sigmoid=True, smooth_nr=1, smooth_dr=1, lambda_ce=0.5)
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "bce_dice": _bce_dice(batch=True),
+    "bce_dice_each": _bce_dice(batch=False),
+    "hybrid": hybrid,
+}
 
 
 def deep_supervision(loss: Callable[[Tensor, Tensor], Tensor], heads: Sequence[Tensor], truth: Tensor) -> Tensor:
-    """The mean of `loss` over the heads, each against the same truth."""
+    """The mean of `loss` over the heads, each against the same truth (MONAI's DeepSupervisionLoss is a weighted sum)."""
     return torch.stack([loss(logits, truth) for logits in heads]).mean()
-
-
-LOSSES = {"bce_dice": bce_dice, "bce_dice_each": bce_dice_each, "hybrid": hybrid}

@@ -1,16 +1,8 @@
-#!/usr/bin/env python
-"""Measures nodules as a user gets them, on whole CTs: from points, of a whole chest, and how long it takes.
-
-python training/evaluate_clicks.py BUNDLE --volumes ../shared/data/volumes
-python training/evaluate_clicks.py BUNDLE --volumes ../shared/data/volumes --time
-"""
+"""Figures of a model on whole CTs, as a user gets them: nodules from points and in chests, the liver where there is none, and times."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,48 +10,47 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from pooled import dice
+from measure.pooled import dice
 from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.request import Point, Request
 from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.core.volume import Volume
-from UNetPlusPlusSegmentLib.files import FileError, read_volume
+from UNetPlusPlusSegmentLib.files import read_volume
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
-from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bundle
+from UNetPlusPlusSegmentLib.network.bundle import Bundle
 
 POINTS, SEED, WARM = 50, 0, 20
 NODULE, LESION, CLEAN = "LIDC-IDRI-0001_ct.nii.gz", "chest_lesion_ct.nrrd", "chest_clean_ct.nrrd"
 LEAST_MM = 4.0
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Measure and print JSON; 0 done, 1 refused with one line on stderr."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--volumes", type=Path, required=True, help="folder of the CTs and their truth")
-    parser.add_argument("--speed", default="balanced")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--time", action="store_true", help="only how long it takes, through a worker process")
-    given = parser.parse_args(arguments)
-    try:
-        bundle = read_bundle(given.bundle)
-        measure = measure_time if given.time else measure_masks
-        figures = measure(bundle, given.volumes, given.speed, given.device)
-    except (BundleError, FileError) as error:
-        print(f"evaluate_clicks.py: {error}", file=sys.stderr)
-        return 1
-    print(json.dumps({"model": bundle.name, "speed": given.speed, **figures}, indent=2))
-    return 0
+def measure(bundle: Bundle, folder: Path, speed: str = "balanced", device: str = "auto") -> dict:
+    """What a model finds on the CTs of a folder.
+
+    Raises:
+        BundleError, FileError: The model or a CT cannot be used.
+    """
+    of_target = nodules if bundle.target == "nodule" else liver
+    command = f"python training/evaluate.py <bundle> --volumes <volumes> --speed {speed}"
+    return {"command": command, **of_target(bundle, folder, speed, device)}
 
 
-def measure_masks(bundle: Bundle, folder: Path, speed: str = "balanced", device: str = "auto") -> dict:
+def liver(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
+    """What is found, in ml, in a chest that shows no liver; and what the user is told."""
+    clean, _ = read_volume(folder / CLEAN)
+    result = load_engine(bundle, device).segment(clean, speed)
+    ml = round(sum(segment.measurements["volume_ml"] for segment in result.segments), 2)
+    return {f"{CLEAN}, no liver": {"ml": ml, "notes": list(result.notes)}}
+
+
+def nodules(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
     """Points in a nodule and in a mass; whole chests with a nodule and without."""
     engine = load_engine(bundle, device)
     ct, truth = _read(folder, NODULE, "LIDC-IDRI-0001_nodule.nii.gz")
     truth = (truth > 0) & (truth < 100)  # three readers or more; 102 is a stray voxel
     lesion, mass = _read(folder, LESION, "chest_lesion_label.nrrd")
     clean, _ = read_volume(folder / CLEAN)
-    figures = {"command": f"python training/evaluate_clicks.py <bundle> --volumes <volumes> --speed {speed}"}
+    figures = {}
     for name, volume, mask in ((NODULE, ct, truth), (LESION, lesion, mass > 0)):
         asked = (Request("nodule", speed=speed, points=(p,)) for p in inner_points(mask, volume))
         results = [engine.predict(volume, each).at() for each in asked]
@@ -90,8 +81,8 @@ def _chest(result: Result, truth: np.ndarray | None) -> dict:
     return figures
 
 
-def measure_time(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
-    """Seconds of a click, as the module gets it: submit, wait, label map at hand; and of a whole chest."""
+def times(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
+    """Seconds of a click on a nodule, as the module gets it: submit, wait, label map at hand; and of a whole chest."""
     ct, truth = _read(folder, NODULE, "LIDC-IDRI-0001_nodule.nii.gz")
     clean, _ = read_volume(folder / CLEAN)
     chest = Request("nodule", speed=speed, device=device)
@@ -127,7 +118,3 @@ def inner_points(mask: np.ndarray, volume: Volume) -> list[Point]:
 def _read(folder: Path, image: str, label: str) -> tuple[Volume, np.ndarray]:
     volume, _ = read_volume(folder / image)
     return volume, read_volume(folder / label)[0].array
-
-
-if __name__ == "__main__":
-    sys.exit(main())
