@@ -38,9 +38,9 @@ def measure(bundle: Bundle, folder: Path, speed: str = "balanced", device: str =
 def liver(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
     """What is found, in ml, in a chest that shows no liver; and what the user is told."""
     clean, _ = read_volume(folder / CLEAN)
-    result = load_engine(bundle, device).segment(clean, speed)
+    result = load_engine(bundle, device).predict(clean, Request(bundle.target, speed=speed)).at()
     ml = round(sum(segment.measurements["volume_ml"] for segment in result.segments), 2)
-    return {f"{CLEAN}, no liver": {"ml": ml, "notes": list(result.notes)}}
+    return {f"{CLEAN}, no liver": {"ml": ml, "notes": [*map(str, result.notes)]}}
 
 
 def nodules(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
