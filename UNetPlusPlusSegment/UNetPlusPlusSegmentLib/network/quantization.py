@@ -1,4 +1,4 @@
-"""Weights as a bundle stores them: kernels in int8, everything else in fp16. Needs torch."""
+"""Weights as a bundle stores them: kernels in int8, everything else in float32. Needs torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 STEPS = 127  # of an int8 kernel, from zero to the largest weight of a channel
+FP16_MOST = 65504.0
 # Added to a kernel's key for the size of its steps: float32 (n, 1, 1, 1), one for each of the n along its first axis.
 STEP = ".step"
 
@@ -22,7 +23,7 @@ def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not value.is_floating_point():
             packed[key] = value.cpu()
         elif value.ndim < 2:
-            packed[key] = value.detach().cpu().half()
+            packed[key] = value.detach().cpu().float()  # a variance may lie beyond fp16
         else:
             kernel = value.detach().cpu().float()
             most = kernel.abs().amax(dim=tuple(range(1, kernel.ndim)), keepdim=True)
@@ -35,14 +36,17 @@ def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Unpack a state dict to float32; fp16 kernels, as in bundles of schema 1, are read as they are.
 
+    Bundles up to schema 2 hold variances of batch norm in fp16. Of one that was too large for it, all that is known is that
+    it was at least as large as fp16 goes; taken as infinite, it would silence its channel, and never end in an average.
+
     Raises:
         KeyError: An int8 kernel has no step sizes.
     """
     return {
         key: value.float() * packed[key + STEP]
         if value.dtype == torch.int8
-        else value.float()
-        if value.is_floating_point()
+        else value.float().clamp(-FP16_MOST, FP16_MOST)
+        if value.dtype == torch.float16
         else value
         for key, value in packed.items()
         if not key.endswith(STEP)
