@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from UNetPlusPlusSegmentLib.nodule.segments import TERMINOLOGY
 
 _LIVER = (
     "Segmentation category and type - 3D Slicer General Anatomy list~SCT^123037004^Anatomical Structure~SCT^10200004^Liver~^^"
     "~Anatomic codes - DICOM master list~^^~^^"
 )
-CARDS = {
+CARDS: dict[str, dict[str, Any]] = {
     "liver": {
         "labels": [{"value": 1, "name": "Liver", "terminology": _LIVER, "color": [221, 130, 101]}],
         "postprocessing": {"largest_component": True, "fill_holes": True},

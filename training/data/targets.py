@@ -39,6 +39,8 @@ class Target:
 
     def to_hu(self, stored: np.ndarray) -> np.ndarray:
         """Stored 8-bit CT pixels as float32 HU; stored 0 is what lay below the window, so it becomes air."""
+        if self.window_hu is None:
+            raise ValueError("Colour images have no HU.")
         low, high = self.window_hu
         hu = low + stored.astype(np.float32) * np.float32((high - low) / 255)
         hu[stored == 0] = AIR_HU

@@ -53,7 +53,7 @@ def evaluate(
     items = read_slices(data, target, split)[::every]
     counts: dict[str, dict[str, dict[str, Pooled]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(Pooled)))
     for patient, scans in _by_patient(items, target).items():
-        drawn = []
+        drawn: list[tuple[Slice, np.ndarray]] = []
         for scan in scans:
             found = _found(engine, scan, target)
             for name, masks in found.items():

@@ -59,8 +59,8 @@ def nodules(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
             "below_0.8": int((dices < 0.8).sum()),
             "called": sorted({segment.name for result in results for segment in result.segments}),
         }
-    for name, volume, mask in ((NODULE, ct, truth), (CLEAN, clean, None)):
-        figures[f"{name}, whole chest"] = _chest(engine.segment(volume, speed), mask)
+    figures[f"{NODULE}, whole chest"] = _chest(engine.segment(ct, speed), truth)
+    figures[f"{CLEAN}, whole chest"] = _chest(engine.segment(clean, speed), None)
     return figures
 
 

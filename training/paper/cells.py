@@ -109,7 +109,7 @@ class Results:
         write_rows(folder / "log.csv", ["step", "minutes", "what", "value"], log)
         for name, mask in measured.examples.items():
             Image.fromarray(mask).save((folder / name).with_suffix(".png"))
-        rows = {c: [r[column] for column in COLUMNS] for c, r in self.done().items()}
+        rows: dict[Cell, list[object]] = {c: [r[column] for column in COLUMNS] for c, r in self.done().items()}
         mean = np.mean([by["all"] for by in measured.ious.values()])
         rows[cell] = [
             cell.dataset, cell.architecture, cell.loss, cell.seed, measured.steps, f"{measured.minutes:.1f}", len(measured.ious),

@@ -99,7 +99,8 @@ def paired(results: Results, one: Sequence[Cell], other: Sequence[Cell]) -> tupl
     cases = list(first[0])
     difference = np.array([np.mean([a[case] - b[case] for a, b in zip(first, second, strict=True)]) for case in cases])
     draws = np.random.default_rng(0).choice(difference, (DRAWS, len(cases))).mean(1)
-    return float(difference.mean()), *(float(x) for x in np.percentile(draws, [2.5, 97.5]))
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(difference.mean()), float(low), float(high)
 
 
 def done_cells(results: Results, dataset: str, architecture: str, loss: str = "bce_dice") -> list[Cell]:

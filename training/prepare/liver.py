@@ -154,7 +154,7 @@ def add_scan(folder: SliceFolder, scan: Scan, split: str, every: int, flip: set[
     hu, labels = turned(scan, hu, labels, flip, notes)
     for note in notes:
         folder.note(f"{scan.name}: {note}")
-    for k in chosen_slices((labels > 0).any(axis=(1, 2)), every):
+    for k in chosen_slices(np.any(labels > 0, axis=(1, 2)), every):
         mask = halved_labels(labels[k])
         row = {
             "file": f"{scan.name}_{k:04d}.png",
