@@ -1,4 +1,4 @@
-"""What the card of a model says of its target, as JSON has it; {patients} becomes the number of those trained on."""
+"""The parts of a card that depend on the target alone, as in JSON; {patients} is replaced by the number of those trained on."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class Settings:
 
     @property
     def network_arguments(self) -> dict[str, Any]:
-        """What `build_network` takes beside the name of the architecture; wide U-Net's filters are the paper's."""
+        """The arguments of `build_network` beside the architecture's name; wide U-Net's filters are the paper's."""
         filters = WIDE_FILTERS if self.architecture == "wide_unet" else self.filters
         return {"in_channels": TARGETS[self.target].channels, "filters": list(filters), "batch_norm": self.batch_norm}
 
@@ -116,7 +116,7 @@ class Settings:
 
     @property
     def folder(self) -> Path:
-        """Where checkpoints and logs of this run lie."""
+        """The folder of this run's checkpoints and logs."""
         return Path(self.runs) / self.name
 
     def save(self, path: Path) -> None:

@@ -18,7 +18,7 @@ from UNetPlusPlusSegmentLib.network.unetpp import build_network
 
 
 def has_fast_bf16() -> bool:
-    """Whether bf16 is computed in hardware here: asked, never assumed."""
+    """True if the hardware here computes in bf16: asked, never assumed."""
     return torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available() else cpu_has_bf16()
 
 

@@ -101,7 +101,7 @@ def _nodules(data: Path, split: str) -> list[list[Slice]]:
 
 
 def _counts(data: Path, item: Slice) -> np.ndarray:
-    """How many readers marked each pixel."""
+    """The number of readers who marked each pixel."""
     with Image.open(data / "masks" / item.row["file"]) as picture:
         return np.asarray(picture)
 
@@ -136,7 +136,7 @@ def _pointed(
     truth: np.ndarray,
     threshold: float | None = None,
 ) -> Result:
-    """What the user of a scan of this window alone would get who points at the middle of the true nodule."""
+    """The result for a user of a scan of this window alone who points at the middle of the true nodule."""
     at = np.argwhere(truth)
     middle = at[np.abs(at - at.mean(axis=0)).sum(axis=1).argmin()]
     pixel_mm = items[0].pixel_mm

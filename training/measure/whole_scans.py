@@ -23,7 +23,7 @@ LEAST_MM = 4.0
 
 
 def measure(bundle: Bundle, folder: Path, speed: str = "balanced", device: str = "auto") -> dict:
-    """What a model finds on the CTs of a folder.
+    """Figures of a model on the CTs of a folder.
 
     Raises:
         BundleError, FileError: The model or a CT cannot be used.
@@ -34,7 +34,7 @@ def measure(bundle: Bundle, folder: Path, speed: str = "balanced", device: str =
 
 
 def liver(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
-    """What is found, in ml, in a chest that shows no liver; and what the user is told."""
+    """The volume, in ml, of what is found in a chest that shows no liver; and the notes to the user."""
     clean, _ = read_volume(folder / CLEAN)
     result = load_engine(bundle, device).segment(clean, speed)
     ml = round(sum(segment.measurements["volume_ml"] for segment in result.segments), 2)

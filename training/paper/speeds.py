@@ -1,4 +1,4 @@
-"""What each network of the table costs: parameters, GFLOP and seconds."""
+"""The cost of each network of the table: parameters, GFLOP and seconds."""
 
 from __future__ import annotations
 

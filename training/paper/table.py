@@ -1,4 +1,4 @@
-"""What the recorded cells say: the table with spreads and paired intervals."""
+"""The table of the recorded cells, with spreads and paired intervals."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _points(found: tuple[float, float, float]) -> str:
 
 
 def _sizes(results: Results, of_line: dict[tuple[str, str], Settings]) -> list[str]:
-    """What each data set's trainings were."""
+    """Patch, steps, cases and minutes of each data set's trainings."""
     lines = []
     for dataset in dict.fromkeys(dataset for dataset, _ in of_line):
         settings = next(s for (d, _), s in of_line.items() if d == dataset)

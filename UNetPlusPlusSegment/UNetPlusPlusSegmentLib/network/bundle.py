@@ -1,6 +1,6 @@
-"""Bundles: a folder with `model.json` (the card), `weights.pt`, and `evaluation.json`, which says how well the model does.
+"""Bundles: model folders with `model.json` (the card), `weights.pt`, and `evaluation.json`, which inference never reads.
 
-Reading cards needs the standard library only, so that Slicer's own process can list models; torch is imported when weights are loaded.
+Reading a card takes only the standard library, so that Slicer's own process can list models; torch is imported to load weights.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Bundle(Card):
 
     @property
     def version(self) -> tuple[int, ...]:
-        """(major, minor, patch); zeros for a folder named otherwise."""
+        """(major, minor, patch); zeros if the folder's name has no version."""
         match = _VERSION.search(self.name)
         return tuple(map(int, match.groups())) if match else (0, 0, 0)
 
@@ -75,7 +75,7 @@ class Bundle(Card):
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise BundleError(
-                f"The model {self.name} cannot be used: its card and weights do not describe one network ({reason})."
+                f"The model {self.name} cannot be used: its card and its weights do not match ({reason})."
                 " Copy the folder again, or choose another model."
             ) from error
         return fold_batch_norm(network)
@@ -85,20 +85,20 @@ def read_bundle(folder: str | Path) -> Bundle:
     """Read and check the card of a model folder.
 
     Raises:
-        BundleError: No such folder or card, a card that is no JSON, lacks a part, or is of a newer schema.
+        BundleError: The folder or its card is missing, or the card is not JSON, is incomplete, or has a newer schema.
     """
     folder = Path(folder)
     path = folder / CARD
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not whole JSON"
+        reason = error.strerror if isinstance(error, OSError) else "it is not complete JSON"
         raise BundleError(
             f"{folder} is not a usable model folder: {CARD} cannot be read ({reason}). Copy the folder again."
         ) from error
     schema = stored.get("schema") if isinstance(stored, dict) else None
     if not isinstance(schema, int):
-        raise BundleError(f"{path} names no schema: it is not the card of a UNetPlusPlusSegment model.")
+        raise BundleError(f"{path} has no schema number, so it is not the card of a UNetPlusPlusSegment model.")
     if schema > SCHEMA:
         raise BundleError(
             f"The model {folder.name} needs a newer UNetPlusPlusSegment: its card has schema {schema}, this version reads up to {SCHEMA}."
@@ -107,20 +107,20 @@ def read_bundle(folder: str | Path) -> Bundle:
     missing = [key for key in REQUIRED if key not in stored]
     if missing:
         raise BundleError(
-            f"The model {folder.name} cannot be used: its {CARD} lacks {', '.join(missing)}. Copy the folder again."
+            f"The model {folder.name} cannot be used: its {CARD} has no {', '.join(missing)}. Copy the folder again."
         )
     try:
         card = card_from_json({**stored, "name": folder.name})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(
-            f"The model {folder.name} cannot be used: its {CARD} is not as a card has to be ({type(error).__name__}: {error})."
+            f"The model {folder.name} cannot be used: its {CARD} is not a valid card ({type(error).__name__}: {error})."
             " Copy the folder again, or update the extension."
         ) from error
     return Bundle(folder=folder, **vars(card))
 
 
 def user_folder() -> Path:
-    """The user's own models, which survive updates of the extension; need not exist."""
+    """Folder of the user's own models, which survives updates of the extension; it need not exist."""
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
     elif sys.platform == "darwin":
@@ -131,7 +131,7 @@ def user_folder() -> Path:
 
 
 def search_folders() -> list[Path]:
-    """Where bundles are looked for, first to last: UNETPP_MODELS, the user's folder, the wheel, the module's Resources.
+    """Folders that are searched for bundles, in order: UNETPP_MODELS, the user's folder, the wheel, the module's Resources.
 
     UNETPP_MODELS may also name a bundle itself.
     """
@@ -141,9 +141,9 @@ def search_folders() -> list[Path]:
 
 
 def find_bundles(target: str | None = None) -> tuple[list[Bundle], list[str]]:
-    """All usable bundles (for one target, if given), the newest first, and a sentence for each folder that is not usable.
+    """All usable bundles (for one target, if given), newest first, and a sentence about each folder that cannot be used.
 
-    Of two folders of one name the first in `search_folders` counts.
+    Of two folders with the same name, the first in `search_folders` is used.
     """
     found: dict[str, Bundle] = {}
     refused = []
@@ -168,7 +168,7 @@ def choose_bundle(target: str, model: str | None = None) -> Bundle:
     """The bundle for a target: the newest, or the one that `model` names (a folder's path, or a name from `find_bundles`).
 
     Raises:
-        BundleError: None is usable, no such model, or it is for another target.
+        BundleError: No model is usable, there is no such model, or it is for another target.
     """
     if model is not None and (os.sep in model or Path(model).is_dir()):
         bundle = read_bundle(model)
@@ -176,14 +176,14 @@ def choose_bundle(target: str, model: str | None = None) -> Bundle:
         bundles, refused = find_bundles(target)
         if not bundles:
             places = ", ".join(map(str, search_folders()))
-            raise BundleError(" ".join([f"There is no usable model for {target} in {places}.", *refused]))
+            raise BundleError(" ".join([f"No usable model for {target} was found in {places}.", *refused]))
         wanted = [b for b in bundles if model is None or b.name == model]
         if not wanted:
             known = ", ".join(b.name for b in bundles)
-            raise BundleError(" ".join([f"There is no model {model!r} for {target}; there are: {known}.", *refused]))
+            raise BundleError(" ".join([f"There is no model {model!r} for {target}; choose one of {known}.", *refused]))
         bundle = wanted[0]
     if bundle.target != target:
-        raise BundleError(f"The model {bundle.name} is for {bundle.target}, not for {target}: choose another one.")
+        raise BundleError(f"The model {bundle.name} is for {bundle.target}, not for {target}. Choose another model.")
     return bundle
 
 
@@ -199,7 +199,7 @@ def write_bundle(
         evaluation: How the model was trained and how well it does, if it was measured.
 
     Raises:
-        BundleError: The folder exists already.
+        BundleError: The folder already exists.
     """
     import torch
 
@@ -207,7 +207,9 @@ def write_bundle(
 
     folder = Path(folder)
     if folder.exists():
-        raise BundleError(f"{folder} exists already: a model is never overwritten. Give it a new version.")
+        raise BundleError(
+            f"{folder} already exists, and a model is never overwritten. Give the new model another version."
+        )
     partial = folder.with_name(f".{folder.name}.partial")
     partial.mkdir(parents=True)
     torch.save(pack(state), partial / WEIGHTS)

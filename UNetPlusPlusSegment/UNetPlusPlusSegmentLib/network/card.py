@@ -1,7 +1,7 @@
-"""The card of a model, `model.json`: all that inference has to know of a network. Standard library only.
+"""The card of a model, `model.json`: everything that inference needs to know. Standard library only.
 
-How well the model does stands beside it, in `evaluation.json`, which inference never reads. A further field with a default
-needs no new schema: an older version passes over it.
+The figures are in `evaluation.json` beside it, which inference never reads. A new field with a default needs no new schema: older
+versions ignore it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ AXIAL = "axial slices; rows run to posterior, columns to the patient's left"
 
 
 class BundleError(ValueError):
-    """A model folder that cannot be used: which, why, and what to do."""
+    """A model folder that cannot be used; the message says which, why, and what to do."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """What a value of the mask stands for: Slicer's terminology string and colour (0…255) come with it."""
+    """The meaning of a value in the mask, with Slicer's terminology string and colour (0…255)."""
 
     value: int
     name: str
@@ -33,7 +33,7 @@ class Label:
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """What the network is shown: square pixels with this side, and the HU that become 0 and 1."""
+    """The image that the network gets: the side of its square pixels, and the HU that are mapped to 0 and 1."""
 
     pixel_mm: float
     window_hu: tuple[float, float]
@@ -42,7 +42,7 @@ class NetworkInput:
 
 @dataclass(frozen=True)
 class Architecture:
-    """What `build_network` takes."""
+    """The arguments of `build_network`."""
 
     name: str
     arguments: dict[str, Any]
@@ -50,7 +50,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class PostProcessing:
-    """What becomes of the thresholded mask, in this order."""
+    """The steps that follow the threshold, in this order."""
 
     largest_component: bool = False
     fill_holes: bool = False
@@ -58,15 +58,15 @@ class PostProcessing:
 
 @dataclass(frozen=True)
 class Speed:
-    """What one speed of a model computes.
+    """The work that a model does at one speed.
 
     Attributes:
         level: Deepest head X[0][level]; the heads from `Card.average_from` (at most it) up to it are averaged.
-        find_first: Whether a coarse pass finds the organ, so that the network runs only there.
-        step_mm: Slices up to this far apart are looked at first; 0: every slice.
-        change: Between two of them whose masks differ by more (as a share of both areas: 1 − Dice), the one in the middle is looked
-            at too, and so on; what is left is interpolated.
-        margin_mm: What the network sees of a slice round the organ that the coarse pass found.
+        find_first: A coarse pass finds the organ, so that the network runs only there.
+        step_mm: Largest distance between the slices that are predicted first; 0 for every slice.
+        change: Between two of them whose masks differ by more than this (1 − Dice), the slice in the middle is predicted too, and
+            so on; the rest are interpolated.
+        margin_mm: Margin around the organ that the network sees, once the coarse pass has found it.
     """
 
     level: int
@@ -78,7 +78,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Source:
-    """Data that a model was trained on, with its licence and how it wants to be cited."""
+    """A data set that the model was trained on, with its licence and citation."""
 
     name: str
     licence: str = ""
@@ -87,14 +87,14 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """All that `model.json` says.
+    """The contents of `model.json`.
 
     Attributes:
-        name: With version, `liver-ct-v1.0.0`; that of the folder, once there is one.
+        name: Name of the folder, with the version: `liver-ct-v1.0.0`.
         target: `liver` or `nodule`.
         labels: One for each output channel of the network.
-        threshold: Probability from which on a pixel belongs to the label.
-        average_from: The shallowest head that is averaged: shallower ones made the mask worse where the model was measured.
+        threshold: Least probability of a pixel that belongs to the label.
+        average_from: The shallowest head that is averaged: with shallower ones the mask was worse when the model was evaluated.
         speeds: By name: `accurate`, `balanced`, `fast`.
         licence: Of the weights.
         sha256: Of weights.pt, in hexadecimal.
@@ -119,7 +119,7 @@ class Card:
         if not self.labels:
             raise ValueError("it has no label")
         if self.depth < 1:
-            raise ValueError(f"its network has {self.depth + 1} filter counts")
+            raise ValueError("its network has fewer than two levels")
 
     @property
     def pixel_mm(self) -> float:
@@ -128,7 +128,7 @@ class Card:
 
     @property
     def window_hu(self) -> tuple[float, float]:
-        """HU that become the network's 0 and 1."""
+        """HU that are mapped to 0 and 1 for the network."""
         return self.input.window_hu
 
     @property
@@ -137,21 +137,21 @@ class Card:
         return len(self.architecture.arguments["filters"]) - 1
 
     def speed(self, name: str) -> Speed:
-        """What `accurate`, `balanced` or `fast` means for this model."""
+        """The settings of `accurate`, `balanced` or `fast` for this model."""
         if name not in self.speeds:
             raise BundleError(f"The model {self.name} has no speed {name!r}; it has {', '.join(self.speeds)}.")
         return self.speeds[name]
 
     def threshold_or_own(self, threshold: float | None) -> float:
-        """A threshold that somebody asked for, checked; the model's own if None.
+        """Check a threshold; the model's own if None.
 
         Raises:
-            BundleError: It is no probability between 0 and 1.
+            BundleError: It is not a probability between 0 and 1.
         """
         if threshold is None:
             return self.threshold
         if not 0 < threshold < 1:
-            raise BundleError(f"The threshold is a probability between 0 and 1, such as 0.5, not {threshold:g}.")
+            raise BundleError(f"The threshold must be a probability between 0 and 1, such as 0.5; got {threshold:g}.")
         return threshold
 
     def as_json(self) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def card_from_json(stored: Mapping[str, Any]) -> Card:
     """A card of any schema up to today's.
 
     Raises:
-        KeyError, TypeError, ValueError, AttributeError: A part is missing, or not as it has to be.
+        KeyError, TypeError, ValueError, AttributeError: A part is missing or not valid.
     """
     given, sources = stored["input"], stored.get("training_data", ())
     low, high = given["window_hu"]
