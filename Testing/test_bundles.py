@@ -249,13 +249,6 @@ def test_a_bundle_itself_may_be_named_where_models_are_looked_for(tmp_path, monk
     assert choose_bundle("liver") == bundle
 
 
-@pytest.mark.parametrize("threshold", [0, 1, 50, float("nan")])
-def test_a_threshold_that_is_no_probability_is_refused(tmp_path, threshold):
-    bundle = make(tmp_path / "m-v1.0.0")
-    with pytest.raises(BundleError, match=r"between 0 and 1, such as 0\.5"):
-        bundle.threshold_or_own(threshold)
-
-
 def test_without_any_model_the_places_looked_at_are_named(only_here):
     with pytest.raises(BundleError, match=str(only_here)):
         choose_bundle("liver")

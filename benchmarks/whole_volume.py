@@ -114,7 +114,7 @@ def _take_turns(
 
 
 def _long_scans(given: argparse.Namespace) -> str:
-    """What slices without liver cost, and how much memory a long scan takes beyond itself."""
+    """The cost of slices without liver, and the memory that a long scan takes beyond its own."""
     whole, cropped = (Contender("ours_on_a_volume", scan, given.model) for scan in ("tiled_600", "cropped_600"))
     ratios, peak = [], 0
     with running([whole, cropped]):

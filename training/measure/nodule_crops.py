@@ -13,10 +13,11 @@ from torch.nn import functional as F
 from data.slices import Slice, read_slices
 from data.targets import TARGETS
 from measure.heads import answer_of, answers
+from UNetPlusPlusSegmentLib.core.request import Request
+from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.core.volume import Volume
-from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.engine.pixel_box import Box, grid_size
-from UNetPlusPlusSegmentLib.engine.result import Result
+from UNetPlusPlusSegmentLib.engine.predictor import Predictor
 from UNetPlusPlusSegmentLib.network.bundle import Bundle
 from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
 
@@ -116,7 +117,7 @@ def _hu(items: list[Slice], window: tuple[slice, slice]) -> np.ndarray:
     return np.stack([TARGETS["nodule"].to_hu(item.image) for item in items])[(slice(None), *window)]
 
 
-def _probabilities(engine: SliceEngine, items: list[Slice], window: tuple[slice, slice]) -> dict[str, np.ndarray]:
+def _probabilities(engine: Predictor, items: list[Slice], window: tuple[slice, slice]) -> dict[str, np.ndarray]:
     """Probability by answer, (slices, rows, columns) at the stored pixels of a window; only it is seen."""
     hu = _hu(items, window)
     pixel_mm, pixels = items[0].pixel_mm, engine.bundle.pixel_mm
@@ -143,7 +144,8 @@ def _pointed(
     wide_mm = 2 * np.sqrt(truth.sum(axis=(1, 2)).max() / np.pi) * pixel_mm
     volume = Volume(_hu(items, window), np.diag([-pixel_mm, -pixel_mm, np.clip(wide_mm / len(truth), *SLICE_MM), 1]))
     point = (volume.ijk_to_ras @ [*middle[::-1], 1])[:3]
-    return engine.segment(volume, threshold=threshold, points=[point], force=True)
+    request = Request("nodule", threshold=threshold, points=(point,), force=True)
+    return engine.predict(volume, request).at()
 
 
 def _scores(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:

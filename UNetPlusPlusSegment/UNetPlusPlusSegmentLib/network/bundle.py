@@ -199,7 +199,7 @@ def write_bundle(
         evaluation: How the model was trained and how well it does, if it was measured.
 
     Raises:
-        BundleError: The folder already exists.
+        BundleError: The folder exists already.
     """
     import torch
 

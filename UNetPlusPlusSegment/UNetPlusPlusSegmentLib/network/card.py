@@ -1,7 +1,7 @@
-"""The card of a model, `model.json`: everything that inference needs to know. Standard library only.
+"""The card of a model, `model.json`: all that inference has to know of a network. Standard library only.
 
-The figures are in `evaluation.json` beside it, which inference never reads. A new field with a default needs no new schema: older
-versions ignore it.
+How well the model does stands beside it, in `evaluation.json`, which inference never reads. A further field with a default
+needs no new schema: an older version passes over it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Label:
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """The image that the network gets: the side of its square pixels, and the HU that are mapped to 0 and 1."""
+    """The image that the network sees: the side of its square pixels, and the HU that are mapped to 0 and 1."""
 
     pixel_mm: float
     window_hu: tuple[float, float]
@@ -78,7 +78,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that the model was trained on, with its licence and citation."""
+    """Data that a model was trained on, with its licence and how it wants to be cited."""
 
     name: str
     licence: str = ""
@@ -87,10 +87,10 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """The contents of `model.json`.
+    """All that `model.json` says.
 
     Attributes:
-        name: Name of the folder, with the version: `liver-ct-v1.0.0`.
+        name: With version, `liver-ct-v1.0.0`; that of the folder, once there is one.
         target: `liver` or `nodule`.
         labels: One for each output channel of the network.
         threshold: Least probability of a pixel that belongs to the label.
@@ -142,18 +142,6 @@ class Card:
             raise BundleError(f"The model {self.name} has no speed {name!r}; it has {', '.join(self.speeds)}.")
         return self.speeds[name]
 
-    def threshold_or_own(self, threshold: float | None) -> float:
-        """Check a threshold; the model's own if None.
-
-        Raises:
-            BundleError: It is not a probability between 0 and 1.
-        """
-        if threshold is None:
-            return self.threshold
-        if not 0 < threshold < 1:
-            raise BundleError(f"The threshold must be a probability between 0 and 1, such as 0.5; got {threshold:g}.")
-        return threshold
-
     def as_json(self) -> dict[str, Any]:
         """The card as `model.json` holds it and `card_from_json` reads it."""
         values = asdict(self)
@@ -164,7 +152,7 @@ def card_from_json(stored: Mapping[str, Any]) -> Card:
     """A card of any schema up to today's.
 
     Raises:
-        KeyError, TypeError, ValueError, AttributeError: A part is missing or not valid.
+        KeyError, TypeError, ValueError, AttributeError: A part is missing, or not as it has to be.
     """
     given, sources = stored["input"], stored.get("training_data", ())
     low, high = given["window_hu"]
