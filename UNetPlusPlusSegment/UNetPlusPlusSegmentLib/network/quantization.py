@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-FP16_MOST = torch.finfo(torch.float16).max
 STEPS = 127  # of an int8 kernel, from zero to the largest weight of a channel
+FP16_MOST = 65504.0
 # Added to a kernel's key for the size of its steps: float32 (n, 1, 1, 1), one for each of the n along its first axis.
 STEP = ".step"
 
@@ -23,8 +23,7 @@ def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not value.is_floating_point():
             packed[key] = value.cpu()
         elif value.ndim < 2:
-            # A running variance can exceed fp16's largest number, 65504; these are less than 1 % of the file.
-            packed[key] = value.detach().cpu().float()
+            packed[key] = value.detach().cpu().float()  # a variance may lie beyond fp16
         else:
             kernel = value.detach().cpu().float()
             most = kernel.abs().amax(dim=tuple(range(1, kernel.ndim)), keepdim=True)
@@ -35,21 +34,20 @@ def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Unpack a state dict to float32; bundles of schema 1 have kernels in fp16, those of 1 and 2 everything else.
+    """Unpack a state dict to float32; fp16 kernels, as in bundles of schema 1, are read as they are.
 
-    A running variance beyond the range of fp16 was stored there as infinite, which would silence its channel and never be forgotten
-    in a training: it is read as the largest number of fp16.
+    Bundles up to schema 2 hold variances of batch norm in fp16. Of one that was too large for it, all that is known is that
+    it was at least as large as fp16 goes; taken as infinite, it would silence its channel, and never end in an average.
 
     Raises:
         KeyError: An int8 kernel has no step sizes.
     """
-    state = {}
-    for key, value in packed.items():
-        if key.endswith(STEP):
-            continue
-        if value.dtype == torch.int8:
-            value = value.float() * packed[key + STEP]
-        elif value.dtype == torch.float16:
-            value = value.float().clamp(-FP16_MOST, FP16_MOST)
-        state[key] = value
-    return state
+    return {
+        key: value.float() * packed[key + STEP]
+        if value.dtype == torch.int8
+        else value.float().clamp(-FP16_MOST, FP16_MOST)
+        if value.dtype == torch.float16
+        else value
+        for key, value in packed.items()
+        if not key.endswith(STEP)
+    }
