@@ -189,7 +189,7 @@ def test_the_interval_of_the_mean_holds_it_and_grows_with_the_spread():
 
 
 def colours_of(picture) -> set[str]:
-    """Which outlines can be seen: pixels that are far more green, or red, than anything grey."""
+    """The outlines that can be seen: pixels that are far more green, or red, than anything grey."""
     red, green, _ = np.moveaxis(np.asarray(Image.open(picture).convert("RGB")).astype(int), -1, 0)
     return {name for name, seen in (("truth", green - red > 100), ("found", red - green > 100)) if seen.any()}
 

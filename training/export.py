@@ -42,10 +42,10 @@ def main(arguments: list[str] | None = None) -> int:
             raise BundleError(f"{given.folder.name} names no version: call it {given.folder.name}-v1.0.0, say.")
         if given.volumes and not given.volumes.is_dir():
             raise FileError(f"{given.volumes} is no folder: --volumes takes that of the whole CTs.")
-        figures, *answer = measure(
+        figures, average_from, threshold = measure(
             given.checkpoint, given.folder.name, given.data, given.split, given.volumes, given.level
         )
-        bundle_from_checkpoint(given.checkpoint, given.folder, figures, *answer, given.level)
+        bundle_from_checkpoint(given.checkpoint, given.folder, figures, average_from, threshold, given.level)
     except (BundleError, DataError, FileError) as error:
         print(f"export.py: {error}", file=sys.stderr)
         return 1

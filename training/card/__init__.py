@@ -1,1 +1,1 @@
-"""What a model folder says of its target, and the model folder of a checkpoint."""
+"""Cards: the text and values for each target, and the model folder of a checkpoint."""

@@ -1,6 +1,8 @@
-"""What the card of a model says of its target, as JSON has it; {patients} becomes the number of those trained on."""
+"""The parts of a card that depend on the target alone, as in JSON; {patients} is replaced by the number of those trained on."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from UNetPlusPlusSegmentLib.nodule.segments import TERMINOLOGY
 
@@ -8,7 +10,7 @@ _LIVER = (
     "Segmentation category and type - 3D Slicer General Anatomy list~SCT^123037004^Anatomical Structure~SCT^10200004^Liver~^^"
     "~Anatomic codes - DICOM master list~^^~^^"
 )
-CARDS = {
+CARDS: dict[str, dict[str, Any]] = {
     "liver": {
         "labels": [{"value": 1, "name": "Liver", "terminology": _LIVER, "color": [221, 130, 101]}],
         "postprocessing": {"largest_component": True, "fill_holes": True},

@@ -114,7 +114,7 @@ def _best_average(figures: dict, otherwise: int) -> int:
         for name, head in figures.get("heads", {}).items()
         if "-" in name and head["dice"] is not None
     }
-    return max(means, key=means.get, default=otherwise)
+    return max(means, key=lambda level: means[level], default=otherwise)
 
 
 def _speeds(speeds: dict[str, dict], settings: Settings) -> dict[str, dict]:

@@ -1,1 +1,1 @@
-"""What the pixels of a slice folder mean, which slices are drawn, and what they look like to the network."""
+"""Slice folders: the meaning of their pixels, the draw of slices, and the patches that the network gets."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from torch.nn import functional as F
 from data.lookalikes import Piece, shifted_organ, with_bowel, with_piece
 
 if TYPE_CHECKING:
+    from monai.data import MetaTensor
+
     from fit.settings import Settings
 
 
@@ -40,7 +42,8 @@ class Augment:
             window_hu: HU at 0 and 1 of CT; None for colour images.
             pieces: Cuts through other organs, some of which `settings.paste` lays beside the organ.
         """
-        self.settings, self.window_hu, self.pieces = settings, window_hu, pieces
+        self.settings, self.pieces = settings, pieces
+        self.width_hu = window_hu[1] - window_hu[0] if window_hu else None
         self.look = Compose([
             RandAdjustContrast(0.3, settings.gamma),
             RandGaussianSharpen((0.5, 1.0), (0.5, 1.0), sigma2_x=(0.5, 1.0), sigma2_y=(0.5, 1.0), alpha=(0.5, 2.0), prob=settings.sharpen),
@@ -50,10 +53,10 @@ class Augment:
     def __call__(self, image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """Image (channels, height, width) in 0…1 and mask (1, height, width) to patches of `settings.patch`."""
         draw = np.random.default_rng(seed)
-        if self.window_hu:
+        if self.width_hu:
             if draw.random() < self.settings.no_table:
                 image = without_table(image)
-            image = self._with_lookalikes(image, mask, draw)
+            image = self._with_lookalikes(image, mask, self.width_hu, draw)
             gain, offset = (draw.uniform(-most, most) for most in (self.settings.gain, self.settings.offset))
             image = ((image - 0.5) * (1 + gain) + 0.5 + offset).clamp(0, 1) * (image > 0)
         image, mask = self._place(image, mask, draw)
@@ -63,12 +66,12 @@ class Augment:
             image = coarsened(image, draw.uniform(0.5, 1))
         if draw.random() < 0.4:
             noise = image.new_tensor(draw.normal(0, draw.uniform(0, 0.1), image.shape))
-            image = image + (noise * (image > 0) if self.window_hu else noise)
+            image = image + (noise * (image > 0) if self.width_hu else noise)
         return image.clamp(0, 1), mask
 
-    def _with_lookalikes(self, image: Tensor, mask: Tensor, draw: np.random.Generator) -> Tensor:
-        s, low, high = self.settings, *self.window_hu
-        plane, organ, about = image[0].numpy(), mask[0].numpy() > 0, (high - low, s.pixel_mm or 1.0)
+    def _with_lookalikes(self, image: Tensor, mask: Tensor, width_hu: float, draw: np.random.Generator) -> Tensor:
+        s = self.settings
+        plane, organ, about = image[0].numpy(), mask[0].numpy() > 0, (width_hu, s.pixel_mm or 1.0)
         if organ.any() and draw.random() < s.recolour:
             plane = shifted_organ(plane, organ, *about, draw)
         if draw.random() < s.bowel:
@@ -98,8 +101,10 @@ class Augment:
             padding_mode="zeros",
             image_only=True,
         )
-        image = place(image, spatial_size=s.patch, mode="bilinear").as_tensor()
-        mask = place(mask, spatial_size=s.patch, mode="nearest").as_tensor()
+        image, mask = (
+            cast("MetaTensor", place(each, spatial_size=s.patch, mode=mode)).as_tensor()
+            for each, mode in ((image, "bilinear"), (mask, "nearest"))
+        )
         return image, mask
 
 
@@ -108,8 +113,9 @@ def _some_pixel(image: Tensor, mask: Tensor, draw: np.random.Generator) -> tuple
     shown = image[0] > 0
     wanted = mask[0] > 0 if draw.random() < 0.5 and mask.any() else shown if shown.any() else torch.ones_like(shown)
     pixels = wanted.nonzero()
-    pixel = pixels[int(draw.integers(len(pixels)))]
-    return tuple(float(at) - (n - 1) / 2 for at, n in zip(pixel, wanted.shape, strict=True))
+    row, column = pixels[int(draw.integers(len(pixels)))].tolist()
+    rows, columns = wanted.shape
+    return row - (rows - 1) / 2, column - (columns - 1) / 2
 
 
 def coarsened(image: Tensor, zoom: float) -> Tensor:

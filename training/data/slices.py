@@ -41,7 +41,7 @@ class Slice:
 
     def in_window(self, stored_hu: tuple[float, float] | None, wanted_hu: tuple[float, float] | None) -> Slice:
         """The slice with grey values of another window; what the stored one cut off below stays cut off."""
-        if stored_hu == wanted_hu:
+        if stored_hu is None or wanted_hu is None or stored_hu == wanted_hu:
             return self
         (low, high), (new_low, new_high) = stored_hu, wanted_hu
         hu = low + self.image.astype(np.float32) * ((high - low) / 255)

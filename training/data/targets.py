@@ -1,4 +1,4 @@
-"""What each data set's pixels mean: the one place where stored grey values become the network's input."""
+"""The meaning of each data set's pixels: the one place where stored grey values become the network's input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ AIR_HU = -1000.0
 
 @dataclass(frozen=True)
 class Target:
-    """How to read a slice folder of one kind.
+    """The way to read a slice folder of one kind.
 
     Attributes:
         window_hu: HU at stored 0 and 255 for CT; None for colour images.
@@ -39,6 +39,8 @@ class Target:
 
     def to_hu(self, stored: np.ndarray) -> np.ndarray:
         """Stored 8-bit CT pixels as float32 HU; stored 0 is what lay below the window, so it becomes air."""
+        if self.window_hu is None:
+            raise ValueError("Colour images have no HU.")
         low, high = self.window_hu
         hu = low + stored.astype(np.float32) * np.float32((high - low) / 255)
         hu[stored == 0] = AIR_HU

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -102,8 +104,8 @@ class Settings:
             raise SettingsError(f"patch={list(self.patch)} must be two whole numbers above zero, rows and columns.")
 
     @property
-    def network_arguments(self) -> dict[str, object]:
-        """What `build_network` takes beside the name of the architecture; wide U-Net's filters are the paper's."""
+    def network_arguments(self) -> dict[str, Any]:
+        """The arguments of `build_network` beside the architecture's name; wide U-Net's filters are the paper's."""
         filters = WIDE_FILTERS if self.architecture == "wide_unet" else self.filters
         return {"in_channels": TARGETS[self.target].channels, "filters": list(filters), "batch_norm": self.batch_norm}
 
@@ -114,7 +116,7 @@ class Settings:
 
     @property
     def folder(self) -> Path:
-        """Where checkpoints and logs of this run lie."""
+        """The folder of this run's checkpoints and logs."""
         return Path(self.runs) / self.name
 
     def save(self, path: Path) -> None:
@@ -123,7 +125,7 @@ class Settings:
         path.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
 
 
-def load_settings(config: str | Path, overrides: list[str] = ()) -> Settings:
+def load_settings(config: str | Path, overrides: Sequence[str] = ()) -> Settings:
     """Read a YAML file of settings and lay `key=value` overrides over it; values are YAML too.
 
     Raises:
@@ -149,7 +151,7 @@ def load_settings(config: str | Path, overrides: list[str] = ()) -> Settings:
     return Settings(**{key: _as(fields[key], value) for key, value in values.items()})
 
 
-def _read_yaml(config: str | Path) -> dict[str, object]:
+def _read_yaml(config: str | Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}
     except (OSError, yaml.YAMLError) as error:
@@ -170,7 +172,7 @@ def _pair(settings: Settings, key: str) -> tuple[float, float]:
     return values
 
 
-def _as(field: dataclasses.Field, value: object) -> object:
+def _as(field: dataclasses.Field, value: Any) -> Any:
     """`value` as the field's own type; a whole number is a fine float, a list a fine tuple."""
     kind = field.type.partition("[")[0]
     if kind == "tuple" and isinstance(value, list):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import lightning as L
 from torch.utils.data import DataLoader, Subset
@@ -48,7 +49,7 @@ class SliceData(L.LightningDataModule):
             )
 
     def train_dataloader(self) -> DataLoader:
-        s, trainer = self.settings, self.trainer
+        s, trainer = self.settings, self._trainer
         sampler = BalancedSampler(
             self.training,
             s.steps_per_epoch * s.batch_size * trainer.world_size,
@@ -66,7 +67,12 @@ class SliceData(L.LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         """This process's share of the validation, image by image."""
         whole = SliceDataset(self.validation, self.target, self.settings.pixel_mm)
-        return DataLoader(Subset(whole, range(self.trainer.global_rank, len(whole), self.trainer.world_size)), 1)
+        trainer = self._trainer
+        return DataLoader(Subset(whole, range(trainer.global_rank, len(whole), trainer.world_size)), 1)
+
+    @property
+    def _trainer(self) -> L.Trainer:
+        return cast("L.Trainer", self.trainer)  # set before it asks for a loader
 
 
 def read_all(settings: Settings, split: str) -> list[Slice]:

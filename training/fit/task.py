@@ -7,6 +7,7 @@ import math
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -17,12 +18,16 @@ from UNetPlusPlusSegmentLib.network.unetpp import build_network
 
 
 def has_fast_bf16() -> bool:
-    """Whether bf16 is computed in hardware here: asked, never assumed."""
+    """True if the hardware here computes in bf16: asked, never assumed."""
     return torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available() else cpu_has_bf16()
 
 
 class GroupDice(Metric):
     """Dice per group (patient) over its pooled pixels, then the mean over the groups that have the organ."""
+
+    overlap: Tensor
+    found: Tensor
+    true: Tensor
 
     def __init__(self, groups: int) -> None:
         super().__init__()
@@ -57,7 +62,7 @@ class SegmentationTask(L.LightningModule):
         self.network = build_network(settings.architecture, **settings.network_arguments)
         # oneDNN's backward pass for AVX2 is quicker with channels first, all else with channels last.
         self.layout = torch.channels_last if has_fast_bf16() else torch.contiguous_format
-        self.network.to(memory_format=self.layout)
+        self.network.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.loss = LOSSES[settings.loss]
         self.dice = GroupDice(max(groups) + 1)
 
@@ -83,7 +88,7 @@ class SegmentationTask(L.LightningModule):
         self.dice.reset()
         self.log_dict({"val_dice": dice, "val_iou": dice / (2 - dice)}, prog_bar=True)
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         s = self.settings
         optimizer = torch.optim.AdamW(self.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay)
 

@@ -15,10 +15,10 @@ from fit.task import has_fast_bf16
 from fit.weights import averaging
 
 
-def trainer_of(settings: Settings) -> L.Trainer:
-    """A trainer that keeps the best checkpoint (its `checkpoint_callback`) and, after every epoch, the last."""
+def trainer_of(settings: Settings, best: ModelCheckpoint) -> L.Trainer:
+    """A trainer that keeps, beside the best checkpoint, after every epoch the last."""
     callbacks: list[Callback] = [
-        ModelCheckpoint(settings.folder, "best", monitor="val_dice", mode="max", enable_version_counter=False),
+        best,
         # Lightning's save_last skips the epochs that were no better: a resumed run would do them again.
         ModelCheckpoint(settings.folder, "last", enable_version_counter=False),
         LearningRateMonitor(),

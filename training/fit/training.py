@@ -6,6 +6,7 @@ from pathlib import Path
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from fit.settings import Settings, SettingsError
 from fit.slice_data import SliceData
@@ -33,7 +34,8 @@ def train(settings: Settings, resume: bool = False) -> Path:
     make_folder(settings, task)
     if settings.init_from and not last.exists():
         load_weights(task.network, settings.init_from)
-    trainer = trainer_of(settings)
+    best = ModelCheckpoint(settings.folder, "best", monitor="val_dice", mode="max", enable_version_counter=False)
+    trainer = trainer_of(settings, best)
     data.check_processes(trainer.world_size)
     trainer.fit(task, data, ckpt_path=last if last.exists() else None, weights_only=True)
-    return Path(trainer.checkpoint_callback.best_model_path)
+    return Path(best.best_model_path)

@@ -1,4 +1,4 @@
-"""The heads of a network: what one could take of them, and what each level costs."""
+"""The heads of a network: the answers they can give, and the time of each level."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROUNDS = 9  # of the timing
 
 
 def answers(probabilities: torch.Tensor, depth: int) -> dict[str, torch.Tensor]:
-    """What one could take of the heads up to a depth: each by itself (`L2`), and the mean from one to the last (`L2-L4`)."""
+    """The answers that the heads up to a depth can give: each by itself (`L2`), and the mean from one to the last (`L2-L4`)."""
     levels = range(depth - len(probabilities) + 1, depth + 1)  # without deep supervision there is but one head
     alone = {f"L{level}": one for level, one in zip(levels, probabilities, strict=True)}
     return alone | {f"L{level}-L{depth}": probabilities[n:].mean(0) for n, level in enumerate(levels) if level < depth}
@@ -41,7 +41,8 @@ def level_times(bundle: Bundle, device: Device, size: tuple[int, int]) -> dict:
     seconds: dict[str, list[float]] = defaultdict(list)
     with torch.inference_mode():
         for network in networks.values():
-            network.to(device.kind, device.dtype, memory_format=torch.channels_last)(image)
+            network.to(device.kind, device.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network(image)
         for _ in range(ROUNDS):
             for name, network in networks.items():
                 start = time.perf_counter()

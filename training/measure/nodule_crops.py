@@ -16,8 +16,8 @@ from measure.heads import answer_of, answers
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.core.volume import Volume
-from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.engine.pixel_box import Box, grid_size
+from UNetPlusPlusSegmentLib.engine.predictor import Predictor
 from UNetPlusPlusSegmentLib.network.bundle import Bundle
 from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
 
@@ -102,7 +102,7 @@ def _nodules(data: Path, split: str) -> list[list[Slice]]:
 
 
 def _counts(data: Path, item: Slice) -> np.ndarray:
-    """How many readers marked each pixel."""
+    """The number of readers who marked each pixel."""
     with Image.open(data / "masks" / item.row["file"]) as picture:
         return np.asarray(picture)
 
@@ -117,7 +117,7 @@ def _hu(items: list[Slice], window: tuple[slice, slice]) -> np.ndarray:
     return np.stack([TARGETS["nodule"].to_hu(item.image) for item in items])[(slice(None), *window)]
 
 
-def _probabilities(engine: SliceEngine, items: list[Slice], window: tuple[slice, slice]) -> dict[str, np.ndarray]:
+def _probabilities(engine: Predictor, items: list[Slice], window: tuple[slice, slice]) -> dict[str, np.ndarray]:
     """Probability by answer, (slices, rows, columns) at the stored pixels of a window; only it is seen."""
     hu = _hu(items, window)
     pixel_mm, pixels = items[0].pixel_mm, engine.bundle.pixel_mm
@@ -137,7 +137,7 @@ def _pointed(
     truth: np.ndarray,
     threshold: float | None = None,
 ) -> Result:
-    """What the user of a scan of this window alone would get who points at the middle of the true nodule."""
+    """The result for a user of a scan of this window alone who points at the middle of the true nodule."""
     at = np.argwhere(truth)
     middle = at[np.abs(at - at.mean(axis=0)).sum(axis=1).argmin()]
     pixel_mm = items[0].pixel_mm

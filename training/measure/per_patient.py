@@ -53,7 +53,7 @@ def evaluate(
     items = read_slices(data, target, split)[::every]
     counts: dict[str, dict[str, dict[str, Pooled]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(Pooled)))
     for patient, scans in _by_patient(items, target).items():
-        drawn = []
+        drawn: list[tuple[Slice, np.ndarray]] = []
         for scan in scans:
             found = _found(engine, scan, target)
             for name, masks in found.items():
@@ -99,12 +99,12 @@ def _by_patient(items: list[Slice], target: Target) -> dict[str, list[list[Slice
 
 
 def _is_measured(item: Slice, target: Target) -> bool:
-    """Whether the pixel size was read from the scan's header, not recalled or taken as usual."""
+    """True if the pixel size was read from the scan's header, not recalled or taken as usual."""
     return target.pixel_mm(item.row) is not None and item.row.get("size_from", "header") == "header"
 
 
 def _found(engine: SliceEngine, scan: list[Slice], target: Target) -> dict[str, np.ndarray]:
-    """What each answer finds: bool (slices, rows, columns) at the stored pixels."""
+    """The masks by answer: bool (slices, rows, columns) at the stored pixels."""
     each = [answers(heads, engine.bundle.depth) for heads in _probabilities(engine, scan, target)]
     threshold = engine.bundle.threshold
     return {name: np.stack([(a[name] >= threshold).numpy() for a in each]) for name in each[0]}

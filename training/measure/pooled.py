@@ -18,7 +18,7 @@ def dice(found: np.ndarray, truth: np.ndarray) -> float:
 
 @dataclass
 class Pooled:
-    """What was counted on one patient's slices."""
+    """The counts and distances of one patient's slices."""
 
     overlap: int = 0
     found: int = 0

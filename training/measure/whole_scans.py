@@ -25,7 +25,7 @@ LEAST_MM = 4.0
 
 
 def measure(bundle: Bundle, folder: Path, speed: str = "balanced", device: str = "auto") -> dict:
-    """What a model finds on the CTs of a folder.
+    """Figures of a model on the CTs of a folder.
 
     Raises:
         BundleError, FileError: The model or a CT cannot be used.
@@ -36,7 +36,7 @@ def measure(bundle: Bundle, folder: Path, speed: str = "balanced", device: str =
 
 
 def liver(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
-    """What is found, in ml, in a chest that shows no liver; and what the user is told."""
+    """The volume, in ml, of what is found in a chest that shows no liver; and the notes to the user."""
     clean, _ = read_volume(folder / CLEAN)
     result = load_engine(bundle, device).predict(clean, Request(bundle.target, speed=speed)).at()
     ml = round(sum(segment.measurements["volume_ml"] for segment in result.segments), 2)
@@ -62,8 +62,9 @@ def nodules(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
             "below_0.8": int((dices < 0.8).sum()),
             "called": sorted({segment.name for result in results for segment in result.segments}),
         }
-    for name, volume, mask in ((NODULE, ct, truth), (CLEAN, clean, None)):
-        figures[f"{name}, whole chest"] = _chest(engine.predict(volume, Request("nodule", speed=speed)).at(), mask)
+    whole = Request("nodule", speed=speed)
+    figures[f"{NODULE}, whole chest"] = _chest(engine.predict(ct, whole).at(), truth)
+    figures[f"{CLEAN}, whole chest"] = _chest(engine.predict(clean, whole).at(), None)
     return figures
 
 

@@ -53,10 +53,12 @@ def settings_of(cell: Cell, given: argparse.Namespace) -> Settings:
 def run(cell: Cell, settings: Settings) -> Measured:
     """Train a cell, from its last checkpoint if there is one, and measure it."""
     before = settings.folder / "settings.yaml"
-    # What belongs to this machine may differ.
-    here = {"threads": settings.threads, "data": settings.data, "runs": settings.runs}
-    if before.exists() and replace(load_settings(before), **here) != settings:
-        raise ResultsError(f"{settings.folder} is a training with other settings: remove it, or give another --runs.")
+    if before.exists():  # what belongs to this machine may differ
+        here = replace(load_settings(before), threads=settings.threads, data=settings.data, runs=settings.runs)
+        if here != settings:
+            raise ResultsError(
+                f"{settings.folder} is a training with other settings: remove it, or give another --runs."
+            )
     train(settings, resume=True)
     log = read_log(settings.folder / "tensorboard")
     ious, found = _measure(load_network(settings), settings, SPLIT[cell.dataset])

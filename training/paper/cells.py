@@ -53,7 +53,7 @@ def planned(datasets: Sequence[str], architectures: Sequence[str], seeds: int | 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a finished cell is remembered by.
+    """The record of a finished cell.
 
     Attributes:
         ious: From a case to its IoU by answer: `all` (what the table takes), and L1…L4 under deep supervision.
@@ -109,7 +109,7 @@ class Results:
         write_rows(folder / "log.csv", ["step", "minutes", "what", "value"], log)
         for name, mask in measured.examples.items():
             Image.fromarray(mask).save((folder / name).with_suffix(".png"))
-        rows = {c: [r[column] for column in COLUMNS] for c, r in self.done().items()}
+        rows: dict[Cell, list[object]] = {c: [r[column] for column in COLUMNS] for c, r in self.done().items()}
         mean = np.mean([by["all"] for by in measured.ious.values()])
         rows[cell] = [
             cell.dataset, cell.architecture, cell.loss, cell.seed, measured.steps, f"{measured.minutes:.1f}", len(measured.ious),
@@ -127,7 +127,7 @@ class Results:
         return [(int(r["step"]), float(r["minutes"]), r["what"], float(r["value"])) for r in rows]
 
     def example(self, cell: Cell, name: str) -> np.ndarray:
-        """What a finished cell found on one of the example images: bool (rows, columns)."""
+        """The mask that a finished cell found on one of the example images: bool (rows, columns)."""
         with Image.open((self.folder / "cells" / cell.name / name).with_suffix(".png")) as picture:
             return np.asarray(picture)
 

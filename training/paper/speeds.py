@@ -1,4 +1,4 @@
-"""What each network of the table costs: parameters, GFLOP and seconds."""
+"""The cost of each network of the table: parameters, GFLOP and seconds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def measure_speeds(path: Path, of_line: dict[tuple[str, str], Settings]) -> None
     Lines that are there already stay, for a data set all or none: the networks of a data set are timed in turns, so that what else the
     machine does weighs on all of them.
     """
-    rows = [list(row.values()) for row in read_rows(path)] if path.exists() else []
+    rows: list[list[object]] = [list(row.values()) for row in read_rows(path)] if path.exists() else []
     known = {(row[0], row[1]) for row in rows}
     by_dataset: dict[str, dict[str, Settings]] = defaultdict(dict)
     for (dataset, architecture), settings in of_line.items():

@@ -1,4 +1,4 @@
-"""What the recorded cells say: the table with spreads and paired intervals."""
+"""The table of the recorded cells, with spreads and paired intervals."""
 
 from __future__ import annotations
 
@@ -99,7 +99,8 @@ def paired(results: Results, one: Sequence[Cell], other: Sequence[Cell]) -> tupl
     cases = list(first[0])
     difference = np.array([np.mean([a[case] - b[case] for a, b in zip(first, second, strict=True)]) for case in cases])
     draws = np.random.default_rng(0).choice(difference, (DRAWS, len(cases))).mean(1)
-    return float(difference.mean()), *(float(x) for x in np.percentile(draws, [2.5, 97.5]))
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(difference.mean()), float(low), float(high)
 
 
 def done_cells(results: Results, dataset: str, architecture: str, loss: str = "bce_dice") -> list[Cell]:
@@ -121,7 +122,7 @@ def _points(found: tuple[float, float, float]) -> str:
 
 
 def _sizes(results: Results, of_line: dict[tuple[str, str], Settings]) -> list[str]:
-    """What each data set's trainings were."""
+    """Patch, steps, cases and minutes of each data set's trainings."""
     lines = []
     for dataset in dict.fromkeys(dataset for dataset, _ in of_line):
         settings = next(s for (d, _), s in of_line.items() if d == dataset)

@@ -1,4 +1,4 @@
-"""Which way up a liver CT lies, told from the image: headers of public data sets are often wrong about it. NumPy only.
+"""The orientation of a liver CT, told from the image: headers of public data sets are often wrong about it. NumPy only.
 
 The liver lies on the patient's right, in front of the spine, below the lungs. All arrays here are in training order:
 axis 0 is meant to run to Superior, axis 1 to Posterior, axis 2 to the patient's Left.
@@ -17,7 +17,7 @@ FEWEST_SLICES = 8  # of liver, to tell its upper end from its lower end
 
 
 def evidence(hu: np.ndarray, liver: np.ndarray) -> tuple[float, float, float]:
-    """How strongly the image says that each axis runs the right way.
+    """The strength with which the image says that each axis runs the right way.
 
     Args:
         hu: CT in HU, shape (slices, rows, columns).

@@ -149,12 +149,13 @@ def add_scan(folder: SliceFolder, scan: Scan, split: str, every: int, flip: set[
     except VolumeError as error:
         raise PrepareError(f"{scan.image}: {error}") from error
     order = axial_order(volume)
-    hu, notes = clean_hu(order.apply(volume.array))
+    hu, odd = clean_hu(order.apply(volume.array))
+    notes = [*map(str, odd)]
     labels = matching_labels(scan, hu, volume, _read(scan.mask), notes)
     hu, labels = turned(scan, hu, labels, flip, notes)
     for note in notes:
         folder.note(f"{scan.name}: {note}")
-    for k in chosen_slices((labels > 0).any(axis=(1, 2)), every):
+    for k in chosen_slices(np.any(labels > 0, axis=(1, 2)), every):
         mask = halved_labels(labels[k])
         row = {
             "file": f"{scan.name}_{k:04d}.png",

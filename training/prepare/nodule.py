@@ -119,7 +119,7 @@ def slice_numbers(volume: Volume, series: Series) -> dict[str, int]:
 
 
 def fill_outline(points: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """What a closed line encloses, without its pixels, and its pixels.
+    """The area that a closed line encloses, without its pixels, and its pixels.
 
     The readers drew "the first voxel just outside the nodule" (LIDC-IDRI, annotated_xml_file), so the line is never
     nodule, whether it encloses one or a hole in one (confirmed by S. Armato of LIDC in pylidc, pull request 16).
@@ -163,7 +163,7 @@ def clustered(marked: list[tuple[int, Area]]) -> Iterator[list[tuple[int, Area]]
 
 
 def count_readers(cluster: list[tuple[int, Area]], shape: tuple[int, ...]) -> np.ndarray:
-    """How many readers marked each voxel; uint8 (K, J, I). A reader who drew the nodule as two counts once."""
+    """The number of readers who marked each voxel; uint8 (K, J, I). A reader who drew the nodule as two counts once."""
     readers = np.zeros(shape, np.uint8)
     for reader in {reader for reader, _ in cluster}:
         mine = [area for by, area in cluster if by == reader]

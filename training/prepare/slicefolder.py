@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -78,7 +79,7 @@ class SliceFolder:
             path = self._part / folder / str(name)
             if path.exists():
                 raise PrepareError(f"Two slices would be called {folder}/{name}: give their sources different names.")
-            how = {"quality": 95, "subsampling": 0} if path.suffix == ".jpg" else {}
+            how: dict[str, Any] = {"quality": 95, "subsampling": 0} if path.suffix == ".jpg" else {}
             try:
                 Image.fromarray(picture).save(path, **how)
             except OSError as error:

@@ -1,4 +1,4 @@
-"""Bundles: model folders with `model.json` (the card), `weights.pt`, and `evaluation.json`, which says how well the model does.
+"""Bundles: model folders with `model.json` (the card), `weights.pt`, and `evaluation.json`, which inference never reads.
 
 Reading a card takes only the standard library, so that Slicer's own process can list models; torch is imported to load weights.
 """

@@ -119,7 +119,7 @@ class Card:
         if not self.labels:
             raise ValueError("it has no label")
         if self.depth < 1:
-            raise ValueError(f"its network has {self.depth + 1} filter counts")
+            raise ValueError("its network has fewer than two levels")
 
     @property
     def pixel_mm(self) -> float:
