@@ -9,7 +9,22 @@ import time
 from types import ModuleType
 
 import pytest
-from worker_jobs import PATIENCE_S, alive, bundle, expected, fails, files_in, run, scan, temporary, until, worker, works
+from worker_jobs import (
+    LONG,
+    PATIENCE_S,
+    alive,
+    bundle,
+    expected,
+    fails,
+    fake,
+    files_in,
+    run,
+    scan,
+    temporary,
+    until,
+    worker,
+    works,
+)
 
 from UNetPlusPlusSegmentLib.jobs.child_process import python_executable
 from UNetPlusPlusSegmentLib.jobs.protocol import JobError, Progress
@@ -21,13 +36,10 @@ __all__ = ["bundle", "expected", "temporary", "worker"]  # fixtures
 
 
 def die(worker, bundle, temporary, moment_s: float) -> None:
-    job = worker.submit(scan(1200), bundle, "cpu", "accurate")
-    wait_until = time.monotonic() + moment_s
-    events = []
-    for _ in until(lambda: time.monotonic() > wait_until):
-        events += worker.poll()
+    job = worker.submit(scan(LONG), bundle, "cpu", "accurate")
+    time.sleep(moment_s)
     os.kill(worker.pid, signal.SIGKILL)
-    events += run(worker, job)
+    events = run(worker, job)
     assert all(isinstance(event, Progress) for event in events[:-1])
     assert events[-1].error.kind == "memory"
     assert "ended by the operating system, probably because memory ran out" in str(events[-1].error)
@@ -63,19 +75,6 @@ def test_ten_kills_at_random_moments_are_survived(worker, bundle, expected, temp
 
 
 # Other children than ours
-
-
-def fake(tmp_path, script: str) -> list[str]:
-    """A child without torch, which is quick to start; `count` is how many came before it."""
-    path = tmp_path / "fake.py"
-    count = "import json, os, signal, subprocess, sys, time\nfrom pathlib import Path\n" + (
-        "log = Path(__file__).with_suffix('.log')\nlog.open('a').write('.')\ncount = len(log.read_text()) - 1\n"
-        "def say(what, **more):\n    print(json.dumps({'say': what, **more}), flush=True)\n"
-        "def answer():\n    for line in sys.stdin:\n"
-        "        say('device', job=json.loads(line)['job'], device='fake', free_memory_bytes=None)\n"
-    )
-    path.write_text(count + script)
-    return [sys.executable, str(path)]
 
 
 @pytest.mark.parametrize(
@@ -168,10 +167,11 @@ def test_a_full_disk_is_told_when_the_volume_is_handed_over_and_no_half_file_sta
 
 
 def test_time_in_which_the_parent_was_blocked_is_no_silence_of_the_child(tmp_path, temporary):
-    with Worker(fake(tmp_path, "say('ready')\ntime.sleep(999)"), silence_s=1.5) as worker:
+    with Worker(fake(tmp_path, "say('ready')\ntime.sleep(999)"), silence_s=PATIENCE_S) as worker:
         job = worker.ask_device()
         for _ in until(lambda: worker._running.sent):
             worker.poll()
+        worker.silence_s = 1.5
         time.sleep(2)
         assert worker.poll() == []
         assert fails(worker, job).kind == "hang"
