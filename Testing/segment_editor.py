@@ -17,7 +17,7 @@ from UNetPlusPlusSegmentLib.scene import mrml
 
 __all__ = ["an_editor", "opened", "scene", "slicer_app"]
 
-MODULE = Path(mrml.__file__).parents[1] / "UNetPlusPlusSegment.py"
+MODULE = Path(mrml.__file__).parents[2] / "UNetPlusPlusSegment.py"
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ from UNetPlusPlusSegmentLib.scene.runs import RunError
 
 __all__ = ["logic", "models", "scene"]  # fixtures
 
-MODULE = Path(mrml.__file__).parents[1]
+MODULE = Path(mrml.__file__).parents[2]
 PANEL = MODULE / "UNetPlusPlusSegment.py"
 
 

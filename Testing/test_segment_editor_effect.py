@@ -443,7 +443,7 @@ def test_without_a_volume_there_is_nothing_to_press_and_a_reason(opened):
 
 @pytest.mark.parametrize("package", ["SegmentEditorUNetPlusPlusLib", "SegmentStatisticsUNetPlusPlusLib"])
 def test_what_is_translated_is_written_out(package):
-    for file in (Path(mrml.__file__).parents[1] / package).glob("*.py"):
+    for file in (Path(mrml.__file__).parents[2] / package).glob("*.py"):
         for each in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(each, ast.Call) and isinstance(each.func, ast.Name) and each.func.id == "_":
                 assert [type(argument) for argument in each.args] == [ast.Constant], f"{file}:{each.lineno}"
