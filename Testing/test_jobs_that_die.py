@@ -64,7 +64,7 @@ def test_a_killed_worker_is_told_in_a_sentence_and_the_next_job_works(worker, bu
     works(worker, bundle, expected)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="starts twenty processes that load torch")
 def test_ten_kills_at_random_moments_are_survived(worker, bundle, expected, temporary):
     draw = random.Random(7)
     for _ in range(10):

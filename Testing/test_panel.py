@@ -278,7 +278,7 @@ def test_a_scene_that_is_loaded_while_the_panel_is_closed_lets_the_run_end_well(
     assert panel.ui.inputSelector.currentNode().GetName() == "Abdomen"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="starts ten processes that load torch")
 def test_a_worker_that_is_killed_at_any_moment_leaves_no_half_result_and_the_next_apply_works(panel, scene):
     moments = np.random.default_rng(0).uniform(0, 6, 10)
     add_volume(a_scan(LONG), GRID, "Abdomen")
