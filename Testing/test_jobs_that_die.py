@@ -113,6 +113,23 @@ def test_a_child_that_goes_wrong_is_told_in_a_sentence_ended_and_replaced(tmp_pa
         assert worker.pid not in (None, pid)
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        "print('Jämmerlich', file=sys.stderr, flush=True); os.close(1); time.sleep(0.5); sys.exit(3)",
+        "later = [sys.executable, '-c', 'import time; time.sleep(0.5); print(\"Jämmerlich\", file=__import__(\"sys\").stderr)']\n"
+        "subprocess.Popen(later, stdout=subprocess.DEVNULL)\nsys.exit(3)",
+    ],
+    ids=["its end", "its last words"],
+)
+def test_on_a_busy_computer_the_end_of_a_child_and_its_last_words_come_some_time_after_its_output(
+    tmp_path, temporary, monkeypatch, script
+):
+    monkeypatch.setattr("UNetPlusPlusSegmentLib.jobs.child_process.ENDING_S", PATIENCE_S)
+    with Worker(fake(tmp_path, f"say('ready')\n{script}")) as worker:
+        assert "ended unexpectedly (exit code 3: Jämmerlich)" in str(fails(worker, worker.ask_device()))
+
+
 def test_what_is_printed_before_the_child_is_ready_does_not_matter(tmp_path, temporary):
     script = "os.write(1, b'welcome \\xff\\n{}\\n5\\n')\nsay('alive')\nsay('ready')\nanswer()"
     with Worker(fake(tmp_path, script)) as worker:

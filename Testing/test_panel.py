@@ -549,7 +549,7 @@ def test_reload_ends_the_worker_and_opens_a_new_panel(models, frame, scene):
     panel.onReload()
     reloaded = slicer.modules.UNetPlusPlusSegmentWidget
     assert reloaded is not panel
-    assert process.has_ended
+    wait_until(lambda: process.has_ended)
     assert reloaded.ui.inputSelector.currentNode() is not None
     assert slicer.util.getModuleLogic("UNetPlusPlusSegment") is reloaded.logic
 

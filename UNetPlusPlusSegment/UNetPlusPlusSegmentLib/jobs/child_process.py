@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 LONGEST_LINE = 1 << 20  # bytes; what is longer comes in pieces
 LAST_WORDS = 40  # lines of stderr that are kept
+ENDING_S = 2.0  # until a process that has closed its output, or was killed, is gone: on a busy computer not at once
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
 
@@ -43,7 +44,7 @@ class ChildProcess:
         self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
         # The threads know the pipes only: with the last reference to this object stdin closes, and the child ends by itself.
         _in_background(_read, self._child.stdout, self._lines.put)
-        _in_background(_read, self._child.stderr, self.note)
+        self._listening_to_stderr = _in_background(_read, self._child.stderr, self.note)
 
     @property
     def pid(self) -> int:
@@ -94,15 +95,16 @@ class ChildProcess:
         """Kill it and wait until it is gone, two seconds at most: before, Windows does not let go of its folder."""
         self.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(2.0)
+            self._child.wait(ENDING_S)
 
     def how_it_ended(self) -> tuple[str, str]:
         """After it has ended: `memory` or `crash`, and half a sentence on what happened."""
         try:
-            code = self._child.wait(0.1)
+            code = self._child.wait(ENDING_S)
         except subprocess.TimeoutExpired:
             self.kill()
             return "crash", "closed its output without a word"
+        self._listening_to_stderr.join(ENDING_S)
         words = self.last_words
         # A launcher says of every child that was killed or crashed that it "exit abnormally"; of a crash, faulthandler
         # tells more.
@@ -134,8 +136,10 @@ def _read(stream: BinaryIO, put: Callable[[str | None], None]) -> None:
     put(None)
 
 
-def _in_background(function: Callable, *arguments: object) -> None:
-    threading.Thread(target=function, args=arguments, daemon=True).start()
+def _in_background(function: Callable, *arguments: object) -> threading.Thread:
+    thread = threading.Thread(target=function, args=arguments, daemon=True)
+    thread.start()
+    return thread
 
 
 def _signal_name(number: int) -> str:
