@@ -19,6 +19,10 @@ settings.load_profile("unhurried")
 REPOSITORY = Path(__file__).parents[1]
 NOBODY = 65534
 
+# Child processes, too, take the library that lies here, whatever is installed.
+known = os.environ.get("PYTHONPATH")
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY / "UNetPlusPlusSegment"), known)))
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Callable[[str], Path]:

@@ -96,7 +96,9 @@ def test_a_training_stopped_in_mid_epoch_and_resumed_ends_with_the_weights_of_an
 ):
     folder = tmp_path / "runs" / "tiny"
     command = [sys.executable, "-c", STOPPED, str(int(stop)), str(TRAINING), "--config", str(config)]
-    assert subprocess.run(command, capture_output=True, check=False).returncode != 0
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert (folder / "last.ckpt").exists(), done.stderr
     assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == EPOCH < 4 < STEPS
     assert train.main(["--config", str(config)]) == 1
     assert "--resume" in capsys.readouterr().err
