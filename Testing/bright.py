@@ -2,10 +2,20 @@
 
 import torch
 
+from UNetPlusPlusSegmentLib.api import Engine
+from UNetPlusPlusSegmentLib.core.request import Request
+from UNetPlusPlusSegmentLib.core.result import Result
+from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, write_bundle
+from UNetPlusPlusSegmentLib.network.card import card_from_json
 from UNetPlusPlusSegmentLib.network.unetpp import NodeGrid, build_network
 
 BRIGHT_HU = 60
+
+
+def segmented(engine: Engine, volume: Volume, **asked) -> Result:
+    """The result of a request for the engine's own target."""
+    return engine.predict(volume, Request(engine.bundle.target, **asked)).at()
 
 
 def bright_network(architecture: str = "unetpp_ds", depth: int = 4) -> NodeGrid:
@@ -25,7 +35,7 @@ def bright_network(architecture: str = "unetpp_ds", depth: int = 4) -> NodeGrid:
 
 
 def bright_bundle(folder, pixel_mm: float = 2.0, architecture: str = "unetpp_ds", depth: int = 4, **changes) -> Bundle:
-    """Write it as `folder`, ready to be used for the liver."""
+    """Write it as `folder`, ready to be used for the liver; `changes` are to its card, as JSON has it."""
     card = {
         "target": "liver",
         "architecture": {"name": architecture, "arguments": {"filters": [1] * (depth + 1)}},
@@ -49,7 +59,7 @@ def bright_bundle(folder, pixel_mm: float = 2.0, architecture: str = "unetpp_ds"
         },
         **changes,
     }
-    return write_bundle(folder, card, bright_network(architecture, depth).state_dict())
+    return write_bundle(folder, card_from_json(card), bright_network(architecture, depth).state_dict())
 
 
 def bright_nodule_bundle(folder, **changes) -> Bundle:

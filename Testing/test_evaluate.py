@@ -8,14 +8,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from bright import bright_bundle
+from bright import bright_bundle, bright_nodule_bundle
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from PIL import Image
+from slicefolders import nodule_folder
 from torch.nn.modules.module import register_module_forward_hook
 
 import evaluate as evaluation
-from evaluate import as_table, evaluate
-from pooled import TOLERANCE_MM, Pooled, summary
+from data.slices import Slice
+from measure import heads, nodule_crops, per_patient, whole_scans
+from measure.per_patient import as_table, evaluate
+from measure.pooled import TOLERANCE_MM, Pooled, summary
+from UNetPlusPlusSegmentLib import files
 
 COLUMNS = ["file", "volume", "patient", "slice", "split", "source_pixel_mm", "size_from"]
 SIZE = 48
@@ -172,7 +176,7 @@ def test_a_model_without_post_processing_has_its_own_figures_only(tmp_path, fold
 def test_the_time_of_each_level_is_a_ratio_to_the_deepest(bundle, folder_of, monkeypatch):
     convolutions = []  # done so far: a clock that no other program can slow down
     clock = SimpleNamespace(perf_counter=lambda: len(convolutions))
-    monkeypatch.setattr(evaluation, "time", clock)
+    monkeypatch.setattr(heads, "time", clock)
 
     def count(module, *_):
         if isinstance(module, torch.nn.Conv2d):
@@ -202,7 +206,7 @@ def colours_of(picture) -> set[str]:
 
 
 def test_the_worst_slices_are_drawn_for_each_patient_that_has_any(bundle, folder_of, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "WORST", 2)
+    monkeypatch.setattr(per_patient, "WORST", 2)
     off = [("A", "a", n, square(10, 10 + n), square(10, 10)) for n in range(4)]
     folder = folder_of([*off, ("B", "b", 0, square(9, 9), square(9, 9)), ("C", "c", 0, NOTHING, square(9, 9))])
     code = evaluation.main(
@@ -225,9 +229,9 @@ def test_the_worst_slices_are_drawn_for_each_patient_that_has_any(bundle, folder
 
 def test_the_worst_slice_comes_first_with_its_dice(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(evaluation, "save_atlas", lambda path, panels, title: drawn.extend(panels))
+    monkeypatch.setattr(per_patient, "save_atlas", lambda path, panels, title: drawn.extend(panels))
     rows = [
-        (evaluation.Slice({"file": name}, np.zeros((SIZE, SIZE), np.uint8), truth, 1.0), found)
+        (Slice({"file": name}, np.zeros((SIZE, SIZE), np.uint8), truth, 1.0), found)
         for name, truth, found in (
             ("right", square(5, 5), square(5, 5)),
             ("near", square(5, 5), square(5, 6)),
@@ -235,7 +239,7 @@ def test_the_worst_slice_comes_first_with_its_dice(tmp_path, monkeypatch):
             ("far", square(5, 5), square(5, 13)),
         )
     ]
-    evaluation._draw_worst(tmp_path / "x.png", "t", rows)
+    per_patient._draw_worst(tmp_path / "x.png", "t", rows)
     titles = [panel.title for panel in drawn]
     assert titles == [
         "false: no organ, 400 pixels wrong",
@@ -260,3 +264,33 @@ def test_pictures_are_refused_where_a_commit_could_pick_them_up(bundle, folder_o
     assert not (tree / "pictures").exists()
     assert measure(tree / "private" / "deep") == 0
     assert (tree / "private" / "deep" / "A.png").is_file()
+
+
+def test_crops_moved_off_the_nodule_are_measured_by_the_same_command(tmp_path, capsys):
+    data = nodule_folder(tmp_path / "data", {"B": "val"})
+    bundle = bright_nodule_bundle(tmp_path / "nodule-v0.0.1")
+    arguments = [str(bundle.folder), "--data", str(data), "--moved-crops", "--draws", "1"]
+    assert evaluation.main([*arguments, "-o", str(tmp_path / "f.json")]) == 0
+    assert "1 nodules, 3 slices, 1 patients" in capsys.readouterr().out
+    assert json.loads((tmp_path / "f.json").read_text()) == nodule_crops.evaluate(bundle, data, draws=1)
+
+
+@pytest.mark.parametrize("option", [["--data", "d", "--moved-crops"], ["--volumes", "v", "--time"]])
+def test_what_only_a_nodule_model_can_be_measured_by_is_refused_for_another(bundle, capsys, option):
+    assert evaluation.main([str(bundle.folder), *option]) == 1
+    assert "bright-ct-v0.0.1 is for liver" in capsys.readouterr().err
+
+
+def test_on_whole_cts_a_liver_model_says_what_it_finds_where_there_is_no_liver(bundle, tmp_path, capsys):
+    scan = np.random.default_rng(0).integers(-1000, 40, (4, 64, 64), np.int16)
+    files.write_volume(tmp_path / whole_scans.CLEAN, scan, np.diag([-4.0, -4.0, 5.0, 1.0]))
+    assert evaluation.main([str(bundle.folder), "--volumes", str(tmp_path)]) == 0
+    (found,) = [each for name, each in json.loads(capsys.readouterr().out).items() if "no liver" in name]
+    assert found["ml"] == 0
+    assert any("No liver was found" in note for note in found["notes"])
+
+
+def test_no_folder_of_volumes_is_refused_with_one_line(bundle, capsys):
+    assert evaluation.main([str(bundle.folder), "--volumes", "nowhere"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "nowhere" in line

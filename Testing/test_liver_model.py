@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from bright import segmented
 
 from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
@@ -45,19 +46,26 @@ def test_the_liver_lies_where_another_tool_sees_it(shared_data, tmp_path, capsys
     assert segment["volume_ml"] == pytest.approx(voxels * np.prod(found.GetSpacing()) / 1000)
 
 
-def test_the_card_holds_measured_figures_of_the_validation_patients():
-    figures = choose_bundle("liver").card["figures"]
+def evaluation_of(bundle) -> dict:
+    return json.loads((bundle.folder / "evaluation.json").read_text(encoding="utf-8"))
+
+
+def test_the_model_comes_with_measured_figures_of_the_validation_patients():
+    figures = evaluation_of(choose_bundle("liver"))["figures"]
     assert figures["command"].startswith("python training/evaluate.py")
     assert {"L1", "L2", "L3", "L4"} <= set(figures["heads"])
     assert all(0 < p["dice"] < 1 for p in figures["heads"]["L4"]["patients"].values())
 
 
 @pytest.mark.slow(reason="measures the model on hundreds of slices")
-def test_the_figures_of_the_validation_patients_are_those_on_the_card(shared_data):
-    from evaluate import evaluate
+def test_the_figures_of_the_validation_patients_are_those_beside_the_card(shared_data):
+    from measure.per_patient import evaluate
 
     bundle = choose_bundle("liver")
-    measured, written = evaluate(bundle, shared_data("liver"), "val")["heads"], bundle.card["figures"]["heads"]
+    measured, written = (
+        evaluate(bundle, shared_data("liver"), "val")["heads"],
+        evaluation_of(bundle)["figures"]["heads"],
+    )
     assert measured.keys() == written.keys()
     for name, head in written.items():
         for patient, figures in head["patients"].items():
@@ -73,9 +81,9 @@ def test_the_faster_speeds_say_what_a_look_at_everything_says(shared_data, scan)
     volume, _ = read_volume(path)
     engine = SliceEngine(choose_bundle("liver"), "cpu")
     engine.device = Device("cpu", torch.float32, "cpu (float32)")
-    reference = engine.segment(volume, "accurate").labelmap > 0
+    reference = segmented(engine, volume, speed="accurate").labelmap > 0
     assert reference.any()
     for speed, least in (("balanced", 0.995), ("fast", 0.98)):
-        found = engine.segment(volume, speed).labelmap > 0
+        found = segmented(engine, volume, speed=speed).labelmap > 0
         overlap = 2 * np.count_nonzero(found & reference) / (np.count_nonzero(found) + np.count_nonzero(reference))
         assert overlap >= least, speed

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lookalikes import Piece, pieces_of, shifted_organ, with_bowel, with_piece
+from data.lookalikes import Piece, pieces_of, shifted_organ, with_bowel, with_piece
 
 WINDOW_HU, PIXEL_MM = 200.0, 2.0
 ROWS, COLUMNS = np.mgrid[:90, :110]

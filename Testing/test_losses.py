@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from losses import LOSSES, bce_dice, bce_dice_each, deep_supervision, hybrid
+from fit.losses import LOSSES, deep_supervision, hybrid
 
 
 def by_the_paper(logits, truth):
@@ -27,13 +27,29 @@ def test_the_hybrid_loss_is_equation_3_of_the_paper():
     assert float(hybrid(logits, truth)) == pytest.approx(by_the_paper(logits, truth), abs=1e-6)
 
 
+def test_bce_and_dice_are_half_the_cross_entropy_and_one_less_dice_of_the_batch_or_of_each_image():
+    torch.manual_seed(0)
+    logits = torch.randn(3, 1, 5, 7, dtype=torch.float64)
+    truth = (torch.rand(3, 1, 5, 7) > 0.6).double()
+    truth[1] = 0  # an image without the organ
+    p = 1 / (1 + torch.exp(-logits))
+    half = -(truth * p.log() + (1 - truth) * (1 - p).log()).mean() / 2
+
+    def dice(y, p):
+        return (2 * (y * p).sum() + 1) / (y.sum() + p.sum() + 1)
+
+    each = sum(dice(*image) for image in zip(truth, p, strict=True)) / 3
+    assert float(LOSSES["bce_dice"](logits, truth)) == pytest.approx(float(half + 1 - dice(truth, p)), abs=1e-12)
+    assert float(LOSSES["bce_dice_each"](logits, truth)) == pytest.approx(float(half + 1 - each), abs=1e-12)
+
+
 def test_a_perfect_answer_is_the_lowest_loss():
     truth = torch.zeros(2, 1, 8, 8)
     truth[:, :, 2:5] = 1
     perfect = (truth - 0.5) * 100
     assert float(hybrid(perfect, truth)) == pytest.approx(-1, abs=1e-5)
-    assert float(bce_dice(perfect, truth)) == pytest.approx(0, abs=1e-5)
-    assert float(bce_dice_each(perfect, truth)) == pytest.approx(0, abs=1e-5)
+    assert float(LOSSES["bce_dice"](perfect, truth)) == pytest.approx(0, abs=1e-5)
+    assert float(LOSSES["bce_dice_each"](perfect, truth)) == pytest.approx(0, abs=1e-5)
 
 
 def test_to_miss_a_small_organ_costs_as_much_as_to_miss_a_large_one_where_each_image_has_its_dice():
@@ -44,9 +60,11 @@ def test_to_miss_a_small_organ_costs_as_much_as_to_miss_a_large_one_where_each_i
         (truth * torch.eye(2)[one].reshape(2, 1, 1, 1) - 0.5) * 20 for one in (1, 0)
     ]  # the large, then the small one missed
     cross_entropies = [float(F.binary_cross_entropy_with_logits(logits, truth)) / 2 for logits in without]
-    large, small = (float(bce_dice_each(x, truth)) - bce for x, bce in zip(without, cross_entropies, strict=True))
+    large, small = (
+        float(LOSSES["bce_dice_each"](x, truth)) - bce for x, bce in zip(without, cross_entropies, strict=True)
+    )
     assert small == pytest.approx(large, rel=0.15)
-    large, small = (float(bce_dice(x, truth)) - bce for x, bce in zip(without, cross_entropies, strict=True))
+    large, small = (float(LOSSES["bce_dice"](x, truth)) - bce for x, bce in zip(without, cross_entropies, strict=True))
     assert small < large / 10
 
 

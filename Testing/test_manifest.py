@@ -15,9 +15,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-import tomllib
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from UNetPlusPlusSegmentLib import __version__
+from UNetPlusPlusSegmentLib.cli.parser import parser
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # comes with hatchling, as the standard library has none yet
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "UNetPlusPlusSegment"
@@ -29,6 +36,9 @@ CMAKE = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
 MODULE_CMAKE = (MODULE / "CMakeLists.txt").read_text(encoding="utf-8")
 INDEX_ENTRY = json.loads((ROOT / f"{NAME}.json").read_text(encoding="utf-8"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+DOCUMENTS = ROOT / "docs"
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "training/README.md")
 
 INDEX_LIMIT = 100 * 2**20  # bytes of work tree and history together
 
@@ -49,6 +59,12 @@ def files_of_the_module() -> set[str]:
 def extension_value(key: str) -> str:
     """The one string that the top CMakeLists.txt gives to `EXTENSION_<key>`, on a line of its own."""
     return re.search(rf'^set\(EXTENSION_{key} "([^"\n]+)"\)', CMAKE, re.MULTILINE).group(1)
+
+
+def anchors_of(page: Path) -> set[str]:
+    """What GitHub calls the headings of a page."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def git(*arguments: str) -> str:
@@ -160,6 +176,13 @@ def test_one_home_page_is_named_everywhere():
     assert f'repository-code: "{HOMEPAGE}"' in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
+def test_package_citation_and_program_name_one_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        parser().parse_args(["--version"])
+    assert capsys.readouterr().out == f"unetpp-segment {__version__}\n"
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", [f"{NAME}.json", "CMakeLists.txt", f"{NAME}/CMakeLists.txt", "LICENSE"])
 def test_lines_end_the_unix_way(name):
     content = (ROOT / name).read_bytes()
@@ -189,22 +212,32 @@ def test_the_readme_names_the_licences_and_what_the_index_asks_for():
         assert phrase in text, phrase
 
 
-def test_the_readme_shows_what_the_index_asks_of_a_tutorial_and_every_link_in_it_leads_somewhere():
+def test_the_readme_shows_what_the_index_asks_of_a_tutorial():
     """Tiers 1 and 3: pictures, a step-by-step tutorial that says where its data come from, how to cite."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    links = re.findall(r"\]\(([^)\s]+)\)", text)
-    local = [link.partition("#")[0] for link in links if not link.startswith(("http", "#"))]
-    assert [link for link in local if not (ROOT / link).exists()] == []
-    anchors = {
-        "#" + re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.+)$", text, re.M)
-    }
-    assert {link for link in links if link.startswith("#")} <= anchors
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
     assert len(pictures) >= 2
-    tutorial = text.partition("### Tutorial")[2].partition("###")[0]
+    tutorial = text.partition("\n## Tutorial")[2].partition("\n## ")[0]
     for words in ("**Sample Data**", "**UNet++ Segment**", "**Apply**", "**Segment Statistics**"):
         assert words in tutorial
     assert "## How to cite" in text
+
+
+@pytest.mark.parametrize("page", [*DOCUMENTS.glob("*.md"), *map(ROOT.joinpath, PAGES)], ids=lambda page: page.name)
+def test_every_link_in_the_documents_leads_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if link.startswith("http"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors_of(target), link
+
+
+def test_the_readme_is_short_and_leads_to_every_page_of_the_documents():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 180
+    assert [page.name for page in DOCUMENTS.glob("*.md") if f"](docs/{page.name})" not in text] == []
 
 
 def test_a_clone_is_small_enough_for_the_index():
@@ -219,7 +252,7 @@ def test_a_clone_is_small_enough_for_the_index():
 def test_the_wheel_holds_the_library_the_models_and_both_licences(tmp_path):
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, capture_output=True, check=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    (wheel,) = tmp_path.glob(f"*-{__version__}-*.whl")
     library = {path for path in files_of_the_module() if path.startswith(f"{NAME}Lib/")}
     models = {path for path in files_of_the_module() if path.startswith("Resources/Models/")}
     with zipfile.ZipFile(wheel) as archive:

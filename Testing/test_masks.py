@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from UNetPlusPlusSegmentLib.core.masks import fill_holes, largest_component, measure
+from UNetPlusPlusSegmentLib.core.masks import boxes, components, distance_mm, fill_holes, largest_component, measure
 from UNetPlusPlusSegmentLib.core.volume import Volume, bounding_box
 
 
@@ -77,3 +77,34 @@ def test_volume_and_mean_hu_come_from_the_voxels_of_the_region_on_a_sheared_grid
 def test_an_empty_region_has_no_mean_hu():
     volume = Volume(np.zeros((2, 3, 4), np.int16), np.eye(4))
     assert measure(volume.array > 0, volume) == {"volume_ml": 0, "mean_hu": None}
+
+
+DIAGONAL = np.zeros((3, 6, 7), bool)
+DIAGONAL[0, 0, 0] = DIAGONAL[1, 1, 1] = DIAGONAL[1, 1, 2] = True  # these touch at a corner
+DIAGONAL[2, 4:6, 4:7] = True
+
+
+def test_components_are_numbered_in_array_order_or_by_size():
+    faces, corners = components(DIAGONAL), components(DIAGONAL, corners=True)
+    assert [faces[0, 0, 0], faces[1, 1, 1], faces[1, 1, 2], faces[2, 5, 6]] == [1, 2, 2, 3]
+    assert [corners[0, 0, 0], corners[1, 1, 2], corners[2, 5, 6]] == [1, 1, 2]
+    by_size = components(DIAGONAL, least=2)
+    assert [by_size[0, 0, 0], by_size[1, 1, 1], by_size[2, 5, 6]] == [0, 2, 1]
+    assert not faces[~DIAGONAL].any() and not by_size[~DIAGONAL].any()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.int64])
+def test_the_box_of_each_value_is_the_smallest_one_and_a_value_that_is_not_there_has_none(dtype):
+    labels = np.where(DIAGONAL, 3, 0).astype(dtype)
+    labels[2] //= 3
+    assert boxes(labels) == {1: np.s_[2:3, 4:6, 4:7], 3: np.s_[0:2, 0:2, 0:3]}
+    assert boxes(np.zeros((2, 3, 4), dtype)) == {}
+
+
+def test_distances_are_in_mm_along_each_axis():
+    mask = np.zeros((5, 6, 7), bool)
+    mask[2, 3, 4] = True
+    distance = distance_mm(mask, (2.5, 0.7, 0.9))
+    k, j, i = np.ogrid[:5, :6, :7]
+    expected = np.sqrt(((k - 2) * 2.5) ** 2 + ((j - 3) * 0.7) ** 2 + ((i - 4) * 0.9) ** 2)
+    np.testing.assert_allclose(distance, expected, atol=1e-5)

@@ -21,8 +21,8 @@ import nodule  # isort: skip
 import nuclei  # isort: skip
 import polyp  # isort: skip
 import slicefolder  # isort: skip
-from slices import read_slices
-from targets import TARGETS
+from data.slices import read_slices
+from data.targets import TARGETS
 
 
 def write_bowl(folder: Path, shared_data, rows: list[dict[str, str]], times: int) -> Path:

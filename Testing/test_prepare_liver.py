@@ -13,8 +13,8 @@ from prepare_scripts import picture, refused, rows_of
 
 import anatomy  # isort: skip
 import liver  # isort: skip
-from slices import read_slices
-from targets import TARGETS
+from data.slices import read_slices
+from data.targets import TARGETS
 
 LPS = np.diag([-1.0, -1.0, 1.0])  # steps along I, J, K of an array in training order, in RAS
 ROUNDING_HU = 200 / 255  # half a grey value for each of the two roundings

@@ -14,8 +14,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from skimage import measure
 
 import nodule  # isort: skip
-from slices import read_slices
-from targets import TARGETS
+from data.slices import read_slices
+from data.targets import TARGETS
 
 WHERE_NODULE_LIES = (3, 302, 252)  # K, J, I of the first slice of LIDC-IDRI-0001_n0 in LIDC-IDRI-0001_ct
 

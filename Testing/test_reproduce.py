@@ -13,11 +13,11 @@ from PIL import Image
 from slicefolders import liver_folder
 from torch.utils.tensorboard import SummaryWriter
 
-import cells
 import reproduce
-from cells import Cell, Measured, Results, planned
-from comparison import paired
-from settings import load_settings
+from fit.settings import load_settings
+from paper import cell_runs, cells
+from paper.cells import Cell, Measured, Results, planned
+from paper.table import paired
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = np.eye(8, dtype=bool)
@@ -68,7 +68,7 @@ def command(place: Path, *arguments: str) -> int:
 def made(place):
     """The table after two seeds of nuclei and, in a second go, one of the liver; of two networks each."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reproduce, "EPOCHS", 2)
+        patch.setattr(cell_runs, "EPOCHS", 2)
         assert command(place, "--datasets", "nuclei", "--architectures", "unet", "unetpp_ds", "--seeds", "2") == 0
         assert command(place, "--datasets", "liver", "--architectures", "unet", "unetpp_ds", "--seeds", "1") == 0
         yield place
@@ -90,7 +90,7 @@ def test_the_first_seed_of_all_data_sets_comes_before_any_second():
 def test_trainings_of_a_data_set_differ_in_nothing_but_the_network(configs, steps):
     given = Namespace(steps=steps, configs=ROOT / "training" / "configs" / configs, data=Path("d"), runs="r", threads=0)
     for dataset in cells.DATASETS:
-        unet, *others = (reproduce.settings_of(Cell(dataset, a, 1), given) for a in cells.ARCHITECTURES)
+        unet, *others = (cell_runs.settings_of(Cell(dataset, a, 1), given) for a in cells.ARCHITECTURES)
         for other in others:
             assert dataclasses.replace(other, name=unet.name, architecture=unet.architecture) == unet
         wanted = steps or load_settings(given.configs / f"{dataset}.yaml").steps
@@ -144,9 +144,9 @@ def test_a_later_session_goes_on_from_the_records_alone(made, tmp_path, monkeypa
     later = tmp_path / "later"
     shutil.copytree(made, later, ignore=shutil.ignore_patterns("runs", "table.*"))
     trained = []
-    real = reproduce.train
+    real = cell_runs.train
     monkeypatch.setattr(
-        reproduce, "train", lambda settings, resume: trained.append(settings.name) or real(settings, resume)
+        cell_runs, "train", lambda settings, resume: trained.append(settings.name) or real(settings, resume)
     )
     arguments = ("--architectures", "unet", "unetpp", "unetpp_ds", "--seeds", "1", "--datasets")
     assert command(later, *arguments, "nuclei") == 0
@@ -171,13 +171,13 @@ def test_too_few_steps_are_refused_by_the_option(place, capsys):
 def test_a_run_folder_of_other_settings_is_not_gone_on_from(made, monkeypatch):
     given = Namespace(steps=5, configs=made / "configs", data=made / "data", runs=str(made / "runs"), threads=1)
     cell = Cell("nuclei", "unet", 1)
-    settings = reproduce.settings_of(cell, given)
-    monkeypatch.setattr(reproduce, "train", lambda settings, resume: pytest.fail("it must not train"))
+    settings = cell_runs.settings_of(cell, given)
+    monkeypatch.setattr(cell_runs, "train", lambda settings, resume: pytest.fail("it must not train"))
     with pytest.raises(cells.ResultsError, match="other settings"):
-        reproduce.run(cell, dataclasses.replace(settings, flips=True))
+        cell_runs.run(cell, dataclasses.replace(settings, flips=True))
     shutil.copytree(made / "data" / "nuclei", made / "moved", dirs_exist_ok=True)
     with pytest.raises(pytest.fail.Exception, match="must not train"):  # data that moved are no other settings
-        reproduce.run(cell, dataclasses.replace(settings, data=str(made / "moved")))
+        cell_runs.run(cell, dataclasses.replace(settings, data=str(made / "moved")))
 
 
 def test_figures_of_nothing_are_refused_with_the_way_out(place, tmp_path, capsys):
@@ -187,10 +187,10 @@ def test_figures_of_nothing_are_refused_with_the_way_out(place, tmp_path, capsys
 
 def test_a_training_that_did_not_reach_its_last_step_is_not_recorded(made):
     given = Namespace(steps=5, configs=made / "configs", data=made / "data", runs=str(made / "runs"), threads=1)
-    settings = reproduce.settings_of(Cell("nuclei", "unet", 1), given)
-    reproduce.load_network(settings)
+    settings = cell_runs.settings_of(Cell("nuclei", "unet", 1), given)
+    cell_runs.load_network(settings)
     with pytest.raises(cells.ResultsError, match="4 of 6 steps"):
-        reproduce.load_network(dataclasses.replace(settings, steps=6))
+        cell_runs.load_network(dataclasses.replace(settings, steps=6))
 
 
 def test_figures_are_drawn_from_the_records_and_private_images_lie_apart(made):
@@ -254,7 +254,7 @@ def test_the_log_of_a_resumed_training_tells_each_step_once_and_no_time_that_it_
         for step in steps:
             writer.add_scalar("val_iou", value, step - 1, walltime=begun + 60 * step)
         writer.close()
-    assert reproduce.read_log(tmp_path) == [
+    assert cell_runs.read_log(tmp_path) == [
         (1, 1.0, "val_iou", 0.25),
         (2, 2.0, "val_iou", 0.25),
         (3, 6.0, "val_iou", 0.75),

@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 from slicefolders import liver_folder, read_table, write_table
 
-from augment import Augment, coarsened, without_table
-from settings import Settings, SettingsError, load_settings
-from slices import BalancedSampler, DataError, Slice, SliceDataset, read_slices
-from targets import TARGETS
+from data.augmentation import Augment, coarsened, without_table
+from data.sampler import BalancedSampler
+from data.slices import DataError, Slice, SliceDataset, read_slices
+from data.targets import TARGETS
+from fit.settings import Settings, SettingsError, load_settings
 
 LIVER = TARGETS["liver"]
 PATIENTS = {"A": "train", "B": "train", "C": "val"}

@@ -4,6 +4,7 @@ They run in this process, but for those that are killed and those on several ran
 """
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -14,19 +15,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bright import bright_bundle, bright_network, bright_nodule_bundle
+from bright import bright_network, bright_nodule_bundle
 from PIL import Image
 from slicefolders import liver_folder, nodule_folder, read_table, write_table
 
-import evaluate_cts
-import evaluate_nodules
 import export
 import train
-from cards import _best_average, bundle_from_checkpoint
-from evaluate import answer_of, evaluate
-from settings import Settings
-from task import SegmentationTask
-from UNetPlusPlusSegmentLib import files
+from card.from_checkpoint import _best_average, bundle_from_checkpoint
+from fit.settings import Settings
+from fit.task import SegmentationTask
+from measure import nodule_crops
+from measure.heads import answer_of
+from measure.per_patient import evaluate
 from UNetPlusPlusSegmentLib.network.bundle import read_bundle, write_bundle
 
 TRAINING = Path(__file__).parents[1] / "training"
@@ -120,10 +120,10 @@ def test_two_ranks_train_on_disjoint_halves_and_end_with_the_same_weights(config
     watcher.write_text(
         "import atexit, os, sys\n"
         "def write():\n"
-        "    task, slices = sys.modules.get('task'), sys.modules.get('slices')\n"
+        "    task, slices = sys.modules.get('fit.task'), sys.modules.get('data.sampler')\n"
         "    if task is None or 'RANK' not in os.environ: return\n"
         "    import gc, torch\n"
-        "    from slices import BalancedSampler\n"
+        "    from data.sampler import BalancedSampler\n"
         "    samplers = [o for o in gc.get_objects() if isinstance(o, BalancedSampler)]\n"
         "    tasks = [o for o in gc.get_objects() if isinstance(o, task.SegmentationTask)]\n"
         "    if samplers and tasks:\n"
@@ -167,22 +167,23 @@ def test_an_exported_bundle_is_measured_as_its_checkpoint(trained, data, tmp_pat
     assert figures["slices"] == 12
 
 
-def test_export_writes_the_measured_figures_into_the_card(trained, data, tmp_path, capsys):
+def evaluation_of(folder: Path) -> dict:
+    return json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+
+
+def test_export_writes_the_measured_figures_beside_the_card(trained, data, tmp_path, capsys):
     folder = tmp_path / "liver-ct-v0.0.1"
     assert export.main([str(trained / "best.ckpt"), str(folder), "--data", str(data)]) == 0
-    bundle = read_bundle(folder)
-    measured = evaluate(bundle, data)
-    assert {k: v for k, v in bundle.card["figures"].items() if k != "time"} == {
-        k: v for k, v in measured.items() if k != "time"
-    }
-    assert bundle.card["figures"]["time"]["L4"] == 1
+    written, measured = evaluation_of(folder)["figures"], evaluate(read_bundle(folder), data)
+    assert {k: v for k, v in written.items() if k != "time"} == {k: v for k, v in measured.items() if k != "time"}
+    assert written["time"]["L4"] == 1
 
 
 def test_a_model_measured_where_there_is_no_organ_averages_all_heads():
     assert _best_average({"heads": {"L1-L4": {"dice": None}, "L4": {"dice": None}}}, otherwise=1) == 1
 
 
-def test_the_card_of_a_nodule_model_says_how_it_does_on_crops_moved_off_the_nodule(tmp_path):
+def test_the_evaluation_of_a_nodule_model_says_how_it_does_on_crops_moved_off_the_nodule(tmp_path):
     data = nodule_folder(tmp_path / "data", {"A": "train", "B": "val"})
     settings = Settings("tiny", "nodule", str(data), filters=(2, 3, 4, 5, 6), pixel_mm=0.7)
     task = SegmentationTask(settings, [0])
@@ -190,10 +191,11 @@ def test_the_card_of_a_nodule_model_says_how_it_does_on_crops_moved_off_the_nodu
     folder = tmp_path / "lung-nodule-ct-v0.0.1"
     assert export.main([str(tmp_path / "last.ckpt"), str(folder), "--data", str(data)]) == 0
     bundle = read_bundle(folder)
-    assert bundle.card["figures"]["moved_crops"] == evaluate_nodules.evaluate(bundle, data)
-    assert bundle.card["figures"]["moved_crops"]["answer"] == answer_of(bundle)
-    assert (bundle.average_from, bundle.threshold) == evaluate_nodules.best_answer(bundle, data)
-    assert "of 7 patients" in bundle.card["training_data"]["name"]
+    figures = evaluation_of(folder)["figures"]
+    assert figures["moved_crops"] == nodule_crops.evaluate(bundle, data)
+    assert figures["moved_crops"]["answer"] == answer_of(bundle)
+    assert (bundle.average_from, bundle.threshold) == nodule_crops.best_answer(bundle, data)
+    assert "of 7 patients" in bundle.training_data[0].name
 
 
 def test_the_answer_of_a_nodule_model_is_the_one_that_cuts_what_is_pointed_at_best(tmp_path):
@@ -203,12 +205,12 @@ def test_the_answer_of_a_nodule_model_is_the_one_that_cuts_what_is_pointed_at_be
         rim = (np.asarray(Image.open(data / "masks" / path.name)) == 1) * (129 - 30)  # the network gives it 0.56
         Image.fromarray((image + rim).astype(np.uint8)).save(path)
     bundle = bright_nodule_bundle(tmp_path / "nodule-v1.0.0")
-    assert evaluate_nodules.best_answer(bundle, data) == (4, 0.6)
+    assert nodule_crops.best_answer(bundle, data) == (4, 0.6)
     network = bright_network()
     with torch.no_grad():
         network.outputs["4"].bias.fill_(-100)  # sees nothing; its mean with L3 is half of L3's probability
-    bundle = write_bundle(tmp_path / "nodule-v1.0.1", bundle.card, network.state_dict())
-    assert evaluate_nodules.best_answer(bundle, data) == (3, 0.4)
+    bundle = write_bundle(tmp_path / "nodule-v1.0.1", bundle, network.state_dict())
+    assert nodule_crops.best_answer(bundle, data) == (3, 0.4)
 
 
 def save(task: SegmentationTask, path: Path) -> None:
@@ -227,7 +229,7 @@ def test_an_export_at_a_level_is_the_pruned_network_and_one_without_a_head_there
     assert export.main([*arguments, "2"]) == 0
     bundle = read_bundle(tmp_path / "liver-ct-v0.0.1")
     assert bundle.depth == 2
-    assert set(bundle.card["figures"]["heads"]) == {"L1", "L2", "L1-L2"}
+    assert set(evaluation_of(bundle.folder)["figures"]["heads"]) == {"L1", "L2", "L1-L2"}
     state = bundle.load_state()
     expected = task.network.pruned(2, all_heads=True).state_dict()
     assert state.keys() == expected.keys()
@@ -245,17 +247,8 @@ def test_a_network_without_deep_supervision_is_measured_and_exported_too(data, t
     assert export.main([str(tmp_path / "last.ckpt"), str(folder), "--data", str(data)]) == 0
     bundle = read_bundle(folder)
     depth = 4 if architecture == "wide_unet" else 3
-    assert list(bundle.card["figures"]["heads"]) == [answer_of(bundle)] == [f"L{depth}"]
+    assert list(evaluation_of(folder)["figures"]["heads"]) == [answer_of(bundle)] == [f"L{depth}"]
     assert bundle.speed("fast").level == bundle.depth == depth
-
-
-def test_on_whole_cts_a_liver_model_says_what_it_finds_where_there_is_no_liver(tmp_path):
-    scan = np.random.default_rng(0).integers(-1000, 40, (4, 64, 64), np.int16)
-    files.write_volume(tmp_path / evaluate_cts.CLEAN, scan, np.diag([-4.0, -4.0, 5.0, 1.0]))
-    bundle = bright_bundle(tmp_path / "liver-ct-v0.0.1")
-    (found,) = [each for name, each in evaluate_cts.measure(bundle, tmp_path).items() if "no liver" in name]
-    assert found["ml"] == 0
-    assert any("No liver was found" in note for note in found["notes"])
 
 
 def test_export_refuses_a_folder_of_volumes_that_is_not_there_before_it_measures(trained, data, tmp_path, capsys):

@@ -12,6 +12,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,14 @@ import scans
 import slicer
 from tables import machine, spread, table, write
 
-from UNetPlusPlusSegmentLib.jobs.protocol import Progress, Segmented
+from UNetPlusPlusSegmentLib.core.request import Request
+from UNetPlusPlusSegmentLib.jobs.protocol import Progress, ResultReady
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 from UNetPlusPlusSegmentLib.network.bundle import choose_bundle
 from UNetPlusPlusSegmentLib.scene import mrml
 
 ROUNDS = 5  # of what blocks the window
+Job = tuple[Path, Request]  # the model's folder, and how it is to be used
 
 
 def main() -> None:
@@ -38,9 +41,9 @@ def main() -> None:
     slicer.mrmlScene = slicer.vtkMRMLScene()
     scan = scans.load(given.scan)
     node = slicer.util.addVolumeFromArray(scan.array, scan.ijk_to_ras, given.scan)
-    job = {"bundle": choose_bundle("liver", given.model or None).folder, "speed": given.speed}
+    job = choose_bundle("liver", given.model or None).folder, Request(speed=given.speed)
     with Worker() as worker:
-        result = worker.wait(submit(worker, node, job))  # from here on all is loaded
+        worker.wait(submit(worker, node, job))  # from here on all is loaded
         pid = worker.pid
         rounds = [timed(blocked, worker, node, job) for _ in range(ROUNDS)]
         took_s, blocks = statistics.median(took for took, _ in rounds), [each for _, each in rounds]
@@ -51,7 +54,7 @@ def main() -> None:
         ("the volume is handed over", spread([hand for hand, _ in blocks], 2), "the window stands still"),
         ("the result is in the scene", spread([take for _, take in blocks], 2), "the window stands still"),
     ]
-    about = f"{given.scan}, {given.speed}, {result.slices} slices; {machine()}."
+    about = f"{given.scan}, {given.speed}; {machine()}."
     if killed:
         about += " Some jobs did not stop by themselves within half a second and were killed; the next one starts anew."
     write("waiting", f"{about}\n\n{table(('until', 'seconds', ''), rows)}")
@@ -64,25 +67,25 @@ def timed(function: Callable, *arguments: Any, **options: Any) -> tuple[float, A
     return time.perf_counter() - begun, result
 
 
-def submit(worker: Worker, node: Any, job: dict) -> int:
+def submit(worker: Worker, node: Any, job: Job) -> int:
     """Start a job as the module does; returns its number."""
-    return worker.submit(mrml.volume_from_node(node), **job)
+    return worker.submit(mrml.volume_from_node(node), *job)
 
 
-def blocked(worker: Worker, node: Any, job: dict) -> tuple[float, float]:
+def blocked(worker: Worker, node: Any, job: Job) -> tuple[float, float]:
     """Seconds for which a whole run holds the thread that calls: to hand the volume over, and to take the mask in."""
     handing_s, number = timed(submit, worker, node, job)
     while True:
         polling_s, events = timed(worker.poll)
         for event in events:
-            if isinstance(event, Segmented) and event.job == number:
-                segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-                showing_s, _ = timed(mrml.show_segmentation, event.labelmap, event.segments, node, segmentation)
+            if isinstance(event, ResultReady) and event.job == number:
+                found, segmentation = event.result, slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+                showing_s, _ = timed(mrml.show_segmentation, found.labelmap, found.segments, node, segmentation)
                 return handing_s, polling_s + showing_s
         time.sleep(0.01)
 
 
-def stopped(worker: Worker, node: Any, job: dict, moment_s: float) -> float:
+def stopped(worker: Worker, node: Any, job: Job, moment_s: float) -> float:
     """Seconds from the click on Cancel, so long after the start, until the job has ended and the next may begin."""
     worker.wait(worker.ask_device())  # it was killed, perhaps
     number = submit(worker, node, job)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -71,28 +73,14 @@ def _times(given: argparse.Namespace) -> str:
     peers = {"MONAI BasicUNetPlusPlus": Contender("monai"), "paper's layout": Contender("paper")}
     if given.smp_python:
         peers["SMP UnetPlusPlus r34"] = Contender("smp", python=given.smp_python)
-    timed = [(scan, speed) for scan in ours for speed in SPEEDS if (scan, speed) != ("tiled_200", "accurate")]
-    took: dict[tuple, list[float]] = {which: [] for which in timed}
-    a_slice, peak = {name: [] for name in peers}, {}
     with running([*ours.values(), *peers.values()]):
-        for count in range(given.rounds):
-            for name, peer in peers.items():
-                measured = peer.turn(slices=given.slices)
-                a_slice[name].append(np.mean(measured["seconds"]))
-                peak[name] = max(peak.get(name, 0), measured["peak_bytes"])
-            for scan, speed in timed:
-                if speed == "accurate" and count:
-                    continue  # long, and on the shorter scan only: once
-                measured = ours[scan].turn(speed=speed)
-                took[scan, speed].append(measured["seconds"])
-                peak[scan, speed] = max(peak.get((scan, speed), 0), measured["peak_bytes"])
-        shapes = {scan: each.ready["shape"] for scan, each in ours.items()}
+        took, a_slice, peak = _take_turns(ours, peers, given.rounds, given.slices)
+        slices = {scan: each.ready["shape"][0] for scan, each in ours.items()}
         about = ours["tiled_200"].ready
     rows = []
     for (scan, speed), seconds in took.items():
-        slices = shapes[scan][0]
         ratios = (
-            spread([slices * s / own for s, own in zip(a_slice[name][: len(seconds)], seconds, strict=True)])
+            spread([slices[scan] * s / own for s, own in zip(a_slice[name][: len(seconds)], seconds, strict=True)])
             for name in peers
         )
         rows.append((f"{scan}, {speed}", spread(seconds, 1), *ratios, f"{peak[scan, speed] / 1e6:.0f}"))
@@ -103,8 +91,30 @@ def _times(given: argparse.Namespace) -> str:
     return text if given.smp_python else f"{text}\n\nSMP: skipped, no `--smp-python` was given."
 
 
+def _take_turns(
+    ours: Mapping[str, Contender], peers: Mapping[str, Contender], rounds: int, slices: int
+) -> tuple[dict[tuple[str, str], list[float]], dict[str, list[float]], dict[object, int]]:
+    """Seconds of a volume by (scan, speed), seconds of a slice by peer, and the most memory of either, in bytes."""
+    timed = [(scan, speed) for scan in ours for speed in SPEEDS if (scan, speed) != ("tiled_200", "accurate")]
+    took: dict[tuple[str, str], list[float]] = {which: [] for which in timed}
+    a_slice: dict[str, list[float]] = {name: [] for name in peers}
+    peak: dict[object, int] = defaultdict(int)
+    for count in range(rounds):
+        for name, peer in peers.items():
+            measured = peer.turn(slices=slices)
+            a_slice[name].append(float(np.mean(measured["seconds"])))
+            peak[name] = max(peak[name], measured["peak_bytes"])
+        for scan, speed in timed:
+            if speed == "accurate" and count:
+                continue  # long, and on the shorter scan only: once
+            measured = ours[scan].turn(speed=speed)
+            took[scan, speed].append(measured["seconds"])
+            peak[scan, speed] = max(peak[scan, speed], measured["peak_bytes"])
+    return took, a_slice, peak
+
+
 def _long_scans(given: argparse.Namespace) -> str:
-    """What slices without liver cost, and how much memory a long scan takes beyond itself."""
+    """The cost of slices without liver, and the memory that a long scan takes beyond its own."""
     whole, cropped = (Contender("ours_on_a_volume", scan, given.model) for scan in ("tiled_600", "cropped_600"))
     ratios, peak = [], 0
     with running([whole, cropped]):

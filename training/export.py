@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Makes a bundle of a checkpoint: measures it, fills the card from the measurement, writes the folder.
+"""Makes a bundle of a checkpoint: measures it, and writes the folder with card and figures.
 
 python training/export.py runs/liver/last.ckpt UNetPlusPlusSegment/Resources/Models/liver-ct-v1.0.0 --data ../shared/data/liver \
     --volumes ../shared/data/volumes
 python training/export.py runs/nodule/last.ckpt UNetPlusPlusSegment/Resources/Models/lung-nodule-ct-v1.2.0 --data ../shared/data/nodule \
     --volumes ../shared/data/volumes --level 3
 
-With --volumes the card also says how the model does on whole CTs; that of a nodule model always says how it does on crops
-moved off the nodule.
+With --volumes its evaluation.json also says how the model does on whole CTs; that of a nodule model always says how it does on
+crops moved off the nodule.
 """
 
 from __future__ import annotations
@@ -18,12 +18,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-import evaluate_clicks
-import evaluate_cts
-import evaluate_nodules
-from cards import bundle_from_checkpoint
-from evaluate import as_table, evaluate
-from slices import DataError
+from card.from_checkpoint import bundle_from_checkpoint
+from data.slices import DataError
+from measure import nodule_crops, per_patient, whole_scans
 from UNetPlusPlusSegmentLib.files import FileError
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError
 
@@ -52,9 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (BundleError, DataError, FileError) as error:
         print(f"export.py: {error}", file=sys.stderr)
         return 1
-    print(as_table(figures))
+    print(per_patient.as_table(figures))
     if "moved_crops" in figures:
-        print(evaluate_nodules.as_table(figures["moved_crops"]))
+        print(nodule_crops.as_table(figures["moved_crops"]))
     print(f"written: {given.folder}")
     return 0
 
@@ -75,15 +72,14 @@ def measure(
         answer: tuple[int | None, float] = None, 0.5
         model = bundle({})
         if model.target == "nodule":
-            answer = evaluate_nodules.best_answer(model, data, split)
+            answer = nodule_crops.best_answer(model, data, split)
             model = bundle({}, *answer)
-        figures = evaluate(model, data, split)
+        figures = per_patient.evaluate(model, data, split)
         model = bundle(figures, *answer)
         if model.target == "nodule":
-            figures["moved_crops"] = evaluate_nodules.evaluate(model, data, split)
+            figures["moved_crops"] = nodule_crops.evaluate(model, data, split)
         if volumes:
-            on_cts = evaluate_clicks.measure_masks if model.target == "nodule" else evaluate_cts.measure
-            figures["whole_cts"] = on_cts(model, volumes)
+            figures["whole_cts"] = whole_scans.measure(model, volumes)
         return figures, *answer
 
 

@@ -1,6 +1,6 @@
-"""Bundles: a folder with `model.json` (the card) and `weights.pt` that says all that inference needs to know.
+"""Bundles: model folders with `model.json` (the card), `weights.pt`, and `evaluation.json`, which says how well the model does.
 
-Reading cards needs the standard library only, so that Slicer's own process can list models; torch is imported when weights are loaded.
+Reading a card takes only the standard library, so that Slicer's own process can list models; torch is imported to load weights.
 """
 
 from __future__ import annotations
@@ -11,137 +11,32 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from .card import REQUIRED, SCHEMA, BundleError, Card, card_from_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from .unetpp import NodeGrid
 
-SCHEMA = 2  # 1 stored kernels in fp16
-CARD, WEIGHTS = "model.json", "weights.pt"
+CARD, WEIGHTS, EVALUATION = "model.json", "weights.pt", "evaluation.json"
 _VERSION = re.compile(r"-v(\d+)\.(\d+)\.(\d+)$")
-_REQUIRED = (
-    "target",
-    "architecture",
-    "labels",
-    "input",
-    "threshold",
-    "average_from",
-    "postprocessing",
-    "speeds",
-    "sha256",
-)
 
 
-class BundleError(ValueError):
-    """A model folder that cannot be used: which, why, and what to do."""
-
-
-@dataclass(frozen=True)
-class Label:
-    """What a value of the mask stands for: Slicer's terminology string and colour (0…255) come with it."""
-
-    value: int
-    name: str
-    terminology: str
-    color: tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Speed:
-    """What one speed of a model computes.
-
-    Attributes:
-        level: Deepest head X[0][level]; the heads from `Bundle.average_from` (at most it) up to it are averaged.
-        find_first: Whether a coarse pass finds the organ, so that the network runs only there.
-        step_mm: Slices up to this far apart are looked at first; 0: every slice.
-        change: Between two of them whose masks differ by more (as a share of both areas: 1 − Dice), the one in the middle is looked
-            at too, and so on; what is left is interpolated.
-        margin_mm: What the network sees of a slice round the organ that the coarse pass found.
-    """
-
-    level: int
-    find_first: bool
-    step_mm: float = 0.0
-    change: float = 0.0
-    margin_mm: float = 80.0
-
-
-@dataclass(frozen=True)
-class Bundle:
+@dataclass(frozen=True, kw_only=True)
+class Bundle(Card):
     """A model folder whose card has been read and checked; its weights are checked when they are loaded."""
 
     folder: Path
-    card: Mapping
-
-    @property
-    def name(self) -> str:
-        """Name with version, `liver-ct-v1.0.0`: that of the folder."""
-        return self.folder.name
 
     @property
     def version(self) -> tuple[int, ...]:
-        """(major, minor, patch); zeros for a folder named otherwise."""
+        """(major, minor, patch); zeros if the folder's name has no version."""
         match = _VERSION.search(self.name)
         return tuple(map(int, match.groups())) if match else (0, 0, 0)
-
-    @property
-    def target(self) -> str:
-        """`liver` or `nodule`."""
-        return self.card["target"]
-
-    @cached_property
-    def labels(self) -> tuple[Label, ...]:
-        """One label for each output channel of the network."""
-        return tuple(Label(x["value"], x["name"], x["terminology"], tuple(x["color"])) for x in self.card["labels"])
-
-    @property
-    def pixel_mm(self) -> float:
-        """Side of the network's pixels in mm."""
-        return float(self.card["input"]["pixel_mm"])
-
-    @property
-    def window_hu(self) -> tuple[float, float]:
-        """HU that become the network's 0 and 1."""
-        low, high = self.card["input"]["window_hu"]
-        return float(low), float(high)
-
-    @property
-    def threshold(self) -> float:
-        """Probability from which on a pixel belongs to the label."""
-        return float(self.card["threshold"])
-
-    def threshold_or_own(self, threshold: float | None) -> float:
-        """A threshold that somebody asked for, checked; the model's own if None.
-
-        Raises:
-            BundleError: It is no probability between 0 and 1.
-        """
-        if threshold is None:
-            return self.threshold
-        if not 0 < threshold < 1:
-            raise BundleError(f"The threshold is a probability between 0 and 1, such as 0.5, not {threshold:g}.")
-        return threshold
-
-    @property
-    def depth(self) -> int:
-        """The deepest level of the network, X[0][depth]."""
-        return len(self.card["architecture"]["arguments"]["filters"]) - 1
-
-    @property
-    def average_from(self) -> int:
-        """The shallowest head that is averaged: shallower ones made the mask worse where the model was measured."""
-        return int(self.card["average_from"])
-
-    def speed(self, name: str) -> Speed:
-        """What `accurate`, `balanced` or `fast` means for this model."""
-        if name not in self.card["speeds"]:
-            raise BundleError(f"The model {self.name} has no speed {name!r}; it has {', '.join(self.card['speeds'])}.")
-        return Speed(**self.card["speeds"][name])
 
     def load_state(self) -> dict[str, Tensor]:
         """The state dict as stored, float32, batch norm included, after a check against the card's SHA-256.
@@ -161,7 +56,7 @@ class Bundle:
                 f"The model {self.name} cannot be used: {path} cannot be read ({error.strerror})."
                 " Copy the folder again, or choose another model."
             ) from error
-        if digest != self.card["sha256"]:
+        if digest != self.sha256:
             raise BundleError(
                 f"The model {self.name} cannot be used: {WEIGHTS} does not match the checksum in its {CARD}, so it was changed or only"
                 " partly copied. Copy the folder again, or choose another model."
@@ -173,14 +68,14 @@ class Bundle:
         from .unetpp import build_network, fold_batch_norm
 
         try:
-            network = build_network(self.card["architecture"]["name"], **self.card["architecture"]["arguments"])
+            network = build_network(self.architecture.name, **self.architecture.arguments)
             network.load_state_dict(self.load_state())
         except BundleError:
             raise
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise BundleError(
-                f"The model {self.name} cannot be used: its card and weights do not describe one network ({reason})."
+                f"The model {self.name} cannot be used: its card and its weights do not match ({reason})."
                 " Copy the folder again, or choose another model."
             ) from error
         return fold_batch_norm(network)
@@ -190,44 +85,42 @@ def read_bundle(folder: str | Path) -> Bundle:
     """Read and check the card of a model folder.
 
     Raises:
-        BundleError: No such folder or card, a card that is no JSON, lacks a part, or is of a newer schema.
+        BundleError: The folder or its card is missing, or the card is not JSON, is incomplete, or has a newer schema.
     """
     folder = Path(folder)
     path = folder / CARD
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not whole JSON"
+        reason = error.strerror if isinstance(error, OSError) else "it is not complete JSON"
         raise BundleError(
             f"{folder} is not a usable model folder: {CARD} cannot be read ({reason}). Copy the folder again."
         ) from error
-    schema = card.get("schema") if isinstance(card, dict) else None
+    schema = stored.get("schema") if isinstance(stored, dict) else None
     if not isinstance(schema, int):
-        raise BundleError(f"{path} names no schema: it is not the card of a UNetPlusPlusSegment model.")
+        raise BundleError(f"{path} has no schema number, so it is not the card of a UNetPlusPlusSegment model.")
     if schema > SCHEMA:
         raise BundleError(
             f"The model {folder.name} needs a newer UNetPlusPlusSegment: its card has schema {schema}, this version reads up to {SCHEMA}."
             " Update the extension, or choose another model."
         )
-    missing = [key for key in _REQUIRED if key not in card]
+    missing = [key for key in REQUIRED if key not in stored]
     if missing:
         raise BundleError(
-            f"The model {folder.name} cannot be used: its {CARD} lacks {', '.join(missing)}. Copy the folder again."
+            f"The model {folder.name} cannot be used: its {CARD} has no {', '.join(missing)}. Copy the folder again."
         )
-    bundle = Bundle(folder, card)
     try:
-        _ = bundle.labels[0], bundle.pixel_mm, bundle.window_hu, bundle.threshold, bundle.depth, bundle.average_from
-        _ = [bundle.speed(name) for name in card["speeds"]]
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        card = card_from_json({**stored, "name": folder.name})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(
-            f"The model {folder.name} cannot be used: its {CARD} is not as a card has to be ({type(error).__name__}: {error})."
+            f"The model {folder.name} cannot be used: its {CARD} is not a valid card ({type(error).__name__}: {error})."
             " Copy the folder again, or update the extension."
         ) from error
-    return bundle
+    return Bundle(folder=folder, **vars(card))
 
 
 def user_folder() -> Path:
-    """The user's own models, which survive updates of the extension; need not exist."""
+    """Folder of the user's own models, which survives updates of the extension; it need not exist."""
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
     elif sys.platform == "darwin":
@@ -238,7 +131,7 @@ def user_folder() -> Path:
 
 
 def search_folders() -> list[Path]:
-    """Where bundles are looked for, first to last: UNETPP_MODELS, the user's folder, the wheel, the module's Resources.
+    """Folders that are searched for bundles, in order: UNETPP_MODELS, the user's folder, the wheel, the module's Resources.
 
     UNETPP_MODELS may also name a bundle itself.
     """
@@ -248,9 +141,9 @@ def search_folders() -> list[Path]:
 
 
 def find_bundles(target: str | None = None) -> tuple[list[Bundle], list[str]]:
-    """All usable bundles (for one target, if given), the newest first, and a sentence for each folder that is not usable.
+    """All usable bundles (for one target, if given), newest first, and a sentence about each folder that cannot be used.
 
-    Of two folders of one name the first in `search_folders` counts.
+    Of two folders with the same name, the first in `search_folders` is used.
     """
     found: dict[str, Bundle] = {}
     refused = []
@@ -275,7 +168,7 @@ def choose_bundle(target: str, model: str | None = None) -> Bundle:
     """The bundle for a target: the newest, or the one that `model` names (a folder's path, or a name from `find_bundles`).
 
     Raises:
-        BundleError: None is usable, no such model, or it is for another target.
+        BundleError: No model is usable, there is no such model, or it is for another target.
     """
     if model is not None and (os.sep in model or Path(model).is_dir()):
         bundle = read_bundle(model)
@@ -283,27 +176,30 @@ def choose_bundle(target: str, model: str | None = None) -> Bundle:
         bundles, refused = find_bundles(target)
         if not bundles:
             places = ", ".join(map(str, search_folders()))
-            raise BundleError(" ".join([f"There is no usable model for {target} in {places}.", *refused]))
+            raise BundleError(" ".join([f"No usable model for {target} was found in {places}.", *refused]))
         wanted = [b for b in bundles if model is None or b.name == model]
         if not wanted:
             known = ", ".join(b.name for b in bundles)
-            raise BundleError(" ".join([f"There is no model {model!r} for {target}; there are: {known}.", *refused]))
+            raise BundleError(" ".join([f"There is no model {model!r} for {target}; choose one of {known}.", *refused]))
         bundle = wanted[0]
     if bundle.target != target:
-        raise BundleError(f"The model {bundle.name} is for {bundle.target}, not for {target}: choose another one.")
+        raise BundleError(f"The model {bundle.name} is for {bundle.target}, not for {target}. Choose another model.")
     return bundle
 
 
-def write_bundle(folder: str | Path, card: Mapping, state: Mapping[str, Tensor]) -> Bundle:
-    """Write a new model folder: the weights as trained, packed (see `quantization`), and the card with their checksum.
+def write_bundle(
+    folder: str | Path, card: Card, state: Mapping[str, Tensor], evaluation: Mapping[str, Any] | None = None
+) -> Bundle:
+    """Write a new model folder: the weights as trained, packed (see `quantization`), the card with their checksum, and the evaluation.
 
     Args:
         folder: Must not exist yet; its name is the model's, with version.
-        card: All of the card but `schema` and `sha256`.
+        card: Its name and checksum are filled in.
         state: The network's state dict.
+        evaluation: How the model was trained and how well it does, if it was measured.
 
     Raises:
-        BundleError: The folder exists already, or the card lacks a part.
+        BundleError: The folder exists already.
     """
     import torch
 
@@ -311,15 +207,19 @@ def write_bundle(folder: str | Path, card: Mapping, state: Mapping[str, Tensor])
 
     folder = Path(folder)
     if folder.exists():
-        raise BundleError(f"{folder} exists already: a model is never overwritten. Give it a new version.")
-    missing = [key for key in _REQUIRED if key not in card and key != "sha256"]
-    if missing:
-        raise BundleError(f"The card of {folder.name} lacks {', '.join(missing)}.")
+        raise BundleError(
+            f"{folder} already exists, and a model is never overwritten. Give the new model another version."
+        )
     partial = folder.with_name(f".{folder.name}.partial")
     partial.mkdir(parents=True)
     torch.save(pack(state), partial / WEIGHTS)
-    full = {"schema": SCHEMA, "name": folder.name, **card}
-    full["sha256"] = hashlib.sha256((partial / WEIGHTS).read_bytes()).hexdigest()
-    (partial / CARD).write_text(json.dumps(full, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    digest = hashlib.sha256((partial / WEIGHTS).read_bytes()).hexdigest()
+    _write_json(partial / CARD, replace(card, name=folder.name, sha256=digest).as_json())
+    if evaluation:
+        _write_json(partial / EVALUATION, evaluation)
     partial.rename(folder)
     return read_bundle(folder)
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""What a model folder says of its target, and the model folder of a checkpoint."""

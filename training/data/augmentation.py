@@ -1,0 +1,139 @@
+"""Augmentation with MONAI: what CT allows, in an order that keeps air air."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from monai.transforms import (
+    Affine,
+    Compose,
+    RandAdjustContrast,
+    RandGaussianSharpen,
+    RandGaussianSmooth,
+)
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional as F
+
+from data.lookalikes import Piece, shifted_organ, with_bowel, with_piece
+
+if TYPE_CHECKING:
+    from fit.settings import Settings
+
+
+class Augment:
+    """Turns a slice of any size into a patch: the same (slice, seed) gives the same patch.
+
+    Zoom, turn and shift are one resampling (outside lies 0, air). Grey values of CT change only where they are known, above 0: the stored
+    images are clipped, and what is 0 may have been fat or air.
+    """
+
+    def __init__(self, settings: Settings, window_hu: tuple[float, float] | None, pieces: Sequence[Piece] = ()) -> None:
+        """Prepare it.
+
+        Args:
+            settings: How often, and how much.
+            window_hu: HU at 0 and 1 of CT; None for colour images.
+            pieces: Cuts through other organs, some of which `settings.paste` lays beside the organ.
+        """
+        self.settings, self.window_hu, self.pieces = settings, window_hu, pieces
+        self.look = Compose([
+            RandAdjustContrast(0.3, settings.gamma),
+            RandGaussianSharpen((0.5, 1.0), (0.5, 1.0), sigma2_x=(0.5, 1.0), sigma2_y=(0.5, 1.0), alpha=(0.5, 2.0), prob=settings.sharpen),
+            RandGaussianSmooth((0.3, 1.0), (0.3, 1.0), prob=0.2),
+        ])  # fmt: skip
+
+    def __call__(self, image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Image (channels, height, width) in 0…1 and mask (1, height, width) to patches of `settings.patch`."""
+        draw = np.random.default_rng(seed)
+        if self.window_hu:
+            if draw.random() < self.settings.no_table:
+                image = without_table(image)
+            image = self._with_lookalikes(image, mask, draw)
+            gain, offset = (draw.uniform(-most, most) for most in (self.settings.gain, self.settings.offset))
+            image = ((image - 0.5) * (1 + gain) + 0.5 + offset).clamp(0, 1) * (image > 0)
+        image, mask = self._place(image, mask, draw)
+        self.look.set_random_state(int(draw.integers(2**31)))
+        image = self.look(image).as_tensor().float()
+        if draw.random() < 0.15:
+            image = coarsened(image, draw.uniform(0.5, 1))
+        if draw.random() < 0.4:
+            noise = image.new_tensor(draw.normal(0, draw.uniform(0, 0.1), image.shape))
+            image = image + (noise * (image > 0) if self.window_hu else noise)
+        return image.clamp(0, 1), mask
+
+    def _with_lookalikes(self, image: Tensor, mask: Tensor, draw: np.random.Generator) -> Tensor:
+        s, low, high = self.settings, *self.window_hu
+        plane, organ, about = image[0].numpy(), mask[0].numpy() > 0, (high - low, s.pixel_mm or 1.0)
+        if organ.any() and draw.random() < s.recolour:
+            plane = shifted_organ(plane, organ, *about, draw)
+        if draw.random() < s.bowel:
+            for _ in range(int(draw.integers(1, 4))):
+                plane = with_bowel(plane, organ, *about, draw)
+        if self.pieces and draw.random() < s.paste:
+            piece = self.pieces[int(draw.integers(len(self.pieces)))]
+            plane = with_piece(plane, organ, piece, about[1], draw)
+        return torch.from_numpy(plane)[None]
+
+    def _place(self, image: Tensor, mask: Tensor, draw: np.random.Generator) -> tuple[Tensor, Tensor]:
+        s = self.settings
+        if s.flips:
+            turns, mirror = int(draw.integers(4)), [[], [-1]][int(draw.integers(2))]
+            image, mask = (x.rot90(turns, (-2, -1)).flip(mirror) for x in (image, mask))
+        zoom = math.exp(draw.uniform(math.log(s.scale[0]), math.log(s.scale[1])))
+        stretch = math.exp(draw.uniform(-0.08, 0.08))
+        turn = math.radians(draw.uniform(-s.rotation_degrees, s.rotation_degrees))
+        move = [draw.uniform(-s.shift, s.shift) * n for n in s.patch]
+        if s.roam and draw.random() < s.roam:
+            down, right = _some_pixel(image, mask, draw)
+            move = [math.cos(turn) * down + math.sin(turn) * right, math.cos(turn) * right - math.sin(turn) * down]
+        place = Affine(  # MONAI moves the grid, not the picture, and turns it last: its scale is one over the picture's
+            rotate_params=turn,
+            translate_params=move,
+            scale_params=(1 / (zoom * stretch), stretch / zoom),
+            padding_mode="zeros",
+            image_only=True,
+        )
+        image = place(image, spatial_size=s.patch, mode="bilinear").as_tensor()
+        mask = place(mask, spatial_size=s.patch, mode="nearest").as_tensor()
+        return image, mask
+
+
+def _some_pixel(image: Tensor, mask: Tensor, draw: np.random.Generator) -> tuple[float, float]:
+    """Rows and columns from the middle of a slice to a pixel of the organ or, as often and where there is none, to any but air."""
+    shown = image[0] > 0
+    wanted = mask[0] > 0 if draw.random() < 0.5 and mask.any() else shown if shown.any() else torch.ones_like(shown)
+    pixels = wanted.nonzero()
+    pixel = pixels[int(draw.integers(len(pixels)))]
+    return tuple(float(at) - (n - 1) / 2 for at, n in zip(pixel, wanted.shape, strict=True))
+
+
+def coarsened(image: Tensor, zoom: float) -> Tensor:
+    """An image (channels, height, width) as a scanner of larger pixels sees it, `zoom` being the old side over the new one.
+
+    MONAI's RandSimulateLowResolution takes the nearest pixel, or the mean of bins that are not alike, which moves what is seen by up to
+    half a pixel away from its mask.
+    """
+    coarse = [max(1, round(n * zoom)) for n in image.shape[1:]]
+    small = F.interpolate(image[None], coarse, mode="bilinear", antialias=True)
+    return F.interpolate(small, image.shape[1:], mode="bilinear")[0]
+
+
+def without_table(image: Tensor) -> Tensor:
+    """A CT slice with air in all rows behind its largest piece above the window's floor: no table, cushion or arm rest.
+
+    Args:
+        image: (1, height, width) in 0…1; rows run to posterior.
+    """
+    pieces, count = ndimage.label(image[0].numpy() > 0)
+    if not count:
+        return image
+    body = np.bincount(pieces.ravel())[1:].argmax() + 1
+    last = np.flatnonzero((pieces == body).any(axis=1))[-1]
+    image = image.clone()
+    image[:, last + 1 :] = 0
+    return image

@@ -1,0 +1,1 @@
+"""One training: its settings, its losses, and its steps (Lightning)."""

@@ -1,0 +1,46 @@
+"""The losses, from logits: MONAI's BCE + Dice, of a batch or of each image, and the paper's hybrid loss, which MONAI has not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from monai.losses import DiceCELoss
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def hybrid(logits: Tensor, truth: Tensor) -> Tensor:
+    """Zhou et al. 2018, eq. 3: ``-(1/N) Σ_b (½·Y_b·log Ŷ_b + 2·Y_b·Ŷ_b / (Y_b + Ŷ_b))``, b over the N images of a batch.
+
+    Products and sums run over the pixels of an image; the first term is taken per pixel, as the authors' code does, so that it does not
+    grow with the image. An image without the organ adds nothing by itself, as in the paper.
+
+    Args:
+        logits: (N, labels, height, width), log-odds of Ŷ.
+        truth: the same shape, 0 or 1.
+
+    Returns:
+        A scalar, at best -1.
+    """
+    y, log_p = truth.flatten(1), F.logsigmoid(logits).flatten(1)
+    p = log_p.exp()
+    cross_entropy = (y * log_p).mean(1) / 2
+    dice = 2 * (y * p).sum(1) / (y.sum(1) + p.sum(1)).clamp_min(1e-6)
+    return -(cross_entropy + dice).mean()
+
+
+# ½·BCE + 1 − Dice, for one label: the authors' code. Dice over the whole batch, where images without the organ count too; or of each
+# image by itself, then their mean, where a small section counts as much as a large one.
+_bce_dice = partial(DiceCELoss, sigmoid=True, smooth_nr=1, smooth_dr=1, lambda_ce=0.5)
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "bce_dice": _bce_dice(batch=True),
+    "bce_dice_each": _bce_dice(batch=False),
+    "hybrid": hybrid,
+}
+
+
+def deep_supervision(loss: Callable[[Tensor, Tensor], Tensor], heads: Sequence[Tensor], truth: Tensor) -> Tensor:
+    """The mean of `loss` over the heads, each against the same truth (MONAI's DeepSupervisionLoss is a weighted sum)."""
+    return torch.stack([loss(logits, truth) for logits in heads]).mean()

@@ -1,0 +1,187 @@
+"""The settings of a training: a YAML file, then `key=value` from the command line. What is misspelt is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from data.targets import TARGETS
+from fit.losses import LOSSES
+from UNetPlusPlusSegmentLib.network.unetpp import ARCHITECTURES, WIDE_FILTERS
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used: which, and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides the outcome of a training; saved beside its checkpoints as `settings.yaml`."""
+
+    name: str  # of the run: its folder below `runs`
+    target: str  # a key of data.targets.TARGETS: how pixels and masks are to be read
+    data: str  # slice folder: images/ masks/ slices.csv
+    also: dict[str, str] = field(default_factory=dict)  # more of the kind: target and slice folder of each
+    runs: str = "runs"  # where run folders go
+    architecture: str = "unetpp_ds"
+    filters: tuple[int, ...] = (32, 64, 128, 256, 512)
+    batch_norm: bool = True
+    init_from: str = ""  # bundle folder or checkpoint whose weights the training starts from
+    pixel_mm: float = 0.0  # side of the network's pixels; 0: the images' own pixels
+    patch: tuple[int, int] = (128, 160)  # rows, columns of a training patch
+    batch_size: int = 4
+    steps: int = 2000
+    steps_per_epoch: int = 100  # an epoch ends with a checkpoint and a validation
+    learning_rate: float = 1e-3  # of AdamW at its highest, after `warmup_steps`; then a cosine to nought
+    warmup_steps: int = 50
+    weight_decay: float = 1e-2
+    ema_decay: float = 0.99  # of the averaged weights that are validated and shipped; 0: none
+    loss: str = "bce_dice"
+    with_organ: float = 0.75  # share of the drawn slices that show the organ
+    scale: tuple[float, float] = (0.7, 1.4)
+    rotation_degrees: float = 15.0
+    shift: float = 0.15  # of the patch's side, from the middle of the slice
+    roam: float = 0.0  # share of patches about a random pixel instead, half of them of the organ, half of anything
+    flips: bool = False  # an abdomen has no mirror image
+    gain: float = 0.2  # CT: contrast about the middle of the window, ± this share
+    offset: float = 0.1  # CT: brightness, ± this share of the window
+    gamma: tuple[float, float] = (0.7, 1.5)
+    sharpen: float = 0.0  # share of patches sharpened, as by another reconstruction kernel
+    no_table: float = 0.0  # share of CT patches that lose what lies behind the body
+    recolour: float = 0.0  # share of CT patches with a brighter or darker organ
+    bowel: float = 0.0  # share of CT patches with one to three loops of bowel drawn beside the organ
+    paste: float = 0.0  # share of CT patches with a cut through another organ laid beside it, where `also` marks such
+    patience: int = 0  # validations without a better Dice before the training stops; 0: never
+    validation_stride: int = 4  # every n-th slice of `val` while training; evaluate.py takes all
+    seed: int = 1
+    threads: int = 0  # of torch; 0: all cores
+
+    def __post_init__(self) -> None:
+        self._check_names()
+        self._check_ranges()
+        self._check_pairs()
+        if self.steps % self.steps_per_epoch:
+            raise SettingsError(
+                f"steps={self.steps} is no multiple of steps_per_epoch={self.steps_per_epoch}: what comes after the last whole"
+                " epoch would neither be validated nor be kept."
+            )
+
+    def _check_names(self) -> None:
+        for key, allowed in (("target", TARGETS), ("architecture", ARCHITECTURES), ("loss", LOSSES)):
+            if getattr(self, key) not in allowed:
+                raise SettingsError(f"{key}={getattr(self, key)!r} is unknown; it can be {', '.join(allowed)}.")
+        for key in self.also:
+            if key not in TARGETS or TARGETS[key].channels != TARGETS[self.target].channels:
+                raise SettingsError(f"also: {key!r} is no target whose images are like those of {self.target}.")
+
+    def _check_ranges(self) -> None:
+        for key in ("batch_size", "steps", "steps_per_epoch", "validation_stride", "learning_rate"):
+            if getattr(self, key) <= 0:
+                raise SettingsError(f"{key}={getattr(self, key)} must be above zero.")
+        for key in ("pixel_mm", "warmup_steps", "weight_decay", "patience", "threads", "shift", "gain", "offset"):
+            if getattr(self, key) < 0:
+                raise SettingsError(f"{key}={getattr(self, key)} must not be below zero.")
+        for key in ("with_organ", "roam", "no_table", "sharpen", "recolour", "bowel", "paste"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise SettingsError(f"{key}={getattr(self, key)} is a share: it must lie in 0…1.")
+        if not 0 <= self.ema_decay < 1:
+            raise SettingsError(f"ema_decay={self.ema_decay} must lie in 0…1, without 1: 0.99, say.")
+
+    def _check_pairs(self) -> None:
+        for key in ("scale", "gamma"):
+            low, high = _pair(self, key)
+            if not 0 < low <= high:
+                raise SettingsError(
+                    f"{key}={list(getattr(self, key))} must be two numbers above zero, the smaller one first."
+                )
+        if not all(type(n) is int and n > 0 for n in _pair(self, "patch")):
+            raise SettingsError(f"patch={list(self.patch)} must be two whole numbers above zero, rows and columns.")
+
+    @property
+    def network_arguments(self) -> dict[str, object]:
+        """What `build_network` takes beside the name of the architecture; wide U-Net's filters are the paper's."""
+        filters = WIDE_FILTERS if self.architecture == "wide_unet" else self.filters
+        return {"in_channels": TARGETS[self.target].channels, "filters": list(filters), "batch_norm": self.batch_norm}
+
+    @property
+    def depth(self) -> int:
+        """The deepest level of the network, X[0][depth]."""
+        return len(self.network_arguments["filters"]) - 1
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints and logs of this run lie."""
+        return Path(self.runs) / self.name
+
+    def save(self, path: Path) -> None:
+        """Write the settings as YAML that `load_settings` reads back."""
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        path.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+
+
+def load_settings(config: str | Path, overrides: list[str] = ()) -> Settings:
+    """Read a YAML file of settings and lay `key=value` overrides over it; values are YAML too.
+
+    Raises:
+        SettingsError: No such file, a key that is no setting (the nearest right one is named), a value of another kind.
+    """
+    values = _read_yaml(config)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise SettingsError(f"{override!r} is not of the form key=value.")
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"{override!r} cannot be read: {str(error).splitlines()[0]}") from error
+    fields = {f.name: f for f in dataclasses.fields(Settings)}
+    for key in values:
+        if key not in fields:
+            nearest = difflib.get_close_matches(key, fields, 1, cutoff=0)[0]
+            raise SettingsError(f"There is no setting {key!r}; did you mean {nearest!r}?")
+    missing = [name for name, each in fields.items() if _is_required(each) and name not in values]
+    if missing:
+        raise SettingsError(f"The settings {config} lack {', '.join(missing)}.")
+    return Settings(**{key: _as(fields[key], value) for key, value in values.items()})
+
+
+def _read_yaml(config: str | Path) -> dict[str, object]:
+    try:
+        values = yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise SettingsError(f"The settings {config} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"The settings {config} must be lines of `key: value`.")
+    return values
+
+
+def _is_required(field: dataclasses.Field) -> bool:
+    return field.default is field.default_factory is dataclasses.MISSING
+
+
+def _pair(settings: Settings, key: str) -> tuple[float, float]:
+    values = getattr(settings, key)
+    if len(values) != 2 or not all(isinstance(value, (int, float)) for value in values):
+        raise SettingsError(f"{key}={list(values)} must be two numbers.")
+    return values
+
+
+def _as(field: dataclasses.Field, value: object) -> object:
+    """`value` as the field's own type; a whole number is a fine float, a list a fine tuple."""
+    kind = field.type.partition("[")[0]
+    if kind == "tuple" and isinstance(value, list):
+        return tuple(value)
+    if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind == "float" and isinstance(value, str):  # YAML reads 1e-3 as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if type(value).__name__ != kind:
+        raise SettingsError(f"{field.name}={value!r} must be of type {field.type}.")
+    return value

@@ -1,0 +1,39 @@
+"""A training from its settings to its best checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning as L
+import torch
+
+from fit.settings import Settings, SettingsError
+from fit.slice_data import SliceData
+from fit.task import SegmentationTask
+from fit.trainer import make_folder, trainer_of
+from fit.weights import load_weights
+
+
+def train(settings: Settings, resume: bool = False) -> Path:
+    """Train as `settings` say; return the checkpoint with the best validation Dice.
+
+    Raises:
+        SettingsError, DataError: Refused before the first step.
+    """
+    L.seed_everything(settings.seed, workers=True, verbose=False)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    last = settings.folder / "last.ckpt"
+    if last.exists() and not resume:
+        raise SettingsError(
+            f"{settings.folder} holds a training already: add --resume to go on, or give another name=…"
+        )
+    data = SliceData(settings)
+    task = SegmentationTask(settings, data.groups, data.patients)
+    make_folder(settings, task)
+    if settings.init_from and not last.exists():
+        load_weights(task.network, settings.init_from)
+    trainer = trainer_of(settings)
+    data.check_processes(trainer.world_size)
+    trainer.fit(task, data, ckpt_path=last if last.exists() else None, weights_only=True)
+    return Path(trainer.checkpoint_callback.best_model_path)

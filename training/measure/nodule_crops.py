@@ -1,0 +1,186 @@
+"""Figures of a nodule model on crops whose middle was moved off the nodule: per nodule, by size, by head, beside what readers reach."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch.nn import functional as F
+
+from data.slices import Slice, read_slices
+from data.targets import TARGETS
+from measure.heads import answer_of, answers
+from UNetPlusPlusSegmentLib.core.request import Request
+from UNetPlusPlusSegmentLib.core.result import Result
+from UNetPlusPlusSegmentLib.core.volume import Volume
+from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
+from UNetPlusPlusSegmentLib.engine.pixel_box import Box, grid_size
+from UNetPlusPlusSegmentLib.network.bundle import Bundle
+from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
+
+THRESHOLDS = (0.5, 0.4, 0.6, 0.3)  # of which a model gets the best; of equals, the first
+WINDOW, SHIFT, SEED = 96, 16, 0  # pixels of a window and of its largest shift along rows and columns
+SIZES_MM = {"small": (0, 6), "medium": (6, 15), "large": (15, np.inf)}  # equivalent diameter on the largest slice
+# From slice to slice, which is not known of the crops: what makes the true nodule as long as wide, within these.
+SLICE_MM = 0.6, 2.0
+# Agreement of the readers of the same patients: the README of the data.
+READERS = {
+    "one reader against two or more of the others": {"dice": 0.789, "iou": 0.663, "slice_iou": 0.688},
+    "one reader against a consensus that holds that reader": {"dice": 0.868, "slice_iou": 0.793},
+}
+
+
+def evaluate(bundle: Bundle, data: Path, split: str = "val", draws: int = 5) -> dict:
+    """Figures against what two or more readers marked, at the stored pixels.
+
+    Dice and IoU are of a nodule, its slices stacked, slice IoU is the mean over its slices; then the mean over draws and nodules.
+    In a window all counts that the network marks; `pointed` is what the product gives at `balanced` for a point at the true voxel
+    nearest to the nodule's middle, in a scan that is this window and nothing else, with slices as far apart as makes the true
+    nodule as long as wide (`SLICE_MM`): how far apart they were is not known.
+
+    Returns:
+        `answers`, by name (`L4`, `L1-L4`), and `pointed`: each with `all` and `SIZES_MM`; `levels`: what one reader or three
+        would mark, against two; `readers`, quoted.
+    """
+    engine = NoduleEngine(bundle)
+    nodules = _nodules(data, split)
+    draw = np.random.default_rng(SEED)
+    found: dict[str, list[tuple[float, dict]]] = defaultdict(list)
+    levels: dict[str, list[tuple[float, dict]]] = defaultdict(list)
+    for items in nodules:
+        counts = np.stack([_counts(data, item) for item in items])
+        size_mm = max(
+            2 * np.sqrt((c >= 2).sum() / np.pi) * item.pixel_mm for c, item in zip(counts, items, strict=True)
+        )
+        for readers in (1, 3):
+            levels[f"{readers} or more readers"].append((size_mm, _scores(counts >= readers, counts >= 2)))
+        for _ in range(draws):
+            window = _window(counts.shape[1:], draw.integers(-SHIFT, SHIFT + 1, size=2))
+            truth = counts[(slice(None), *window)] >= 2
+            for name, probability in _probabilities(engine, items, window).items():
+                found[name].append((size_mm, _scores(probability >= bundle.threshold, truth)))
+            pointed = _pointed(engine, items, window, truth).labelmap > 0
+            found["pointed"].append((size_mm, _scores(pointed, truth)))
+    return {
+        "command": f"python training/evaluate.py <bundle> --data <nodule> --split {split} --moved-crops --draws {draws}",
+        "nodules": len(nodules),
+        "slices": sum(map(len, nodules)),
+        "patients": len({items[0].row["patient"] for items in nodules}),
+        "answer": answer_of(bundle),
+        "pointed": _by_size(found.pop("pointed")),
+        "answers": {name: _by_size(scores) for name, scores in found.items()},
+        "levels": {name: _by_size(scores) for name, scores in levels.items()},
+        "readers": READERS,
+    }
+
+
+def best_answer(bundle: Bundle, data: Path, split: str = "val") -> tuple[int, float]:
+    """The head from which on to average, and of `THRESHOLDS` the one, with the highest mean Dice of nodules that are pointed at.
+
+    One window of each. Unlike for an organ that is all there is to mark, the deepest head alone is among them.
+    """
+    choices = [(level, threshold) for level in reversed(bundle.load_network().heads) for threshold in THRESHOLDS]
+    engines = {level: NoduleEngine(replace(bundle, average_from=level)) for level, _ in choices}
+    draw, dices = np.random.default_rng(SEED), []
+    for items in _nodules(data, split):
+        window = _window(items[0].image.shape, draw.integers(-SHIFT, SHIFT + 1, size=2))
+        truth = np.stack([item.mask for item in items])[(slice(None), *window)]
+        masks = [_pointed(engines[level], items, window, truth, threshold).labelmap > 0 for level, threshold in choices]
+        dices.append([_scores(mask, truth)["dice"] for mask in masks])
+    return choices[int(np.argmax(np.mean(dices, axis=0)))]
+
+
+def _nodules(data: Path, split: str) -> list[list[Slice]]:
+    """The slices of each nodule, in order."""
+    nodules: dict[tuple[str, str], list[Slice]] = defaultdict(list)
+    for item in read_slices(data, TARGETS["nodule"], split):
+        nodules[item.row["patient"], item.row["nodule"]].append(item)
+    return [sorted(items, key=lambda item: int(item.row["slice"])) for items in nodules.values()]
+
+
+def _counts(data: Path, item: Slice) -> np.ndarray:
+    """How many readers marked each pixel."""
+    with Image.open(data / "masks" / item.row["file"]) as picture:
+        return np.asarray(picture)
+
+
+def _window(shape: tuple[int, int], shift: np.ndarray) -> tuple[slice, slice]:
+    rows, columns = ((n - WINDOW) // 2 + int(s) for n, s in zip(shape, shift, strict=True))
+    return slice(rows, rows + WINDOW), slice(columns, columns + WINDOW)
+
+
+def _hu(items: list[Slice], window: tuple[slice, slice]) -> np.ndarray:
+    """float32 HU (slices, rows, columns)."""
+    return np.stack([TARGETS["nodule"].to_hu(item.image) for item in items])[(slice(None), *window)]
+
+
+def _probabilities(engine: SliceEngine, items: list[Slice], window: tuple[slice, slice]) -> dict[str, np.ndarray]:
+    """Probability by answer, (slices, rows, columns) at the stored pixels of a window; only it is seen."""
+    hu = _hu(items, window)
+    pixel_mm, pixels = items[0].pixel_mm, engine.bundle.pixel_mm
+    box = Box.whole(len(hu), grid_size(hu.shape[1:], (pixel_mm, pixel_mm), pixels))
+    parts: dict[str, list[np.ndarray]] = defaultdict(list)
+    for _, heads in engine.heads(hu, range(len(hu)), box, engine.bundle.depth):
+        heads = F.interpolate(heads, hu.shape[1:], mode="bilinear")
+        for name, probability in answers(heads, engine.bundle.depth).items():
+            parts[name].append(probability.numpy())
+    return {name: np.concatenate(part) for name, part in parts.items()}
+
+
+def _pointed(
+    engine: NoduleEngine,
+    items: list[Slice],
+    window: tuple[slice, slice],
+    truth: np.ndarray,
+    threshold: float | None = None,
+) -> Result:
+    """What the user of a scan of this window alone would get who points at the middle of the true nodule."""
+    at = np.argwhere(truth)
+    middle = at[np.abs(at - at.mean(axis=0)).sum(axis=1).argmin()]
+    pixel_mm = items[0].pixel_mm
+    wide_mm = 2 * np.sqrt(truth.sum(axis=(1, 2)).max() / np.pi) * pixel_mm
+    volume = Volume(_hu(items, window), np.diag([-pixel_mm, -pixel_mm, np.clip(wide_mm / len(truth), *SLICE_MM), 1]))
+    point = (volume.ijk_to_ras @ [*middle[::-1], 1])[:3]
+    request = Request("nodule", threshold=threshold, points=(point,), force=True)
+    return engine.predict(volume, request).at()
+
+
+def _scores(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Of a stack: Dice and IoU of all its pixels, and the mean IoU of its slices; two empty slices agree."""
+    both, either = (op(found, truth).sum(axis=(1, 2)) for op in (np.logical_and, np.logical_or))
+    slices = np.where(either > 0, both / np.maximum(either, 1), 1.0)
+    return {
+        "dice": 2 * both.sum() / (both.sum() + either.sum()),
+        "iou": both.sum() / either.sum(),
+        "slice_iou": slices.mean(),
+    }
+
+
+def _by_size(scores: list[tuple[float, dict]]) -> dict[str, dict]:
+    """Means over nodules and draws, of all and of each size; `n` counts both."""
+    table = {}
+    for name, (low, high) in {"all": (0, np.inf), **SIZES_MM}.items():
+        of_size = [each for size_mm, each in scores if low <= size_mm < high]
+        means = {key: round(float(np.mean([each[key] for each in of_size])), 4) for key in (of_size or [{}])[0]}
+        table[name] = {**means, "n": len(of_size)}
+    return table
+
+
+def as_table(figures: dict) -> str:
+    """The figures as lines of text."""
+    head = f"{figures['nodules']} nodules, {figures['slices']} slices, {figures['patients']} patients"
+    lines = [f"{head}: Dice / IoU per nodule, mean IoU of its slices; the product averages {figures['answer']}"]
+    rows = {**figures["answers"], "pointed": figures["pointed"], **figures["levels"]}
+    for name, sizes in rows.items():
+        cells = [
+            f"{size} {each['dice']:.3f} / {each['iou']:.3f}, {each['slice_iou']:.3f} ({each['n']})"
+            for size, each in sizes.items()
+            if each["n"]
+        ]
+        lines.append(f"{name:>18}  " + "  ".join(cells))
+    for name, each in figures["readers"].items():
+        lines.append(f"{name}: " + ", ".join(f"{key} {value}" for key, value in each.items()))
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""The table of the UNet++ paper: trainings, records, table, figures."""

@@ -1,0 +1,77 @@
+"""What each network of the table costs: parameters, GFLOP and seconds."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from data.targets import TARGETS
+from fit.settings import Settings
+from paper.cells import read_rows, write_rows
+from UNetPlusPlusSegmentLib.network.unetpp import NodeGrid, build_network, fold_batch_norm
+
+ROUNDS = 5
+
+
+def measure_speeds(path: Path, of_line: dict[tuple[str, str], Settings]) -> None:
+    """Parameters, GFLOP and seconds of every network, and of UNet++ pruned to each level, into a CSV file.
+
+    Lines that are there already stay, for a data set all or none: the networks of a data set are timed in turns, so that what else the
+    machine does weighs on all of them.
+    """
+    rows = [list(row.values()) for row in read_rows(path)] if path.exists() else []
+    known = {(row[0], row[1]) for row in rows}
+    by_dataset: dict[str, dict[str, Settings]] = defaultdict(dict)
+    for (dataset, architecture), settings in of_line.items():
+        by_dataset[dataset][architecture] = settings
+    for dataset, of_architecture in by_dataset.items():
+        if all((dataset, architecture) in known for architecture in of_architecture):
+            continue
+        rows = [row for row in rows if row[0] != dataset]
+        rows += [[dataset, *row] for row in _speeds(of_architecture)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_rows(path, ["dataset", "network", "parameters", "gflop", "seconds_per_image"], rows)
+
+
+def _speeds(of_architecture: dict[str, Settings]) -> list[list[object]]:
+    settings = next(iter(of_architecture.values()))
+    networks = {name: folded_network(s) for name, s in of_architecture.items()}
+    if "unetpp_ds" in networks:
+        networks |= {f"L{level}": networks["unetpp_ds"].pruned(level) for level in networks["unetpp_ds"].heads}
+    image = torch.rand(1, TARGETS[settings.target].channels, *settings.patch)
+    seconds = _seconds(networks, image)
+    return [[name, *_size(network, image), f"{seconds[name]:.4f}"] for name, network in networks.items()]
+
+
+def _seconds(networks: dict[str, NodeGrid], image: Tensor) -> dict[str, float]:
+    """The median processor time of each network for an image, in turns, after a first one that does not count."""
+    seconds: dict[str, list[float]] = defaultdict(list)
+    threads = torch.get_num_threads()
+    # A single thread's processor time leaves out the time in which other programs had the processor.
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        for _ in range(ROUNDS + 1):
+            for name, network in networks.items():
+                start = time.process_time()
+                network(image)
+                seconds[name].append(time.process_time() - start)
+    torch.set_num_threads(threads)
+    return {name: float(np.median(each[1:])) for name, each in seconds.items()}
+
+
+def _size(network: NodeGrid, image: Tensor) -> tuple[int, str]:
+    """Parameters, and GFLOP for an image."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        network(image)
+    return sum(p.numel() for p in network.parameters()), f"{counter.get_total_flops() / 1e9:.2f}"
+
+
+def folded_network(settings: Settings) -> NodeGrid:
+    """The untrained network of some settings as it is used: batch norm folded."""
+    return fold_batch_norm(build_network(settings.architecture, **settings.network_arguments))
