@@ -27,7 +27,8 @@ from worker_jobs import (
 )
 
 from UNetPlusPlusSegmentLib.core.request import Request
-from UNetPlusPlusSegmentLib.jobs.child_process import python_executable
+from UNetPlusPlusSegmentLib.jobs import child_process
+from UNetPlusPlusSegmentLib.jobs.child_process import ChildProcess, python_executable
 from UNetPlusPlusSegmentLib.jobs.protocol import JobError, Progress
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 
@@ -114,21 +115,28 @@ def test_a_child_that_goes_wrong_is_told_in_a_sentence_ended_and_replaced(tmp_pa
         assert worker.pid not in (None, pid)
 
 
+def test_a_child_may_end_some_time_after_its_output(tmp_path, temporary, monkeypatch):
+    monkeypatch.setattr(child_process, "ENDING_S", PATIENCE_S)
+    script = "say('ready')\nos.close(1); time.sleep(0.5); sys.exit(3)"
+    with Worker(fake(tmp_path, script)) as worker:
+        assert "ended unexpectedly (exit code 3)" in str(fails(worker, worker.ask_device()))
+
+
 @pytest.mark.parametrize(
-    "script",
-    [
-        "print('Jämmerlich', file=sys.stderr, flush=True); os.close(1); time.sleep(0.5); sys.exit(3)",
-        "later = [sys.executable, '-c', 'import time; time.sleep(0.5); print(\"Jämmerlich\", file=__import__(\"sys\").stderr)']\n"
-        "subprocess.Popen(later, stdout=subprocess.DEVNULL)\nsys.exit(3)",
-    ],
-    ids=["its end", "its last words"],
+    "script", ["sys.exit(3)", "say('failed', job=1, kind='crash', message='A broken driver.')\nanswer()"]
 )
-def test_on_a_busy_computer_the_end_of_a_child_and_its_last_words_come_some_time_after_its_output(
-    tmp_path, temporary, monkeypatch, script
-):
-    monkeypatch.setattr("UNetPlusPlusSegmentLib.jobs.child_process.ENDING_S", PATIENCE_S)
-    with Worker(fake(tmp_path, f"say('ready')\n{script}")) as worker:
-        assert "ended unexpectedly (exit code 3: Jämmerlich)" in str(fails(worker, worker.ask_device()))
+def test_the_last_words_of_a_child_are_waited_for(tmp_path, temporary, monkeypatch, script):
+    note = ChildProcess.note
+
+    def note_late(self, line):  # as on a busy computer
+        time.sleep(0.5)
+        note(self, line)
+
+    monkeypatch.setattr(ChildProcess, "note", note_late)
+    monkeypatch.setattr(child_process, "ENDING_S", PATIENCE_S)
+    script = f"say('ready')\nprint('Jämmerlich', file=sys.stderr, flush=True)\n{script}"
+    with Worker(fake(tmp_path, script)) as worker:
+        assert "Jämmerlich" in fails(worker, worker.ask_device()).details
 
 
 def test_what_is_printed_before_the_child_is_ready_does_not_matter(tmp_path, temporary):

@@ -40,6 +40,7 @@ class ChildProcess:
             command, cwd=folder, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, **_OWN_GROUP,
         )  # fmt: skip
+        self._killed = False
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
         # The threads know the pipes only: with the last reference to this object stdin closes, and the child ends by itself.
@@ -74,13 +75,16 @@ class ChildProcess:
 
     @property
     def last_words(self) -> str:
-        """The last lines on stderr."""
+        """The last lines on stderr; of a child that has ended or was killed, none is still on its way."""
+        if self._killed or self.has_ended:
+            self._listening_to_stderr.join(ENDING_S)
         return "\n".join(list(self._last_words))
 
     def kill(self) -> None:
         """End the child and all that it started, at once; does not wait for them."""
         if self._child.returncode is not None:
             return
+        self._killed = True
         if sys.platform == "win32":
             command = ["taskkill", "/F", "/T", "/PID", str(self._child.pid)]
             with contextlib.suppress(OSError):
@@ -104,7 +108,6 @@ class ChildProcess:
         except subprocess.TimeoutExpired:
             self.kill()
             return "crash", "closed its output without a word"
-        self._listening_to_stderr.join(ENDING_S)
         words = self.last_words
         # A launcher says of every child that was killed or crashed that it "exit abnormally"; of a crash, faulthandler
         # tells more.
