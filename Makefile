@@ -17,9 +17,12 @@ demo: $(or $(wildcard $(ALL)),$(DEMO))
 
 test test-all: export QT_QPA_PLATFORM := offscreen
 
+# Two processes, each with the files that the other has not taken up. PYTEST_ARGS="-n 0 FILE" runs one file in one process.
 test: $(ALL)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
+# With several threads, as a user's torch has.
+test-all: export OMP_NUM_THREADS ?= 2
 test-all: $(ALL)
 	$(BIN)/python -m pytest -m "" $(PYTEST_ARGS)
 

@@ -7,9 +7,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Before torch is imported, and for child processes: on networks this small, a second thread only waits for the first.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A slow computer is no failure.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 REPOSITORY = Path(__file__).parents[1]
 NOBODY = 65534
+
+# Child processes, too, take the library that lies here, whatever is installed.
+known = os.environ.get("PYTHONPATH")
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY / "UNetPlusPlusSegment"), known)))
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,7 @@ def test_pictures_of_the_panel(frame):
     add_chest_ct("SmallChestCT")
     ui.deviceComboBox.setCurrentText("CPU")
     click_apply(ui)
-    wait_until(lambda: "left" in ui.progressBar.format and 3 * ui.progressBar.value > ui.progressBar.maximum, 600)
+    wait_until(lambda: "left" in ui.progressBar.format and 3 * ui.progressBar.value > ui.progressBar.maximum)
     take(frame, "panel-running")
     wait_for_end(panel)
     take(frame, "panel-done")

@@ -60,7 +60,7 @@ def click_apply(ui) -> None:
 
 def wait_for_end(panel) -> None:
     """Until the button says Apply again."""
-    wait_until(lambda: panel.ui.applyButton.text == "Apply", 600)  # on a busy computer
+    wait_until(lambda: panel.ui.applyButton.text == "Apply")
 
 
 def table_of(ui) -> list[list[str]]:

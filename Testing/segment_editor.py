@@ -90,4 +90,4 @@ def choose_box(at, roi) -> None:
 
 def wait(at) -> None:
     """Until the effect is at rest: nothing under way, or a preview shown."""
-    wait_until(lambda: at.effect._edit is None or (at.effect._edit.isShown and not at.effect._edit.run.jobs), 600)
+    wait_until(lambda: at.effect._edit is None or (at.effect._edit.isShown and not at.effect._edit.run.jobs))

@@ -120,7 +120,7 @@ def test_the_volume_of_ellipsoids_is_true_to_3_percent():
 angle = st.floats(-20, 20)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(0, 2**32 - 1),
     st.tuples(angle, angle, angle),

@@ -173,7 +173,7 @@ def test_files_that_may_not_be_read_are_refused(tmp_path, ordinary_user):
     (tmp_path / "dicom").chmod(0o700)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(place=st.integers(0, 351), value=st.integers(0, 255), ending=st.sampled_from([".nii", ".nrrd", ".mha"]))
 def test_a_header_with_any_one_byte_wrong_is_read_or_refused_but_breaks_nothing(tmp_path_factory, place, value, ending):
     path = written(tmp_path_factory.mktemp("damaged") / f"ct{ending}")

@@ -74,7 +74,7 @@ def test_any_network_that_training_makes_can_look_where_the_organ_is(tmp_path, a
         np.testing.assert_array_equal(result.labelmap, volume.array >= BRIGHT_HU)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     first=st.integers(0, 40), thick=st.integers(2, 40), top=st.integers(10, 50), left=st.integers(10, 60),
     slice_mm=st.sampled_from([1.0, 2.5, 5.0, 10.0]),

@@ -1,8 +1,5 @@
-"""Jobs in a real child process: the same masks as the engine's, and cancelled at once."""
+"""Jobs in a real child process: the same masks as the engine's, and cancelled at any moment."""
 
-import os
-import random
-import signal
 import time
 from itertools import pairwise
 
@@ -16,6 +13,7 @@ from worker_jobs import (
     cpu_s,
     expected,
     fails,
+    fake,
     files_in,
     run,
     scan,
@@ -30,6 +28,7 @@ from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.jobs import worker_client
 from UNetPlusPlusSegmentLib.jobs.arrays import ArrayFolder
 from UNetPlusPlusSegmentLib.jobs.protocol import DeviceState, Failed, MapsReady, ResultReady
+from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 
 __all__ = ["bundle", "expected", "temporary", "worker"]  # fixtures
 
@@ -163,17 +162,13 @@ def test_every_event_of_a_job_comes_before_those_of_the_next(worker, bundle):
 # Cancelling
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_a_job_is_cancelled_within_a_second_at_any_moment(worker, bundle, expected, temporary, seed):
+@pytest.mark.parametrize("moment_s", [0, 0.1, 0.4, 1.2])
+def test_a_job_is_cancelled_at_any_moment_and_the_next_one_works(worker, bundle, expected, temporary, moment_s):
     kept = worker.wait(worker.submit(scan(), bundle, Request(device="cpu"))).job
     job = worker.submit(scan(1200), bundle, Request(device="cpu", speed="accurate"))
-    wait_until = time.monotonic() + random.Random(seed).uniform(0, 1.5)
-    for _ in until(lambda: time.monotonic() > wait_until):
-        worker.poll()
-    cancelled_at = time.monotonic()
+    time.sleep(moment_s)  # without `poll`: a result that has come meanwhile is given up, too
     worker.cancel(job)
-    *_, last = run(worker, job)
-    assert time.monotonic() - cancelled_at < 1
+    last = run(worker, job)[-1]
     assert isinstance(last, Failed)
     assert last.error.kind == "cancelled"
     assert not files_in(temporary)
@@ -183,77 +178,54 @@ def test_a_job_is_cancelled_within_a_second_at_any_moment(worker, bundle, expect
     works(worker, bundle, expected)
 
 
-def test_a_job_stops_between_two_layers_and_the_process_stays(worker, bundle, expected, monkeypatch):
+def test_a_job_stops_between_two_layers_and_the_process_stays(worker, bundle, expected, monkeypatch, tmp_path):
     works(worker, bundle, expected)
     monkeypatch.setattr(worker_client, "CANCEL_S", PATIENCE_S)  # no force
     pid = worker.pid
-    endless = Volume(np.full((60_000, 24, 24), -900, np.int16), np.diag([2, 2, 10, 1]))
-    job = worker.submit(endless, bundle, Request(device="cpu"))
+    endless = Volume(np.full((20_000, 24, 24), -900, np.int16), np.diag([2, 2, 20, 1]))
+    job = worker.submit(endless, bright_bundle(tmp_path / "fine-v1.0.0", pixel_mm=0.05).folder, Request(device="cpu"))
     started_at = cpu_s(pid)
-    for _ in until(lambda: cpu_s(pid) > started_at + 2):  # deep in the coarse pass: minutes without a word of progress
+    for _ in until(lambda: cpu_s(pid) > started_at + 2):  # in the coarse pass: five minutes without a word of progress
         assert worker.poll() == []
-    cancelled_at = time.monotonic()
+    cancelled_at = cpu_s(pid)
     worker.cancel(job)
     (last,) = run(worker, job)
-    assert time.monotonic() - cancelled_at < 30
     assert last.error.kind == "cancelled"
     assert worker.pid == pid
     assert alive(pid)
+    assert cpu_s(pid) < cancelled_at + 30  # of work, however slow the computer: not the rest of the pass
 
 
-def test_a_process_that_does_not_react_is_killed_when_cancelled(worker, bundle):
-    job = worker.submit(scan(1200), bundle, Request(device="cpu", speed="accurate"))
-    pid = worker.pid
-    for _ in until(worker.poll):
-        pass
-    os.kill(pid, signal.SIGSTOP)
-    cancelled_at = time.monotonic()
-    worker.cancel(job)
-    assert run(worker, job)[-1].error.kind == "cancelled"
-    assert time.monotonic() - cancelled_at < 1
-    for _ in until(lambda: not alive(pid)):
-        pass
-    assert worker.pid is None
+def test_a_process_that_does_not_react_is_killed_when_cancelled(tmp_path, temporary):
+    with Worker(fake(tmp_path, "say('ready')\ntime.sleep(999)")) as worker:
+        job, pid = worker.submit(scan(), "model", Request()), worker.pid
+        for _ in until(lambda: worker._running.sent):
+            worker.poll()
+        worker.cancel(job)
+        (last,) = run(worker, job)
+        assert last.error.kind == "cancelled"
+        for _ in until(lambda: not alive(pid)):
+            pass
+        assert worker.pid is None
 
 
-def test_a_job_that_waits_is_dropped_and_its_volume_with_it(worker, bundle, temporary):
-    running, waiting = (worker.submit(scan(200), bundle, Request(device="cpu", speed="accurate")) for _ in range(2))
-    worker.cancel(waiting)
-    assert [path.name for path in files_in(temporary)] == [f"{running}-volume.npy"]
-    assert fails(worker, waiting).kind == "cancelled"
-    worker.cancel(running)
-    assert fails(worker, running).kind == "cancelled"
+def test_a_job_that_waits_is_dropped_and_its_volume_with_it(tmp_path, temporary):
+    with Worker(fake(tmp_path, "say('ready')\ntime.sleep(999)")) as worker:
+        running, waiting = (worker.submit(scan(), "model", Request()) for _ in range(2))
+        worker.cancel(waiting)
+        assert [path.name for path in files_in(temporary)] == [f"{running}-volume.npy"]
+        assert fails(worker, waiting).kind == "cancelled"
+        worker.cancel(running)
+        assert fails(worker, running).kind == "cancelled"
 
 
-def test_what_progress_raises_cancels_the_job_and_passes_through(worker, bundle):
+def test_what_progress_raises_cancels_the_job_and_passes_through(tmp_path, temporary):
     def interrupt(progress):
         raise KeyboardInterrupt
 
-    job = worker.submit(scan(1200), bundle, Request(device="cpu", speed="accurate"))
-    with pytest.raises(KeyboardInterrupt):
-        worker.wait(job, interrupt)
-    assert fails(worker, job).kind == "cancelled"
-
-
-def test_a_large_scan_is_cancelled_within_a_second_in_every_part_of_the_work(worker, bundle, temporary):
-    """Cleaning, the coarse pass, the fine one, and the cut with its components and holes."""
-    scan = np.full((80, 400, 400), -900, np.int16)
-    scan[10:70, 100:300, 80:320] = np.random.default_rng(0).choice([90, 40], (60, 200, 240), p=[0.9, 0.1])
-    large = Volume(scan, np.diag([0.8, 0.8, 1.0, 1]))
-    started_at = time.monotonic()
-    worker.wait(worker.submit(large, bundle, Request(device="cpu", speed="accurate")))
-    took_s = time.monotonic() - started_at
-    for moment in (0.2, 0.6, 0.9):
-        job = worker.submit(large, bundle, Request(device="cpu", speed="accurate"))
-        wait_until = time.monotonic() + moment * took_s
-        events = []
-        for _ in until(lambda then=wait_until: time.monotonic() > then):
-            events += worker.poll()
-        if any(isinstance(event, ResultReady) for event in events):
-            continue  # it was quicker this time
-        cancelled_at = time.monotonic()
-        worker.cancel(job)
-        last = run(worker, job)[-1]
-        assert time.monotonic() - cancelled_at < 1
-        assert isinstance(last, ResultReady) or last.error.kind == "cancelled"
-        assert not files_in(temporary)
+    script = "say('ready')\nsay('progress', job=1, done=1, total=9, seconds_left=None)\ntime.sleep(999)"
+    with Worker(fake(tmp_path, script)) as worker:
+        job = worker.submit(scan(), "model", Request())
+        with pytest.raises(KeyboardInterrupt):
+            worker.wait(job, interrupt)
+        assert fails(worker, job).kind == "cancelled"

@@ -9,10 +9,26 @@ import time
 from types import ModuleType
 
 import pytest
-from worker_jobs import PATIENCE_S, alive, bundle, expected, fails, files_in, run, scan, temporary, until, worker, works
+from worker_jobs import (
+    LONG,
+    PATIENCE_S,
+    alive,
+    bundle,
+    expected,
+    fails,
+    fake,
+    files_in,
+    run,
+    scan,
+    temporary,
+    until,
+    worker,
+    works,
+)
 
 from UNetPlusPlusSegmentLib.core.request import Request
-from UNetPlusPlusSegmentLib.jobs.child_process import python_executable
+from UNetPlusPlusSegmentLib.jobs import child_process
+from UNetPlusPlusSegmentLib.jobs.child_process import ChildProcess, python_executable
 from UNetPlusPlusSegmentLib.jobs.protocol import JobError, Progress
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 
@@ -22,13 +38,10 @@ __all__ = ["bundle", "expected", "temporary", "worker"]  # fixtures
 
 
 def die(worker, bundle, temporary, moment_s: float) -> None:
-    job = worker.submit(scan(1200), bundle, Request(device="cpu", speed="accurate"))
-    wait_until = time.monotonic() + moment_s
-    events = []
-    for _ in until(lambda: time.monotonic() > wait_until):
-        events += worker.poll()
+    job = worker.submit(scan(LONG), bundle, Request(device="cpu", speed="accurate"))
+    time.sleep(moment_s)
     os.kill(worker.pid, signal.SIGKILL)
-    events += run(worker, job)
+    events = run(worker, job)
     assert all(isinstance(event, Progress) for event in events[:-1])
     assert events[-1].error.kind == "memory"
     assert "ended by the operating system, probably because memory ran out" in str(events[-1].error)
@@ -53,7 +66,7 @@ def test_a_killed_worker_is_told_in_a_sentence_and_the_next_job_works(worker, bu
     works(worker, bundle, expected)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="starts twenty processes that load torch")
 def test_ten_kills_at_random_moments_are_survived(worker, bundle, expected, temporary):
     draw = random.Random(7)
     for _ in range(10):
@@ -64,19 +77,6 @@ def test_ten_kills_at_random_moments_are_survived(worker, bundle, expected, temp
 
 
 # Other children than ours
-
-
-def fake(tmp_path, script: str) -> list[str]:
-    """A child without torch, which is quick to start; `count` is how many came before it."""
-    path = tmp_path / "fake.py"
-    count = "import json, os, signal, subprocess, sys, time\nfrom pathlib import Path\n" + (
-        "log = Path(__file__).with_suffix('.log')\nlog.open('a').write('.')\ncount = len(log.read_text()) - 1\n"
-        "def say(what, **more):\n    print(json.dumps({'say': what, **more}), flush=True)\n"
-        "def answer():\n    for line in sys.stdin:\n"
-        "        say('device', job=json.loads(line)['job'], device='fake', free_memory_bytes=None)\n"
-    )
-    path.write_text(count + script)
-    return [sys.executable, str(path)]
 
 
 @pytest.mark.parametrize(
@@ -113,6 +113,30 @@ def test_a_child_that_goes_wrong_is_told_in_a_sentence_ended_and_replaced(tmp_pa
         worker.silence_s = PATIENCE_S
         assert worker.wait(worker.ask_device()).device == "fake"
         assert worker.pid not in (None, pid)
+
+
+def test_a_child_may_end_some_time_after_its_output(tmp_path, temporary, monkeypatch):
+    monkeypatch.setattr(child_process, "ENDING_S", PATIENCE_S)
+    script = "say('ready')\nos.close(1); time.sleep(0.5); sys.exit(3)"
+    with Worker(fake(tmp_path, script)) as worker:
+        assert "ended unexpectedly (exit code 3)" in str(fails(worker, worker.ask_device()))
+
+
+@pytest.mark.parametrize(
+    "script", ["sys.exit(3)", "say('failed', job=1, kind='crash', message='A broken driver.')\nanswer()"]
+)
+def test_the_last_words_of_a_child_are_waited_for(tmp_path, temporary, monkeypatch, script):
+    note = ChildProcess.note
+
+    def note_late(self, line):  # as on a busy computer
+        time.sleep(0.5)
+        note(self, line)
+
+    monkeypatch.setattr(ChildProcess, "note", note_late)
+    monkeypatch.setattr(child_process, "ENDING_S", PATIENCE_S)
+    script = f"say('ready')\nprint('Jämmerlich', file=sys.stderr, flush=True)\n{script}"
+    with Worker(fake(tmp_path, script)) as worker:
+        assert "Jämmerlich" in fails(worker, worker.ask_device()).details
 
 
 def test_what_is_printed_before_the_child_is_ready_does_not_matter(tmp_path, temporary):
@@ -169,10 +193,11 @@ def test_a_full_disk_is_told_when_the_volume_is_handed_over_and_no_half_file_sta
 
 
 def test_time_in_which_the_parent_was_blocked_is_no_silence_of_the_child(tmp_path, temporary):
-    with Worker(fake(tmp_path, "say('ready')\ntime.sleep(999)"), silence_s=1.5) as worker:
+    with Worker(fake(tmp_path, "say('ready')\ntime.sleep(999)"), silence_s=PATIENCE_S) as worker:
         job = worker.ask_device()
         for _ in until(lambda: worker._running.sent):
             worker.poll()
+        worker.silence_s = 1.5
         time.sleep(2)
         assert worker.poll() == []
         assert fails(worker, job).kind == "hang"

@@ -57,7 +57,7 @@ def test_the_model_comes_with_measured_figures_of_the_validation_patients():
     assert all(0 < p["dice"] < 1 for p in figures["heads"]["L4"]["patients"].values())
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="measures the model on hundreds of slices")
 def test_the_figures_of_the_validation_patients_are_those_beside_the_card(shared_data):
     from measure.per_patient import evaluate
 
@@ -72,7 +72,7 @@ def test_the_figures_of_the_validation_patients_are_those_beside_the_card(shared
             assert figures.items() <= measured[name]["patients"][patient].items()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="looks at each slice of three scans at full depth")
 @pytest.mark.parametrize("scan", ["volumes/abdomen_dicom", "volumes/abdomen_3mm_ct.nii.gz", "CTChest4.nrrd"])
 def test_the_faster_speeds_say_what_a_look_at_everything_says(shared_data, scan):
     import slicerio

@@ -52,7 +52,7 @@ def test_every_weight_of_every_network_gets_a_gradient(architecture):
         assert parameter.grad is not None, f"no gradient for {name}"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(height=st.integers(1, 70), width=st.integers(1, 70), depth=st.integers(1, 5))
 def test_any_image_size_comes_back_at_its_own_size_from_any_depth(height, width, depth):
     network = NodeGrid(filters=[2] * (depth + 1), heads=range(1, depth + 1)).eval()

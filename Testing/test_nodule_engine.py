@@ -36,7 +36,7 @@ def test_only_the_slices_of_the_nodule_and_a_few_beside_it_are_looked_at(engine)
     assert not maps.probability()[B].any()
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     centre=st.tuples(st.floats(6, 23), st.floats(9, 130), st.floats(9, 140)),
     half_axes_mm=st.tuples(st.floats(3, 6), st.floats(2.5, 6), st.floats(2.5, 6)),

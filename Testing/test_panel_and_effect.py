@@ -12,7 +12,7 @@ from panel import click_apply, frame, table_of, wait_for_end
 from segment_editor import painted
 from slicer_qt.application import scene, slicer_app, wait_until
 from slicer_qt.effects import an_editor
-from worker_logic import GRID, a_scan, expected
+from worker_logic import GRID, LONG, a_scan, expected
 
 __all__ = ["an_editor", "frame", "scene", "slicer_app"]  # fixtures
 
@@ -68,7 +68,7 @@ def test_each_gets_its_own_result(both, models, scene):
 
 
 def test_reload_ends_the_run_of_the_effect_which_goes_on_with_the_new_panel(both, scene):
-    panel, effect, _editor = both(a_scan(1500))
+    panel, effect, _editor = both(a_scan(LONG))
     effect.onApply()
     wait_until(lambda: effect._edit.run.progress is not None)
     modules = {name: sys.modules[name] for name in (type(panel).__module__, "UNetPlusPlusSegmentLib.scene.logic")}

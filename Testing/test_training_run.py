@@ -1,4 +1,7 @@
-"""Whole trainings, tiny but real: in child processes, killed and resumed, on two ranks, exported and measured."""
+"""Whole trainings, tiny but real: killed and resumed, on two ranks, exported and measured.
+
+They run in this process, but for those that are killed and those on several ranks: a child loads Lightning for five seconds.
+"""
 
 import csv
 import json
@@ -7,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -51,12 +53,8 @@ def write_config(folder: Path, data: Path) -> Path:
     return path
 
 
-def command(config, *arguments, launcher=(sys.executable,)) -> list[str]:
-    return [*launcher, str(TRAINING / "train.py"), "--config", str(config), *arguments]
-
-
-def run(config, *arguments, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(command(config, *arguments, **options), capture_output=True, text=True, check=False)
+def run(config, *arguments) -> None:
+    assert train.main(["--config", str(config), *arguments]) == 0
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -70,42 +68,42 @@ def assert_same(first: dict, second: dict) -> None:
         assert torch.equal(value, second[name]), name
 
 
-def wait_for(condition, seconds=120):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.05)
-
-
 @pytest.fixture(scope="module")
-def unbroken(data, tmp_path_factory):
-    """The last weights of a training that nothing disturbed."""
-    folder = tmp_path_factory.mktemp("unbroken")
-    done = run(write_config(folder, data))
-    assert done.returncode == 0, done.stderr
-    return weights(folder / "runs" / "tiny" / "last.ckpt")
+def trained(data, tmp_path_factory):
+    """The run folder of a training that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("trained")
+    run(write_config(folder, data))
+    return folder / "runs" / "tiny"
+
+
+STOPPED = """
+import os, signal, sys
+import lightning
+def stop(task, *_):
+    if task.global_step == 4:
+        os.kill(os.getpid(), int(sys.argv[1]))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
+lightning.LightningModule.on_train_batch_end = stop
+sys.path.insert(0, sys.argv[2])
+import train
+sys.exit(train.main(sys.argv[3:]))
+"""
 
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT], ids=["killed", "Ctrl-C"])
 def test_a_training_stopped_in_mid_epoch_and_resumed_ends_with_the_weights_of_an_unbroken_one(
-    config, tmp_path, unbroken, stop
+    config, tmp_path, trained, stop, capsys
 ):
     folder = tmp_path / "runs" / "tiny"
-    child = subprocess.Popen(
-        command(config),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore Ctrl-C
-    )
-    wait_for((folder / "last.ckpt").exists)
-    child.send_signal(stop)
-    assert child.wait() != 0
-    assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] < STEPS
-    refused = run(config)
-    assert refused.returncode == 1 and "--resume" in refused.stderr
-    resumed = run(config, "--resume")
-    assert resumed.returncode == 0, resumed.stderr
-    assert_same(weights(folder / "last.ckpt"), unbroken)
+    command = [sys.executable, "-c", STOPPED, str(int(stop)), str(TRAINING), "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert (folder / "last.ckpt").exists(), done.stderr
+    assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == EPOCH < 4 < STEPS
+    assert train.main(["--config", str(config)]) == 1
+    assert "--resume" in capsys.readouterr().err
+    run(config, "--resume")
+    assert_same(weights(folder / "last.ckpt"), weights(trained / "last.ckpt"))
     logged = logged_validations(folder)  # Lightning counts one further after a stop
     assert 2 in logged and len(logged) == STEPS / EPOCH  # what was logged before the stop is still there
 
@@ -117,7 +115,6 @@ def logged_validations(folder: Path) -> set[int]:
 
 
 def test_two_ranks_train_on_disjoint_halves_and_end_with_the_same_weights(config, tmp_path, data):
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     watcher = tmp_path / "sitecustomize.py"
     # Each rank writes what it drew and where it ended; the training itself is not changed.
     watcher.write_text(
@@ -135,35 +132,22 @@ def test_two_ranks_train_on_disjoint_halves_and_end_with_the_same_weights(config
         "atexit.register(write)\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run(
-        command(config, launcher=launcher), capture_output=True, text=True, env=environment, check=False
-    )
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*launcher, str(TRAINING / "train.py"), "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     first, second = (torch.load(tmp_path / f"rank{r}.pt", weights_only=True) for r in (0, 1))
     assert first["drawn"] and not set(first["drawn"]) & set(second["drawn"])
     assert_same(first["weights"], second["weights"])
 
 
-def test_fewer_images_to_validate_on_than_processes_are_refused(config):
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    asked = command(config, "validation_stride=99", launcher=launcher)
-    done = subprocess.run(asked, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "1 images of `val` are too few for 2 processes: give a smaller validation_stride." in done.stderr
-
-
-@pytest.fixture(scope="module")
-def trained(data, tmp_path_factory):
-    """A run folder of a short training."""
-    folder = tmp_path_factory.mktemp("trained")
-    config = folder / "tiny.yaml"
-    config.write_text(
-        f"name: tiny\ntarget: liver\ndata: {data}\nruns: {folder}\nfilters: [2, 3, 4, 5, 6]\npixel_mm: 2.0\npatch: [32, 32]\n"
-        "batch_size: 2\nsteps: 4\nsteps_per_epoch: 2\nvalidation_stride: 1\nthreads: 1\n"
-    )
-    done = run(config)
-    assert done.returncode == 0, done.stderr
-    return folder / "tiny"
+def test_fewer_images_to_validate_on_than_processes_are_refused(config, capsys, monkeypatch):
+    torchrun = {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": 2, "GROUP_WORLD_SIZE": 1, "WORLD_SIZE": 2}
+    for name, value in {**torchrun, "RANK": 0, "LOCAL_RANK": 0, "GROUP_RANK": 0}.items():
+        monkeypatch.setenv(name, str(value))
+    assert train.main(["--config", str(config), "validation_stride=99"]) == 1
+    refused = "1 images of `val` are too few for 2 processes: give a smaller validation_stride."
+    assert refused in capsys.readouterr().err
 
 
 def test_a_training_leaves_best_and_last_checkpoint_settings_and_logs(trained):
@@ -293,10 +277,8 @@ def test_export_refuses_a_folder_it_cannot_write_before_it_measures(tmp_path, ca
 def test_a_training_can_start_from_a_bundle_and_from_a_checkpoint(trained, config, tmp_path):
     bundle_from_checkpoint(trained / "last.ckpt", tmp_path / "liver-ct-v0.0.1", figures={})
     for number, source in enumerate([tmp_path / "liver-ct-v0.0.1", trained / "last.ckpt"]):
-        done = run(
-            config, f"init_from={source}", f"name=again{number}", "steps=1", "steps_per_epoch=1", "learning_rate=1e-9"
-        )
-        assert done.returncode == 0, done.stderr
+        changes = (f"name=again{number}", "steps=1", "steps_per_epoch=1", "learning_rate=1e-9")
+        run(config, f"init_from={source}", *changes)
         saved = weights(tmp_path / "runs" / f"again{number}" / "last.ckpt")
         averaged = torch.load(trained / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
         name = "nodes.0_0.0.weight"

@@ -1,6 +1,7 @@
 """A real worker process, a scan and a model for it, and what tests ask of them."""
 
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,7 +21,8 @@ from UNetPlusPlusSegmentLib.network.bundle import read_bundle
 __all__ = ["bundle", "expected", "temporary", "worker"]
 
 LIBRARY = Path(worker_client.__file__).parents[1]
-PATIENCE_S = 120  # for a process to end on a busy computer; no test waits so long when all is well
+PATIENCE_S = 600  # before a test says that a process hangs: on a busy computer it is only slow
+LONG = 10_000  # slices: work for more than ten seconds, which is not over while a test is busy with something else
 CHATTER = """
 import os, threading, time
 print("a start-up script that prints")
@@ -74,6 +76,19 @@ def worker(temporary, tmp_path_factory):
         worker.wait(job)
         yield worker
     assert not list(temporary.iterdir())
+
+
+def fake(tmp_path, script: str) -> list[str]:
+    """The command of a child without torch, which is quick to start; `count` is how many came before it."""
+    path = tmp_path / "fake.py"
+    count = "import json, os, signal, subprocess, sys, time\nfrom pathlib import Path\n" + (
+        "log = Path(__file__).with_suffix('.log')\nlog.open('a').write('.')\ncount = len(log.read_text()) - 1\n"
+        "def say(what, **more):\n    print(json.dumps({'say': what, **more}), flush=True)\n"
+        "def answer():\n    for line in sys.stdin:\n"
+        "        say('device', job=json.loads(line)['job'], device='fake', free_memory_bytes=None)\n"
+    )
+    path.write_text(count + script)
+    return [sys.executable, str(path)]
 
 
 def run(worker, job) -> list:

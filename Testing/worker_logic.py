@@ -14,7 +14,8 @@ from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.network.bundle import read_bundle
 from UNetPlusPlusSegmentLib.scene.logic import Segmenter
 
-PATIENCE_S = 120
+PATIENCE_S = 600  # before a test says that something hangs: on a busy computer it is only slow
+LONG = 10_000  # slices: work for more than ten seconds, which is not over while a test is busy with something else
 GRID = GRIDS["oblique"] @ np.diag([4.0, 4.0, 2.0, 1.0])
 
 

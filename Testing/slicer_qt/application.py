@@ -19,6 +19,8 @@ from .widgets import CTK, QMRML, a_property, qMRMLWidget
 
 __all__ = ["load_module", "scene", "slicer_app", "wait_until"]
 
+PATIENCE_S = 600  # before a test says that something hangs: on a busy computer it is only slow
+
 
 class qSlicerMainWindow(QtWidgets.QMainWindow):
     """Slicer's window, without anything in it; without one, `errorDisplay` would only log."""
@@ -238,9 +240,9 @@ def load_module(path: Path):
     return module
 
 
-def wait_until(condition, seconds: float = 60.0) -> None:
+def wait_until(condition) -> None:
     """Run the event loop until something is so."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, "nothing happened for too long"
         slicer.app.processEvents()

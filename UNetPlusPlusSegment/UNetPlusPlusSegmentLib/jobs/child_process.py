@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 LONGEST_LINE = 1 << 20  # bytes; what is longer comes in pieces
 LAST_WORDS = 40  # lines of stderr that are kept
+ENDING_S = 2.0  # until a process that has closed its output, or was killed, is gone: on a busy computer not at once
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
 
@@ -39,11 +40,12 @@ class ChildProcess:
             command, cwd=folder, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, **_OWN_GROUP,
         )  # fmt: skip
+        self._killed = False
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
         # The threads know the pipes only: with the last reference to this object stdin closes, and the child ends by itself.
         _in_background(_read, self._child.stdout, self._lines.put)
-        _in_background(_read, self._child.stderr, self.note)
+        self._listening_to_stderr = _in_background(_read, self._child.stderr, self.note)
 
     @property
     def pid(self) -> int:
@@ -73,13 +75,16 @@ class ChildProcess:
 
     @property
     def last_words(self) -> str:
-        """The last lines on stderr."""
+        """The last lines on stderr; of a child that has ended or was killed, none is still on its way."""
+        if self._killed or self.has_ended:
+            self._listening_to_stderr.join(ENDING_S)
         return "\n".join(list(self._last_words))
 
     def kill(self) -> None:
         """End the child and all that it started, at once; does not wait for them."""
         if self._child.returncode is not None:
             return
+        self._killed = True
         if sys.platform == "win32":
             command = ["taskkill", "/F", "/T", "/PID", str(self._child.pid)]
             with contextlib.suppress(OSError):
@@ -94,12 +99,12 @@ class ChildProcess:
         """Kill it and wait until it is gone, two seconds at most: before, Windows does not let go of its folder."""
         self.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(2.0)
+            self._child.wait(ENDING_S)
 
     def how_it_ended(self) -> tuple[str, str]:
         """After it has ended: `memory` or `crash`, and half a sentence on what happened."""
         try:
-            code = self._child.wait(0.1)
+            code = self._child.wait(ENDING_S)
         except subprocess.TimeoutExpired:
             self.kill()
             return "crash", "closed its output without a word"
@@ -134,8 +139,10 @@ def _read(stream: BinaryIO, put: Callable[[str | None], None]) -> None:
     put(None)
 
 
-def _in_background(function: Callable, *arguments: object) -> None:
-    threading.Thread(target=function, args=arguments, daemon=True).start()
+def _in_background(function: Callable, *arguments: object) -> threading.Thread:
+    thread = threading.Thread(target=function, args=arguments, daemon=True)
+    thread.start()
+    return thread
 
 
 def _signal_name(number: int) -> str:

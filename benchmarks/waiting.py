@@ -1,0 +1,101 @@
+#!/usr/bin/env python
+"""How long a user waits for anything but the network: for a cancelled job to stop, and in front of a window that stands still.
+
+python benchmarks/waiting.py [--scan tiled_200] [--speed balanced] [--moments 12] [--model NAME_OR_FOLDER]
+
+Prints seconds of one run and writes them into benchmarks/README.md. Needs slicer-core. Linux.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scans
+import slicer
+from tables import machine, spread, table, write
+
+from UNetPlusPlusSegmentLib.core.request import Request
+from UNetPlusPlusSegmentLib.jobs.protocol import Progress, ResultReady
+from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
+from UNetPlusPlusSegmentLib.network.bundle import choose_bundle
+from UNetPlusPlusSegmentLib.scene import mrml
+
+ROUNDS = 5  # of what blocks the window
+Job = tuple[Path, Request]  # the model's folder, and how it is to be used
+
+
+def main() -> None:
+    """Run all and write the section."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scan", choices=scans.SCANS, default="tiled_200")
+    parser.add_argument("--speed", default="balanced")
+    parser.add_argument("--moments", type=int, default=12, help="evenly spread over the job, at which it is cancelled")
+    parser.add_argument("--model", default="", help="the newest for the liver if not given")
+    given = parser.parse_args()
+    slicer.mrmlScene = slicer.vtkMRMLScene()
+    scan = scans.load(given.scan)
+    node = slicer.util.addVolumeFromArray(scan.array, scan.ijk_to_ras, given.scan)
+    job = choose_bundle("liver", given.model or None).folder, Request(speed=given.speed)
+    with Worker() as worker:
+        worker.wait(submit(worker, node, job))  # from here on all is loaded
+        pid = worker.pid
+        rounds = [timed(blocked, worker, node, job) for _ in range(ROUNDS)]
+        took_s, blocks = statistics.median(took for took, _ in rounds), [each for _, each in rounds]
+        stops = [stopped(worker, node, job, share * took_s) for share in np.linspace(0, 0.95, given.moments)]
+        killed = worker.pid != pid
+    rows = [
+        ("a cancelled job has stopped", spread(stops, 2), f"{given.moments} moments of a job of {took_s:.0f} s"),
+        ("the volume is handed over", spread([hand for hand, _ in blocks], 2), "the window stands still"),
+        ("the result is in the scene", spread([take for _, take in blocks], 2), "the window stands still"),
+    ]
+    about = f"{given.scan}, {given.speed}; {machine()}."
+    if killed:
+        about += " Some jobs did not stop by themselves within half a second and were killed; the next one starts anew."
+    write("waiting", f"{about}\n\n{table(('until', 'seconds', ''), rows)}")
+
+
+def timed(function: Callable, *arguments: Any, **options: Any) -> tuple[float, Any]:
+    """Seconds that a call takes, and its result."""
+    begun = time.perf_counter()
+    result = function(*arguments, **options)
+    return time.perf_counter() - begun, result
+
+
+def submit(worker: Worker, node: Any, job: Job) -> int:
+    """Start a job as the module does; returns its number."""
+    return worker.submit(mrml.volume_from_node(node), *job)
+
+
+def blocked(worker: Worker, node: Any, job: Job) -> tuple[float, float]:
+    """Seconds for which a whole run holds the thread that calls: to hand the volume over, and to take the mask in."""
+    handing_s, number = timed(submit, worker, node, job)
+    while True:
+        polling_s, events = timed(worker.poll)
+        for event in events:
+            if isinstance(event, ResultReady) and event.job == number:
+                found, segmentation = event.result, slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+                showing_s, _ = timed(mrml.show_segmentation, found.labelmap, found.segments, node, segmentation)
+                return handing_s, polling_s + showing_s
+        time.sleep(0.01)
+
+
+def stopped(worker: Worker, node: Any, job: Job, moment_s: float) -> float:
+    """Seconds from the click on Cancel, so long after the start, until the job has ended and the next may begin."""
+    worker.wait(worker.ask_device())  # it was killed, perhaps
+    number = submit(worker, node, job)
+    time.sleep(moment_s)
+    begun = time.perf_counter()
+    worker.cancel(number)
+    while all(isinstance(event, Progress) for event in worker.poll()):
+        time.sleep(0.01)
+    return time.perf_counter() - begun
+
+
+if __name__ == "__main__":
+    main()
