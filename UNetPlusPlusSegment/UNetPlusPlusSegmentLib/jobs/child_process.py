@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, cast
 
 LONGEST_LINE = 1 << 20  # bytes; what is longer comes in pieces
 LAST_WORDS = 40  # lines of stderr that are kept
@@ -40,6 +40,7 @@ class ChildProcess:
             command, cwd=folder, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, **_OWN_GROUP,
         )  # fmt: skip
+        self._requests = cast(IO[bytes], self._child.stdin)  # a pipe, as asked for
         self._killed = False
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
@@ -60,7 +61,7 @@ class ChildProcess:
     def send(self, message: Mapping) -> None:
         """Write one JSON line; of a child that has ended, `received` will tell."""
         with contextlib.suppress(OSError):
-            os.write(self._child.stdin.fileno(), json.dumps(message).encode("ascii") + b"\n")
+            os.write(self._requests.fileno(), json.dumps(message).encode("ascii") + b"\n")
 
     def received(self) -> Iterator[str | None]:
         """The lines since the last call, undecodable bytes replaced; None: there will be no more, the child has ended."""
@@ -126,13 +127,14 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1"}
 
 
+_OWN_GROUP: dict[str, Any]  # keyword arguments of Popen
 if sys.platform == "win32":  # no console window, and no Ctrl-C that is meant for the parent
     _OWN_GROUP = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
 else:
     _OWN_GROUP = {"start_new_session": True}
 
 
-def _read(stream: BinaryIO, put: Callable[[str | None], None]) -> None:
+def _read(stream: IO[bytes], put: Callable[[str | None], None]) -> None:
     with stream:
         while line := stream.readline(LONGEST_LINE):
             put(line.decode("utf-8", errors="replace"))

@@ -73,7 +73,8 @@ class Failed:
     error: JobError
 
 
-Event = Progress | ResultReady | MapsReady | DeviceState | Failed
+Ended = ResultReady | MapsReady | DeviceState | Failed  # how a job may end
+Event = Progress | Ended
 
 
 def event_from_message(message: Mapping, folder: Path, details: str) -> Event:

@@ -16,7 +16,7 @@ from ..core.result import Result
 from ..core.volume import Volume
 from .arrays import ArrayFolder
 from .child_process import ChildProcess, python_executable
-from .protocol import RESULT_GONE, Event, Failed, JobError, Progress, ResultReady, event_from_message
+from .protocol import RESULT_GONE, Ended, Event, Failed, JobError, Progress, ResultReady, event_from_message
 
 CANCEL_S = 0.5  # how long the worker may take to stop by itself; then it is killed
 SILENCE_S = 120.0  # loading torch for the first time, from a slow disk, may keep it silent for a minute
@@ -113,8 +113,8 @@ class Worker(contextlib.AbstractContextManager):
         running = self._running
         if running and running.number == job:
             if not running.sent:  # the child still loads torch; the next job will find it ready
-                self._end(_cancelled(job))
-            elif running.kill_at is None:
+                self._end(running, _cancelled(job))
+            elif self._process and running.kill_at is None:
                 running.kill_at = time.monotonic() + CANCEL_S
                 self._process.send({"do": "cancel", "job": job})
         elif job in self._under_way():
@@ -129,7 +129,7 @@ class Worker(contextlib.AbstractContextManager):
         self._silent_s += min(now - self._polled_at, 1.0)
         self._polled_at = now
         self._listen()
-        kill_at = self._running and self._running.kill_at
+        kill_at = self._running.kill_at if self._running else None
         if kill_at is not None and now >= kill_at:
             self._replace("cancelled", "")
         elif self._running and self._silent_s > self.silence_s:
@@ -138,7 +138,7 @@ class Worker(contextlib.AbstractContextManager):
         events, self._events = self._events, []
         return events
 
-    def wait(self, job: int, progress: Callable[[Progress], None] | None = None) -> Event:
+    def wait(self, job: int, progress: Callable[[Progress], None] | None = None) -> Ended:
         """Block until a job has ended; events of other jobs are left for `poll`.
 
         Args:
@@ -206,13 +206,13 @@ class Worker(contextlib.AbstractContextManager):
             self._running = self._waiting.popleft()
             self._silent_s, self._polled_at = 0.0, time.monotonic()
             if self._process is None:
-                self._start()
-        if self._running and not self._running.sent and self._ready:
+                self._start(self._running)
+        if self._running and self._process and not self._running.sent and self._ready:
             self._running.sent = True
             self._process.send(self._running.message)
 
-    def _start(self) -> None:
-        if "of" in self._running.message:
+    def _start(self, job: _Job) -> None:
+        if "of" in job.message:
             self._fail("refused", RESULT_GONE)
             return
         try:
@@ -222,16 +222,18 @@ class Worker(contextlib.AbstractContextManager):
 
     def _listen(self) -> None:
         process = self._process
-        for line in process.received() if process else ():
+        if process is None:
+            return
+        for line in process.received():
             self._silent_s = 0.0
-            self._take(line)
+            self._take(line, process)
             if self._process is not process:
                 return
 
-    def _take(self, line: str | None) -> None:
+    def _take(self, line: str | None, process: ChildProcess) -> None:
         """Act on a line of the child."""
         if line is None:
-            kind, what = self._process.how_it_ended()
+            kind, what = process.how_it_ended()
             self._replace(kind, f"The worker process {what}{AGAIN}")
             return
         try:
@@ -241,31 +243,34 @@ class Worker(contextlib.AbstractContextManager):
             elif message["say"] != "alive" and message["job"] is None:
                 self._replace(message["kind"], message["message"])
             elif message["say"] != "alive" and self._running and message["job"] == self._running.number:
-                self._settle(event_from_message(message, self._arrays.path, self._process.last_words))
+                event = event_from_message(message, self._arrays.path, process.last_words)
+                self._settle(self._running, event)
         except (KeyError, TypeError, ValueError, OSError):
             if not self._ready:  # a launcher or a start-up script that prints
-                self._process.note(line)
+                process.note(line)
                 return
             said = line.strip()[:60]
             self._replace("crash", f"The worker process said what cannot be understood ({said!r}) and was ended{AGAIN}")
 
-    def _settle(self, event: Event) -> None:
+    def _settle(self, job: _Job, event: Event) -> None:
         """Act on an event of the running job."""
-        cancelled = self._running.kill_at is not None
+        cancelled = job.kill_at is not None
         if isinstance(event, Progress):
             if not cancelled:
                 self._events.append(event)
         elif isinstance(event, Failed) and event.error.kind in ("memory", "crash"):
             self._replace(event.error.kind, str(event.error))  # a fresh one has all its memory and a sound device
         else:
-            if isinstance(event, ResultReady) and self._running.message["do"] == "segment":
+            if isinstance(event, ResultReady) and job.message["do"] == "segment":
                 self.kept = None if cancelled else event.job
-            self._end(event)
+            self._end(job, event)
 
     def _replace(self, kind: str, message: str) -> None:
-        """Do away with the child; the next job starts another."""
-        self._process.kill()
-        details = self._process.last_words
+        """Kill the child and end the running job; the next job starts another child."""
+        details = ""
+        if self._process:
+            self._process.kill()
+            details = self._process.last_words
         self._forget_process()
         self._fail(kind, message, details)
 
@@ -276,12 +281,11 @@ class Worker(contextlib.AbstractContextManager):
     def _fail(self, kind: str, message: str, details: str = "") -> None:
         """End the running job, if there is one, without a result."""
         if self._running:
-            self._end(Failed(self._running.number, JobError(kind, message, details)))
+            self._end(self._running, Failed(self._running.number, JobError(kind, message, details)))
 
-    def _end(self, event: Event) -> None:
-        """End the running job; whatever came in the meantime, a cancelled one is cancelled."""
-        cancelled = self._running.kill_at is not None
-        self._events.append(_cancelled(event.job) if cancelled else event)
+    def _end(self, job: _Job, event: Event) -> None:
+        """End the running job; one that was cancelled ends as cancelled, even if its result has come."""
+        self._events.append(event if job.kill_at is None else _cancelled(event.job))
         self._running = None
         self._arrays.sweep(self._under_way())
 

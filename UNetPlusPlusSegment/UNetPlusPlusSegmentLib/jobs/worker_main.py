@@ -32,6 +32,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -122,8 +123,8 @@ def _listen(line: Line, handler: JobHandler, jobs: queue.SimpleQueue[dict]) -> N
             jobs.put(message)
 
 
-def _in_background(*function_and_arguments: object) -> None:
-    threading.Thread(target=function_and_arguments[0], args=function_and_arguments[1:], daemon=True).start()
+def _in_background(function: Callable[..., object], *arguments: object) -> None:
+    threading.Thread(target=function, args=arguments, daemon=True).start()
 
 
 if __name__ == "__main__":
