@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 from ..core.request import Request, check_places
 from ..jobs.worker_client import Worker
@@ -18,6 +19,7 @@ from .sequence_runs import SequenceRun
 
 _log = logging.getLogger(__name__)
 EXISTING = ("new", "replace")
+AnyTask = TypeVar("AnyTask", bound=Task)
 
 
 class Segmenter:
@@ -35,7 +37,7 @@ class Segmenter:
         return self._worker.busy
 
     def process(
-        self, volumeNode, segmentationNode=None, target: str = "liver", **options: object
+        self, volumeNode, segmentationNode=None, target: str = "liver", **options: Any
     ) -> dict[str, Mapping] | list[dict[str, Mapping]]:
         """Segment a volume and wait for the result; works without a main window.
 
@@ -62,9 +64,9 @@ class Segmenter:
             raise
         if run.error:
             raise run.error
-        for note in run.result.notes:
+        for note in run.result.notes if run.result else ():
             _log.warning(note.text)
-        return run.frames if options.get("allFrames") else run.measurements
+        return run.frames if isinstance(run, SequenceRun) else run.measurements
 
     def processFolder(
         self,
@@ -187,7 +189,7 @@ class Segmenter:
         request = Request(target, model=model, speed=speed, threshold=threshold, force=force, device=device)
         return self._begin(Run, volumeNode, request, roi=roi, points=points)
 
-    def _begin(self, kind: type[Task], volumeNode, request: Request, **options: object) -> Task:
+    def _begin(self, kind: Callable[..., AnyTask], volumeNode, request: Request, **options: Any) -> AnyTask:
         has_points, has_box = (options.get(each) is not None for each in ("points", "roi"))
         check_places(request.target, has_points, has_box)  # before anything in the scene is asked
         pytorch_install.require()

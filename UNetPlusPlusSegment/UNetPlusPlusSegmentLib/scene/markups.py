@@ -99,24 +99,26 @@ def inside_roi(roiNode, volumeNode) -> np.ndarray:
     return inside
 
 
-def in_world(point: Point | Sequence[Point], volumeNode, volume: Volume) -> tuple:
-    """A point in the RAS of `volume` (see `points_on_volume`), or several, in the world, where the slice views show them."""
-    if not isinstance(point[0], (int, float)):
-        return tuple(in_world(each, volumeNode, volume) for each in point)
-    return tuple(_world(np.linalg.solve(volume.ijk_to_ras, [*point, 1])[:3], volumeNode).tolist())
+def in_world(point: Point, volumeNode, volume: Volume) -> Point:
+    """A point in the RAS of `volume` (see `points_on_volume`), in the world, where the slice views show it."""
+    r, a, s = _world(np.linalg.solve(volume.ijk_to_ras, [*point, 1])[:3], volumeNode).tolist()
+    return r, a, s
 
 
 def segment_in_world(segment: Segment, volumeNode, volume: Volume) -> Segment:
     """A segment of `volume` whose measured points (`centroid_ras`, …) are those that the slice views show."""
-    points = {
-        key: in_world(value, volumeNode, volume)
-        for key, value in segment.measurements.items()
-        if key.endswith("_ras") and value is not None
-    }
-    return replace(segment, measurements={**segment.measurements, **points})
+    measurements = dict(segment.measurements)
+    for key, value in measurements.items():
+        if not key.endswith("_ras") or value is None:
+            continue
+        if np.ndim(value) == 1:
+            measurements[key] = in_world(value, volumeNode, volume)
+        else:  # the ends of a diameter
+            measurements[key] = tuple(in_world(each, volumeNode, volume) for each in value)
+    return replace(segment, measurements=measurements)
 
 
-def _positions(points) -> Iterable[Point]:
+def _positions(points) -> Iterable[Sequence[float]]:
     if not hasattr(points, "GetNumberOfControlPoints"):
         yield from points
         return
@@ -124,10 +126,10 @@ def _positions(points) -> Iterable[Point]:
         if points.GetNthControlPointPositionStatus(index) == points.PositionDefined:
             position = [0.0, 0.0, 0.0]
             points.GetNthControlPointPositionWorld(index, position)
-            yield position
+            yield tuple(position)
 
 
-def _ijk(world: Point, volumeNode) -> np.ndarray:
+def _ijk(world: Sequence[float], volumeNode) -> np.ndarray:
     ras = [0.0, 0.0, 0.0]
     volumeNode.TransformPointFromWorld([float(x) for x in world], ras)
     return np.linalg.solve(mrml.volume_from_node(volumeNode).ijk_to_ras, [*ras, 1])[:3]

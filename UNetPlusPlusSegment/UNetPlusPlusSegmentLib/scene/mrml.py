@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import slicer
@@ -144,7 +145,7 @@ def _prepared(segmentationNode, volumeNode):
 
 
 def _add_or_replace(
-    newSegments: Mapping[int, object], images: Mapping[int, object], inPlaceOf, insteadOf, segmentationNode
+    newSegments: Mapping[int, Any], images: Mapping[int, Any], inPlaceOf, insteadOf, segmentationNode
 ) -> None:
     """Add and replace segments, remove the old ones, and bring the new ones into their order, at the end."""
     segmentation = segmentationNode.GetSegmentation()
@@ -369,7 +370,7 @@ def _new_segment(segment: Segment, image, taken: set[str]):
     return newSegment
 
 
-def _add(newSegments: Mapping[int, object], segmentationNode) -> dict[int, str]:
+def _add(newSegments: Mapping[int, Any], segmentationNode) -> dict[int, str]:
     """Add all or none, and return their IDs by value. Where others have surfaces, Slicer makes those of the new ones, too."""
     segmentation, newIDs = segmentationNode.GetSegmentation(), {}
     for value, newSegment in newSegments.items():  # they are alike: if one is refused, it is the first

@@ -8,6 +8,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from ..core.request import Request, as_box
 from ..core.result import Result
 from ..core.segment import Segment, overlapping
 from ..core.volume import Volume
-from ..jobs.protocol import RESULT_GONE, DeviceState, Event, Failed, JobError, MapsReady, Progress, ResultReady
+from ..jobs.protocol import RESULT_GONE, DeviceState, Ended, Event, Failed, JobError, Progress, ResultReady
 from ..jobs.worker_client import Worker
 from ..network.bundle import Bundle
 from . import markups, mrml
@@ -67,8 +68,12 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def _receive(self, event: ResultReady | MapsReady) -> None:
-        """Take a result; what this raises ends the task."""
+    def _receive(self, result: Result) -> None:
+        """Take a result; an exception raised here ends the task."""
+
+    def _receive_maps(self, maps: Mapping[str, np.ndarray]) -> None:
+        """Take maps, by name; only a task that requests some gets any."""
+        raise NotImplementedError
 
     def take(self, event: Event) -> None:
         """Act on an event of one of `jobs`, on the main thread."""
@@ -82,7 +87,7 @@ class Task(ABC):
             self._stop(error)
         self.running = self.running and bool(self.jobs)
 
-    def _settle(self, event: Event) -> None:
+    def _settle(self, event: Ended) -> None:
         if isinstance(event, Failed):
             raise event.error
         if isinstance(event, DeviceState):
@@ -91,7 +96,10 @@ class Task(ABC):
         self._require_volume()
         if self._cancelled:  # the word came too late for the worker, but not for the scene
             raise JobError("cancelled", "Cancelled.")
-        self._receive(event)
+        if isinstance(event, ResultReady):
+            self._receive(event.result)
+        else:
+            self._receive_maps(event.maps)
 
     def stop_without_volume(self) -> None:
         """Give up if the volume has left the scene, which the user did or closing the scene."""
@@ -170,22 +178,22 @@ class Run(Task):
         threshold, self._wanted_threshold = self._wanted_threshold, None
         if threshold is None or self.result is None or threshold == self.result.threshold:
             return
-        self._require_untouched()
+        self._require_untouched(self.result)
         if self._worker.kept != self._job:
             raise RunError(RESULT_GONE)
         self.error, self._cancelled = None, False
         self.jobs.add(self._worker.rethreshold(self._job, threshold))
 
-    def _settle(self, event: Event) -> None:
+    def _settle(self, event: Ended) -> None:
         super()._settle(event)
         if not self.jobs:
             self._rethreshold()
 
-    def _receive(self, event: ResultReady | MapsReady) -> None:
-        self.result = event.result
+    def _receive(self, result: Result) -> None:
+        self.result = result
 
-    def _require_untouched(self) -> None:
-        """Refuse a new threshold where it would do harm."""
+    def _require_untouched(self, result: Result) -> None:
+        """Refuse a new threshold where it would do harm to the result of the last one."""
         self._require_volume()
 
 
@@ -207,7 +215,7 @@ class SceneRun(Run):
         segmentationNode,
         replaces: bool,
         maps: Collection[str],
-        **places: object,
+        **places: Any,
     ) -> None:
         """Hand the volume over to the worker.
 
@@ -249,19 +257,20 @@ class SceneRun(Run):
         there = self._is_there(self.segmentationNode)
         return [self.segmentationNode.GetSegmentation().GetSegment(each) if there else None for each in self.segmentIDs]
 
-    def _receive(self, event: ResultReady | MapsReady) -> None:
-        if isinstance(event, MapsReady):
-            for name, array in event.maps.items():
-                self.mapNodes.append(self._show_map(name, array))
-        elif self.result is None:
-            self._show(event.result, self._replaced)
+    def _receive(self, result: Result) -> None:
+        if self.result is None:
+            self._show(result, self._replaced)
             if self._maps:
                 self.jobs.add(self._worker.request_maps(self._job, *self._maps))
         else:
-            self._require_untouched()
-            self._show(event.result, self.segmentIDs)
+            self._require_untouched(self.result)
+            self._show(result, self.segmentIDs)
 
-    def _show_map(self, name: str, array: np.ndarray) -> object:
+    def _receive_maps(self, maps: Mapping[str, np.ndarray]) -> None:
+        for name, array in maps.items():
+            self.mapNodes.append(self._show_map(name, array))
+
+    def _show_map(self, name: str, array: np.ndarray) -> Any:
         """Put a map into the scene; where a result replaced another, in place of the map of that one."""
         role = f"unetpp.{self.bundle.target}.{name}.{self.volumeNode.GetID()}"
         title = f"{self.volumeNode.GetName()} {self.bundle.target} {name}"
@@ -272,7 +281,7 @@ class SceneRun(Run):
 
     def _show(self, result: Result, replaced: Collection[str]) -> None:
         """Put a result into the scene, in place of the segments of an earlier one that are still there."""
-        node = self.segmentationNode if self._is_there(self.segmentationNode) else None
+        node: Any = self.segmentationNode if self._is_there(self.segmentationNode) else None
         old = [each for each in replaced if node and node.GetSegmentation().GetSegment(each)]
         segments = [markups.segment_in_world(each, self.volumeNode, self._volume) for each in result.segments]
         places = self._places(result, old)
@@ -307,16 +316,16 @@ class SceneRun(Run):
         images = [segment.GetRepresentation(mrml.BINARY_LABELMAP) for segment in self._segments()]
         return [(image, image and image.GetMTime()) for image in images]
 
-    def _require_untouched(self) -> None:
+    def _require_untouched(self, result: Result) -> None:
         """Refuse to replace what is gone, or what somebody has worked on since: their work would be lost."""
-        super()._require_untouched()
+        super()._require_untouched(result)
         node = self.segmentationNode
         if not self._is_there(node) or not all(self._segments()):
             raise RunError("A segment of the last run was removed: the threshold counts for the next run.")
         if self._voxels() != self._shown:
-            for segmentID, found in zip(self.segmentIDs, self.result.segments, strict=True):
+            for segmentID, found in zip(self.segmentIDs, result.segments, strict=True):
                 now = mrml.labelmap_of(node, segmentID, self.volumeNode)
-                if (now != (self.result.labelmap == found.value)).any():
+                if (now != (result.labelmap == found.value)).any():
                     self._edited.add(segmentID)
             self._shown = self._voxels()  # saving, for one, lays images together anew
         if self._edited:

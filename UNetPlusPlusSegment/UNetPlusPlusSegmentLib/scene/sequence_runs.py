@@ -9,7 +9,7 @@ from dataclasses import replace
 from ..core.request import Request, as_box
 from ..core.result import Result
 from ..core.volume import Volume, VolumeError
-from ..jobs.protocol import Event, Progress, ResultReady
+from ..jobs.protocol import Event, Progress
 from ..jobs.worker_client import Worker
 from ..network.bundle import Bundle
 from . import markups, mrml
@@ -90,8 +90,7 @@ class SequenceRun(Task):
         self._volume = Volume(own.array, mrml.world_ijk_to_ras(frame, under=self.volumeNode))
         self.jobs.add(self._worker.submit(self._volume, self.bundle.folder, self._request))
 
-    def _receive(self, event: ResultReady) -> None:
-        result = event.result
+    def _receive(self, result: Result) -> None:
         self._sequence.put(len(self._results), result.labelmap, result.segments)
         segments = tuple(markups.segment_in_world(each, self.volumeNode, self._volume) for each in result.segments)
         self._results.append(
