@@ -181,10 +181,10 @@ def test_the_surface_of_a_replaced_segment_follows_later_edits_too(scene):
     [
         (np.zeros((7, 5, 9), np.uint8), [LIVER], VolumeError, r"\(7, 5, 9\) voxels.*CT, which has \(5, 7, 9\)"),
         (np.zeros(SHAPE, np.float32), [LIVER], mrml.SegmentationError, "type float32"),
-        (a_labelmap(), [LIVER], mrml.SegmentationError, r"also has \[2\].*with the values \[1\]"),
-        (a_labelmap() * np.int8(-1), [LIVER, NODULE], mrml.SegmentationError, r"also has \[-2, -1\]"),
-        (a_labelmap(), [LIVER, LIVER, NODULE], mrml.SegmentationError, r"values \[1, 1, 2\].*one of its own"),
-        (a_labelmap(), [LIVER, NODULE, Segment(0, "", "", (0, 0, 0), {})], mrml.SegmentationError, "from 1 on"),
+        (a_labelmap(), [LIVER], mrml.SegmentationError, r"other values \[2\].*segments with the values \[1\]"),
+        (a_labelmap() * np.int8(-1), [LIVER, NODULE], mrml.SegmentationError, r"other values \[-2, -1\]"),
+        (a_labelmap(), [LIVER, LIVER, NODULE], mrml.SegmentationError, r"values \[1, 1, 2\].*a different one"),
+        (a_labelmap(), [LIVER, NODULE, Segment(0, "", "", (0, 0, 0), {})], mrml.SegmentationError, "1 or more"),
         (a_labelmap(), [LIVER, Segment(2, "x", None, (0, 0, 0), {})], TypeError, "SetTerminology"),
     ],
 )
@@ -203,7 +203,7 @@ def test_what_does_not_fit_leaves_the_scene_as_it_was(scene, labelmap, segments,
 def test_a_segmentation_under_another_warp_is_refused_with_the_way_out(scene):
     segmentationNode = add_hand_made_segments(add_bspline_transform())
     volumeNode = add_volume(a_ct(), GRIDS["oblique"])
-    message = "^CT and by hand lie under different non-linear transforms. Choose a new segmentation, or put both under"
+    message = "^CT and by hand are under different non-linear transforms. Choose a new segmentation, or put both under"
     with nothing_changes(scene, segmentationNode), pytest.raises(mrml.SegmentationError, match=message):
         mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode, segmentationNode)
     assert mrml.labelmap_of(segmentationNode, next(iter(segments_of(segmentationNode))), volumeNode).any()
@@ -217,7 +217,7 @@ def test_a_segmentation_of_surfaces_is_refused_with_the_way_out(scene):
     ball = segmentationNode.AddSegmentFromClosedSurfaceRepresentation(sphere.GetOutput(), "ball")
     volumeNode = add_volume(a_ct())
     with pytest.raises(
-        mrml.SegmentationError, match=r"^planned keeps its segments as Closed surface.*new segmentation"
+        mrml.SegmentationError, match=r"^planned stores its segments as Closed surface.*new segmentation"
     ):
         mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode, segmentationNode)
     assert list(segments_of(segmentationNode)) == [ball]
@@ -230,7 +230,7 @@ def test_if_slicer_does_not_take_the_new_segments_none_is_added(scene):
     for segment in segments_of(segmentationNode).values():
         segment.AddRepresentation("Planar contour", vtk.vtkPolyData())  # of an RT structure set: not made from masks
     before = all_about(segmentationNode)
-    with pytest.raises(mrml.SegmentationError, match=r"^by hand takes no new segment.*remove that representation"):
+    with pytest.raises(mrml.SegmentationError, match=r"^by hand accepts no new segment.*remove that representation"):
         mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], add_volume(a_ct()), segmentationNode)
     assert all_about(segmentationNode) == before
     assert "Unable to perform conversion" in take_messages()
@@ -260,7 +260,7 @@ def test_what_cannot_be_replaced_is_refused(scene):
     found = np.minimum(a_labelmap(), 1)
     with (
         nothing_changes(scene, segmentationNode),
-        pytest.raises(mrml.SegmentationError, match=r"ID 'Segment_9' \(it has"),
+        pytest.raises(mrml.SegmentationError, match=r"ID 'Segment_9' \(only for"),
     ):
         mrml.show_segmentation(found, [LIVER], volumeNode, segmentationNode, {1: "Segment_9"})
     with nothing_changes(scene), pytest.raises(mrml.SegmentationError, match="with their segmentation"):

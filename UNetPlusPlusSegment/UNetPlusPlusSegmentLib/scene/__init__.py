@@ -1,1 +1,1 @@
-"""Slicer's scene: volumes out of it, jobs for the worker, segmentations into it. Knows slicer and vtk; imports all but cli."""
+"""Slicer's scene: volumes from it, jobs for the worker, segmentations into it. Uses slicer and vtk; imports every room but cli."""

@@ -1,4 +1,4 @@
-"""The module's logic: CT nodes and cohorts through one worker process. Knows no Qt, and MRML only through `runs`."""
+"""The module's logic: segments CT nodes and cohorts in one worker process. No Qt; MRML only through `runs`."""
 # ruff: noqa: ANN001, N802, N803 (towards Slicer, Slicer's names; its nodes have no types to import)
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ AnyTask = TypeVar("AnyTask", bound=Task)
 
 
 class Segmenter:
-    """Segments volumes of the scene, one after the other, in a process that is started when first needed."""
+    """Segments volumes of the scene, one at a time, in a process that is started on first use."""
 
     def __init__(self) -> None:
-        """Nothing is started yet."""
+        """Start nothing yet."""
         super().__init__()
         self._worker = Worker()
         self._runs: weakref.WeakSet[Task] = weakref.WeakSet()
 
     @property
     def busy(self) -> bool:
-        """True as long as `poll` has to be called again."""
+        """True while `poll` must be called again."""
         return self._worker.busy
 
     def process(
@@ -45,14 +45,14 @@ class Segmenter:
             volumeNode: The CT, a `vtkMRMLScalarVolumeNode` in HU.
             segmentationNode: The `vtkMRMLSegmentationNode` to add to; None makes a new one, "<volume> segmentation".
             target: `liver` or `nodule`.
-            options: speed, device, threshold, force, model, existing, maps, roi, points and allFrames, as in `start`.
+            options: speed, device, threshold, force, model, existing, maps, roi, points and allFrames, as for `start`.
 
         Returns:
             Measurements by the name of the segment: `{"Liver": {"volume_ml": 1480.2, "mean_hu": 104.1}}`. An organ that was
-            not found has 0 ml, no mean, and an empty segment. Of all frames of a sequence: a list with one of these for each.
+            not found has 0 ml, no mean, and an empty segment. With allFrames: a list with one such dictionary per frame.
 
         Raises:
-            ValueError: It cannot be done; the scene is as it was. The text is a sentence for the user.
+            ValueError: The volume cannot be segmented. The scene is unchanged; the message is a sentence for the user.
         """
         run = self.start(volumeNode, segmentationNode, target, **options)
         try:
@@ -81,22 +81,24 @@ class Segmenter:
         progress: Callable[[int, int, str], None] = lambda done, total, case: None,
         cluster: str | None = None,
     ) -> list[dict]:
-        """Segment a cohort, file by file, past the scene; see `jobs.cohort.run_cohort` for what lies in the folder after.
+        """Segment a cohort, file by file, without loading it into the scene.
+
+        `jobs.cohort.run_cohort` describes the files in the output folder.
 
         Args:
             inputs: A folder of volume files and DICOM folders, or a list of them.
-            outputFolder: Made if need be. Called again with it, only what is missing or failed is done.
-            target, speed, device, threshold, force, model: As in `start`.
-            progress: Called with cases done, cases in all, and the name of the next case.
-            cluster: Address of a Dask scheduler, `tcp://host:8786`, whose workers do the cases; see `jobs.dask_cluster`.
+            outputFolder: Created if missing. Another call with the same folder runs only cases that are missing or failed.
+            target, speed, device, threshold, force, model: As for `start`.
+            progress: Called with the number of cases done, the number of all cases, and the name of the next case.
+            cluster: Address of a Dask scheduler, `tcp://host:8786`, whose workers run the cases; see `jobs.dask_cluster`.
 
         Returns:
             The manifest's record of each case, in order; `status` is `done` or `failed`.
 
         Raises:
-            ValueError: No model, no PyTorch, no inputs, no cluster, or a folder that cannot be used. A bad case raises nothing.
+            ValueError: No model, no PyTorch, no inputs, no cluster, or an unusable folder. A case that fails does not raise.
         """
-        from ..jobs.cohort import (  # brings SimpleITK, which would slow down Slicer's start
+        from ..jobs.cohort import (  # imports SimpleITK, which would slow down Slicer's start
             one_after_the_other,
             run_cohort,
         )
@@ -126,27 +128,27 @@ class Segmenter:
         points=None,
         allFrames: bool = False,
     ) -> SceneRun | SequenceRun:
-        """Start to segment a volume; go on with other things, and `poll`.
+        """Start segmenting a volume and return at once; call `poll` until the run has ended.
 
         Args:
-            volumeNode, segmentationNode, target: As in `process`.
+            volumeNode, segmentationNode, target: As for `process`.
             speed: `accurate`, `balanced` or `fast`.
             device: `auto`, `cuda`, `mps` or `cpu`.
-            threshold: Probability from which on a voxel belongs to the target; the model's own if None.
-            force: Take a volume that does not look like CT, too.
-            model: Name or folder; the newest for the target if None.
-            existing: If the segmentation holds such a segment already: add a `new` one beside it, or `replace` it.
-            maps: `probability` and `uncertainty` add such volumes to the scene.
-            roi: A `vtkMRMLMarkupsROINode`: only the voxels in it are segmented.
-            points: A `vtkMRMLMarkupsFiducialNode`, or RAS points in the world (mm): one in each nodule to segment. Points
-                and roi exclude each other.
+            threshold: Lowest probability at which a voxel belongs to the target; None for the model's own.
+            force: Accept a volume that does not look like CT.
+            model: Name or folder; None for the newest one for the target.
+            existing: If the segmentation already has a segment of this target: add a `new` one, or `replace` it.
+            maps: `probability`, `uncertainty` or both are added to the scene as volumes.
+            roi: A `vtkMRMLMarkupsROINode`: only voxels inside it are segmented.
+            points: A `vtkMRMLMarkupsFiducialNode`, or RAS points in the world (mm): one in each nodule to segment. Not
+                together with roi.
             allFrames: The volume is a frame of a sequence: segment all of its frames, into a new sequence.
 
         Returns:
-            The run; keep it, for a run that nobody holds is forgotten.
+            The run. Keep a reference to it: without one it is dropped.
 
         Raises:
-            ValueError: It cannot be done; the scene is as it was.
+            ValueError: The volume cannot be segmented. The scene is unchanged.
         """
         if existing not in EXISTING:
             raise ValueError(f"existing must be one of {', '.join(EXISTING)}, not {existing!r}.")
@@ -154,7 +156,7 @@ class Segmenter:
         if allFrames:
             if segmentationNode is not None or maps or points is not None:
                 raise ValueError(
-                    "All frames of a sequence go into a new sequence: leave out segmentationNode, maps and points."
+                    "allFrames creates a new sequence of segmentations: leave out segmentationNode, maps and points."
                 )
             return self._begin(SequenceRun, volumeNode, request, roi=roi)
         return self._begin(
@@ -175,23 +177,23 @@ class Segmenter:
         roi=None,
         points=None,
     ) -> Run:
-        """Start to segment a volume and leave the scene alone, for those who write the result themselves, and `poll`.
+        """Start segmenting a volume without changing the scene, for callers that use the result themselves; call `poll`.
 
         Args:
-            volumeNode, target, speed, device, threshold, force, model, roi, points: As in `start`.
+            volumeNode, target, speed, device, threshold, force, model, roi, points: As for `start`.
 
         Returns:
-            The run; keep it. Its `result.labelmap` lies on the voxels of the volume.
+            The run. Keep a reference to it. Its `result.labelmap` is on the voxel grid of the volume.
 
         Raises:
-            ValueError: It cannot be done.
+            ValueError: The volume cannot be segmented.
         """
         request = Request(target, model=model, speed=speed, threshold=threshold, force=force, device=device)
         return self._begin(Run, volumeNode, request, roi=roi, points=points)
 
     def _begin(self, kind: Callable[..., AnyTask], volumeNode, request: Request, **options: Any) -> AnyTask:
         has_points, has_box = (options.get(each) is not None for each in ("points", "roi"))
-        check_places(request.target, has_points, has_box)  # before anything in the scene is asked
+        check_places(request.target, has_points, has_box)  # before the scene is read
         pytorch_install.require()
         bundle = choose_bundle(request.target, request.model)
         run = kind(self._worker, volumeNode, bundle, request, **options)
@@ -199,7 +201,7 @@ class Segmenter:
         return run
 
     def poll(self) -> None:
-        """Take what the worker says and act on it, never waiting; on the main thread, every tenth of a second."""
+        """Handle the events of the worker without blocking; call it on the main thread, about every 0.1 s."""
         for event in self._worker.poll():
             for run in [each for each in self._runs if event.job in each.jobs]:
                 run.take(event)
@@ -207,7 +209,7 @@ class Segmenter:
             run.stop_without_volume()
 
     def close(self) -> None:
-        """End the worker process, and as cancelled what is under way; another run would start it anew."""
+        """End the worker process and cancel its runs; the next run starts a new process."""
         self._worker.close()
         for run in list(self._runs):
             run.abandon()

@@ -1,4 +1,4 @@
-"""Points and boxes that the user placed in the scene, in the voxels of a volume. Asks nodes; knows no Qt and changes nothing."""
+"""Points and boxes that the user placed in the scene, converted to the voxel grid of a volume. Reads nodes; changes none. No Qt."""
 # ruff: noqa: ANN001, N803, N806 (towards Slicer, Slicer's names; its nodes have no types to import)
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ def points_on_volume(points, volumeNode, volume: Volume) -> tuple[Point, ...]:
     """Points in the frame of a volume.
 
     Args:
-        points: A `vtkMRMLMarkupsNode`, whose placed control points count, or RAS points in the world (mm).
-        volumeNode: The `vtkMRMLScalarVolumeNode`; transforms above it count, non-linear ones too.
-        volume: Its voxels, and its frame.
+        points: A `vtkMRMLMarkupsNode`, of which placed control points are used, or RAS points in the world (mm).
+        volumeNode: The `vtkMRMLScalarVolumeNode`; transforms above it are applied, also non-linear ones.
+        volume: Its voxels, and the frame of the points returned.
 
     Returns:
         One point for each, in the RAS of `volume`.
 
     Raises:
-        VolumeError: There is no point, or one lies outside the volume.
+        VolumeError: There is no point, or a point is outside the volume.
     """
     world = [list(map(float, point)) for point in _positions(points)]
     if not world:
-        raise VolumeError("No point was placed. Click on each nodule in a slice view, or remove the list of points.")
+        raise VolumeError("No point was placed. Click each nodule in a slice view, or remove the list of points.")
     size = np.array(volume.array.shape[::-1])
     found: list[Point] = []
     for number, point in enumerate(world, start=1):
         ijk = _ijk(point, volumeNode)
         if (ijk < -0.5).any() or (ijk > size - 0.5).any():
             place = ", ".join(f"{x:.0f}" for x in point)
-            raise VolumeError(f"Point {number} ({place} mm) does not lie in {volumeNode.GetName()}: move or remove it.")
+            raise VolumeError(f"Point {number} ({place} mm) is outside {volumeNode.GetName()}: move or remove it.")
         r, a, s = (volume.ijk_to_ras @ [*ijk, 1])[:3].tolist()
         found.append((r, a, s))
     return tuple(found)
@@ -48,14 +48,14 @@ def box_on_volume(roiNode, volumeNode) -> list[list[int]]:
     """The voxels inside an ROI.
 
     Args:
-        roiNode: A `vtkMRMLMarkupsROINode`. Of one that is turned against the volume the enclosing box of voxels counts.
-        volumeNode: The `vtkMRMLScalarVolumeNode`; transforms above both count.
+        roiNode: A `vtkMRMLMarkupsROINode`. If it is rotated relative to the volume, the enclosing box of voxels is used.
+        volumeNode: The `vtkMRMLScalarVolumeNode`; transforms above both are applied.
 
     Returns:
         First and past-the-last index along K, J and I.
 
     Raises:
-        VolumeError: The ROI holds no voxel of the volume.
+        VolumeError: The ROI contains no voxel of the volume.
     """
     toWorld = _matrix(roiNode.GetObjectToWorldMatrix())
     half = np.array(roiNode.GetSize()) / 2
@@ -66,20 +66,20 @@ def box_on_volume(roiNode, volumeNode) -> list[list[int]]:
     last = np.minimum(np.floor(ijk.max(axis=0) + 1e-6) + 1, size).astype(int)
     if (first >= last).any():
         raise VolumeError(
-            f"{roiNode.GetName()} holds no voxel of {volumeNode.GetName()}: move the box over the volume, or choose none."
+            f"{roiNode.GetName()} contains no voxel of {volumeNode.GetName()}: move the box onto the volume, or choose no box."
         )
     return np.column_stack([first, last])[::-1].tolist()
 
 
 def inside_roi(roiNode, volumeNode) -> np.ndarray:
-    """The voxels of a volume that lie in an ROI, also in one that is turned against it.
+    """The voxels of a volume inside an ROI, also if the ROI is rotated relative to the volume.
 
     Returns:
-        bool (K, J, I), True where the centre of the voxel is inside. Under a non-linear transform, of which a box has no
-        more notion than of a turn, the box of `box_on_volume`.
+        bool (K, J, I), True where the centre of the voxel is inside. Under a non-linear transform, the box of
+        `box_on_volume`.
 
     Raises:
-        VolumeError: The ROI holds no voxel of the volume.
+        VolumeError: The ROI contains no voxel of the volume.
     """
     inside = np.zeros(volumeNode.GetImageData().GetDimensions()[::-1], bool)
     box = tuple(slice(*along) for along in box_on_volume(roiNode, volumeNode))
@@ -100,13 +100,13 @@ def inside_roi(roiNode, volumeNode) -> np.ndarray:
 
 
 def in_world(point: Point, volumeNode, volume: Volume) -> Point:
-    """A point in the RAS of `volume` (see `points_on_volume`), in the world, where the slice views show it."""
+    """A point in the RAS of `volume` (see `points_on_volume`), in world coordinates, as the slice views show it."""
     r, a, s = _world(np.linalg.solve(volume.ijk_to_ras, [*point, 1])[:3], volumeNode).tolist()
     return r, a, s
 
 
 def segment_in_world(segment: Segment, volumeNode, volume: Volume) -> Segment:
-    """A segment of `volume` whose measured points (`centroid_ras`, …) are those that the slice views show."""
+    """A segment of `volume` with its measured points (`centroid_ras`, …) in world coordinates, as the slice views show them."""
     measurements = dict(segment.measurements)
     for key, value in measurements.items():
         if not key.endswith("_ras") or value is None:

@@ -1,8 +1,8 @@
-"""MRML nodes: volumes out of the scene, segmentations and maps into it.
+"""MRML nodes: reads volumes from the scene, adds segmentations and maps to it.
 
-Everything here reads or changes the scene, so call it on Slicer's main thread. Three frames meet: IJK (voxels), RAS (a
+Everything here reads or changes the scene, so call it on Slicer's main thread. There are three frames: IJK (voxels), RAS (a
 node's own patient coordinates, mm) and world (RAS after the transforms above the node). A mask stays in the IJK of its
-volume and its segmentation gets the transform of that volume, so no voxel is resampled on the way in.
+volume, and its segmentation gets the transform of that volume, so no voxel is resampled.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REFERENCE_GRID = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParame
 
 
 class SegmentationError(ValueError):
-    """A result cannot be put into, or read from, a segmentation; the scene is as it was before."""
+    """A result cannot be written to, or read from, a segmentation; the scene is unchanged."""
 
 
 def volume_from_node(volumeNode) -> Volume:
@@ -34,7 +34,7 @@ def volume_from_node(volumeNode) -> Volume:
         The voxels, axes (K, J, I), a read-only view of the node's memory, and the node's IJK to RAS matrix (mm).
 
     Raises:
-        VolumeError: The node is missing, of another kind, or holds no voxels.
+        VolumeError: The node is missing, of another class, or has no voxels.
     """
     _require_scalar_volume(volumeNode)
     array = slicer.util.arrayFromVolume(volumeNode).view()
@@ -43,12 +43,12 @@ def volume_from_node(volumeNode) -> Volume:
 
 
 def world_ijk_to_ras(volumeNode, under=None) -> np.ndarray:
-    """Tell how a volume lies in the world: its IJK to RAS, turned by the linear transforms above it (or above `under`).
+    """IJK to RAS of a volume (4 × 4, mm), rotated by the linear transforms above it (or above `under`).
 
-    The matrix (4 × 4, mm) to orient by: who corrected a patient's position with a transform is taken at their word.
-    Scaling and shear, of an affine registration to an atlas say, are left out, so that voxel sizes and millilitres stay
-    those of the scan: only the nearest rotation or reflection is applied. So are non-linear transforms: the one that
-    Slicer puts above a series with gantry tilt or uneven slices moves slices by millimetres and turns nobody round.
+    This is the orientation to find axial slices by: a transform that corrects the patient's position is respected. Scaling
+    and shear, such as those of an affine registration to an atlas, are left out, so that voxel sizes and volumes stay those
+    of the scan: only the nearest rotation or reflection is applied. Non-linear transforms are left out as well: the one that
+    Slicer puts above a series with gantry tilt or uneven slices moves slices by millimetres but does not rotate the patient.
     """
     return _turned_to_world(_ijk_to_ras(volumeNode), under or volumeNode)
 
@@ -77,27 +77,27 @@ def show_segmentation(
 ):
     """Add a label map to the scene as segments, voxel for voxel on the grid of its volume.
 
-    A new or empty segmentation goes under the transform of the volume and takes its geometry as reference. One that
-    holds segments keeps them, voxel for voxel and where the user sees them, with its transform and reference geometry;
-    the new ones are placed through the linear transform between the nodes. (Slicer saves a segmentation on one grid, so
-    saving resamples them if the reference is another volume's; a segmentation of their own avoids that.)
+    A new or empty segmentation gets the transform of the volume, and its geometry as reference. A segmentation with
+    segments keeps them, voxel for voxel and in place, with its transform and reference geometry; new segments are placed
+    through the linear transform between the nodes. (Slicer saves a segmentation on one grid, so saving resamples them if
+    the reference geometry is that of another volume; a separate segmentation avoids this.)
 
     Args:
         labelmap: Axes (K, J, I) of the volume; 0 is background, every other value belongs to one of `segments`.
-        segments: One segment is made of each, also if no voxel has its value. A name that is taken gets a number, since
+        segments: Each becomes a segment, even if no voxel has its value. A name already in use gets a number, because
             Slicer exports segments to files by name.
         volumeNode: The `vtkMRMLScalarVolumeNode` the label map was made from.
         segmentationNode: The `vtkMRMLSegmentationNode` to add to, or None for a new one, "<volume> segmentation".
-        inPlaceOf: From the values of `segments` that take the place of one in `segmentationNode` to its ID, which stays, as
-            do visibility and opacity; of an only segment, the position, too. The others are added.
-        insteadOf: IDs of segments that are removed once the new ones are there; their names are free for these.
+        inPlaceOf: For each value in `segments` that replaces a segment of `segmentationNode`, the ID of that segment, which is
+            kept, with visibility and opacity; if it is the only one, also its position. The others are added.
+        insteadOf: IDs of segments that are removed once the new ones are there, which may get their names.
 
     Returns:
-        The segmentation node; where several were given, or one was added, they are its last ones, in their order.
+        The segmentation node. If there are several new segments, or one was added, they are its last ones, in their order.
 
     Raises:
-        VolumeError: `volumeNode` is no scalar volume with voxels, or of another shape than the label map.
-        SegmentationError: Label map, segments and segmentation do not fit together. Nothing was changed.
+        VolumeError: `volumeNode` is not a scalar volume with voxels, or its shape differs from the label map's.
+        SegmentationError: Label map, segments and segmentation do not match. Nothing was changed.
     """
     _require_scalar_volume(volumeNode, labelmap)
     inside, first_kji = _crop_to_labels(labelmap, segments)
@@ -125,7 +125,7 @@ def show_segmentation(
 
 
 def _images(inside: np.ndarray, segments: Sequence[Segment], inPlaceOf: Mapping[int, str], image_of: Callable) -> dict:
-    """An image for each value: one of its own for what takes the place of another segment, one layer for all that is added."""
+    """An image for each value: a separate one for a segment that replaces another, one shared layer for all added ones."""
     added = np.where(np.isin(inside, [*inPlaceOf]), 0, inside) if inPlaceOf else inside
     shared = image_of(added)
     own = {value: image_of((inside == value).astype(np.uint8)) for value in inPlaceOf}
@@ -133,7 +133,7 @@ def _images(inside: np.ndarray, segments: Sequence[Segment], inPlaceOf: Mapping[
 
 
 def _prepared(segmentationNode, volumeNode):
-    """A segmentation that can take segments of a volume: a new one if None; an empty one goes under the volume's transform."""
+    """A segmentation ready for segments of a volume: a new one if None; an empty one gets the transform of the volume."""
     if segmentationNode is None:
         name = f"{volumeNode.GetName()} segmentation"
         segmentationNode = volumeNode.GetScene().AddNewNodeByClass("vtkMRMLSegmentationNode", name)
@@ -147,7 +147,7 @@ def _prepared(segmentationNode, volumeNode):
 def _add_or_replace(
     newSegments: Mapping[int, Any], images: Mapping[int, Any], inPlaceOf, insteadOf, segmentationNode
 ) -> None:
-    """Add and replace segments, remove the old ones, and bring the new ones into their order, at the end."""
+    """Add and replace segments, remove the old ones, and move the new ones to the end, in their order."""
     segmentation = segmentationNode.GetSegmentation()
     IDs = _add({v: new for v, new in newSegments.items() if v not in inPlaceOf}, segmentationNode) | {**inPlaceOf}
     for value in inPlaceOf:
@@ -160,14 +160,14 @@ def _add_or_replace(
 
 
 def labelmap_of(segmentationNode, segmentID: str, volumeNode) -> np.ndarray:
-    """Read a segment, by its ID, on the grid of a scalar volume, wherever the transforms above the two put them.
+    """Read a segment, by its ID, on the grid of a scalar volume; transforms above both are applied.
 
     Returns:
-        bool, axes (K, J, I) of the volume; exact for a segment made on this grid, else by nearest voxel.
+        bool, axes (K, J, I) of the volume; exact for a segment created on this grid, otherwise nearest-neighbour.
 
     Raises:
-        VolumeError: `volumeNode` is no scalar volume with voxels.
-        SegmentationError: There is no such segment, or it has no binary labelmap.
+        VolumeError: `volumeNode` is not a scalar volume with voxels.
+        SegmentationError: The segment does not exist, or has no binary labelmap.
     """
     _require_scalar_volume(volumeNode)
     _require_segment(segmentID, segmentationNode)
@@ -179,19 +179,19 @@ def labelmap_of(segmentationNode, segmentID: str, volumeNode) -> np.ndarray:
 
 
 def labelmap_on_grid(labelmap: np.ndarray, volumeNode, segmentationNode, grid) -> np.ndarray:
-    """Bring a label map from the voxels of its volume onto another grid, wherever the transforms put the two.
+    """Resample a label map from the voxels of its volume onto another grid; transforms above both are applied.
 
     Args:
         labelmap: Axes (K, J, I) of the volume.
         volumeNode: The `vtkMRMLScalarVolumeNode` it was made from.
-        segmentationNode: The `vtkMRMLSegmentationNode` in whose coordinates `grid` lies.
-        grid: A `vtkOrientedImageData`; its voxels do not matter.
+        segmentationNode: The `vtkMRMLSegmentationNode` that defines the coordinates of `grid`.
+        grid: A `vtkOrientedImageData`; its voxel values are not used.
 
     Returns:
         The values of the nearest voxels, axes (K, J, I) of the grid; 0 outside the volume.
 
     Raises:
-        VolumeError: `volumeNode` is no scalar volume with voxels, or of another shape than the label map.
+        VolumeError: `volumeNode` is not a scalar volume with voxels, or its shape differs from the label map's.
     """
     _require_scalar_volume(volumeNode, labelmap)
     own = _oriented_image(labelmap.shape, (0, 0, 0), _ijk_to_ras(volumeNode), labelmap)
@@ -204,14 +204,14 @@ def voxels_of(image) -> np.ndarray:
 
 
 def segment_on_own_grid(segmentationNode, segmentID: str) -> Volume | None:
-    """Read a segment, by its ID, on the grid that it was drawn on.
+    """Read a segment, by its ID, on its own grid.
 
     Returns:
-        uint8, 1 inside, cropped to where the segment has an image, with IJK to RAS turned as `world_ijk_to_ras` says;
+        uint8, 1 inside, cropped to the extent of the segment's image, with IJK to RAS rotated as in `world_ijk_to_ras`;
         None if it is empty.
 
     Raises:
-        SegmentationError: There is no such segment, or it has no binary labelmap.
+        SegmentationError: The segment does not exist, or has no binary labelmap.
     """
     _require_segment(segmentID, segmentationNode)
     image, matrix = slicer.vtkOrientedImageData(), vtk.vtkMatrix4x4()
@@ -226,7 +226,7 @@ def segment_on_own_grid(segmentationNode, segmentID: str) -> Volume | None:
 
 
 def centre_of(segmentationNode, segmentID: str) -> tuple[float, float, float] | None:
-    """The middle of the bounds of a segment, RAS in the world (mm); None if it is gone, or empty."""
+    """The centre of the bounds of a segment, RAS in the world (mm); None if it was removed or is empty."""
     segment, bounds = segmentationNode.GetSegmentation().GetSegment(segmentID), [0.0] * 6
     if segment is None:
         return None
@@ -235,19 +235,19 @@ def centre_of(segmentationNode, segmentID: str) -> tuple[float, float, float] | 
 
 
 def show_scalar_volume(array: np.ndarray, volumeNode, name: str, mapNode=None):
-    """Put a map (probability, uncertainty) into the scene, in the same place and under the same transform as its volume.
+    """Add a map (probability, uncertainty) to the scene, in the same position and under the same transform as its volume.
 
     Args:
-        array: Axes (K, J, I) of the volume; kept as float32.
+        array: Axes (K, J, I) of the volume; stored as float32.
         volumeNode: The `vtkMRMLScalarVolumeNode` the map belongs to.
-        name: Of a new node; the scene adds a number if it is taken.
-        mapNode: The `vtkMRMLScalarVolumeNode` of an earlier map that this one takes the place of; None adds.
+        name: Name of a new node; the scene adds a number if it is in use.
+        mapNode: The `vtkMRMLScalarVolumeNode` of an earlier map that this one replaces; None adds one.
 
     Returns:
         The `vtkMRMLScalarVolumeNode` of the map.
 
     Raises:
-        VolumeError: `volumeNode` is no scalar volume with voxels, or of another shape than the map.
+        VolumeError: `volumeNode` is not a scalar volume with voxels, or its shape differs from the map's.
     """
     _require_scalar_volume(volumeNode, array)
     values = np.asarray(array, dtype=np.float32)
@@ -269,11 +269,11 @@ def _require_scalar_volume(volumeNode, array: np.ndarray | None = None) -> None:
         raise VolumeError(f"{volumeNode.GetName()} is a {kind}, not a scalar volume. Choose the CT itself.")
     imageData = volumeNode.GetImageData()
     if imageData is None or imageData.GetPointData().GetScalars() is None or 0 in imageData.GetDimensions():
-        raise VolumeError(f"{volumeNode.GetName()} holds no voxels. Load its image again, or choose another volume.")
+        raise VolumeError(f"{volumeNode.GetName()} has no voxels. Load its image again, or choose another volume.")
     if array is not None and array.shape != imageData.GetDimensions()[::-1]:
         raise VolumeError(
-            f"A result of {array.shape} voxels (K, J, I) does not fit {volumeNode.GetName()}, which has"
-            f" {imageData.GetDimensions()[::-1]}. Show it on the volume it was made from, as that was when it was read."
+            f"A result of {array.shape} voxels (K, J, I) does not match {volumeNode.GetName()}, which has"
+            f" {imageData.GetDimensions()[::-1]}. Run again on this volume."
         )
 
 
@@ -282,8 +282,8 @@ def _require_segment(segmentID: str, segmentationNode) -> None:
     known = segmentation.GetSegmentIDs() if segmentation.ContainsRepresentation(BINARY_LABELMAP) else ()
     if segmentID not in known:
         raise SegmentationError(
-            f"{segmentationNode.GetName()} has no voxels for a segment with the ID {segmentID!r} (it has for:"
-            f" {', '.join(known) or 'none'}). Choose another, or create the {BINARY_LABELMAP} of its surfaces first."
+            f"{segmentationNode.GetName()} has no voxels for a segment with the ID {segmentID!r} (only for:"
+            f" {', '.join(known) or 'none'}). Choose another segment, or create its {BINARY_LABELMAP} representation first."
         )
 
 
@@ -294,10 +294,10 @@ def _crop_to_labels(labelmap: np.ndarray, segments: Sequence[Segment]) -> tuple[
     strangers = set() if box is None else set(np.unique(labelmap[box]).tolist()) - {0, *values}
     if strangers or labelmap.dtype.kind not in "bui" or len(set(values)) < len(values) or min(values, default=1) < 1:
         raise SegmentationError(
-            f"A label map of type {labelmap.dtype} that also has {sorted(strangers)[:9]} does not fit segments with the"
-            f" values {values}. Use whole numbers: 0 for background and, for each segment, one of its own from 1 on."
+            f"A label map of type {labelmap.dtype} with the other values {sorted(strangers)[:9]} does not match segments with the"
+            f" values {values}. Use integers: 0 for background and a different one, 1 or more, for each segment."
         )
-    if box is None:  # nothing found: a segment needs an image all the same, and a surface filter two voxels each way
+    if box is None:  # nothing found: a segment needs an image even so, and a surface filter two voxels along each axis
         return np.zeros((2, 2, 2), np.uint8), [0, 0, 0]
     return labelmap[box].astype(np.min_scalar_type(max(values))), [along.start for along in box]
 
@@ -309,32 +309,32 @@ def _ijk_to_ras(volumeNode) -> np.ndarray:
 
 
 def _transform_between(node, otherNode):
-    """RAS of one node to RAS of another; empty if both have the same parent transform: then nothing is resampled."""
+    """RAS of one node to RAS of another; empty if both have the same parent transform, so that nothing is resampled."""
     parents, transform = (node.GetParentTransformNode(), otherNode.GetParentTransformNode()), vtk.vtkGeneralTransform()
     slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(*parents, transform)
     return transform
 
 
 def _volume_to_segmentation(volumeNode, segmentationNode) -> np.ndarray:
-    """RAS of the volume to RAS of a segmentation that holds segments, 4 × 4; refused if a mask would be resampled."""
+    """RAS of the volume to RAS of a segmentation that has segments, 4 × 4; refused if a mask would be resampled."""
     source = segmentationNode.GetSegmentation().GetSourceRepresentationName()
     if source != BINARY_LABELMAP:
         raise SegmentationError(
-            f"{segmentationNode.GetName()} keeps its segments as {source}, where a mask would lose its voxels."
+            f"{segmentationNode.GetName()} stores its segments as {source}, which cannot represent a mask exactly."
             f" Choose a new segmentation, or make {BINARY_LABELMAP} its source representation."
         )
     linear = vtk.vtkTransform()
     between = _transform_between(volumeNode, segmentationNode)
     if not slicer.vtkMRMLTransformNode.IsGeneralTransformLinear(between, linear):  # fills in `linear`
         raise SegmentationError(
-            f"{volumeNode.GetName()} and {segmentationNode.GetName()} lie under different non-linear transforms."
+            f"{volumeNode.GetName()} and {segmentationNode.GetName()} are under different non-linear transforms."
             " Choose a new segmentation, or put both under the same transform."
         )
     return slicer.util.arrayFromVTKMatrix(linear.GetMatrix())
 
 
 def _oriented_image(shape_kji, first_kji, ijk_to_ras: np.ndarray, voxels: np.ndarray | None = None):
-    """A `vtkOrientedImageData` on part of a grid; `ijk_to_ras` is that of the whole, not of the part."""
+    """A `vtkOrientedImageData` on part of a grid; `ijk_to_ras` is that of the whole grid."""
     image = slicer.vtkOrientedImageData()
     bounds = [(first, first + size - 1) for first, size in zip(first_kji, shape_kji, strict=True)]
     image.SetExtent(*bounds[2], *bounds[1], *bounds[0])  # I, J, K
@@ -346,7 +346,7 @@ def _oriented_image(shape_kji, first_kji, ijk_to_ras: np.ndarray, voxels: np.nda
 
 
 def _resample(image, grid, transform) -> np.ndarray:
-    """An image on another grid, by nearest voxel."""
+    """Resample an image onto another grid, nearest-neighbour."""
     onGrid = slicer.vtkOrientedImageData()
     slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(
         image, grid, onGrid, False, False, transform
@@ -355,7 +355,7 @@ def _resample(image, grid, transform) -> np.ndarray:
 
 
 def _new_segment(segment: Segment, image, taken: set[str]):
-    """A `vtkSegment` that finds its voxels in `image`, with a name that is not yet in `taken` and joins it."""
+    """A `vtkSegment` with its voxels in `image`, and a name that is not in `taken`, to which it is added."""
     name, number = segment.name, 1
     while name in taken:
         name, number = f"{segment.name}_{number}", number + 1
@@ -371,14 +371,14 @@ def _new_segment(segment: Segment, image, taken: set[str]):
 
 
 def _add(newSegments: Mapping[int, Any], segmentationNode) -> dict[int, str]:
-    """Add all or none, and return their IDs by value. Where others have surfaces, Slicer makes those of the new ones, too."""
+    """Add all or none, and return their IDs by value. If others have surfaces, Slicer creates them for the new ones, too."""
     segmentation, newIDs = segmentationNode.GetSegmentation(), {}
     for value, newSegment in newSegments.items():  # they are alike: if one is refused, it is the first
         newIDs[value] = segmentation.GenerateUniqueSegmentID(newSegment.GetName())
         if not segmentation.AddSegment(newSegment, newIDs[value]):
             raise SegmentationError(
-                f"{segmentationNode.GetName()} takes no new segment: one of its representations cannot be made from a"
-                " mask. Choose a new segmentation, or remove that representation in the Segmentations module."
+                f"{segmentationNode.GetName()} accepts no new segment: one of its representations cannot be created"
+                " from a mask. Choose a new segmentation, or remove that representation in the Segmentations module."
             )
     return newIDs
 
@@ -395,13 +395,13 @@ def _replace(segmentID: str, newSegment, image, segmentationNode) -> None:
 
 
 def keep_name_and_color(segment) -> None:
-    """Have Slicer leave the name and the colour of a `vtkSegment` as they are when the user chooses another term for it."""
+    """Keep the name and colour of a `vtkSegment` when the user chooses another term for it."""
     segment.SetNameAutoGenerated(False)
     segment.SetColorAutoGenerated(False)
 
 
 def _refer_to(volumeNode, segmentationNode, force: bool) -> None:
-    """Make the volume the reference image (DICOM SEG export asks for one) and its grid that of files, if none is."""
+    """Make the volume the reference image (DICOM SEG export needs one) and its grid that of saved files, unless one is set."""
     role = segmentationNode.GetReferenceImageGeometryReferenceRole()
     if force or not segmentationNode.GetSegmentation().GetConversionParameter(REFERENCE_GRID):
         segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)  # both
@@ -410,7 +410,7 @@ def _refer_to(volumeNode, segmentationNode, force: bool) -> None:
 
 
 def file_beside(volumeNode, node) -> None:
-    """Put a node into the subject hierarchy folder of its volume, unless it has been put somewhere already."""
+    """Put a node into the subject hierarchy folder of its volume, unless it is in a folder already."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volumeNode.GetScene())
     item, volumeItem = hierarchy.GetItemByDataNode(node), hierarchy.GetItemByDataNode(volumeNode)
     if item and volumeItem and hierarchy.GetItemParent(item) == hierarchy.GetSceneItemID():

@@ -1,4 +1,4 @@
-"""PyTorch in Slicer: whether it is there, and how it gets there. Never imports it: the worker process alone does that."""
+"""PyTorch in Slicer: a check that it is installed, and its installation. Never imports it: only the worker process does."""
 
 from __future__ import annotations
 
@@ -15,61 +15,60 @@ _installing = False
 
 
 class PyTorchError(ValueError):
-    """PyTorch is needed and not there; the message says how to get it."""
+    """PyTorch is required but not installed; the message says how to install it."""
 
 
 def is_installed() -> bool:
-    """Tell whether PyTorch is there, and new enough.
+    """Check if PyTorch is installed and recent enough, without importing it.
 
-    It is not imported for this: loading it takes seconds, and on Windows it could not be replaced then.
+    Importing it takes seconds, and on Windows it could not be replaced afterwards.
     """
     if _installing or importlib.util.find_spec("torch") is None:
         return False
     try:
         version = metadata.version("torch")
-    except metadata.PackageNotFoundError:  # the rest of an installation that was broken off
+    except metadata.PackageNotFoundError:  # left behind by an interrupted installation
         return False
     return tuple(map(int, re.findall(r"\d+", version)[:2])) >= NEEDED
 
 
 def require() -> None:
-    """Refuse to go on without PyTorch.
+    """Require PyTorch.
 
     Raises:
-        PyTorchError: It is not installed.
+        PyTorchError: It is not installed, or too old.
     """
     if not is_installed():
         raise PyTorchError(
-            f"PyTorch {_IN_WORDS} or newer is not installed, and the network runs on it. In Slicer, install the PyTorch extension"
-            " and press Apply in the UNet++ Segment module, or Install in the PyTorch Utils module; elsewhere, install torch with"
-            " pip."
+            f"The network needs PyTorch {_IN_WORDS} or newer, which is not installed. In Slicer, install the PyTorch extension and press"
+            " Apply in the UNet++ Segment module, or Install in the PyTorch Utils module. Elsewhere, run: pip install torch"
         )
 
 
 def install() -> bool:
-    """Have Slicer's PyTorch extension install PyTorch, which asks first and picks the build for this computer's GPU.
+    """Have Slicer's PyTorch extension install PyTorch; it asks the user first and selects the build for this computer's GPU.
 
     Returns:
-        Whether it is installed now; if not, the user declined.
+        True if it is installed now; False if the user declined.
 
     Raises:
-        PyTorchError: The PyTorch extension is missing, or could not do it, or is still at it; or there is no such PyTorch for
-            this build of Slicer.
+        PyTorchError: The PyTorch extension is missing, failed, or is still installing; or there is no PyTorch for this build
+            of Slicer.
     """
     global _installing
     if _installing:  # pip's output is shown as it comes, so Slicer's windows take clicks meanwhile
-        raise PyTorchError("PyTorch is being installed: wait until that is done, and press Apply again.")
+        raise PyTorchError("PyTorch is being installed: wait until this is done, and press Apply again.")
     if sys.platform == "darwin" and platform.machine() == "x86_64":
         raise PyTorchError(
-            f"There is no PyTorch {_IN_WORDS} for programs built for Intel processors on macOS, as this Slicer is: take the build of"
-            " Slicer for Apple silicon (arm64), or another computer."
+            f"There is no PyTorch {_IN_WORDS} for Intel builds on macOS, such as this Slicer: use the build of Slicer for Apple silicon"
+            " (arm64), or another computer."
         )
     try:
         from PyTorchUtils import PyTorchUtilsLogic
     except ModuleNotFoundError as error:
         raise PyTorchError(
-            f"PyTorch {_IN_WORDS} is not installed, and neither is the PyTorch extension, which installs it: get that extension in the"
-            " Extensions Manager, restart Slicer, and try again."
+            f"PyTorch {_IN_WORDS} is not installed, and neither is the PyTorch extension, which installs it: install that extension in"
+            " the Extensions Manager, restart Slicer, and try again."
         ) from error
     _installing = True
     try:
@@ -77,7 +76,7 @@ def install() -> bool:
     except Exception as error:  # of pip, the network, the disk, torch itself
         raise PyTorchError(
             f"PyTorch could not be installed ({error}). Check the network connection, the proxy and the free disk space, and"
-            " try again; pip's own words are in Slicer's Python console."
+            " try again. The output of pip is in Slicer's Python console."
         ) from error
     finally:
         _installing = False

@@ -1,4 +1,4 @@
-"""Runs: one CT of the scene through the worker and back into the scene. Reaches MRML through `mrml`; knows no Qt and no torch."""
+"""Runs: one CT of the scene, segmented by the worker, and its result in the scene. MRML through `mrml`; no Qt and no torch."""
 # ruff: noqa: ANN001, N803, N806 (towards Slicer, Slicer's names; its nodes have no types to import)
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from ..network.bundle import Bundle
 from . import markups, mrml
 
 _log = logging.getLogger(__name__)
-NUMBERED = re.compile(r"(Nodule|Mass) \d+")  # names that nodules get; the others are the user's
+NUMBERED = re.compile(r"(Nodule|Mass) \d+")  # names given to nodules; all others are the user's
 
 
 class RunError(ValueError):
-    """A run cannot do this in the scene as it is now; the message says why and what to do."""
+    """A run cannot do this in the current scene; the message says why and what to do."""
 
 
 class Task(ABC):
-    """Something on its way through the worker, about one volume.
+    """A computation of the worker on one volume.
 
     Attributes:
         volumeNode: The CT.
         bundle: The model.
-        running: Until there is a result, with all that was asked for, or there will be none.
-        progress, device: The worker's last words about them; None before.
-        result: The last label map with its notes and numbers; None before.
-        error: Why there is no result, no map or no new threshold; None if all is well.
-        jobs: Numbers of the worker's jobs that are under way for it.
+        running: False once the result, with all requested maps, is there, or the task has failed.
+        progress, device: The latest reported by the worker; None before the first report.
+        result: The latest label map with its notes and measurements; None before.
+        error: The reason why there is no result, no map or no new threshold; None without an error.
+        jobs: Numbers of the worker's jobs that have not ended.
     """
 
     def __init__(self, worker: Worker, volumeNode, bundle: Bundle) -> None:
-        """Nothing is handed over yet.
+        """Send nothing to the worker yet.
 
         Raises:
-            VolumeError: `volumeNode` is no scalar volume with voxels.
+            VolumeError: `volumeNode` is not a scalar volume, or has no voxels.
         """
         mrml.volume_from_node(volumeNode)
         self.volumeNode, self.bundle = volumeNode, bundle
@@ -61,10 +61,10 @@ class Task(ABC):
 
     @abstractmethod
     def set_threshold(self, threshold: float) -> None:
-        """Replace the result by that of another threshold.
+        """Replace the result with that of another threshold.
 
         Raises:
-            RunError: It cannot be had.
+            RunError: It is not available.
         """
 
     @abstractmethod
@@ -76,7 +76,7 @@ class Task(ABC):
         raise NotImplementedError
 
     def take(self, event: Event) -> None:
-        """Act on an event of one of `jobs`, on the main thread."""
+        """Handle an event of one of `jobs`, on the main thread."""
         if isinstance(event, Progress):
             self.progress = event
             return
@@ -94,7 +94,7 @@ class Task(ABC):
             self.device = event
             return
         self._require_volume()
-        if self._cancelled:  # the word came too late for the worker, but not for the scene
+        if self._cancelled:  # too late for the worker, but not for the scene
             raise JobError("cancelled", "Cancelled.")
         if isinstance(event, ResultReady):
             self._receive(event.result)
@@ -102,26 +102,26 @@ class Task(ABC):
             self._receive_maps(event.maps)
 
     def stop_without_volume(self) -> None:
-        """Give up if the volume has left the scene, which the user did or closing the scene."""
+        """Stop if the volume is no longer in the scene: it was removed, or the scene was closed."""
         if self.running and not self._is_there(self.volumeNode):
             self._stop(RunError("The input volume was removed from the scene, so the run was stopped."))
             self.running = False
 
     def cancel(self) -> None:
-        """Stop within a second; what is in the scene already stays."""
+        """Stop within a second; results already in the scene stay."""
         self._cancelled = True
         for job in self.jobs:
             self._worker.cancel(job)
 
     def abandon(self) -> None:
-        """End at once, as cancelled, because the worker is gone and will tell no more; what is in the scene already stays."""
+        """End at once, as cancelled, because the worker has been closed; results already in the scene stay."""
         if self.jobs:
             self._stop(JobError("cancelled", "Cancelled."))
             self.running = False
 
     def _require_volume(self) -> None:
         if not self._is_there(self.volumeNode):
-            raise RunError("The input volume was removed from the scene: load it again, and run again.")
+            raise RunError("The input volume was removed from the scene. Load it again, and run again.")
 
     def _is_there(self, node) -> bool:
         return node is not None and bool(self._scene.IsNodePresent(node))
@@ -136,23 +136,23 @@ class Task(ABC):
 
 
 class Run(Task):
-    """One volume on its way. The scene stays as it is: `result` is for the caller to use."""
+    """The segmentation of one volume. The scene stays unchanged: the caller uses `result`."""
 
     def __init__(self, worker: Worker, volumeNode, bundle: Bundle, request: Request, roi=None, points=None) -> None:
-        """Hand the volume over to the worker.
+        """Send the volume to the worker.
 
         Args:
-            worker: Whose events somebody passes on to `take`.
+            worker: The caller passes its events to `take`.
             volumeNode, bundle: See `Task`.
-            request: All but box and points, which go by the voxels of the volume.
-            roi, points: The box and the points in the scene, as in `markups`; None: there are none.
+            request: All but box and points, which depend on the voxel grid of the volume.
+            roi, points: The box and the points in the scene, as in `markups`; None for none.
 
         Raises:
-            VolumeError: `volumeNode` is no scalar volume with voxels, or the ROI or a point does not lie in it.
-            JobError: There is no room to hand it over.
+            VolumeError: `volumeNode` is not a scalar volume with voxels, or the ROI or a point is outside it.
+            JobError: There is no disk space to send it.
         """
         super().__init__(worker, volumeNode, bundle)
-        # Lying on the side, or feet first, by a transform above it counts: slices are axial as the patient lies in the world.
+        # A transform above it may turn the patient, on the side or feet first: slices are axial in the world.
         own = mrml.volume_from_node(volumeNode)
         self._volume = Volume(own.array, mrml.world_ijk_to_ras(volumeNode))
         self._wanted_threshold: float | None = None
@@ -165,10 +165,10 @@ class Run(Task):
         self.jobs = {asks_device, self._job}
 
     def set_threshold(self, threshold: float) -> None:
-        """Replace the result by that of another threshold; of several wishes while the worker is at it, the last one counts.
+        """Replace the result with that of another threshold; of several requests while the worker is busy, the last one counts.
 
         Raises:
-            RunError: The result is gone, or was edited since: then it is left alone.
+            RunError: The result was removed, or edited since; it is left unchanged.
         """
         self._wanted_threshold = threshold
         if not self.jobs:
@@ -193,17 +193,17 @@ class Run(Task):
         self.result = result
 
     def _require_untouched(self, result: Result) -> None:
-        """Refuse a new threshold where it would do harm to the result of the last one."""
+        """Refuse a new threshold if it would destroy something."""
         self._require_volume()
 
 
 class SceneRun(Run):
-    """A run with its result in the scene: nothing changes there before there is one, and then all of it at once.
+    """A run that puts its result into the scene, all at once when it is complete.
 
     Attributes:
-        segmentationNode: Where the result goes, or lies; None until then if there is to be a new one.
-        segmentIDs: Of the result's segments in it.
-        mapNodes: Probability and uncertainty volumes that were asked for.
+        segmentationNode: The segmentation that gets the result; None until then if a new one is created.
+        segmentIDs: IDs of the result's segments in it.
+        mapNodes: The requested probability and uncertainty volumes.
     """
 
     def __init__(
@@ -217,14 +217,14 @@ class SceneRun(Run):
         maps: Collection[str],
         **places: Any,
     ) -> None:
-        """Hand the volume over to the worker.
+        """Send the volume to the worker.
 
         Args:
-            worker, volumeNode, bundle, request: As in `Run`, and so are the errors.
-            segmentationNode: See the class; it keeps all other segments.
-            replaces: Whether the result takes the place of what an earlier run for this target left, if it did.
+            worker, volumeNode, bundle, request: As for `Run`, with the same errors.
+            segmentationNode: As in the class; its other segments are kept.
+            replaces: True to replace the segments that an earlier run for this target added, if there are any.
             maps: `probability`, `uncertainty`, both or none.
-            places: roi and points, as in `Run`.
+            places: roi and points, as for `Run`.
         """
         super().__init__(worker, volumeNode, bundle, request, **places)
         self.segmentationNode = segmentationNode
@@ -238,22 +238,22 @@ class SceneRun(Run):
 
     @property
     def rows(self) -> list[tuple[str, Mapping[str, object]]]:
-        """Names, and `volume_ml`, `mean_hu`, … as found, of the result's segments that are still there; none without a result."""
+        """Name and measurements of each segment of the result that is still in the scene; empty without a result."""
         found = zip(self._segments(), self.result.segments, strict=True) if self.result else ()
         return [(own.GetName(), each.measurements) for own, each in found if own]
 
     @property
     def measurements(self) -> dict[str, Mapping[str, object]]:
-        """The rows by name."""
+        """Measurements by the name of the segment."""
         return dict(self.rows)
 
     def look_at(self, row: int) -> tuple[float, float, float] | None:
-        """The centre of the segment of one of the rows, RAS in the world (mm); None if it is empty."""
+        """The centre of the segment of a row, RAS in the world (mm); None if it is empty."""
         there = [segmentID for segmentID, own in zip(self.segmentIDs, self._segments(), strict=True) if own]
         return mrml.centre_of(self.segmentationNode, there[row])
 
     def _segments(self) -> list:
-        """Those of the result, None for each that is gone."""
+        """The `vtkSegment`s of the result, None for each that was removed."""
         there = self._is_there(self.segmentationNode)
         return [self.segmentationNode.GetSegmentation().GetSegment(each) if there else None for each in self.segmentIDs]
 
@@ -271,7 +271,7 @@ class SceneRun(Run):
             self.mapNodes.append(self._show_map(name, array))
 
     def _show_map(self, name: str, array: np.ndarray) -> Any:
-        """Put a map into the scene; where a result replaced another, in place of the map of that one."""
+        """Put a map into the scene; if the run replaces an earlier result, in place of its map."""
         role = f"unetpp.{self.bundle.target}.{name}.{self.volumeNode.GetID()}"
         title = f"{self.volumeNode.GetName()} {self.bundle.target} {name}"
         old = self.segmentationNode.GetNodeReference(role) if self._replaces else None
@@ -280,7 +280,7 @@ class SceneRun(Run):
         return mapNode
 
     def _show(self, result: Result, replaced: Collection[str]) -> None:
-        """Put a result into the scene, in place of the segments of an earlier one that are still there."""
+        """Put a result into the scene, in place of those segments of an earlier result that are still there."""
         node: Any = self.segmentationNode if self._is_there(self.segmentationNode) else None
         old = [each for each in replaced if node and node.GetSegmentation().GetSegment(each)]
         segments = [markups.segment_in_world(each, self.volumeNode, self._volume) for each in result.segments]
@@ -297,10 +297,10 @@ class SceneRun(Run):
         self._shown = self._voxels()
 
     def _places(self, result: Result, old: Sequence[str]) -> dict[int, str]:
-        """The IDs of old segments whose place segments of a result take, by the value of these.
+        """The IDs of the old segments that segments of a result replace, by the value of the new ones.
 
-        A label of the model takes that of the same label. A nodule takes that of the nodule it overlaps, which only the
-        same run with another threshold can tell: nodules of another run may be others.
+        A label of the model replaces the same label. A nodule replaces the nodule that it overlaps, but only one of the same
+        run at another threshold: other runs may have found other nodules.
         """
         if self.bundle.target != "nodule":
             values = [each.value for each in result.segments]
@@ -312,29 +312,31 @@ class SceneRun(Run):
         return {new: ids[value] for new, value in before.items()}
 
     def _voxels(self) -> list:
-        """The image of each segment, and when it was last written: this changes when it is edited."""
+        """The image of each segment with its modification time, which changes when the segment is edited."""
         images = [segment.GetRepresentation(mrml.BINARY_LABELMAP) for segment in self._segments()]
         return [(image, image and image.GetMTime()) for image in images]
 
     def _require_untouched(self, result: Result) -> None:
-        """Refuse to replace what is gone, or what somebody has worked on since: their work would be lost."""
+        """Refuse to replace segments that were removed or edited since: these edits would be lost."""
         super()._require_untouched(result)
         node = self.segmentationNode
         if not self._is_there(node) or not all(self._segments()):
-            raise RunError("A segment of the last run was removed: the threshold counts for the next run.")
+            raise RunError("A segment of the last run was removed, so the new threshold applies to the next run.")
         if self._voxels() != self._shown:
             for segmentID, found in zip(self.segmentIDs, result.segments, strict=True):
                 now = mrml.labelmap_of(node, segmentID, self.volumeNode)
                 if (now != (result.labelmap == found.value)).any():
                     self._edited.add(segmentID)
-            self._shown = self._voxels()  # saving, for one, lays images together anew
+            self._shown = self._voxels()  # saving, for example, merges images into shared layers again
         if self._edited:
             name = ", ".join(node.GetSegmentation().GetSegment(each).GetName() for each in sorted(self._edited))
-            raise RunError(f"{name} was edited since the last run and stays so: the threshold counts for the next run.")
+            raise RunError(
+                f"{name} was edited after the last run and is kept, so the new threshold applies to the next run."
+            )
 
 
 def segments_of_target(segmentationNode, bundle: Bundle) -> list[str]:
-    """IDs of the segments that bear names like those a model's results get; `Nodule 2` and `Mass 1` do for nodules."""
+    """IDs of the segments named like results of a model; for nodules, `Nodule 2` or `Mass 1`."""
     if segmentationNode is None:
         return []
     segmentation = segmentationNode.GetSegmentation()
@@ -345,9 +347,9 @@ def segments_of_target(segmentationNode, bundle: Bundle) -> list[str]:
 
 
 def _like(old, segment: Segment) -> Segment:
-    """A segment with the name, colour and terminology of the one that it replaces: the user may have changed them.
+    """A segment with the name, colour and terminology of the one that it replaces, which the user may have changed.
 
-    But the number of a nodule is its rank by size, which changes.
+    The number of a nodule is not kept: it is the rank by size.
     """
     name = segment.name if NUMBERED.fullmatch(old.GetName()) else old.GetName()
     color = tuple(round(255 * channel) for channel in old.GetColor())

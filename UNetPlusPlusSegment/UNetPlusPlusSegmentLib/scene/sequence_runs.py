@@ -1,4 +1,4 @@
-"""Runs over sequences: every frame of a volume through the worker, into a sequence of segmentations. Knows no Qt and no torch."""
+"""Runs over sequences: every frame of a volume is segmented, into a sequence of segmentations. No Qt and no torch."""
 # ruff: noqa: ANN001, N803 (towards Slicer, Slicer's names; its nodes have no types to import)
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from .sequences import SegmentationSequence, browser_of
 
 
 class SequenceRun(Task):
-    """All frames of a volume sequence, one after the other. The scene changes once all are done.
+    """The segmentation of all frames of a volume sequence, one at a time. The scene changes once all are done.
 
     `result` is that of the last frame, with the notes, slices and seconds of all; `progress` counts the slices of all
-    frames, as far as they are known.
+    frames, estimated for frames to come.
 
     Attributes:
-        segmentationNode: It shows the result, frame by frame; None before.
+        segmentationNode: Shows the result, frame by frame; None before.
     """
 
     def __init__(self, worker: Worker, volumeNode, bundle: Bundle, request: Request, roi=None) -> None:
-        """Hand the first frame over to the worker.
+        """Send the first frame to the worker.
 
         Args:
-            worker, volumeNode, bundle, request, roi: As for `Run`; the ROI counts for every frame.
+            worker, volumeNode, bundle, request, roi: As for `Run`; the ROI applies to every frame.
 
         Raises:
-            VolumeError: The volume is no frame of a sequence, or the ROI does not lie in it.
-            JobError: There is no room to hand it over.
+            VolumeError: The volume is not a frame of a sequence, or the ROI is outside it.
+            JobError: There is no disk space to send it.
         """
         super().__init__(worker, volumeNode, bundle)
         self.segmentationNode = None
         self._browserNode = browser_of(volumeNode)
         if self._browserNode is None:
             raise VolumeError(
-                f"{volumeNode.GetName()} is no frame of a sequence. Choose one, or leave the other frames out."
+                f"{volumeNode.GetName()} is not part of a sequence. Choose a frame of a sequence, or segment only this volume."
             )
         self._sequence = SegmentationSequence(volumeNode, self._browserNode)
         if roi is not None:
@@ -54,22 +54,28 @@ class SequenceRun(Task):
 
     @property
     def frames(self) -> list[dict[str, Mapping]]:
-        """Measurements of each frame by the names of its segments; empty if there is no result."""
+        """Measurements of each frame by the name of the segment; empty without a result."""
         return [{each.name: each.measurements for each in found.segments} for found in self._results if self.result]
 
     @property
     def rows(self) -> list[tuple[str, Mapping]]:
-        """The same, one after the other, with the number of the frame in the name."""
+        """The same as one list, with the number of the frame in the name."""
         numbered = enumerate(self.frames, start=1)
         return [(f"{name} (frame {n})", found) for n, frame in numbered for name, found in frame.items()]
 
     def set_threshold(self, threshold: float) -> None:
-        """Refused if it is another one: the maps of the earlier frames are not kept."""
+        """Refuse another threshold: the maps of earlier frames are not kept.
+
+        Raises:
+            RunError: It differs from that of the result.
+        """
         if self.result and threshold != self.result.threshold:
-            raise RunError("The threshold of a sequence cannot be changed afterwards: it counts for the next run.")
+            raise RunError(
+                "The threshold of a finished sequence cannot be changed, so the new one applies to the next run."
+            )
 
     def look_at(self, row: int) -> tuple[float, float, float] | None:
-        """Go to the frame of one of the rows; the place as in `SceneRun`."""
+        """Go to the frame of a row; returns the centre of the segment, as `SceneRun` does."""
         item, name = [(item, name) for item, frame in enumerate(self.frames) for name in frame][row]
         return self._sequence.look_at(item, name) if self._is_there(self.segmentationNode) else None
 
@@ -100,7 +106,10 @@ class SequenceRun(Task):
             self._submit()
             return
         if not self._is_there(self._browserNode):
-            raise RunError("The sequence browser of the volume was removed from the scene, so there is no result.")
+            raise RunError(
+                "The sequence browser of the volume was removed from the scene, so the result cannot be shown. Load the sequence"
+                " again, and run again."
+            )
         self.segmentationNode = self._sequence.show()
         numbered = enumerate(self._results, start=1)
         self.result = replace(

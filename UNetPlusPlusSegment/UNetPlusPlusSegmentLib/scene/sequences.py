@@ -1,4 +1,4 @@
-"""Volume sequences in the scene: their frames, and a sequence of segmentations beside them. Like `mrml`, on the main thread."""
+"""Volume sequences in the scene: their frames, and a sequence of segmentations. Main thread only, like `mrml`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from . import mrml
 
 
 def browser_of(volumeNode):
-    """The `vtkMRMLSequenceBrowserNode` that replays a volume; None if it is no frame of a sequence."""
+    """The `vtkMRMLSequenceBrowserNode` that replays a volume; None if the volume is not a frame of a sequence."""
     return slicer.modules.sequences.logic().GetFirstBrowserNodeForProxyNode(volumeNode) if volumeNode else None
 
 
 class SegmentationSequence:
-    """A sequence of segmentations, one for each frame of a volume sequence; in the scene only once it is whole."""
+    """A sequence of segmentations, one for each frame of a volume sequence; added to the scene once complete."""
 
     def __init__(self, volumeNode, browserNode) -> None:
-        """Nothing is in the scene yet.
+        """Add nothing to the scene yet.
 
         Args:
             volumeNode: The `vtkMRMLScalarVolumeNode` that shows the frames.
-            browserNode: What replays them.
+            browserNode: The `vtkMRMLSequenceBrowserNode` that replays them.
         """
         self._volumeNode, self._browserNode = volumeNode, browserNode
         self._volumes = browserNode.GetSequenceNode(volumeNode)
@@ -37,15 +37,15 @@ class SegmentationSequence:
         return self._volumes.GetNumberOfDataNodes()
 
     def value(self, item: int) -> str:
-        """The index value of a frame: its time, mostly."""
+        """The index value of a frame, usually its time."""
         return self._volumes.GetNthIndexValue(item)
 
     def frame(self, item: int):
-        """The volume of a frame, a `vtkMRMLScalarVolumeNode` in a scene of its own."""
+        """The volume of a frame, a `vtkMRMLScalarVolumeNode` in the sequence's internal scene."""
         return self._volumes.GetNthDataNode(item)
 
     def put(self, item: int, labelmap: np.ndarray, segments: Sequence[Segment]) -> None:
-        """Keep the result for a frame; raises as `mrml.show_segmentation` does."""
+        """Store the result for a frame; raises the errors of `mrml.show_segmentation`."""
         scratch = slicer.vtkMRMLScene()
         volumeNode = scratch.AddNewNodeByClass(self.frame(item).GetClassName())
         volumeNode.CopyContent(self.frame(item), False)
@@ -54,13 +54,13 @@ class SegmentationSequence:
         scratch.Clear(True)
 
     def show(self):
-        """Add the sequence to the scene, beside the volume's and replayed with it; returns the segmentation that shows it."""
+        """Add the sequence to the scene, replayed together with the volume; returns the segmentation node that shows it."""
         scene = self._volumeNode.GetScene()
-        # The segmentation gets this name, too, and selectors do not tell two of one name apart.
+        # The segmentation gets this name, too, and in selectors two nodes with one name look the same.
         self._segmentations.SetName(scene.GenerateUniqueName(self._segmentations.GetName()))
         scene.AddNode(self._segmentations)
         self._browserNode.AddSynchronizedSequenceNode(self._segmentations)
-        self._browserNode.SetSaveChanges(self._segmentations, True)  # else corrections go with the next frame
+        self._browserNode.SetSaveChanges(self._segmentations, True)  # else corrections are lost at the next frame
         slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(self._browserNode)
         segmentationNode = self._browserNode.GetProxyNode(self._segmentations)
         segmentationNode.SetAndObserveTransformNodeID(self._volumeNode.GetTransformNodeID())
@@ -71,7 +71,7 @@ class SegmentationSequence:
         return segmentationNode
 
     def look_at(self, item: int, name: str) -> tuple[float, float, float] | None:
-        """Go to a frame; where the segment of that name lies there, as `mrml.centre_of` tells."""
+        """Go to a frame; returns `mrml.centre_of` the segment of that name in it."""
         self._browserNode.SetSelectedItemNumber(item)
         slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(self._browserNode)
         segmentationNode = self._browserNode.GetProxyNode(self._segmentations)
