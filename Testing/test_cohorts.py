@@ -77,7 +77,7 @@ def test_a_case_that_fails_with_other_settings_takes_no_earlier_result_away_and_
     (cohort / "one.nrrd").write_text("not a volume")
     (record,) = logic.processFolder([cohort / "one.nrrd"], out, device="cpu", speed="fast")
     assert record["status"] == "failed"
-    assert record["reason"].endswith("stays: one.seg.nrrd.")
+    assert record["reason"].endswith("The result of an earlier run is kept: one.seg.nrrd.")
     assert (out / "one.seg.nrrd").read_bytes() == made
 
 
@@ -96,7 +96,7 @@ def test_results_of_another_target_or_another_file_are_not_replaced(logic, model
     files.write_volume(other, a_scan(), np.diag([-2.0, -2.0, 3.0, 1.0]))
     with pytest.raises(CohortError, match=r"one.seg.nrrd is a result of liver, .* another folder"):
         logic.processFolder([cohort / "one.nrrd"], out, target="nodule", device="cpu")
-    with pytest.raises(CohortError, match=r"is a result made of .*/in/one.nrrd"):
+    with pytest.raises(CohortError, match=r"is a result for .*/in/one.nrrd"):
         logic.processFolder([other], out, device="cpu")
     assert (out / "one.seg.nrrd").read_bytes() == made
 
@@ -128,7 +128,7 @@ def test_a_name_that_is_no_text_stops_nothing(logic, cohort, tmp_path):
 
 def test_a_folder_that_cannot_be_written_to_is_refused_before_the_first_case(logic, cohort, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CohortError, match="cannot be written to"):
+    with pytest.raises(CohortError, match="is not writable"):
         logic.processFolder(cohort, tmp_path / "file", device="cpu")
 
 
@@ -137,6 +137,6 @@ def test_a_cohort_without_cases_or_with_two_of_one_name_is_refused(logic, cohort
         logic.processFolder([], tmp_path / "out")
     with pytest.raises(CohortError, match="both be called one"):
         logic.processFolder([cohort / "one.nrrd", cohort / "one.nii.gz"], tmp_path / "out")
-    with pytest.raises(CohortError, match="There is no folder"):
+    with pytest.raises(CohortError, match="is not a folder"):
         logic.processFolder(tmp_path / "nowhere", tmp_path / "out")
     assert not (tmp_path / "out").exists()

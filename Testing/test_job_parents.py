@@ -32,7 +32,7 @@ def test_it_works_from_a_path_with_blanks_and_umlauts_and_the_parent_never_impor
     shutil.copytree(LIBRARY, folder / LIBRARY.name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(bundle, folder / "Modell ü-v1.0.0")
     words = folder / LIBRARY.name / "core" / "request.py"
-    words.write_text(words.read_text(encoding="utf-8").replace("There is no device", "Kein Gerät"), encoding="utf-8")
+    words.write_text(words.read_text(encoding="utf-8").replace("Unknown device", "Kein Gerät"), encoding="utf-8")
     lines = f"""
 worker = Worker()
 done = worker.result_of(worker.submit(volume, {str(folder / "Modell ü-v1.0.0")!r}, Request(device="cpu")))

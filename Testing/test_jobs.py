@@ -106,7 +106,7 @@ def test_a_result_that_another_one_followed_is_gone(worker, bundle):
     first, second = (worker.submit(scan(), bundle, Request(device="cpu")) for _ in range(2))
     worker.wait(second)
     assert worker.wait(first).job == first  # kept for whoever waits for it later
-    assert "run it again" in str(fails(worker, worker.rethreshold(first, 0.4)))
+    assert "Run again" in str(fails(worker, worker.rethreshold(first, 0.4)))
     worker.wait(worker.rethreshold(second, 0.4))
 
 
@@ -120,7 +120,7 @@ def test_the_device_tells_its_name_and_free_memory(worker):
 @pytest.mark.parametrize(
     ("kind", "words", "submit"),
     [
-        ("refused", "no device 'abacus'", lambda w, b: w.ask_device("abacus")),
+        ("refused", "Unknown device 'abacus'", lambda w, b: w.ask_device("abacus")),
         ("refused", "for liver, not for nodule", lambda w, b: w.submit(scan(), b, Request("nodule", device="cpu"))),
         ("refused", "not a usable model folder", lambda w, b: w.submit(scan(), b / "none", Request(device="cpu"))),
         (

@@ -190,7 +190,7 @@ def test_a_killed_worker_leaves_no_half_result_and_the_next_run_works(scene, log
     with nothing_changes(scene):
         os.kill(logic._worker.pid, signal.SIGKILL)
         wait(logic, lambda: not run.running)
-    assert "ended by the operating system" in str(run.error)
+    assert "killed by the operating system" in str(run.error)
     assert logic.process(add_volume(a_scan(), GRID))["Liver"]["volume_ml"] > 0
 
 

@@ -328,7 +328,7 @@ def test_a_worker_that_is_killed_at_any_moment_leaves_no_half_result_and_the_nex
             dialogs.answers.append("OK")
             os.kill(panel.logic._worker.pid, signal.SIGKILL)
             wait_for_end(panel)
-        assert "ended by the operating system" in panel.ui.messageLabel.text
+        assert "killed by the operating system" in panel.ui.messageLabel.text
     panel.ui.speedComboBox.setCurrentText("Balanced")
     click_apply(panel.ui)
     wait_for_end(panel)
@@ -430,7 +430,7 @@ def test_frames_of_a_sequence_are_offered_where_there_are_any_and_segmented_all(
     ui.resultsTable.cellClicked(1, 0)
     assert browser.GetSelectedItemNumber() == 1
     ui.thresholdSlider.value = 0.7
-    assert "counts for the next run" in ui.messageLabel.text
+    assert "applies to the next run" in ui.messageLabel.text
 
 
 def test_a_click_on_a_row_centres_the_slice_views_on_the_segment(panel, scene):

@@ -1,1 +1,1 @@
-"""Jobs in a process of their own: `worker_client` for the parent, which imports no torch, `worker_main` for the child, which does."""
+"""Jobs in a separate process: `worker_client` for the parent, which does not import torch, `worker_main` for the child, which does."""

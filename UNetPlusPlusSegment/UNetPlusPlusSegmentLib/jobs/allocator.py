@@ -1,4 +1,4 @@
-"""Memory of a process of our own: how it is taken from the system, given back, and how much is left. ctypes, and torch for CUDA."""
+"""Memory of this process: how malloc requests and returns it, and how much is free. ctypes, and torch for CUDA."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Let malloc keep what torch frees, for the next layer; call before the first large allocation.
+    """Make malloc keep memory that torch frees, for the next layer; call it before the first large allocation.
 
-    glibc gives blocks of a feature map's size back to the system at once and fetches them again, page fault by page fault,
-    for the next layer. Elsewhere than under glibc this does nothing.
+    glibc returns blocks of the size of a feature map to the system at once, and gets them again, page fault by page fault,
+    for the next layer. Without glibc this does nothing.
     """
     if libc := _glibc():
         libc.mallopt(_M_MMAP_MAX, 0)
@@ -21,13 +21,13 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Return to the system what `keep_freed_memory` kept: between jobs, others need it more."""
+    """Return the memory kept by `keep_freed_memory` to the system, for other processes between jobs."""
     if libc := _glibc():
         libc.malloc_trim(0)
 
 
 def free_memory_bytes(kind: str) -> int | None:
-    """Free memory of a device (`cuda`, `mps`, `cpu`); None where it cannot be told (macOS)."""
+    """Free memory of a device (`cuda`, `mps`, `cpu`); None if unknown (macOS)."""
     if kind == "cuda":
         import torch
 

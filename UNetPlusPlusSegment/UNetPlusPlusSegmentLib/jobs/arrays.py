@@ -1,4 +1,4 @@
-"""The temporary folder through which arrays go to a worker process and come back. The standard library and NumPy only."""
+"""The temporary folder for arrays sent to a worker process and back. The standard library and NumPy only."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .protocol import JobError
 
 
 def save_array(folder: Path, job: int, name: str, array: np.ndarray) -> str:
-    """Write an array that one process hands over to the other; returns the name of the file.
+    """Write an array for the other process; returns the name of the file.
 
     Raises:
-        JobError: There is no room for it.
+        JobError: There is not enough disk space.
     """
     file = f"{job}-{name}.npy"
     try:
@@ -24,47 +24,47 @@ def save_array(folder: Path, job: int, name: str, array: np.ndarray) -> str:
     except OSError as error:
         raise JobError(
             "refused",
-            f"The {name} cannot be handed over, because {tempfile.gettempdir()} cannot hold it ({error.strerror or error}):"
-            " make room there, or set TMPDIR (on Windows TEMP) to a folder on a larger disk.",
+            f"The {name} cannot be saved in the temporary folder {tempfile.gettempdir()} ({error.strerror or error}). Free some space"
+            " there, or set TMPDIR (on Windows TEMP) to a folder on a larger disk.",
         ) from error
     return file
 
 
 class ArrayFolder:
-    """Files named after jobs, `7-volume.npy`; made when first needed, removed with this object or before."""
+    """Files named by job, such as `7-volume.npy`; created on first use, removed with this object or earlier."""
 
     def __init__(self) -> None:
-        """Nothing is made yet."""
+        """Create nothing yet."""
         self._folder: tempfile.TemporaryDirectory | None = None
 
     @property
     def path(self) -> Path:
-        """The folder, which exists from now on.
+        """The folder, created if it does not exist.
 
         Raises:
-            OSError: It cannot be made.
+            OSError: It cannot be created.
         """
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="unetpp-", ignore_cleanup_errors=True)
         return Path(self._folder.name)
 
     def put(self, job: int, name: str, array: np.ndarray) -> str:
-        """Write an array, with the type it has, and return the name of the file.
+        """Write an array, in its own type, and return the name of the file.
 
         Raises:
-            JobError: There is no room for it.
+            JobError: There is not enough disk space.
         """
         return save_array(self.path, job, name, array)
 
     def sweep(self, under_way: Container[int]) -> None:
-        """Remove the files of other jobs; one that Windows still holds goes the next time."""
+        """Remove the files of other jobs; a file that is still open on Windows is removed the next time."""
         for file in self.path.glob("[0-9]*-*.npy") if self._folder else ():  # a crash may leave a core file there
             if int(file.name.partition("-")[0]) not in under_way:
                 with contextlib.suppress(OSError):
                     file.unlink()
 
     def remove(self) -> None:
-        """Remove it with all that is in it."""
+        """Remove the folder with its contents."""
         if self._folder:
             self._folder.cleanup()
             self._folder = None

@@ -1,4 +1,4 @@
-"""A child process that talks in lines, never blocks its parent and dies as a tree. The standard library only."""
+"""A child process that exchanges lines, never blocks its parent and is killed with its children. The standard library only."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
-LONGEST_LINE = 1 << 20  # bytes; what is longer comes in pieces
+LONGEST_LINE = 1 << 20  # bytes; longer ones are split
 LAST_WORDS = 40  # lines of stderr that are kept
-ENDING_S = 2.0  # until a process that has closed its output, or was killed, is gone: on a busy computer not at once
+ENDING_S = 2.0  # for a process that has closed its output, or was killed, to end: on a busy computer this takes time
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
 
 def python_executable() -> str:
-    """The Python to start: PythonSlicer inside Slicer, else the one that runs this."""
+    """The Python to start: PythonSlicer inside Slicer, otherwise the one that runs this."""
     return ("slicer" in sys.modules and shutil.which("PythonSlicer")) or sys.executable
 
 
 class ChildProcess:
-    """A running child; PythonSlicer is a launcher, so the one that talks may be a grandchild."""
+    """A running child; PythonSlicer is a launcher, so the process that answers may be a grandchild."""
 
     def __init__(self, command: Sequence[str], folder: Path) -> None:
-        """Start it in `folder`, from where Python imports nothing by accident.
+        """Start it in `folder`, from which Python imports nothing by accident.
 
         Raises:
             OSError: The system cannot start it.
@@ -50,39 +50,39 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """Its process ID."""
         return self._child.pid
 
     @property
     def has_ended(self) -> bool:
-        """True once it is gone; its last lines may still be on their way."""
+        """True once it has ended; its last lines may still be unread."""
         return self._child.poll() is not None
 
     def send(self, message: Mapping) -> None:
-        """Write one JSON line; of a child that has ended, `received` will tell."""
+        """Write one JSON line; no error if the child has ended, which `received` reports."""
         with contextlib.suppress(OSError):
             os.write(self._requests.fileno(), json.dumps(message).encode("ascii") + b"\n")
 
     def received(self) -> Iterator[str | None]:
-        """The lines since the last call, undecodable bytes replaced; None: there will be no more, the child has ended."""
+        """The lines since the last call, undecodable bytes replaced; None at the end, once the child has closed its output."""
         with contextlib.suppress(queue.Empty):
             while True:
                 yield self._lines.get_nowait()
 
     def note(self, line: str | None) -> None:
-        """Keep a line among the last words."""
+        """Keep a line for `last_words`."""
         if line and line.strip():
             self._last_words.append(line.rstrip())
 
     @property
     def last_words(self) -> str:
-        """The last lines on stderr; of a child that has ended or was killed, none is still on its way."""
+        """The last lines on stderr, all of them if the child has ended or was killed."""
         if self._killed or self.has_ended:
             self._listening_to_stderr.join(ENDING_S)
         return "\n".join(list(self._last_words))
 
     def kill(self) -> None:
-        """End the child and all that it started, at once; does not wait for them."""
+        """Kill the child and all its descendants, without waiting for them."""
         if self._child.returncode is not None:
             return
         self._killed = True
@@ -91,30 +91,30 @@ class ChildProcess:
             with contextlib.suppress(OSError):
                 subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **_OWN_GROUP)
         else:
-            # The group bears the child's number, which is no other's before the child is waited for.
+            # The group ID is the child's process ID, which is not reused before the child is waited for.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._child.pid, signal.SIGKILL)
         _in_background(self._child.wait)
 
     def close(self) -> None:
-        """Kill it and wait until it is gone, two seconds at most: before, Windows does not let go of its folder."""
+        """Kill it and wait up to two seconds for its end: until then, Windows keeps its folder open."""
         self.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(ENDING_S)
 
     def how_it_ended(self) -> tuple[str, str]:
-        """After it has ended: `memory` or `crash`, and half a sentence on what happened."""
+        """After it has ended: `memory` or `crash`, and the predicate of a sentence about it."""
         try:
             code = self._child.wait(ENDING_S)
         except subprocess.TimeoutExpired:
             self.kill()
-            return "crash", "closed its output without a word"
+            return "crash", "closed its output without an error message"
         words = self.last_words
-        # A launcher says of every child that was killed or crashed that it "exit abnormally"; of a crash, faulthandler
-        # tells more.
+        # A launcher prints "exit abnormally" for every child that was killed or crashed; for a crash, faulthandler prints
+        # more.
         killed_below_launcher = code == 1 and "exit abnormally" in words and "Fatal Python error" not in words
         if code == -9 or killed_below_launcher:
-            return "memory", "was ended by the operating system, probably because memory ran out"
+            return "memory", "was killed by the operating system, probably because memory ran out"
         if code < 0:
             return "crash", f"crashed ({_signal_name(-code)})"
         last = f": {words.splitlines()[-1][:200]}" if words else ""
@@ -128,7 +128,7 @@ def _environment() -> dict[str, str]:
 
 
 _OWN_GROUP: dict[str, Any]  # keyword arguments of Popen
-if sys.platform == "win32":  # no console window, and no Ctrl-C that is meant for the parent
+if sys.platform == "win32":  # no console window, and no Ctrl-C meant for the parent
     _OWN_GROUP = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
 else:
     _OWN_GROUP = {"start_new_session": True}

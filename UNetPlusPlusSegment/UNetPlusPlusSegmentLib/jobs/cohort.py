@@ -1,4 +1,4 @@
-"""Cohorts: many files, each result whole or not at all, with a manifest that tells what is left to do. No torch."""
+"""Cohorts: many files, each result written completely or not at all, with a manifest of the cases done. No torch."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _log = logging.getLogger(__name__)
 
 
 class CohortError(ValueError):
-    """A cohort that cannot even be started."""
+    """A cohort that cannot be run; the message says why and what to do."""
 
 
 class Todo(NamedTuple):
-    """A case that has no result yet."""
+    """A case without a result."""
 
     case: str
     input: Path
@@ -35,7 +35,7 @@ class Todo(NamedTuple):
     request: Request
 
 
-# Does cases in any order, and tells of each as it ends: its name and its outcome.
+# Runs cases in any order, and yields the name and the outcome of each as it ends.
 Runner = Callable[[Sequence[Todo]], Iterator[tuple[str, dict]]]
 
 
@@ -49,24 +49,24 @@ def run_cohort(
 ) -> list[dict]:
     """Segment every case that has no result yet.
 
-    In the folder lie, after: `<case>.seg.nrrd` for each case that is done, or was with other settings; `manifest.jsonl`, to
-    which each case adds a line as it ends, so that the last line of a case counts; and `measurements.csv`, made anew from it,
-    with the cases of earlier calls.
+    Afterwards, the folder contains `<case>.seg.nrrd` for each case that is done, now or earlier with other settings;
+    `manifest.jsonl`, to which a line is added as each case ends, so that the last line of a case is the valid one; and
+    `measurements.csv`, rewritten from the manifest, with the cases of earlier calls.
 
     Args:
         run: `one_after_the_other`, or `dask_cluster.on_cluster`.
-        inputs: Volume files and DICOM folders, or one folder that holds such.
-        folder: For the results; made if need be.
-        bundle: The model that was chosen for the request.
-        request: For every case. One that was done by another model, or with another speed or threshold, is done again.
-        progress: Called with cases ended, cases in all, and the name of the next one in line.
+        inputs: Volume files and DICOM folders, or one folder that contains them.
+        folder: For the results; created if missing.
+        bundle: The model for the request.
+        request: For every case. A case done by another model, or at another speed or threshold, is run again.
+        progress: Called with the number of cases ended, the number of all cases, and the name of the next case.
 
     Returns:
-        The last line of each case, in order.
+        The last line of the manifest for each case, in order.
 
     Raises:
-        CohortError: No inputs, or two of one name; the folder cannot be written to, or holds a result of another target or
-            another file under the name of a case.
+        CohortError: There are no inputs, or two with one name; the folder is not writable, or contains a result of another
+            target or another file under the name of a case.
     """
     folder = Path(folder)
     cases = find_cases(inputs, besides=folder)
@@ -81,12 +81,12 @@ def run_cohort(
         output = (folder / f"{case}{ENDING}").absolute()
         if not _is_done(output, asked[case], known.get(case, {})):
             todo.append(Todo(case, path, output, bundle.folder.absolute(), request))
-    outcomes = run(todo)  # first: where there is no cluster, no folder is made
+    outcomes = run(todo)  # first, so that no folder is created if there is no cluster
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MANIFEST).open("ab").close()
     except OSError as error:
-        raise CohortError(f"{folder} cannot be written to ({error.strerror}): give another folder.") from error
+        raise CohortError(f"{folder} is not writable ({error.strerror}): choose another folder.") from error
     try:
         for ended, waiting in enumerate(todo, start=len(cases) - len(todo)):
             progress(ended, len(cases), waiting.case)
@@ -94,37 +94,37 @@ def run_cohort(
             known[case] = asked[case] | outcome
             _append(folder / MANIFEST, known[case])
         progress(len(cases), len(cases), "")
-    finally:  # whoever stops it finds the table of what is done
+    finally:  # a run that is stopped leaves a table of the cases done
         files.write_report(folder / TABLE, [row for case in sorted(known) for row in _rows(known[case])])
     return [known[case] for case in cases]
 
 
 def _is_done(output: Path, asked: Mapping, last: Mapping) -> bool:
-    """Tell whether a case has its result, by the last line of the manifest about it.
+    """Check if a case has its result, by its last line in the manifest.
 
     Raises:
-        CohortError: It has one of another target or another file.
+        CohortError: The result is one of another target or another file.
     """
-    for key, relation in (("target", "of"), ("input", "made of")):
+    for key, relation in (("target", "of"), ("input", "for")):
         if output.is_file() and last.get(key, asked[key]) != asked[key]:
             raise CohortError(
-                f"{output} is a result {relation} {last[key]}, and would be replaced: give another folder for the results."
+                f"{output} is a result {relation} {last[key]}, which would be replaced: choose another folder for the results."
             )
     return last.get("status") == "done" and output.is_file() and asked.items() <= last.items()
 
 
 def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None = None) -> dict[str, Path]:
-    """Name each input after its file or folder; of one folder, all volume files and all folders in it are inputs.
+    """Name each input after its file or folder; if one folder is given, all volume files and folders in it are inputs.
 
-    But not what is hidden in it, nor results: segmentations, folders of results, and what holds the folder `besides`.
+    Hidden files and results are skipped: segmentations, folders of results, and folders that contain the folder `besides`.
 
     Raises:
-        CohortError: There are none, or two would have the same name.
+        CohortError: There are no inputs, or two would have the same name.
     """
     if isinstance(inputs, (str, Path)):
         parent = Path(inputs)
         if not parent.is_dir():
-            raise CohortError(f"There is no folder {parent}: give one, or a list of files.")
+            raise CohortError(f"{parent} is not a folder: give a folder, or a list of files.")
         inputs = [path for path in sorted(parent.iterdir()) if _may_be_case(path, besides)]
     cases: dict[str, Path] = {}
     for path in map(Path, inputs):
@@ -134,14 +134,14 @@ def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None =
         cases[case] = path.absolute()
     if not cases:
         raise CohortError(
-            "There is nothing to do: no volume file and no folder was given. Of DICOM series give the folder that holds their"
+            "There is nothing to do: no volume files or folders were found. For DICOM series, give the folder that contains their"
             " folders."
         )
     return cases
 
 
 def _may_be_case(path: Path, besides: Path | None) -> bool:
-    """Tell whether a file or folder in the folder of the inputs is one of them, as `find_cases` says."""
+    """Check if a file or folder in the folder of inputs is an input, by the rules of `find_cases`."""
     return (
         (path.is_dir() or path.name.lower().endswith(tuple(IMAGE_IO)))
         and not path.name.startswith(".")
@@ -152,18 +152,18 @@ def _may_be_case(path: Path, besides: Path | None) -> bool:
 
 
 def _case_name(path: Path) -> str:
-    """The name of a file without its ending, or of a folder."""
+    """The name of a file without its extension, or of a folder."""
     ending = next((e for e in sorted(IMAGE_IO, key=len, reverse=True) if path.name.lower().endswith(e)), "")
     return path.name[: len(path.name) - len(ending)]
 
 
 def one_after_the_other(worker: Worker) -> Runner:
-    """On this machine, by one worker."""
+    """Run the cases on this machine, with one worker."""
     return lambda todo: ((each.case, outcome_of(each, worker)) for each in todo)
 
 
 def outcome_of(todo: Todo, worker: Worker) -> dict:
-    """Do one case; whatever is wrong with it is its outcome."""
+    """Run one case; an error becomes its outcome."""
     started = time.monotonic()
     try:
         volume, notes = files.read_volume(todo.input)
@@ -173,8 +173,8 @@ def outcome_of(todo: Todo, worker: Worker) -> dict:
         if not isinstance(error, ValueError):
             _log.exception("%s failed unexpectedly", todo.input)
         outcome = failed(error)
-        if todo.output.exists():  # of an earlier call with other settings: not ours to take away
-            outcome["reason"] += f" What an earlier call made of it stays: {todo.output.name}."
+        if todo.output.exists():  # of an earlier call with other settings
+            outcome["reason"] += f" The result of an earlier run is kept: {todo.output.name}."
         return {**outcome, "seconds": round(time.monotonic() - started, 3)}
     return {
         "status": "done",
@@ -186,30 +186,30 @@ def outcome_of(todo: Todo, worker: Worker) -> dict:
 
 
 def failed(error: BaseException) -> dict:
-    """The outcome of a case that could not be done."""
+    """The outcome of a case that failed."""
     return {"status": "failed", "reason": " ".join(str(error).split()) or type(error).__name__}
 
 
 def _read_manifest(path: Path) -> dict[str, dict]:
-    """The last whole line of each case; none where there is no manifest."""
+    """The last complete line of each case; empty without a manifest."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
-        raise CohortError(f"{path} cannot be read ({error.strerror}): give another folder.") from error
+        raise CohortError(f"{path} cannot be read ({error.strerror}): choose another folder.") from error
     known = {}
     for line in text.splitlines():
         try:
             record = json.loads(line)
             known[record["case"]] = record | {"status": record["status"]}
         except (ValueError, TypeError, KeyError):
-            continue  # a computer that went down while it was written
+            continue  # the computer went down while it was written
     return known
 
 
 def _append(path: Path, record: Mapping[str, object]) -> None:
-    """Add a line in one go, and see it onto the disk; after the torn end of an earlier one it begins anew."""
+    """Append a line in one write, and flush it to disk; after an incomplete line, on a new one."""
     with path.open("a+b") as stream:
         torn = stream.tell() > 0 and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n"
         stream.write(b"\n" * torn + json.dumps(record).encode() + b"\n")
@@ -218,7 +218,7 @@ def _append(path: Path, record: Mapping[str, object]) -> None:
 
 
 def _rows(record: Mapping) -> list[dict]:
-    """Lines of the table for a case: one for each segment, or one that says why there is none."""
+    """Rows of the table for a case: one for each segment, or one with the reason why there is none."""
     measurements = record.get("measurements") or {"": {}}
     return [
         {

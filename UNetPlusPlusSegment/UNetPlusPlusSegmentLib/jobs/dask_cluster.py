@@ -1,4 +1,4 @@
-"""Cohorts past one machine: on a Dask cluster, each of whose processes keeps a worker of ours. Needs `distributed`; no torch."""
+"""Cohorts on a Dask cluster, of which each process keeps one worker. Needs `distributed`; no torch."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from distributed import Client
 
 CONNECT_S = 15
-_one_at_a_time = threading.Lock()  # of a process with several threads: they share its processor, or its graphics card
+_one_at_a_time = threading.Lock()  # for a process with several threads, which share its processor or graphics card
 _worker: Worker | None = None
 
 
 def on_cluster(address: str) -> Runner:
-    """On the cluster of a Dask scheduler: LocalCluster, SSH, Slurm, Kubernetes.
+    """Run the cases on the cluster of a Dask scheduler: LocalCluster, SSH, Slurm, Kubernetes.
 
-    Its processes need this package, and see inputs, models and results under the same paths. What dies with one of them is
-    done by another. Where nothing is left to do, no cluster is needed.
+    Its processes need this package, and must see inputs, models and results under the same paths. A case whose process dies is
+    run by another. If all cases are done, no cluster is needed.
 
     Args:
-        address: Of the scheduler, `tcp://host:8786`.
+        address: Address of the scheduler, `tcp://host:8786`.
 
     Raises:
         CohortError: `distributed` is not installed; and, when the runner is called, no scheduler answers.
@@ -32,7 +32,7 @@ def on_cluster(address: str) -> Runner:
     try:
         from distributed import Client
     except ImportError as error:
-        raise CohortError("Dask is not installed: pip install distributed, or leave out the cluster.") from error
+        raise CohortError("Dask is not installed. Run: pip install distributed, or leave out the cluster.") from error
 
     def run(todo: Sequence[Todo]) -> Iterator[tuple[str, dict]]:
         if not todo:
@@ -40,24 +40,24 @@ def on_cluster(address: str) -> Runner:
         try:
             return _outcomes(Client(address, timeout=CONNECT_S, set_as_default=False), todo)
         except (OSError, ValueError) as error:
-            raise CohortError(f"No Dask scheduler answers at {address}: start one, or give its address.") from error
+            raise CohortError(f"No Dask scheduler answers at {address}: start one, or correct the address.") from error
 
     return run
 
 
 def _outcomes(client: Client, todo: Sequence[Todo]) -> Iterator[tuple[str, dict]]:
-    """Have the cases done by the processes of a cluster, whose client is closed after; as they end."""
+    """Run the cases in the processes of a cluster and yield them as they end; closes the client."""
     from distributed import as_completed
 
     with client:
         cases = {client.submit(_do, each, pure=False): each.case for each in todo}
         for future in as_completed(cases, loop=client.loop):
-            error = future.exception()  # of Dask, or of a process that died time and again
+            error = future.exception()  # of Dask, or because its process died repeatedly
             yield cases[future], future.result() if error is None else failed(error)
 
 
 def _do(todo: Todo) -> dict:
-    """Do one case in a process of the cluster."""
+    """Run one case in a process of the cluster."""
     global _worker
     with _one_at_a_time:
         _worker = _worker or Worker()

@@ -1,4 +1,4 @@
-"""The jobs of a worker process, and what is kept from one to the next. torch and NumPy; `worker_main` is the way in."""
+"""The jobs of a worker process, and what is kept between them. torch and NumPy; started by `worker_main`."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from .arrays import save_array
 from .protocol import RESULT_GONE, JobError
 
 TOO_LITTLE_MEMORY = (
-    "There is not enough memory for this volume: close other programs, crop the volume, or choose another device."
+    "There is not enough memory for this volume. Close other programs, crop the volume, or choose another device."
 )
 
 
 class JobHandler:
-    """The engines, loaded once each, and the maps of the last run."""
+    """The engines, each loaded once, and the maps of the last run."""
 
     def __init__(self, folder: Path, say: Callable[..., None]) -> None:
         """Prepare the process.
 
         Args:
-            folder: Where arrays come from and go to.
-            say: Sends a message, as `worker_main` describes them.
+            folder: The folder for arrays in both directions.
+            say: Sends a message as in `worker_main`.
         """
-        self.cancelled: int | None = None  # number of the job that is to stop; set by the thread that listens
+        self.cancelled: int | None = None  # number of the job to stop; set by the listening thread
         self._folder, self._say = folder, say
         self._job = 0
         self._engines: dict[tuple[str, str], Engine] = {}
-        self._kept: tuple[int, Maps] | None = None  # number of the job, and what it left behind
+        self._kept: tuple[int, Maps] | None = None  # number of the last segmentation, and its maps
         self._tasks: dict[str, Callable[..., None]] = {
             "segment": self.segment, "threshold": self.threshold, "maps": self.maps, "device": self.device
         }  # fmt: skip
         keep_freed_memory()
-        register_module_forward_pre_hook(self._check)  # so that cancelling need not wait for a whole slice
+        register_module_forward_pre_hook(self._check)  # so that cancelling does not wait for a whole slice
 
     def handle(self, message: dict) -> None:
-        """Do one job and answer, whatever happens."""
+        """Run a job and answer, with an error if it fails."""
         task, self._job = self._tasks[message.pop("do")], message.pop("job")
         try:
             self._check()
@@ -64,7 +64,7 @@ class JobHandler:
     def segment(self, volume: str, ijk_to_ras: Sequence[Sequence[float]], bundle: str, request: dict) -> None:
         """Run the network on a volume."""
         ct = Volume(np.load(self._folder / volume), np.array(ijk_to_ras))
-        with contextlib.suppress(OSError):  # so that there is room for the result
+        with contextlib.suppress(OSError):  # to make space for the result
             (self._folder / volume).unlink()
         asked = Request.from_json(request)
         maps = self._engine(bundle, asked.device).predict(ct, asked, self._progress())
@@ -73,7 +73,7 @@ class JobHandler:
         self._answer(result)
 
     def threshold(self, of: int, threshold: float) -> None:
-        """Give the last result at another threshold."""
+        """Send the last result at another threshold."""
         self._answer(self._last(of).at(threshold))
 
     def maps(self, of: int, names: Sequence[str]) -> None:
@@ -83,17 +83,15 @@ class JobHandler:
         self._say("maps", job=self._job, maps={name: self._save(name, maps[name]()) for name in names})
 
     def device(self, device: str) -> None:
-        """Say what would be used."""
+        """Report the device that a run would use."""
         chosen = choose_device(device)
         self._say("device", job=self._job, device=chosen.label, free_memory_bytes=free_memory_bytes(chosen.kind))
 
     def _engine(self, folder: str, device: str) -> Engine:
-        """The engine for a model folder, loaded anew only if its card has changed, or if it had to help itself."""
+        """The engine for a model folder, reloaded only if its card has changed or it ran out of memory before."""
         bundle, key = read_bundle(folder), (folder, device)
         engine = self._engines.get(key)
-        if (
-            engine is None or engine.bundle != bundle or engine.notes
-        ):  # notes: memory ran out; perhaps there is some again
+        if engine is None or engine.bundle != bundle or engine.notes:  # notes: it ran out of memory
             self._engines[key] = load_engine(bundle, device)
         self._check()
         return self._engines[key]
@@ -105,7 +103,7 @@ class JobHandler:
             nonlocal first
             self._check()
             now, left = time.monotonic(), None
-            if first is None:  # its time holds all that came before, too, and says nothing about the speed
+            if first is None:  # its time includes everything before, so it does not show the speed
                 first = now, done
             else:
                 left = (now - first[0]) / (done - first[1]) * (total - done)
@@ -114,7 +112,7 @@ class JobHandler:
         return progress
 
     def _check(self, *_: object) -> None:
-        """Stop the job, if the parent wants it no more."""
+        """Stop the job if the parent has cancelled it."""
         if self.cancelled == self._job:
             raise JobError("cancelled", "Cancelled.")
 
@@ -133,7 +131,7 @@ class JobHandler:
 
 
 def _explain(error: Exception) -> tuple[str, str]:
-    """The kind of a failure, and one sentence for the user."""
+    """The kind of a failure, and a sentence for the user."""
     text = " ".join(str(error).split())
     if isinstance(error, JobError):
         return error.kind, text
@@ -141,4 +139,4 @@ def _explain(error: Exception) -> tuple[str, str]:
         return "memory", TOO_LITTLE_MEMORY
     if isinstance(error, ValueError) and type(error).__module__.startswith(__package__.partition(".")[0]):
         return "refused", text
-    return "crash", f"The worker process met an unexpected error ({type(error).__name__}: {text})."
+    return "crash", f"The worker process failed with an unexpected error ({type(error).__name__}: {text})."

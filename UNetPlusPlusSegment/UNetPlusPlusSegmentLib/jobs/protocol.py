@@ -1,4 +1,4 @@
-"""Events: what a worker process tells its parent. The standard library and NumPy only; knows no Qt and no torch."""
+"""Events that a worker process reports to its parent. The standard library and NumPy only; no Qt and no torch."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 from ..core.result import Result
 
 RESULT_GONE = (
-    "The maps of this run are no longer at hand, because another run came after it or the worker process was started"
-    " anew: run it again."
+    "The maps of this run are no longer available, because another run followed or the worker process was restarted. Run"
+    " again."
 )
 
 
 class JobError(ValueError):
-    """A job that came to no result; the text is one sentence for the user.
+    """A job that ended without a result; the message is a sentence for the user.
 
     Attributes:
-        kind: `cancelled`; `refused`: the input, the model or the device cannot be used; `memory`: too little of it;
-            `hang`: the worker went silent; `crash`: anything else.
-        details: The last lines that the worker wrote on stderr, for a log.
+        kind: `cancelled`; `refused`: the input, the model or the device cannot be used; `memory`: not enough memory;
+            `hang`: the worker stopped responding; `crash`: anything else.
+        details: The last lines of the worker's stderr, for a log.
     """
 
     def __init__(self, kind: str, message: str, details: str = "") -> None:
@@ -32,7 +32,7 @@ class JobError(ValueError):
 
 @dataclass(frozen=True)
 class Progress:
-    """Slices done and to do; `seconds_left` is None until the speed is known."""
+    """Slices done and in total; `seconds_left` is None until the speed is known."""
 
     job: int
     done: int
@@ -50,7 +50,7 @@ class ResultReady:
 
 @dataclass(frozen=True, eq=False)
 class MapsReady:
-    """The maps that were asked for, by name (`probability`, `uncertainty`): float32 (K, J, I), the volume's own voxels."""
+    """The requested maps by name (`probability`, `uncertainty`): float32 (K, J, I) on the volume's own voxels."""
 
     job: int
     maps: Mapping[str, np.ndarray]
@@ -58,7 +58,7 @@ class MapsReady:
 
 @dataclass(frozen=True)
 class DeviceState:
-    """The device that a job would use now, and its free memory; None where the system does not tell."""
+    """The device that a job would use now, and its free memory; None if unknown."""
 
     job: int
     device: str
@@ -67,7 +67,7 @@ class DeviceState:
 
 @dataclass(frozen=True)
 class Failed:
-    """A job that came to no result, and why."""
+    """A job that ended without a result, and the reason."""
 
     job: int
     error: JobError
@@ -78,15 +78,15 @@ Event = Progress | Ended
 
 
 def event_from_message(message: Mapping, folder: Path, details: str) -> Event:
-    """Turn a line of the worker about a job into an event, with the arrays that it names.
+    """Convert a message of the worker about a job to an event, and load the arrays that it names.
 
     Args:
-        message: As `worker_main` describes it.
-        folder: Where the arrays lie.
+        message: A message as in `worker_main`.
+        folder: The folder of the arrays.
         details: For an error.
 
     Raises:
-        KeyError, TypeError, ValueError, OSError: It is no such message, or an array is not there.
+        KeyError, TypeError, ValueError, OSError: The message is invalid, or an array is missing.
     """
     say, job = message["say"], message["job"]
     if say == "progress":
@@ -99,4 +99,4 @@ def event_from_message(message: Mapping, folder: Path, details: str) -> Event:
         return DeviceState(job, message["device"], message["free_memory_bytes"])
     if say == "failed":
         return Failed(job, JobError(message["kind"], message["message"], details))
-    raise ValueError(f"no message of the worker: {say!r}")
+    raise ValueError(f"unknown message {say!r}")

@@ -1,4 +1,4 @@
-"""The parent's side of a worker process: jobs in, events out, never waiting. Knows no Qt and no torch."""
+"""The parent's side of a worker process: jobs in, events out, without blocking. No Qt and no torch."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from .arrays import ArrayFolder
 from .child_process import ChildProcess, python_executable
 from .protocol import RESULT_GONE, Ended, Event, Failed, JobError, Progress, ResultReady, event_from_message
 
-CANCEL_S = 0.5  # how long the worker may take to stop by itself; then it is killed
-SILENCE_S = 120.0  # loading torch for the first time, from a slow disk, may keep it silent for a minute
-AGAIN = "; the next run starts a new one."
+CANCEL_S = 0.5  # time for the worker to stop by itself, before it is killed
+SILENCE_S = 120.0  # loading torch for the first time, from a slow disk, may take a minute without a message
+AGAIN = ". The next run starts a new one."
 
 
 @dataclass
@@ -32,19 +32,19 @@ class _Job:
 
 
 class Worker(contextlib.AbstractContextManager):
-    """One child process for many jobs, one after the other; it starts with the first job and again after it died.
+    """One child process for many jobs, one at a time; started with the first job, and again after it has died.
 
-    Call it from one thread only, `poll` every tenth of a second or so while `busy`. The child ends with this object, with
-    this process, or at `close`; then its temporary folder is removed, and another job would start all anew.
+    Call it from one thread only, and `poll` about every 0.1 s while `busy`. The child ends with this object, with this process,
+    or at `close`, which also removes its temporary folder; the next job starts another child.
     """
 
     def __init__(self, command: Sequence[str] | None = None, silence_s: float = SILENCE_S) -> None:
-        """Nothing is started yet.
+        """Start nothing yet.
 
         Args:
-            command: What to start; it gets the folder for the arrays as its last argument. PythonSlicer inside Slicer
-                and this Python elsewhere, with `worker_main`, if None.
-            silence_s: A working child from which no line came for so long has hung.
+            command: The command of the child, which gets the folder for the arrays as its last argument. If None,
+                `worker_main` with PythonSlicer inside Slicer, or with this Python elsewhere.
+            silence_s: A busy child that sends no line for this long is treated as hung.
         """
         self._command = list(command or (python_executable(), "-m", f"{__package__}.worker_main"))
         self.silence_s = silence_s
@@ -63,27 +63,27 @@ class Worker(contextlib.AbstractContextManager):
 
     @property
     def pid(self) -> int | None:
-        """Number of the child process (PythonSlicer's is that of the launcher); None if there is none."""
+        """ID of the child process (with PythonSlicer, of the launcher); None if there is none."""
         return self._process.pid if self._process else None
 
     @property
     def busy(self) -> bool:
-        """True as long as `poll` has something to say, now or later."""
+        """True while there are events to come from `poll`."""
         return bool(self._running or self._waiting or self._events)
 
     def submit(self, volume: Volume, bundle: str | Path, request: Request) -> int:
-        """Have a volume segmented; ends in `ResultReady` or `Failed`, with `Progress` before.
+        """Start segmenting a volume; ends in `ResultReady` or `Failed`, with `Progress` before.
 
         Args:
-            volume: HU; written to the temporary folder before this returns, with the type it has.
-            bundle: The model folder that was chosen for the request.
+            volume: HU; written to the temporary folder, in its own type, before this returns.
+            bundle: The model folder for the request.
             request: Box and points are those of this volume.
 
         Returns:
-            The job's number, which its events bear.
+            The number of the job, which its events have as well.
 
         Raises:
-            JobError: The temporary folder cannot hold the volume.
+            JobError: The temporary folder has no space for the volume.
         """
         number = next(self._numbers)
         try:
@@ -109,10 +109,10 @@ class Worker(contextlib.AbstractContextManager):
         return self._enqueue(next(self._numbers), do="device", device=device)
 
     def cancel(self, job: int) -> None:
-        """Give a job up; it ends in `Failed` of kind `cancelled` within a second, unless it has ended already."""
+        """Cancel a job; it ends in `Failed` of kind `cancelled` within a second, unless it has ended already."""
         running = self._running
         if running and running.number == job:
-            if not running.sent:  # the child still loads torch; the next job will find it ready
+            if not running.sent:  # the child is still loading torch, which the next job will need
                 self._end(running, _cancelled(job))
             elif self._process and running.kill_at is None:
                 running.kill_at = time.monotonic() + CANCEL_S
@@ -123,9 +123,9 @@ class Worker(contextlib.AbstractContextManager):
             self._arrays.sweep(self._under_way())
 
     def poll(self) -> list[Event]:
-        """The events since the last call, in order. Returns at once."""
+        """The events since the last call, in order; does not block."""
         now = time.monotonic()
-        # Time counts while somebody looks: not while this process was blocked or the computer slept.
+        # Only time between frequent calls counts: not while this process was blocked or the computer slept.
         self._silent_s += min(now - self._polled_at, 1.0)
         self._polled_at = now
         self._listen()
@@ -143,7 +143,7 @@ class Worker(contextlib.AbstractContextManager):
 
         Args:
             job: Its number.
-            progress: Called with each `Progress` of this job. What it raises, KeyboardInterrupt too, cancels the job.
+            progress: Called with each `Progress` of this job. An exception raised in it cancels the job, as KeyboardInterrupt does.
 
         Raises:
             JobError: The job failed.
@@ -161,7 +161,7 @@ class Worker(contextlib.AbstractContextManager):
                     if progress:
                         progress(event)
                 if job not in self._under_way():
-                    raise LookupError(f"There is no job {job} to wait for.")
+                    raise LookupError(f"Job {job} has ended already, or was never submitted.")
                 time.sleep(0.01)
         except BaseException:
             self.cancel(job)
@@ -177,7 +177,7 @@ class Worker(contextlib.AbstractContextManager):
         """
         ended = self.wait(job, progress)
         if not isinstance(ended, ResultReady):
-            raise LookupError(f"Job {job} ends in no result.")
+            raise LookupError(f"Job {job} is not a segmentation.")
         return ended.result
 
     def close(self) -> None:
@@ -199,7 +199,7 @@ class Worker(contextlib.AbstractContextManager):
         return [job.number for job in (self._running, *self._waiting) if job]
 
     def _advance(self) -> None:
-        """Take up the next job, start the child if there is none, and hand the job over once the child is ready."""
+        """Start the next job, and the child if there is none; send the job once the child is ready."""
         while self._running is None and self._waiting:
             if self._process and self._process.has_ended:  # since the last job
                 self._forget_process()
@@ -231,7 +231,7 @@ class Worker(contextlib.AbstractContextManager):
                 return
 
     def _take(self, line: str | None, process: ChildProcess) -> None:
-        """Act on a line of the child."""
+        """Handle a line of the child."""
         if line is None:
             kind, what = process.how_it_ended()
             self._replace(kind, f"The worker process {what}{AGAIN}")
@@ -250,16 +250,17 @@ class Worker(contextlib.AbstractContextManager):
                 process.note(line)
                 return
             said = line.strip()[:60]
-            self._replace("crash", f"The worker process said what cannot be understood ({said!r}) and was ended{AGAIN}")
+            self._replace("crash", f"The worker process sent an invalid message ({said!r}) and was ended{AGAIN}")
 
     def _settle(self, job: _Job, event: Event) -> None:
-        """Act on an event of the running job."""
+        """Handle an event of the running job."""
         cancelled = job.kill_at is not None
         if isinstance(event, Progress):
             if not cancelled:
                 self._events.append(event)
         elif isinstance(event, Failed) and event.error.kind in ("memory", "crash"):
-            self._replace(event.error.kind, str(event.error))  # a fresh one has all its memory and a sound device
+            # A new child starts with all its memory and a working device.
+            self._replace(event.error.kind, str(event.error))
         else:
             if isinstance(event, ResultReady) and job.message["do"] == "segment":
                 self.kept = None if cancelled else event.job

@@ -1,24 +1,24 @@
-"""The worker process: takes jobs on stdin, answers on stdout, keeps models loaded. The only process of a Slicer session with torch.
+"""The worker process: reads jobs from stdin, answers on stdout, keeps models loaded. The only process of a Slicer session with torch.
 
-Run as `python -m UNetPlusPlusSegmentLib.jobs.worker_main FOLDER`; arrays travel as .npy files in FOLDER, all else as one JSON object a
-line.
+Run as `python -m UNetPlusPlusSegmentLib.jobs.worker_main FOLDER`. Arrays are .npy files in FOLDER; everything else is one JSON object
+per line.
 
 To the worker:
     {"do": "segment", "job": 1, "volume": "1-volume.npy", "ijk_to_ras": 4 × 4, "bundle": folder, "request": Request.to_json()}
     {"do": "threshold", "job": 2, "of": 1, "threshold": 0.4}            the last result at another threshold, without the network
     {"do": "maps", "job": 3, "of": 1, "names": ["probability", "uncertainty"]}
     {"do": "device", "job": 4, "device": "auto"}
-    {"do": "cancel", "job": 1}                                          answered by "failed", if the job is not done yet
+    {"do": "cancel", "job": 1}                                          answered by "failed" if the job has not ended
 From the worker:
     {"say": "alive"}                        every second while it starts or works
-    {"say": "ready"}                        once, before which it does not listen
+    {"say": "ready"}                        once; it does not listen before
     {"say": "progress", "job": 1, "done": 3, "total": 90, "seconds_left": 12.5 or null}
     {"say": "result", "job": 1, "labelmap": file, "result": Result.to_json()}
     {"say": "maps", "job": 3, "maps": {name: file}}
     {"say": "device", "job": 4, "device": label, "free_memory_bytes": number or null}
     {"say": "failed", "job": 1, "kind": "refused", "cancelled", "memory" or "crash", "message": one sentence}
-    {"say": "failed", "job": null, …}       it cannot start at all
-It ends, and FOLDER with it, when its stdin closes.
+    {"say": "failed", "job": null, …}       it cannot start
+When its stdin closes it ends, and removes FOLDER.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def main(folder: Path) -> int:
     faulthandler.enable()
     line = Line(folder)
     _in_background(line.beat)
-    try:  # all of it before anything listens: on Windows, importing NumPy hangs while a thread reads stdin
+    try:  # before anything listens: on Windows, importing NumPy hangs while a thread reads stdin
         from .job_handler import JobHandler
     except (ImportError, OSError) as error:
         traceback.print_exc()
         reason = " ".join(str(error).split())
         message = (
-            f"The network cannot run, because PyTorch does not load ({reason}): install it anew, in Slicer with the"
-            " PyTorch extension, elsewhere with pip."
+            f"The network cannot run, because PyTorch cannot be loaded ({reason}). Install PyTorch again: in Slicer with the"
+            " PyTorch Utils module, elsewhere with pip."
         )
         line.say("failed", job=None, kind="refused", message=message)
         return 1
@@ -71,7 +71,7 @@ def main(folder: Path) -> int:
 
 
 class Line:
-    """The two pipes to the parent, taken away from whatever else reads stdin or prints."""
+    """The two pipes to the parent, kept from other code that reads stdin or prints."""
 
     def __init__(self, folder: Path) -> None:
         self.busy = True
@@ -93,19 +93,19 @@ class Line:
             self.leave()
 
     def beat(self) -> NoReturn:
-        """Say that the process lives, while it is busy."""
+        """Report once a second, while busy, that the process is alive."""
         while True:
             if self.busy:
                 self.say("alive")
             time.sleep(HEARTBEAT_S)
 
     def hear(self) -> dict:
-        """Wait for the parent's next message; when there can be no more of them, the process ends."""
+        """Wait for the parent's next message; the process ends if the pipe was closed."""
         text = self._requests.readline()
         return json.loads(text) if text else self.leave()
 
     def leave(self) -> NoReturn:
-        """End now, whatever other threads do: the parent is gone, and nobody else clears the folder."""
+        """End the process at once and remove the folder: the parent has gone, so nothing else would."""
         os.chdir(self._folder.parent)
         with contextlib.suppress(OSError):
             for file in self._folder.glob("[0-9]*-*.npy"):
