@@ -37,7 +37,7 @@ def test_nodules_are_segmented_at_points_and_in_a_box():
 
 
 def test_what_makes_no_sense_is_refused_before_the_file_is_looked_for():
-    with pytest.raises(RequestError, match="no speed 'warp'"):
+    with pytest.raises(RequestError, match="Unknown speed 'warp'"):
         unetpp.segment("no such file", speed="warp")
 
 

@@ -19,17 +19,17 @@ POINT = (1.0, -2.0, 3.5)
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({"speed": "warp"}, "no speed 'warp'; choose one of accurate, balanced, fast"),
-        ({"device": "abacus"}, "no device 'abacus'"),
+        ({"speed": "warp"}, "Unknown speed 'warp': choose one of accurate, balanced, fast"),
+        ({"device": "abacus"}, "Unknown device 'abacus'"),
         *[({"threshold": threshold}, r"between 0 and 1, such as 0\.5") for threshold in (0, 1, 50, float("nan"))],
-        ({"target": "liver", "points": [POINT]}, "Points mark nodules"),
-        ({"target": "nodule", "points": [POINT], "box": BOX}, "not both"),
+        ({"target": "liver", "points": [POINT]}, "Points can only be used for nodules"),
+        ({"target": "nodule", "points": [POINT], "box": BOX}, "only one of the two"),
         ({"target": "nodule", "points": [(1, 2)]}, "three numbers"),
         ({"target": "nodule", "points": [(np.nan, 2, 3)]}, "three numbers"),
-        ({"box": np.s_[2:2, 0:40, 5:50]}, "no box of voxels"),
-        ({"box": np.s_[-1:2, 0:40, 5:50]}, "no box of voxels"),
-        ({"box": ((0, 2), (0, 40))}, "no box of voxels"),
-        ({"box": ((0, 2.5), (0, 40), (0, 40))}, "no box of voxels"),
+        ({"box": np.s_[2:2, 0:40, 5:50]}, "not a valid box of voxels"),
+        ({"box": np.s_[-1:2, 0:40, 5:50]}, "not a valid box of voxels"),
+        ({"box": ((0, 2), (0, 40))}, "not a valid box of voxels"),
+        ({"box": ((0, 2.5), (0, 40), (0, 40))}, "not a valid box of voxels"),
     ],
 )
 def test_what_makes_sense_for_no_volume_is_refused_with_one_sentence(asked, words):

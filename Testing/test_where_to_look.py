@@ -64,7 +64,7 @@ def test_a_point_on_a_voxel_is_found_there_and_shown_where_it_was_placed(scene, 
 
 def test_a_point_outside_the_volume_and_an_empty_list_are_refused(scene):
     volumeNode = add_volume(np.zeros((5, 7, 9), np.int16), np.eye(4), "Chest")
-    with pytest.raises(VolumeError, match=r"Point 2 \(1, 2, 30 mm\) does not lie in Chest"):
+    with pytest.raises(VolumeError, match=r"Point 2 \(1, 2, 30 mm\) is outside Chest"):
         markups.points_on_volume([[1, 2, 3], [1, 2, 30]], volumeNode, volume_of(volumeNode))
     empty = scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode")
     with pytest.raises(VolumeError, match="No point was placed"):
@@ -123,7 +123,7 @@ def test_of_a_box_that_lies_straight_all_is_inside(scene, place):
 def test_a_box_beside_the_volume_is_refused(scene, logic):
     volumeNode = add_volume(a_scan(), GRID, "Abdomen")
     roi = add_roi(volumeNode, (100, 5, 5), (120, 10, 10))
-    with nothing_changes(scene), pytest.raises(VolumeError, match="box holds no voxel of Abdomen"):
+    with nothing_changes(scene), pytest.raises(VolumeError, match="box contains no voxel of Abdomen"):
         logic.process(volumeNode, roi=roi)
 
 
@@ -189,13 +189,13 @@ def test_what_is_said_of_the_whole_volume_is_said_at_another_threshold_too(scene
 
 def test_points_and_a_box_exclude_each_other(scene, logic):
     volumeNode = add_volume(a_scan(), GRID)
-    with pytest.raises(ValueError, match="not both"):
+    with pytest.raises(ValueError, match="only one of the two"):
         logic.process(volumeNode, target="nodule", points=[[0, 0, 0]], roi=add_roi(volumeNode, (2, 1, 3), (7, 4, 3)))
 
 
 def test_points_are_for_nodules(scene, logic):
     volumeNode = add_volume(a_scan(), GRID)
-    with pytest.raises(ValueError, match="Points mark nodules"):
+    with pytest.raises(ValueError, match="Points can only be used for nodules"):
         logic.process(volumeNode, points=[[0, 0, 0]])
 
 
@@ -319,7 +319,7 @@ def test_a_correction_of_a_frame_is_still_there_when_the_user_comes_back(scene, 
 
 
 def test_a_volume_alone_is_no_sequence(scene, logic, heart_beat):
-    with pytest.raises(VolumeError, match="is no frame of a sequence"):
+    with pytest.raises(VolumeError, match="is not part of a sequence"):
         logic.process(add_volume(a_scan(), GRID), allFrames=True)
-    with pytest.raises(ValueError, match="go into a new sequence"):
+    with pytest.raises(ValueError, match="allFrames creates a new sequence"):
         logic.process(heart_beat[0], allFrames=True, maps=["probability"])

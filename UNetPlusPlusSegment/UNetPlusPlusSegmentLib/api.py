@@ -1,4 +1,4 @@
-"""For Python users: segment a volume in one call, or load an engine for many of them."""
+"""The Python API: segment a volume in one call, or load an engine for many volumes."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def segment(
     """Segment a CT volume in this process.
 
     Args:
-        volume: A volume in HU; or a file, or a folder of DICOM files, that holds one.
+        volume: A volume in HU, a file, or a folder of DICOM files.
         target, model, speed, threshold, force, device, box, points: As in `Request`.
-        progress: Called with the slices done and those in all; an exception raised in it stops the run.
+        progress: Called with the number of slices done and of all slices; an exception raised in it stops the run.
 
     Returns:
         The label map on the volume's own voxels (K, J, I), its segments with measurements, and notes.
 
     Raises:
-        ValueError: It cannot be done; the text is a sentence for the user.
+        ValueError: The volume cannot be segmented; the message is a sentence for the user.
     """
     request = Request(
         target, model=None if model is None else str(model), speed=speed, threshold=threshold, force=force,
@@ -60,10 +60,10 @@ def segment(
 
 
 def load_engine(model: Bundle | str = "liver", device: str = "auto") -> Engine:
-    """The engine for a model, its weights loaded and checked.
+    """Load the engine for a model, and verify its weights.
 
     Args:
-        model: A bundle; or a target, of which the newest model is taken.
+        model: A bundle, or a target for its newest model.
         device: As in `Request`.
 
     Returns:

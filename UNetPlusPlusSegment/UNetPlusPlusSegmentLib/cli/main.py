@@ -1,4 +1,4 @@
-"""The command line, `unetpp-segment`: checks first, then reads, segments and writes; an error is one line on stderr."""
+"""The command line, `unetpp-segment`: it checks its arguments, reads, segments and writes. An error is one line on stderr."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 def shell() -> int:
-    """Run as the program `unetpp-segment`, in a process of its own, whose memory may be kept for speed."""
+    """Run as the program `unetpp-segment`, in its own process, which may keep freed memory for speed."""
     from ..jobs.allocator import keep_freed_memory
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # not every terminal has mm³
+            stream.reconfigure(errors="replace")  # not every terminal can show mm³
     keep_freed_memory()
     return main()
 
@@ -40,14 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `unetpp-segment`.
 
     Args:
-        arguments: As from the shell; `sys.argv` if None.
+        arguments: Arguments as in a shell; None for those of `sys.argv`.
 
     Returns:
         0 success, 1 failure (reason on stderr), 2 usage error.
     """
     try:
         given = parser().parse_args(with_minus(sys.argv[1:] if arguments is None else arguments))
-    except SystemExit as leave:  # argparse's way to end: 2 after a usage error, 0 after --help
+    except SystemExit as leave:  # raised by argparse: 2 after a usage error, 0 after --help
         return int(leave.code or 0)
     try:
         COMMANDS[given.command](given)
@@ -68,13 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError):
-        return "this computer has too little memory for this volume: crop it, or close other programs."
+        return "there is not enough memory for this volume: crop it, or close other programs."
     known = isinstance(error, ValueError) and type(error).__module__.startswith(__package__.partition(".")[0])
-    return text if known else f"unexpected {type(error).__name__}: {text} (--debug shows where)"
+    return text if known else f"unexpected {type(error).__name__}: {text} (--debug shows the traceback)"
 
 
 def _segment(given: argparse.Namespace) -> None:
-    """Check everything that can be checked, then read, run, write and tell."""
+    """Check the arguments, then read, run, write and report."""
     started = time.perf_counter()
     request = _request(given)
     outputs = _outputs(given)
@@ -88,7 +88,7 @@ def _segment(given: argparse.Namespace) -> None:
     for point in request.points:
         index_of(volume, point)
 
-    from ..api import load_engine  # imports torch, which takes seconds: after what can fail at once
+    from ..api import load_engine  # imports torch, which takes seconds, so only after all checks
 
     with _ProgressBar() as bar:
         maps = load_engine(bundle, request.device).predict(volume, request, bar.show)
@@ -107,7 +107,7 @@ def _segment(given: argparse.Namespace) -> None:
 
 
 def _request(given: argparse.Namespace) -> Request:
-    """The request, but for the box, whose voxels only the volume tells."""
+    """The request without its box, which needs the volume."""
     check_places(given.target, has_points=bool(given.point), has_box=given.box is not None)
     return Request(
         given.target, model=given.model, speed=given.speed, threshold=given.threshold, force=given.force,
@@ -116,7 +116,7 @@ def _request(given: argparse.Namespace) -> Request:
 
 
 def _outputs(given: argparse.Namespace) -> list[Path]:
-    """All files that are to be written, checked as far as the volume does not matter."""
+    """All files to be written, after the checks that do not need the volume."""
     maps = (".nrrd", ".nii.gz")
     wanted = [
         (given.output, (".seg.nrrd", ".nii.gz", ".dcm")),
@@ -130,12 +130,12 @@ def _outputs(given: argparse.Namespace) -> list[Path]:
         files.check_output(path, endings)
     taken = [path.resolve() for path in (Path(given.input), *(path for path, _ in outputs))]
     if len(set(taken)) < len(taken):
-        raise files.FileError("Two of the files given are the same one: input and outputs must all differ.")
+        raise files.FileError("The same file was given twice: input and outputs must all be different.")
     return [path for path, _ in outputs]
 
 
 def _source_of_seg(given: argparse.Namespace, outputs: Sequence[Path]) -> list[Path]:
-    """The slices that a DICOM SEG will refer to, if one is wanted."""
+    """The slices that the DICOM SEG refers to; none if the output is another format."""
     if not given.output.lower().endswith(".dcm"):
         return []
     files.check_dicom_seg()
@@ -148,9 +148,9 @@ def _source_of_seg(given: argparse.Namespace, outputs: Sequence[Path]) -> list[P
 
 def _write(given: argparse.Namespace, volume: Volume, maps: Maps, result: Result, source: Sequence[Path]) -> None:
     affine = volume.ijk_to_ras
-    # First the segmentation: it is what cost the time.
+    # First the segmentation, which took the time.
     if source:
-        # DICOM knows no segmentation without a segment: where there is none, the first has no voxels.
+        # A DICOM SEG must have a segment: if none was found, it gets an empty one.
         nothing = [Segment(1, label.name, label.terminology, label.color, {}) for label in maps.bundle.labels]
         files.write_dicom_seg(given.output, result.labelmap, result.segments or nothing, source, result.model)
     else:
@@ -213,7 +213,9 @@ def _cohort(given: argparse.Namespace) -> None:
     for record in bad:
         print(f"note: {record['case']}: {record['reason']}", file=sys.stderr)
     if bad:
-        raise CohortError(f"{len(bad)} of {len(records)} cases failed; those that are done lie in {given.output}.")
+        raise CohortError(
+            f"{len(bad)} of {len(records)} cases failed; the results of the others are in {given.output}."
+        )
     if not given.json:
         print(f"{len(records)} cases done, written to {given.output}")
     print(LICENCE_LINE, file=sys.stderr)
@@ -227,8 +229,8 @@ def _models(given: argparse.Namespace) -> None:
         for bundle in found:
             print(f"{bundle.name}  ({bundle.target}, {bundle.pixel_mm:g} mm pixels)  {bundle.folder}")
         if not found:
-            print("There are no models.")
-        print("Models are looked for in:", *map(str, search_folders()), sep="\n  ")
+            print("No models were found.")
+        print("Folders searched for models:", *map(str, search_folders()), sep="\n  ")
     for reason in refused:
         print(f"note: {reason}", file=sys.stderr)
 
@@ -237,13 +239,15 @@ def _demo(given: argparse.Namespace) -> None:
     try:
         import slicerio
     except ImportError as error:
-        raise files.FileError("The demo needs the CT that slicerio carries: pip install slicerio.") from error
+        raise files.FileError(
+            "The demo needs the sample CT of the package slicerio. Run: pip install slicerio"
+        ) from error
     folder = Path(given.output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise files.FileError(
-            f"The folder {folder} cannot be made ({error.strerror}): choose another one with -o."
+            f"The folder {folder} cannot be created ({error.strerror}): choose another one with -o."
         ) from error
     scan = Path(slicerio.get_testdata_file("CTChest4.nrrd"))
     segmentation, picture, table = (folder / n for n in ("liver.seg.nrrd", "overlay.png", "measurements.csv"))
@@ -252,14 +256,14 @@ def _demo(given: argparse.Namespace) -> None:
         ["liver", str(scan), "-o", str(segmentation), "--overlay", str(picture), "--report", str(table)]
     ))  # fmt: skip
     print(f"Picture: {picture}\nTable: {table}")
-    print(f"To see it in 3D Slicer, drag these two files into its window: {scan} and {segmentation}")
+    print(f"To view the result in 3D Slicer, drag these two files into its window: {scan} and {segmentation}")
 
 
 COMMANDS = {"liver": _segment, "nodule": _segment, "cohort": _cohort, "models": _models, "demo": _demo}
 
 
 class _ProgressBar:
-    """A line on a terminal with slices and time left; silent where stderr is no terminal."""
+    """A progress bar with slices and time left, on a terminal only."""
 
     def __enter__(self) -> _ProgressBar:
         self.started, self.visible = time.monotonic(), sys.stderr.isatty()

@@ -1,4 +1,4 @@
-"""Notes: what a user should read beside a result. The standard library only."""
+"""Notes for the user about a result. The standard library only."""
 
 from __future__ import annotations
 

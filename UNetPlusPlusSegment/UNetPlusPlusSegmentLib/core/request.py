@@ -1,4 +1,4 @@
-"""Requests: what a user asks for, refused where no volume could make sense of it. The standard library only."""
+"""Requests: the target and settings of a run, checked as far as possible without a volume. The standard library only."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ Point = tuple[float, float, float]
 
 
 class RequestError(ValueError):
-    """A request that cannot be met, whatever the volume; the message says why and what to do."""
+    """A request that is invalid for every volume; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A target, and how it is to be segmented: the same object from the command line, the scene and cohorts to the engine.
+    """A target and the settings of a run: the same object from the command line, the scene and cohorts to the engine.
 
     Attributes:
-        target: `liver`, `nodule`, or that of any other model.
-        model: Name or folder; the newest for the target if None.
-        speed: `accurate` predicts every slice; `balanced` and `fast` find the target first, as the model says.
-        threshold: Probability between 0 and 1 from which on a voxel belongs to the target; the model's own if None.
-        force: Also take a volume that does not look like CT.
+        target: `liver`, `nodule`, or the target of any other model.
+        model: Name or folder; None for the newest one for the target.
+        speed: `accurate` predicts every slice; `balanced` and `fast` locate the target first, with the settings of the model.
+        threshold: Lowest probability, between 0 and 1, at which a voxel belongs to the target; None for the model's own.
+        force: Accept a volume that does not look like CT.
         device: `auto`, `cpu`, `cuda` or `mps`.
-        box: Half-open ranges of voxels along K, J and I; nothing outside it is segmented. All of the volume if None. Pairs
-            of first and past-the-last index become slices.
+        box: Half-open ranges of voxels along K, J and I; nothing outside is segmented. None for the whole volume. Pairs of
+            first and past-the-last index are converted to slices.
         points: (R, A, S) in mm, each in a nodule or within 10 mm of one; only these nodules are segmented.
 
     Raises:
-        RequestError: Something of this is not as described, or points and a box are given together, or points for
-            another target than nodules.
+        RequestError: A value is invalid, points and a box are given together, or points for another target than
+            nodules.
     """
 
     target: str = "liver"
@@ -50,7 +50,7 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.speed not in SPEEDS:
-            raise RequestError(f"There is no speed {self.speed!r}; choose one of {', '.join(SPEEDS)}.")
+            raise RequestError(f"Unknown speed {self.speed!r}: choose one of {', '.join(SPEEDS)}.")
         check_device(self.device)
         if self.threshold is not None:
             check_threshold(self.threshold)
@@ -63,13 +63,13 @@ class Request:
         object.__setattr__(self, "points", tuple(map(_as_point, self.points)))
 
     def to_json(self) -> dict:
-        """All of it, as `json.dumps` takes it."""
+        """All attributes, in types for `json.dumps`."""
         box = None if self.box is None else [[along.start, along.stop] for along in self.box]
         return {**vars(self), "box": box}
 
     @classmethod
     def from_json(cls, message: Mapping) -> Request:
-        """The way back from `to_json`."""
+        """Restore a request from `to_json`."""
         return cls(**message)
 
 
@@ -77,42 +77,42 @@ def check_threshold(threshold: float) -> None:
     """Refuse a threshold that is not a probability between 0 and 1.
 
     Raises:
-        RequestError: It is not one.
+        RequestError: It is not.
     """
     if not 0 < threshold < 1:
         raise RequestError(f"The threshold must be a probability between 0 and 1, such as 0.5; got {threshold:g}.")
 
 
 def check_device(device: str) -> None:
-    """Refuse the name of a device that no computer has.
+    """Refuse an unknown device name.
 
     Raises:
         RequestError: It is none of `DEVICES`.
     """
     if device not in DEVICES:
-        raise RequestError(f"There is no device {device!r}; choose one of {', '.join(DEVICES)}.")
+        raise RequestError(f"Unknown device {device!r}: choose one of {', '.join(DEVICES)}.")
 
 
 def check_places(target: str, has_points: bool, has_box: bool) -> None:
     """Refuse points for another target than nodules, and points together with a box.
 
     Raises:
-        RequestError: One of these was asked for.
+        RequestError: The request has one of these.
     """
     if has_points and target != NODULE:
-        raise RequestError(f"Points mark nodules: leave them out, or choose the target {NODULE}.")
+        raise RequestError(f"Points can only be used for nodules: leave them out, or choose the target {NODULE}.")
     if has_points and has_box:
-        raise RequestError("Nodules are searched for at points or in a box: give one of the two, not both.")
+        raise RequestError("Nodules are segmented either at points or in a box: give only one of the two.")
 
 
 def as_box(box: Sequence) -> tuple[slice, slice, slice]:
-    """Three half-open ranges of voxels as slices.
+    """Convert three half-open ranges of voxels to slices.
 
     Args:
         box: Slices, or pairs of first and past-the-last index, along K, J and I.
 
     Raises:
-        RequestError: It is no such box, or holds no voxel.
+        RequestError: It is not such a box, or contains no voxel.
     """
     try:
         pairs = [(along.start, along.stop) if isinstance(along, slice) else along for along in box]
@@ -121,7 +121,7 @@ def as_box(box: Sequence) -> tuple[slice, slice, slice]:
         k = j = i = slice(0, 0)
     if not all(0 <= along.start < along.stop for along in (k, j, i)):
         raise RequestError(
-            f"{box} is no box of voxels: give first and past-the-last index along K, J and I, such as"
+            f"{box} is not a valid box of voxels: give first and past-the-last index along K, J and I, such as"
             " ((0, 40), (100, 300), (50, 350))."
         )
     return k, j, i

@@ -1,4 +1,4 @@
-"""Results: the segments that a run found, in this process and from a worker. NumPy only."""
+"""Results: the segments found by a run, in this process or by a worker. NumPy only."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class Result:
     """A segmentation of one volume at one threshold.
 
     Attributes:
-        labelmap: uint8 (K, J, I), the volume's own voxels.
-        segments: The meaning of its values, with measurements; an organ that was not found has 0 ml.
-        notes: What the user should read.
-        threshold: Probability from which on voxels belong to the target.
+        labelmap: uint8 (K, J, I) on the volume's own voxels.
+        segments: One for each value, with measurements; an organ that was not found has 0 ml.
+        notes: Notes for the user.
+        threshold: Lowest probability at which a voxel belongs to the target.
         model: Name of the model, with its version.
-        device: Device and precision that were used.
-        slices: How many slices the network saw at full quality.
-        seconds: From the decoded volume, model loaded, to the label map.
+        device: The device and precision used.
+        slices: Number of slices that the network analysed at full quality.
+        seconds: Time from the decoded volume to the label map, with the model already loaded.
     """
 
     labelmap: np.ndarray
@@ -36,13 +36,13 @@ class Result:
     seconds: float
 
     def to_json(self) -> dict:
-        """All but the label map, as `json.dumps` takes it."""
+        """All attributes but the label map, in types for `json.dumps`."""
         rest = {name: value for name, value in vars(self).items() if name != "labelmap"}
         return {**rest, "segments": [*map(asdict, self.segments)], "notes": [*map(asdict, self.notes)]}
 
     @classmethod
     def from_json(cls, message: Mapping, labelmap: np.ndarray) -> Result:
-        """The way back from `to_json`."""
+        """Restore a result from `to_json`."""
         segments = tuple(Segment(**{**each, "color": tuple(each["color"])}) for each in message["segments"])
         notes = tuple(Note(**each) for each in message["notes"])
         return cls(**{**message, "labelmap": labelmap, "segments": segments, "notes": notes})

@@ -15,7 +15,7 @@ class Segment:
 
     Attributes:
         value: Its value in the label map.
-        name: For the user.
+        name: Name shown to the user.
         terminology: Slicer's seven-part string.
         color: Red, green, blue, 0…255.
         measurements: `volume_ml`, `mean_hu` (None if empty), …
@@ -32,7 +32,7 @@ def overlapping(before: np.ndarray, after: np.ndarray) -> dict[int, int]:
     """Match the regions of two label maps on the same voxels.
 
     Returns:
-        From the value of a region of `after` to that of `before` with which it shares the most voxels; each value once.
+        For values of `after`, the value of `before` with which they share the most voxels; each value at most once.
     """
     both = (before > 0) & (after > 0)
     pairs, counts = np.unique(np.stack([before[both], after[both]]), axis=1, return_counts=True)
@@ -44,7 +44,7 @@ def overlapping(before: np.ndarray, after: np.ndarray) -> dict[int, int]:
 
 
 def as_columns(measurements: Mapping[str, Any]) -> dict[str, Any]:
-    """Measurements for a table: a point `…_ras` in three columns, `…_r_mm`, `…_a_mm` and `…_s_mm`; of lines none."""
+    """Measurements as table columns: a point `…_ras` becomes `…_r_mm`, `…_a_mm` and `…_s_mm`; lines are left out."""
     columns: dict[str, Any] = {}
     for key, value in measurements.items():
         if not key.endswith("_ras"):
