@@ -1,6 +1,6 @@
 """Files: volumes in (NRRD, NIfTI, MetaImage, DICOM); segmentations, maps, tables and pictures out, whole or not at all."""
 
-from .dicom import slices_of
+from .dicom import list_series, slices_of
 from .dicom_seg import check_dicom_seg, write_dicom_seg
 from .images import FileError
 from .overlay import write_close_ups, write_overlay
@@ -12,6 +12,7 @@ __all__ = [
     "check_dicom_seg",
     "check_grid",
     "check_output",
+    "list_series",
     "read_volume",
     "slices_of",
     "write_close_ups",

@@ -49,9 +49,10 @@ def write_dicom_seg(
     """
     import highdicom as hd
     import pydicom
+    from pydicom.sr.coding import Code
 
     by_model = hd.AlgorithmIdentificationSequence(
-        model, pydicom.sr.coding.Code("123110", "DCM", "Artificial Intelligence"), model.rpartition("-v")[2]
+        model, Code("123110", "DCM", "Artificial Intelligence"), model.rpartition("-v")[2]
     )
     numbered = np.zeros_like(labelmap)
     descriptions = []

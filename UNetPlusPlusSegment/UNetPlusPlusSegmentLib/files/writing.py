@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from ..core.segment import Segment
 from ..core.volume import bounding_box
 from .images import FileError, image_from_array, name_of, silence
-from .nifti import find_lost_values
+from .nifti import check_whole
 
 NIFTI = ".nii.gz"
 
@@ -155,7 +155,7 @@ def _write_image(path: str | Path, image: sitk.Image, ijk_to_ras: np.ndarray) ->
 def _check_whole(path: Path) -> None:
     """ITK's NIfTI writer says nothing when the disk is full."""
     try:
-        find_lost_values(path)
+        check_whole(path)
     except FileError as error:
         raise OSError(None, "only a part of it came onto the disk") from error
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from .. import files
 from ..core.segment import as_columns
-from ..files.reading import IMAGE_IO
+from ..files.reading import volume_ending
 from ..network.bundle import Bundle
 from .worker_client import Worker
 
@@ -120,7 +120,7 @@ def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None =
         inputs = [
             path
             for path in sorted(parent.iterdir())
-            if (path.is_dir() or path.name.lower().endswith(tuple(IMAGE_IO)))
+            if (path.is_dir() or volume_ending(path))
             and not path.name.startswith(".")
             and not path.name.endswith(ENDING)
             and not (besides and besides.resolve().is_relative_to(path.resolve()))
@@ -128,7 +128,7 @@ def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None =
         ]
     cases: dict[str, Path] = {}
     for path in map(Path, inputs):
-        ending = next((e for e in sorted(IMAGE_IO, key=len, reverse=True) if path.name.lower().endswith(e)), "")
+        ending = volume_ending(path)
         case = path.name[: len(path.name) - len(ending)]
         if case in cases:
             raise CohortError(f"{cases[case]} and {path} would both be called {case}: rename one of them.")
