@@ -262,5 +262,5 @@ def test_a_nifti_lies_where_simpleitk_puts_it(tmp_path_factory, angles, flip, co
     volume, notes = files.read_volume(path)
     lps = np.diag([-1, -1, 1, 1]) @ volume.ijk_to_ras
     assert notes == []
-    np.testing.assert_allclose(lps[:3, :3] / volume.spacing_mm, np.reshape(expected.GetDirection(), (3, 3)), atol=1e-6)
-    np.testing.assert_allclose(lps[:3, 3], expected.GetOrigin(), atol=1e-6)
+    np.testing.assert_allclose(lps[:3, :3] / volume.spacing_mm, np.reshape(expected.GetDirection(), (3, 3)), atol=1e-4)
+    np.testing.assert_allclose(lps[:3, 3], expected.GetOrigin(), atol=1e-3)

@@ -133,7 +133,9 @@ def _source_of_seg(given: argparse.Namespace) -> list[Path]:
     if not given.output.lower().endswith(".dcm"):
         return []
     files.check_dicom_seg()
-    return files.slices_of(Path(given.input), given.series)
+    source = files.slices_of(Path(given.input), given.series)
+    files.check_dicom_seg(source)
+    return source
 
 
 def _write(given: argparse.Namespace, result: Result, source: Sequence[Path]) -> None:
