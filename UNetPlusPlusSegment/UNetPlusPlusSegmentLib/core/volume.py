@@ -10,6 +10,7 @@ import numpy as np
 
 AIR_HU = -1024
 PADDING_HU = -1500  # at or below it lies nothing: scanners fill the corners of a slice with -2000, -3024, …
+OUTSIDE_HU = -500  # below it lie air and lung, not the body's surface
 FAT_HU = -50  # fat and air lie below
 LEAST_FAT_OR_AIR = 0.001  # share of the voxels; crops of 3 to 8 cm round a liver have 0.005 and more, MR has none
 SPACING_RANGE_MM = (0.01, 100.0)
@@ -216,28 +217,49 @@ def clean_hu(array: np.ndarray) -> tuple[np.ndarray, list[str]]:
 
     Returns:
         The values as int16 (from integers; cut to its range) or float32, the array itself where nothing had to change;
-        and notes for the user.
+        and a note for the user if measurements are missing inside the body, not only round the field of view.
     """
     kind, limits = (np.float32, None) if array.dtype.kind == "f" else (np.int16, np.iinfo(np.int16))
     clips = limits is not None and not np.can_cast(array.dtype, kind)
     same = array.dtype == kind
     cleaned = array if same else np.empty(array.shape, kind)
-    count = 0
+    inside, blank = 0, []
     for k in range(len(array)):  # slice by slice: what lies between the steps would take as much memory as the volume
         here = array[k : k + 1]
         with np.errstate(over="ignore", invalid="ignore"):
             here = (here.clip(limits.min, limits.max) if clips else here).astype(kind, copy=False)
             nothing = here <= PADDING_HU if limits else ~np.isfinite(here) | (here <= PADDING_HU)
-        found = int(np.count_nonzero(nothing))
+        found = bool(nothing.any())
         if found and cleaned is array:
             cleaned = array.copy()
         if found or not same:
             cleaned[k : k + 1] = np.where(nothing, np.asarray(AIR_HU, kind), here)
-        count += found
-    if not count:
+        blank.append(bool(nothing.all()))
+        inside += _enclosed(nothing[0], here[0]) if found and not blank[-1] else 0
+    measured = np.flatnonzero(~np.array(blank, bool))
+    between = sum(blank[measured[0] : measured[-1]]) if len(measured) else 0
+    inside += between * (array.size // len(array))
+    if not inside:
         return cleaned, []
-    share = f"{100 * count / array.size:.2g} %"
-    return cleaned, [f"{count} voxels ({share}) hold no measurement (padding, NaN or infinity) and were taken as air."]
+    share = f"{100 * inside / array.size:.2g} %"
+    return cleaned, [
+        f"{inside} voxels ({share}) inside the body hold no measurement (padding, NaN or infinity) and were taken as air."
+    ]
+
+
+def _enclosed(nothing: np.ndarray, hu: np.ndarray) -> int:
+    """How many pixels without measurement are not reached from the border of a slice, straight through air and such pixels."""
+    if nothing.ndim != 2:
+        return int(np.count_nonzero(nothing))
+    with np.errstate(invalid="ignore"):
+        free = nothing | (hu < OUTSIDE_HU)
+    reached = np.zeros_like(nothing)
+    for axis in (0, 1):
+        for step in (1, -1):
+            towards = np.flip(free, axis) if step < 0 else free
+            run = np.logical_and.accumulate(towards, axis)
+            reached |= np.flip(run, axis) if step < 0 else run
+    return int(np.count_nonzero(nothing & ~reached))
 
 
 def _check_array(array: np.ndarray) -> None:
