@@ -3,6 +3,7 @@
 from .dicom import list_series, slices_of
 from .dicom_seg import check_dicom_seg, write_dicom_seg
 from .images import FileError
+from .label_maps import label_maps
 from .overlay import write_close_ups, write_overlay
 from .reading import read_volume
 from .writing import check_grid, check_output, write_report, write_segmentation, write_volume
@@ -12,6 +13,7 @@ __all__ = [
     "check_dicom_seg",
     "check_grid",
     "check_output",
+    "label_maps",
     "list_series",
     "read_volume",
     "slices_of",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -55,18 +55,23 @@ def place_volume(path: Path, array: np.ndarray, place: Place, force: bool) -> tu
         VolumeError: The array is no volume, or its directions make no sense.
     """
     spacing_mm, notes = _known_spacing(path, array.shape[::-1], place.spacing_mm, force)
-    directions = np.eye(3) if place.directions is None else place.directions
-    origin = np.zeros(3) if place.origin is None else place.origin
     if place.directions is None:
         notes.append(LIE_IS_A_GUESS.format(path.name))
     elif place.origin is None:
         notes.append(
             f"{path.name} does not say where the volume lies in the patient: its origin is taken to be 0, 0, 0."
         )
-    return Volume(array, ijk_to_ras(directions * spacing_mm, origin)), notes
+    return Volume(array, ijk_to_ras_of(replace(place, spacing_mm=tuple(spacing_mm)))), notes
 
 
-def place_of(image: sitk.Image) -> Place:
+def ijk_to_ras_of(place: Place) -> np.ndarray:
+    """4 × 4; identity and zero where directions and origin are not known."""
+    directions = np.eye(3) if place.directions is None else place.directions
+    origin = np.zeros(3) if place.origin is None else place.origin
+    return ijk_to_ras(directions * place.spacing_mm, origin)
+
+
+def place_of(image: sitk.Image | sitk.ImageFileReader) -> Place:
     """The place of an image that `read_image` has let pass, as ITK has it."""
     directions = np.reshape(image.GetDirection(), (image.GetDimension(),) * 2)[:3, :3]
     return Place(image.GetSpacing()[:3], directions, np.array(image.GetOrigin()[:3]))

@@ -69,16 +69,30 @@ def read_image(path: Path, image_io: str) -> sitk.Image:
     Raises:
         FileError: It cannot be read, or is something else.
     """
+    reader = read_information(path, image_io)
+    try:
+        with silence():
+            return reader.Execute()
+    except RuntimeError as error:
+        raise FileError(f"{path} {_what_is_wrong(path, image_io, str(error))}") from error
+
+
+def read_information(path: Path, image_io: str) -> sitk.ImageFileReader:
+    """A reader that has seen the header of one grey-value volume, and could read the rest; arguments as of `read_image`.
+
+    Raises:
+        FileError: It cannot be read, or is something else.
+    """
     reader = sitk.ImageFileReader()
     reader.SetImageIO(image_io)
     reader.SetFileName(name_of(path))
     try:
         with silence():
             reader.ReadImageInformation()
-            _check_header(path, reader)
-            return reader.Execute()
     except RuntimeError as error:
         raise FileError(f"{path} {_what_is_wrong(path, image_io, str(error))}") from error
+    _check_header(path, reader)
+    return reader
 
 
 def array_of(image: sitk.Image) -> np.ndarray:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.volume import Volume
-from .geometry import Place, nearest_rotation, place_volume
+from .geometry import Place, ijk_to_ras_of, nearest_rotation, place_volume
 from .images import LPS_TO_RAS, FileError, check_shape
 
 HEADER_BYTES = 348  # NIfTI-1; a NIfTI-2 header has 540
@@ -85,6 +85,19 @@ def read_nifti(path: Path, force: bool = False) -> tuple[Volume, list[str]]:
     place, notes = _place(path, header)
     volume, more = place_volume(path, array, place, force)
     return volume, [*more, *(notes or _contradiction(header, volume.ijk_to_ras))]
+
+
+def nifti_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray, bool]:
+    """Of a NIfTI-1 file, from its header: sizes along I, J and K, `ijk_to_ras`, and whether its values have 8 bits.
+
+    Raises:
+        FileError: It is damaged or no such file.
+    """
+    with _opened(path) as stream:
+        header = _header(path, stream.read(HEADER_BYTES))
+    place, _ = _place(path, header)
+    size = (*header.dim, 1, 1)[:3]
+    return size, ijk_to_ras_of(place), header.dtype.itemsize == 1
 
 
 def check_whole(path: Path) -> None:

@@ -108,7 +108,8 @@ def run_cohort(
 def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None = None) -> dict[str, Path]:
     """Name each input after its file or folder; of one folder, all volume files and all folders in it are inputs.
 
-    But not what is hidden in it, nor results: segmentations, folders of results, and what holds the folder `besides`.
+    But not what is hidden in it, nor results: segmentations, folders of results, and what holds the folder `besides`. Label maps
+    of other inputs are left out, with a word in the log.
 
     Raises:
         CohortError: There are none, or two would have the same name.
@@ -126,8 +127,12 @@ def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None =
             and not (besides and besides.resolve().is_relative_to(path.resolve()))
             and not (path / MANIFEST).is_file()
         ]
+    paths = [Path(path) for path in inputs]
+    labels = files.label_maps(paths)
+    if labels:
+        _log.warning("Left out, as they are label maps of other files: %s", ", ".join(sorted(p.name for p in labels)))
     cases: dict[str, Path] = {}
-    for path in map(Path, inputs):
+    for path in (path for path in paths if path not in labels):
         ending = volume_ending(path)
         case = path.name[: len(path.name) - len(ending)]
         if case in cases:
