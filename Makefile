@@ -26,10 +26,11 @@ test-all: $(ALL)
 lint: $(ALL)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # Keeps .venv (gigabytes to fetch again) and runs/ (hours to train again).
 clean:
-	rm -rf demo_output build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf demo_output build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path "./.venv/*" -prune -exec rm -rf {} +
 
 $(DEMO): pyproject.toml constraints.txt | $(BIN)/pip

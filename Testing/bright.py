@@ -2,10 +2,19 @@
 
 import torch
 
+from UNetPlusPlusSegmentLib.api import Engine
+from UNetPlusPlusSegmentLib.core.request import Request
+from UNetPlusPlusSegmentLib.core.result import Result
+from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, write_bundle
 from UNetPlusPlusSegmentLib.network.unetpp import NodeGrid, build_network
 
 BRIGHT_HU = 60
+
+
+def segmented(engine: Engine, volume: Volume, **asked) -> Result:
+    """The result of a request for the engine's own target."""
+    return engine.predict(volume, Request(engine.bundle.target, **asked)).at()
 
 
 def bright_network(architecture: str = "unetpp_ds", depth: int = 4) -> NodeGrid:

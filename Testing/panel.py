@@ -1,4 +1,4 @@
-"""The module's panel on the stand-in for Slicer's Qt, with a real CT: what tests and pictures share."""
+"""The module's panel on the stand-in for Slicer's Qt, with a real CT, for tests and pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import UNetPlusPlusSegmentLib
 
 qt = start()
 MODULE_FILE = Path(UNetPlusPlusSegmentLib.__file__).parents[1] / "UNetPlusPlusSegment.py"
-PACKAGES = ("UNetPlusPlusSegmentLib", "UNetPlusPlusSegmentPanelLib")
+PACKAGES = ("UNetPlusPlusSegmentLib", "UNetPlusPlusSegmentUILib")
 LICENCE_ACCEPTED = "UNetPlusPlusSegment/ModelsLicenceAccepted"
 
 
@@ -53,7 +53,7 @@ def add_image(image: sitk.Image, name: str):
 
 
 def click_apply(ui) -> None:
-    """What a user does with the mouse: nothing happens if the button is disabled."""
+    """Click as a user does: nothing happens if the button is disabled."""
     assert ui.applyButton.enabled, ui.messageLabel.text
     ui.applyButton.click()
 

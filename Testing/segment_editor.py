@@ -1,7 +1,8 @@
-"""The Segment Editor with the effect of this project active on a volume, and what tests do there."""
+"""The Segment Editor with the effect of this project active on a volume, and its use by tests."""
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,19 +18,25 @@ from UNetPlusPlusSegmentLib.scene import mrml
 
 __all__ = ["an_editor", "opened", "scene", "slicer_app"]
 
-MODULE = Path(mrml.__file__).parents[1] / "UNetPlusPlusSegment.py"
+MODULE = Path(mrml.__file__).parents[2] / "UNetPlusPlusSegment.py"
 
 
 @pytest.fixture
 def opened(an_editor, logic, scene, monkeypatch):
     """Call it with a CT: an editor with the effect active there; three segments, the first selected, the last hidden.
 
-    The fixture `logic` is what the effect gets from Slicer for the logic of the module.
+    The effect finds the fixture `logic`, with a controller, where it looks for the module's panel.
     """
+
+    controllers = []
 
     def opened(array, ijk_to_ras, transform=None):
         load_module(MODULE)
-        monkeypatch.setattr(slicer.util, "getModuleLogic", lambda name: logic)
+        panel = SimpleNamespace(
+            controller=importlib.import_module("UNetPlusPlusSegmentUILib.controller").RunController(logic)
+        )
+        controllers.append(panel.controller)
+        monkeypatch.setattr(slicer.util, "getModuleWidget", lambda name: panel)
         slicer.app.settings().setValue("UNetPlusPlusSegment/ModelsLicenceAccepted", True)
         volume = add_volume(array, ijk_to_ras, transform=transform)
         segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
@@ -51,6 +58,8 @@ def opened(an_editor, logic, scene, monkeypatch):
         )
 
     yield opened
+    for each in controllers:
+        each.close()
     for name in [each for each in sys.modules if each.startswith("SegmentEditorUNetPlusPlusLib")]:
         del sys.modules[name]
     sys.modules.pop(MODULE.stem, None)
@@ -71,12 +80,12 @@ def segment_ids(at) -> list[str]:
 
 
 def press(at, button: str) -> None:
-    getattr(at.effect, f"_{button}Button").click()
+    getattr(at.effect._options, f"{button}Button").click()
 
 
 def choose_box(at, roi) -> None:
     """Choose a ROI, or the whole volume, as the user does."""
-    at.effect._roiSelector._native.pick(roi)
+    at.effect._options.roiSelector._native.pick(roi)
 
 
 def wait(at) -> None:

@@ -1,4 +1,4 @@
-"""What Slicer's Segment Statistics module is to a plugin: base class, registry, parameters, and the copy in world coordinates.
+"""Slicer's Segment Statistics module as a plugin sees it: base class, registry, parameters, and the copy in world coordinates.
 
 Written after Modules/Scripted/SegmentStatistics of Slicer 5.13, without its widgets and own plugins.
 """

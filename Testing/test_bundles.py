@@ -129,7 +129,7 @@ def test_a_card_that_does_not_fit_the_weights_is_refused(tmp_path):
     change_card(
         bundle.folder, architecture={"name": "unetpp_ds", "arguments": {"filters": [2, 3, 4], "batch_norm": True}}
     )
-    with pytest.raises(BundleError, match="do not describe one network"):
+    with pytest.raises(BundleError, match="do not match"):
         read_bundle(bundle.folder).load_network()
 
 
@@ -193,13 +193,6 @@ def test_a_bundle_itself_may_be_named_where_models_are_looked_for(tmp_path, monk
     assert choose_bundle("liver") == bundle
 
 
-@pytest.mark.parametrize("threshold", [0, 1, 50, float("nan")])
-def test_a_threshold_that_is_no_probability_is_refused(tmp_path, threshold):
-    bundle = make(tmp_path / "m-v1.0.0")
-    with pytest.raises(BundleError, match=r"between 0 and 1, such as 0\.5"):
-        bundle.threshold_or_own(threshold)
-
-
 def test_without_any_model_the_places_looked_at_are_named(only_here):
     with pytest.raises(BundleError, match=str(only_here)):
         choose_bundle("liver")
@@ -219,5 +212,5 @@ def test_the_folder_of_the_environment_variable_comes_first(tmp_path, monkeypatc
 
 def test_a_model_is_never_overwritten(tmp_path):
     make(tmp_path / "m-v1.0.0")
-    with pytest.raises(BundleError, match="exists already"):
+    with pytest.raises(BundleError, match="already exists"):
         make(tmp_path / "m-v1.0.0")

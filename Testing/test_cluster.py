@@ -11,12 +11,13 @@ from distributed import LocalCluster
 
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
+from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.jobs.cohort import CohortError, one_after_the_other, run_cohort
 from UNetPlusPlusSegmentLib.jobs.dask_cluster import on_cluster
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 
 AFFINE = np.diag([-2.0, -2.0, 3.0, 1.0])
-OPTIONS = {"speed": "balanced", "threshold": None, "force": False}
+REQUEST = Request(device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def test_a_cluster_does_a_cohort_as_one_machine_does_though_a_process_of_it_dies
             next(iter(cluster.workers.values())).process.process.kill()
 
     run = on_cluster(cluster.scheduler_address)
-    records = run_cohort(run, cohort, tmp_path / "there", bundle, "cpu", OPTIONS, kill_one)
+    records = run_cohort(run, cohort, tmp_path / "there", bundle, REQUEST, kill_one)
     assert {each["case"]: each["status"] for each in records} == {
         "a": "done", "b": "done", "broken": "failed", "c": "done"
     }  # fmt: skip
@@ -82,8 +83,8 @@ def test_without_a_scheduler_nothing_is_begun_and_where_no_case_is_left_none_is_
     monkeypatch.setattr("UNetPlusPlusSegmentLib.jobs.dask_cluster.CONNECT_S", 0.5)
     case, out = cohort / "a.nrrd", tmp_path / "out"
     with pytest.raises(CohortError, match=r"No Dask scheduler answers at tcp://127\.0\.0\.1:9"):
-        run_cohort(on_cluster("tcp://127.0.0.1:9"), [case], out, bundle, "cpu", OPTIONS)
+        run_cohort(on_cluster("tcp://127.0.0.1:9"), [case], out, bundle, REQUEST)
     assert not out.exists()
     with Worker() as worker:
-        done = run_cohort(one_after_the_other(worker), [case], out, bundle, "cpu", OPTIONS)
-    assert run_cohort(on_cluster("tcp://127.0.0.1:9"), [case], out, bundle, "cpu", OPTIONS) == done
+        done = run_cohort(one_after_the_other(worker), [case], out, bundle, REQUEST)
+    assert run_cohort(on_cluster("tcp://127.0.0.1:9"), [case], out, bundle, REQUEST) == done

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from bright import segmented
 from mrml_scene import slicer
 from segment_editor import an_editor, opened, paint, painted, press, scene, slicer_app, wait
 from worker_logic import logic
@@ -30,7 +31,7 @@ def test_apply_undo_redo_and_masks_on_a_chest_with_liver(opened):
     whole, _ = files.read_volume(slicerio.get_testdata_file("CTChest4.nrrd"))
     volume = crop(whole, np.s_[3:8, 0:128, 0:128])  # the slices with most of the liver
     at = opened(volume.array, volume.ijk_to_ras)
-    found = SliceEngine(choose_bundle("liver")).segment(volume, "balanced").labelmap == 1
+    found = segmented(SliceEngine(choose_bundle("liver")), volume, speed="balanced").labelmap == 1
     assert np.count_nonzero(found) > 5000
     other = np.zeros_like(found)
     other[:, : found.shape[1] // 2] = True
@@ -68,7 +69,7 @@ def test_a_click_on_a_nodule_gives_what_the_command_line_does(opened, shared_dat
     assert main(["nodule", str(scan), "--point", ",".join(map(str, point)), "-o", str(output)]) == 0
     found = sitk.GetArrayFromImage(sitk.ReadImage(str(output))) > 0
     at = opened(volume.array, volume.ijk_to_ras)
-    at.effect._targetBox.setCurrentIndex(at.effect._targetBox.findData("nodule"))
+    at.effect._options.targetBox.setCurrentIndex(at.effect._options.targetBox.findData("nodule"))
     at.effect.segmentAt(point)
     wait(at)
     assert np.count_nonzero(found) > 500

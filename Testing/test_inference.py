@@ -5,12 +5,13 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 import torch
-from bright import BRIGHT_HU, bright_bundle
+from bright import BRIGHT_HU, bright_bundle, segmented
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError
-from UNetPlusPlusSegmentLib.engine.organ import SPEEDS, SliceEngine
+from UNetPlusPlusSegmentLib.core.request import SPEEDS, Request
+from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, crop
+from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.engine.pixel_box import Box, aligned
 from UNetPlusPlusSegmentLib.network.bundle import write_bundle
 from UNetPlusPlusSegmentLib.network.device import Device, DeviceError, choose_device
@@ -48,7 +49,7 @@ def random_engine(tmp_path_factory) -> SliceEngine:
 @pytest.mark.parametrize("speed", SPEEDS)
 def test_at_the_models_own_pixels_the_mask_is_exactly_what_the_network_says(engine, speed):
     volume = body()
-    result = engine.segment(volume, speed)
+    result = segmented(engine, volume, speed=speed)
     np.testing.assert_array_equal(result.labelmap, volume.array >= BRIGHT_HU)
     assert result.labelmap.dtype == np.uint8
 
@@ -56,7 +57,7 @@ def test_at_the_models_own_pixels_the_mask_is_exactly_what_the_network_says(engi
 @pytest.mark.parametrize("speed", ["balanced", "fast"])
 def test_the_fast_ways_look_at_fewer_slices_and_find_the_same(engine, speed):
     volume = body(shape=(60, 90, 110))
-    result, reference = engine.segment(volume, speed), engine.segment(volume, "accurate")
+    result, reference = segmented(engine, volume, speed=speed), segmented(engine, volume, speed="accurate")
     np.testing.assert_array_equal(result.labelmap, reference.labelmap)
     assert result.slices < 30 < reference.slices == 60
 
@@ -66,7 +67,7 @@ def test_any_network_that_training_makes_can_look_where_the_organ_is(tmp_path, a
     bundle = bright_bundle(tmp_path / "bright-v1.0.0", architecture=architecture, depth=depth)
     volume = body()
     for speed in SPEEDS:
-        result = SliceEngine(bundle, "cpu").segment(volume, speed)
+        result = segmented(SliceEngine(bundle, "cpu"), volume, speed=speed)
         np.testing.assert_array_equal(result.labelmap, volume.array >= BRIGHT_HU)
 
 
@@ -80,17 +81,17 @@ def test_wherever_the_organ_lies_the_coarse_pass_does_not_lose_a_voxel(engine, f
     volume = body((60, 90, 110), (2.0, 2.0, slice_mm), organ)
     if thick * slice_mm < 10:
         return  # thinner than a step of the coarse pass: a sliver, no liver
-    np.testing.assert_array_equal(engine.segment(volume).labelmap, volume.array >= BRIGHT_HU)
+    np.testing.assert_array_equal(segmented(engine, volume).labelmap, volume.array >= BRIGHT_HU)
 
 
 @pytest.mark.parametrize("axes", list(permutations(range(3))))
 def test_all_48_axis_orders_and_flips_of_a_volume_get_identical_masks(random_engine, axes):
     volume = body(shape=(5, 40, 52), spacing_mm=(1.7, 2.2, 4.0), organ=np.s_[1:4, 10:30, 12:40])
-    reference = random_engine.segment(volume).labelmap
+    reference = segmented(random_engine, volume).labelmap
     assert 0.05 < reference.mean() < 0.95
     for flips in product([False, True], repeat=3):
         turned, back = reorder(volume, axes, flips)
-        np.testing.assert_array_equal(back(random_engine.segment(turned).labelmap), reference)
+        np.testing.assert_array_equal(back(segmented(random_engine, turned).labelmap), reference)
 
 
 @pytest.mark.parametrize("degrees", [-40, 15, 30])
@@ -99,7 +100,7 @@ def test_an_oblique_volume_gets_the_mask_of_the_straight_one(random_engine, degr
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     tilt = np.array([[1, 0, 0, 5.0], [0, c, -s, -7], [0, s, c, 90], [0, 0, 0, 1]])
     oblique = Volume(volume.array, tilt @ volume.ijk_to_ras)
-    np.testing.assert_array_equal(random_engine.segment(oblique).labelmap, random_engine.segment(volume).labelmap)
+    np.testing.assert_array_equal(segmented(random_engine, oblique).labelmap, segmented(random_engine, volume).labelmap)
 
 
 def reorder(volume: Volume, axes, flips):
@@ -123,17 +124,37 @@ def test_a_ball_keeps_its_volume_when_slices_are_resampled(engine, spacing):
     k, j, i = np.ogrid[:40, :size, :size]
     radius2 = ((k - 19.5) * 3) ** 2 + ((j - size / 2) * spacing) ** 2 + ((i - size / 2) * spacing) ** 2
     volume = Volume(np.where(radius2 < 45**2, 160, -1000).astype(np.int16), LPS @ np.diag([spacing, spacing, 3, 1.0]))
-    measured = engine.segment(volume, "accurate").segments[0].measurements["volume_ml"]
+    measured = segmented(engine, volume, speed="accurate").segments[0].measurements["volume_ml"]
     assert measured == pytest.approx(4 / 3 * np.pi * 4.5**3, rel=0.02)
 
 
 def test_another_threshold_needs_no_second_run_and_gives_the_same_as_one(engine):
     volume = body(spacing_mm=(1.5, 1.5, 3.0))
-    first = engine.segment(volume, "accurate")
-    again = first.with_threshold(0.9)
-    np.testing.assert_array_equal(again.labelmap, engine.segment(volume, "accurate", threshold=0.9).labelmap)
+    maps = engine.predict(volume, Request(speed="accurate"))
+    first, again = maps.at(), maps.at(0.9)
+    np.testing.assert_array_equal(again.labelmap, segmented(engine, volume, speed="accurate", threshold=0.9).labelmap)
     assert 0 < again.labelmap.sum() < first.labelmap.sum()
     assert again.segments[0].measurements["volume_ml"] < first.segments[0].measurements["volume_ml"]
+
+
+@pytest.mark.parametrize("speed", SPEEDS)
+def test_what_lies_in_a_box_is_segmented_as_if_it_were_all_there_is(random_engine, speed):
+    volume, box = body(shape=(12, 60, 72)), np.s_[3:11, 16:50, 20:64]  # no air in it: alone it does not look like CT
+    of_box = random_engine.predict(volume, Request(speed=speed, box=box))
+    alone = random_engine.predict(crop(volume, box), Request(speed=speed, force=True))
+    for whole, part in (
+        (of_box.at().labelmap, alone.at().labelmap),
+        (of_box.at(0.4).labelmap, alone.at(0.4).labelmap),
+        (of_box.probability(), alone.probability()),
+        (of_box.uncertainty(), alone.uncertainty()),
+    ):
+        assert part.any()
+        expected = np.zeros(volume.array.shape, part.dtype)
+        expected[box] = part
+        np.testing.assert_array_equal(whole, expected)
+    assert of_box.at().segments == alone.at().segments
+    assert [note.kind for note in alone.at().notes] == ["forced"]
+    assert of_box.at().notes == ()
 
 
 def test_nan_infinity_and_padding_become_air(engine):
@@ -141,33 +162,33 @@ def test_nan_infinity_and_padding_become_air(engine):
     dirty = volume.array.copy()
     for value, place in ((np.nan, 12), (np.inf, 14), (-3024, 16)):
         dirty[place, 40:44, 40:44] = value
-    result = engine.segment(Volume(dirty, volume.ijk_to_ras))
+    result = segmented(engine, Volume(dirty, volume.ijk_to_ras))
     clean = np.where(np.isfinite(dirty), dirty, -1000)
-    holes = engine.segment(Volume(clean, volume.ijk_to_ras))
+    holes = segmented(engine, Volume(clean, volume.ijk_to_ras))
     np.testing.assert_array_equal(result.labelmap, holes.labelmap)
-    assert any("air" in note for note in result.notes)
+    assert "padding" in [note.kind for note in result.notes]
     assert np.isfinite(result.segments[0].measurements["mean_hu"])
 
 
 def test_the_input_is_not_changed(engine):
     volume = body()
     before = volume.array.copy()
-    engine.segment(volume)
+    segmented(engine, volume)
     np.testing.assert_array_equal(volume.array, before)
 
 
 @pytest.mark.parametrize("speed", SPEEDS)
 def test_no_organ_is_a_result_with_a_note(engine, speed):
-    result = engine.segment(body(organ=np.s_[0:0, 0:0, 0:0]), speed)
+    result = segmented(engine, body(organ=np.s_[0:0, 0:0, 0:0]), speed=speed)
     assert not result.labelmap.any()
     assert result.segments[0].measurements == {"volume_ml": 0.0, "mean_hu": None}
-    assert "No liver was found." in result.notes
+    assert [str(note) for note in result.notes] == ["No liver was found."]
 
 
 @pytest.mark.parametrize("speed", SPEEDS)
 def test_one_slice_runs(engine, speed):
     volume = body(shape=(1, 90, 110), organ=np.s_[0:1, 30:60, 25:70])
-    np.testing.assert_array_equal(engine.segment(volume, speed).labelmap, volume.array >= BRIGHT_HU)
+    np.testing.assert_array_equal(segmented(engine, volume, speed=speed).labelmap, volume.array >= BRIGHT_HU)
 
 
 def test_only_the_largest_piece_stays_and_its_holes_are_filled(engine):
@@ -176,24 +197,26 @@ def test_only_the_largest_piece_stays_and_its_holes_are_filled(engine):
     array[14, 40:43, 40:43] = -30  # a hole inside
     array[2:4, 70:75, 80:90] = 120  # a second piece
     expected = body().array >= BRIGHT_HU
-    np.testing.assert_array_equal(engine.segment(Volume(array, volume.ijk_to_ras), "accurate").labelmap, expected)
+    np.testing.assert_array_equal(
+        segmented(engine, Volume(array, volume.ijk_to_ras), speed="accurate").labelmap, expected
+    )
 
 
 def test_maps_lie_on_the_volumes_voxels_and_agree_with_the_mask(engine):
     volume = body(spacing_mm=(1.3, 1.3, 3.0))
-    result = engine.segment(volume, "accurate")
-    probability = result.probability()
+    maps = engine.predict(volume, Request(speed="accurate"))
+    result, probability = maps.at(), maps.probability()
     assert probability.shape == volume.array.shape
     assert probability[result.labelmap > 0].min() >= 0.5
     assert probability.max() <= 1
-    np.testing.assert_allclose(result.uncertainty(), 0, atol=1e-3)  # these heads all say the same
+    np.testing.assert_allclose(maps.uncertainty(), 0, atol=1e-3)  # these heads all say the same
 
 
 @pytest.mark.parametrize("average_from", [1, 3, 4])
 def test_a_pruned_run_answers_also_where_the_model_averages_deeper_heads_only(tmp_path, average_from):
     bundle = bright_bundle(tmp_path / "bright-v1.0.0", average_from=average_from)
     volume = body()
-    result = SliceEngine(bundle, "cpu").segment(volume, "fast")
+    result = segmented(SliceEngine(bundle, "cpu"), volume, speed="fast")
     np.testing.assert_array_equal(result.labelmap, volume.array >= BRIGHT_HU)
 
 
@@ -209,21 +232,21 @@ def test_an_exception_in_progress_stops_the_run_at_once(engine):
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        engine.segment(body(), "accurate", progress=progress)
+        engine.predict(body(), Request(speed="accurate"), progress)
     assert seen == [(3, 30)]  # three of these slices at once
 
 
 def test_the_same_volume_gives_the_same_mask_twice(random_engine):
     volume = body()
-    first, second = (random_engine.segment(volume, "accurate") for _ in range(2))
-    np.testing.assert_array_equal(first.maps.probability, second.maps.probability)
+    first, second = (random_engine.predict(volume, Request(speed="accurate")) for _ in range(2))
+    np.testing.assert_array_equal(first.pixels.probability, second.pixels.probability)
 
 
 def test_what_is_no_ct_is_refused_unless_forced(engine):
     no_ct = Volume(np.abs(body().array), LPS)
     with pytest.raises(VolumeError):
-        engine.segment(no_ct)
-    assert any("does not look like CT" in note for note in engine.segment(no_ct, force=True).notes)
+        segmented(engine, no_ct)
+    assert [note.kind for note in segmented(engine, no_ct, force=True).notes] == ["forced"]
 
 
 class Hungry(torch.nn.Module):
@@ -253,39 +276,39 @@ def test_a_graphics_card_without_kernels_is_left_out_and_refused_by_name(monkeyp
         torch.cuda, "is_available", lambda: True
     )  # a build of torch without CUDA computes nothing on it
     assert choose_device("auto").kind == "cpu"
-    with pytest.raises(DeviceError, match="cannot compute on this machine's cuda"):
+    with pytest.raises(DeviceError, match="cannot run on this computer's cuda"):
         choose_device("cuda")
 
 
 def test_where_memory_holds_fewer_slices_fewer_are_computed_at_once_and_the_mask_is_the_same(engine):
     card, tried = on_a_card(engine, holds=3)
-    result = card.segment(body(), "accurate")
+    result = segmented(card, body(), speed="accurate")
     assert tried == [8, 4, *[2] * 15]
     np.testing.assert_array_equal(result.labelmap, body().array >= BRIGHT_HU)
-    assert result.notes == ("Memory ran out on a card: slices were computed 2 at a time.",)
+    assert [str(note) for note in result.notes] == ["Memory ran out on a card: slices were computed 2 at a time."]
 
 
 def test_where_memory_holds_not_one_slice_the_processor_takes_over_and_the_result_says_so(engine):
     card, tried = on_a_card(engine, holds=0)
-    result = card.segment(body(), "accurate")
+    result = segmented(card, body(), speed="accurate")
     assert tried == [8, 4, 2, 1]
     np.testing.assert_array_equal(result.labelmap, body().array >= BRIGHT_HU)
     assert result.device.startswith("cpu (")
-    assert result.notes == ("Memory ran out on a card: the network ran on the processor instead.",)
+    assert [note.kind for note in result.notes] == ["moved-to-processor"]
 
 
 def test_where_the_processor_itself_has_too_little_memory_the_error_passes_through(engine):
     small = SliceEngine(engine.bundle, "cpu")
     small._pruned[4] = Hungry(small._network(4), holds=0)
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        small.segment(body(), "accurate")
+        segmented(small, body(), speed="accurate")
 
 
 def test_an_error_that_is_not_about_memory_is_not_tried_again(engine):
     card, tried = on_a_card(engine, holds=8)
     card._pruned[4].network = None
     with pytest.raises(TypeError):
-        card.segment(body(), "accurate")
+        segmented(card, body(), speed="accurate")
     assert tried == [8]
 
 
@@ -295,7 +318,7 @@ def test_thin_slices_between_two_that_agree_are_interpolated_and_where_the_organ
     array = np.where(double_cone, 90, -100).astype(np.int16)
     array[:, :6] = -1000
     volume = Volume(array, LPS @ np.diag([2, 2, 1.0, 1]))
-    result = engine.segment(volume)
+    result = segmented(engine, volume)
     np.testing.assert_array_equal(result.labelmap, array >= BRIGHT_HU)
     assert result.slices < 35
 
@@ -322,9 +345,9 @@ def test_slices_without_the_organ_cost_little(engine, monkeypatch):
 
     monkeypatch.setattr(SliceEngine, "_run", counted)
     scan = body((300, 90, 110), (3.0, 3.0, 2.0), np.s_[120:180, 30:60, 25:70])
-    engine.segment(scan)
+    segmented(engine, scan)
     whole, pixels = pixels, 0
-    engine.segment(Volume(scan.array[120:180], scan.ijk_to_ras))
+    segmented(engine, Volume(scan.array[120:180], scan.ijk_to_ras))
     assert whole < 1.6 * pixels
 
 

@@ -17,7 +17,7 @@ __all__ = ["bundle", "temporary", "worker"]  # fixtures
 def parent(folder: Path, lines: str, **environment: str) -> subprocess.Popen:
     """A Python process that uses the library from `folder`; its temporary files go there, too."""
     start = "import sys, numpy as np\nfrom UNetPlusPlusSegmentLib.jobs.worker_client import Worker\n" + (
-        "from UNetPlusPlusSegmentLib.core.volume import Volume\n"
+        "from UNetPlusPlusSegmentLib.core.request import Request\nfrom UNetPlusPlusSegmentLib.core.volume import Volume\n"
         "array = np.full((1200, 60, 70), -900, np.int16)\nvolume = Volume(array, np.diag([2, 2, 3, 1]))\n"
     )
     (folder / "parent.py").write_text(start + lines, encoding="utf-8")
@@ -31,11 +31,11 @@ def test_it_works_from_a_path_with_blanks_and_umlauts_and_the_parent_never_impor
     folder = tmp_path / "Größe é 肝 und 'mehr'"
     shutil.copytree(LIBRARY, folder / LIBRARY.name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(bundle, folder / "Modell ü-v1.0.0")
-    device = folder / LIBRARY.name / "network" / "device.py"
-    device.write_text(device.read_text(encoding="utf-8").replace("There is no device", "Kein Gerät"), encoding="utf-8")
+    words = folder / LIBRARY.name / "core" / "request.py"
+    words.write_text(words.read_text(encoding="utf-8").replace("There is no device", "Kein Gerät"), encoding="utf-8")
     lines = f"""
 worker = Worker()
-done = worker.wait(worker.submit(volume, {str(folder / "Modell ü-v1.0.0")!r}, "cpu"))
+done = worker.result_of(worker.submit(volume, {str(folder / "Modell ü-v1.0.0")!r}, Request(device="cpu")))
 assert done.labelmap.shape == volume.array.shape, done
 print(done.notes)
 try:
@@ -64,7 +64,7 @@ if {state!r} == "idle":
     worker.wait(worker.ask_device())
     print(worker.pid, flush=True)
     time.sleep(999)
-job = worker.submit(volume, {str(bundle)!r}, "cpu", "accurate")
+job = worker.submit(volume, {str(bundle)!r}, Request(device="cpu", speed="accurate"))
 worker.wait(job, lambda progress: print(worker.pid, flush=True) if progress.done > 1 else None)
 """
     process = parent(tmp_path, lines, PYTHONPATH=str(LIBRARY.parent))
@@ -116,6 +116,7 @@ from pathlib import Path
 from UNetPlusPlusSegmentLib.network.bundle import read_bundle
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.jobs.allocator import give_back_freed_memory, keep_freed_memory
+from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.volume import Volume
 
 def status(what):
@@ -132,7 +133,7 @@ engine = SliceEngine(read_bundle({str(bundle)!r}), "cpu")
 give_back_freed_memory()
 Path("/proc/self/clear_refs").write_text("5")
 before = status("VmRSS")
-result = engine.segment(volume)
+result = engine.predict(volume, Request()).at()
 print(status("VmHWM") - before, result.slices)
 """
     done = subprocess.run(

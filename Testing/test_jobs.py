@@ -25,10 +25,11 @@ from worker_jobs import (
     works,
 )
 
+from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.jobs import worker_client
 from UNetPlusPlusSegmentLib.jobs.arrays import ArrayFolder
-from UNetPlusPlusSegmentLib.jobs.protocol import DeviceState, Failed, MapsReady, Segmented
+from UNetPlusPlusSegmentLib.jobs.protocol import DeviceState, Failed, MapsReady, ResultReady
 
 __all__ = ["bundle", "expected", "temporary", "worker"]  # fixtures
 
@@ -46,18 +47,21 @@ def test_a_stray_file_in_the_folder_of_arrays_does_no_harm():
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32, np.dtype(">i2")])
 def test_a_job_gives_what_the_engine_gives_voxel_for_voxel(worker, bundle, expected, temporary, dtype):
-    before = worker.submit(scan(300), bundle, "cpu", "accurate")  # while it runs, the next one's volume lies there
-    job = worker.submit(scan(dtype=dtype), bundle, "cpu", "accurate")
+    before = worker.submit(
+        scan(300), bundle, Request(device="cpu", speed="accurate")
+    )  # while it runs, the next one's volume lies there
+    job = worker.submit(scan(dtype=dtype), bundle, Request(device="cpu", speed="accurate"))
     handed_over = np.load(temporary / next(temporary.iterdir()).name / f"{job}-volume.npy", mmap_mode="r")
     worker.wait(before)
     assert handed_over.dtype == dtype
     *progress, done = run(worker, job)
-    assert isinstance(done, Segmented)
-    np.testing.assert_array_equal(done.labelmap, expected.labelmap)
-    assert 0 < done.labelmap.sum() < done.labelmap.size / 4
-    assert done.labelmap.dtype == np.uint8
-    for same in ("segments", "notes", "threshold", "device", "slices"):
-        assert getattr(done, same) == getattr(expected, same)
+    assert isinstance(done, ResultReady)
+    found, own = done.result, expected.at()
+    np.testing.assert_array_equal(found.labelmap, own.labelmap)
+    assert 0 < found.labelmap.sum() < found.labelmap.size / 4
+    assert found.labelmap.dtype == np.uint8
+    for same in ("segments", "notes", "threshold", "model", "device", "slices"):
+        assert getattr(found, same) == getattr(own, same)
     assert [(p.done, p.total) for p in progress] == [
         (n, 30) for n in (*range(9, 30, 9), 30)
     ]  # nine so small slices at once
@@ -70,26 +74,29 @@ def test_a_job_gives_what_the_engine_gives_voxel_for_voxel(worker, bundle, expec
 def test_turned_and_strided_arrays_arrive_as_they_are(worker, bundle, expected):
     plain = scan()
     turned = Volume(np.asfortranarray(np.repeat(plain.array, 2, axis=0))[::2], plain.ijk_to_ras)
-    done = worker.wait(worker.submit(turned, bundle, "cpu", "accurate"))
-    np.testing.assert_array_equal(done.labelmap, expected.labelmap)
+    done = worker.wait(worker.submit(turned, bundle, Request(device="cpu", speed="accurate")))
+    np.testing.assert_array_equal(done.result.labelmap, expected.at().labelmap)
 
 
 def test_the_next_job_finds_the_process_warm(worker, bundle):
-    worker.wait(worker.submit(scan(), bundle, "cpu"))
+    worker.wait(worker.submit(scan(), bundle, Request(device="cpu")))
     pid = worker.pid
-    worker.wait(worker.submit(scan(), bundle, "cpu"))
+    worker.wait(worker.submit(scan(), bundle, Request(device="cpu")))
     assert worker.pid == pid is not None
     assert alive(pid)
 
 
-def test_the_last_result_can_be_cut_again_and_shown_as_maps_without_the_network(worker, bundle, expected):
-    job = worker.submit(scan(), bundle, "cpu", "accurate")
+def test_the_last_result_can_be_had_at_another_threshold_and_shown_as_maps_without_the_network(
+    worker, bundle, expected
+):
+    job = worker.submit(scan(), bundle, Request(device="cpu", speed="accurate"))
     worker.wait(job)
     assert worker.kept == job
     (again,) = run(worker, worker.rethreshold(job, 0.9))  # no progress: the network does not run
-    np.testing.assert_array_equal(again.labelmap, expected.with_threshold(0.9).labelmap)
-    assert again.threshold == 0.9
-    assert again.segments[0].measurements["volume_ml"] < expected.segments[0].measurements["volume_ml"]
+    np.testing.assert_array_equal(again.result.labelmap, expected.at(0.9).labelmap)
+    assert again.result.threshold == 0.9
+    volume_ml, before = (each.segments[0].measurements["volume_ml"] for each in (again.result, expected.at()))
+    assert volume_ml < before
     (ready,) = run(worker, worker.request_maps(job, "probability", "uncertainty"))
     assert isinstance(ready, MapsReady)
     np.testing.assert_array_equal(ready.maps["probability"], expected.probability())
@@ -97,7 +104,7 @@ def test_the_last_result_can_be_cut_again_and_shown_as_maps_without_the_network(
 
 
 def test_a_result_that_another_one_followed_is_gone(worker, bundle):
-    first, second = (worker.submit(scan(), bundle, "cpu") for _ in range(2))
+    first, second = (worker.submit(scan(), bundle, Request(device="cpu")) for _ in range(2))
     worker.wait(second)
     assert worker.wait(first).job == first  # kept for whoever waits for it later
     assert "run it again" in str(fails(worker, worker.rethreshold(first, 0.4)))
@@ -115,9 +122,13 @@ def test_the_device_tells_its_name_and_free_memory(worker):
     ("kind", "words", "submit"),
     [
         ("refused", "no device 'abacus'", lambda w, b: w.ask_device("abacus")),
-        ("refused", "has no speed 'warp'", lambda w, b: w.submit(scan(), b, "cpu", "warp")),
-        ("refused", "not a usable model folder", lambda w, b: w.submit(scan(), b / "none", "cpu")),
-        ("refused", "does not look like CT", lambda w, b: w.submit(Volume(scan().array + 1024, np.eye(4)), b, "cpu")),
+        ("refused", "for liver, not for nodule", lambda w, b: w.submit(scan(), b, Request("nodule", device="cpu"))),
+        ("refused", "not a usable model folder", lambda w, b: w.submit(scan(), b / "none", Request(device="cpu"))),
+        (
+            "refused",
+            "does not look like CT",
+            lambda w, b: w.submit(Volume(scan().array + 1024, np.eye(4)), b, Request(device="cpu")),
+        ),
     ],
 )
 def test_what_the_library_refuses_is_refused_in_its_own_words_and_the_process_stays(
@@ -132,7 +143,7 @@ def test_what_the_library_refuses_is_refused_in_its_own_words_and_the_process_st
 def test_too_little_memory_is_said_and_the_next_job_gets_a_fresh_process(worker, tmp_path, bundle, expected):
     pid = worker.pid
     microscopic = bright_bundle(tmp_path / "bright-v2.0.0", pixel_mm=1e-5).folder  # 10¹⁶ pixels in a slice
-    error = fails(worker, worker.submit(scan(), microscopic, "cpu"))
+    error = fails(worker, worker.submit(scan(), microscopic, Request(device="cpu")))
     assert error.kind == "memory"
     assert "memory" in str(error)
     assert "Traceback" in error.details
@@ -141,11 +152,11 @@ def test_too_little_memory_is_said_and_the_next_job_gets_a_fresh_process(worker,
 
 
 def test_every_event_of_a_job_comes_before_those_of_the_next(worker, bundle):
-    jobs = [worker.submit(scan(), bundle, "cpu", "accurate") for _ in range(3)]
+    jobs = [worker.submit(scan(), bundle, Request(device="cpu", speed="accurate")) for _ in range(3)]
     events = []
     for _ in until(lambda: not worker.busy):
         events += worker.poll()
-    assert [event.job for event in events if isinstance(event, Segmented)] == jobs
+    assert [event.job for event in events if isinstance(event, ResultReady)] == jobs
     assert all(before.job <= after.job for before, after in pairwise(events))
 
 
@@ -154,8 +165,8 @@ def test_every_event_of_a_job_comes_before_those_of_the_next(worker, bundle):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_job_is_cancelled_within_a_second_at_any_moment(worker, bundle, expected, temporary, seed):
-    kept = worker.wait(worker.submit(scan(), bundle, "cpu")).job
-    job = worker.submit(scan(1200), bundle, "cpu", "accurate")
+    kept = worker.wait(worker.submit(scan(), bundle, Request(device="cpu"))).job
+    job = worker.submit(scan(1200), bundle, Request(device="cpu", speed="accurate"))
     wait_until = time.monotonic() + random.Random(seed).uniform(0, 1.5)
     for _ in until(lambda: time.monotonic() > wait_until):
         worker.poll()
@@ -177,7 +188,7 @@ def test_a_job_stops_between_two_layers_and_the_process_stays(worker, bundle, ex
     monkeypatch.setattr(worker_client, "CANCEL_S", PATIENCE_S)  # no force
     pid = worker.pid
     endless = Volume(np.full((60_000, 24, 24), -900, np.int16), np.diag([2, 2, 10, 1]))
-    job = worker.submit(endless, bundle, "cpu")
+    job = worker.submit(endless, bundle, Request(device="cpu"))
     started_at = cpu_s(pid)
     for _ in until(lambda: cpu_s(pid) > started_at + 2):  # deep in the coarse pass: minutes without a word of progress
         assert worker.poll() == []
@@ -191,7 +202,7 @@ def test_a_job_stops_between_two_layers_and_the_process_stays(worker, bundle, ex
 
 
 def test_a_process_that_does_not_react_is_killed_when_cancelled(worker, bundle):
-    job = worker.submit(scan(1200), bundle, "cpu", "accurate")
+    job = worker.submit(scan(1200), bundle, Request(device="cpu", speed="accurate"))
     pid = worker.pid
     for _ in until(worker.poll):
         pass
@@ -206,7 +217,7 @@ def test_a_process_that_does_not_react_is_killed_when_cancelled(worker, bundle):
 
 
 def test_a_job_that_waits_is_dropped_and_its_volume_with_it(worker, bundle, temporary):
-    running, waiting = (worker.submit(scan(200), bundle, "cpu", "accurate") for _ in range(2))
+    running, waiting = (worker.submit(scan(200), bundle, Request(device="cpu", speed="accurate")) for _ in range(2))
     worker.cancel(waiting)
     assert [path.name for path in files_in(temporary)] == [f"{running}-volume.npy"]
     assert fails(worker, waiting).kind == "cancelled"
@@ -218,7 +229,7 @@ def test_what_progress_raises_cancels_the_job_and_passes_through(worker, bundle)
     def interrupt(progress):
         raise KeyboardInterrupt
 
-    job = worker.submit(scan(1200), bundle, "cpu", "accurate")
+    job = worker.submit(scan(1200), bundle, Request(device="cpu", speed="accurate"))
     with pytest.raises(KeyboardInterrupt):
         worker.wait(job, interrupt)
     assert fails(worker, job).kind == "cancelled"
@@ -230,19 +241,19 @@ def test_a_large_scan_is_cancelled_within_a_second_in_every_part_of_the_work(wor
     scan[10:70, 100:300, 80:320] = np.random.default_rng(0).choice([90, 40], (60, 200, 240), p=[0.9, 0.1])
     large = Volume(scan, np.diag([0.8, 0.8, 1.0, 1]))
     started_at = time.monotonic()
-    worker.wait(worker.submit(large, bundle, "cpu", "accurate"))
+    worker.wait(worker.submit(large, bundle, Request(device="cpu", speed="accurate")))
     took_s = time.monotonic() - started_at
     for moment in (0.2, 0.6, 0.9):
-        job = worker.submit(large, bundle, "cpu", "accurate")
+        job = worker.submit(large, bundle, Request(device="cpu", speed="accurate"))
         wait_until = time.monotonic() + moment * took_s
         events = []
         for _ in until(lambda then=wait_until: time.monotonic() > then):
             events += worker.poll()
-        if any(isinstance(event, Segmented) for event in events):
+        if any(isinstance(event, ResultReady) for event in events):
             continue  # it was quicker this time
         cancelled_at = time.monotonic()
         worker.cancel(job)
         last = run(worker, job)[-1]
         assert time.monotonic() - cancelled_at < 1
-        assert isinstance(last, Segmented) or last.error.kind == "cancelled"
+        assert isinstance(last, ResultReady) or last.error.kind == "cancelled"
         assert not files_in(temporary)

@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 from worker_jobs import PATIENCE_S, alive, bundle, expected, fails, files_in, run, scan, temporary, until, worker, works
 
+from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.jobs.child_process import python_executable
 from UNetPlusPlusSegmentLib.jobs.protocol import JobError, Progress
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
@@ -21,7 +22,7 @@ __all__ = ["bundle", "expected", "temporary", "worker"]  # fixtures
 
 
 def die(worker, bundle, temporary, moment_s: float) -> None:
-    job = worker.submit(scan(1200), bundle, "cpu", "accurate")
+    job = worker.submit(scan(1200), bundle, Request(device="cpu", speed="accurate"))
     wait_until = time.monotonic() + moment_s
     events = []
     for _ in until(lambda: time.monotonic() > wait_until):
@@ -159,7 +160,7 @@ def test_a_full_disk_is_told_when_the_volume_is_handed_over_and_no_half_file_sta
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
         try:
             with pytest.raises(JobError, match=r"cannot hold it \(.*\): make room there, or set TMPDIR") as caught:
-                worker.submit(volume, bundle)
+                worker.submit(volume, bundle, Request())
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert caught.value.kind == "refused"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from bright import segmented
 
 from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
@@ -73,9 +74,9 @@ def test_the_faster_speeds_say_what_a_look_at_everything_says(shared_data, scan)
     volume, _ = read_volume(path)
     engine = SliceEngine(choose_bundle("liver"), "cpu")
     engine.device = Device("cpu", torch.float32, "cpu (float32)")
-    reference = engine.segment(volume, "accurate").labelmap > 0
+    reference = segmented(engine, volume, speed="accurate").labelmap > 0
     assert reference.any()
     for speed, least in (("balanced", 0.995), ("fast", 0.98)):
-        found = engine.segment(volume, speed).labelmap > 0
+        found = segmented(engine, volume, speed=speed).labelmap > 0
         overlap = 2 * np.count_nonzero(found & reference) / (np.count_nonzero(found) + np.count_nonzero(reference))
         assert overlap >= least, speed

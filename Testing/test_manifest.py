@@ -19,6 +19,9 @@ import tomllib
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from UNetPlusPlusSegmentLib import __version__
+from UNetPlusPlusSegmentLib.cli.parser import parser
+
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "UNetPlusPlusSegment"
 MODULE = ROOT / NAME
@@ -160,6 +163,13 @@ def test_one_home_page_is_named_everywhere():
     assert f'repository-code: "{HOMEPAGE}"' in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
+def test_package_citation_and_program_name_one_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        parser().parse_args(["--version"])
+    assert capsys.readouterr().out == f"unetpp-segment {__version__}\n"
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", [f"{NAME}.json", "CMakeLists.txt", f"{NAME}/CMakeLists.txt", "LICENSE"])
 def test_lines_end_the_unix_way(name):
     content = (ROOT / name).read_bytes()
@@ -219,7 +229,7 @@ def test_a_clone_is_small_enough_for_the_index():
 def test_the_wheel_holds_the_library_the_models_and_both_licences(tmp_path):
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, capture_output=True, check=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    (wheel,) = tmp_path.glob(f"*-{__version__}-*.whl")
     library = {path for path in files_of_the_module() if path.startswith(f"{NAME}Lib/")}
     models = {path for path in files_of_the_module() if path.startswith("Resources/Models/")}
     with zipfile.ZipFile(wheel) as archive:

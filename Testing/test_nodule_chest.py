@@ -6,10 +6,11 @@ from functools import partial
 
 import numpy as np
 import pytest
-from bright import bright_nodule_bundle
+from bright import bright_nodule_bundle, segmented
 from nodule_scans import LUNG, TISSUE, ball, dice, ras
 
 from UNetPlusPlusSegmentLib.api import load_engine
+from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.volume import Volume
 
 WALL = -350  # denser than the lungs, and nothing to this network, which would else follow it everywhere
@@ -38,14 +39,15 @@ def test_in_a_chest_the_nodules_are_found_and_the_vessels_are_not(tmp_path, ches
     speeds = {"balanced": {"level": 4, "find_first": find_first}}
     engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0", speeds=speeds), "cpu")
     seen = []
-    result = engine.segment(volume, progress=lambda done, total: seen.append((done, total)))
+    maps = engine.predict(volume, Request("nodule"), lambda done, total: seen.append((done, total)))
+    result = maps.at()
     assert len(result.segments) == 3
     for nodule, free in zip(nodules, (True, True, False), strict=True):
         segment = result.segments[np.bincount(result.labelmap[nodule]).argmax() - 1]
         assert dice(result.labelmap == segment.value, nodule) > 0.9
         assert (segment.measurements["pleura_mm"] > 5) == free
     assert all(done <= total for done, total in seen)
-    again = result.with_threshold(0.9)
+    again = maps.at(0.9)
     assert len(again.segments) == 3
 
 
@@ -56,7 +58,7 @@ def test_a_chest_of_thin_slices_is_searched_on_slices_as_far_apart_as_thick_ones
 
     def windows(volume: Volume) -> int:
         with pytest.raises(InterruptedError) as stopped:
-            engine.segment(volume, progress=first)
+            engine.predict(volume, Request("nodule"), first)
         return stopped.value.args[0]
 
     def first(done: int, total: int) -> None:
@@ -73,18 +75,18 @@ def test_a_bulge_of_a_vessel_full_of_contrast_medium_is_no_nodule_and_a_calcifie
     hu[calcified | bulge | vessels] = 300
     speeds = {"balanced": {"level": 4, "find_first": find_first}}
     engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0", speeds=speeds), "cpu")
-    result = engine.segment(Volume(hu, volume.ijk_to_ras))
+    result = segmented(engine, Volume(hu, volume.ijk_to_ras))
     assert len(result.segments) == 2  # one is at the wall
     assert dice(result.labelmap == result.segments[0].value, calcified) > 0.9
     assert not result.labelmap[bulge].any()
 
 
-def test_what_goes_on_as_a_vessel_is_left_out_of_a_chest_and_not_of_what_is_pointed_at(tmp_path, chest, monkeypatch):
+def test_what_continues_as_a_vessel_is_left_out_of_a_chest_and_not_of_what_is_pointed_at(tmp_path, chest, monkeypatch):
     volume, _, _ = chest
     engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0"), "cpu")
-    monkeypatch.setattr("UNetPlusPlusSegmentLib.nodule.engine.goes_on", lambda *_: True)
-    assert engine.segment(volume).segments == ()
-    assert len(engine.segment(volume, points=[ras((12, 60, 50), volume.ijk_to_ras)]).segments) == 1
+    monkeypatch.setattr("UNetPlusPlusSegmentLib.nodule.maps.continues_as_vessel", lambda *_: True)
+    assert segmented(engine, volume).segments == ()
+    assert len(segmented(engine, volume, points=[ras((12, 60, 50), volume.ijk_to_ras)]).segments) == 1
 
 
 def test_a_nodule_of_a_chest_that_may_go_on_beyond_its_window_has_a_note_as_one_of_a_point_has(
@@ -92,9 +94,9 @@ def test_a_nodule_of_a_chest_that_may_go_on_beyond_its_window_has_a_note_as_one_
 ):
     volume, _, _ = chest
     engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0"), "cpu")
-    assert engine.segment(volume).notes == ()
-    monkeypatch.setattr("UNetPlusPlusSegmentLib.nodule.engine.has_room", lambda *_: False)
+    assert segmented(engine, volume).notes == ()
+    monkeypatch.setattr("UNetPlusPlusSegmentLib.nodule.maps.has_room", lambda *_: False)
     for where in ({}, {"points": [ras((12, 60, 50), volume.ijk_to_ras)]}):
-        result = engine.segment(volume, **where)
-        notes = [note for note in result.notes if "may go on beyond" in note]
+        result = segmented(engine, volume, **where)
+        notes = [note for note in result.notes if note.kind == "may-extend"]
         assert len(notes) == len(result.segments) > 0

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bright import bright_nodule_bundle
+from bright import bright_nodule_bundle, segmented
 from nodule_scans import LUNG, MATRIX, TISSUE, ball, dice, engine, lung_with, ras
 
 from UNetPlusPlusSegmentLib.api import load_engine
+from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.nodule.candidates import Nodule, label_apart
 from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
@@ -18,7 +19,7 @@ __all__ = ["engine"]  # fixtures
 @pytest.mark.parametrize("at", [(15, 70, 75), (15, 40, 75), (20, 70, 50)])
 def test_a_mass_larger_than_the_patch_grows_it_and_is_called_a_mass(engine, at):
     mass = ball((15, 70, 75), (25, 30, 28))
-    result = engine.segment(lung_with(mass), points=[ras(at)])
+    result = segmented(engine, lung_with(mass), points=[ras(at)])
     assert [s.name for s in result.segments] == ["Mass 1"]
     assert dice(result.labelmap == 1, mass) > 0.97
     assert result.segments[0].measurements["long_axis_mm"] == pytest.approx(60, abs=1.4)
@@ -37,23 +38,23 @@ def test_a_point_in_the_end_of_a_mass_of_which_nothing_is_seen_there_finds_the_m
     hu[:13][mass[:13]] = TISSUE  # as where it lies on the diaphragm
     volume = Volume(hu.astype(np.int16), MATRIX)
     for k in (8, 12):
-        (segment,) = half_blind.segment(volume, points=[ras((k, 60, 75))]).segments
+        (segment,) = segmented(half_blind, volume, points=[ras((k, 60, 75))]).segments
         assert segment.name == "Mass 1"
-    assert half_blind.segment(volume, points=[ras((7, 60, 75))]).segments == ()  # 12 mm below what is seen of it
+    assert segmented(half_blind, volume, points=[ras((7, 60, 75))]).segments == ()  # 12 mm below what is seen of it
 
 
 def test_a_point_at_the_rim_of_a_nodule_means_it_and_not_a_mass_above(half_blind):
     mass, nodule = ball((20, 70, 75), (25, 30, 28)), ball((6, 45, 75), 4)
     hu = np.where(mass | nodule, 100, LUNG)
     hu[6, 51, 75] = TISSUE  # nothing is seen there
-    result = half_blind.segment(Volume(hu.astype(np.int16), MATRIX), points=[ras((6, 51, 75))])
+    result = segmented(half_blind, Volume(hu.astype(np.int16), MATRIX), points=[ras((6, 51, 75))])
     np.testing.assert_array_equal(result.labelmap == 1, nodule)
 
 
 def test_a_point_in_the_lung_means_the_nodule_beside_it_and_not_a_mass_above(half_blind):
     mass, nodule = ball((18, 70, 75), (25, 30, 28)), ball((4, 40, 75), (3, 4, 4))
-    result = half_blind.segment(
-        Volume(np.where(mass | nodule, 100, LUNG).astype(np.int16), MATRIX), points=[ras((4, 50, 75))]
+    result = segmented(
+        half_blind, Volume(np.where(mass | nodule, 100, LUNG).astype(np.int16), MATRIX), points=[ras((4, 50, 75))]
     )
     np.testing.assert_array_equal(result.labelmap == 1, nodule)
 
@@ -67,16 +68,16 @@ def test_a_nodule_of_which_the_scan_has_only_a_slab_is_found(engine, slices, sli
     slab = ball((middle, 70, 75), radius_mm, shape, spacing_mm)
     matrix = np.diag([-0.7, -0.7, slice_mm, 1.0])
     volume = lung_with(slab, matrix=matrix)
-    result = engine.segment(volume, points=[ras((0, 70, 75), matrix)])
+    result = segmented(engine, volume, points=[ras((0, 70, 75), matrix)])
     np.testing.assert_array_equal(result.labelmap == 1, slab)
     vessel = ball((middle, 70, 75), (radius_mm, 2, 30), shape, spacing_mm)
-    assert engine.segment(lung_with(vessel, matrix=matrix), points=[ras((0, 70, 75), matrix)]).segments == ()
+    assert segmented(engine, lung_with(vessel, matrix=matrix), points=[ras((0, 70, 75), matrix)]).segments == ()
 
 
 def test_a_box_of_few_slices_has_a_slab_of_a_nodule_in_it(engine):
     fine, matrix = np.array([0.7, 0.7, 0.7]), np.diag([-0.7, -0.7, 0.7, 1.0])
     nodule = ball((20, 70, 75), 5, (40, 140, 150), fine)
-    result = engine.segment(lung_with(nodule, matrix=matrix), box=np.s_[20:22, 40:100, 40:110])
+    result = segmented(engine, lung_with(nodule, matrix=matrix), box=np.s_[20:22, 40:100, 40:110])
     np.testing.assert_array_equal(result.labelmap[20:22] == 1, nodule[20:22])
 
 
@@ -98,9 +99,10 @@ def test_a_mass_that_a_higher_threshold_makes_too_small_is_found_as_the_nodule_i
     hu = np.where(core, 100, np.where(mass, 61, LUNG))
     hu[:12][mass[:12]] = TISSUE  # as where it lies on the diaphragm
     volume, where = Volume(hu.astype(np.int16), MATRIX), {"points": [ras((10, 70, 75))]}
-    first = half_blind.segment(volume, **where)
+    maps = half_blind.predict(volume, Request("nodule", **where))
+    first = maps.at()
     assert first.segments[0].measurements["mean_diameter_mm"] > 20
-    again, fresh = first.with_threshold(0.7), half_blind.segment(volume, threshold=0.7, **where)
+    again, fresh = maps.at(0.7), segmented(half_blind, volume, threshold=0.7, **where)
     assert len(again.segments) == len(fresh.segments) == 1
     np.testing.assert_array_equal(again.labelmap, fresh.labelmap)
 
@@ -113,9 +115,9 @@ def test_what_goes_on_at_a_lower_threshold_beyond_the_slices_looked_at_is_told(e
     matrix = np.diag([-1.0, -1.0, 1.0, 1.0])
     volume = lung_with(core, matrix=matrix)
     volume = Volume(np.where(soft & ~core, -310, volume.array).astype(np.int16), matrix)  # probability 0.43
-    result = engine.segment(volume, points=[ras((20, 70, 75), matrix)])
-    assert result.notes == ()
-    lower, fresh = result.with_threshold(0.4), engine.segment(volume, threshold=0.4, points=[ras((20, 70, 75), matrix)])
+    maps = engine.predict(volume, Request("nodule", points=[ras((20, 70, 75), matrix)]))
+    assert maps.at().notes == ()
+    lower, fresh = maps.at(0.4), segmented(engine, volume, threshold=0.4, points=[ras((20, 70, 75), matrix)])
     assert np.count_nonzero(lower.labelmap) < np.count_nonzero(fresh.labelmap)
-    assert any("not looked at" in note for note in lower.notes)
-    assert fresh.notes == () and result.with_threshold(0.6).notes == ()
+    assert [note.kind for note in lower.notes] == ["not-seen-whole"]
+    assert fresh.notes == () and maps.at(0.6).notes == ()

@@ -160,7 +160,7 @@ def test_only_the_largest_are_kept_of_very_many_and_a_note_says_so():
         labels[5, row : row + 3, column : column + 3 + number // 30] = 1000 - number
     labelmap, segments, notes = number_nodules(labels, volume_of(labels > 0))
     assert len(segments) == labelmap.max() == MOST_NODULES
-    assert notes == ["57 nodules were found; only the largest 50 are kept, from 2 mm on."]
+    assert [str(note) for note in notes] == ["57 nodules were found; only the largest 50 are kept, down to 2 mm."]
     assert (labelmap == 1).sum() == 12
     assert segments[0].measurements["pleura_mm"] is None
 

@@ -60,7 +60,7 @@ def panel(models, worker, monkeypatch, request):
     """The open panel, with a model that finds what is bright; the worker uses the processor."""
     monkeypatch.setattr("UNetPlusPlusSegmentLib.scene.logic.Worker", lambda: worker)
     panel = request.getfixturevalue("frame").self()
-    panel.ui.deviceComboBox.setCurrentText("Processor")
+    panel.ui.deviceComboBox.setCurrentText("CPU")
     return panel
 
 
@@ -70,6 +70,22 @@ def start_long_run(panel, slices: int = 300) -> None:
     panel.ui.speedComboBox.setCurrentText("Accurate")
     click_apply(panel.ui)
     wait_until(lambda: panel.ui.progressBar.value > 0)
+
+
+SAVED_BY_0_1 = """<MRML version="slicer-core 4.0.0 0">
+<ScriptedModule id="vtkMRMLScriptedModuleNodeUNetPlusPlusSegment" name="UNetPlusPlusSegment" hideFromEditors="true"
+  singletonTag="UNetPlusPlusSegment" attributes="ModuleName:UNetPlusPlusSegment"
+  references="inputVolume:vtkMRMLScalarVolumeNode2;outputSegmentation:vtkMRMLSegmentationNode1;points:vtkMRMLMarkupsFiducialNode1;roi:vtkMRMLMarkupsROINode1;"
+  parameter0= "allFrames True" parameter1= "device CPU" parameter2= "force True" parameter3= "inputVolume "
+  parameter4= "model bright-v1.0.0" parameter5= "outputSegmentation " parameter6= "points "
+  parameter7= "probabilityMap True" parameter8= "roi " parameter9= "speed FAST" parameter10= "target LIVER"
+  parameter11= "threshold 0.37" parameter12= "uncertaintyMap True"></ScriptedModule>
+<Volume id="vtkMRMLScalarVolumeNode1" name="Chest"></Volume>
+<Volume id="vtkMRMLScalarVolumeNode2" name="Abdomen"></Volume>
+<MarkupsFiducial id="vtkMRMLMarkupsFiducialNode1" name="P"></MarkupsFiducial>
+<MarkupsROI id="vtkMRMLMarkupsROINode1" name="R"></MarkupsROI>
+<Segmentation id="vtkMRMLSegmentationNode1" name="Abdomen segmentation"></Segmentation>
+</MRML>"""
 
 
 def segmentation_of(scene):
@@ -82,10 +98,10 @@ def segmentation_of(scene):
 def test_a_user_segments_a_ct_cancels_tries_again_and_comes_back_to_the_saved_scene(frame, scene, tmp_path):
     panel, ui = frame.self(), frame.self().ui
     assert (ui.applyButton.text, ui.applyButton.enabled) == ("Apply", False)
-    assert "load a CT" in ui.messageLabel.text
+    assert "Load a CT" in ui.messageLabel.text
     ct = add_chest_ct()
     assert ui.inputSelector.currentNode() is ct
-    ui.deviceComboBox.setCurrentText("Processor")
+    ui.deviceComboBox.setCurrentText("CPU")
     ui.speedComboBox.setCurrentText("Fast")
 
     click_apply(ui)
@@ -93,7 +109,7 @@ def test_a_user_segments_a_ct_cancels_tries_again_and_comes_back_to_the_saved_sc
     wait_until(lambda: ui.progressBar.value > 0, 180)
     assert "slices" in ui.progressBar.format
     assert ui.messageLabel.text.startswith("Running on cpu")
-    assert "GB of its memory are free" in ui.messageLabel.text
+    assert "GB of memory free" in ui.messageLabel.text
     with nothing_changes(scene):
         ui.applyButton.click()
         wait_for_end(panel)
@@ -134,7 +150,7 @@ def test_a_user_segments_a_ct_cancels_tries_again_and_comes_back_to_the_saved_sc
     assert ui.inputSelector.currentNode().GetName() == "CTChest"
     assert ui.outputSelector.currentNode().GetName() == "CTChest segmentation"
     assert ui.thresholdSlider.value == 0.8
-    assert ui.deviceComboBox.currentText == "Processor"
+    assert ui.deviceComboBox.currentText == "CPU"
     ((key, segment),) = segments_of(ui.outputSelector.currentNode()).items()
     assert (segment.GetName(), segment.GetTerminology()) == ("Liver", terminology)
     loaded = mrml.labelmap_of(ui.outputSelector.currentNode(), key, ui.inputSelector.currentNode())
@@ -145,6 +161,24 @@ def test_a_user_segments_a_ct_cancels_tries_again_and_comes_back_to_the_saved_sc
     wait_for_end(panel)
     assert [row[0] for row in table_of(ui)] == ["Liver"]
     assert list(segments_of(ui.outputSelector.currentNode())) == [key]
+
+
+def test_a_scene_that_0_1_saved_brings_its_settings(panel, scene, tmp_path):
+    saved = tmp_path / "saved.mrml"
+    saved.write_text(SAVED_BY_0_1)
+    scene.SetURL(str(saved))
+    assert scene.Import()
+    take_messages()
+    ui, parameters = panel.ui, panel._parameterNode
+    chosen = {
+        "inputVolume": "Abdomen", "outputSegmentation": "Abdomen segmentation", "points": "P", "roi": "R"
+    }  # fmt: skip
+    assert {name: getattr(parameters, name).GetName() for name in chosen} == chosen
+    assert (parameters.target.value, parameters.model) == ("liver", "bright-v1.0.0")
+    for box in (ui.allFramesCheckBox, ui.forceCheckBox, ui.probabilityCheckBox, ui.uncertaintyCheckBox):
+        assert box.checked
+    assert (ui.speedComboBox.currentText, ui.deviceComboBox.currentText) == ("Fast", "CPU")
+    assert ui.thresholdSlider.value == 0.37
 
 
 # What is asked
@@ -168,7 +202,7 @@ def test_a_segment_that_is_there_already_is_replaced_kept_or_left_as_the_user_sa
     with nothing_changes(scene, segmentation_of(scene)):
         click_apply(ui)
         assert ui.applyButton.text == "Apply"
-    assert "holds a segment Liver" in dialogs.seen[-1]
+    assert "already contains Liver" in dialogs.seen[-1]
 
 
 def test_the_licence_is_accepted_once_and_nothing_runs_before(panel, scene):
@@ -222,7 +256,7 @@ def test_without_pytorch_the_panel_opens_explains_and_says_where_to_get_it(panel
     monkeypatch.setattr(pytorch_install, "is_installed", lambda: False)
     panel.enter()
     add_volume(a_scan(), GRID)
-    assert "PyTorch is not installed yet" in panel.ui.messageLabel.text
+    assert "PyTorch is not installed" in panel.ui.messageLabel.text
     dialogs.answers.append("OK")
     with nothing_changes(scene):
         click_apply(panel.ui)
@@ -388,7 +422,7 @@ def test_another_volume_gets_a_segmentation_of_its_own(panel, scene):
     wait_for_end(panel)
     names = [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")]
     assert names == ["first segmentation", "second segmentation"]
-    assert ui.resultsBox.text == "Results for second, as found"
+    assert ui.resultsBox.text == "Results for second (before edits)"
 
 
 def test_a_new_box_spans_the_volume_and_bounds_the_run(panel, scene):
@@ -493,7 +527,7 @@ def test_a_point_in_a_nodule_gives_it_a_segment_and_a_row_with_its_axes(panel, s
         assert float(rows[0][1]) == pytest.approx(4 / 3 * np.pi * 6**3 / 1000, rel=0.15)
         assert float(rows[0][4]) == pytest.approx(12, abs=1.5)
         assert rows[0][5] == "solid"
-        assert ui.resultsBox.text == "Results for Chest, as found"
+        assert ui.resultsBox.text == "Results for Chest (before edits)"
         assert not ui.roiSelector.enabled  # the points say where to look
         first = panel._run.measurements["Nodule 1"]["centroid_ras"]
         expected = [0.0, 0.0, 0.0]
@@ -551,7 +585,7 @@ def test_nodules_get_columns_of_their_own(panel):
     panel._results.show(Run())
     table = panel.ui.resultsTable
     header = [table.horizontalHeaderItem(column).text() for column in range(table.columnCount)]
-    assert header == ["Segment", "Volume (ml)", "Mean HU", "Axes (mm)", "Diameter (mm)", "Kind"]
+    assert header == ["Segment", "Volume (ml)", "Mean HU", "Axes (mm)", "Diameter (mm)", "Type"]
     assert table_of(panel.ui)[0] == ["Nodule 1", "0.84", "-12", "14.3 × 9.1", "11.7", "part-solid"]
 
 

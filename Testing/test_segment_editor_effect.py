@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bright import bright_bundle, bright_nodule_bundle
+from bright import bright_bundle, bright_nodule_bundle, segmented
 from mrml_scene import TURN, add_linear_transform, add_roi, add_volume, all_about, rotation, slicer, vtk
 from nodule_scans import MATRIX, A, B, lung_with, ras
 from segment_editor import an_editor, choose_box, opened, paint, painted, press, scene, segment_ids, slicer_app, wait
@@ -123,10 +123,10 @@ def test_apply_makes_the_segment_what_the_library_finds_as_one_step_to_undo(open
     paint(at, "visible", others)
     found = expected(models, SCAN) == 1
     press(at, "apply")
-    assert not at.effect._progressBar.isHidden()
+    assert not at.effect._options.progressBar.isHidden()
     wait(at)
     volume_ml = found.sum() * abs(np.linalg.det(GRID[:3, :3])) / 1000
-    assert at.effect._message.text == f"Liver: {round(volume_ml)} ml."
+    assert at.effect._options.message.text == f"Liver: {round(volume_ml)} ml."
     assert (painted(at, "selected") == found).all()
     assert (painted(at, "visible") == (others & ~found)).all()
     at.editor.undo()
@@ -137,10 +137,9 @@ def test_apply_makes_the_segment_what_the_library_finds_as_one_step_to_undo(open
     assert (painted(at, "visible") == (others & ~found)).all()
 
 
-def test_a_run_that_ends_while_others_poll_is_written_all_the_same(opened, models):
+def test_a_run_that_ends_while_others_poll_is_written_all_the_same(opened, logic, models):
     at = opened(SCAN, GRID)
     press(at, "apply")
-    logic = at.effect._logic
     while logic.busy:  # as the panel's timer does, or a script
         logic.poll()
     wait(at)
@@ -193,7 +192,7 @@ def test_what_is_not_found_empties_nothing(opened, scene):
     press(at, "apply")
     wait(at)
     assert all_about(at.segmentation) == before
-    assert at.effect._message.text.startswith("No liver was found. Nothing was found where it may be edited")
+    assert at.effect._options.message.text == "No liver was found. The segment was not changed."
     at.node.SetMaskMode(SEGMENTATION.EditAllowedInsideSingleSegment)  # nor what lies outside the editable area
     at.node.SetMaskSegmentID("hidden")
     slicer.util.updateVolumeFromArray(at.volume, SCAN)
@@ -234,7 +233,7 @@ def test_a_preview_follows_the_threshold_and_changes_nothing_until_it_is_applied
     exclude = slicer.vtkMRMLSubjectHierarchyConstants.GetSubjectHierarchyExcludeFromTreeAttributeName()
     assert hierarchy.HasItemAttribute(hierarchy.GetItemByDataNode(preview), exclude)
     for threshold in (0.5, 0.3, 0.97):
-        at.effect._thresholdSlider.value = threshold
+        at.effect._options.thresholdSlider.value = threshold
         wait(at)
         (segment_id,) = preview.GetSegmentation().GetSegmentIDs()
         shown = mrml.labelmap_of(preview, segment_id, at.volume)
@@ -273,7 +272,7 @@ def test_a_preview_that_another_run_has_made_old_says_so(opened, logic, scene):
     wait(at)
     logic.process(at.volume, device="cpu")  # as the panel does
     dialogs.answers.append("OK")
-    at.effect._thresholdSlider.value = 0.9
+    at.effect._options.thresholdSlider.value = 0.9
     assert "run it again" in dialogs.seen[-1]
     assert at.effect._edit is None
 
@@ -290,10 +289,10 @@ def test_a_run_that_is_given_up_leaves_everything_as_it_was(opened, logic, scene
     run = at.effect._edit.run
     wait_until(lambda: run.progress is not None)
     slicer.app.processEvents()
-    assert not at.effect._progressBar.isHidden()
-    assert at.effect._progressBar.maximum == 1500
-    assert "of 1500 slices" in at.effect._progressBar.format
-    assert not at.effect._applyButton.enabled
+    assert not at.effect._options.progressBar.isHidden()
+    assert at.effect._options.progressBar.maximum == 1500
+    assert "of 1500 slices" in at.effect._options.progressBar.format
+    assert not at.effect._options.applyButton.enabled
     before, begun = all_about(at.segmentation), time.monotonic()
     if how == "cancel":
         press(at, "cancel")
@@ -304,7 +303,7 @@ def test_a_run_that_is_given_up_leaves_everything_as_it_was(opened, logic, scene
     else:
         at.editor.setSegmentationNode(other[1])
     assert time.monotonic() - begun < 1
-    assert at.effect._progressBar.isHidden()
+    assert at.effect._options.progressBar.isHidden()
     wait_until(lambda: not logic.busy)  # the effect polls until the worker has stopped
     assert all_about(at.segmentation) == before
 
@@ -317,7 +316,7 @@ def test_a_segment_that_is_removed_meanwhile_stops_nothing_but_the_writing(opene
     before = all_about(at.segmentation)
     dialogs.answers.append("OK")
     wait(at)
-    assert "was removed since" in dialogs.seen[-1]
+    assert "was removed during the run" in dialogs.seen[-1]
     assert all_about(at.segmentation) == before
 
 
@@ -350,7 +349,7 @@ def test_apply_and_refine_change_the_segment_in_the_box_alone(opened, models):
         assert at.effect._edit.speed == speed
         wait(at)
         found = np.zeros(SHAPE, bool)
-        found[box] = engine.segment(cropped, speed, force=True).labelmap == 1
+        found[box] = segmented(engine, cropped, speed=speed, force=True).labelmap == 1
         assert (found & inside).any()
         assert (painted(at, "selected") == np.where(inside, found, drawn)).all()
         at.editor.undo()
@@ -359,10 +358,10 @@ def test_apply_and_refine_change_the_segment_in_the_box_alone(opened, models):
 
 def test_a_box_that_is_not_drawn_yet_is_asked_for_and_a_new_one_is_drawn_at_once(opened):
     at = opened(SCAN, GRID)
-    assert not at.effect._refineButton.enabled
-    at.effect._roiSelector.addNode()
-    assert at.effect._placeWidget.placeModeEnabled
-    assert at.effect._refineButton.enabled
+    assert not at.effect._options.refineButton.enabled
+    at.effect._options.roiSelector.addNode()
+    assert at.effect._options.placeWidget.placeModeEnabled
+    assert at.effect._options.refineButton.enabled
     dialogs.answers.append("OK")
     press(at, "refine")
     assert "Draw the box in a slice view first" in dialogs.seen[-1]
@@ -376,8 +375,8 @@ def test_options_are_kept_in_the_scene_and_shown_by_another_editor(opened, an_ed
     at = opened(SCAN, GRID)
     assert at.host.doubleParameter("LiverThreshold") == 0.5  # the model's
     roi = add_roi(at.volume, (1, 1, 1), (5, 5, 5))
-    at.effect._speedBox.setCurrentIndex(2)
-    at.effect._thresholdSlider.value = 0.37
+    at.effect._options.speedBox.setCurrentIndex(2)
+    at.effect._options.thresholdSlider.value = 0.37
     choose_box(at, roi)
     scene.SetSaveToXMLString(1)
     scene.Commit()
@@ -392,18 +391,18 @@ def test_options_are_kept_in_the_scene_and_shown_by_another_editor(opened, an_ed
     again.setMRMLSegmentEditorNode(node)
     again.setActiveEffectByName("UNet++")
     effect = again.effectByName("UNet++").self()
-    assert (effect._speedBox.currentData, effect._thresholdSlider.value) == ("fast", 0.37)
-    assert effect._roiSelector.currentNode() is roi
+    assert (effect._options.speedBox.currentData, effect._options.thresholdSlider.value) == ("fast", 0.37)
+    assert effect._options.roiSelector.currentNode() is roi
 
 
 def test_each_target_has_a_threshold_of_its_own_also_when_a_script_chooses_it(opened):
     at = opened(SCAN, GRID)
-    at.effect._thresholdSlider.value = 0.37
+    at.effect._options.thresholdSlider.value = 0.37
     at.host.setParameter("Target", "nodule")
-    assert at.effect._thresholdSlider.value == 0.4  # the model's
-    at.effect._thresholdSlider.value = 0.2
+    assert at.effect._options.thresholdSlider.value == 0.4  # the model's
+    at.effect._options.thresholdSlider.value = 0.2
     at.host.setParameter("Target", "liver")
-    assert at.effect._thresholdSlider.value == 0.37
+    assert at.effect._options.thresholdSlider.value == 0.37
     assert at.host.doubleParameter("NoduleThreshold") == 0.2
 
 
@@ -411,11 +410,11 @@ def test_a_box_that_is_removed_leaves_none_and_no_other_in_its_place(opened, sce
     at = opened(SCAN, GRID)
     roi, _other = (add_roi(at.volume, (1, 1, 1), (size, 5, 5)) for size in (5, 9))
     choose_box(at, roi)
-    assert at.effect._refineButton.enabled
+    assert at.effect._options.refineButton.enabled
     scene.RemoveNode(roi)
     assert at.host.nodeReference("ROI") is None
-    assert at.effect._roiSelector.currentNode() is None
-    assert not at.effect._refineButton.enabled
+    assert at.effect._options.roiSelector.currentNode() is None
+    assert not at.effect._options.refineButton.enabled
 
 
 @pytest.mark.parametrize("active", [True, False])
@@ -429,7 +428,7 @@ def test_the_options_survive_the_import_of_a_scene(opened, scene, active):
     scene.StartState(scene.ImportState)
     scene.EndState(scene.ImportState)
     assert at.host.nodeReference("ROI") is roi
-    assert at.effect._roiSelector.currentNode() is roi
+    assert at.effect._options.roiSelector.currentNode() is roi
     assert at.host.doubleParameter("LiverThreshold") == (0.5 if active else 0.21)
 
 
@@ -438,16 +437,20 @@ def test_without_a_volume_there_is_nothing_to_press_and_a_reason(opened):
     at.editor.setSourceVolumeNode(None)
     at.editor.setActiveEffectByName("UNet++")
     for button in ("apply", "preview", "refine", "cancel"):
-        assert not getattr(at.effect, f"_{button}Button").enabled
-    assert at.effect._message.text == "Choose a source volume: load a CT first."
+        assert not getattr(at.effect._options, f"{button}Button").enabled
+    assert at.effect._options.message.text == "Load a CT and select it as the source volume."
 
 
 @pytest.mark.parametrize("package", ["SegmentEditorUNetPlusPlusLib", "SegmentStatisticsUNetPlusPlusLib"])
 def test_what_is_translated_is_written_out(package):
-    for file in (Path(mrml.__file__).parents[1] / package).glob("*.py"):
-        for each in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(each, ast.Call) and isinstance(each.func, ast.Name) and each.func.id == "_":
-                assert [type(argument) for argument in each.args] == [ast.Constant], f"{file}:{each.lineno}"
+    files = [*(Path(mrml.__file__).parents[2] / package).glob("*.py")]
+    calls = [
+        each for file in files for each in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(each, ast.Call)
+    ]
+    texts = [each for each in calls if isinstance(each.func, ast.Name) and each.func.id == "_"]
+    assert len(texts) > 5
+    for each in texts:
+        assert [type(argument) for argument in each.args] == [ast.Constant], f"{each.lineno}: lupdate finds nothing"
 
 
 def test_nothing_keeps_a_cleaned_up_effect_alive(opened):
@@ -471,7 +474,7 @@ def test_nothing_keeps_a_cleaned_up_effect_alive(opened):
 def chest(opened):
     """The editor on a lung with two nodules, the target chosen."""
     at = opened(lung_with(A, B).array, MATRIX)
-    at.effect._targetBox.setCurrentIndex(at.effect._targetBox.findData("nodule"))
+    at.effect._options.targetBox.setCurrentIndex(at.effect._options.targetBox.findData("nodule"))
     assert at.host.parameter("Target") == "nodule"
     return at
 
@@ -503,11 +506,11 @@ def test_a_click_adds_the_nodule_under_it_and_undo_takes_one_click_back(chest, m
     drawn[2:4, 5:20, 5:20] = True
     paint(at, "selected", drawn)
     for index, nodule in (((10, 51, 41), A), ((20, 100, 110), B)):
-        found = engine.segment(lung_with(A, B), points=[ras(index)]).labelmap == 1
+        found = segmented(engine, lung_with(A, B), points=[ras(index)]).labelmap == 1
         assert (found == nodule).all()
         assert click(at, ras(index))
         wait(at)
-        assert at.effect._message.text in ("Nodule 1: 12 mm.", "Nodule 1: 9 mm.")
+        assert at.effect._options.message.text in ("Nodule 1: 12 mm.", "Nodule 1: 9 mm.")
         drawn = drawn | nodule
         assert (painted(at, "selected") == drawn).all()
     at.editor.undo()
@@ -517,7 +520,7 @@ def test_a_click_adds_the_nodule_under_it_and_undo_takes_one_click_back(chest, m
 def test_each_nodule_becomes_a_segment_of_its_own_if_asked(chest):
     at = chest
     paint(at, "visible", B)
-    at.effect._newSegmentBox.checked = True
+    at.effect._options.newSegmentBox.checked = True
     before = all_about(at.segmentation)
     for number, (index, nodule) in enumerate((((10, 51, 41), A), ((20, 100, 110), B)), start=1):
         click(at, ras(index))
@@ -539,7 +542,7 @@ def test_apply_in_a_box_finds_its_nodules_as_one_step_to_undo(chest):
     at = chest
     roi = add_roi(at.volume, (10, 20, 2), (140, 130, 28))
     choose_box(at, roi)
-    at.effect._newSegmentBox.checked = True
+    at.effect._options.newSegmentBox.checked = True
     before = all_about(at.segmentation)
     press(at, "apply")
     wait(at)
@@ -548,7 +551,7 @@ def test_apply_in_a_box_finds_its_nodules_as_one_step_to_undo(chest):
     assert (found[1] == B).all()
     at.editor.undo()
     assert all_about(at.segmentation) == before
-    at.effect._newSegmentBox.checked = False
+    at.effect._options.newSegmentBox.checked = False
     at.editor.setCurrentSegmentID("selected")
     press(at, "apply")
     wait(at)
@@ -566,13 +569,13 @@ def test_a_click_respects_the_masks(chest):
     assert (painted(at, "selected") == A & ~half).all()
     assert (painted(at, "visible") == half).all()
     before = all_about(at.segmentation)
-    at.effect._newSegmentBox.checked = True
+    at.effect._options.newSegmentBox.checked = True
     at.node.SetMaskMode(SEGMENTATION.EditAllowedInsideSingleSegment)
     at.node.SetMaskSegmentID("hidden")
     click(at, ras((20, 100, 110)))
     wait(at)
     assert all_about(at.segmentation) == before
-    assert "Nothing was found where it may be edited" in at.effect._message.text
+    assert "Nothing of this lies in the editable area" in at.effect._options.message.text
 
 
 def test_a_click_on_nothing_says_so_and_changes_nothing(chest):
@@ -581,7 +584,7 @@ def test_a_click_on_nothing_says_so_and_changes_nothing(chest):
     click(at, ras((3, 120, 30)))
     wait(at)
     assert all_about(at.segmentation) == before
-    assert "Nothing was found" in at.effect._message.text
+    assert at.effect._options.message.text.endswith("The segment was not changed.")
 
 
 def test_other_clicks_are_left_to_the_views(chest, scene):
@@ -598,6 +601,6 @@ def test_other_clicks_are_left_to_the_views(chest, scene):
     assert not click(at, place)
     assert at.editor.activeEffect() is at.host  # drawing a box does not end the effect
     mode.SetCurrentInteractionMode(mode.ViewTransform)
-    at.effect._targetBox.setCurrentIndex(at.effect._targetBox.findData("liver"))
+    at.effect._options.targetBox.setCurrentIndex(at.effect._options.targetBox.findData("liver"))
     assert not click(at, place)
     assert at.effect._edit is None

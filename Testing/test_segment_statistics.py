@@ -239,7 +239,7 @@ def test_lengths_carry_the_codes_that_dicom_has_for_them(compute):
 
 
 def test_the_module_registers_the_plugin_at_start_up(registry, monkeypatch):
-    module = Path(mrml.__file__).parents[1] / "UNetPlusPlusSegment.py"
+    module = Path(mrml.__file__).parents[2] / "UNetPlusPlusSegment.py"
     monkeypatch.setitem(sys.modules, module.stem, None)  # taken away again afterwards
     load_module(module)
     assert [plugin.__name__ for plugin in registry.registeredPlugins] == [PLUGIN]

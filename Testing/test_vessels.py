@@ -12,7 +12,7 @@ from PIL import Image
 
 from UNetPlusPlusSegmentLib.core.volume import Volume, bounding_box
 from UNetPlusPlusSegmentLib.nodule.candidates import Nodule
-from UNetPlusPlusSegmentLib.nodule.vessel_rejection import Vessels, goes_on
+from UNetPlusPlusSegmentLib.nodule.vessel_rejection import Vessels, continues_as_vessel
 
 LUNG, TISSUE, CONTRAST = -850, 30, 300
 KK, JJ, II = np.indices((30, 60, 60))
@@ -34,7 +34,7 @@ def taken(mask: np.ndarray) -> Nodule:
 
 
 def are_vessel(hu: np.ndarray, mask: np.ndarray) -> bool:
-    return Vessels(hu, np.ones(hu.shape, bool)).hold(taken(mask))
+    return Vessels(hu, np.ones(hu.shape, bool)).contain(taken(mask))
 
 
 def test_a_piece_of_a_vessel_full_of_contrast_medium_is_one():
@@ -56,8 +56,8 @@ def test_without_contrast_medium_nothing_is():
 def test_what_is_bright_outside_the_box_of_the_lungs_does_not_count():
     hu = chest(contrast=TUBE)
     around = abs(KK - 15) < 4
-    assert not Vessels(hu, around).hold(taken(TUBE & around))
-    assert not Vessels(hu, np.zeros(hu.shape, bool)).hold(taken(TUBE))
+    assert not Vessels(hu, around).contain(taken(TUBE & around))
+    assert not Vessels(hu, np.zeros(hu.shape, bool)).contain(taken(TUBE))
 
 
 def as_volume(hu: np.ndarray, spacing_mm=(1.0, 1.0, 1.0)) -> Volume:
@@ -68,39 +68,39 @@ def as_volume(hu: np.ndarray, spacing_mm=(1.0, 1.0, 1.0)) -> Volume:
 
 @pytest.mark.parametrize("filled", ["tissue", "contrast"])
 @pytest.mark.parametrize("axes", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
-def test_a_piece_of_a_vessel_goes_on_whichever_way_it_runs(filled, axes):
+def test_a_piece_of_a_vessel_continues_whichever_way_it_runs(filled, axes):
     hu, piece = chest(**{filled: TUBE}).transpose(axes), (TUBE & (abs(KK - 15) < 4)).transpose(axes)
-    assert goes_on(taken(piece), as_volume(hu), np.ones(hu.shape, bool))
+    assert continues_as_vessel(taken(piece), as_volume(hu), np.ones(hu.shape, bool))
 
 
 @pytest.mark.parametrize("slice_mm", [0.6, 2.5, 6.0])
-def test_it_goes_on_through_thin_and_thick_slices(slice_mm):
+def test_it_continues_through_thin_and_thick_slices(slice_mm):
     spacing_mm = (slice_mm, 0.7, 0.7)
     piece = TUBE & (abs(KK - 15) * slice_mm < 4)
-    assert goes_on(taken(piece), as_volume(chest(tissue=TUBE), spacing_mm), np.ones(KK.shape, bool))
-    assert not goes_on(taken(piece), as_volume(chest(tissue=piece), spacing_mm), np.ones(KK.shape, bool))
+    assert continues_as_vessel(taken(piece), as_volume(chest(tissue=TUBE), spacing_mm), np.ones(KK.shape, bool))
+    assert not continues_as_vessel(taken(piece), as_volume(chest(tissue=piece), spacing_mm), np.ones(KK.shape, bool))
 
 
 def test_of_ground_glass_it_is_not_said():
     hu = np.random.default_rng(0).normal(-720, 40, KK.shape)
-    assert not goes_on(taken(BALL), as_volume(np.where(BALL, hu + 120, hu)), np.ones(KK.shape, bool))
+    assert not continues_as_vessel(taken(BALL), as_volume(np.where(BALL, hu + 120, hu)), np.ones(KK.shape, bool))
 
 
 def test_a_nodule_does_not_go_on_alone_or_where_a_thin_vessel_passes_through_it():
     thin = (JJ - 30) ** 2 + (II - 30) ** 2 <= 1
     for hu in (chest(tissue=BALL), chest(tissue=BALL | thin)):
-        assert not goes_on(taken(BALL), as_volume(hu), np.ones(hu.shape, bool))
+        assert not continues_as_vessel(taken(BALL), as_volume(hu), np.ones(hu.shape, bool))
 
 
 def test_a_nodule_at_the_wall_of_the_lungs_does_not_go_on_into_it():
     wall = JJ > 32
     for thought in (wall, JJ > 34):  # the lungs are known to 2 mm or so
-        assert not goes_on(taken(BALL & ~wall), as_volume(chest(tissue=BALL | wall)), ~thought)
+        assert not continues_as_vessel(taken(BALL & ~wall), as_volume(chest(tissue=BALL | wall)), ~thought)
 
 
 def test_a_nodule_at_a_corner_of_the_volume_is_looked_at_as_far_as_it_is_there():
     for corner in ((KK < 4) & (JJ < 4) & (II < 4), (KK > 25) & (JJ > 55) & (II > 55)):
-        assert not goes_on(taken(corner), as_volume(chest(tissue=corner)), np.ones(KK.shape, bool))
+        assert not continues_as_vessel(taken(corner), as_volume(chest(tissue=corner)), np.ones(KK.shape, bool))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_few_nodules_that_two_readers_marked_go_on_in_their_slices(shared_data, 
         if mask.any():
             lungs = ~np.stack([wall(*each, mm) for each in zip(hu, mask, strict=True)])
             # How far apart the slices are is not known of the crops, nor what lies beyond the first and the last one.
-            held.append(goes_on(taken(mask), as_volume(hu, (2.5, mm, mm)), lungs))
+            held.append(continues_as_vessel(taken(mask), as_volume(hu, (2.5, mm, mm)), lungs))
     assert np.mean(held) <= most
 
 

@@ -30,6 +30,8 @@ from mrml_scene import (
 )
 from worker_logic import GRID, a_run, a_scan, expected, logic, models, wait
 
+from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError
 from UNetPlusPlusSegmentLib.scene import markups, mrml, sequences
@@ -147,6 +149,18 @@ def test_a_run_looks_only_inside_its_box_and_measures_what_is_there(scene, logic
     assert 0 < mrml.labelmap_of(run.segmentationNode, run.segmentIDs[0], volumeNode).sum() < mask.sum()
 
 
+def test_a_box_in_the_shell_gives_the_mask_that_the_same_roi_gives_in_the_scene(scene, logic, models, tmp_path):
+    grid, first, last = np.diag([-2.0, -2.0, 3.0, 1.0]), (20, 4, 8), (44, 20, 12)
+    volumeNode = add_volume(a_scan(), grid)
+    run = a_run(logic, volumeNode, roi=add_roi(volumeNode, first, last))
+    files.write_volume(tmp_path / "scan.nrrd", a_scan(), grid)
+    corners = ",".join(f"{x:g}" for ijk in (first, last) for x in (grid @ [*ijk, 1])[:3])
+    output = tmp_path / "liver.nii.gz"
+    assert main(["liver", str(tmp_path / "scan.nrrd"), "--box", corners, "-o", str(output), "--device", "cpu"]) == 0
+    assert run.result.labelmap.any()
+    np.testing.assert_array_equal(files.read_volume(output)[0].array, run.result.labelmap)
+
+
 def test_whether_it_is_a_ct_is_asked_of_the_whole_volume_not_of_the_box(scene, logic):
     scan = a_scan()
     volumeNode = add_volume(scan, GRID)
@@ -157,8 +171,7 @@ def test_whether_it_is_a_ct_is_asked_of_the_whole_volume_not_of_the_box(scene, l
     run = a_run(logic, not_ct, roi=inside_the_block)
     assert "does not look like CT" in str(run.error)
     run = a_run(logic, not_ct, roi=inside_the_block, force=True)
-    assert len(run.result.notes) == 1
-    assert run.result.notes[0].startswith("Run by force")
+    assert [note.kind for note in run.result.notes] == ["forced"]
 
 
 def test_what_is_said_of_the_whole_volume_is_said_at_another_threshold_too(scene, logic):
@@ -167,11 +180,11 @@ def test_what_is_said_of_the_whole_volume_is_said_at_another_threshold_too(scene
     volumeNode = add_volume(scan, GRID)
     run = a_run(logic, volumeNode, roi=add_roi(volumeNode, (15, 10, 10), (35, 30, 20)))
     assert run.error is None
-    assert not any("force" in note for note in run.result.notes)
+    assert not any(note.kind == "forced" for note in run.result.notes)
     run.set_threshold(0.8)
     wait(logic, lambda: not run.jobs)
     assert run.error is None
-    assert not any("force" in note for note in run.result.notes)
+    assert not any(note.kind == "forced" for note in run.result.notes)
 
 
 def test_points_and_a_box_exclude_each_other(scene, logic):
@@ -182,7 +195,7 @@ def test_points_and_a_box_exclude_each_other(scene, logic):
 
 def test_points_are_for_nodules(scene, logic):
     volumeNode = add_volume(a_scan(), GRID)
-    with pytest.raises(ValueError, match="where nodules are"):
+    with pytest.raises(ValueError, match="Points mark nodules"):
         logic.process(volumeNode, points=[[0, 0, 0]])
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from bright import bright_bundle
 
+from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.jobs import worker_client
@@ -48,7 +49,8 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(bundle):
-    return SliceEngine(read_bundle(bundle), "cpu").segment(scan(), "accurate")
+    """What the engine leaves behind of this scan."""
+    return SliceEngine(read_bundle(bundle), "cpu").predict(scan(), Request(speed="accurate"))
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +116,8 @@ def fails(worker, job) -> JobError:
 
 
 def works(worker, bundle, expected) -> None:
-    done = worker.wait(worker.submit(scan(), bundle, "cpu", "accurate"))
-    np.testing.assert_array_equal(done.labelmap, expected.labelmap)
+    done = worker.wait(worker.submit(scan(), bundle, Request(device="cpu", speed="accurate")))
+    np.testing.assert_array_equal(done.result.labelmap, expected.at().labelmap)
 
 
 def files_in(temporary) -> list:

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from bright import bright_bundle
+from bright import bright_bundle, segmented
 from mrml_scene import GRIDS
 
 from UNetPlusPlusSegmentLib.core.volume import Volume
@@ -46,7 +46,7 @@ def a_scan(slices: int = 30) -> np.ndarray:
 
 def expected(models, array, ijk_to_ras=GRID, threshold=None):
     engine = SliceEngine(read_bundle(models / "bright-v1.0.0"), "cpu")
-    return engine.segment(Volume(array, ijk_to_ras), "balanced", threshold).labelmap
+    return segmented(engine, Volume(array, ijk_to_ras), speed="balanced", threshold=threshold).labelmap
 
 
 def wait(logic, until) -> None:

@@ -15,13 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
     from UNetPlusPlusSegmentLib.core.volume import Volume
     from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
+    from UNetPlusPlusSegmentLib.network.unetpp import NodeGrid
 
 HERE = Path(__file__).resolve().parent
 LIBRARY = HERE.parent / "UNetPlusPlusSegment"
@@ -43,21 +45,22 @@ class Contender:
             self._command, env={**os.environ, "PYTHONPATH": path},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
+        self._to, self._from = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
         self.ready = self._heard()
 
     def turn(self, **job: object) -> dict:
         """Let it work once; what it measured."""
-        self._process.stdin.write(json.dumps(job) + "\n")
-        self._process.stdin.flush()
+        self._to.write(json.dumps(job) + "\n")
+        self._to.flush()
         return self._heard()
 
     def close(self) -> None:
         """End it."""
-        self._process.stdin.close()
+        self._to.close()
         self._process.wait()
 
     def _heard(self) -> dict:
-        line = self._process.stdout.readline()
+        line = self._from.readline()
         if not line:
             raise SystemExit(f"{' '.join(self._command)} ended unexpectedly.")
         return json.loads(line)
@@ -91,6 +94,7 @@ def ours_on_a_volume(scan: str, model: str) -> tuple[dict, Turn]:
     import scans
     import torch
 
+    from UNetPlusPlusSegmentLib.core.request import Request
     from UNetPlusPlusSegmentLib.core.volume import axial_volume
     from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
     from UNetPlusPlusSegmentLib.jobs.allocator import keep_freed_memory
@@ -111,7 +115,7 @@ def ours_on_a_volume(scan: str, model: str) -> tuple[dict, Turn]:
             return {"slices": len(axial_volume(volume).array)}
         _forget_peak()
         idle = _memory("VmRSS")
-        result = engine.segment(volume, speed)
+        result = engine.predict(volume, Request(speed=speed)).at()
         peak = _memory("VmHWM") - idle
         if save:
             np.save(save, np.packbits(result.labelmap > 0))
@@ -129,8 +133,7 @@ def ours_on_slices(level: str, dtype: str) -> tuple[dict, Turn]:
 
     keep_freed_memory()
     network = fold_batch_norm(unetpp_ds(batch_norm=True)).pruned(int(level), all_heads=True)
-    network.to(getattr(torch, dtype), memory_format=torch.channels_last)
-    image = torch.randn(1, 1, SIZE, SIZE, dtype=getattr(torch, dtype)).contiguous(memory_format=torch.channels_last)
+    image = _lay_out(network, getattr(torch, dtype), torch.channels_last)
     return {}, _slices(lambda: network(image))
 
 
@@ -146,8 +149,7 @@ def lever(lever: str) -> tuple[dict, Turn]:
     network = unetpp_ds(batch_norm=True).eval()
     network = fold_batch_norm(network) if lever == "folded" else network
     layout = torch.contiguous_format if lever in ("plain", "faults") else torch.channels_last
-    network.to(memory_format=layout)
-    image = torch.randn(1, 1, SIZE, SIZE).contiguous(memory_format=layout)
+    image = _lay_out(network, torch.float32, layout)
     return {}, _slices(lambda: network(image))
 
 
@@ -213,25 +215,24 @@ def convolutions(level: str, dtype: str) -> tuple[dict, Turn]:
 
     keep_freed_memory()
     network = fold_batch_norm(unetpp_ds(batch_norm=True)).pruned(int(level), all_heads=True)
-    network.to(getattr(torch, dtype), memory_format=torch.channels_last)
-    layers: list[tuple[nn.Module, torch.Tensor]] = []
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            module.register_forward_hook(lambda layer, given, made: layers.append((layer, given[0].shape)))
-    image = torch.randn(1, 1, SIZE, SIZE, dtype=getattr(torch, dtype)).contiguous(memory_format=torch.channels_last)
+    image = _lay_out(network, getattr(torch, dtype), torch.channels_last)
+    layers: list[tuple[nn.Conv2d | nn.ConvTranspose2d, torch.Size]] = []
+    hooks = [
+        module.register_forward_hook(lambda layer, given, made: layers.append((layer, given[0].shape)))
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
+    ]
     with torch.inference_mode():
         network(image)
-    shapes = list(layers)
-    for module in network.modules():
-        module._forward_hooks.clear()
-    multiplications = sum(
-        layer.weight.numel() * shape[2] * shape[3] for layer, shape in shapes
-    )  # a transposed one makes each output of one input
+    for hook in hooks:
+        hook.remove()
+    # Of a transposed convolution, too: each of its outputs comes from one input.
+    multiplications = sum(layer.weight.numel() * shape[2] * shape[3] for layer, shape in layers)
 
     def turn(slices: int) -> dict:
         seconds = 0.0
         with torch.inference_mode():
-            for layer, shape in shapes:
+            for layer, shape in layers:
                 given = torch.randn(shape, dtype=image.dtype).contiguous(memory_format=torch.channels_last)
                 layer(given)
                 tries = []
@@ -245,21 +246,32 @@ def convolutions(level: str, dtype: str) -> tuple[dict, Turn]:
     return {"gflop": 2 * multiplications / 1e9}, turn
 
 
+def _lay_out(network: NodeGrid, dtype: torch.dtype, layout: torch.memory_format) -> torch.Tensor:
+    """Give a network's weights a type and a layout in memory; returns an image of `SIZE` rows and columns that fits them."""
+    import torch
+
+    network.to(dtype, memory_format=layout)  # type: ignore[call-overload]  # torch declares no overload for the layout
+    return torch.randn(1, 1, SIZE, SIZE, dtype=dtype).contiguous(memory_format=layout)
+
+
 def _reference(engine: SliceEngine, volume: Volume) -> np.ndarray:
     """The mask (K, J, I) of every slice at full depth; slices that a tiled scan repeats, which get the same maps, are computed once."""
     import numpy as np
 
+    from UNetPlusPlusSegmentLib.core.request import Request
     from UNetPlusPlusSegmentLib.core.volume import Volume, axial_order, axial_volume
-    from UNetPlusPlusSegmentLib.engine.organ import _cut
 
     axial = axial_volume(volume)
     first: dict[bytes, int] = {}
     number = [first.setdefault(one.tobytes(), k) for k, one in enumerate(axial.array)]
     distinct = sorted(first.values())
-    alone = engine.segment(Volume(axial.array[distinct], axial.ijk_to_ras), "accurate")
-    each = np.searchsorted(distinct, number)
-    maps = replace(alone.maps, probability=alone.maps.probability[each], spread=alone.maps.spread[each])
-    return axial_order(volume).undo(_cut(maps, axial, engine.bundle, [], alone.threshold)[0])
+    alone = engine.predict(Volume(axial.array[distinct], axial.ijk_to_ras), Request(speed="accurate"))
+    each, shape = np.searchsorted(distinct, number), axial.array.shape
+    pixels = replace(
+        alone.pixels, probability=alone.pixels.probability[each], uncertainty=alone.pixels.uncertainty[each]
+    )
+    maps = replace(alone, volume=axial, box=tuple(slice(0, size) for size in shape), shape=shape, pixels=pixels)
+    return axial_order(volume).undo(maps.at().labelmap)
 
 
 def _slices(run: Callable[[], object]) -> Turn:

@@ -9,6 +9,7 @@ Prints ratios of one run and writes them into benchmarks/README.md. Linux.
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass, field
 
 import numpy as np
 from contender import Contender, running
@@ -31,56 +32,88 @@ def main() -> None:
     parser.add_argument("--smp-python", help="Python of an environment with segmentation-models-pytorch")
     parser.add_argument("--openvino-python", help="Python of an environment with torch, openvino and nncf")
     given = parser.parse_args()
-
-    from UNetPlusPlusSegmentLib.network.device import cpu_has_bf16
-
-    dtypes = ("float32", "bfloat16") if cpu_has_bf16() else ("float32",)
-    ours = {f"ours, L{level}, {dtype}": Contender("ours_on_slices", str(level), dtype)
-            for dtype in dtypes for level in (4, 3, 2, 1)}  # fmt: skip
-    limits = {f"ours, L4, {dtype}": Contender("convolutions", "4", dtype) for dtype in dtypes}
-    levers = {f"paper's UNet++, {words}": Contender("lever", name) for words, name in LEVERS.items()}
-    peers = {"MONAI BasicUNetPlusPlus": Contender("monai"), "paper's layout, one head": Contender("paper")}
-    if given.smp_python:
-        peers["SMP UnetPlusPlus r34"] = Contender("smp", python=given.smp_python)
-    if given.openvino_python:
-        for precision in ("float32", "int8"):
-            ours[f"ours, L4, OpenVINO, {precision}"] = Contender("openvino", precision, python=given.openvino_python)
-    everyone = {**peers, **levers, **ours}
-    seconds, peak = {name: [] for name in everyone}, dict.fromkeys(everyone, 0)
-    shares, gflops = {name: [] for name in limits}, {name: [] for name in limits}
-    with running([*everyone.values(), *limits.values()]):
-        for _ in range(given.rounds):
-            for name, each in everyone.items():
-                measured = each.turn(slices=given.slices)
-                seconds[name].append(np.mean(measured["seconds"]))
-                peak[name] = max(peak[name], measured["peak_bytes"])
-                if name in limits:
-                    limit = limits[name].turn(slices=given.slices)
-                    shares[name].append(100 * limit["seconds"][0] / min(measured["seconds"]))
-                    gflops[name].append(limit["gflops"])
-    first = next(iter(peers))
+    contenders, limits, skipped = _contenders(given)
+    measured = _measure(contenders, limits, given)
+    first = measured[next(iter(contenders))].seconds
     rows = [
-        (name, spread(took, 2), spread([a / b for a, b in zip(seconds[first], took, strict=True)], 1),
-         f"{peak[name] / 1e6:.0f}")
-        for name, took in seconds.items()
+        (name, spread(one.seconds, 2), spread([a / b for a, b in zip(first, one.seconds, strict=True)], 1),
+         f"{one.peak_bytes / 1e6:.0f}")
+        for name, one in measured.items()
     ]  # fmt: skip
-    limit = [
-        f"The convolutions of {name} alone, each on an input that is there: {spread(gflops[name])} GFLOP/s; the network reaches"
-        f" {spread(shares[name])} % of that."
+    notes = [
+        f"The convolutions of {name} alone, each on an input that is there: {spread(measured[name].gflops)} GFLOP/s; the network"
+        f" reaches {spread(measured[name].shares)} % of that."
         for name in limits
     ]
-    if "bfloat16" not in dtypes:
-        limit.append("bf16: skipped, this processor has none.")
-    if not given.smp_python:
-        limit.append("SMP: skipped, no `--smp-python` was given.")
+    head = ("512×512, batch 1", "seconds", f"times faster than {next(iter(contenders))}", "peak MB")
     text = f"""
 {machine()}. `python benchmarks/per_slice.py --rounds {given.rounds} --slices {given.slices}`; medians (least–most) of interleaved rounds.
 
-{table(("512×512, batch 1", "seconds", f"times faster than {first}", "peak MB"), rows)}
+{table(head, rows)}
 
-{" ".join(limit)}
+{" ".join([*notes, *skipped])}
 """
     write("one slice", text.strip())
+
+
+@dataclass
+class Measured:
+    """One contender over all rounds.
+
+    Attributes:
+        seconds: Mean time of a slice, by round.
+        peak_bytes: Largest growth of its memory.
+        shares: Time of its convolutions alone, in % of that of the network, by round.
+        gflops: Speed of its convolutions alone, by round.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    peak_bytes: int = 0
+    shares: list[float] = field(default_factory=list)
+    gflops: list[float] = field(default_factory=list)
+
+
+def _contenders(given: argparse.Namespace) -> tuple[dict[str, Contender], dict[str, Contender], list[str]]:
+    """All that take part, by name, the first of them the one to compare with.
+
+    Returns:
+        The networks; for some of these, by the same name, their convolutions alone; and a sentence for each that is skipped.
+    """
+    from UNetPlusPlusSegmentLib.network.device import cpu_has_bf16
+
+    dtypes = ("float32", "bfloat16") if cpu_has_bf16() else ("float32",)
+    networks = {"MONAI BasicUNetPlusPlus": Contender("monai"), "paper's layout, one head": Contender("paper")}
+    if given.smp_python:
+        networks["SMP UnetPlusPlus r34"] = Contender("smp", python=given.smp_python)
+    networks |= {f"paper's UNet++, {words}": Contender("lever", name) for words, name in LEVERS.items()}
+    networks |= {f"ours, L{level}, {dtype}": Contender("ours_on_slices", str(level), dtype)
+                 for dtype in dtypes for level in (4, 3, 2, 1)}  # fmt: skip
+    if given.openvino_python:
+        for precision in ("float32", "int8"):
+            networks[f"ours, L4, OpenVINO, {precision}"] = Contender(
+                "openvino", precision, python=given.openvino_python
+            )
+    limits = {f"ours, L4, {dtype}": Contender("convolutions", "4", dtype) for dtype in dtypes}
+    skipped = [] if "bfloat16" in dtypes else ["bf16: skipped, this processor has none."]
+    return networks, limits, skipped if given.smp_python else [*skipped, "SMP: skipped, no `--smp-python` was given."]
+
+
+def _measure(
+    networks: dict[str, Contender], limits: dict[str, Contender], given: argparse.Namespace
+) -> dict[str, Measured]:
+    """Let all of them compute slices in turn, round after round."""
+    results = {name: Measured() for name in networks}
+    with running([*networks.values(), *limits.values()]):
+        for _ in range(given.rounds):
+            for name, network in networks.items():
+                result, turn = results[name], network.turn(slices=given.slices)
+                result.seconds.append(float(np.mean(turn["seconds"])))
+                result.peak_bytes = max(result.peak_bytes, turn["peak_bytes"])
+                if name in limits:
+                    limit = limits[name].turn(slices=given.slices)
+                    result.shares.append(100 * limit["seconds"][0] / min(turn["seconds"]))
+                    result.gflops.append(limit["gflops"])
+    return results
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks print, and write into README.md between the marks of their section."""
+"""Tables that the benchmarks print, and write into README.md between the marks of their section."""
 
 from __future__ import annotations
 

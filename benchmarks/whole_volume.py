@@ -72,13 +72,14 @@ def _times(given: argparse.Namespace) -> str:
     if given.smp_python:
         peers["SMP UnetPlusPlus r34"] = Contender("smp", python=given.smp_python)
     timed = [(scan, speed) for scan in ours for speed in SPEEDS if (scan, speed) != ("tiled_200", "accurate")]
-    took: dict[tuple, list[float]] = {which: [] for which in timed}
-    a_slice, peak = {name: [] for name in peers}, {}
+    took: dict[tuple[str, str], list[float]] = {which: [] for which in timed}
+    a_slice: dict[str, list[float]] = {name: [] for name in peers}
+    peak: dict[str | tuple[str, str], int] = {}
     with running([*ours.values(), *peers.values()]):
         for count in range(given.rounds):
             for name, peer in peers.items():
                 measured = peer.turn(slices=given.slices)
-                a_slice[name].append(np.mean(measured["seconds"]))
+                a_slice[name].append(float(np.mean(measured["seconds"])))
                 peak[name] = max(peak.get(name, 0), measured["peak_bytes"])
             for scan, speed in timed:
                 if speed == "accurate" and count:
@@ -104,7 +105,7 @@ def _times(given: argparse.Namespace) -> str:
 
 
 def _long_scans(given: argparse.Namespace) -> str:
-    """What slices without liver cost, and how much memory a long scan takes beyond itself."""
+    """The cost of slices without liver, and the memory that a long scan takes beyond its own."""
     whole, cropped = (Contender("ours_on_a_volume", scan, given.model) for scan in ("tiled_600", "cropped_600"))
     ratios, peak = [], 0
     with running([whole, cropped]):

@@ -12,6 +12,7 @@ import json
 import statistics
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ import SimpleITK as sitk
 
 from pooled import dice
 from UNetPlusPlusSegmentLib.api import load_engine
+from UNetPlusPlusSegmentLib.core.request import Point, Request
+from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.core.volume import Volume
-from UNetPlusPlusSegmentLib.engine.result import Result
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bundle
@@ -59,7 +61,8 @@ def measure_masks(bundle: Bundle, folder: Path, speed: str = "balanced", device:
     clean, _ = read_volume(folder / CLEAN)
     figures = {"command": f"python training/evaluate_clicks.py <bundle> --volumes <volumes> --speed {speed}"}
     for name, volume, mask in ((NODULE, ct, truth), (LESION, lesion, mass > 0)):
-        results = [engine.segment(volume, speed, points=[p]) for p in inner_points(mask, volume)]
+        asked = (Request("nodule", speed=speed, points=(p,)) for p in inner_points(mask, volume))
+        results = [engine.predict(volume, each).at() for each in asked]
         dices = np.array([dice(result.labelmap > 0, mask) for result in results])
         figures[f"{name}, {POINTS} points"] = {
             "dice_least": round(float(dices.min()), 4),
@@ -69,7 +72,7 @@ def measure_masks(bundle: Bundle, folder: Path, speed: str = "balanced", device:
             "called": sorted({segment.name for result in results for segment in result.segments}),
         }
     for name, volume, mask in ((NODULE, ct, truth), (CLEAN, clean, None)):
-        figures[f"{name}, whole chest"] = _chest(engine.segment(volume, speed), mask)
+        figures[f"{name}, whole chest"] = _chest(engine.predict(volume, Request("nodule", speed=speed)).at(), mask)
     return figures
 
 
@@ -79,7 +82,7 @@ def _chest(result: Result, truth: np.ndarray | None) -> dict:
         f"{s.name}: {s.measurements['mean_diameter_mm']:.1f} mm at {np.round(s.measurements['centroid_ras']).tolist()}"
         for s in large
     ]
-    figures = {f"segments of {LEAST_MM:g} mm and more": len(large), "they": listed, "notes": result.notes}
+    figures = {f"segments of {LEAST_MM:g} mm and more": len(large), "they": listed, "notes": [*map(str, result.notes)]}
     if truth is not None:
         figures["dice of the nodule"] = round(
             max((dice(result.labelmap == s.value, truth) for s in result.segments), default=0.0), 4
@@ -91,33 +94,34 @@ def measure_time(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
     """Seconds of a click, as the module gets it: submit, wait, label map at hand; and of a whole chest."""
     ct, truth = _read(folder, NODULE, "LIDC-IDRI-0001_nodule.nii.gz")
     clean, _ = read_volume(folder / CLEAN)
+    chest = Request("nodule", speed=speed, device=device)
     points = inner_points((truth > 0) & (truth < 100), ct)[: WARM + 1]
     with Worker() as worker:
         seconds = []
         for point in points:
             start = time.perf_counter()
-            worker.wait(worker.submit(ct, bundle.folder, device, speed, points=[point]))
+            worker.wait(worker.submit(ct, bundle.folder, replace(chest, points=(point,))))
             seconds.append(time.perf_counter() - start)
         start = time.perf_counter()
-        result = worker.wait(worker.submit(clean, bundle.folder, device, speed))
-        chest = time.perf_counter() - start
+        result = worker.result_of(worker.submit(clean, bundle.folder, chest))
+        chest_s = time.perf_counter() - start
     return {
         "device": result.device,
         "first click, with the start of the worker, s": round(seconds[0], 2),
         f"warm click, median of {WARM}, s": round(statistics.median(seconds[1:]), 3),
         "warm click, least and most, s": [round(min(seconds[1:]), 3), round(max(seconds[1:]), 3)],
-        f"whole chest of {len(clean.array)} slices, s": round(chest, 2),
+        f"whole chest of {len(clean.array)} slices, s": round(chest_s, 2),
     }
 
 
-def inner_points(mask: np.ndarray, volume: Volume) -> list[list[float]]:
+def inner_points(mask: np.ndarray, volume: Volume) -> list[Point]:
     """Random RAS points at voxels at least one pixel inside the mask on their slice; the same for the same mask."""
     inner = np.stack(
         [sitk.GetArrayFromImage(sitk.BinaryErode(sitk.GetImageFromArray(m.astype(np.uint8)))) for m in mask]
     )
     voxels = np.argwhere(inner)
     chosen = voxels[np.random.default_rng(SEED).integers(len(voxels), size=POINTS)]
-    return [(volume.ijk_to_ras @ [*voxel[::-1], 1])[:3].tolist() for voxel in chosen]
+    return [tuple((volume.ijk_to_ras @ [*voxel[::-1], 1])[:3].tolist()) for voxel in chosen]
 
 
 def _read(folder: Path, image: str, label: str) -> tuple[Volume, np.ndarray]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from evaluate_clicks import CLEAN
 from UNetPlusPlusSegmentLib.api import load_engine
+from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bundle
 
@@ -38,12 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
 def measure(bundle: Bundle, folder: Path, speed: str = "balanced", device: str = "auto") -> dict:
     """What is found, in ml, where there is nothing to find; and what the user is told."""
     clean, _ = read_volume(folder / CLEAN)
-    result = load_engine(bundle, device).segment(clean, speed)
+    result = load_engine(bundle, device).predict(clean, Request(bundle.target, speed=speed)).at()
     return {
         "command": f"python training/evaluate_cts.py <bundle> --volumes <volumes> --speed {speed}",
         f"{CLEAN}, no liver": {
             "ml": round(sum(segment.measurements["volume_ml"] for segment in result.segments), 2),
-            "notes": list(result.notes),
+            "notes": [*map(str, result.notes)],
         },
     }
 

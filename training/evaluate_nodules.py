@@ -21,10 +21,11 @@ from torch.nn import functional as F
 from evaluate import answer_of, answers
 from slices import DataError, Slice, read_slices
 from targets import TARGETS
+from UNetPlusPlusSegmentLib.core.request import Request
+from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.engine.pixel_box import Box, grid_size
-from UNetPlusPlusSegmentLib.engine.result import Result
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bundle
 from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
 
@@ -174,7 +175,8 @@ def _pointed(
     wide_mm = 2 * np.sqrt(truth.sum(axis=(1, 2)).max() / np.pi) * pixel_mm
     volume = Volume(_hu(items, window), np.diag([-pixel_mm, -pixel_mm, np.clip(wide_mm / len(truth), *SLICE_MM), 1]))
     point = (volume.ijk_to_ras @ [*middle[::-1], 1])[:3]
-    return engine.segment(volume, threshold=threshold, points=[point], force=True)
+    request = Request("nodule", threshold=threshold, points=(point,), force=True)
+    return engine.predict(volume, request).at()
 
 
 def _scores(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:

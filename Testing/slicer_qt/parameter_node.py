@@ -120,7 +120,7 @@ def _property(parameter: _Parameter) -> property:
 
 
 class _Wrapper:
-    """What a wrapped class gets. Values are kept, and read anew when the parameter node says that it changed."""
+    """The members that a wrapped class gets. Values are kept, and read anew when the parameter node says that it changed."""
 
     def __init__(self, parameterNode) -> None:
         self.parameterNode, self._guis, self._writing = parameterNode, {}, False

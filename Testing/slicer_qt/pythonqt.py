@@ -121,7 +121,7 @@ def proxy_class(native_class: type) -> _ProxyType:
 
 
 def wrap(value):
-    """What Python gets in Slicer for a native value: a proxy, the same one each time for one object; tuples for lists."""
+    """Give what Python gets in Slicer for a native value: a proxy, the same one each time for one object; tuples for lists."""
     if isinstance(value, (list, tuple)):
         return tuple(map(wrap, value))
     if not isinstance(value, shiboken6.Object):
@@ -411,7 +411,7 @@ OBJECT_METHODS = {
 
 
 class Dialogs:
-    """What would wait for a person takes the next answer that a test prepared; one that nobody expects is an error.
+    """A dialog that would wait for a person takes the next answer that a test prepared; one that nobody expects is an error.
 
     Attributes:
         answers: For coming dialogs: the text of a button, or a path or text for those that ask for one.

@@ -1,8 +1,7 @@
-"""The Segment Editor effect "UNet++": its options and its clicks. The network is the logic's affair, the masks the editor's."""
+"""The Segment Editor effect "UNet++": its runs and its clicks. The network is the logic's affair, the masks the editor's."""
 
 from pathlib import Path
 
-import ctk
 import qt
 import slicer
 import vtk
@@ -10,16 +9,11 @@ from SegmentEditorEffects import AbstractScriptedSegmentEditorEffect
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from UNetPlusPlusSegmentLib.network.bundle import find_bundles
-from UNetPlusPlusSegmentPanelLib.messages import (
-    POLL_MS,
-    askPermission,
-    showError,
-    showProgress,
-    speedTitle,
-    targetTitle,
-    whyNot,
-)
+from UNetPlusPlusSegmentUILib.messages import reason, showError, showProgress
+from UNetPlusPlusSegmentUILib.questions import mayRun
+
+from .edit import Edit
+from .options import Options, setDefaults
 
 MODULE = "UNetPlusPlusSegment"
 
@@ -35,9 +29,8 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect, VTKObservationMix
         scriptedEffect.title = _("UNet++")
         AbstractScriptedSegmentEditorEffect.__init__(self, scriptedEffect)
         VTKObservationMixin.__init__(self)
-        self._edit = self._logic = None
+        self._edit = self._options = None
         self._outcome = ""
-        self._models = {}
 
     def clone(self):
         import qSlicerSegmentationsEditorEffectsPythonQt as effects
@@ -51,179 +44,68 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect, VTKObservationMix
 
     def helpText(self):
         return "<html>" + _(
-            """Find the liver or lung nodules with a UNet++ network.
-For research only.<p>
+            """Segment the liver or lung nodules with a UNet++ network.
+For research use only.<p>
 <ul>
-<li><b>Apply</b> replaces the selected segment by what is found in the source volume; inside a box only, if one is chosen.</li>
-<li><b>Preview</b> shows the result first, so that the threshold can be adjusted.</li>
-<li><b>Refine here</b> looks again inside the box, at every slice and with the whole network.</li>
-<li>For nodules, with no box chosen: <b>click on a nodule</b> in a slice view to add it.</li>
+<li><b>Apply</b> replaces the selected segment with the result for the source volume, or only inside the box if one is
+selected.</li>
+<li><b>Preview</b> shows the result before the segment is changed, so that you can adjust the threshold.</li>
+<li><b>Refine here</b> analyses the box again, with the full network on every slice.</li>
+<li>For lung nodules, when no box is selected: <b>click a nodule</b> in a slice view to add it.</li>
 </ul><p>
-Editable area, intensity range and overwriting are respected. Choosing another effect cancels what is under way."""
+The editable area, intensity range and overwrite mode of the Segment Editor apply. Switching to another effect cancels a run."""
         )
 
     # The options
 
     def setupOptionsFrame(self):
-        self._targetBox, self._speedBox = qt.QComboBox(), qt.QComboBox()
-        for name in ("balanced", "accurate", "fast"):
-            self._speedBox.addItem(speedTitle(name), name)
-        self._targetLabel = self.scriptedEffect.addLabeledOptionsWidget(_("Target:"), self._targetBox)
-        self.scriptedEffect.addLabeledOptionsWidget(_("Speed:"), self._speedBox)
-
-        self._thresholdSlider = ctk.ctkSliderWidget()
-        self._thresholdSlider.minimum, self._thresholdSlider.maximum = 0.01, 0.99
-        self._thresholdSlider.singleStep = 0.01
-        self._thresholdSlider.decimals = 2
-        self._thresholdSlider.setToolTip(
-            _("Probability from which on a voxel belongs to the target. Press Preview to see what a change does.")
-        )
-        self.scriptedEffect.addLabeledOptionsWidget(_("Threshold:"), self._thresholdSlider)
-
-        self._roiSelector = slicer.qMRMLNodeComboBox()
-        self._roiSelector.nodeTypes = ["vtkMRMLMarkupsROINode"]
-        self._roiSelector.noneEnabled = True
-        self._roiSelector.noneDisplay = _("Whole volume")
-        self._roiSelector.setMRMLScene(slicer.mrmlScene)
-        self._roiSelector.setToolTip(
-            _("The box to look at. Inside it the segment is replaced, outside it stays as it is.")
-        )
-        self._placeWidget = slicer.qSlicerMarkupsPlaceWidget()
-        self._placeWidget.setMRMLScene(slicer.mrmlScene)
-        self._placeWidget.deleteAllControlPointsOptionVisible = False
-        row = qt.QHBoxLayout()
-        row.addWidget(self._roiSelector, 1)
-        row.addWidget(self._placeWidget)
-        self.scriptedEffect.addLabeledOptionsWidget(_("Box:"), row)
-
-        self._newSegmentBox = qt.QCheckBox(_("New segment for each nodule"))
-        self._newSegmentBox.setToolTip(_("Otherwise nodules go into the selected segment."))
-        self.scriptedEffect.addOptionsWidget(self._newSegmentBox)
-
-        self._previewButton = qt.QPushButton(_("Preview"))
-        self._refineButton = qt.QPushButton(_("Refine here"))
-        self._applyButton = qt.QPushButton(_("Apply"))
-        self._cancelButton = qt.QPushButton(_("Cancel"))
-        for button, name in (
-            (self._previewButton, "Preview"),
-            (self._refineButton, "Refine"),
-            (self._applyButton, "Apply"),
-            (self._cancelButton, "Cancel"),
-        ):
-            button.objectName = f"{self.__class__.__name__}{name}"
-        self._previewButton.setToolTip(_("Show what is found without changing the segment yet."))
-        self._refineButton.setToolTip(_("Look again inside the box, at every slice and with the whole network."))
-        for pair in ((self._previewButton, self._refineButton), (self._cancelButton, self._applyButton)):
-            row = qt.QHBoxLayout()
-            for button in pair:
-                row.addWidget(button)
-            self.scriptedEffect.addOptionsWidget(row)
-
-        self._progressBar = qt.QProgressBar()
-        self.scriptedEffect.addOptionsWidget(self._progressBar)
-        self._message = qt.QLabel()
-        self._message.setWordWrap(True)
-        self.scriptedEffect.addOptionsWidget(self._message)
-
-        self._timer = qt.QTimer()
-        self._timer.setInterval(POLL_MS)
-        self._connections = (
-            (self._targetBox, "currentIndexChanged(int)", self.onTarget),
-            (self._speedBox, "currentIndexChanged(int)", self.updateMRMLFromGUI),
-            (self._thresholdSlider, "valueChanged(double)", self.updateMRMLFromGUI),
-            (self._roiSelector, "nodeActivated(vtkMRMLNode*)", self.onRoi),
-            (self._roiSelector, "nodeAddedByUser(vtkMRMLNode*)", self.onNewRoi),
-            (self._newSegmentBox, "stateChanged(int)", self.updateMRMLFromGUI),
-            (self._previewButton, "clicked()", self.onPreview),
-            (self._refineButton, "clicked()", self.onRefine),
-            (self._applyButton, "clicked()", self.onApply),
-            (self._cancelButton, "clicked()", self.onCancel),
-            (self._timer, "timeout()", self.onTimer),
-        )
-        for sender, signal, slot in self._connections:
-            sender.connect(signal, slot)
+        self._options = options = Options(self.scriptedEffect)
+        options.connect(options.previewButton, "clicked()", self.onPreview)
+        options.connect(options.refineButton, "clicked()", self.onRefine)
+        options.connect(options.applyButton, "clicked()", self.onApply)
+        options.connect(options.cancelButton, "clicked()", self.onCancel)
         # The selector takes another row where one is removed and when all come anew, without the user: it follows the parameters.
         scene = slicer.mrmlScene
         for event in (scene.NodeRemovedEvent, scene.EndImportEvent, scene.EndCloseEvent):
             self.addObserver(scene, event, self.onRowsChanged, priority=-20.0)
-        self._refreshModels()
+        options.refreshModels()
         self._update()
 
     def cleanup(self):
         """Let go of everything that would keep this effect alive (Slicer#7392)."""
-        self.onCancel()
-        self.removeObservers()
-        for sender, signal, slot in self._connections:
-            sender.disconnect(signal, slot)
-        self._connections = ()
+        if self._options:
+            self.onCancel()
+            self.removeObservers()
+            self._options.disconnect()
 
     def setMRMLDefaults(self):
-        models = find_bundles()[0]
-        liver = next((model for model in models if model.target == "liver"), models[0] if models else None)
-        self.scriptedEffect.setParameterDefault("Target", liver.target if liver else "liver")
-        thresholds = {"liver": 0.5, "nodule": 0.5} | {model.target: model.threshold for model in reversed(models)}
-        for target, threshold in thresholds.items():
-            self.scriptedEffect.setParameterDefault(_thresholdOf(target), threshold)
-        self.scriptedEffect.setParameterDefault("Speed", "balanced")
-        self.scriptedEffect.setParameterDefault("NewSegment", 0)
+        setDefaults(self.scriptedEffect)
 
     def updateGUIFromMRML(self):
-        host = self.scriptedEffect
-        widgets = (self._targetBox, self._speedBox, self._thresholdSlider, self._roiSelector, self._newSegmentBox)
-        blocked = [widget.blockSignals(True) for widget in widgets]
-        self._targetBox.setCurrentIndex(self._targetBox.findData(host.parameter("Target")))
-        self._speedBox.setCurrentIndex(self._speedBox.findData(host.parameter("Speed")))
-        self._thresholdSlider.value = host.doubleParameter(_thresholdOf(host.parameter("Target")))
-        self._roiSelector.setCurrentNode(host.nodeReference("ROI"))
-        self._newSegmentBox.checked = host.integerParameter("NewSegment") != 0
-        for widget, was in zip(widgets, blocked, strict=True):
-            widget.blockSignals(was)
-        self._placeWidget.setCurrentNode(host.nodeReference("ROI"))
+        self._options.show()
         self._follow()
         self._update()
 
     def updateMRMLFromGUI(self):
-        host = self.scriptedEffect
-        if host.parameterSetNode() is None:
-            return
-        host.setParameter("Speed", self._speedBox.currentData)
-        host.setParameter(_thresholdOf(host.parameter("Target")), self._thresholdSlider.value)
-        host.setParameter("NewSegment", int(self._newSegmentBox.checked))
-
-    def onTarget(self, index):
-        """Take another target, and with it its threshold."""
-        if self.scriptedEffect.parameterSetNode() is not None and index >= 0:
-            self.scriptedEffect.setParameter("Target", self._targetBox.itemData(index))
-
-    def onRoi(self, node):
-        """Take the box that the user chose, or the whole volume."""
-        if self.scriptedEffect.parameterSetNode() is not None and self.scriptedEffect.nodeReference("ROI") is not node:
-            self.scriptedEffect.setNodeReference("ROI", node)
+        self._options.store()
 
     def onRowsChanged(self, caller, event):
         """Show the box that is chosen, not the one whose row is there now."""
-        if self.scriptedEffect.parameterSetNode() is not None:
+        if self._options.there:
             self.updateGUIFromMRML()
-
-    def onNewRoi(self, node):
-        """Let the user draw the new box."""
-        self.onRoi(node)
-        self._placeWidget.setCurrentNode(node)
-        self._placeWidget.placeModeEnabled = True
 
     def interactionNodeModified(self, interactionNode):
         """Stay active while a box is drawn."""
 
     def createCursor(self, widget):
-        return qt.QCursor(
-            qt.Qt.CrossCursor
-        )  # asked for once, when the effect becomes active: of no use to tell targets apart
+        # Asked for once, when the effect becomes active: of no use to tell targets apart
+        return qt.QCursor(qt.Qt.CrossCursor)
 
-    # What the editor tells
+    # The editor's calls
 
     def activate(self):
         self._outcome = ""
-        self._refreshModels()
+        self._options.refreshModels()
         self.updateGUIFromMRML()
 
     def deactivate(self):
@@ -249,16 +131,14 @@ Editable area, intensity range and overwriting are respected. Choosing another e
 
     def _takesClicks(self):
         """Only for nodules; while a box is chosen, clicks are for moving it, and in place mode for drawing."""
-        node = self.scriptedEffect.parameterSetNode()
         interaction = slicer.mrmlScene.GetNodeByID("vtkMRMLInteractionNodeSingleton")
         return (
-            node is not None
-            and self.scriptedEffect.parameter("Target") == "nodule"
-            and self.scriptedEffect.nodeReference("ROI") is None
+            self._options.target == "nodule"
+            and self._options.roiNode is None
             and (interaction is None or interaction.GetCurrentInteractionMode() == interaction.ViewTransform)
         )
 
-    # What the user does
+    # The user's wishes
 
     def onApply(self):
         """Put the preview into the segment, or run and put the result there."""
@@ -277,10 +157,9 @@ Editable area, intensity range and overwriting are respected. Choosing another e
 
     def onCancel(self):
         """Give up what is under way, or the preview."""
-        edit, self._edit = self._edit, None
-        if edit:
-            self._outcome = _("Cancelled.") if edit.run.running else ""
-            edit.end()
+        if self._edit:
+            self._outcome = _("Cancelled.") if self._edit.run.running else ""
+            self._end()
         self._update()
 
     def segmentAt(self, ras):
@@ -290,141 +169,113 @@ Editable area, intensity range and overwriting are respected. Choosing another e
     def _start(self, preview=False, **options):
         self.onCancel()
         self._outcome = ""
-        host = self.scriptedEffect
-        roiNode = None if "points" in options else host.nodeReference("ROI")
-        threshold = host.doubleParameter(_thresholdOf(host.parameter("Target")))
-        options = {"speed": host.parameter("Speed"), "threshold": threshold, **options}
+        host, chosen = self.scriptedEffect, self._options
+        roiNode = None if "points" in options else chosen.roiNode
+        options = {"speed": chosen.speed, "threshold": chosen.threshold, **options}
         try:
-            if host.confirmCurrentSegmentVisible() != host.NotConfirmed and askPermission():
-                from .edit import Edit  # brings SimpleITK, which would slow down Slicer's start
-
-                self._logic = slicer.util.getModuleLogic(MODULE)
-                self._edit = Edit(self._logic, host, host.parameter("Target"), roiNode, preview, **options)
-                self._timer.start()
+            if host.confirmCurrentSegmentVisible() != host.NotConfirmed and mayRun():
+                controller = slicer.util.getModuleWidget(MODULE).controller
+                self._edit = Edit(controller, self, host, chosen.target, roiNode, preview, **options)
         except ValueError as error:
             self._fail(error)
         self._update()
 
-    # What the run tells
+    def _end(self):
+        edit, self._edit = self._edit, None
+        edit.end()
 
-    def onTimer(self):
-        """Pass on what the worker says, and act on the result; after a cancel until it has stopped, which `poll` sees to."""
-        if self._logic.busy:
-            self._logic.poll()
-        edit = self._edit
-        if edit is None:
-            if not self._logic.busy:
-                self._timer.stop()
-        elif edit.run.running:
-            showProgress(edit.run, self._progressBar, self._message)
-        elif not edit.run.jobs:  # whoever else polled: the panel and scripts share the logic
-            self._timer.stop()
-            self._settle(edit)
-            self._update()
+    # The controller's calls
 
-    def _settle(self, edit):
-        if edit.run.error:
-            self._edit = None
-            edit.end()
-            self._fail(edit.run.error)
-        elif edit.preview:
-            edit.show()
-            self._outcome = " ".join([*_inWords(edit), _("Apply puts this into the segment.")])
+    def onRunProgress(self, run):
+        showProgress(run, self._options.progressBar, self._options.message)
+
+    def onRunEnded(self, run):
+        if self._edit.preview:
+            self.onThresholdChanged(run)
         else:
             self._finish()
+
+    def onRunFailed(self, run, error):
+        self._end()
+        self._fail(error)
+
+    def onThresholdChanged(self, run):
+        self._edit.show()
+        advice = [_("Click Apply to write this to the segment.")] if _found(run) else []
+        self._outcome = " ".join([*_inWords(self._edit), *advice])
+        self._update()
+
+    def onThresholdRefused(self, run, error):
+        self.onRunFailed(run, error)
 
     def _finish(self):
         """Write the result into the segment."""
         edit, self._edit = self._edit, None
         qt.QApplication.setOverrideCursor(qt.Qt.WaitCursor)
+        failure = None
         try:
-            changed = edit.write(self.scriptedEffect, self.scriptedEffect.integerParameter("NewSegment") != 0)
-            left = [] if changed else [_("Nothing was found where it may be edited: the segment stays as it was.")]
-            self._outcome = " ".join([*_inWords(edit), *left]) or _("Done.")
+            changed = edit.write(self.scriptedEffect, self._options.newSegments)
+            words = _inWords(edit)
+            if not changed and _found(edit.run):
+                words.append(_("Nothing of this lies in the editable area, so the segment was not changed."))
+            elif not changed:
+                words.append(_("The segment was not changed."))
+            self._outcome = " ".join(words) or _("Done.")
         except ValueError as error:
-            self._fail(error)
+            failure = error
         finally:
             qt.QApplication.restoreOverrideCursor()
             edit.end()
+        if failure:
+            self._fail(failure)
         self._update()
 
     def _follow(self):
         """Keep the preview true to the options."""
-        edit = self._edit
+        edit, chosen = self._edit, self._options
         if not (edit and edit.isShown):
             return
-        host = self.scriptedEffect
-        chosen = host.parameter("Target"), host.parameter("Speed"), host.nodeReference("ROI")
-        if chosen != (edit.target, edit.speed, edit.roiNode):
+        if (chosen.target, chosen.speed, chosen.roiNode) != (edit.target, edit.speed, edit.roiNode):
             self.onCancel()
-            return
-        try:
-            edit.run.set_threshold(host.doubleParameter(_thresholdOf(edit.target)))
-        except ValueError as error:
-            self.onCancel()
-            self._fail(error)
-            return
-        if edit.run.jobs:
-            self._timer.start()
+        else:
+            edit.setThreshold(chosen.threshold)
 
     def _fail(self, error):
-        self._outcome = whyNot(error)
+        self._outcome = reason(error)
         self._update()
         showError(error)
 
     # What is shown
 
-    def _refreshModels(self):
-        """Offer the targets that there are models for, each with the newest."""
-        self._models = {}
-        for model in find_bundles()[0]:
-            self._models.setdefault(model.target, model)
-        blocked = self._targetBox.blockSignals(True)
-        self._targetBox.clear()
-        for target in ("liver", "nodule"):
-            if target in self._models:
-                self._targetBox.addItem(targetTitle(target), target)
-        self._targetBox.blockSignals(blocked)
-
     def _update(self):
-        host, edit = self.scriptedEffect, self._edit
-        node = host.parameterSetNode()
+        edit, options = self._edit, self._options
         running = edit is not None and edit.run.running
-        target, roiNode = (host.parameter("Target"), host.nodeReference("ROI")) if node else ("", None)
-        obstacle = ""
-        if node is None or node.GetSourceVolumeNode() is None:
-            obstacle = _("Choose a source volume: load a CT first.")
-        elif target not in self._models:
-            obstacle = _("There is no model for this target.")
-        ready = not running and not obstacle
-        self._targetBox.setVisible(self._targetBox.count > 1)
-        self._targetLabel.setVisible(self._targetBox.count > 1)
-        self._newSegmentBox.setVisible(target == "nodule")
-        for widget in (self._targetBox, self._speedBox, self._thresholdSlider, self._roiSelector, self._newSegmentBox):
-            widget.setEnabled(not running)
-        self._placeWidget.setEnabled(not running and roiNode is not None)
-        self._previewButton.setEnabled(ready)
-        self._refineButton.setEnabled(ready and roiNode is not None)
-        self._applyButton.setEnabled(ready)
-        self._cancelButton.setEnabled(edit is not None)
-        self._progressBar.setVisible(running)
+        obstacle = self._obstacle()
+        options.enable(running=running, ready=not running and not obstacle, canCancel=edit is not None)
         if running:
-            showProgress(edit.run, self._progressBar, self._message)
+            showProgress(edit.run, options.progressBar, options.message)
             return
-        advice = _("Click on a nodule in a slice view, or press Apply to look for all.") if self._takesClicks() else ""
-        self._message.text = self._outcome or obstacle or advice
+        advice = _("Click a nodule in a slice view, or click Apply to find all nodules.") if self._takesClicks() else ""
+        options.message.text = self._outcome or obstacle or advice
+
+    def _obstacle(self):
+        """Why there can be no run now; empty if there can."""
+        node = self.scriptedEffect.parameterSetNode()
+        if node is None or node.GetSourceVolumeNode() is None:
+            return _("Load a CT and select it as the source volume.")
+        return "" if self._options.target in self._options.models else _("There is no model for this target.")
 
 
-def _thresholdOf(target):
-    """The parameter with the threshold of a target: each has its own."""
-    return f"{target.capitalize()}Threshold"
+def _found(run):
+    """The segments of a result, before any mask, that have voxels."""
+    return [each for each in run.result.segments if each.measurements["volume_ml"]]
 
 
 def _inWords(edit):
-    """What was found, before any mask, and what there is to note about it."""
-    found = [each for each in edit.run.result.segments if each.measurements["volume_ml"]]
-    words = [_("{count} nodules.").format(count=len(found))] if len(found) > 3 else map(_size, found)
-    return [*(words if edit.roiNode is None else ()), *edit.run.result.notes]
+    """The findings before any mask, and the notes about them."""
+    found = _found(edit.run)
+    words = [_("{count} nodules found.").format(count=len(found))] if len(found) > 3 else map(_size, found)
+    return [*(words if edit.roiNode is None else ()), *map(str, edit.run.result.notes)]
 
 
 def _size(segment):

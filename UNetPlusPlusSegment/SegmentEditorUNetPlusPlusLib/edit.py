@@ -1,5 +1,11 @@
 """One run for the effect: from the logic to a preview, and through the masks into segments. Knows MRML, no Qt."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
@@ -7,22 +13,27 @@ from UNetPlusPlusSegmentLib.scene import markups, mrml
 
 from .masked_writing import ADD, changes, write
 
+if TYPE_CHECKING:
+    from UNetPlusPlusSegmentLib.core.segment import Segment
+
 
 class Edit:
     """A run, and the change that its result makes.
 
     Attributes:
         run: The run.
-        target, speed, roiNode: What was chosen for it.
-        preview: Whether its result is to be shown before it is written.
+        target, speed, roiNode: The choices that it was started with.
+        preview: True if its result is to be shown before it is written.
     """
 
-    def __init__(self, logic, host, target, roiNode, preview, points=None, **options):
+    def __init__(self, controller, watcher, host, target, roiNode, preview, points=None, **options):
         """Start the run.
 
         Args:
-            logic: Where it runs.
+            controller: The `RunController` that polls it.
+            watcher: The `RunWatcher` that is told about it until `end`.
             host: The effect's C++ side; source volume and segment are the selected ones.
+            target, roiNode, preview: See the class.
             points: RAS points in the world, one in each nodule to add.
             options: speed and threshold, as in the logic's `find`.
 
@@ -37,14 +48,20 @@ class Edit:
         self._region = True
         if roiNode is not None:
             if not roiNode.GetNumberOfDefinedControlPoints():
-                raise ValueError(_("Draw the box in a slice view first, or choose the whole volume."))
+                raise ValueError(_("Draw the box in a slice view first, or select the whole volume."))
             self._region = markups.inside_roi(roiNode, node.GetSourceVolumeNode())  # now: the box may be moved
-        self.run = logic.find(node.GetSourceVolumeNode(), target, roi=roiNode, points=points, **options)
+        self._controller = controller
+        run = controller.logic.find(node.GetSourceVolumeNode(), target, roi=roiNode, points=points, **options)
+        self.run = controller.watch(run, watcher)
 
     @property
     def isShown(self):
-        """Whether the preview shows the result."""
+        """True if the preview shows the result."""
         return self._previewNode is not None
+
+    def setThreshold(self, threshold):
+        """Apply another threshold to the result; the watcher is told."""
+        self._controller.setThreshold(self.run, threshold)
 
     def show(self):
         """Show the result as a segmentation of its own, which is neither listed nor saved."""
@@ -72,47 +89,58 @@ class Edit:
         An empty result empties no segment.
 
         Returns:
-            Whether anything was found that could be edited; if not, everything is as it was.
+            True if anything was found that could be edited; if not, everything is as it was.
 
         Raises:
             ValueError: The segment or the volume is gone.
         """
         node, segmentationNode = host.parameterSetNode(), self._segmentationNode
         if node.GetSegmentationNode() is not segmentationNode or not self._isThere(self.run.volumeNode):
-            raise ValueError(_("The segmentation or the volume was exchanged since: run again."))
-        segmentation, labelmap = segmentationNode.GetSegmentation(), self._labelmap
-        if newSegments and self.target == "nodule":
-            parts = [(None, labelmap == each.value, each) for each in self.run.result.segments]
-        elif segmentation.GetSegment(self._segmentID) is None:
-            raise ValueError(_("The segment was removed since: select another, and run again."))
-        else:
-            parts = [(self._segmentID, labelmap > 0, None)]
-        region, written = None if self._adds else self._region, False
-        before = selectedID = node.GetSelectedSegmentID()
+            raise ValueError(_("Another segmentation or source volume was selected during the run. Run it again."))
+        parts = self._nodules() if newSegments and self.target == "nodule" else self._whole()
+        before, written = node.GetSelectedSegmentID(), []
         with slicer.util.NodeModify(node):
             # The editor's table learns of new segments as the inner block ends: one selected by then would be deselected, and the
             # effect closed.
             with slicer.util.NodeModify(segmentationNode):
                 try:
-                    for segmentID, found, like in parts:
-                        node.SetSelectedSegmentID(segmentID or "")  # by which the editor's masks go
-                        codes = changes(host, self.run.volumeNode, found, region if segmentID else None)
-                        if ADD not in codes:
-                            continue
-                        if not written:
-                            host.saveStateForUndo()
-                        if segmentID is None:
-                            selectedID = _add_segment(segmentation, like)
-                            node.SetSelectedSegmentID(selectedID)
-                        write(host, codes)
-                        written = True
+                    for part in parts:
+                        segmentID = self._writePart(host, part, isFirst=not written)
+                        if segmentID:
+                            written.append(segmentID)
                 finally:
                     node.SetSelectedSegmentID(before)
-            node.SetSelectedSegmentID(selectedID)
-        return written
+            if written and parts[0].like:
+                node.SetSelectedSegmentID(written[-1])
+        return bool(written)
+
+    def _whole(self):
+        if self._segmentationNode.GetSegmentation().GetSegment(self._segmentID) is None:
+            raise ValueError(_("The segment was removed during the run. Select another one, and run again."))
+        return [_Part(self._segmentID, self._labelmap > 0, None if self._adds else self._region)]
+
+    def _nodules(self):
+        labelmap = self._labelmap
+        return [_Part("", labelmap == each.value, like=each) for each in self.run.result.segments]
+
+    def _writePart(self, host, part, isFirst):
+        """Write into one segment; returns its ID, or nothing if nothing of it may be edited."""
+        node, segmentID = host.parameterSetNode(), part.segmentID
+        node.SetSelectedSegmentID(segmentID)  # by which the editor's masks go
+        codes = changes(host, self.run.volumeNode, part.found, part.region)
+        if ADD not in codes:
+            return ""
+        if isFirst:
+            host.saveStateForUndo()
+        if part.like:
+            segmentID = _add_segment(self._segmentationNode.GetSegmentation(), part.like)
+            node.SetSelectedSegmentID(segmentID)
+        write(host, codes)
+        return segmentID
 
     def end(self):
-        """Stop the run, and take the preview away."""
+        """Stop the run, of which nobody is told any more, and take the preview away."""
+        self._controller.forget(self.run)
         if self.run.jobs:
             self.run.cancel()
         if self._previewNode is not None and self._isThere(self._previewNode):
@@ -126,6 +154,23 @@ class Edit:
 
     def _isThere(self, node):
         return bool(slicer.mrmlScene.IsNodePresent(node))
+
+
+@dataclass
+class _Part:
+    """Voxels for one segment.
+
+    Attributes:
+        segmentID: The segment; empty for a new one.
+        found: bool (K, J, I) on the voxels of the source volume.
+        region: As in `changes`.
+        like: The `Segment` that a new segment gets name, colour and terminology from.
+    """
+
+    segmentID: str
+    found: np.ndarray
+    region: np.ndarray | bool | None = None
+    like: Segment | None = None
 
 
 def _add_segment(segmentation, like):

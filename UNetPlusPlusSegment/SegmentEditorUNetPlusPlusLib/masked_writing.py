@@ -13,10 +13,10 @@ def changes(host, volumeNode, found, region=None):
 
     Args:
         host: The effect's C++ side.
-        volumeNode: The `vtkMRMLScalarVolumeNode` that was looked at.
+        volumeNode: The `vtkMRMLScalarVolumeNode` that was analysed.
         found: bool (K, J, I) on its voxels.
-        region: Where the segment becomes what was found, and loses all else: bool (K, J, I), or True for all of the
-            volume. None: it only gains.
+        region: The voxels in which the segment becomes what was found, and loses all else: bool (K, J, I), or True for
+            all of the volume. None: it only gains.
 
     Returns:
         ADD, REMOVE or 0 for each voxel of the segmentation's grid, uint8 (K, J, I). That grid may be another than the
@@ -43,7 +43,7 @@ def write(host, codes):
 
 
 def _editable(host):
-    """Where the editor lets the selected segment change; bool on the segmentation's grid.
+    """The voxels in which the editor lets the selected segment change; bool on the segmentation's grid.
 
     The editor applies its masks again when it is written, but for removing inside another segment it takes the selected
     one as editable, too.

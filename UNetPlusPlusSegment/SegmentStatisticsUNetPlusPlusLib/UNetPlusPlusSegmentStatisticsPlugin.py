@@ -1,12 +1,19 @@
-"""A plugin of Slicer's Segment Statistics: axial diameters and kind of any segment. What it measures with is `nodule.measurements`."""
+"""A plugin of Slicer's Segment Statistics: axial diameters and kind of any segment, as `nodule.measurements` has them."""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import slicer
 from SegmentStatisticsPlugins import SegmentStatisticsPluginBase
 from slicer.i18n import tr as _
+
+from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, check_ct
+from UNetPlusPlusSegmentLib.scene import mrml
+
+if TYPE_CHECKING:
+    from UNetPlusPlusSegmentLib.nodule.measurements import NoduleMeasurements
 
 
 class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
@@ -28,28 +35,13 @@ class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
             and where the values are not those of a CT.
         """
         requested = self.getRequestedKeys()
-        if not requested:
-            return {}
-        from UNetPlusPlusSegmentLib.core.masks import largest_component
-        from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError
-        from UNetPlusPlusSegmentLib.nodule.measurements import measure_nodule
-        from UNetPlusPlusSegmentLib.scene import mrml  # brings SimpleITK, which would slow down Slicer's start
-
         parameters = self.getParameterNode()
         segmentationNode = slicer.mrmlScene.GetNodeByID(parameters.GetParameter("Segmentation"))
         volumeNode = slicer.mrmlScene.GetNodeByID(parameters.GetParameter("ScalarVolume"))
-        if not segmentationNode.GetSegmentation().ContainsRepresentation(mrml.BINARY_LABELMAP):
+        binary = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+        if not requested or not segmentationNode.GetSegmentation().ContainsRepresentation(binary):
             return {}
-        try:
-            array = mrml.volume_from_node(volumeNode).array
-        except VolumeError:  # none chosen, or nothing to measure on
-            volume, isCT = mrml.segment_on_own_grid(segmentationNode, segmentID), False
-            found = volume and measure_nodule(largest_component(volume.array > 0, corners=True), volume)
-        else:
-            volume = Volume(array, mrml.world_ijk_to_ras(volumeNode))
-            isCT = _isCT(volumeNode.GetID(), volumeNode.GetImageData().GetMTime())
-            mask = mrml.labelmap_of(segmentationNode, segmentID, volumeNode)
-            found = measure_nodule(largest_component(mask, corners=True), volume)
+        found, isCT = _measure(segmentationNode, segmentID, volumeNode)
         statistics = {"kind": found.kind if found else ""} if isCT and "kind" in requested else {}
         if found:
             statistics |= {key: getattr(found, key) for key in requested if key != "kind"}
@@ -61,19 +53,19 @@ class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
             "long_axis_mm": (
                 "Axial long axis mm",
                 _("Axial long axis"),
-                _("Largest diameter on any axial slice, of the largest piece of a segment."),
+                _("Longest diameter on any axial slice, in the largest connected part of the segment."),
                 ("103339001", "SCT", "Long Axis"),
             ),
             "short_axis_mm": (
                 "Axial short axis mm",
                 _("Axial short axis"),
-                _("Largest extent at right angles to the axial long axis, on the same slice."),
+                _("Longest diameter perpendicular to the axial long axis, on the same slice."),
                 ("103340004", "SCT", "Short Axis"),
             ),
             "mean_diameter_mm": (
                 "Mean axial diameter mm",
                 _("Mean axial diameter"),
-                _("Mean of axial long and short axis, by which guidelines on lung nodules go."),
+                _("Mean of the axial long and short axes, as in guidelines on lung nodules."),
                 ("81827009", "SCT", "Diameter"),
             ),
         }
@@ -92,21 +84,35 @@ class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
         if key == "kind":
             return self.createMeasurementInfo(
                 name="Nodule kind",
-                title=_("Nodule kind"),
+                title=_("Nodule type"),
                 description=_(
-                    "Solid, part-solid or ground-glass: by the share of voxels from -300 HU on, air and the outermost"
-                    " pixels of every slice left out. Meant for lung nodules in CT."
+                    "Solid, part-solid or ground-glass, from the fraction of voxels at or above -300 HU, without air and the"
+                    " outermost pixels of each slice. Intended for lung nodules in CT."
                 ),
                 units="",
             )
         return None
 
 
+def _measure(segmentationNode, segmentID: str, volumeNode) -> tuple[NoduleMeasurements | None, bool]:
+    """Measure the largest piece of a segment; also tells if that was on a CT. An empty segment has no measurements."""
+    from UNetPlusPlusSegmentLib.core.masks import (
+        largest_component,  # brings SimpleITK, which would slow down Slicer's start
+    )
+    from UNetPlusPlusSegmentLib.nodule.measurements import measure_nodule
+
+    try:
+        array = mrml.volume_from_node(volumeNode).array
+    except VolumeError:  # none chosen, or nothing to measure on
+        volume = mrml.segment_on_own_grid(segmentationNode, segmentID)
+        return volume and measure_nodule(largest_component(volume.array > 0, corners=True), volume), False
+    volume = Volume(array, mrml.world_ijk_to_ras(volumeNode))
+    mask = largest_component(mrml.labelmap_of(segmentationNode, segmentID, volumeNode), corners=True)
+    return measure_nodule(mask, volume), _isCT(volumeNode.GetID(), volumeNode.GetImageData().GetMTime())
+
+
 @lru_cache(maxsize=1)  # it looks at every voxel, and Segment Statistics asks segment by segment
 def _isCT(volumeID: str, _imageTime: int) -> bool:
-    from UNetPlusPlusSegmentLib.core.volume import VolumeError, check_ct
-    from UNetPlusPlusSegmentLib.scene import mrml
-
     try:
         check_ct(mrml.volume_from_node(slicer.mrmlScene.GetNodeByID(volumeID)))
     except VolumeError:

@@ -1,16 +1,76 @@
-"""For Python users: `load_engine`, the engine that a bundle needs."""
+"""For Python users: segment a volume in one call, or load an engine for many of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from .core.note import Note
+from .core.request import Point, Request, as_box
+from .core.result import Result
+from .core.volume import Volume
 from .engine.organ import SliceEngine
-from .network.bundle import Bundle
+from .engine.predictor import ProgressCallback, ignore_progress
+from .files import read_volume
+from .network.bundle import Bundle, choose_bundle
 from .nodule.engine import NoduleEngine
 
+__all__ = ["Request", "Result", "Volume", "load_engine", "read_volume", "segment"]
 
-def load_engine(bundle: Bundle, device: str = "auto") -> SliceEngine:
-    """The engine for a bundle's target, its weights loaded and checked.
+Engine = SliceEngine | NoduleEngine
+
+
+def segment(
+    volume: Volume | str | Path,
+    target: str = "liver",
+    *,
+    model: str | Path | None = None,
+    speed: str = "balanced",
+    threshold: float | None = None,
+    force: bool = False,
+    device: str = "auto",
+    box: Sequence[Sequence[int]] | None = None,
+    points: Sequence[Point] = (),
+    progress: ProgressCallback = ignore_progress,
+) -> Result:
+    """Segment a CT volume in this process.
+
+    Args:
+        volume: A volume in HU; or a file, or a folder of DICOM files, that holds one.
+        target, model, speed, threshold, force, device, box, points: As in `Request`.
+        progress: Called with the slices done and those in all; an exception raised in it stops the run.
+
+    Returns:
+        The label map on the volume's own voxels (K, J, I), its segments with measurements, and notes.
+
+    Raises:
+        ValueError: It cannot be done; the text is a sentence for the user.
+    """
+    request = Request(
+        target, model=None if model is None else str(model), speed=speed, threshold=threshold, force=force,
+        device=device, box=None if box is None else as_box(box), points=tuple(points),
+    )  # fmt: skip
+    bundle = choose_bundle(request.target, request.model)
+    notes: list[str] = []
+    if not isinstance(volume, Volume):
+        volume, notes = read_volume(volume)
+    result = load_engine(bundle, request.device).predict(volume, request, progress).at()
+    return replace(result, notes=(*(Note("file", text) for text in notes), *result.notes))
+
+
+def load_engine(model: Bundle | str = "liver", device: str = "auto") -> Engine:
+    """The engine for a model, its weights loaded and checked.
+
+    Args:
+        model: A bundle; or a target, of which the newest model is taken.
+        device: As in `Request`.
+
+    Returns:
+        An engine whose `predict(volume, request)` gives maps, and `predict(volume, request).at(threshold)` a `Result`.
 
     Raises:
         BundleError, DeviceError: The model or the device cannot be used.
     """
+    bundle = choose_bundle(model) if isinstance(model, str) else model
     return NoduleEngine(bundle, device) if bundle.target == "nodule" else SliceEngine(bundle, device)

@@ -8,18 +8,21 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import files
+from ..core.request import NODULE, Request, RequestError, check_places
 from ..core.segment import Segment, as_columns
-from ..core.volume import box_between, index_of
+from ..core.volume import Volume, box_between, clean_hu, index_of
 from ..network.bundle import choose_bundle, find_bundles, search_folders
 from .parser import LICENCE_LINE, parser, with_minus
 
 if TYPE_CHECKING:
-    from ..engine.result import Result
+    from ..core.result import Result
+    from ..engine.maps import Maps
 
 
 def shell() -> int:
@@ -40,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: As from the shell; `sys.argv` if None.
 
     Returns:
-        0 done, 1 failed (one line on stderr says why), 2 wrong usage.
+        0 success, 1 failure (reason on stderr), 2 usage error.
     """
     try:
         given = parser().parse_args(with_minus(sys.argv[1:] if arguments is None else arguments))
@@ -51,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("unetpp-segment: cancelled.", file=sys.stderr)
         return 1
+    except RequestError as error:
+        print(f"unetpp-segment: {error} (--help shows the usage)", file=sys.stderr)
+        return 2
     except Exception as error:
         if given.debug:
             traceback.print_exc()
@@ -68,19 +74,29 @@ def _one_line(error: Exception) -> str:
 
 
 def _segment(given: argparse.Namespace) -> None:
+    """Check everything that can be checked, then read, run, write and tell."""
     started = time.perf_counter()
-    result, notes = _run(given)
-    summary = {
-        "segments": [{"name": s.name, **s.measurements} for s in result.segments],
-        "model": result.bundle.name,
-        "device": result.device,
-        "slices": result.slices,
-        "notes": notes,
-        "seconds": round(result.seconds, 3),
-        "seconds_total": round(time.perf_counter() - started, 3),
-    }
+    request = _request(given)
+    outputs = _outputs(given)
+    bundle = choose_bundle(request.target, request.model)
+    source = _source_of_seg(given, outputs)
+    volume, notes = files.read_volume(given.input, given.series)
+    for path in outputs:
+        files.check_grid(path, volume.ijk_to_ras)
+    if given.box:
+        request = replace(request, box=box_between(volume, given.box[:3], given.box[3:]))
+    for point in request.points:
+        index_of(volume, point)
+
+    from ..api import load_engine  # imports torch, which takes seconds: after what can fail at once
+
+    with _ProgressBar() as bar:
+        maps = load_engine(bundle, request.device).predict(volume, request, bar.show)
+        result = maps.at()
+    _write(given, volume, maps, result, source)
+    notes += map(str, result.notes)
     if given.json:
-        print(json.dumps(summary, ensure_ascii=False))
+        _print_json(result, notes, time.perf_counter() - started)
         return
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
@@ -90,8 +106,17 @@ def _segment(given: argparse.Namespace) -> None:
     print(LICENCE_LINE, file=sys.stderr)
 
 
-def _run(given: argparse.Namespace) -> tuple[Result, list[str]]:
-    """Check everything that can be checked, then read, run and write."""
+def _request(given: argparse.Namespace) -> Request:
+    """The request, but for the box, whose voxels only the volume tells."""
+    check_places(given.target, has_points=bool(given.point), has_box=given.box is not None)
+    return Request(
+        given.target, model=given.model, speed=given.speed, threshold=given.threshold, force=given.force,
+        device=given.device, points=tuple(given.point),
+    )  # fmt: skip
+
+
+def _outputs(given: argparse.Namespace) -> list[Path]:
+    """All files that are to be written, checked as far as the volume does not matter."""
     maps = (".nrrd", ".nii.gz")
     wanted = [
         (given.output, (".seg.nrrd", ".nii.gz", ".dcm")),
@@ -103,63 +128,60 @@ def _run(given: argparse.Namespace) -> tuple[Result, list[str]]:
     outputs = [(Path(path), endings) for path, endings in wanted if path]
     for path, endings in outputs:
         files.check_output(path, endings)
-    taken = [p.resolve() for p in (Path(given.input), *(path for path, _ in outputs))]
+    taken = [path.resolve() for path in (Path(given.input), *(path for path, _ in outputs))]
     if len(set(taken)) < len(taken):
         raise files.FileError("Two of the files given are the same one: input and outputs must all differ.")
-    bundle = choose_bundle(given.target, given.model)
-    source = _source_of_seg(given)
-    if {path.resolve() for path in source} & set(taken):
-        raise files.FileError(f"{given.output} is a slice of the input: give another output.")
-    volume, notes = files.read_volume(given.input, given.series)
-    for path, _ in outputs:
-        files.check_grid(path, volume.ijk_to_ras)
-    where = {"points": given.point} if given.point else {}
-    if given.box:
-        where["box"] = box_between(volume, given.box[:3], given.box[3:])
-    for point in given.point:
-        index_of(volume, point)
-
-    from ..api import load_engine  # imports torch, which takes seconds: after what can fail at once
-
-    with _ProgressBar() as bar:
-        engine = load_engine(bundle, given.device)
-        result = engine.segment(volume, given.speed, given.threshold, given.force, bar.show, **where)
-    _write(given, result, source)
-    return result, [*notes, *result.notes]
+    return [path for path, _ in outputs]
 
 
-def _source_of_seg(given: argparse.Namespace) -> list[Path]:
+def _source_of_seg(given: argparse.Namespace, outputs: Sequence[Path]) -> list[Path]:
     """The slices that a DICOM SEG will refer to, if one is wanted."""
     if not given.output.lower().endswith(".dcm"):
         return []
     files.check_dicom_seg()
     source = files.slices_of(Path(given.input), given.series)
+    taken = {path.resolve() for path in (Path(given.input), *outputs)}
+    if {path.resolve() for path in source} & taken:
+        raise files.FileError(f"{given.output} is a slice of the input: give another output.")
     files.check_dicom_seg(source)
     return source
 
 
-def _write(given: argparse.Namespace, result: Result, source: Sequence[Path]) -> None:
-    affine = result.volume.ijk_to_ras
+def _write(given: argparse.Namespace, volume: Volume, maps: Maps, result: Result, source: Sequence[Path]) -> None:
+    affine = volume.ijk_to_ras
     # First the segmentation: it is what cost the time.
     if source:
         # DICOM knows no segmentation without a segment: where there is none, the first has no voxels.
-        nothing = [Segment(1, label.name, label.terminology, label.color, {}) for label in result.bundle.labels]
-        files.write_dicom_seg(given.output, result.labelmap, result.segments or nothing, source, result.bundle.name)
+        nothing = [Segment(1, label.name, label.terminology, label.color, {}) for label in maps.bundle.labels]
+        files.write_dicom_seg(given.output, result.labelmap, result.segments or nothing, source, result.model)
     else:
         files.write_segmentation(given.output, result.labelmap, affine, result.segments)
     if given.probability:
-        files.write_volume(given.probability, result.probability(), affine)
+        files.write_volume(given.probability, maps.probability(), affine)
     if given.uncertainty:
-        files.write_volume(given.uncertainty, result.uncertainty(), affine)
+        files.write_volume(given.uncertainty, maps.uncertainty(), affine)
     if given.report:
         rows = [{"file": str(given.input), "segment": s.name, **as_columns(s.measurements)} for s in result.segments]
         files.write_report(given.report, rows, ("file", "segment"))
     if given.overlay:
-        write = files.write_close_ups if given.target == "nodule" else files.write_overlay
-        write(given.overlay, result.volume, result.labelmap, result.segments)
+        write = files.write_close_ups if given.target == NODULE else files.write_overlay
+        write(given.overlay, Volume(clean_hu(volume.array)[0], affine), result.labelmap, result.segments)
 
 
-def _in_words(name: str, measurements: dict) -> str:
+def _print_json(result: Result, notes: Sequence[str], seconds_total: float) -> None:
+    summary = {
+        "segments": [{"name": s.name, **s.measurements} for s in result.segments],
+        "model": result.model,
+        "device": result.device,
+        "slices": result.slices,
+        "notes": notes,
+        "seconds": round(result.seconds, 3),
+        "seconds_total": round(seconds_total, 3),
+    }
+    print(json.dumps(summary, ensure_ascii=False))
+
+
+def _in_words(name: str, measurements: Mapping[str, Any]) -> str:
     if not measurements["volume_ml"]:
         return f"{name}: not found (0 ml)"
     if "kind" in measurements:
@@ -175,8 +197,8 @@ def _cohort(given: argparse.Namespace) -> None:
     from ..jobs.dask_cluster import on_cluster
     from ..jobs.worker_client import Worker
 
-    bundle = choose_bundle(given.target, given.model)
-    options = {"speed": given.speed, "threshold": given.threshold, "force": given.force}
+    request = _request(given)
+    bundle = choose_bundle(request.target, request.model)
     inputs = given.inputs[0] if len(given.inputs) == 1 and Path(given.inputs[0]).is_dir() else given.inputs
 
     def show(done: int, total: int, case: str) -> None:
@@ -185,7 +207,7 @@ def _cohort(given: argparse.Namespace) -> None:
 
     with Worker() as worker:
         run = on_cluster(given.dask) if given.dask else one_after_the_other(worker)
-        records = run_cohort(run, inputs, given.output, bundle, given.device, options, show)
+        records = run_cohort(run, inputs, given.output, bundle, request, show)
     if given.json:
         print(json.dumps(records, ensure_ascii=False))
     bad = [record for record in records if record["status"] != "done"]

@@ -1,4 +1,4 @@
-"""What `unetpp-segment` takes: its subcommands, options and their values, checked as far as they say all by themselves."""
+"""The command line of `unetpp-segment`: its subcommands, their options and the values that these take."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-NODULE_HELP = "Without --point and --box the lungs are searched. Coordinates are RAS, as Slicer shows them."
+from .. import __version__
+from ..core.request import DEVICES, SPEEDS
+
+LIVER_HELP = "Coordinates are RAS, as Slicer shows them."
+NODULE_HELP = f"Without --point and --box the lungs are searched. {LIVER_HELP}"
 COHORT_HELP = (
     "A .seg.nrrd for each case, measurements.csv and manifest.jsonl, which says what is done, lie in the folder after."
 )
@@ -20,24 +24,24 @@ def parser() -> argparse.ArgumentParser:
     program = _Parser(
         prog="unetpp-segment", description="Segment CT volumes slice by slice with UNet++. " + LICENCE_LINE
     )
+    program.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = program.add_subparsers(required=True, dest="command", metavar="COMMAND")
 
-    liver = commands.add_parser("liver", help="segment the liver")
+    liver = commands.add_parser("liver", help="segment the liver", epilog=LIVER_HELP)
     _add_options(liver, target="liver")
     nodule = commands.add_parser(
         "nodule", help="segment lung nodules: at points, in a box, or all of a chest", epilog=NODULE_HELP
     )
     _add_options(nodule, target="nodule")
-    place = nodule.add_mutually_exclusive_group()
-    place.add_argument(
+    nodule.add_argument(
         "--point", type=_numbers(3), action="append", default=[], metavar="R,A,S",
-        help="a point in a nodule, RAS in mm; more than one may be given",
+        help="a point in a nodule, RAS in mm; more than one may be given, but no box",
     )  # fmt: skip
-    place.add_argument("--box", type=_numbers(6), metavar="R1,A1,S1,R2,A2,S2", help="two opposite corners of a box")
 
     cohort = commands.add_parser(
         "cohort", help="segment many scans; called again, it does what is missing or failed", epilog=COHORT_HELP
     )
+    cohort.set_defaults(point=[], box=None)
     cohort.add_argument("target", choices=["liver", "nodule"])
     cohort.add_argument(
         "inputs", metavar="INPUT", nargs="+", help="volume files and DICOM folders, or one folder of such"
@@ -62,8 +66,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_options(command: argparse.ArgumentParser, target: str) -> None:
-    """What both targets take."""
-    command.set_defaults(target=target, point=[], box=None)
+    """Add what both targets take."""
+    command.set_defaults(target=target, point=[])
     command.add_argument(
         "input", metavar="INPUT", help=".nrrd .nhdr .nii .nii.gz .mha .mhd, a DICOM file or a folder of them"
     )
@@ -76,23 +80,21 @@ def _add_options(command: argparse.ArgumentParser, target: str) -> None:
     )
     command.add_argument("--series", metavar="UID", help="DICOM series to take from a folder that holds several")
     command.add_argument("--probability", metavar="FILE", help="also write the probability map (.nrrd or .nii.gz)")
-    command.add_argument("--uncertainty", metavar="FILE", help="also write the spread of the heads (.nrrd or .nii.gz)")
+    command.add_argument("--uncertainty", metavar="FILE", help="also write the uncertainty map (.nrrd or .nii.gz)")
     command.add_argument("--report", metavar="FILE.csv", help="also write the measurements")
     command.add_argument("--overlay", metavar="FILE.png", help="also write a picture")
+    command.add_argument(
+        "--box", type=_numbers(6), metavar="R1,A1,S1,R2,A2,S2",
+        help="segment only inside a box, given by two opposite corners, RAS in mm",
+    )  # fmt: skip
     _add_run_options(command)
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
-    """What one scan and a cohort take."""
-    command.add_argument(
-        "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where the network runs"
-    )
-    command.add_argument(
-        "--speed", default="balanced", choices=["accurate", "balanced", "fast"], help="how thorough it is"
-    )
-    command.add_argument(
-        "--threshold", type=_probability, metavar="T", help="probability 0…1; the model's own if not given"
-    )
+    """Add what one scan and a cohort take."""
+    command.add_argument("--device", default="auto", choices=DEVICES, help="where the network runs")
+    command.add_argument("--speed", default="balanced", choices=SPEEDS, help="how thorough it is")
+    command.add_argument("--threshold", type=float, metavar="T", help="probability 0…1; the model's own if not given")
     command.add_argument("--model", metavar="NAME_OR_FOLDER", help="the newest for the target if not given")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--force", action="store_true", help="run even if the volume does not look like CT")
@@ -104,15 +106,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"unetpp-segment: {message} (--help shows the usage)\n")
 
 
-def _probability(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
-
-
 def _numbers(count: int) -> Callable[[str], tuple[float, ...]]:
-    """For so many numbers with commas between them."""
+    """A type for so many numbers with commas between them."""
 
     def numbers(text: str) -> tuple[float, ...]:
         try:

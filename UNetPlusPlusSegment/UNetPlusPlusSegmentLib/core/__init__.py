@@ -1,1 +1,1 @@
-"""What all other rooms speak of: volumes, masks, segments. NumPy, and SimpleITK in `masks`; imports no other room."""
+"""The words of all other rooms: volumes, masks, segments, requests, results. NumPy, and SimpleITK in `masks`; imports no other room."""

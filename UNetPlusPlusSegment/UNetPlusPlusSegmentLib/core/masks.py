@@ -1,4 +1,4 @@
-"""What a mask becomes: connected components, filled holes, measurements. NumPy and SimpleITK only."""
+"""Masks: connected components, filled holes, measurements. NumPy and SimpleITK only."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ def largest_component(mask: np.ndarray, at_least: float = 1.0, corners: bool = F
 
     Args:
         mask: bool, any axis order.
-        at_least: Keep every other component, too, that has this share of the largest one's voxels.
-        corners: Whether voxels that touch only at an edge or a corner are connected, and not only those that share a face.
+        at_least: Also keep every component with at least this share of the largest one's voxels.
+        corners: Connect voxels that touch only at an edge or a corner, not just those that share a face.
 
     Returns:
-        A bool array of the same shape; of two components of one size the first in array order stays.
+        A bool array of the same shape; of two components of the same size, the first in array order is kept.
     """
     kept = np.zeros(mask.shape, bool)
     box = bounding_box(mask)
@@ -31,7 +31,7 @@ def largest_component(mask: np.ndarray, at_least: float = 1.0, corners: bool = F
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:
-    """Fill what a 3D bool array encloses on every side (face-connected background)."""
+    """Fill the holes of a 3D bool array, enclosed on every side (face-connected background)."""
     filled = mask.copy()
     box = bounding_box(mask)
     if box is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,11 +25,11 @@ class Segment:
     name: str
     terminology: str
     color: tuple[int, int, int]
-    measurements: Mapping[str, object]
+    measurements: Mapping[str, Any]
 
 
 def overlapping(before: np.ndarray, after: np.ndarray) -> dict[int, int]:
-    """Which region of one label map goes on as which of another on the same voxels.
+    """Match the regions of two label maps on the same voxels.
 
     Returns:
         From the value of a region of `after` to that of `before` with which it shares the most voxels; each value once.
@@ -42,9 +43,9 @@ def overlapping(before: np.ndarray, after: np.ndarray) -> dict[int, int]:
     return found
 
 
-def as_columns(measurements: Mapping[str, object]) -> dict[str, object]:
+def as_columns(measurements: Mapping[str, Any]) -> dict[str, Any]:
     """Measurements for a table: a point `…_ras` in three columns, `…_r_mm`, `…_a_mm` and `…_s_mm`; of lines none."""
-    columns: dict[str, object] = {}
+    columns: dict[str, Any] = {}
     for key, value in measurements.items():
         if not key.endswith("_ras"):
             columns[key] = value

@@ -1,42 +1,121 @@
-"""Maps: what the network said of a volume, at its own pixel size. torch and NumPy."""
+"""Maps: the answers of the network for a volume, kept after a run for other thresholds. torch and NumPy."""
 
 from __future__ import annotations
 
+import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..core.volume import AxialOrder
+from ..core.note import Note
+from ..core.request import check_threshold
+from ..core.result import Result
+from ..core.segment import Segment
+from ..core.volume import AxialOrder, Volume
+from ..network.bundle import Bundle
 from .pixel_box import Box
 
+Found = tuple[np.ndarray, tuple[Segment, ...], list[Note]]  # label map, its segments, notes about them
 
-@dataclass(frozen=True)
-class Maps:
-    """What the network said, in axial order at its own pixel size: enough to threshold again without running it.
+
+@dataclass(frozen=True, eq=False)
+class PixelMaps:
+    """The answers of the network, in axial order at its own pixel size.
 
     Attributes:
         probability: float16 (slices, rows, columns), mean over the heads that the model averages; every slice, and of it
             what lies in `box`; outside it is 0.
-        spread: the same for the standard deviation of all heads: the uncertainty.
+        uncertainty: The same for the standard deviation of all heads.
+        order: From the array of the volume to axial order.
+        box: Part of the slices, in the network's pixels.
     """
 
     probability: np.ndarray
-    spread: np.ndarray
+    uncertainty: np.ndarray
     order: AxialOrder
     box: Box
 
     @classmethod
-    def empty(cls, slices: int, order: AxialOrder, box: Box) -> Maps:
+    def empty(cls, slices: int, order: AxialOrder, box: Box) -> PixelMaps:
         """Nothing known yet; memory is taken as slices are filled in."""
-        return cls(*(np.zeros((slices, *box.size), np.float16) for _ in range(2)), order, box)
+        probability, uncertainty = (np.zeros((slices, *box.size), np.float16) for _ in range(2))
+        return cls(probability, uncertainty, order, box)
 
-    def on_voxels(self, part: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    def on_voxels(self, plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """One slice of a map, float32 (rows, columns) at the volume's own pixels."""
         whole = np.zeros(self.box.grid, np.float32)
-        whole[self.box.inside] = part
+        whole[self.box.inside] = plane
         if self.box.grid == size:
             return whole
         image = torch.from_numpy(whole)[None, None]
         return F.interpolate(image, size, mode="bilinear", antialias=False)[0, 0].numpy()  # both cover the same field
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Maps(ABC):
+    """All that a run leaves behind: another threshold, and the maps, need no second run.
+
+    Attributes:
+        bundle: The model.
+        volume: The part of the volume in `box`: HU, without padding.
+        box: Where in the whole volume it lies: voxels along K, J and I.
+        shape: Of the whole volume (K, J, I).
+        pixels: The answers of the network for `volume`.
+        threshold: The one that the run was made with.
+        notes: Those about the run, whatever the threshold.
+        device, slices, seconds: As in `Result`; the seconds are those of the network.
+    """
+
+    bundle: Bundle
+    volume: Volume
+    box: tuple[slice, ...]
+    shape: tuple[int, ...]
+    pixels: PixelMaps
+    threshold: float
+    notes: tuple[Note, ...]
+    device: str
+    slices: int
+    seconds: float
+
+    def at(self, threshold: float | None = None) -> Result:
+        """The segmentation at a threshold; at that of the run if None.
+
+        Raises:
+            RequestError: The threshold is no probability.
+        """
+        started = time.perf_counter()
+        if threshold is None:
+            threshold = self.threshold
+        check_threshold(threshold)
+        labelmap, segments, notes = self._find(threshold)
+        if labelmap.shape != self.shape:
+            whole = np.zeros(self.shape, labelmap.dtype)
+            whole[self.box] = labelmap
+            labelmap = whole
+        return Result(
+            labelmap, segments, (*self.notes, *notes), threshold, self.bundle.name, self.device, self.slices,
+            seconds=self.seconds + time.perf_counter() - started,
+        )  # fmt: skip
+
+    def probability(self) -> np.ndarray:
+        """float32 (K, J, I) on the whole volume, 0…1: the heads' mean. Where nothing was predicted it is 0."""
+        return self._on_voxels(self.pixels.probability)
+
+    def uncertainty(self) -> np.ndarray:
+        """float32 (K, J, I) on the whole volume, 0…0.5: the standard deviation of the deep-supervision heads."""
+        return self._on_voxels(self.pixels.uncertainty)
+
+    @abstractmethod
+    def _find(self, threshold: float) -> Found:
+        """The segments at a threshold, on the voxels of `volume`, (K, J, I)."""
+
+    def _on_voxels(self, planes: np.ndarray) -> np.ndarray:
+        whole = np.zeros(self.shape, np.float32)
+        axial = self.pixels.order.apply(whole[self.box])
+        for k, plane in enumerate(planes):
+            if plane.any():
+                axial[k] = self.pixels.on_voxels(plane, axial.shape[1:])
+        return whole

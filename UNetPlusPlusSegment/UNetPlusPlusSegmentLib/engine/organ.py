@@ -1,179 +1,201 @@
-"""The slice engine: a CT volume and a bundle in, a label map on the volume's own voxels out. NumPy; knows no Slicer."""
+"""The slice engine: a CT volume and a bundle in, maps on the slices that may hold the organ out. NumPy; knows no Slicer."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from ..core.masks import fill_holes, largest_component, measure
+from ..core.note import Note
+from ..core.request import Request
 from ..core.segment import Segment
-from ..core.volume import AxialOrder, Volume, axial_order, check_ct, clean_hu
-from ..network.bundle import Bundle, Speed
-from .maps import Maps
+from ..core.volume import AxialOrder, Volume, axial_order, clean_hu, crop
+from ..network.bundle import Speed
+from .maps import Found, Maps, PixelMaps
 from .pixel_box import Box, aligned, body_ranges, every, grid_size
-from .predictor import Predictor
-from .result import Cut, Result
-
-SPEEDS = ("accurate", "balanced", "fast")
+from .predictor import Predictor, ProgressCallback, ignore_progress
 
 # The coarse pass of a speed that finds the organ first: so deep, and pixels so small, that no liver slips through.
 COARSE_STEP_MM, COARSE_PIXEL, COARSE_LEVEL, COARSE_PROBABILITY = 20.0, 2.0, 3, 0.3
 AIR_PIXELS = 8  # of air that the network sees round the body
 
-Progress = Callable[[int, int], None]  # (slices done, slices in all); raising in it stops the run
-
 
 class SliceEngine(Predictor):
-    """A bundle on a device, ready for many volumes."""
+    """A bundle for an organ on a device, ready for many volumes."""
 
-    def segment(
-        self,
-        volume: Volume,
-        speed: str = "balanced",
-        threshold: float | None = None,
-        force: bool = False,
-        progress: Progress = lambda done, total: None,
-    ) -> Result:
-        """Segment a CT volume slice by slice.
+    def predict(self, volume: Volume, request: Request, progress: ProgressCallback = ignore_progress) -> OrganMaps:
+        """Find an organ in a CT volume, slice by slice.
 
         Args:
             volume: HU; any orientation.
-            speed: `accurate` looks at every slice; `balanced` and `fast` find the organ first and interpolate slices between two that
-                agree: the card says how far apart.
-            threshold: Probability 0…1; the bundle's own if None.
-            force: Run on what does not look like CT, too.
+            request: At `accurate` every slice is predicted; at `balanced` and `fast` the organ is found first, and slices
+                between two that agree are interpolated: the model says how far apart.
             progress: Called after each batch; an exception raised in it stops the run and passes through.
 
+        Returns:
+            The answers of the network; `at()` makes the segmentation of them.
+
         Raises:
-            VolumeError: The volume is no CT or cannot be one.
-            BundleError: The threshold is no probability.
+            VolumeError: The volume is no CT or cannot be one, or the box reaches beyond it.
+            RequestError: The request is for another target.
+            BundleError: The model has no such speed.
         """
         started = time.perf_counter()
-        threshold = self.bundle.threshold_or_own(threshold)
-        notes = check_ct(volume, force)
-        hu, more = clean_hu(volume.array)
-        notes += more
-        volume = Volume(hu, volume.ijk_to_ras)
-        how = self.bundle.speed(speed)
-        order = axial_order(volume)
-        turned = order.apply(hu)
-        grid = grid_size(turned.shape[1:], order.spacing_mm[1:], self.bundle.pixel_mm)
-        box = self._find(turned, order, grid, how) if how.find_first else Box.whole(len(turned), grid)
-        maps = Maps.empty(len(turned), order, box)
-        slices = self._fill(maps, turned, how, threshold, progress)
-        cut = partial(_cut, maps, volume, self.bundle, [*notes, *self.notes])
-        return self._result(volume, maps, cut, threshold, slices, started)
+        notes = self.check(volume, request)  # of the whole volume: in a box inside the body there is no air
+        speed = self.bundle.speed(request.speed)
+        threshold = self.threshold_of(request)
+        box = request.box or tuple(slice(0, size) for size in volume.array.shape)
+        part = crop(volume, box)
+        hu, more = clean_hu(part.array)
+        order = axial_order(part)
+        axial = order.apply(hu)
+        grid = grid_size(axial.shape[1:], order.spacing_mm[1:], self.bundle.pixel_mm)
+        inside = self._find_organ(axial, order, grid, speed) if speed.find_first else Box.whole(len(axial), grid)
+        pixels = PixelMaps.empty(len(axial), order, inside)
+        slices = self._fill(pixels, axial, speed, threshold, progress)
+        return OrganMaps(
+            bundle=self.bundle, volume=Volume(hu, part.ijk_to_ras), box=box, shape=volume.array.shape, pixels=pixels,
+            threshold=threshold, notes=(*notes, *more, *self.notes), device=self.device.label, slices=slices,
+            seconds=time.perf_counter() - started,
+        )  # fmt: skip
 
-    def _result(
-        self, volume: Volume, maps: Maps, cut: Callable[[float], Cut], threshold: float, slices: int, started: float
-    ) -> Result:
-        labelmap, segments, notes = cut(threshold)
-        seconds = time.perf_counter() - started
-        return Result(
-            volume,
-            self.bundle,
-            maps,
-            threshold,
-            labelmap,
-            segments,
-            tuple(notes),
-            self.device.label,
-            slices,
-            seconds,
-            cut,
-        )
+    def _fill(
+        self, pixels: PixelMaps, axial: np.ndarray, speed: Speed, threshold: float, progress: ProgressCallback
+    ) -> int:
+        """Compute the maps of the slices of their box, and of those beyond to which the organ extends.
 
-    def _fill(self, maps: Maps, turned: np.ndarray, how: Speed, threshold: float, progress: Progress) -> int:
-        """Compute the maps of the slices of their box, and of those beyond to which the organ goes on. Returns the slices seen."""
-        first, last = maps.box.slices
-        beyond = max(1, round(COARSE_STEP_MM / 2 / maps.order.spacing_mm[0]))
-        gap = max(1, int(how.step_mm / maps.order.spacing_mm[0] + 0.01))  # 4.0 mm are twice 2.001 mm
+        Returns:
+            How many slices the network saw; the others are interpolated.
+        """
+        first, last = pixels.box.slices
+        slice_mm = pixels.order.spacing_mm[0]
+        beyond = max(1, round(COARSE_STEP_MM / 2 / slice_mm))
+        gap = max(1, int(speed.step_mm / slice_mm + 0.01))  # 4.0 mm are twice 2.001 mm
         seen: list[int] = []
         todo = every(gap, first, last - 1) if first < last else []
         while todo:
             total = len(seen) + len(todo)
-            for part, heads in self.heads(turned, todo, maps.box, how.level):
-                maps.probability[part], maps.spread[part] = self.mean_and_spread(heads)
+            for part, heads in self.heads(axial, todo, pixels.box, speed.level):
+                pixels.probability[part], pixels.uncertainty[part] = self.probability_and_uncertainty(heads)
                 seen += part
                 progress(len(seen), total)
             seen.sort()
-            organ = {k: maps.probability[k] >= threshold for k in seen}
-            todo = [(a + b) // 2 for a, b in pairwise(seen) if b - a > 1 and _change(organ[a], organ[b]) > how.change]
-            low, high = seen[0], seen[-1]
-            if low > 0 and organ[low].any():
-                todo += every(gap, max(0, low - beyond), low)[:-1]
-            if high < len(turned) - 1 and organ[high].any():
-                todo += every(gap, high, min(len(turned) - 1, high + beyond))[1:]
-        for a, b in pairwise(seen):
-            for k in range(a + 1, b):
-                share = np.float16((k - a) / (b - a))
-                for grid in (maps.probability, maps.spread):
-                    grid[k] = grid[a] + share * (grid[b] - grid[a])
+            organ = {k: pixels.probability[k] >= threshold for k in seen}
+            todo = [*_between(seen, organ, speed.change), *_beyond(seen, organ, gap, beyond, len(axial))]
+        _interpolate(pixels, seen)
         return len(seen)
 
-    def _find(self, turned: np.ndarray, order: AxialOrder, fine: tuple[int, int], how: Speed) -> Box:
-        """The box in the grid of the fine pass that holds the organ with a margin; an empty one if there is no organ.
-
-        A coarse pass sees slices 2 cm apart, then those between where the organ ends, or all between if it saw none; at larger
-        pixels, with a pruned network.
-        """
-        size, cell = turned.shape[1:], 2**self._whole.depth
+    def _find_organ(self, axial: np.ndarray, order: AxialOrder, fine: tuple[int, int], speed: Speed) -> Box:
+        """The box in the grid of the fine pass that holds the organ with a margin; an empty one if there is no organ."""
+        size, cell = axial.shape[1:], 2**self._whole.depth
         grid = grid_size(size, order.spacing_mm[1:], self.bundle.pixel_mm * COARSE_PIXEL)
-        todo = every(max(1, round(COARSE_STEP_MM / order.spacing_mm[0])), 0, len(turned) - 1)
-        body = body_ranges(turned, todo)
+        step = max(1, round(COARSE_STEP_MM / order.spacing_mm[0]))
+        chosen = every(step, 0, len(axial) - 1)
+        body = body_ranges(axial, chosen)
         ranges = [
             aligned(low * new / old - AIR_PIXELS, high * new / old + AIR_PIXELS, new, cell)
             for (low, high), old, new in zip(body, size, grid, strict=True)
         ]
-        where = Box(grid, (0, len(turned)), *ranges)
-        chances: dict[int, np.ndarray] = {}
-        for _ in range(2):
-            for part, heads in self.heads(turned, todo, where, COARSE_LEVEL):
-                chances.update(zip(part, heads[-1].numpy(), strict=True))
-            seen = sorted(chances)
-            organ = largest_component(np.stack([chances[k] for k in seen]) >= COARSE_PROBABILITY, at_least=0.1)
-            hit = organ.any(axis=(1, 2))
-            ends = [n for n in range(len(seen) - 1) if hit[n] != hit[n + 1] or not hit.any()]
-            todo = [(seen[n] + seen[n + 1]) // 2 for n in ends if seen[n + 1] - seen[n] > 1]
-        if not hit.any():
+        coarse = self._coarse_pass(axial, chosen, Box(grid, (0, len(axial)), *ranges))
+        if not coarse.hit.any():
             return Box(fine, (0, 0), (0, 0), (0, 0))
-        found = np.flatnonzero(hit)
-        first, last = seen[max(0, found[0] - 1)], seen[min(len(seen) - 1, found[-1] + 1)]
-        margin = how.margin_mm / self.bundle.pixel_mm
+        margin = speed.margin_mm / self.bundle.pixel_mm
         for axis, ((low, high), old, new) in enumerate(zip(body, size, fine, strict=True)):
-            hit = ranges[axis][0] + np.flatnonzero(organ.any(axis=(0, 2 - axis)))
+            hit = ranges[axis][0] + np.flatnonzero(coarse.organ.any(axis=(0, 2 - axis)))
             low = max(hit[0] * new / grid[axis] - margin, low * new / old - AIR_PIXELS)
             high = min((hit[-1] + 1) * new / grid[axis] + margin, high * new / old + AIR_PIXELS)
             ranges[axis] = aligned(low, high, new, cell)
-        return Box(fine, (first, last + 1), *ranges)
+        return Box(fine, coarse.slices, *ranges)
+
+    def _coarse_pass(self, axial: np.ndarray, chosen: Sequence[int], box: Box) -> _Coarse:
+        """Look for the organ at larger pixels, with a pruned network.
+
+        On slices 2 cm apart, then on those between where the organ ends, or on all between if it was seen on none.
+        """
+        probability: dict[int, np.ndarray] = {}
+        for _ in range(2):
+            for part, heads in self.heads(axial, chosen, box, COARSE_LEVEL):
+                probability.update(zip(part, heads[-1].numpy(), strict=True))
+            seen = sorted(probability)
+            organ = largest_component(np.stack([probability[k] for k in seen]) >= COARSE_PROBABILITY, at_least=0.1)
+            coarse = _Coarse(seen, organ, np.any(organ, axis=(1, 2)))
+            chosen = coarse.slices_between()
+        return coarse
 
 
-def _change(a: np.ndarray, b: np.ndarray) -> float:
-    """How much two masks differ: 0 the same, 1 nothing in common."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OrganMaps(Maps):
+    """The answers of the network for an organ."""
+
+    def _find(self, threshold: float) -> Found:
+        """Threshold on the volume's voxels, keep what the bundle's post-processing keeps, and measure."""
+        labelmap = np.zeros(self.volume.array.shape, np.uint8)
+        axial = self.pixels.order.apply(labelmap)
+        for k, plane in enumerate(self.pixels.probability):
+            if (plane >= threshold / 2).any():
+                axial[k] = self.pixels.on_voxels(plane, axial.shape[1:]) >= threshold
+        organ = axial.view(bool)
+        if self.bundle.card["postprocessing"].get("largest_component"):
+            organ[:] = largest_component(organ)
+        if self.bundle.card["postprocessing"].get("fill_holes"):
+            organ[:] = fill_holes(organ)
+        label = self.bundle.labels[0]
+        labelmap *= label.value
+        measured = measure(labelmap == label.value, self.volume)
+        found = Segment(label.value, label.name, label.terminology, label.color, measured)
+        missing = [] if measured["volume_ml"] else [Note("not-found", f"No {label.name.lower()} was found.")]
+        return labelmap, (found,), missing
+
+
+@dataclass(frozen=True, eq=False)
+class _Coarse:
+    """The coarse pass so far: the slices seen, the organ on each of them, and whether there is any."""
+
+    seen: list[int]
+    organ: np.ndarray
+    hit: np.ndarray
+
+    def slices_between(self) -> list[int]:
+        """The slices in the middle between two of which one shows the organ, or between any two if none does."""
+        ends = [n for n in range(len(self.seen) - 1) if self.hit[n] != self.hit[n + 1] or not self.hit.any()]
+        return [(self.seen[n] + self.seen[n + 1]) // 2 for n in ends if self.seen[n + 1] - self.seen[n] > 1]
+
+    @property
+    def slices(self) -> tuple[int, int]:
+        """Half-open range from the last slice before the organ to the first one after it."""
+        found = np.flatnonzero(self.hit)
+        return self.seen[max(0, found[0] - 1)], self.seen[min(len(self.seen) - 1, found[-1] + 1)] + 1
+
+
+def _between(seen: list[int], organ: dict[int, np.ndarray], most: float) -> Iterator[int]:
+    """The slices in the middle between two whose masks differ by more than `most`."""
+    for a, b in pairwise(seen):
+        if b - a > 1 and _difference(organ[a], organ[b]) > most:
+            yield (a + b) // 2
+
+
+def _beyond(seen: list[int], organ: dict[int, np.ndarray], gap: int, beyond: int, slices: int) -> Iterator[int]:
+    """Slices below and above those seen, if the organ is on the outermost of them: every `gap`-th, `beyond` in all."""
+    low, high = seen[0], seen[-1]
+    if low > 0 and organ[low].any():
+        yield from every(gap, max(0, low - beyond), low)[:-1]
+    if high < slices - 1 and organ[high].any():
+        yield from every(gap, high, min(slices - 1, high + beyond))[1:]
+
+
+def _interpolate(pixels: PixelMaps, seen: list[int]) -> None:
+    """Fill in the slices between those that the network has seen."""
+    for a, b in pairwise(seen):
+        for k in range(a + 1, b):
+            share = np.float16((k - a) / (b - a))
+            for planes in (pixels.probability, pixels.uncertainty):
+                planes[k] = planes[a] + share * (planes[b] - planes[a])
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Difference of two masks, 1 − Dice: 0 the same, 1 nothing in common."""
     return np.count_nonzero(a ^ b) / max(1, np.count_nonzero(a) + np.count_nonzero(b))
-
-
-def _cut(maps: Maps, volume: Volume, bundle: Bundle, notes: Sequence[str], threshold: float) -> Cut:
-    """Threshold the maps on the volume's voxels, keep what the bundle's post-processing keeps, and measure.
-
-    `notes` are those of the run, to which more may come.
-    """
-    labelmap = np.zeros(volume.array.shape, np.uint8)
-    turned = maps.order.apply(labelmap)
-    for k, chances in enumerate(maps.probability):
-        if (chances >= threshold / 2).any():
-            turned[k] = maps.on_voxels(chances, turned.shape[1:]) >= threshold
-    organ = turned.view(bool)
-    if bundle.card["postprocessing"].get("largest_component"):
-        organ[:] = largest_component(organ)
-    if bundle.card["postprocessing"].get("fill_holes"):
-        organ[:] = fill_holes(organ)
-    label = bundle.labels[0]
-    labelmap *= label.value
-    found = Segment(label.value, label.name, label.terminology, label.color, measure(labelmap == label.value, volume))
-    none = [] if found.measurements["volume_ml"] else [f"No {label.name.lower()} was found."]
-    return labelmap, (found,), [*notes, *none]

@@ -1,4 +1,4 @@
-"""Which slices and which part of them the network looks at: boxes in a grid of pixels of the network's size. NumPy only."""
+"""Boxes: the slices, and the part of them, that the network sees, in a grid of pixels of its size. NumPy only."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ def every(step: int, first: int, last: int) -> list[int]:
     return sorted({*range(first, last, step), last})
 
 
-def body_ranges(turned: np.ndarray, chosen: Sequence[int]) -> tuple[Range, Range]:
+def body_ranges(axial: np.ndarray, chosen: Sequence[int]) -> tuple[Range, Range]:
     """Rows and columns between which patient and table lie.
 
     Args:
-        turned: HU, axes (slice, row, column); every fourth row and column is looked at.
+        axial: HU, axes (slice, row, column); every fourth row and column counts.
         chosen: Which slices.
     """
-    body = (turned[:, ::4, ::4][chosen] > BODY_HU).any(0)
+    body = np.any(axial[:, ::4, ::4][chosen] > BODY_HU, axis=0)
     ranges = []
-    for axis, size in ((1, turned.shape[1]), (0, turned.shape[2])):
+    for axis, size in ((1, axial.shape[1]), (0, axial.shape[2])):
         hit = np.flatnonzero(body.any(axis))
         ranges.append((max(0, 4 * int(hit[0]) - 3), min(size, 4 * int(hit[-1]) + 4)) if len(hit) else (0, size))
     return ranges[0], ranges[1]

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from ..core.note import Note
+from ..core.request import Request, RequestError
+from ..core.volume import Volume, VolumeError, check_ct
 from ..network.bundle import Bundle
 from ..network.device import choose_device, is_out_of_memory
 from .pixel_box import Box
+
+ProgressCallback = Callable[[int, int], None]  # (slices done, slices in all); raising in it stops the run
+
+
+def ignore_progress(done: int, total: int) -> None:
+    """Tell nobody."""
 
 
 class Predictor:
@@ -26,22 +35,44 @@ class Predictor:
         self._whole = bundle.load_network()
         self._pruned: dict[int, torch.nn.Module] = {}
         self._most = 2**31  # slices at once; less after memory ran out
-        self.notes: list[str] = []  # for the user: what the engine had to do to go on
+        self.notes: list[Note] = []  # what the engine had to do to go on
 
-    def mean_and_spread(self, heads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def check(self, volume: Volume, request: Request) -> list[Note]:
+        """Refuse what cannot be segmented, before time is spent on it; returns notes for the user.
+
+        Raises:
+            VolumeError: The volume is no CT or cannot be one, or the box reaches beyond it.
+            RequestError: The request is for another target.
+        """
+        if request.target != self.bundle.target:
+            raise RequestError(f"The model {self.bundle.name} is for {self.bundle.target}, not for {request.target}.")
+        if request.box and any(along.stop > n for along, n in zip(request.box, volume.array.shape, strict=True)):
+            reach = ", ".join(f"{along.start} to {along.stop}" for along in request.box)
+            raise VolumeError(
+                f"The box (K, J, I: {reach}) reaches beyond this volume of {' × '.join(map(str, volume.array.shape))} voxels."
+            )
+        return check_ct(volume, request.force)
+
+    def threshold_of(self, request: Request) -> float:
+        """The threshold of a request; the model's own if it names none."""
+        return self.bundle.threshold if request.threshold is None else request.threshold
+
+    def probability_and_uncertainty(self, heads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean of the heads that the model averages, and standard deviation of all, of (heads 1…level, …)."""
-        spread = (heads - heads.mean(0)).square_().mean(0).sqrt_()  # Tensor.std over the first axis is 20 times slower
-        return heads[min(self.bundle.average_from, len(heads)) - 1 :].mean(0), spread
+        deviation = (
+            (heads - heads.mean(0)).square_().mean(0).sqrt_()
+        )  # Tensor.std over the first axis is 20 times slower
+        return heads[min(self.bundle.average_from, len(heads)) - 1 :].mean(0), deviation
 
     def heads(
-        self, turned: np.ndarray, chosen: Sequence[int], box: Box, level: int
+        self, axial: np.ndarray, chosen: Sequence[int], box: Box, level: int
     ) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
         """Run the network on some slices, batch by batch.
 
         Args:
-            turned: HU, axes (slice, row, column) in axial order.
+            axial: HU, axes (slice, row, column) in axial order.
             chosen: Which slices.
-            box: Its `grid` is the size that slices are resampled to, its rows and columns what is looked at.
+            box: Its `grid` is the size that slices are resampled to, its rows and columns the part that the network sees.
             level: Depth to prune the network to; where it has no head, the next deeper one, or the deepest.
 
         Yields:
@@ -52,7 +83,7 @@ class Predictor:
             part = rest[: min(self._most, self.device.batch(box.size[0] * box.size[1]))]
             heads = None
             try:
-                heads = self._run(turned[part], box, level)
+                heads = self._run(axial[part], box, level)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error) or (self.device.kind == "cpu" and len(part) == 1):
                     raise
@@ -63,7 +94,7 @@ class Predictor:
                 rest = rest[len(part) :]
 
     def _run(self, slices: np.ndarray, box: Box, level: int) -> torch.Tensor:
-        """What `heads` yields, for slices (n, rows, columns) that fit the memory together."""
+        """Probabilities as `heads` yields them, for slices (n, rows, columns) that fit the memory together."""
         low, high = self.bundle.window_hu
         device, dtype = self.device.kind, self.device.dtype
         image = torch.from_numpy(np.ascontiguousarray(slices, dtype=np.float32)).to(device)
@@ -81,11 +112,13 @@ class Predictor:
         label = self.device.label
         if slices > 1:
             self._most = slices // 2
-            self.notes = [f"Memory ran out on {label}: slices were computed {self._most} at a time."]
+            text = f"Memory ran out on {label}: slices were computed {self._most} at a time."
+            self.notes = [Note("smaller-batches", text)]
         else:
             self.device, self._most = choose_device("cpu"), 2**31
             self._pruned.clear()
-            self.notes = [f"Memory ran out on {label}: the network ran on the processor instead."]
+            text = f"Memory ran out on {label}: the network ran on the processor instead."
+            self.notes = [Note("moved-to-processor", text)]
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 

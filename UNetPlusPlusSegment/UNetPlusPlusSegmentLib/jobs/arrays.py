@@ -39,7 +39,7 @@ class ArrayFolder:
 
     @property
     def path(self) -> Path:
-        """Where it is; it exists from now on.
+        """The folder, which exists from now on.
 
         Raises:
             OSError: It cannot be made.

@@ -52,7 +52,7 @@ class ChildProcess:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it is gone; its last lines may still be on their way."""
+        """True once it is gone; its last lines may still be on their way."""
         return self._child.poll() is not None
 
     def send(self, message: Mapping) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .. import files
+from ..core.request import Request
 from ..core.segment import as_columns
 from ..files.reading import volume_ending
 from ..network.bundle import Bundle
@@ -31,8 +32,7 @@ class Todo(NamedTuple):
     input: Path
     output: Path
     bundle: Path
-    device: str
-    options: Mapping[str, object]
+    request: Request
 
 
 # Does cases in any order, and tells of each as it ends: its name and its outcome.
@@ -44,8 +44,7 @@ def run_cohort(
     inputs: str | Path | Iterable[str | Path],
     folder: str | Path,
     bundle: Bundle,
-    device: str,
-    options: Mapping[str, object],
+    request: Request,
     progress: Callable[[int, int, str], None] = lambda done, total, case: None,
 ) -> list[dict]:
     """Segment every case that has no result yet.
@@ -58,9 +57,8 @@ def run_cohort(
         run: `one_after_the_other`, or `dask_cluster.on_cluster`.
         inputs: Volume files and DICOM folders, or one folder that holds such.
         folder: For the results; made if need be.
-        bundle: The model.
-        device: As in `device.choose_device`.
-        options: speed, threshold and force; a case that was done with other ones, or by another model, is done again.
+        bundle: The model that was chosen for the request.
+        request: For every case. One that was done by another model, or with another speed or threshold, is done again.
         progress: Called with cases ended, cases in all, and the name of the next one in line.
 
     Returns:
@@ -69,24 +67,20 @@ def run_cohort(
     Raises:
         CohortError: No inputs, or two of one name; the folder cannot be written to, or holds a result of another target or
             another file under the name of a case.
-        BundleError: The threshold is no probability.
     """
     folder = Path(folder)
     cases = find_cases(inputs, besides=folder)
-    bundle.threshold_or_own(options.get("threshold"))
     known = _read_manifest(folder / MANIFEST)
-    about = {"target": bundle.target, "model": bundle.name, **options}
+    about = {
+        "target": bundle.target, "model": bundle.name, "speed": request.speed, "threshold": request.threshold,
+        "force": request.force,
+    }  # fmt: skip
     asked = {case: {"case": case, "input": str(path), **about} for case, path in cases.items()}
     todo = []
     for case, path in cases.items():
-        output, last = (folder / f"{case}{ENDING}").absolute(), known.get(case, {})
-        for key, what in (("target", "of"), ("input", "made of")):
-            if output.is_file() and last.get(key, asked[case][key]) != asked[case][key]:
-                raise CohortError(
-                    f"{output} is a result {what} {last[key]}, and would be replaced: give another folder for the results."
-                )
-        if last.get("status") != "done" or not output.is_file() or not asked[case].items() <= last.items():
-            todo.append(Todo(case, path, output, bundle.folder.absolute(), device, dict(options)))
+        output = (folder / f"{case}{ENDING}").absolute()
+        if not _is_done(output, asked[case], known.get(case, {})):
+            todo.append(Todo(case, path, output, bundle.folder.absolute(), request))
     outcomes = run(todo)  # first: where there is no cluster, no folder is made
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -105,6 +99,20 @@ def run_cohort(
     return [known[case] for case in cases]
 
 
+def _is_done(output: Path, asked: Mapping, last: Mapping) -> bool:
+    """Tell whether a case has its result, by the last line of the manifest about it.
+
+    Raises:
+        CohortError: It has one of another target or another file.
+    """
+    for key, relation in (("target", "of"), ("input", "made of")):
+        if output.is_file() and last.get(key, asked[key]) != asked[key]:
+            raise CohortError(
+                f"{output} is a result {relation} {last[key]}, and would be replaced: give another folder for the results."
+            )
+    return last.get("status") == "done" and output.is_file() and asked.items() <= last.items()
+
+
 def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None = None) -> dict[str, Path]:
     """Name each input after its file or folder; of one folder, all volume files and all folders in it are inputs.
 
@@ -118,23 +126,14 @@ def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None =
         parent = Path(inputs)
         if not parent.is_dir():
             raise CohortError(f"There is no folder {parent}: give one, or a list of files.")
-        inputs = [
-            path
-            for path in sorted(parent.iterdir())
-            if (path.is_dir() or volume_ending(path))
-            and not path.name.startswith(".")
-            and not path.name.endswith(ENDING)
-            and not (besides and besides.resolve().is_relative_to(path.resolve()))
-            and not (path / MANIFEST).is_file()
-        ]
+        inputs = [path for path in sorted(parent.iterdir()) if _may_be_case(path, besides)]
     paths = [Path(path) for path in inputs]
     labels = files.label_maps(paths)
     if labels:
         _log.warning("Left out, as they are label maps of other files: %s", ", ".join(sorted(p.name for p in labels)))
     cases: dict[str, Path] = {}
     for path in (path for path in paths if path not in labels):
-        ending = volume_ending(path)
-        case = path.name[: len(path.name) - len(ending)]
+        case = _case_name(path)
         if case in cases:
             raise CohortError(f"{cases[case]} and {path} would both be called {case}: rename one of them.")
         cases[case] = path.absolute()
@@ -144,6 +143,22 @@ def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None =
             " folders."
         )
     return cases
+
+
+def _may_be_case(path: Path, besides: Path | None) -> bool:
+    """Tell whether a file or folder in the folder of the inputs is one of them, as `find_cases` says."""
+    return (
+        (path.is_dir() or volume_ending(path))
+        and not path.name.startswith(".")
+        and not path.name.endswith(ENDING)
+        and not (besides and besides.resolve().is_relative_to(path.resolve()))
+        and not (path / MANIFEST).is_file()
+    )
+
+
+def _case_name(path: Path) -> str:
+    """The name of a file without its ending, or of a folder."""
+    return path.name[: len(path.name) - len(volume_ending(path))]
 
 
 def one_after_the_other(worker: Worker) -> Runner:
@@ -156,7 +171,7 @@ def outcome_of(todo: Todo, worker: Worker) -> dict:
     started = time.monotonic()
     try:
         volume, notes = files.read_volume(todo.input)
-        result = worker.wait(worker.submit(volume, todo.bundle, todo.device, **todo.options))
+        result = worker.result_of(worker.submit(volume, todo.bundle, todo.request))
         files.write_segmentation(todo.output, result.labelmap, volume.ijk_to_ras, result.segments)
     except Exception as error:
         if not isinstance(error, ValueError):
@@ -168,7 +183,7 @@ def outcome_of(todo: Todo, worker: Worker) -> dict:
     return {
         "status": "done",
         "measurements": {segment.name: dict(segment.measurements) for segment in result.segments},
-        "notes": [*notes, *result.notes],
+        "notes": [*notes, *map(str, result.notes)],
         "device": result.device,
         "seconds": round(time.monotonic() - started, 3),
     }

@@ -1,16 +1,14 @@
-"""What a worker process tells its parent, as objects. The standard library and NumPy only; knows no Qt and no torch."""
+"""Events: what a worker process tells its parent. The standard library and NumPy only; knows no Qt and no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from ..core.segment import Segment
+from ..core.result import Result
 
 RESULT_GONE = (
     "The maps of this run are no longer at hand, because another run came after it or the worker process was started"
@@ -43,24 +41,11 @@ class Progress:
 
 
 @dataclass(frozen=True, eq=False)
-class Segmented:
-    """A job's result: what `engine.result.Result` says, without the volume and the maps, which stay in the worker.
-
-    Attributes:
-        labelmap: uint8 (K, J, I), the volume's own voxels.
-        device: Device and precision that were used.
-        slices: How many slices the network saw at full quality.
-        seconds: From the volume in the worker's memory to the label map.
-    """
+class ResultReady:
+    """A job's result; the maps stay in the worker."""
 
     job: int
-    labelmap: np.ndarray
-    segments: tuple[Segment, ...]
-    notes: tuple[str, ...]
-    threshold: float
-    device: str
-    slices: int
-    seconds: float
+    result: Result
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +73,7 @@ class Failed:
     error: JobError
 
 
-Event = Progress | Segmented | MapsReady | DeviceState | Failed
+Event = Progress | ResultReady | MapsReady | DeviceState | Failed
 
 
 def event_from_message(message: Mapping, folder: Path, details: str) -> Event:
@@ -106,12 +91,7 @@ def event_from_message(message: Mapping, folder: Path, details: str) -> Event:
     if say == "progress":
         return Progress(job, message["done"], message["total"], message["seconds_left"])
     if say == "result":
-        from ..core.segment import Segment  # brings SimpleITK: not before there is a result
-
-        labelmap = np.load(folder / message["labelmap"])
-        segments = tuple(Segment(**{**each, "color": tuple(each["color"])}) for each in message["segments"])
-        rest = {key: message[key] for key in ("threshold", "device", "slices", "seconds")}
-        return Segmented(job, labelmap, segments, tuple(message["notes"]), **rest)
+        return ResultReady(job, Result.from_json(message["result"], np.load(folder / message["labelmap"])))
     if say == "maps":
         return MapsReady(job, {name: np.load(folder / file) for name, file in message["maps"].items()})
     if say == "device":

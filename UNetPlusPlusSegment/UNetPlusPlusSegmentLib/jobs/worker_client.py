@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.request import Request
+from ..core.result import Result
 from ..core.volume import Volume
 from .arrays import ArrayFolder
 from .child_process import ChildProcess, python_executable
-from .protocol import RESULT_GONE, Event, Failed, JobError, Progress, Segmented, event_from_message
+from .protocol import RESULT_GONE, Event, Failed, JobError, Progress, ResultReady, event_from_message
 
 CANCEL_S = 0.5  # how long the worker may take to stop by itself; then it is killed
 SILENCE_S = 120.0  # loading torch for the first time, from a slow disk, may keep it silent for a minute
@@ -24,7 +26,7 @@ AGAIN = "; the next run starts a new one."
 @dataclass
 class _Job:
     number: int
-    request: dict
+    message: dict
     sent: bool = False
     kill_at: float | None = None  # monotonic time; set when it is cancelled
 
@@ -66,28 +68,16 @@ class Worker(contextlib.AbstractContextManager):
 
     @property
     def busy(self) -> bool:
-        """Whether `poll` has something to say, now or later."""
+        """True as long as `poll` has something to say, now or later."""
         return bool(self._running or self._waiting or self._events)
 
-    def submit(
-        self,
-        volume: Volume,
-        bundle: str | Path,
-        device: str = "auto",
-        speed: str = "balanced",
-        threshold: float | None = None,
-        force: bool = False,
-        box: Sequence[Sequence[int]] | None = None,
-        points: Sequence[Sequence[float]] | None = None,
-    ) -> int:
-        """Have a volume segmented; ends in `Segmented` or `Failed`, with `Progress` before.
+    def submit(self, volume: Volume, bundle: str | Path, request: Request) -> int:
+        """Have a volume segmented; ends in `ResultReady` or `Failed`, with `Progress` before.
 
         Args:
             volume: HU; written to the temporary folder before this returns, with the type it has.
-            bundle: The model folder.
-            device, speed, threshold, force: As in `organ.SliceEngine`.
-            box: First and past-the-last index along K, J and I of the voxels to look at; all of them if None.
-            points: For nodules: one point (RAS of the volume, mm) in each of those to segment; the whole chest if None.
+            bundle: The model folder that was chosen for the request.
+            request: Box and points are those of this volume.
 
         Returns:
             The job's number, which its events bear.
@@ -101,16 +91,13 @@ class Worker(contextlib.AbstractContextManager):
         except JobError:
             self._arrays.sweep(self._under_way())
             raise
-        options = {"speed": speed, "threshold": threshold, "force": force}
-        if points is not None:
-            options["points"] = points
         return self._enqueue(
             number, do="segment", volume=file, ijk_to_ras=volume.ijk_to_ras.tolist(),
-            bundle=str(Path(bundle).absolute()), device=device, options=options, box=box,
+            bundle=str(Path(bundle).absolute()), request=request.to_json(),
         )  # fmt: skip
 
     def rethreshold(self, of: int, threshold: float) -> int:
-        """Cut the result of job `of`, the last one, at another probability; ends in `Segmented` or `Failed`."""
+        """Get the result of job `of`, the last one, at another threshold; ends in `ResultReady` or `Failed`."""
         return self._enqueue(next(self._numbers), do="threshold", of=of, threshold=threshold)
 
     def request_maps(self, of: int, *names: str) -> int:
@@ -136,7 +123,7 @@ class Worker(contextlib.AbstractContextManager):
             self._arrays.sweep(self._under_way())
 
     def poll(self) -> list[Event]:
-        """What happened since the last call, in order. Returns at once."""
+        """The events since the last call, in order. Returns at once."""
         now = time.monotonic()
         # Time counts while somebody looks: not while this process was blocked or the computer slept.
         self._silent_s += min(now - self._polled_at, 1.0)
@@ -182,6 +169,17 @@ class Worker(contextlib.AbstractContextManager):
         finally:
             self._events = others + self._events
 
+    def result_of(self, job: int, progress: Callable[[Progress], None] | None = None) -> Result:
+        """Block until a segmentation has ended, as `wait` does.
+
+        Raises:
+            JobError: The job failed.
+        """
+        ended = self.wait(job, progress)
+        if not isinstance(ended, ResultReady):
+            raise LookupError(f"Job {job} ends in no result.")
+        return ended.result
+
     def close(self) -> None:
         """End the child, drop all jobs and remove the temporary folder."""
         if self._process:
@@ -192,8 +190,8 @@ class Worker(contextlib.AbstractContextManager):
         self._running = None
         self._arrays.remove()
 
-    def _enqueue(self, number: int, **request: object) -> int:
-        self._waiting.append(_Job(number, {"job": number, **request}))
+    def _enqueue(self, number: int, **message: object) -> int:
+        self._waiting.append(_Job(number, {"job": number, **message}))
         self._advance()
         return number
 
@@ -211,10 +209,10 @@ class Worker(contextlib.AbstractContextManager):
                 self._start()
         if self._running and not self._running.sent and self._ready:
             self._running.sent = True
-            self._process.send(self._running.request)
+            self._process.send(self._running.message)
 
     def _start(self) -> None:
-        if "of" in self._running.request:
+        if "of" in self._running.message:
             self._fail("refused", RESULT_GONE)
             return
         try:
@@ -260,7 +258,7 @@ class Worker(contextlib.AbstractContextManager):
         elif isinstance(event, Failed) and event.error.kind in ("memory", "crash"):
             self._replace(event.error.kind, str(event.error))  # a fresh one has all its memory and a sound device
         else:
-            if isinstance(event, Segmented) and self._running.request["do"] == "segment":
+            if isinstance(event, ResultReady) and self._running.message["do"] == "segment":
                 self.kept = None if cancelled else event.job
             self._end(event)
 

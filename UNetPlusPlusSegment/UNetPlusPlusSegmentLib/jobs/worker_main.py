@@ -4,9 +4,8 @@ Run as `python -m UNetPlusPlusSegmentLib.jobs.worker_main FOLDER`; arrays travel
 line.
 
 To the worker:
-    {"do": "segment", "job": 1, "volume": "1-volume.npy", "ijk_to_ras": 4 × 4, "bundle": folder, "device": "auto",
-     "options": keyword arguments of SliceEngine.segment, "box": first and past-the-last K, J, I or null}
-    {"do": "threshold", "job": 2, "of": 1, "threshold": 0.4}            cut the last result again, without the network
+    {"do": "segment", "job": 1, "volume": "1-volume.npy", "ijk_to_ras": 4 × 4, "bundle": folder, "request": Request.to_json()}
+    {"do": "threshold", "job": 2, "of": 1, "threshold": 0.4}            the last result at another threshold, without the network
     {"do": "maps", "job": 3, "of": 1, "names": ["probability", "uncertainty"]}
     {"do": "device", "job": 4, "device": "auto"}
     {"do": "cancel", "job": 1}                                          answered by "failed", if the job is not done yet
@@ -14,7 +13,7 @@ From the worker:
     {"say": "alive"}                        every second while it starts or works
     {"say": "ready"}                        once, before which it does not listen
     {"say": "progress", "job": 1, "done": 3, "total": 90, "seconds_left": 12.5 or null}
-    {"say": "result", "job": 1, "labelmap": file, "segments": […], "notes": […], "threshold", "device", "slices", "seconds"}
+    {"say": "result", "job": 1, "labelmap": file, "result": Result.to_json()}
     {"say": "maps", "job": 3, "maps": {name: file}}
     {"say": "device", "job": 4, "device": label, "free_memory_bytes": number or null}
     {"say": "failed", "job": 1, "kind": "refused", "cancelled", "memory" or "crash", "message": one sentence}
@@ -37,7 +36,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from .job_handler import Session
+    from .job_handler import JobHandler
 
 HEARTBEAT_S = 1.0
 
@@ -48,7 +47,7 @@ def main(folder: Path) -> int:
     line = Line(folder)
     _in_background(line.beat)
     try:  # all of it before anything listens: on Windows, importing NumPy hangs while a thread reads stdin
-        from .job_handler import Session
+        from .job_handler import JobHandler
     except (ImportError, OSError) as error:
         traceback.print_exc()
         reason = " ".join(str(error).split())
@@ -58,15 +57,15 @@ def main(folder: Path) -> int:
         )
         line.say("failed", job=None, kind="refused", message=message)
         return 1
-    session = Session(folder, line.say)
+    handler = JobHandler(folder, line.say)
     jobs: queue.SimpleQueue[dict] = queue.SimpleQueue()
-    _in_background(_listen, line, session, jobs)
+    _in_background(_listen, line, handler, jobs)
     line.busy = False
     line.say("ready")
     while True:
         job = jobs.get()
         line.busy = True
-        session.handle(job)
+        handler.handle(job)
         line.busy = False
 
 
@@ -114,11 +113,11 @@ class Line:
         os._exit(0)
 
 
-def _listen(line: Line, session: Session, jobs: queue.SimpleQueue[dict]) -> NoReturn:
+def _listen(line: Line, handler: JobHandler, jobs: queue.SimpleQueue[dict]) -> NoReturn:
     while True:
         message = line.hear()
         if message["do"] == "cancel":
-            session.cancelled = message["job"]
+            handler.cancelled = message["job"]
         else:
             jobs.put(message)
 

@@ -1,6 +1,6 @@
-"""Bundles: a folder with `model.json` (the card) and `weights.pt` that says all that inference needs to know.
+"""Bundles: model folders with `model.json` (the card) and `weights.pt`, which hold everything that inference needs.
 
-Reading cards needs the standard library only, so that Slicer's own process can list models; torch is imported when weights are loaded.
+Reading a card takes only the standard library, so that Slicer's own process can list models; torch is imported to load weights.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _REQUIRED = (
 
 
 class BundleError(ValueError):
-    """A model folder that cannot be used: which, why, and what to do."""
+    """A model folder that cannot be used; the message says which, why, and what to do."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """What a value of the mask stands for: Slicer's terminology string and colour (0…255) come with it."""
+    """The meaning of a value in the mask, with Slicer's terminology string and colour (0…255)."""
 
     value: int
     name: str
@@ -53,15 +53,15 @@ class Label:
 
 @dataclass(frozen=True)
 class Speed:
-    """What one speed of a model computes.
+    """The work that a model does at one speed.
 
     Attributes:
         level: Deepest head X[0][level]; the heads from `Bundle.average_from` (at most it) up to it are averaged.
-        find_first: Whether a coarse pass finds the organ, so that the network runs only there.
-        step_mm: Slices up to this far apart are looked at first; 0: every slice.
-        change: Between two of them whose masks differ by more (as a share of both areas: 1 − Dice), the one in the middle is looked
-            at too, and so on; what is left is interpolated.
-        margin_mm: What the network sees of a slice round the organ that the coarse pass found.
+        find_first: A coarse pass finds the organ, so that the network runs only there.
+        step_mm: Largest distance between the slices that are predicted first; 0 for every slice.
+        change: Between two of them whose masks differ by more than this (1 − Dice), the slice in the middle is predicted too, and
+            so on; the rest are interpolated.
+        margin_mm: Margin around the organ that the network sees, once the coarse pass has found it.
     """
 
     level: int
@@ -80,12 +80,12 @@ class Bundle:
 
     @property
     def name(self) -> str:
-        """Name with version, `liver-ct-v1.0.0`: that of the folder."""
+        """Name of the folder, with the version: `liver-ct-v1.0.0`."""
         return self.folder.name
 
     @property
     def version(self) -> tuple[int, ...]:
-        """(major, minor, patch); zeros for a folder named otherwise."""
+        """(major, minor, patch); zeros if the folder's name has no version."""
         match = _VERSION.search(self.name)
         return tuple(map(int, match.groups())) if match else (0, 0, 0)
 
@@ -106,26 +106,14 @@ class Bundle:
 
     @property
     def window_hu(self) -> tuple[float, float]:
-        """HU that become the network's 0 and 1."""
+        """HU that are mapped to 0 and 1 for the network."""
         low, high = self.card["input"]["window_hu"]
         return float(low), float(high)
 
     @property
     def threshold(self) -> float:
-        """Probability from which on a pixel belongs to the label."""
+        """Least probability of a pixel that belongs to the label."""
         return float(self.card["threshold"])
-
-    def threshold_or_own(self, threshold: float | None) -> float:
-        """A threshold that somebody asked for, checked; the model's own if None.
-
-        Raises:
-            BundleError: It is no probability between 0 and 1.
-        """
-        if threshold is None:
-            return self.threshold
-        if not 0 < threshold < 1:
-            raise BundleError(f"The threshold is a probability between 0 and 1, such as 0.5, not {threshold:g}.")
-        return threshold
 
     @property
     def depth(self) -> int:
@@ -134,11 +122,11 @@ class Bundle:
 
     @property
     def average_from(self) -> int:
-        """The shallowest head that is averaged: shallower ones made the mask worse where the model was measured."""
+        """The shallowest head that is averaged: with shallower ones the mask was worse when the model was evaluated."""
         return int(self.card["average_from"])
 
     def speed(self, name: str) -> Speed:
-        """What `accurate`, `balanced` or `fast` means for this model."""
+        """The settings of `accurate`, `balanced` or `fast` for this model."""
         if name not in self.card["speeds"]:
             raise BundleError(f"The model {self.name} has no speed {name!r}; it has {', '.join(self.card['speeds'])}.")
         return Speed(**self.card["speeds"][name])
@@ -180,7 +168,7 @@ class Bundle:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise BundleError(
-                f"The model {self.name} cannot be used: its card and weights do not describe one network ({reason})."
+                f"The model {self.name} cannot be used: its card and its weights do not match ({reason})."
                 " Copy the folder again, or choose another model."
             ) from error
         return fold_batch_norm(network)
@@ -190,20 +178,20 @@ def read_bundle(folder: str | Path) -> Bundle:
     """Read and check the card of a model folder.
 
     Raises:
-        BundleError: No such folder or card, a card that is no JSON, lacks a part, or is of a newer schema.
+        BundleError: The folder or its card is missing, or the card is not JSON, is incomplete, or has a newer schema.
     """
     folder = Path(folder)
     path = folder / CARD
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not whole JSON"
+        reason = error.strerror if isinstance(error, OSError) else "it is not complete JSON"
         raise BundleError(
             f"{folder} is not a usable model folder: {CARD} cannot be read ({reason}). Copy the folder again."
         ) from error
     schema = card.get("schema") if isinstance(card, dict) else None
     if not isinstance(schema, int):
-        raise BundleError(f"{path} names no schema: it is not the card of a UNetPlusPlusSegment model.")
+        raise BundleError(f"{path} has no schema number, so it is not the card of a UNetPlusPlusSegment model.")
     if schema > SCHEMA:
         raise BundleError(
             f"The model {folder.name} needs a newer UNetPlusPlusSegment: its card has schema {schema}, this version reads up to {SCHEMA}."
@@ -212,7 +200,7 @@ def read_bundle(folder: str | Path) -> Bundle:
     missing = [key for key in _REQUIRED if key not in card]
     if missing:
         raise BundleError(
-            f"The model {folder.name} cannot be used: its {CARD} lacks {', '.join(missing)}. Copy the folder again."
+            f"The model {folder.name} cannot be used: its {CARD} has no {', '.join(missing)}. Copy the folder again."
         )
     bundle = Bundle(folder, card)
     try:
@@ -220,14 +208,14 @@ def read_bundle(folder: str | Path) -> Bundle:
         _ = [bundle.speed(name) for name in card["speeds"]]
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise BundleError(
-            f"The model {folder.name} cannot be used: its {CARD} is not as a card has to be ({type(error).__name__}: {error})."
+            f"The model {folder.name} cannot be used: its {CARD} is not a valid card ({type(error).__name__}: {error})."
             " Copy the folder again, or update the extension."
         ) from error
     return bundle
 
 
 def user_folder() -> Path:
-    """The user's own models, which survive updates of the extension; need not exist."""
+    """Folder of the user's own models, which survives updates of the extension; it need not exist."""
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
     elif sys.platform == "darwin":
@@ -238,7 +226,7 @@ def user_folder() -> Path:
 
 
 def search_folders() -> list[Path]:
-    """Where bundles are looked for, first to last: UNETPP_MODELS, the user's folder, the wheel, the module's Resources.
+    """Folders that are searched for bundles, in order: UNETPP_MODELS, the user's folder, the wheel, the module's Resources.
 
     UNETPP_MODELS may also name a bundle itself.
     """
@@ -248,9 +236,9 @@ def search_folders() -> list[Path]:
 
 
 def find_bundles(target: str | None = None) -> tuple[list[Bundle], list[str]]:
-    """All usable bundles (for one target, if given), the newest first, and a sentence for each folder that is not usable.
+    """All usable bundles (for one target, if given), newest first, and a sentence about each folder that cannot be used.
 
-    Of two folders of one name the first in `search_folders` counts.
+    Of two folders with the same name, the first in `search_folders` is used.
     """
     found: dict[str, Bundle] = {}
     refused = []
@@ -275,7 +263,7 @@ def choose_bundle(target: str, model: str | None = None) -> Bundle:
     """The bundle for a target: the newest, or the one that `model` names (a folder's path, or a name from `find_bundles`).
 
     Raises:
-        BundleError: None is usable, no such model, or it is for another target.
+        BundleError: No model is usable, there is no such model, or it is for another target.
     """
     if model is not None and (os.sep in model or Path(model).is_dir()):
         bundle = read_bundle(model)
@@ -283,14 +271,14 @@ def choose_bundle(target: str, model: str | None = None) -> Bundle:
         bundles, refused = find_bundles(target)
         if not bundles:
             places = ", ".join(map(str, search_folders()))
-            raise BundleError(" ".join([f"There is no usable model for {target} in {places}.", *refused]))
+            raise BundleError(" ".join([f"No usable model for {target} was found in {places}.", *refused]))
         wanted = [b for b in bundles if model is None or b.name == model]
         if not wanted:
             known = ", ".join(b.name for b in bundles)
-            raise BundleError(" ".join([f"There is no model {model!r} for {target}; there are: {known}.", *refused]))
+            raise BundleError(" ".join([f"There is no model {model!r} for {target}; choose one of {known}.", *refused]))
         bundle = wanted[0]
     if bundle.target != target:
-        raise BundleError(f"The model {bundle.name} is for {bundle.target}, not for {target}: choose another one.")
+        raise BundleError(f"The model {bundle.name} is for {bundle.target}, not for {target}. Choose another model.")
     return bundle
 
 
@@ -299,11 +287,11 @@ def write_bundle(folder: str | Path, card: Mapping, state: Mapping[str, Tensor])
 
     Args:
         folder: Must not exist yet; its name is the model's, with version.
-        card: All of the card but `schema` and `sha256`.
+        card: The whole card except `schema` and `sha256`.
         state: The network's state dict.
 
     Raises:
-        BundleError: The folder exists already, or the card lacks a part.
+        BundleError: The folder already exists, or the card is incomplete.
     """
     import torch
 
@@ -311,10 +299,12 @@ def write_bundle(folder: str | Path, card: Mapping, state: Mapping[str, Tensor])
 
     folder = Path(folder)
     if folder.exists():
-        raise BundleError(f"{folder} exists already: a model is never overwritten. Give it a new version.")
+        raise BundleError(
+            f"{folder} already exists, and a model is never overwritten. Give the new model another version."
+        )
     missing = [key for key in _REQUIRED if key not in card and key != "sha256"]
     if missing:
-        raise BundleError(f"The card of {folder.name} lacks {', '.join(missing)}.")
+        raise BundleError(f"The card of {folder.name} has no {', '.join(missing)}.")
     partial = folder.with_name(f".{folder.name}.partial")
     partial.mkdir(parents=True)
     torch.save(pack(state), partial / WEIGHTS)

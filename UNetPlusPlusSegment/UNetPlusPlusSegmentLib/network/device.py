@@ -1,4 +1,4 @@
-"""Which device and precision the network runs in: asked or found out, resolved once, with a name for the user. torch only."""
+"""The device and the precision that the network runs in, chosen once, with a name for the user. torch only."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from dataclasses import dataclass
 
 import torch
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
+from ..core.request import check_device
 
-# A slice of the paper's UNet++ takes 2 kB a pixel in float32 while it is computed; cuDNN's work space comes on top.
+# A slice of the paper's UNet++ takes 2 kB a pixel in float32 while it is computed, plus cuDNN's workspace.
 BYTES_PER_PIXEL = {torch.float32: 4096, torch.float16: 2048, torch.bfloat16: 2048}
-MPS_BYTES = 4 * 2**30  # what every Mac with MPS has and shares with the rest
-# Of a processor: small images one by one would leave it waiting for the weights; more pixels at once gain nothing.
+MPS_BYTES = 4 * 2**30  # every Mac with MPS has as much, shared with everything else
+# On a processor, small images one at a time would leave it waiting for the weights; more pixels at once gain nothing.
 CPU_PIXELS, LARGEST_BATCH = 4 * 96 * 96, 64
 
 
 class DeviceError(ValueError):
-    """A device that was asked for and is not there."""
+    """The requested device is not available."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device, and the precision it is fast and exact enough in."""
+    """A device, and a precision in which it is both fast and accurate enough."""
 
     kind: str  # cpu, cuda or mps
     dtype: torch.dtype
     label: str  # for the user: "cpu (bfloat16)", "NVIDIA H100 (float16)"
-    memory_bytes: int = 0  # of the graphics card in all: what is free changes, and the mask must not change with it
+    memory_bytes: int = 0  # all of the graphics card's: free memory varies, and the mask must not vary with it
 
     def batch(self, pixels: int) -> int:
-        """How many slices of `pixels` pixels it takes at once, using half of its memory at most."""
+        """Number of slices of `pixels` pixels to compute at once, using at most half of its memory."""
         if self.kind == "cpu":
             return max(1, CPU_PIXELS // pixels)
         return max(1, min(LARGEST_BATCH, self.memory_bytes // (2 * pixels * BYTES_PER_PIXEL[self.dtype])))
@@ -39,20 +39,20 @@ def choose_device(asked: str = "auto") -> Device:
     """Resolve `auto` to CUDA, MPS or CPU in this order, and anything else to itself.
 
     Raises:
-        DeviceError: An unknown name, or a device that this machine or this build of torch lacks.
+        RequestError: An unknown name.
+        DeviceError: A device that this machine or this build of torch lacks.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if asked not in DEVICES:
-        raise DeviceError(f"There is no device {asked!r}; choose one of {', '.join(DEVICES)}.")
+    check_device(asked)
     kind = next(k for k, there in available.items() if there and _computes(k)) if asked == "auto" else asked
     if not available[kind]:
         raise DeviceError(
-            f"The device {kind} was asked for, but this machine, or its build of torch ({torch.__version__}), has none:"
-            " choose auto or cpu."
+            f"The device {kind} was requested, but this computer or its build of PyTorch ({torch.__version__}) has none."
+            " Choose auto or cpu."
         )
     if asked != "auto" and not _computes(kind):
         raise DeviceError(
-            f"This build of torch ({torch.__version__}) cannot compute on this machine's {kind}: choose auto or cpu."
+            f"This build of PyTorch ({torch.__version__}) cannot run on this computer's {kind} device. Choose auto or cpu."
         )
     if kind == "cuda":
         memory_bytes = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
@@ -64,7 +64,7 @@ def choose_device(asked: str = "auto") -> Device:
 
 
 def _computes(kind: str) -> bool:
-    """Whether a convolution works there: a graphics card may be older than what this build of torch has kernels for."""
+    """True if a convolution works there: a graphics card may be too old for the kernels of this build of torch."""
     try:
         image = torch.ones(1, 1, 8, 8, device=kind, dtype=torch.float16 if kind == "cuda" else torch.float32)
         return bool(torch.nn.functional.conv2d(image, image[..., :3, :3]).isfinite().all())
@@ -73,13 +73,13 @@ def _computes(kind: str) -> bool:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this processor multiplies bf16 in hardware; where it does not, bf16 is many times slower than float32."""
+    """True if this processor multiplies bf16 in hardware; without it, bf16 is many times slower than float32."""
     asked = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("avx512_bf16", "amx_tile"))  # not public
     return any(supported is not None and supported() for supported in asked)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out, of the computer or of the graphics card."""
+    """True if an exception means that the computer or the graphics card ran out of memory."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
     # torch's allocators for the CPU and for MPS, and cuDNN and cuBLAS, have no class of their own

@@ -24,16 +24,16 @@ class NodeGrid(nn.Module):
     Args:
         in_channels: Channels of the image.
         out_channels: Channels of each head: one per label.
-        filters: Channels of the nodes of level 0, 1, …; their number less one is the depth.
-        up_filters: Channels that `U` hands to level 0, 1, …; as `filters` if not given.
-        heads: Steps j of the nodes X[0][j] that carry a 1×1 convolution; all of 1…depth is deep supervision, the last
-            alone is none.
+        filters: Channels of the nodes of level 0, 1, …; the depth is their number minus one.
+        up_filters: Channels that `U` passes to level 0, 1, …; the same as `filters` unless given.
+        heads: Steps j of the nodes X[0][j] that carry a 1×1 convolution: all of 1…depth for deep supervision, the last
+            alone for none.
         skips: What X[i][j] sees of its own level: "dense" X[i][0…j-1] (UNet++), "neighbour" X[i][j-1] (UNet+), "long"
             X[i][0], and only the nodes i + j = depth exist (U-Net).
-        batch_norm: Normalise after each 3×3 convolution. `fold_batch_norm` takes it out again.
+        batch_norm: Normalise after each 3×3 convolution. `fold_batch_norm` removes it again.
 
     Raises:
-        ValueError: An argument that makes no network.
+        ValueError: The arguments do not describe a network.
     """
 
     def __init__(
@@ -50,17 +50,7 @@ class NodeGrid(nn.Module):
         depth = len(filters) - 1
         heads = (depth,) if heads is None else tuple(sorted(heads))
         up_filters = tuple(filters[:-1]) if up_filters is None else tuple(up_filters)
-        if depth < 1 or len(up_filters) < depth:
-            raise ValueError(
-                f"A network needs two levels or more and an up_filters for each but the last, got {filters}."
-            )
-        if skips not in SKIPS:
-            raise ValueError(f"skips must be one of {', '.join(SKIPS)}, got {skips!r}.")
-        allowed = {depth} if skips == "long" else set(range(1, depth + 1))
-        if not heads or not set(heads) <= allowed:
-            raise ValueError(
-                f"heads must be among {sorted(allowed)} for depth {depth} and skips {skips!r}, got {heads}."
-            )
+        _check_arguments(filters, up_filters, heads, skips)
         self.depth, self.heads, self.skips = depth, heads, skips
 
         channels = {(i, 0): filters[i] for i in range(depth + 1)}
@@ -89,8 +79,8 @@ class NodeGrid(nn.Module):
         """Compute the logits of every head, shallowest first.
 
         Args:
-            image: (batch, in_channels, height, width); any height and width from 1 on: the image is padded by its own
-                edge to a multiple of 2^depth and the result cropped back.
+            image: (batch, in_channels, height, width), of any height and width: the image is padded with its own edge
+                to a multiple of 2^depth, and the result is cropped back.
 
         Returns:
             A list of (batch, out_channels, height, width), one for each of `heads`.
@@ -109,7 +99,7 @@ class NodeGrid(nn.Module):
         return [self.outputs[str(j)](x[0, j])[..., :height, :width] for j in self.heads]
 
     def pruned(self, level: int, all_heads: bool = False) -> NodeGrid:
-        """Return a copy that ends at X[0][level] and has no node which that one does not need (the paper's L1…L4).
+        """Return a copy that ends at X[0][level], without the nodes that it does not need (the paper's L1…L4).
 
         Args:
             level: 1…depth; must carry a head.
@@ -131,6 +121,19 @@ class NodeGrid(nn.Module):
         return small
 
 
+def _check_arguments(filters: Sequence[int], up_filters: Sequence[int], heads: tuple[int, ...], skips: str) -> None:
+    depth = len(filters) - 1
+    if depth < 1 or len(up_filters) < depth:
+        raise ValueError(
+            f"A network needs two levels or more, and an up_filters for each but the last; got filters {filters}."
+        )
+    if skips not in SKIPS:
+        raise ValueError(f"skips must be one of {', '.join(SKIPS)}, got {skips!r}.")
+    allowed = {depth} if skips == "long" else set(range(1, depth + 1))
+    if not heads or not set(heads) <= allowed:
+        raise ValueError(f"heads must be among {sorted(allowed)} for depth {depth} and skips {skips!r}, got {heads}.")
+
+
 def unet(in_channels: int = 1, out_channels: int = 1, **options) -> NodeGrid:
     """U-Net of 7.76 M parameters: the encoder and one path up, each level seeing its encoder node."""
     return NodeGrid(in_channels, out_channels, skips="long", **options)
@@ -139,7 +142,7 @@ def unet(in_channels: int = 1, out_channels: int = 1, **options) -> NodeGrid:
 def wide_unet(
     in_channels: int = 1, out_channels: int = 1, filters: Sequence[int] = WIDE_FILTERS, **options
 ) -> NodeGrid:
-    """The paper's wide U-Net (9.13 M): 35…560 filters; the transposed convolutions stay at 32…256, which fits its count."""
+    """The paper's wide U-Net (9.13 M): 35…560 filters; transposed convolutions of 32…256 match its parameter count."""
     return NodeGrid(in_channels, out_channels, filters, PAPER_FILTERS[:-1], skips="long", **options)
 
 
@@ -168,10 +171,10 @@ def build_network(architecture: str, **arguments) -> NodeGrid:
     """Build one of `ARCHITECTURES` by name.
 
     Raises:
-        ValueError: No such architecture, or arguments that make no network.
+        ValueError: There is no such architecture, or the arguments do not describe a network.
     """
     if architecture not in ARCHITECTURES:
-        raise ValueError(f"There is no architecture {architecture!r}; known are {', '.join(ARCHITECTURES)}.")
+        raise ValueError(f"There is no architecture {architecture!r}; choose one of {', '.join(ARCHITECTURES)}.")
     return ARCHITECTURES[architecture](**arguments)
 
 
@@ -179,11 +182,11 @@ def fold_batch_norm(network: NodeGrid) -> NodeGrid:
     """Return a copy in evaluation mode whose batch norms are folded into their convolutions: same result, fewer steps."""
     folded = copy.deepcopy(network).eval()
     for key, node in folded.nodes.items():
-        layers = list(node)
         merged: list[nn.Module] = []
-        for layer in layers:
-            if isinstance(layer, nn.BatchNorm2d):
-                merged[-1] = nn.utils.fuse_conv_bn_eval(merged[-1], layer)
+        for layer in node.children():
+            before = merged[-1] if merged else None
+            if isinstance(layer, nn.BatchNorm2d) and isinstance(before, nn.Conv2d):
+                merged[-1] = nn.utils.fuse_conv_bn_eval(before, layer)
             else:
                 merged.append(layer)
         folded.nodes[key] = nn.Sequential(*merged)
@@ -203,4 +206,5 @@ def _he_normal(layer: nn.Module) -> None:
     """He initialisation, as in the official code; biases start at zero."""
     if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        nn.init.zeros_(layer.bias)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)

@@ -1,1 +1,1 @@
-"""Lung nodules: where to look, what is one, what it measures. torch, NumPy and SimpleITK; imports engine and what lies below."""
+"""Lung nodules: searching, growing, rejecting vessels, measuring. torch, NumPy and SimpleITK; imports engine and what lies below."""

@@ -1,4 +1,4 @@
-"""Targets: places where a nodule is looked for, and the nodule that is there in the maps of patches. NumPy and SimpleITK only."""
+"""Candidates: places to search for a nodule, and the nodule found there in the maps of patches. NumPy and SimpleITK only."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from .region_growing import END, Plane, Sections, follow, near, without_tails
 from .segments import can_be_nodule
 from .windows import Patches, Window
 
-MARGIN_MM = 5.0  # what a nodule has round it at least in its window
-SAME = 0.5  # share of a nodule's voxels that another one has: they are one
-PEAKS = (0.9, 0.6, 0.3)  # probabilities: each piece of a map above one of them with no peak in it yet has one
-LEAST_PEAK_MM3 = 4.0  # of a piece: a ball of 2 mm
+MARGIN_MM = 5.0  # least margin around a nodule in its window
+SAME = 0.5  # share of a nodule's voxels that lie in a larger one: the two are the same
+PEAKS = (0.9, 0.6, 0.3)  # levels of probability: each component above one that contains no peak yet gets one
+LEAST_PEAK_MM3 = 4.0  # least volume of such a component: a sphere of 2 mm
 
 Ranges = tuple[slice, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Target:
-    """A place where a nodule is looked for.
+class Candidate:
+    """A place to search for a nodule.
 
     Attributes:
-        index: Slice, row and column; need not be whole.
-        window: Where the network looks.
-        within_mm: How far from the index it may be.
-        least_mm: The least diameter, of a sphere of the same volume.
+        index: Slice, row and column; may lie between voxels.
+        window: The part of the slices that the network sees.
+        within_mm: Largest distance of the nodule from the index.
+        least_mm: Least diameter, of a sphere of the same volume.
     """
 
     index: np.ndarray
@@ -40,24 +40,26 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Nodule:
-    """The slices, rows and columns that hold a nodule, and which of these voxels are in it."""
+    """The box of slices, rows and columns that contains a nodule, and the nodule's mask in it."""
 
     box: Ranges
     mask: np.ndarray
 
 
-def section_of(target: Target, patches: Patches, plane: Plane, threshold: float) -> Nodule | None:
-    """What lies at a target on its own slice; None if nothing does."""
-    starts = 0, target.window.rows.start, target.window.columns.start
-    seed = tuple(round(float(i)) - start for i, start in zip(target.index, starts, strict=True))
+def section_of(candidate: Candidate, patches: Patches, plane: Plane, threshold: float) -> Nodule | None:
+    """The section of the object at a candidate, on the candidate's own slice; None if there is none."""
+    starts = 0, candidate.window.rows.start, candidate.window.columns.start
+    seed = tuple(round(float(i)) - start for i, start in zip(candidate.index, starts, strict=True))
     if not all(
-        0 <= at < n.stop - n.start for at, n in zip(seed[1:], (target.window.rows, target.window.columns), strict=True)
+        0 <= at < n.stop - n.start
+        for at, n in zip(seed[1:], (candidate.window.rows, candidate.window.columns), strict=True)
     ):
         return None  # the window is that of a nodule beside it
     section = follow(lambda k: plane(k) if k == seed[0] else None, seed, threshold, patches.spacing_mm).get(seed[0])
-    if section is None:
+    tight = None if section is None else bounding_box(section)
+    if section is None or tight is None:
         return None
-    rows, columns = bounding_box(section)
+    rows, columns = tight
     box = (
         slice(seed[0], seed[0] + 1),
         *(
@@ -68,23 +70,23 @@ def section_of(target: Target, patches: Patches, plane: Plane, threshold: float)
     return Nodule(box, section[None, rows, columns])
 
 
-def section_mm(target: Target, patches: Patches, plane: Plane, threshold: float) -> float:
-    """Diameter of a disc as large as the section at a target on its own slice; 0 if there is none."""
-    section = section_of(target, patches, plane, threshold)
+def section_mm(candidate: Candidate, patches: Patches, plane: Plane, threshold: float) -> float:
+    """Diameter of a disc with the area of the section at a candidate; 0 if there is none."""
+    section = section_of(candidate, patches, plane, threshold)
     pixel_mm2 = patches.spacing_mm[1] * patches.spacing_mm[2]
     return 0.0 if section is None else 2 * float(np.sqrt(np.count_nonzero(section.mask) * pixel_mm2 / np.pi))
 
 
-def nodule_of(target: Target, patches: Patches, plane: Plane, threshold: float) -> Nodule | None:
-    """The nodule at a target, or else the nearest one.
+def nodule_of(candidate: Candidate, patches: Patches, plane: Plane, threshold: float) -> Nodule | None:
+    """The nodule at a candidate, or else the nearest one.
 
     Args:
-        plane: The probability in the target's window.
+        plane: The probability in the candidate's window.
     """
-    rows, columns = target.window.rows, target.window.columns
-    place = target.index - [0, rows.start, columns.start]
+    rows, columns = candidate.window.rows, candidate.window.columns
+    place = candidate.index - [0, rows.start, columns.start]
     tried: Sections = {}
-    for seed in near(plane, place, target.within_mm, patches.volume.ijk_to_ras[:3, 2::-1].T, threshold):
+    for seed in near(plane, place, candidate.within_mm, patches.volume.ijk_to_ras[:3, 2::-1].T, threshold):
         if seed[0] in tried and tried[seed[0]][seed[1:]]:
             continue
         followed = follow(plane, seed, threshold, patches.spacing_mm)
@@ -93,16 +95,18 @@ def nodule_of(target: Target, patches: Patches, plane: Plane, threshold: float) 
         first, last = min(sections), max(sections)
         mask = np.stack([sections[k] for k in range(first, last + 1)])
         tight = bounding_box(mask)
+        if tight is None:
+            continue
         starts = first, rows.start, columns.start
         box = tuple(slice(along.start + s, along.stop + s) for along, s in zip(tight, starts, strict=True))
         is_cut = box[0].start == 0 or box[0].stop == len(patches.volume.array)
-        if can_be_nodule(mask[tight], crop(patches.volume, box), target.least_mm, is_cut):
+        if can_be_nodule(mask[tight], crop(patches.volume, box), candidate.least_mm, is_cut):
             return Nodule(box, mask[tight])
     return None
 
 
 def has_room(nodule: Nodule, window: Window, patches: Patches) -> bool:
-    """Whether there is a margin between a nodule and the edges of its window that are not those of the slices."""
+    """True if there is a margin between a nodule and the edges of its window, except where they are the edges of the slice."""
     sizes, spacing_mm = patches.volume.array.shape[1:], patches.spacing_mm[1:]
     for along, edge, size, mm in zip(nodule.box[1:], (window.rows, window.columns), sizes, spacing_mm, strict=True):
         if edge.start > 0 and (along.start - edge.start) * mm < MARGIN_MM:
@@ -113,7 +117,7 @@ def has_room(nodule: Nodule, window: Window, patches: Patches) -> bool:
 
 
 def is_seen_whole(nodule: Nodule, window: Window, patches: Patches) -> bool:
-    """Whether it ends where it does because nothing follows, and not because the network has not looked at the next slice."""
+    """True if the nodule ends because nothing follows, and not because the network has not seen the next slice."""
     areas = np.count_nonzero(nodule.mask, axis=(1, 2))
     return not any(
         0 <= beyond < len(patches.volume.array) and beyond not in window.planes and area >= END * areas.max()
@@ -122,10 +126,10 @@ def is_seen_whole(nodule: Nodule, window: Window, patches: Patches) -> bool:
 
 
 def label_apart(nodules: Sequence[Nodule]) -> tuple[Ranges, np.ndarray]:
-    """Put nodules, one or more, into one array, each once: of two that share voxels the larger one goes first.
+    """Label one or more nodules in one array, each of them once; of two that share voxels, the larger comes first.
 
     Returns:
-        The slices, rows and columns that hold them all, and uint16 values above 0 there.
+        The box of slices, rows and columns that contains them all, and their uint16 labels in it, from 1 on.
     """
     around = tuple(
         slice(min(n.box[axis].start for n in nodules), max(n.box[axis].stop for n in nodules)) for axis in range(3)
@@ -140,15 +144,15 @@ def label_apart(nodules: Sequence[Nodule]) -> tuple[Ranges, np.ndarray]:
 
 
 def peaks(probability: np.ndarray, inside: np.ndarray, voxel_mm3: float) -> list[tuple[tuple[int, int, int], float]]:
-    """The most probable voxel of each piece of a map, and of each part of a piece that stands out by itself.
+    """The most probable voxel of each component of a map, and of each part of a component that stands out.
 
     Args:
         probability: (slices, rows, columns).
-        inside: bool, the same shape: where a peak may lie.
+        inside: bool, the same shape: True where a peak may lie.
         voxel_mm3: Volume of a voxel.
 
     Returns:
-        Slice, row and column of each, and the probability that all of its piece has.
+        Slice, row and column of each, and the least probability in its component.
     """
     found: list[tuple[tuple[int, int, int], float]] = []
     box = bounding_box(probability >= min(PEAKS))

@@ -1,183 +1,148 @@
-"""The nodules' way through the engine: from points, in a box, or of a whole chest. torch and NumPy; knows no Slicer."""
+"""The nodule engine: nodules at points, in a box, or in a whole chest. torch and NumPy; knows no Slicer."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import SimpleITK as sitk
 
-from ..core.volume import (
-    AxialOrder,
-    Volume,
-    VolumeError,
-    axial_order,
-    axial_volume,
-    check_ct,
-    clean_hu,
-    crop,
-    in_words,
-    index_of,
-)
-from ..engine.maps import Maps
-from ..engine.organ import Progress, SliceEngine
+from ..core.request import Request
+from ..core.volume import AxialOrder, Volume, axial_order, axial_volume, clean_hu, index_of
+from ..engine.maps import PixelMaps
 from ..engine.pixel_box import Box
-from ..engine.result import Cut, Result
-from .candidates import (
-    Nodule,
-    Ranges,
-    Target,
-    has_room,
-    is_seen_whole,
-    label_apart,
-    nodule_of,
-    peaks,
-    section_mm,
-    section_of,
-)
+from ..engine.predictor import Predictor, ProgressCallback, ignore_progress
+from .candidates import Candidate, Nodule, Ranges, has_room, nodule_of, peaks, section_mm, section_of
 from .lungs import find_lungs
+from .maps import NEAR_MM, AtPoints, InBox, InChest, NoduleMaps, Places, middle_of
 from .measurements import SOLID_HU
-from .segments import LEAST_DIAMETER_MM, LEAST_INSIDE, find_nodules, number_nodules
-from .vessel_rejection import Vessels, goes_on
+from .segments import LEAST_DIAMETER_MM
+from .vessel_rejection import Vessels
 from .windows import Patches, Window
 
-BEYOND_MM = 2.0  # so far beyond its ends a nodule is looked at, for a lower threshold
-PATCH = 64  # the network's pixels along a side of the first window round a point
-COARSE = (
-    1.4  # what has no room there is looked at with pixels so many times larger; and the lungs, to find nodules first
-)
-ROOM_MM = 8.0  # what a nodule that has no room gets round it in a window of its own; and a box
-MOST_MM, MOST_WINDOWS = 80.0, 4  # side of the largest window; how many are tried
-FAR = 2.8  # a mass is looked at with pixels so many times larger, in windows up to twice as large
-LEAST_MASS_MM, LARGER = 20.0, 1.5  # diameter of what is seen so, at least, and as a multiple of what is seen from near
-NEAR_MM = 10.0  # a nodule so near to a point is meant by it
-LEAST_POINTED_MM = 2.0  # diameter of a nodule that the user points at, who has seen it; so it may be small
-SEARCH_LEVEL = 2  # depth of the network that looks through the lungs where a speed finds nodules first
-SEARCH_ROOM_MM = 4.0  # what it sees beyond the lungs
-SEARCH_STEP_MM = 2.5  # from slice to slice: readers find nodules of 4 mm on slices so far apart
-PEAK_MM = 3.0  # so far from its peak in the search a nodule may be
-
-Point = Sequence[float]
-
-_NO_ROOM = (
-    "What lies at {place} may go on beyond the part of the slices that was looked at: it is larger than a nodule,"
-    " or not to be told from what it touches."
-)
-_NOT_SEEN = "What lies at {place} goes on, at this threshold, on slices that were not looked at: run again with it to have it whole."
+BEYOND_MM = 2.0  # predicted beyond the ends of a nodule, in case the threshold is lowered
+PATCH = 64  # side of the first window around a point, in the network's pixels
+COARSE = 1.4  # pixels are this many times larger for an object that does not fit it, and to search the lungs first
+ROOM_MM = 8.0  # margin around such an object in a window of its own, and around a box
+MOST_MM, MOST_WINDOWS = 80.0, 4  # side of the largest window; number of windows tried
+FAR = 2.8  # for a mass, pixels are this many times larger, in windows up to twice as large
+LEAST_MASS_MM, LARGER = 20.0, 1.5  # least diameter of a mass, and as a multiple of the object in fine pixels
+LEAST_POINTED_MM = 2.0  # least diameter at a point: the user has seen the nodule, so it may be small
+SEARCH_LEVEL = 2  # depth of the network that searches the lungs, at speeds that search first
+SEARCH_ROOM_MM = 4.0  # margin around the lungs in that search
+SEARCH_STEP_MM = 2.5  # between slices of that search: readers find nodules of 4 mm at this distance
+PEAK_MM = 3.0  # largest distance of a nodule from its peak in that search
 
 
-class NoduleEngine(SliceEngine):
+class NoduleEngine(Predictor):
     """A nodule bundle on a device, ready for many volumes."""
 
-    def segment(
-        self,
-        volume: Volume,
-        speed: str = "balanced",
-        threshold: float | None = None,
-        force: bool = False,
-        progress: Progress = lambda done, total: None,
-        points: Sequence[Point] = (),
-        box: Sequence[slice] | None = None,
-    ) -> Result:
-        """Segment lung nodules: those at the points, those in the box, or all of the chest.
+    def predict(self, volume: Volume, request: Request, progress: ProgressCallback = ignore_progress) -> NoduleMaps:
+        """Find lung nodules: those at the points, those in the box, or all in the chest.
 
         Args:
-            volume, speed, threshold, force: As in `SliceEngine.segment`.
-            progress: The same; from a point, the slices in all are known only as far as the nodule has been followed.
-            points: (R, A, S) in mm, each in a nodule or within 10 mm of one; the network sees only what is round them.
-            box: Voxels along K, J and I; what lies outside stays outside.
+            volume: HU; any orientation.
+            request: The network sees only the surroundings of its points.
+            progress: Called after each batch; an exception raised in it stops the run and passes through. From a point, the
+                total is known only as far as the nodule has been followed.
 
         Returns:
-            One segment for each nodule, the largest first; none, and a note, where there is none.
+            The answers of the network; `at()` makes of them one segment for each nodule, largest first; without nodules, no
+            segment and a note.
 
         Raises:
-            VolumeError: The volume is no CT or cannot be one; a point outside it; points and a box.
+            VolumeError: The volume is not CT, or a point or the box lies outside it.
+            RequestError: The request is for another target.
+            BundleError: The model has no such speed.
         """
         started = time.perf_counter()
-        if points and box is not None:
-            raise VolumeError("Nodules are looked for at points or in a box: give one of them, not both.")
-        threshold = self.bundle.threshold_or_own(threshold)
-        notes = check_ct(volume, force)
+        notes = self.check(volume, request)
+        speed = self.bundle.speed(request.speed)
+        threshold = self.threshold_of(request)
         order, axial = axial_order(volume), axial_volume(volume)
-        indices = [index_of(axial, point) for point in points]
+        indices = [index_of(axial, point) for point in request.points]
         hu, more = clean_hu(volume.array)
-        volume, axial = Volume(hu, volume.ijk_to_ras), Volume(order.apply(hu), axial.ijk_to_ras)
-        patches = Patches(self, axial, self.bundle.speed(speed).level, progress)
-        if points:
-            targets = [self._look_round_point(patches, index, threshold, progress) for index in indices]
-            cut = partial(_cut_points, patches, points, targets)
-        elif box is not None:
-            ranges = _in_axial_order(box, order, volume.array.shape)
-            window = self._window_round(patches, ranges[1:], ROOM_MM, self.bundle.pixel_mm)
-            patches.look(window, range(ranges[0].start, ranges[0].stop))
-            cut = partial(_cut_box, patches, ranges)
+        axial = Volume(order.apply(hu), axial.ijk_to_ras)
+        patches = Patches(self, axial, speed.level, progress)
+        if request.points:
+            meant = [self._at_point(patches, index, threshold, progress) for index in indices]
+            places: Places = AtPoints(request.points, meant)
+        elif request.box is not None:
+            ranges = _in_axial_order(request.box, order, hu.shape)
+            window = self._window_around(patches, ranges[1:], ROOM_MM, self.bundle.pixel_mm)
+            patches.predict(window, range(ranges[0].start, ranges[0].stop))
+            places = InBox(ranges)
         else:
             lungs = find_lungs(axial)
             vessels = Vessels(axial.array, lungs)
-            targets = self._search(patches, lungs, vessels, threshold, self.bundle.speed(speed).find_first, progress)
-            cut = partial(_cut_chest, patches, lungs, vessels, targets)
-        cut = partial(_undo, order, cut, [*notes, *more, *self.notes])
-        maps = Maps(patches.probability, patches.spread, order, Box.whole(len(axial.array), axial.array.shape[1:]))
-        return self._result(volume, maps, cut, threshold, patches.slices, started)
+            candidates = self._search(patches, lungs, vessels, threshold, speed.find_first, progress)
+            places = InChest(lungs, vessels, candidates)
+        whole = Box.whole(len(axial.array), axial.array.shape[1:])
+        pixels = PixelMaps(patches.probability, patches.uncertainty, order, whole)
+        return NoduleMaps(
+            bundle=self.bundle, volume=Volume(hu, volume.ijk_to_ras), box=tuple(slice(0, size) for size in hu.shape),
+            shape=hu.shape, pixels=pixels, threshold=threshold, notes=(*notes, *more, *self.notes),
+            device=self.device.label, slices=patches.slices, seconds=time.perf_counter() - started,
+            patches=patches, places=places,
+        )  # fmt: skip
 
-    def _look_round(
+    def _follow(
         self, patches: Patches, index: np.ndarray, within_mm: float, least_mm: float, threshold: float
-    ) -> Target:
-        """Follow what lies at a place or near it; a window in which it has no room gives way to one of its own.
+    ) -> Candidate:
+        """Follow the object at or near a place; if it does not fit the window, it gets one of its own.
 
-        The slice of the place comes first, alone: most often it tells already where the window has to lie.
+        The slice of the place comes first, alone: it usually shows where the window has to be.
         """
         sides_mm = np.zeros(2)
-        target = Target(index, self._window(patches, index[1:], sides_mm), within_mm, least_mm)
-        patches.look(target.window, [round(float(index[0]))])
-        found = section_of(target, patches, target.window.planes.get, threshold)
+        candidate = Candidate(index, self._window(patches, index[1:], sides_mm), within_mm, least_mm)
+        patches.predict(candidate.window, [round(float(index[0]))])
+        found = section_of(candidate, patches, candidate.window.planes.get, threshold)
         for _ in range(MOST_WINDOWS):
-            if found and not has_room(found, target.window, patches):
+            if found and not has_room(found, candidate.window, patches):
                 sides_mm = np.maximum(_with_room(found, patches), sides_mm)
-                target = replace(target, window=self._window(patches, _middle(found.box[1:]), sides_mm))
-            found = nodule_of(target, patches, patches.looking(target.window), threshold)
-            if found is None or has_room(found, target.window, patches) or sides_mm.max() >= MOST_MM:
+                candidate = replace(candidate, window=self._window(patches, middle_of(found.box[1:]), sides_mm))
+            found = nodule_of(candidate, patches, patches.plane_of(candidate.window), threshold)
+            if found is None or has_room(found, candidate.window, patches) or sides_mm.max() >= MOST_MM:
                 break
         if found and sides_mm.max() > PATCH * self.bundle.pixel_mm >= _with_room(found, patches).max():
-            # What had no room was something beside it.
-            near = replace(target, window=self._window(patches, _middle(found.box[1:]), np.zeros(2)))
-            again = nodule_of(near, patches, patches.looking(near.window), threshold)
+            # It was something beside it that did not fit.
+            near = replace(candidate, window=self._window(patches, middle_of(found.box[1:]), np.zeros(2)))
+            again = nodule_of(near, patches, patches.plane_of(near.window), threshold)
             if again and has_room(again, near.window, patches):
-                target, found = near, again
+                candidate, found = near, again
         if found:
-            _look_beyond(patches, target.window, found)
-        return target
+            _predict_beyond(patches, candidate.window, found)
+        return candidate
 
     def _window(self, patches: Patches, middle: np.ndarray, sides_mm: np.ndarray) -> Window:
-        """The window round a row and a column, of at least these sides; one larger than the first one has coarser pixels."""
+        """The window around a row and a column with at least these sides; if larger than the first, it has coarser pixels."""
         pixel_mm = self.bundle.pixel_mm
         if sides_mm.max() > PATCH * pixel_mm:
             pixel_mm *= COARSE
         return patches.window(middle, np.maximum(sides_mm, PATCH * pixel_mm), pixel_mm)
 
-    def _look_round_point(
-        self, patches: Patches, index: np.ndarray, threshold: float, progress: Progress
-    ) -> tuple[Target, ...]:
-        """The same for a point of the user, who may mean a mass: its slice is looked at from farther away, too.
+    def _at_point(
+        self, patches: Patches, index: np.ndarray, threshold: float, progress: ProgressCallback
+    ) -> tuple[Candidate, ...]:
+        """Follow the object at a point of the user, who may mean a mass: its slice is also predicted in larger pixels.
 
-        Of a mass whose edges lie outside its view the network sees no more than bits; and nothing of one that ends at a wall or on the
-        diaphragm, where it looks like them. So a point in dense tissue at which nothing is seen may be in the end of a mass that is
-        seen on the slices above or below.
+        The network finds only fragments of a mass whose edges lie outside the window, and nothing of one that ends at the chest wall or
+        the diaphragm, where it looks like them. A point in dense tissue at which nothing is found may thus lie in the end of a mass
+        that is visible on the slices above or below.
 
         Returns:
-            What the point means: the first that is there, at whatever threshold.
+            Candidates for the object at the point; at any threshold, the first that exists is used.
         """
-        target = self._look_round(patches, index, NEAR_MM, LEAST_POINTED_MM, threshold)
-        near_mm = section_mm(target, patches, target.window.planes.get, threshold)
+        candidate = self._follow(patches, index, NEAR_MM, LEAST_POINTED_MM, threshold)
+        near_mm = section_mm(candidate, patches, candidate.window.planes.get, threshold)
         far = Patches(self, patches.volume, patches.level, progress)
         far.slices = far.expected = patches.slices
         own = round(float(index[0]))
         slices = [own]
         dense = patches.volume.array[tuple(np.rint(index).astype(int))] >= SOLID_HU
-        if near_mm == 0 and dense and not self._is_near(target, patches, threshold):
+        if near_mm == 0 and dense and not self._is_near(candidate, patches, threshold):
             gap = max(1, int(SEARCH_STEP_MM / patches.spacing_mm[0] + 0.01))
             slices += [
                 own + way * k for k in range(gap, int(NEAR_MM / patches.spacing_mm[0]) + 1, gap) for way in (1, -1)
@@ -192,32 +157,32 @@ class NoduleEngine(SliceEngine):
         patches.slices = patches.expected = far.slices
         if mass:
             patches.take(far, mass.window)
-            return mass, target
-        return (target,)
+            return mass, candidate
+        return (candidate,)
 
-    def _is_near(self, target: Target, patches: Patches, threshold: float) -> bool:
-        """Whether a target's nodule lies within 3 mm of its place."""
-        near = replace(target, within_mm=PEAK_MM)
-        return nodule_of(near, patches, target.window.planes.get, threshold) is not None
+    def _is_near(self, candidate: Candidate, patches: Patches, threshold: float) -> bool:
+        """True if a candidate's nodule lies within 3 mm of its place."""
+        near = replace(candidate, within_mm=PEAK_MM)
+        return nodule_of(near, patches, candidate.window.planes.get, threshold) is not None
 
-    def _mass_at(self, far: Patches, index: np.ndarray, least_mm: float, threshold: float) -> Target | None:
-        """Follow the mass at a place, in a window that grows until it has room; None if its section there has no such diameter."""
+    def _mass_at(self, far: Patches, index: np.ndarray, least_mm: float, threshold: float) -> Candidate | None:
+        """Follow the mass at a place, in a window that grows until it fits; None if its section there is smaller than `least_mm`."""
         pixel_mm = FAR * self.bundle.pixel_mm
         middle, sides_mm = index[1:], np.full(2, PATCH * pixel_mm)
-        for _ in range(MOST_WINDOWS):
+        for count in range(1, MOST_WINDOWS + 1):
             window = far.window(middle, sides_mm, pixel_mm)
-            mass = Target(index, window, PEAK_MM, LEAST_MASS_MM)
-            far.look(window, [round(float(index[0]))])
+            mass = Candidate(index, window, PEAK_MM, LEAST_MASS_MM)
+            far.predict(window, [round(float(index[0]))])
             if section_mm(mass, far, window.planes.get, threshold) < least_mm:
                 return None
-            found = nodule_of(mass, far, far.looking(window), threshold)
+            found = nodule_of(mass, far, far.plane_of(window), threshold)
             if found is None:
                 return None
-            if has_room(found, window, far) or sides_mm.max() >= 2 * MOST_MM:
-                break
-            middle, sides_mm = _middle(found.box[1:]), np.maximum(_with_room(found, far), sides_mm)
-        _look_beyond(far, window, found)
-        return mass
+            if has_room(found, window, far) or sides_mm.max() >= 2 * MOST_MM or count == MOST_WINDOWS:
+                _predict_beyond(far, window, found)
+                return mass
+            middle, sides_mm = middle_of(found.box[1:]), np.maximum(_with_room(found, far), sides_mm)
+        return None
 
     def _search(
         self,
@@ -226,138 +191,64 @@ class NoduleEngine(SliceEngine):
         vessels: Vessels,
         threshold: float,
         find_first: bool,
-        progress: Progress,
-    ) -> list[Target]:
-        """Look through the lungs on every slice; if `find_first`, on some, from farther away, with a pruned network, then round what may
-        be a nodule.
-        """
+        progress: ProgressCallback,
+    ) -> list[Candidate]:
+        """Search the lungs on every slice; with `find_first`, on some with a pruned network, then around each candidate."""
         searched = Patches(self, patches.volume, SEARCH_LEVEL, progress) if find_first else patches
-        pixel_mm = self.bundle.pixel_mm * (COARSE if find_first else 1)
-        gap = max(1, int(SEARCH_STEP_MM / patches.spacing_mm[0] + 0.01)) if find_first else 1
-        in_lungs = np.flatnonzero(lungs.any(axis=(1, 2)))
-        if not len(in_lungs):
-            return []
-        looked = in_lungs[min(gap, len(in_lungs)) // 2 :: gap]
-        nearest = looked[np.abs(in_lungs[:, None] - looked).argmin(axis=1)]
-        windows = [
-            (k, self._window_round(searched, box, SEARCH_ROOM_MM, pixel_mm))
-            for k in looked.tolist()
-            for box in _boxes_apart(lungs[in_lungs[nearest == k]].any(axis=0))
-        ]
-        searched.expected = len(windows)
-        for k, window in windows:
-            searched.look(window, [k])
-        for k, other in zip(in_lungs, nearest, strict=True):
-            searched.probability[k] = searched.probability[other]
-        targets = []
+        self._predict_lungs(searched, lungs, find_first)
+        candidates = []
         for index, least in peaks(searched.probability, lungs, patches.volume.voxel_volume_ml * 1000):
             window = patches.window(index[1:], (MOST_MM, MOST_MM), self.bundle.pixel_mm)
-            # As far as it lies in the lungs; elsewhere nothing was found.
+            # Only the part in the lungs: nothing else was searched.
             window.planes.update(enumerate(searched.probability[:, window.rows, window.columns]))
-            target = Target(np.array(index, float), window, PEAK_MM, LEAST_DIAMETER_MM)
-            found = nodule_of(target, searched, window.planes.get, least)
-            if found and not vessels.hold(found):
-                targets.append(target)
+            candidate = Candidate(np.array(index, float), window, PEAK_MM, LEAST_DIAMETER_MM)
+            found = nodule_of(candidate, searched, window.planes.get, least)
+            if found and not vessels.contain(found):
+                candidates.append(candidate)
         if find_first:
             patches.slices = searched.slices
-            targets = [self._look_round(patches, t.index, t.within_mm, t.least_mm, threshold) for t in targets]
-        return targets
+            candidates = [self._follow(patches, c.index, c.within_mm, c.least_mm, threshold) for c in candidates]
+        return candidates
 
-    def _window_round(self, patches: Patches, box: Sequence[slice], room_mm: float, pixel_mm: float) -> Window:
-        """The window on some rows and columns and what is round them."""
+    def _predict_lungs(self, patches: Patches, lungs: np.ndarray, coarsely: bool) -> None:
+        """Predict every slice of the lungs; or some, at larger pixels, of which the slices between them take the nearest."""
+        pixel_mm = self.bundle.pixel_mm * (COARSE if coarsely else 1)
+        gap = max(1, int(SEARCH_STEP_MM / patches.spacing_mm[0] + 0.01)) if coarsely else 1
+        in_lungs = np.flatnonzero(lungs.any(axis=(1, 2)))
+        if not len(in_lungs):
+            return
+        chosen = in_lungs[min(gap, len(in_lungs)) // 2 :: gap]
+        nearest = chosen[np.abs(in_lungs[:, None] - chosen).argmin(axis=1)]
+        windows = [
+            (k, self._window_around(patches, box, SEARCH_ROOM_MM, pixel_mm))
+            for k in chosen.tolist()
+            for box in _boxes_apart(lungs[in_lungs[nearest == k]].any(axis=0))
+        ]
+        patches.expected = len(windows)
+        for k, window in windows:
+            patches.predict(window, [k])
+        for k, other in zip(in_lungs, nearest, strict=True):
+            patches.probability[k] = patches.probability[other]
+
+    def _window_around(self, patches: Patches, box: Sequence[slice], room_mm: float, pixel_mm: float) -> Window:
+        """The window that contains some rows and columns with a margin."""
         sides_mm = [(b.stop - b.start) * mm + 2 * room_mm for b, mm in zip(box, patches.spacing_mm[1:], strict=True)]
-        return patches.window(_middle(box), sides_mm, pixel_mm)
+        return patches.window(middle_of(box), sides_mm, pixel_mm)
 
 
-def _look_beyond(patches: Patches, window: Window, nodule: Nodule) -> None:
-    """Look at a few slices more than those of a nodule, for a lower threshold."""
+def _predict_beyond(patches: Patches, window: Window, nodule: Nodule) -> None:
+    """Predict a few slices beyond the ends of a nodule, in case the threshold is lowered."""
     beyond = int(BEYOND_MM / patches.spacing_mm[0])
-    patches.look(window, range(nodule.box[0].start - beyond, nodule.box[0].stop + beyond))
-
-
-def _cut_points(patches: Patches, points: Sequence[Point], meant: Sequence[Sequence[Target]], threshold: float) -> Cut:
-    """The nodules of the points; one that two points mean is there once."""
-    found, notes = [], []
-    for point, targets in zip(points, meant, strict=True):
-        nodules = ((t, nodule_of(t, patches, t.window.planes.get, threshold)) for t in targets)
-        target, nodule = next((pair for pair in nodules if pair[1]), (None, None))
-        if nodule is None:
-            notes.append(
-                f"No nodule was found at {in_words(point)} or within {NEAR_MM:g} mm of it: point at its middle, or lower the"
-                " threshold."
-            )
-            continue
-        found.append(nodule)
-        notes += _doubts(nodule, target.window, patches, in_words(point))
-    labelmap, segments, more = _label(patches, found)
-    return labelmap, segments, [*notes, *more]
-
-
-def _doubts(nodule: Nodule, window: Window, patches: Patches, place: str) -> list[str]:
-    """What there is to say of a nodule that may go on beyond what was looked at."""
-    notes = [] if has_room(nodule, window, patches) else [_NO_ROOM.format(place=place)]
-    return notes if is_seen_whole(nodule, window, patches) else [*notes, _NOT_SEEN.format(place=place)]
-
-
-def _cut_box(patches: Patches, ranges: Ranges, threshold: float) -> Cut:
-    """The nodules in a box."""
-    labelmap = np.zeros(patches.volume.array.shape, np.uint8)
-    labelmap[ranges], segments, notes = find_nodules(
-        patches.probability[ranges], crop(patches.volume, ranges), None, threshold
-    )
-    return labelmap, segments, notes if segments else [*notes, "No nodule was found in the box."]
-
-
-def _cut_chest(
-    patches: Patches, lungs: np.ndarray, vessels: Vessels, targets: Sequence[Target], threshold: float
-) -> Cut:
-    """The nodules of the lungs; what goes on as a vessel does is none."""
-    found, notes = [], []
-    for target in targets:
-        nodule = nodule_of(target, patches, target.window.planes.get, threshold)
-        if nodule is None or lungs[nodule.box][nodule.mask].mean() < LEAST_INSIDE:
-            continue
-        if vessels.hold(nodule) or goes_on(nodule, patches.volume, lungs):
-            continue
-        found.append(nodule)
-        middle = patches.volume.ijk_to_ras @ [*_middle(nodule.box)[::-1], 1]
-        notes += _doubts(nodule, target.window, patches, in_words(middle[:3]))
-    labelmap, segments, more = _label(patches, found, lungs)
-    notes = [*dict.fromkeys(notes), *more]  # two targets may mean one nodule
-    if not lungs.any():
-        notes.append("No lung was found, so no nodule was looked for: point at it, if there is one.")
-    elif not segments:
-        notes.append("No nodule was found.")
-    return labelmap, segments, notes
-
-
-def _label(patches: Patches, nodules: Sequence[Nodule], lungs: np.ndarray | None = None) -> Cut:
-    """Number nodules on the voxels of the volume."""
-    labelmap = np.zeros(patches.volume.array.shape, np.uint8)
-    if not nodules:
-        return labelmap, (), []
-    box, labels = label_apart(nodules)
-    if lungs is None:
-        labelmap[box], segments, notes = number_nodules(labels, crop(patches.volume, box))
-        return labelmap, segments, notes
-    whole = np.zeros(labelmap.shape, labels.dtype)
-    whole[box] = labels
-    return number_nodules(whole, patches.volume, lungs)
-
-
-def _undo(order: AxialOrder, cut: Callable[[float], Cut], notes: Sequence[str], threshold: float) -> Cut:
-    """What was cut in axial order, on the volume's own voxels, with the notes of the run."""
-    labelmap, segments, more = cut(threshold)
-    return np.ascontiguousarray(order.undo(labelmap)), segments, [*notes, *more]
+    patches.predict(window, range(nodule.box[0].start - beyond, nodule.box[0].stop + beyond))
 
 
 def _boxes_apart(mask: np.ndarray) -> list[Ranges]:
-    """The rows and columns that hold each piece of a slice; overlapping ones are made one."""
+    """Rows and columns of each component of a slice; overlapping boxes are merged."""
     shapes = sitk.LabelShapeStatisticsImageFilter()
     shapes.Execute(sitk.ConnectedComponent(sitk.GetImageFromArray(mask.view(np.uint8))))
-    boxes = []
+    boxes: list[Ranges] = []
     for column, row, width, height in map(shapes.GetBoundingBox, shapes.GetLabels()):
-        new = slice(row, row + height), slice(column, column + width)
+        new: Ranges = (slice(row, row + height), slice(column, column + width))
         for old in [
             b for b in boxes if all(o.start < n.stop and n.start < o.stop for o, n in zip(b, new, strict=True))
         ]:
@@ -367,18 +258,14 @@ def _boxes_apart(mask: np.ndarray) -> list[Ranges]:
     return boxes
 
 
-def _middle(box: Ranges) -> np.ndarray:
-    return np.array([(along.start + along.stop - 1) / 2 for along in box])
-
-
 def _with_room(nodule: Nodule, patches: Patches) -> np.ndarray:
-    """Sides of a window in which a nodule has room."""
+    """Sides of a window that a nodule fits, with a margin."""
     lengths = np.array([along.stop - along.start for along in nodule.box[1:]])
     return lengths * patches.spacing_mm[1:] + 2 * ROOM_MM
 
 
 def _in_axial_order(box: Sequence[slice], order: AxialOrder, shape: tuple[int, ...]) -> Ranges:
-    """Slices, rows and columns of voxels along K, J and I."""
+    """Slices, rows and columns of a box along K, J and I."""
     pairs = zip(order.axes, order.flips, strict=True)
     return tuple(
         slice(shape[axis] - box[axis].stop, shape[axis] - box[axis].start) if flip else box[axis]

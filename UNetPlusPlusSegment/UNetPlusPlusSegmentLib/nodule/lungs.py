@@ -1,8 +1,8 @@
-"""Lungs: both lungs in a chest CT by classical steps, with the nodules at their walls inside. NumPy and SimpleITK only."""
+"""Lungs: both lungs in a chest CT, without a network; nodules at the chest wall are included. NumPy and SimpleITK only."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import SimpleITK as sitk
@@ -10,44 +10,44 @@ import SimpleITK as sitk
 from ..core.masks import fill_holes, largest_component
 from ..core.volume import AIR_HU, Volume, axial_order, bounding_box
 
-GRID_MM = 2.5  # as coarse as still shows the walls of the trachea and of the main bronchi
+GRID_MM = 2.5  # the coarsest that still shows the walls of the trachea and of the main bronchi
 
-LUNG_HU = -400  # air and lung lie below, all other tissue above
-AROUND = 0.1  # share of the field that is air at least where the patient does not fill it
-TABLE_MM = 6.0  # what is thinner belongs to the table and its cover
+TISSUE_HU = -400  # air and lung lie below, all other tissue above
+AROUND = 0.1  # least share of air in the field of view, unless the patient fills it
+TABLE_MM = 6.0  # anything thinner belongs to the table and its cover
 
-LUMEN_HU = -940  # gas without lung round it lies below: airways, stomach, bowel; and the worst of emphysema
+LUMEN_HU = -940  # pure gas lies below: airways, stomach, bowel; so does the worst emphysema
 LUMEN_ML = (0.5, 150.0)  # from a segmental bronchus to a full stomach; a lung destroyed by emphysema is larger
 WALL_PIXELS = (1, 3)  # from the blurred edge of a lumen to behind its wall
-WALLED = 0.6  # share of tissue there: airways and bowel have 0.6 to 1, dark lung at the chest wall up to 0.5
-GAS_HU = -930  # of a large piece that is gas alone nine tenths lie below, of a lung with emphysema fewer
+WALLED = 0.6  # share of tissue in the wall: airways and bowel have 0.6 to 1, dark lung at the chest wall up to 0.5
+GAS_HU = -930  # nine tenths of a large component of pure gas lie below, fewer of a lung with emphysema
 
-LEAST_ML, LEAST_CM2 = 20.0, 20.0  # of a lung in the scan; of a few slices, so much on each of them
+LEAST_ML, LEAST_CM2 = 20.0, 20.0  # least lung in a scan; in a scan of few slices, on each of them
 LEAST_SHARE = 0.05  # of the larger lung
 
-MEMBRANE_HU, APART_MM = -600, 4.0  # the lungs are two where no clear lung of more than twice this joins them
-BALL_MM = 25.0  # a nodule at the wall, up to 3 cm, leaves no mouth that a ball of this radius gets through
-THICK_MM, BULGE_MM = 4.0, 7.0  # the ball cuts a chord: behind a bite of twice the first the wall curves out so far
+MEMBRANE_HU, APART_MM = -600, 4.0  # two lungs are separate unless aerated lung of twice this thickness joins them
+BALL_MM = 25.0  # a nodule of up to 3 cm at the wall leaves no opening for a ball of this radius
+THICK_MM, BULGE_MM = 4.0, 7.0  # the ball cuts a chord: behind a gap twice the first, the wall bulges by the second
 
 
 def find_lungs(volume: Volume) -> np.ndarray:
-    """Find the lungs, and in them vessels, nodules and masses, also those at the chest wall.
+    """Find the lungs, including vessels, nodules and masses, even at the chest wall.
 
-    Trachea and main bronchi are left out as far as their walls can be seen. Some of what lies beside the lungs
-    is inside: the hila, now and then a piece of the aorta or of the diaphragm. The edge is true to about 2 mm.
+    The trachea and the main bronchi are left out as far as their walls are visible. Some adjacent tissue is
+    included: the hila, and occasionally part of the aorta or the diaphragm. The edge is accurate to about 2 mm.
 
     Args:
-        volume: CT in HU, any orientation and spacing; padding and NaN are taken as air.
+        volume: CT in HU, any orientation and spacing; padding and NaN are treated as air.
 
     Returns:
-        bool (K, J, I) on the volume's voxels; empty where there is no lung, or less than 20 ml of it.
+        bool (K, J, I) on the volume's voxels; empty if there is no lung, or less than 20 ml of it.
     """
     order = axial_order(volume)
-    turned = order.apply(volume.array)
+    axial = order.apply(volume.array)
     steps = [max(1, round(GRID_MM / mm)) for mm in order.spacing_mm]
     spacing_mm = np.multiply(order.spacing_mm, steps)
     voxel_ml = float(spacing_mm.prod()) / 1000
-    hu = _shrink(turned, steps)
+    hu = _shrink(axial, steps)
     air = _air_in_body(hu, spacing_mm)
     air &= ~_lumens(hu, air, voxel_ml)
     least_ml = min(LEAST_ML, LEAST_CM2 * len(hu) * spacing_mm[0] / 10)
@@ -57,15 +57,15 @@ def find_lungs(volume: Volume) -> np.ndarray:
         wider = (slice(None), *_wider(box, np.ceil(2 * BULGE_MM / spacing_mm).astype(int))[1:])
         lungs[wider] = _closed(_sides(lungs[wider], hu[wider], spacing_mm), spacing_mm)
         lungs = fill_holes(lungs)
-    return np.ascontiguousarray(order.undo(_enlarge(lungs, steps, turned.shape)))
+    return np.ascontiguousarray(order.undo(_enlarge(lungs, steps, axial.shape)))
 
 
 def _air_in_body(hu: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    """Air and lung with the patient's body in front of them and behind them; or all where the patient fills the field.
+    """Air and lung with the patient's body in front and behind; all air and lung if the patient fills the field of view.
 
-    At the sides no wall is asked for: the lungs may reach the edge of the field.
+    No wall is needed at the sides: the lungs may reach the edge of the field.
     """
-    tissue = hu >= LUNG_HU
+    tissue = hu >= TISSUE_HU
     field = hu > AIR_HU  # without the padding
     if field.any() and (hu[field] < LUMEN_HU).mean() < AROUND:
         return ~tissue & field
@@ -77,7 +77,7 @@ def _air_in_body(hu: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
 
 
 def _lumens(hu: np.ndarray, air: np.ndarray, voxel_ml: float) -> np.ndarray:
-    """Gas that tissue walls in, and its blurred edge: trachea and bronchi, stomach and bowel."""
+    """Gas enclosed by tissue, with its blurred edge: trachea and bronchi, stomach and bowel."""
     found = np.zeros(hu.shape, bool)
     labels, sizes, boxes = _components(air & (hu < LUMEN_HU), LUMEN_ML[0] / voxel_ml)
     for value, box in enumerate(boxes, start=1):
@@ -86,13 +86,13 @@ def _lumens(hu: np.ndarray, air: np.ndarray, voxel_ml: float) -> np.ndarray:
         wider = _wider(box, (0, WALL_PIXELS[1], WALL_PIXELS[1]))
         edge, wall = (_spread(labels[wider] == value, pixels, pixels) for pixels in WALL_PIXELS)
         wall &= ~edge
-        if np.count_nonzero(wall & (hu[wider] >= LUNG_HU)) > WALLED * np.count_nonzero(wall):
+        if np.count_nonzero(wall & (hu[wider] >= TISSUE_HU)) > WALLED * np.count_nonzero(wall):
             found[wider] |= edge
     return found
 
 
 def _lung_pieces(hu: np.ndarray, air: np.ndarray, least: float) -> np.ndarray:
-    """The pieces of so many voxels that can be a lung: not tiny beside the largest, and not gas alone."""
+    """Components of at least `least` voxels that can be a lung: not tiny beside the largest, and not pure gas."""
     labels, sizes, _ = _components(air, least)
     inner = ~_spread(~air, 1, 1)
     keep = sizes >= max(1, LEAST_SHARE * sizes.max())
@@ -103,7 +103,7 @@ def _lung_pieces(hu: np.ndarray, air: np.ndarray, least: float) -> np.ndarray:
 
 
 def _sides(lungs: np.ndarray, hu: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    """Number the right and the left lung, in any order: each voxel goes with the one that it is nearer to."""
+    """Label the right and the left lung, in any order; each voxel belongs to the nearer one."""
     labels, sizes, _ = _components(_erode(lungs & (hu < MEMBRANE_HU), APART_MM, spacing_mm), 1)
     large = np.flatnonzero(sizes >= max(1, LEAST_SHARE * sizes.max()))
     if len(large) < 2:
@@ -113,16 +113,19 @@ def _sides(lungs: np.ndarray, hu: np.ndarray, spacing_mm: np.ndarray) -> np.ndar
 
 
 def _closed(sides: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    """Both lungs, and what a large ball rolled round each of them does not get into.
+    """Both lungs, with everything that a large ball rolled around each of them cannot enter.
 
-    Round both together it would roll over the mediastinum with its vessels.
+    Rolled around both together, it would also pass over the mediastinum with its vessels.
     """
     pad = np.ceil((BALL_MM + BULGE_MM) / spacing_mm).astype(int) + 1
     sides = np.pad(sides, [(pad[0],) * 2, (0, 0), (0, 0)], mode="edge")  # the scan may begin and end within the lungs
     sides = np.pad(sides, [(0, 0), (pad[1],) * 2, (pad[2],) * 2])
     closed = sides > 0
     for side in range(1, sides.max() + 1):
-        wider = _wider(bounding_box(sides == side), pad)
+        box = bounding_box(sides == side)
+        if box is None:
+            continue
+        wider = _wider(box, pad)
         lung = _erode(_dilate(sides[wider] == side, BALL_MM, spacing_mm), BALL_MM, spacing_mm)
         bites = _erode(lung & (sides[wider] == 0), THICK_MM, spacing_mm)
         if bites.any():
@@ -132,10 +135,10 @@ def _closed(sides: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
 
 
 def _components(mask: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray, list[tuple[slice, ...]]]:
-    """Face-connected components of at least so many voxels, the largest first.
+    """Face-connected components of at least `least` voxels, largest first.
 
     Returns:
-        Their labels 1…n; the size of each label, where the background, 0, counts nothing; the boxes of 1…n.
+        Their labels 1…n; the size of each label, with 0 for the background; the boxes of 1…n.
     """
     image = sitk.RelabelComponent(sitk.ConnectedComponent(_image(mask)), minimumObjectSize=int(np.ceil(least)))
     shapes = sitk.LabelShapeStatisticsImageFilter()
@@ -147,16 +150,16 @@ def _components(mask: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray,
     return _array(image), sizes, boxes
 
 
-def _wider(box: Sequence[slice], margin: Sequence[int]) -> tuple[slice, ...]:
+def _wider(box: Sequence[slice], margin: Iterable[int]) -> tuple[slice, ...]:
     return tuple(slice(max(0, along.start - m), along.stop + m) for along, m in zip(box, margin, strict=True))
 
 
 def _shrink(array: np.ndarray, steps: Sequence[int]) -> np.ndarray:
-    """Make one voxel of several: the mean over rows and columns, the middle one of the slices.
+    """Downsample: the mean over rows and columns, the middle one of the slices.
 
     Args:
-        array: HU, (slice, row, column). Values are cut to those of a CT, NaN becomes air.
-        steps: How many along each axis. Where they do not fit, the last row or column is repeated.
+        array: HU, (slice, row, column). Values are clipped to the range of CT, NaN becomes air.
+        steps: Voxels merged along each axis. Where they do not fit, the last row or column is repeated.
     """
     _, down, right = steps
     planes = []
@@ -169,14 +172,14 @@ def _shrink(array: np.ndarray, steps: Sequence[int]) -> np.ndarray:
 
 
 def _enlarge(mask: np.ndarray, steps: Sequence[int], shape: tuple[int, ...]) -> np.ndarray:
-    """The way back from `_shrink`."""
+    """The inverse of `_shrink`."""
     for axis, step in enumerate(steps):
         mask = mask.repeat(step, axis=axis)
     return mask[tuple(slice(size) for size in shape)]
 
 
 def _spread(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Grow by so many rows and columns to either side, within each slice."""
+    """Grow by a number of rows and columns to either side, within each slice."""
     for axis, pixels in ((1, rows), (2, columns)):
         padded = np.pad(mask, [(pixels, pixels) if each == axis else (0, 0) for each in range(3)])
         ranges = (range(shift, shift + mask.shape[axis]) for shift in range(2 * pixels + 1))
@@ -185,12 +188,12 @@ def _spread(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 def _dilate(mask: np.ndarray, mm: float, spacing_mm: np.ndarray) -> np.ndarray:
-    """Grow by a ball of that radius."""
+    """Grow by a ball of radius `mm`."""
     return _distance_mm(mask, spacing_mm) <= mm
 
 
 def _erode(mask: np.ndarray, mm: float, spacing_mm: np.ndarray) -> np.ndarray:
-    """Shrink by a ball of that radius."""
+    """Shrink by a ball of radius `mm`."""
     return _distance_mm(~mask, spacing_mm) > mm
 
 

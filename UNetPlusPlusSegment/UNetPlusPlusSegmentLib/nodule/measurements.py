@@ -1,4 +1,4 @@
-"""Diameters: what a radiologist measures of one lung nodule, from its mask and the CT. NumPy and SimpleITK only."""
+"""Measurements of one lung nodule, as a radiologist takes them, from its mask and the CT. NumPy and SimpleITK only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
-from ..core.masks import measure
 from ..core.volume import Volume, axial_order, bounding_box
 
 # A mask ends somewhere between its outermost pixels and their neighbours. From centre to centre of its pixels the long
@@ -17,14 +16,14 @@ from ..core.volume import Volume, axial_order, bounding_box
 OUTLINE_PIXELS = 0.5
 CALIPER_STEPS = 360  # directions in half a turn
 
-# Solid: -300 HU tells part-solid from ground-glass nodules with 90 % sensitivity and 88 % specificity (Scholten et al.,
-# Eur Radiol 2015, doi:10.1007/s00330-014-3427-z), the share of solid voxels with a cut at 6 % ("Threshold segmentation
+# Solid: -300 HU separates part-solid from ground-glass nodules with 90 % sensitivity and 88 % specificity (Scholten et al.,
+# Eur Radiol 2015, doi:10.1007/s00330-014-3427-z), the share of solid voxels with a threshold of 6 % ("Threshold segmentation
 # of pulmonary subsolid nodules on CT images", Chin J Lung Cancer: 6.14 %, 102 nodules). Below -750 HU is air: aerated
 # lung, a cavity. MOSTLY_SOLID is our own: of LIDC-IDRI's nodules few lie between 0.1 and 0.5, and those look part-solid.
-SOLID_HU, AIR_HU = -300, -750
+SOLID_HU, AERATED_HU = -300, -750
 SOME_SOLID, MOSTLY_SOLID = 0.06, 0.5
 
-PLEURA_MARGIN_MM = 20.0  # the first look for the pleura goes so far
+PLEURA_MARGIN_MM = 20.0  # the pleura is first searched for within this distance
 
 Point = tuple[float, float, float]
 
@@ -36,19 +35,19 @@ class NoduleMeasurements:
     Attributes:
         long_axis_mm: The largest diameter on any axial slice.
         short_axis_mm: The largest extent at right angles to it, on the same slice.
-        mean_diameter_mm: The mean of the two, which guidelines go by.
+        mean_diameter_mm: The mean of the two, which guidelines use.
         mean_diameter_rounded_mm: The same in whole millimetres, as the Fleischner Society reports it.
         kind: "solid", "part-solid" or "ground-glass".
-        solid_share: Share of solid voxels, 0…1, that `kind` was decided by.
+        solid_share: Share of solid voxels, 0…1, which decides `kind`.
         volume_ml: Number of voxels times their volume.
         volume_mm3: The same in mm³.
         equivalent_diameter_mm: Diameter of a sphere of that volume.
         mean_hu: Mean over all its voxels.
         centroid_ras: Its centre of mass, in mm towards Right, Anterior, Superior.
-        pleura_mm: Distance to the edge of the lung, between the middles of the nearest voxels; None if no lung mask was given,
-            or all is lung.
+        pleura_mm: Distance to the edge of the lung, between the centres of the nearest voxels; None if no lung mask was given,
+            or everything is lung.
         long_axis_ras: The two ends of the long axis.
-        short_axis_ras: The two ends of the short axis, drawn through the middle of the points that it was measured at.
+        short_axis_ras: The two ends of the short axis, drawn through the middle of the points at which it was measured.
     """
 
     long_axis_mm: float
@@ -89,14 +88,15 @@ def measure_nodule(mask: np.ndarray, volume: Volume, lungs: np.ndarray | None = 
     first = np.array([along.start for along in box])[list(order.axes)]
     origin_ras = volume.ijk_to_ras[:3, 3] + first @ steps_ras
     nodule = mask[box].transpose(order.axes)
-    size = measure(mask[box], Volume(volume.array[box], volume.ijk_to_ras))
+    inside = volume.array[box][mask[box]]
+    volume_ml = inside.size * volume.voxel_volume_ml
     ends_ras = origin_ras + _axes(nodule, steps_ras)
     long_mm, short_mm = np.linalg.norm(ends_ras[:, 1] - ends_ras[:, 0], axis=1).tolist()
     share = _solid_share(nodule, volume.array[box].transpose(order.axes))
     mean_mm = (long_mm + short_mm) / 2
-    volume_mm3 = size["volume_ml"] * 1000
+    volume_mm3 = volume_ml * 1000
     centroid_ras = origin_ras + np.argwhere(nodule).mean(axis=0) @ steps_ras
-    long_ras, short_ras = (tuple(map(_point, ends)) for ends in ends_ras)
+    (long_start, long_end), (short_start, short_end) = ends_ras
     return NoduleMeasurements(
         long_axis_mm=long_mm,
         short_axis_mm=short_mm,
@@ -104,19 +104,19 @@ def measure_nodule(mask: np.ndarray, volume: Volume, lungs: np.ndarray | None = 
         mean_diameter_rounded_mm=math.floor(mean_mm + 0.5),  # round() would make 6 of 6.5
         kind="ground-glass" if share < SOME_SOLID else "part-solid" if share < MOSTLY_SOLID else "solid",
         solid_share=share,
-        volume_ml=size["volume_ml"],
+        volume_ml=volume_ml,
         volume_mm3=volume_mm3,
         equivalent_diameter_mm=(6 * volume_mm3 / math.pi) ** (1 / 3),
-        mean_hu=size["mean_hu"],
+        mean_hu=float(inside.mean(dtype=np.float64)),
         centroid_ras=_point(centroid_ras),
-        pleura_mm=None if lungs is None else _distance_to_pleura(mask, lungs, volume.spacing_mm[::-1]),
-        long_axis_ras=long_ras,
-        short_axis_ras=short_ras,
+        pleura_mm=None if lungs is None else _distance_to_pleura(mask, box, lungs, volume.spacing_mm[::-1]),
+        long_axis_ras=(_point(long_start), _point(long_end)),
+        short_axis_ras=(_point(short_start), _point(short_end)),
     )
 
 
 def _axes(nodule: np.ndarray, steps_ras: np.ndarray) -> np.ndarray:
-    """Turn calipers round the nodule on every axial slice and keep the slice with the largest diameter.
+    """Turn calipers around the nodule on every axial slice and keep the slice with the largest diameter.
 
     Args:
         nodule: bool (slice, row, column).
@@ -125,7 +125,9 @@ def _axes(nodule: np.ndarray, steps_ras: np.ndarray) -> np.ndarray:
     Returns:
         (axis, end, RAS): the ends of the long, then of the short axis, from the centre of voxel (0, 0, 0).
     """
-    plane_ras, pixel_mm = np.linalg.qr(steps_ras[1:].T)  # right angles within the slice; pixels may lack them
+    plane_ras, pixel_mm = np.linalg.qr(
+        steps_ras[1:].T
+    )  # an orthogonal frame in the slice, even if its pixels are sheared
     angles = np.arange(CALIPER_STEPS) * np.pi / CALIPER_STEPS
     directions = np.stack([np.cos(angles), np.sin(angles)])
     outline_mm = OUTLINE_PIXELS * np.linalg.norm(pixel_mm.T @ directions, axis=0)
@@ -137,7 +139,7 @@ def _axes(nodule: np.ndarray, steps_ras: np.ndarray) -> np.ndarray:
         left, right = section[rows].argmax(axis=1), section.shape[1] - 1 - section[rows, ::-1].argmax(axis=1)
         rim_mm = np.stack([np.tile(rows, 2), np.concatenate([left, right])], axis=1) @ pixel_mm.T
         along_mm = rim_mm @ directions
-        # Rounded, and of equally long axes the one with the larger short axis: so no last bit of the matrix decides.
+        # Rounded, and of equally long axes the one with the larger short axis: rounding errors must not decide.
         widths_mm = (np.ptp(along_mm, axis=0) + outline_mm).round(6)
         across_mm = np.roll(widths_mm, -CALIPER_STEPS // 2)  # at right angles
         long = int(np.lexsort([across_mm, widths_mm])[-1])
@@ -159,30 +161,31 @@ def _solid_share(nodule: np.ndarray, hu: np.ndarray) -> float:
     padded = np.pad(nodule, ((0, 0), (1, 1), (1, 1)))
     core = nodule & padded[:, :-2, 1:-1] & padded[:, 2:, 1:-1] & padded[:, 1:-1, :-2] & padded[:, 1:-1, 2:]
     values = hu[core if core.any() else nodule]
-    tissue = np.count_nonzero(values > AIR_HU)
+    tissue = np.count_nonzero(values > AERATED_HU)
     return float(np.count_nonzero(values >= SOLID_HU) / tissue) if tissue else 0.0
 
 
-def _distance_to_pleura(mask: np.ndarray, lungs: np.ndarray, spacing_mm: np.ndarray) -> float | None:
+def _distance_to_pleura(
+    mask: np.ndarray, box: tuple[slice, ...], lungs: np.ndarray, spacing_mm: np.ndarray
+) -> float | None:
     """Distance in mm from the nodule to the nearest voxel outside the lungs; None if there is no such voxel.
 
     Args:
         mask: bool, any axis order.
-        lungs: the same.
-        spacing_mm: in the order of the axes, taken to be at right angles.
+        box: The smallest slices that hold it.
+        lungs: bool, the same shape.
+        spacing_mm: in the order of the axes, which are assumed to be orthogonal.
     """
     margin_mm = PLEURA_MARGIN_MM
     while True:
         margin = np.ceil(margin_mm / spacing_mm).astype(int)
-        box = tuple(
-            slice(max(0, along.start - m), along.stop + m) for along, m in zip(bounding_box(mask), margin, strict=True)
-        )
-        outside = ~lungs[box]
+        wider = tuple(slice(max(0, along.start - m), along.stop + m) for along, m in zip(box, margin, strict=True))
+        outside = ~lungs[wider]
         if outside.any():
             image = sitk.GetImageFromArray(outside.view(np.uint8))
             image.SetSpacing(spacing_mm[::-1].tolist())
             distance = sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True)
-            nearest_mm = float(sitk.GetArrayViewFromImage(distance)[mask[box]].min())
+            nearest_mm = float(sitk.GetArrayViewFromImage(distance)[mask[wider]].min())
             if nearest_mm <= margin_mm or outside.shape == mask.shape:
                 return max(0.0, nearest_mm)
         elif outside.shape == mask.shape:

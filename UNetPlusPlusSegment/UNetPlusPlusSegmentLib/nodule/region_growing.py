@@ -1,4 +1,4 @@
-"""Following: one nodule through the slices of a map, which may be computed as it is followed. NumPy and SimpleITK only."""
+"""Region growing: one nodule through the slices of a map, which may be computed on the way. NumPy and SimpleITK only."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import SimpleITK as sitk
 
-# A section with a smaller share of the largest one's area is the last: of a ball such ends hold 1 %, so there is hardly a
-# second one; a vessel that leaves the nodule through the slices goes on, and is not followed.
+# A section with a smaller share of the largest one's area is the last. Such ends hold 1 % of a sphere, so there is hardly a
+# second one; a vessel that leaves the nodule through the slices continues, and is not followed.
 END = 0.16
-MOST_LENGTHS = 4.0  # through the slices, in diameters of the largest section: what is longer is a vessel
-FREE_MM = 12.0  # a length that is allowed anyway: it may begin with a small section
+MOST_LENGTHS = 4.0  # through the slices, in diameters of the largest section: anything longer is a vessel
+FREE_MM = 12.0  # a length that is always allowed: a nodule may begin with a small section
 
 Sections = dict[int, np.ndarray]  # bool (rows, columns) by slice
 Plane = Callable[[int], np.ndarray | None]  # probability (rows, columns) of a slice; None outside, or where unknown
 
 
 def follow(plane: Plane, seed: tuple[int, int, int], threshold: float, spacing_mm: Sequence[float]) -> Sections:
-    """Follow what lies at a seed, up and down until it ends.
+    """Follow the object at a seed, up and down until it ends.
 
-    On each slice it is what touches, if only at a corner, its section on the slice before: from thick slices of a
-    slanting nodule no more can be asked.
+    On each slice it is everything that touches its section on the previous slice, even at a corner only: on thick
+    slices, the sections of a slanting nodule may overlap no more than that.
 
     Args:
-        plane: Asked for slices next to those it gave before.
+        plane: Called for slices next to those that it returned before.
         seed: Slice, row, column.
-        threshold: What has at least this probability belongs to it.
-        spacing_mm: Distance of slices, rows and columns.
+        threshold: Least probability of a voxel in it.
+        spacing_mm: Distance between slices, rows and columns.
 
     Returns:
-        Its sections, bool (rows, columns), by slice, without gaps, tails of vessels among them (see `without_tails`);
+        Its sections, bool (rows, columns), by slice, without gaps, with tails of vessels (see `without_tails`);
         empty if the seed is below the threshold.
     """
     slice_mm, pixel_mm2 = spacing_mm[0], spacing_mm[1] * spacing_mm[2]
@@ -41,15 +41,15 @@ def follow(plane: Plane, seed: tuple[int, int, int], threshold: float, spacing_m
     at_seed = np.zeros(start.shape, bool)
     at_seed[seed[1:]] = True
     sections = {seed[0]: _touching(start >= threshold, at_seed)}
-    largest = np.count_nonzero(sections[seed[0]])
+    largest = int(np.count_nonzero(sections[seed[0]]))
     ends, going = {1: seed[0], -1: seed[0]}, [1, -1]
     while going:
         for way in tuple(going):
             most_mm = FREE_MM + MOST_LENGTHS * 2 * np.sqrt(largest * pixel_mm2 / np.pi)
             here = plane(ends[way] + way) if len(sections) * slice_mm < most_mm else None
             section = None if here is None else _touching(here >= threshold, sections[ends[way]])
-            area = 0 if section is None else np.count_nonzero(section)
-            if area:
+            area = 0 if section is None else int(np.count_nonzero(section))
+            if section is not None and area:
                 ends[way] += way
                 sections[ends[way]] = section
                 largest = max(largest, area)
@@ -59,7 +59,7 @@ def follow(plane: Plane, seed: tuple[int, int, int], threshold: float, spacing_m
 
 
 def without_tails(sections: Sections) -> Sections:
-    """The slices round the largest section, up to the ends: a tail may have been met before the nodule."""
+    """The slices around the largest section, up to the ends: following may have begun in a tail."""
     areas = {k: np.count_nonzero(section) for k, section in sections.items()}
     middle = max(areas, key=lambda k: (areas[k], -k))
     kept = {middle: sections[middle]}
@@ -74,12 +74,12 @@ def without_tails(sections: Sections) -> Sections:
 def near(
     plane: Plane, centre: np.ndarray, within_mm: float, steps_mm: np.ndarray, threshold: float
 ) -> Iterator[tuple[int, int, int]]:
-    """Voxels that may belong to a nodule round a point, the nearest first; no slice is asked for before it may hold one.
+    """Voxels that may belong to a nodule near a point, nearest first; a slice is computed only once it may contain the next.
 
     Args:
         plane: As for `follow`.
-        centre: Slice, row, column; need not be whole.
-        within_mm: How far to look.
+        centre: Slice, row, column; may lie between voxels.
+        within_mm: Largest distance.
         steps_mm: 3 × 3, its rows the steps from slice to slice, row to row and column to column.
         threshold: The least probability.
     """
@@ -103,9 +103,9 @@ def near(
 
 
 def _touching(mask: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The corner-connected pieces of `mask` that touch `other`, if only at a corner.
+    """The corner-connected components of `mask` that touch `other`, even at a corner only.
 
-    They are filled from there, one pixel of each run of a row: labelling all pieces of a slice, or a fill from every pixel, takes
+    They are filled from one pixel of each run in a row: labelling all components of a slice, or filling from every pixel, takes
     several times as long.
     """
     rows = np.pad(other, 1)

@@ -1,4 +1,4 @@
-"""Nodules: which spots of a probability map are lung nodules, and one segment for each. NumPy and SimpleITK only."""
+"""Segments: the lung nodules in a probability map, and one segment for each. NumPy and SimpleITK only."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from dataclasses import asdict
 import numpy as np
 import SimpleITK as sitk
 
+from ..core.note import Note
 from ..core.segment import Segment
 from ..core.volume import Volume, axial_order, crop
 from .measurements import NoduleMeasurements, measure_nodule
 
-# What is no nodule. LIDC-IDRI's readers outlined nodules from 3 mm on; of 890 nodules, as at least two of them saw their
-# largest sections, the most elongated is 2.9 times as long as wide, and the least compact fills half of its ellipse.
-# Vessels are longer and branch (trees of them fill 0.2 and less), fissures and spots on one thin slice are flatter.
-LEAST_DIAMETER_MM, MOST_DIAMETER_MM = 3.0, 80.0  # of a sphere of the same volume; beyond it, a lobe without air
-MOST_ELONGATION = 4.0  # of one principal axis to the next shorter one, in space and seen from above
+# Limits of size and shape. The readers of LIDC-IDRI outlined nodules of 3 mm and more. Of 890 nodules (the largest section,
+# as marked by at least two readers), the most elongated is 2.9 times as long as wide, and the least compact fills half of
+# its ellipse. Vessels are longer and branch (trees fill 0.2 or less); fissures and spots on one thin slice are flatter.
+LEAST_DIAMETER_MM, MOST_DIAMETER_MM = 3.0, 80.0  # of a sphere of the same volume; anything larger is an airless lobe
+MOST_ELONGATION = 4.0  # of one principal axis to the next shorter one, in 3D and seen from above
 LEAST_FILL = 0.4  # share of the ellipsoid with the same moments of inertia
 LEAST_INSIDE = 0.5  # share of its voxels in the lungs
 
-PLEURA_WITHIN_MM = 50.0  # hardly a point of the lung lies deeper
-MASS_MM = 30.0  # larger than that is called a mass (Fleischner Society: glossary of terms for thoracic imaging, 2008)
-MOST_NODULES = 50  # more than that nobody reads in a table; their colours would look alike
+PLEURA_WITHIN_MM = 50.0  # hardly any point of the lung is deeper
+MASS_MM = 30.0  # anything larger is called a mass (Fleischner Society: glossary of terms for thoracic imaging, 2008)
+MOST_NODULES = 50  # nobody reads more in a table, and their colours would look alike
 
 TERMINOLOGY = (
     "Segmentation category and type - DICOM master list~SCT^49755003^Morphologically Altered Structure"
@@ -32,21 +33,21 @@ TERMINOLOGY = (
 
 def find_nodules(
     probability: np.ndarray, volume: Volume, lungs: np.ndarray | None, threshold: float = 0.5
-) -> tuple[np.ndarray, tuple[Segment, ...], list[str]]:
-    """Find the nodules of a chest.
+) -> tuple[np.ndarray, tuple[Segment, ...], list[Note]]:
+    """Find the nodules in a probability map.
 
-    Voxels that touch, if only at a corner, belong to one nodule: on thick slices the sections of a slanting one hardly
-    overlap. A nodule is kept or dropped as a whole; what of it lies outside the lungs is not cut off. Of one that reaches
-    the first or the last slice there may be more beyond.
+    Voxels that touch, even at a corner only, belong to one nodule: on thick slices the sections of a slanting one hardly
+    overlap. A nodule is kept or dropped as a whole; the part outside the lungs is not cut off. One that reaches the first
+    or the last slice may continue beyond it.
 
     Args:
         probability: (K, J, I) on the volume's voxels, 0…1.
         volume: The CT in HU, any orientation and spacing.
-        lungs: bool (K, J, I), from `find_lungs`; None if it does not matter where a nodule lies.
-        threshold: What has at least this probability may be a nodule.
+        lungs: bool (K, J, I), from `find_lungs`; None to accept nodules anywhere.
+        threshold: Least probability of a voxel in a nodule.
 
     Returns:
-        As `number_nodules`.
+        The same as `number_nodules`.
     """
     spots = sitk.ConnectedComponent(sitk.GetImageFromArray((probability >= threshold).view(np.uint8)), True)
     least = np.pi / 6 * LEAST_DIAMETER_MM**3 / 1000 / volume.voxel_volume_ml
@@ -66,13 +67,13 @@ def find_nodules(
 
 def number_nodules(
     labels: np.ndarray, volume: Volume, lungs: np.ndarray | None = None
-) -> tuple[np.ndarray, tuple[Segment, ...], list[str]]:
-    """Number nodules from the largest on and measure them.
+) -> tuple[np.ndarray, tuple[Segment, ...], list[Note]]:
+    """Measure nodules and number them, largest first.
 
     Args:
         labels: Integers (K, J, I) on the volume's voxels: a value above 0 for each nodule, in any order.
         volume: The CT in HU.
-        lungs: bool (K, J, I), for the distance to the pleura, which is looked for within `PLEURA_WITHIN_MM`.
+        lungs: bool (K, J, I), for the distance to the pleura, which is searched for within `PLEURA_WITHIN_MM`.
 
     Returns:
         uint8 (K, J, I) with the values 1…n; the segments with these values, by mean diameter, the largest first; and
@@ -83,14 +84,15 @@ def number_nodules(
         margin = np.ceil(PLEURA_WITHIN_MM / volume.spacing_mm[::-1]).astype(int)
         wider = tuple(slice(max(0, along.start - m), along.stop + m) for along, m in zip(box, margin, strict=True))
         near = None if lungs is None else lungs[wider]
-        measured.append((value, measure_nodule(labels[wider] == value, crop(volume, wider), near)))
+        found = measure_nodule(labels[wider] == value, crop(volume, wider), near)
+        if found is not None:
+            measured.append((value, found))
     measured.sort(key=lambda each: each[1].mean_diameter_mm, reverse=True)
     notes = []
     if len(measured) > MOST_NODULES:
         smallest_mm = measured[MOST_NODULES - 1][1].mean_diameter_mm
-        notes.append(
-            f"{len(measured)} nodules were found; only the largest {MOST_NODULES} are kept, from {smallest_mm:.0f} mm on."
-        )
+        text = f"{len(measured)} nodules were found; only the largest {MOST_NODULES} are kept, down to {smallest_mm:.0f} mm."
+        notes.append(Note("largest-only", text))
         del measured[MOST_NODULES:]
     labelmap = np.zeros(labels.shape, np.uint8)
     for number, (value, _) in enumerate(measured, start=1):
@@ -100,14 +102,14 @@ def number_nodules(
 
 
 def can_be_nodule(mask: np.ndarray, volume: Volume, least_mm: float, is_cut: bool) -> bool:
-    """Whether a bool mask (K, J, I) has the size and the shape of a nodule, or of a slab of one; it need not be connected.
+    """True if a bool mask (K, J, I) has the size and the shape of a nodule, or of a slab of one; it need not be connected.
 
     Args:
-        volume: Where the mask lies.
+        volume: The volume that the mask belongs to.
         least_mm: The least diameter of a sphere of the same volume.
-        is_cut: Whether it ends where the scan does, so that it may only look flat.
+        is_cut: It ends where the scan does, so that it may only look flat.
     """
-    diameter_mm = (6 / np.pi * np.count_nonzero(mask) * volume.voxel_volume_ml * 1000) ** (1 / 3)
+    diameter_mm = float((6 / np.pi * np.count_nonzero(mask) * volume.voxel_volume_ml * 1000) ** (1 / 3))
     return least_mm <= diameter_mm <= MOST_DIAMETER_MM and _is_compact(mask, volume, is_cut)
 
 
@@ -117,13 +119,13 @@ def _segment(number: int, found: NoduleMeasurements) -> Segment:
 
 
 def _color(number: int) -> tuple[int, int, int]:
-    """A bright colour; those of neighbours in the table are far apart on the colour wheel (golden angle)."""
+    """A bright colour; neighbours in the table are far apart on the colour wheel (golden angle)."""
     red, green, blue = colorsys.hsv_to_rgb((0.2 + number * 0.618034) % 1, 0.75, 1)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def _boxes(labels: np.ndarray) -> dict[int, tuple[slice, ...]]:
-    """The smallest slices that hold each value above 0."""
+    """The smallest box that contains each value above 0."""
     shapes = sitk.LabelShapeStatisticsImageFilter()
     shapes.Execute(sitk.GetImageFromArray(labels.astype(np.int32, copy=False)))
     corners = {value: shapes.GetBoundingBox(value) for value in shapes.GetLabels()}  # x, y, z, then the lengths
@@ -131,9 +133,9 @@ def _boxes(labels: np.ndarray) -> dict[int, tuple[slice, ...]]:
 
 
 def _is_compact(mask: np.ndarray, volume: Volume, is_cut: bool) -> bool:
-    """Whether it is neither a tube, nor a plate, nor branched, by its moments of inertia. One voxel is compact, too.
+    """True if it is neither a tube, nor a plate, nor branched, by its moments of inertia. A single voxel is compact.
 
-    A slab that the end of a scan has cut from a ball is a plate; such a one may be flat, but not so seen from above.
+    A slab that the end of a scan has cut from a sphere is a plate: it may be flat, but must be round seen from above.
     """
     steps_ras = volume.ijk_to_ras[:3, 2::-1].T  # to the next voxel along K, J, I
     positions_ras = np.argwhere(mask) @ steps_ras

@@ -1,4 +1,4 @@
-"""Vessels: what in a chest goes on as a vessel does, bright with contrast medium or not. NumPy and SimpleITK only."""
+"""Vessel rejection: candidates that continue like a vessel, with contrast medium or without. NumPy and SimpleITK only."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ import SimpleITK as sitk
 from ..core.volume import Volume, axial_order, bounding_box, crop
 from .candidates import Nodule
 
-# Soft tissue stays below it, vessels full of contrast medium and calcified nodules do not; a calcified nodule is all
-# there is of its bright piece, a vessel goes on. Of the 890 nodules of LIDC-IDRI's crops, as two readers marked them, 5
-# would be taken for a vessel (Testing/test_vessels.py).
+# Soft tissue stays below this; vessels with contrast medium and calcified nodules do not. A calcified nodule is the whole
+# of its bright component; a vessel continues. Of the 890 nodules of LIDC-IDRI's crops, as marked by two readers, 5 would
+# be taken for a vessel (Testing/test_vessels.py).
 CONTRAST_HU = 160
-LEAST_SHARE = 0.2  # of a spot's voxels that are so bright
-BEYOND = 2.0  # the bright pieces that it touches have so many times the bright voxels in it
+LEAST_SHARE = 0.2  # of such bright voxels in a candidate
+BEYOND = 2.0  # the bright components that it touches have this many times its own bright voxels
 
-# Round a nodule lies lung, or the wall; a vessel goes on, as dense as it is here. Of LIDC-IDRI's nodules, 2 in 100 would be taken
-# for a vessel by their slices alone (Testing/test_vessels.py).
-LUNG_HU, LEAST_HU = -850.0, -500.0  # a vessel is denser; of ground glass it cannot be told what goes on
-AROUND_MM = 1.5, 5.0  # so far from its outline; nearer lies its blurred rim
-WALL_MM = 3.0  # the edge of the lungs is known no better
-MOST_AROUND = 0.4  # volume of what goes on there, as a share of its own
+# A nodule is surrounded by lung or the chest wall; a vessel continues with the same density. Of LIDC-IDRI's nodules, 2 in 100
+# would be taken for a vessel from their slices alone (Testing/test_vessels.py).
+LUNG_HU, LEAST_HU = -850.0, -500.0  # a vessel is denser; with ground glass, continuation cannot be judged
+AROUND_MM = 1.5, 5.0  # distance from its outline; its blurred rim is nearer
+WALL_MM = 3.0  # accuracy of the edge of the lungs
+MOST_AROUND = 0.4  # volume of its continuation there, as a share of its own
 
 
 class Vessels:
-    """The bright pieces of a volume, corner-connected."""
+    """The corner-connected bright components of a volume."""
 
     def __init__(self, hu: np.ndarray, around: np.ndarray) -> None:
         """Find them.
 
         Args:
             hu: (slices, rows, columns).
-            around: bool, the same shape: the lungs; pieces are looked for in the box that holds them.
+            around: bool, the same shape: the lungs; components are searched for in the box that contains them.
         """
         self._labels = np.zeros(hu.shape, np.uint32)
         self._sizes = np.zeros(0, int)
@@ -40,10 +40,10 @@ class Vessels:
             bright = sitk.GetImageFromArray((hu[box] >= CONTRAST_HU).view(np.uint8))
             pieces = sitk.GetArrayFromImage(sitk.ConnectedComponent(bright, True))
             self._labels[box] = pieces
-            self._sizes = np.bincount(pieces[pieces > 0])  # of all voxels it would take twice the memory of the labels
+            self._sizes = np.bincount(pieces[pieces > 0])  # on all voxels it would take twice the memory of the labels
 
-    def hold(self, nodule: Nodule) -> bool:
-        """Whether what looks like a nodule is part of one of them."""
+    def contain(self, nodule: Nodule) -> bool:
+        """True if a candidate is part of one of them."""
         here = self._labels[nodule.box][nodule.mask]
         bright = here[here > 0]
         if len(bright) <= LEAST_SHARE * len(here):
@@ -51,11 +51,11 @@ class Vessels:
         return bool(self._sizes[np.unique(bright)].sum() > BEYOND * len(bright))
 
 
-def goes_on(nodule: Nodule, volume: Volume, lungs: np.ndarray) -> bool:
-    """Whether what looks like a nodule goes on in the lungs, as dense as it is itself.
+def continues_as_vessel(nodule: Nodule, volume: Volume, lungs: np.ndarray) -> bool:
+    """True if a candidate continues in the lungs with its own density.
 
     Args:
-        nodule: In the axial order of the others.
+        nodule: The candidate, in axial order like the rest.
         volume: HU.
         lungs: bool, the same shape.
     """
@@ -74,11 +74,11 @@ def goes_on(nodule: Nodule, volume: Volume, lungs: np.ndarray) -> bool:
     reached = mask | ((hu >= (dense_hu + LUNG_HU) / 2) & inner & (away_mm <= far_mm))
     pieces = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(reached.view(np.uint8)), True))
     own = np.isin(pieces, np.unique(pieces[mask]))
-    return np.count_nonzero(own & (away_mm > near_mm)) > MOST_AROUND * np.count_nonzero(mask)
+    return bool(np.count_nonzero(own & (away_mm > near_mm)) > MOST_AROUND * np.count_nonzero(mask))
 
 
 def _distance_mm(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """Of every voxel from the outline of a mask; below zero inside."""
+    """Distance of every voxel from the outline of a mask; below zero inside."""
     image = sitk.GetImageFromArray(mask.view(np.uint8))
     image.SetSpacing(spacing_mm[::-1])
     return sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image, False, False, True))

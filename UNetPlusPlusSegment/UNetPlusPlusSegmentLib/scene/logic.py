@@ -1,4 +1,4 @@
-"""What the module's logic does: CT nodes and cohorts through one worker process. Knows no Qt, and MRML only through `runs`."""
+"""The module's logic: CT nodes and cohorts through one worker process. Knows no Qt, and MRML only through `runs`."""
 # ruff: noqa: ANN001, N802, N803 (towards Slicer, Slicer's names; its nodes have no types to import)
 
 from __future__ import annotations
@@ -8,15 +8,13 @@ import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from ..core.request import Request, check_places
 from ..jobs.worker_client import Worker
 from ..network.bundle import choose_bundle
 from . import pytorch_install
-
-if TYPE_CHECKING:
-    from .runs import Run, SceneRun, Task
-    from .sequence_runs import SequenceRun
+from .runs import Run, SceneRun, Task
+from .sequence_runs import SequenceRun
 
 _log = logging.getLogger(__name__)
 EXISTING = ("new", "replace")
@@ -33,7 +31,7 @@ class Segmenter:
 
     @property
     def busy(self) -> bool:
-        """Whether `poll` has to be called again."""
+        """True as long as `poll` has to be called again."""
         return self._worker.busy
 
     def process(
@@ -65,7 +63,7 @@ class Segmenter:
         if run.error:
             raise run.error
         for note in run.result.notes:
-            _log.warning(note)
+            _log.warning(note.text)
         return run.frames if options.get("allFrames") else run.measurements
 
     def processFolder(
@@ -96,15 +94,18 @@ class Segmenter:
         Raises:
             ValueError: No model, no PyTorch, no inputs, no cluster, or a folder that cannot be used. A bad case raises nothing.
         """
-        from ..jobs.cohort import one_after_the_other, run_cohort
-        from ..jobs.dask_cluster import on_cluster  # brings SimpleITK
+        from ..jobs.cohort import (  # brings SimpleITK, which would slow down Slicer's start
+            one_after_the_other,
+            run_cohort,
+        )
+        from ..jobs.dask_cluster import on_cluster
 
+        request = Request(target, model=model, speed=speed, threshold=threshold, force=force, device=device)
         if cluster is None:
             pytorch_install.require()
-        options = {"speed": speed, "threshold": threshold, "force": force}
-        bundle = choose_bundle(target, model)
+        bundle = choose_bundle(request.target, request.model)
         run = on_cluster(cluster) if cluster else one_after_the_other(self._worker)
-        return run_cohort(run, inputs, outputFolder, bundle, device, options, progress)
+        return run_cohort(run, inputs, outputFolder, bundle, request, progress)
 
     def start(
         self,
@@ -134,7 +135,7 @@ class Segmenter:
             model: Name or folder; the newest for the target if None.
             existing: If the segmentation holds such a segment already: add a `new` one beside it, or `replace` it.
             maps: `probability` and `uncertainty` add such volumes to the scene.
-            roi: A `vtkMRMLMarkupsROINode`: only the voxels in it are looked at.
+            roi: A `vtkMRMLMarkupsROINode`: only the voxels in it are segmented.
             points: A `vtkMRMLMarkupsFiducialNode`, or RAS points in the world (mm): one in each nodule to segment. Points
                 and roi exclude each other.
             allFrames: The volume is a frame of a sequence: segment all of its frames, into a new sequence.
@@ -145,22 +146,18 @@ class Segmenter:
         Raises:
             ValueError: It cannot be done; the scene is as it was.
         """
-        from .runs import SceneRun  # brings SimpleITK, which would slow down Slicer's start
-        from .sequence_runs import SequenceRun
-
         if existing not in EXISTING:
             raise ValueError(f"existing must be one of {', '.join(EXISTING)}, not {existing!r}.")
-        _check_points(points, target, roi)
-        options = {"device": device, "speed": speed, "threshold": threshold, "force": force, "roi": roi}
+        request = Request(target, model=model, speed=speed, threshold=threshold, force=force, device=device)
         if allFrames:
             if segmentationNode is not None or maps or points is not None:
                 raise ValueError(
                     "All frames of a sequence go into a new sequence: leave out segmentationNode, maps and points."
                 )
-            return self._begin(SequenceRun, volumeNode, target, model, **options)
+            return self._begin(SequenceRun, volumeNode, request, roi=roi)
         return self._begin(
-            SceneRun, volumeNode, target, model, segmentationNode=segmentationNode, replaces=existing == "replace",
-            maps=maps, points=points, **options,
+            SceneRun, volumeNode, request, roi=roi, points=points, segmentationNode=segmentationNode,
+            replaces=existing == "replace", maps=maps,
         )  # fmt: skip
 
     def find(
@@ -187,17 +184,15 @@ class Segmenter:
         Raises:
             ValueError: It cannot be done.
         """
-        from .runs import Run  # brings SimpleITK
+        request = Request(target, model=model, speed=speed, threshold=threshold, force=force, device=device)
+        return self._begin(Run, volumeNode, request, roi=roi, points=points)
 
-        _check_points(points, target, roi)
-        options = {"device": device, "speed": speed, "threshold": threshold, "force": force}
-        return self._begin(Run, volumeNode, target, model, roi=roi, points=points, **options)
-
-    def _begin(self, kind: type[Task], volumeNode, target: str, model: str | None, **options: object) -> Task:
+    def _begin(self, kind: type[Task], volumeNode, request: Request, **options: object) -> Task:
+        has_points, has_box = (options.get(each) is not None for each in ("points", "roi"))
+        check_places(request.target, has_points, has_box)  # before anything in the scene is asked
         pytorch_install.require()
-        bundle = choose_bundle(target, model)
-        bundle.threshold_or_own(options["threshold"])  # refused before the volume is handed over
-        run = kind(self._worker, volumeNode, bundle, **options)
+        bundle = choose_bundle(request.target, request.model)
+        run = kind(self._worker, volumeNode, bundle, request, **options)
         self._runs.add(run)
         return run
 
@@ -207,15 +202,10 @@ class Segmenter:
             for run in [each for each in self._runs if event.job in each.jobs]:
                 run.take(event)
         for run in list(self._runs):
-            run.look()
+            run.stop_without_volume()
 
     def close(self) -> None:
-        """End the worker process; another run would start it anew."""
+        """End the worker process, and as cancelled what is under way; another run would start it anew."""
         self._worker.close()
-
-
-def _check_points(points: object, target: str, roi: object) -> None:
-    if points is not None and target != "nodule":
-        raise ValueError("Points tell where nodules are: leave them out, or choose the target nodule.")
-    if points is not None and roi is not None:
-        raise ValueError("Nodules are looked for at points or in a box: give points or roi, not both.")
+        for run in list(self._runs):
+            run.abandon()

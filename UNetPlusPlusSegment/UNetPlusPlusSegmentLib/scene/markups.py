@@ -9,20 +9,19 @@ from itertools import product
 
 import numpy as np
 
+from ..core.request import Point
 from ..core.segment import Segment
 from ..core.volume import Volume, VolumeError
 from . import mrml
 
-Point = Sequence[float]
 
-
-def points_on_volume(points, volumeNode, volume: Volume) -> list[list[float]]:
-    """Where points lie in a volume.
+def points_on_volume(points, volumeNode, volume: Volume) -> tuple[Point, ...]:
+    """Points in the frame of a volume.
 
     Args:
         points: A `vtkMRMLMarkupsNode`, whose placed control points count, or RAS points in the world (mm).
         volumeNode: The `vtkMRMLScalarVolumeNode`; transforms above it count, non-linear ones too.
-        volume: Its voxels, with the frame that the answer is given in.
+        volume: Its voxels, and its frame.
 
     Returns:
         One point for each, in the RAS of `volume`.
@@ -34,14 +33,15 @@ def points_on_volume(points, volumeNode, volume: Volume) -> list[list[float]]:
     if not world:
         raise VolumeError("No point was placed. Click on each nodule in a slice view, or remove the list of points.")
     size = np.array(volume.array.shape[::-1])
-    found = []
+    found: list[Point] = []
     for number, point in enumerate(world, start=1):
         ijk = _ijk(point, volumeNode)
         if (ijk < -0.5).any() or (ijk > size - 0.5).any():
             place = ", ".join(f"{x:.0f}" for x in point)
             raise VolumeError(f"Point {number} ({place} mm) does not lie in {volumeNode.GetName()}: move or remove it.")
-        found.append((volume.ijk_to_ras @ [*ijk, 1])[:3].tolist())
-    return found
+        r, a, s = (volume.ijk_to_ras @ [*ijk, 1])[:3].tolist()
+        found.append((r, a, s))
+    return tuple(found)
 
 
 def box_on_volume(roiNode, volumeNode) -> list[list[int]]:
@@ -72,7 +72,7 @@ def box_on_volume(roiNode, volumeNode) -> list[list[int]]:
 
 
 def inside_roi(roiNode, volumeNode) -> np.ndarray:
-    """Which voxels of a volume lie in an ROI, also in one that is turned against it.
+    """The voxels of a volume that lie in an ROI, also in one that is turned against it.
 
     Returns:
         bool (K, J, I), True where the centre of the voxel is inside. Under a non-linear transform, of which a box has no

@@ -1,4 +1,4 @@
-"""MRML nodes: volumes out of the scene, segmentations and maps into it. The only file of the library that knows slicer.
+"""MRML nodes: volumes out of the scene, segmentations and maps into it.
 
 Everything here reads or changes the scene, so call it on Slicer's main thread. Three frames meet: IJK (voxels), RAS (a
 node's own patient coordinates, mm) and world (RAS after the transforms above the node). A mask stays in the IJK of its
@@ -7,7 +7,7 @@ volume and its segmentation gets the transform of that volume, so no voxel is re
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -110,35 +110,52 @@ def show_segmentation(
         _require_segment(old, segmentationNode)
     staying = set(segmentIDs).difference(inPlaceOf.values(), insteadOf)
     taken = {segmentationNode.GetSegmentation().GetSegment(segmentID).GetName() for segmentID in staying}
-
-    def image_of(voxels: np.ndarray):
-        return _oriented_image(inside.shape, first_kji, ijk_to_ras, voxels)
-
-    added = np.where(np.isin(inside, [*inPlaceOf]), 0, inside) if inPlaceOf else inside
-    shared = image_of(added)  # one layer for all of them
-    images = {value: image_of((inside == value).astype(np.uint8)) for value in inPlaceOf}
-    newSegments = {each.value: _new_segment(each, images.get(each.value, shared), taken) for each in segments}
+    images = _images(
+        inside, segments, inPlaceOf, lambda voxels: _oriented_image(inside.shape, first_kji, ijk_to_ras, voxels)
+    )
+    newSegments = {each.value: _new_segment(each, images[each.value], taken) for each in segments}
     # The scene changes only after this.
 
-    if segmentationNode is None:
-        name = f"{volumeNode.GetName()} segmentation"
-        segmentationNode = volumeNode.GetScene().AddNewNodeByClass("vtkMRMLSegmentationNode", name)
-    if not segmentIDs:
-        segmentationNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
-        segmentationNode.SetSourceRepresentationToBinaryLabelmap()
-    segmentationNode.CreateDefaultDisplayNodes()
-    IDs = _add({v: new for v, new in newSegments.items() if v not in inPlaceOf}, segmentationNode) | {**inPlaceOf}
-    for value, image in images.items():
-        _replace(IDs[value], newSegments[value], image, segmentationNode)
-    segmentation = segmentationNode.GetSegmentation()
-    for old in insteadOf:
-        segmentation.RemoveSegment(old)
-    if inPlaceOf and len(segments) > 1:
-        for segment in segments:
-            segmentation.SetSegmentIndex(IDs[segment.value], segmentation.GetNumberOfSegments() - 1)
+    segmentationNode = _prepared(segmentationNode, volumeNode)
+    _add_or_replace(newSegments, images, inPlaceOf, insteadOf, segmentationNode)
     _refer_to(volumeNode, segmentationNode, force=not segmentIDs)
     file_beside(volumeNode, segmentationNode)
     return segmentationNode
+
+
+def _images(inside: np.ndarray, segments: Sequence[Segment], inPlaceOf: Mapping[int, str], image_of: Callable) -> dict:
+    """An image for each value: one of its own for what takes the place of another segment, one layer for all that is added."""
+    added = np.where(np.isin(inside, [*inPlaceOf]), 0, inside) if inPlaceOf else inside
+    shared = image_of(added)
+    own = {value: image_of((inside == value).astype(np.uint8)) for value in inPlaceOf}
+    return {each.value: shared for each in segments} | own
+
+
+def _prepared(segmentationNode, volumeNode):
+    """A segmentation that can take segments of a volume: a new one if None; an empty one goes under the volume's transform."""
+    if segmentationNode is None:
+        name = f"{volumeNode.GetName()} segmentation"
+        segmentationNode = volumeNode.GetScene().AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    if not segmentationNode.GetSegmentation().GetNumberOfSegments():
+        segmentationNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+        segmentationNode.SetSourceRepresentationToBinaryLabelmap()
+    segmentationNode.CreateDefaultDisplayNodes()
+    return segmentationNode
+
+
+def _add_or_replace(
+    newSegments: Mapping[int, object], images: Mapping[int, object], inPlaceOf, insteadOf, segmentationNode
+) -> None:
+    """Add and replace segments, remove the old ones, and bring the new ones into their order, at the end."""
+    segmentation = segmentationNode.GetSegmentation()
+    IDs = _add({v: new for v, new in newSegments.items() if v not in inPlaceOf}, segmentationNode) | {**inPlaceOf}
+    for value in inPlaceOf:
+        _replace(IDs[value], newSegments[value], images[value], segmentationNode)
+    for old in insteadOf:
+        segmentation.RemoveSegment(old)
+    if inPlaceOf and len(newSegments) > 1:
+        for value in newSegments:
+            segmentation.SetSegmentIndex(IDs[value], segmentation.GetNumberOfSegments() - 1)
 
 
 def labelmap_of(segmentationNode, segmentID: str, volumeNode) -> np.ndarray:
@@ -208,7 +225,7 @@ def segment_on_own_grid(segmentationNode, segmentID: str) -> Volume | None:
 
 
 def centre_of(segmentationNode, segmentID: str) -> tuple[float, float, float] | None:
-    """Where a segment lies: the middle of its bounds, RAS in the world (mm); None if it is gone, or empty."""
+    """The middle of the bounds of a segment, RAS in the world (mm); None if it is gone, or empty."""
     segment, bounds = segmentationNode.GetSegmentation().GetSegment(segmentID), [0.0] * 6
     if segment is None:
         return None

@@ -19,7 +19,7 @@ class PyTorchError(ValueError):
 
 
 def is_installed() -> bool:
-    """Whether PyTorch is there, and new enough.
+    """Tell whether PyTorch is there, and new enough.
 
     It is not imported for this: loading it takes seconds, and on Windows it could not be replaced then.
     """

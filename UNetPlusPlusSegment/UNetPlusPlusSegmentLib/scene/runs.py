@@ -11,9 +11,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..core.request import Request, as_box
+from ..core.result import Result
 from ..core.segment import Segment, overlapping
 from ..core.volume import Volume
-from ..jobs.protocol import RESULT_GONE, DeviceState, Event, Failed, JobError, MapsReady, Progress, Segmented
+from ..jobs.protocol import RESULT_GONE, DeviceState, Event, Failed, JobError, MapsReady, Progress, ResultReady
 from ..jobs.worker_client import Worker
 from ..network.bundle import Bundle
 from . import markups, mrml
@@ -23,7 +25,7 @@ NUMBERED = re.compile(r"(Nodule|Mass) \d+")  # names that nodules get; the other
 
 
 class RunError(ValueError):
-    """What a run cannot do in the scene as it is now; the message says why and what to do."""
+    """A run cannot do this in the scene as it is now; the message says why and what to do."""
 
 
 class Task(ABC):
@@ -50,7 +52,7 @@ class Task(ABC):
         self.running = True
         self.progress: Progress | None = None
         self.device: DeviceState | None = None
-        self.result: Segmented | None = None
+        self.result: Result | None = None
         self.error: Exception | None = None
         self.jobs: set[int] = set()
         self._worker, self._scene = worker, volumeNode.GetScene()
@@ -58,14 +60,14 @@ class Task(ABC):
 
     @abstractmethod
     def set_threshold(self, threshold: float) -> None:
-        """Cut the result at another probability.
+        """Replace the result by that of another threshold.
 
         Raises:
-            RunError: It cannot be.
+            RunError: It cannot be had.
         """
 
     @abstractmethod
-    def _receive(self, event: Segmented | MapsReady) -> None:
+    def _receive(self, event: ResultReady | MapsReady) -> None:
         """Take a result; what this raises ends the task."""
 
     def take(self, event: Event) -> None:
@@ -91,7 +93,7 @@ class Task(ABC):
             raise JobError("cancelled", "Cancelled.")
         self._receive(event)
 
-    def look(self) -> None:
+    def stop_without_volume(self) -> None:
         """Give up if the volume has left the scene, which the user did or closing the scene."""
         if self.running and not self._is_there(self.volumeNode):
             self._stop(RunError("The input volume was removed from the scene, so the run was stopped."))
@@ -102,6 +104,12 @@ class Task(ABC):
         self._cancelled = True
         for job in self.jobs:
             self._worker.cancel(job)
+
+    def abandon(self) -> None:
+        """End at once, as cancelled, because the worker is gone and will tell no more; what is in the scene already stays."""
+        if self.jobs:
+            self._stop(JobError("cancelled", "Cancelled."))
+            self.running = False
 
     def _require_volume(self) -> None:
         if not self._is_there(self.volumeNode):
@@ -122,35 +130,34 @@ class Task(ABC):
 class Run(Task):
     """One volume on its way. The scene stays as it is: `result` is for the caller to use."""
 
-    def __init__(
-        self, worker: Worker, volumeNode, bundle: Bundle, device: str, roi=None, points=None, **options: object
-    ) -> None:
+    def __init__(self, worker: Worker, volumeNode, bundle: Bundle, request: Request, roi=None, points=None) -> None:
         """Hand the volume over to the worker.
 
         Args:
             worker: Whose events somebody passes on to `take`.
             volumeNode, bundle: See `Task`.
-            device: As in `device.choose_device`.
-            roi, points: Where to look, as in `markups`; None: everywhere.
-            options: speed, threshold and force, as in `Worker.submit`.
+            request: All but box and points, which go by the voxels of the volume.
+            roi, points: The box and the points in the scene, as in `markups`; None: there are none.
 
         Raises:
             VolumeError: `volumeNode` is no scalar volume with voxels, or the ROI or a point does not lie in it.
             JobError: There is no room to hand it over.
         """
         super().__init__(worker, volumeNode, bundle)
-        # Lying on the side, or feet first, by a transform above it counts: slices are cut as the patient lies in the world.
+        # Lying on the side, or feet first, by a transform above it counts: slices are axial as the patient lies in the world.
         own = mrml.volume_from_node(volumeNode)
         self._volume = Volume(own.array, mrml.world_ijk_to_ras(volumeNode))
         self._wanted_threshold: float | None = None
-        box = None if roi is None else markups.box_on_volume(roi, volumeNode)
-        placed = None if points is None else markups.points_on_volume(points, volumeNode, self._volume)
-        asks_device = worker.ask_device(device)
-        self._job = worker.submit(self._volume, bundle.folder, device, box=box, points=placed, **options)
+        if roi is not None:
+            request = replace(request, box=as_box(markups.box_on_volume(roi, volumeNode)))
+        if points is not None:
+            request = replace(request, points=markups.points_on_volume(points, volumeNode, self._volume))
+        asks_device = worker.ask_device(request.device)
+        self._job = worker.submit(self._volume, bundle.folder, request)
         self.jobs = {asks_device, self._job}
 
     def set_threshold(self, threshold: float) -> None:
-        """Cut the result at another probability, in place; of several wishes while the worker is at it, the last one counts.
+        """Replace the result by that of another threshold; of several wishes while the worker is at it, the last one counts.
 
         Raises:
             RunError: The result is gone, or was edited since: then it is left alone.
@@ -174,8 +181,8 @@ class Run(Task):
         if not self.jobs:
             self._rethreshold()
 
-    def _receive(self, event: Segmented | MapsReady) -> None:
-        self.result = event
+    def _receive(self, event: ResultReady | MapsReady) -> None:
+        self.result = event.result
 
     def _require_untouched(self) -> None:
         """Refuse a new threshold where it would do harm."""
@@ -196,21 +203,22 @@ class SceneRun(Run):
         worker: Worker,
         volumeNode,
         bundle: Bundle,
-        device: str,
+        request: Request,
         segmentationNode,
         replaces: bool,
         maps: Collection[str],
-        **options: object,
+        **places: object,
     ) -> None:
         """Hand the volume over to the worker.
 
         Args:
-            worker, volumeNode, bundle, device, options: As in `Run`, and so are the errors.
+            worker, volumeNode, bundle, request: As in `Run`, and so are the errors.
             segmentationNode: See the class; it keeps all other segments.
             replaces: Whether the result takes the place of what an earlier run for this target left, if it did.
             maps: `probability`, `uncertainty`, both or none.
+            places: roi and points, as in `Run`.
         """
-        super().__init__(worker, volumeNode, bundle, device, **options)
+        super().__init__(worker, volumeNode, bundle, request, **places)
         self.segmentationNode = segmentationNode
         self.segmentIDs: list[str] = []
         self.mapNodes: list = []
@@ -232,7 +240,7 @@ class SceneRun(Run):
         return dict(self.rows)
 
     def look_at(self, row: int) -> tuple[float, float, float] | None:
-        """Where the segment of one of the rows lies, RAS in the world (mm); None if it is empty."""
+        """The centre of the segment of one of the rows, RAS in the world (mm); None if it is empty."""
         there = [segmentID for segmentID, own in zip(self.segmentIDs, self._segments(), strict=True) if own]
         return mrml.centre_of(self.segmentationNode, there[row])
 
@@ -241,17 +249,17 @@ class SceneRun(Run):
         there = self._is_there(self.segmentationNode)
         return [self.segmentationNode.GetSegmentation().GetSegment(each) if there else None for each in self.segmentIDs]
 
-    def _receive(self, event: Segmented | MapsReady) -> None:
+    def _receive(self, event: ResultReady | MapsReady) -> None:
         if isinstance(event, MapsReady):
             for name, array in event.maps.items():
                 self.mapNodes.append(self._show_map(name, array))
         elif self.result is None:
-            self._show(event, self._replaced)
+            self._show(event.result, self._replaced)
             if self._maps:
                 self.jobs.add(self._worker.request_maps(self._job, *self._maps))
         else:
             self._require_untouched()
-            self._show(event, self.segmentIDs)
+            self._show(event.result, self.segmentIDs)
 
     def _show_map(self, name: str, array: np.ndarray) -> object:
         """Put a map into the scene; where a result replaced another, in place of the map of that one."""
@@ -262,7 +270,7 @@ class SceneRun(Run):
         self.segmentationNode.SetNodeReferenceID(role, mapNode.GetID())
         return mapNode
 
-    def _show(self, result: Segmented, replaced: Collection[str]) -> None:
+    def _show(self, result: Result, replaced: Collection[str]) -> None:
         """Put a result into the scene, in place of the segments of an earlier one that are still there."""
         node = self.segmentationNode if self._is_there(self.segmentationNode) else None
         old = [each for each in replaced if node and node.GetSegmentation().GetSegment(each)]
@@ -279,8 +287,8 @@ class SceneRun(Run):
         self.segmentationNode, self.result = node, replace(result, segments=tuple(segments))
         self._shown = self._voxels()
 
-    def _places(self, result: Segmented, old: Sequence[str]) -> dict[int, str]:
-        """Which segments of a result, by their value, take the place of which old ones.
+    def _places(self, result: Result, old: Sequence[str]) -> dict[int, str]:
+        """The IDs of old segments whose place segments of a result take, by the value of these.
 
         A label of the model takes that of the same label. A nodule takes that of the nodule it overlaps, which only the
         same run with another threshold can tell: nodules of another run may be others.
@@ -295,12 +303,12 @@ class SceneRun(Run):
         return {new: ids[value] for new, value in before.items()}
 
     def _voxels(self) -> list:
-        """What changes when a segment is edited: its image, and when that was last written."""
+        """The image of each segment, and when it was last written: this changes when it is edited."""
         images = [segment.GetRepresentation(mrml.BINARY_LABELMAP) for segment in self._segments()]
         return [(image, image and image.GetMTime()) for image in images]
 
     def _require_untouched(self) -> None:
-        """Refuse to cut anew what is gone, or what somebody has worked on since: their work would be lost."""
+        """Refuse to replace what is gone, or what somebody has worked on since: their work would be lost."""
         super()._require_untouched()
         node = self.segmentationNode
         if not self._is_there(node) or not all(self._segments()):

@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ..core.request import Request, as_box
+from ..core.result import Result
 from ..core.volume import Volume, VolumeError
-from ..jobs.protocol import Event, Progress, Segmented
+from ..jobs.protocol import Event, Progress, ResultReady
 from ..jobs.worker_client import Worker
 from ..network.bundle import Bundle
 from . import markups, mrml
@@ -22,17 +24,17 @@ class SequenceRun(Task):
     frames, as far as they are known.
 
     Attributes:
-        segmentationNode: What shows the result, frame by frame; None before.
+        segmentationNode: It shows the result, frame by frame; None before.
     """
 
-    def __init__(self, worker: Worker, volumeNode, bundle: Bundle, device: str, roi=None, **options: object) -> None:
+    def __init__(self, worker: Worker, volumeNode, bundle: Bundle, request: Request, roi=None) -> None:
         """Hand the first frame over to the worker.
 
         Args:
-            worker, volumeNode, bundle, device, roi, options: As for `Run`; the ROI counts for every frame.
+            worker, volumeNode, bundle, request, roi: As for `Run`; the ROI counts for every frame.
 
         Raises:
-            VolumeError: The volume is no frame of a sequence.
+            VolumeError: The volume is no frame of a sequence, or the ROI does not lie in it.
             JobError: There is no room to hand it over.
         """
         super().__init__(worker, volumeNode, bundle)
@@ -43,9 +45,11 @@ class SequenceRun(Task):
                 f"{volumeNode.GetName()} is no frame of a sequence. Choose one, or leave the other frames out."
             )
         self._sequence = SegmentationSequence(volumeNode, self._browserNode)
-        self._roi, self._device, self._options = roi, device, options
-        self._results: list[Segmented] = []
-        self.jobs = {worker.ask_device(device)}
+        if roi is not None:
+            request = replace(request, box=as_box(markups.box_on_volume(roi, volumeNode)))
+        self._request = request
+        self._results: list[Result] = []
+        self.jobs = {worker.ask_device(request.device)}
         self._submit()
 
     @property
@@ -84,13 +88,15 @@ class SequenceRun(Task):
         frame = self._sequence.frame(len(self._results))
         own = mrml.volume_from_node(frame)
         self._volume = Volume(own.array, mrml.world_ijk_to_ras(frame, under=self.volumeNode))
-        box = None if self._roi is None else markups.box_on_volume(self._roi, self.volumeNode)
-        self.jobs.add(self._worker.submit(self._volume, self.bundle.folder, self._device, box=box, **self._options))
+        self.jobs.add(self._worker.submit(self._volume, self.bundle.folder, self._request))
 
-    def _receive(self, event: Segmented) -> None:
-        self._sequence.put(len(self._results), event.labelmap, event.segments)
-        segments = tuple(markups.segment_in_world(each, self.volumeNode, self._volume) for each in event.segments)
-        self._results.append(replace(event, labelmap=event.labelmap[:0], segments=segments))  # the map is kept already
+    def _receive(self, event: ResultReady) -> None:
+        result = event.result
+        self._sequence.put(len(self._results), result.labelmap, result.segments)
+        segments = tuple(markups.segment_in_world(each, self.volumeNode, self._volume) for each in result.segments)
+        self._results.append(
+            replace(result, labelmap=result.labelmap[:0], segments=segments)
+        )  # the map is kept already
         if len(self._results) < len(self._sequence):
             self._submit()
             return
@@ -99,8 +105,8 @@ class SequenceRun(Task):
         self.segmentationNode = self._sequence.show()
         numbered = enumerate(self._results, start=1)
         self.result = replace(
-            event,
-            notes=tuple(f"Frame {n}: {note}" for n, found in numbered for note in found.notes),
+            result,
+            notes=tuple(replace(note, text=f"Frame {n}: {note}") for n, found in numbered for note in found.notes),
             slices=sum(found.slices for found in self._results),
             seconds=sum(found.seconds for found in self._results),
         )

@@ -37,7 +37,7 @@ class SegmentationSequence:
         return self._volumes.GetNumberOfDataNodes()
 
     def value(self, item: int) -> str:
-        """What tells a frame from others: its time, mostly."""
+        """The index value of a frame: its time, mostly."""
         return self._volumes.GetNthIndexValue(item)
 
     def frame(self, item: int):

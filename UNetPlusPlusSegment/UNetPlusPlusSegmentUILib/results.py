@@ -6,9 +6,11 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from UNetPlusPlusSegmentLib.core.segment import as_columns
+
 
 class ResultsTable:
-    """Shows what the last run found, as it was found: who edits a segment measures it with Segment Statistics."""
+    """Shows the measurements of the last run, before any edits; Segment Statistics measures what was edited."""
 
     def __init__(self, ui, parent) -> None:
         """Take over the table and its buttons.
@@ -28,7 +30,7 @@ class ResultsTable:
         """Show what there is now of a run's result; None empties the table."""
         self._run = run
         volume = run.volumeNode.GetName() if run and run.result else ""
-        title = _("Results for {volume}, as found").format(volume=volume) if volume else _("Results")
+        title = _("Results for {volume} (before edits)").format(volume=volume) if volume else _("Results")
         self._ui.resultsBox.text = title
         header, rows = content = self._content()
         if self._shown == content:
@@ -43,13 +45,13 @@ class ResultsTable:
         self._ui.copyButton.enabled = self._ui.saveButton.enabled = bool(rows)
 
     def _content(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows as text, largest first as they come; a column without any text is left out."""
+        """Header and rows as text, in the order of the run; of the columns, those with text in any row."""
         found = self._run.rows if self._run else []
-        columns = [(title, [text(measured) for _name, measured in found]) for title, text in _columns()]
-        filled = [(title, texts) for title, texts in columns if any(texts)] or columns[:2]
-        header = [_("Segment"), *(title for title, texts in filled)]
         names = [name for name, _measured in found]
-        return header, [list(row) for row in zip(names, *(texts for title, texts in filled), strict=True)]
+        columns = [(title, [text(measured) for _name, measured in found]) for title, text in _columns()]
+        shown = [column for column in columns if any(column[1])] or columns[:2]
+        header = [_("Segment"), *(title for title, _texts in shown)]
+        return header, [list(row) for row in zip(names, *(texts for _title, texts in shown), strict=True)]
 
     def onRow(self, row, column) -> None:
         """Centre the slice views on a segment."""
@@ -68,13 +70,13 @@ class ResultsTable:
     def onSave(self) -> None:
         """Save the table, with all digits, in the columns of the command line and of cohorts."""
         from UNetPlusPlusSegmentLib import files  # brings SimpleITK
-        from UNetPlusPlusSegmentLib.core.segment import as_columns
 
         volume = self._run.volumeNode.GetName()
-        name = re.sub(
-            r'[\\/:*?"<>|]', "_", f"{volume}.csv"
-        )  # "4: Chest" is a usual name, and none for a file of Windows
-        path = qt.QFileDialog.getSaveFileName(self._parent, _("Save the measurements"), name, _("Table") + " (*.csv)")
+        # "4: Chest" is a usual name, and none for a file of Windows
+        suggestion = re.sub(r'[\\/:*?"<>|]', "_", f"{volume}.csv")
+        path = qt.QFileDialog.getSaveFileName(
+            self._parent, _("Save measurements"), suggestion, _("CSV table") + " (*.csv)"
+        )
         if path:
             rows = [{"volume": volume, "segment": name, **as_columns(found)} for name, found in self._run.rows]
             try:
@@ -84,8 +86,8 @@ class ResultsTable:
 
 
 def _columns() -> list:
-    """Titles of the columns, and what each says of the measurements of a segment; nothing if they lack it."""
-    kinds = {"solid": _("solid"), "part-solid": _("part-solid"), "ground-glass": _("ground-glass")}
+    """Titles of the columns, each with a function from the measurements of a segment to its text, "" if they lack it."""
+    types = {"solid": _("solid"), "part-solid": _("part-solid"), "ground-glass": _("ground-glass")}
 
     def number(value, digits: int) -> str:
         return "" if value is None else f"{value:.{digits}f}"
@@ -101,5 +103,5 @@ def _columns() -> list:
         (_("Mean HU"), lambda found: number(found["mean_hu"], 0)),
         (_("Axes (mm)"), axes),
         (_("Diameter (mm)"), lambda found: number(found.get("mean_diameter_mm"), 1)),
-        (_("Kind"), lambda found: kinds.get(found.get("kind"), "")),
+        (_("Type"), lambda found: types.get(found.get("kind"), "")),
     ]

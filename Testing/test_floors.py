@@ -1,0 +1,96 @@
+"""The floors of the library: which room may import which, and what neither `core` nor Slicer's start brings in."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+MODULE = Path(__file__).parents[1] / "UNetPlusPlusSegment"
+LIBRARY = MODULE / "UNetPlusPlusSegmentLib"
+FLOORS = ("cli", "scene", "jobs", "api", "nodule", "engine", "files", "network", "core")  # from the top down
+FILES = [path for path in sorted(LIBRARY.rglob("*.py")) if path != LIBRARY / "__init__.py"]
+SLOW_TO_LOAD = "torch", "SimpleITK", "scipy"
+
+
+def imports_of(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line and parts of the absolute name of all that a file imports: at its top, in functions, and for type hints alone."""
+    package = file.relative_to(MODULE).parent.parts
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for each in node.names:
+                yield node.lineno, each.name.split(".")
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) + 1 - node.level] if node.level else ()
+            for each in node.names:
+                yield node.lineno, [*start, *(node.module.split(".") if node.module else ()), each.name]
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(LIBRARY).with_suffix("").parts[0]
+
+
+def loads(code: str, *names: str) -> list[str]:
+    """Which of these packages a Python has loaded after the code."""
+    code += f"\nimport sys; print(*{set(names)} & set(sys.modules))"
+    environment = {**os.environ, "PYTHONPATH": str(MODULE)}
+    done = subprocess.run([sys.executable, "-c", code], check=True, env=environment, stdout=subprocess.PIPE, text=True)
+    return done.stdout.split()
+
+
+def test_every_file_of_the_library_is_in_a_room():
+    assert {room_of(file) for file in FILES} == set(FLOORS)
+
+
+def test_a_room_imports_only_rooms_below_it():
+    wrong = [
+        f"{file.relative_to(MODULE)}:{line}: {room_of(file)} imports {'.'.join(name[1:])}"
+        for file in FILES
+        for line, name in imports_of(file)
+        if name[0] == LIBRARY.name and name[1] in FLOORS[: FLOORS.index(room_of(file))]
+    ]
+    assert not wrong, "\n".join([f"A room imports only what stands after it in: {', '.join(FLOORS)}.", *wrong])
+
+
+def test_the_core_knows_no_torch():
+    files = [file for file in FILES if room_of(file) == "core"]
+    assert not [file.name for file in files for _, name in imports_of(file) if name[0] == "torch"]
+
+
+def test_slicer_s_start_brings_in_nothing_that_is_slow_to_load():
+    """Of the module, its panel, the effect and the plugin: all that they import of the library before anybody asks for it."""
+    pytest.importorskip("slicer")
+    files = [file for file in MODULE.rglob("*.py") if file not in FILES]
+    lines = [
+        ast.unparse(statement)
+        for file in files
+        for statement in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(statement, ast.ImportFrom) and (statement.module or "").partition(".")[0] == LIBRARY.name
+    ]
+    assert any("scene.logic" in line for line in lines)
+    assert loads("\n".join(lines), *SLOW_TO_LOAD) == []
+
+
+def test_reading_cards_sending_jobs_and_taking_in_results_needs_nothing_that_is_slow_to_load():
+    names = ("network.bundle", "core.segment", "core.volume", "jobs.protocol", "jobs.worker_client")
+    assert loads("\n".join(f"import {LIBRARY.name}.{name}" for name in names), *SLOW_TO_LOAD) == []
+
+
+def test_the_package_offers_what_a_python_user_wants_and_imports_it_when_it_is_used():
+    slow = (*SLOW_TO_LOAD, "numpy")
+    assert loads(f"import {LIBRARY.name} as library; library.__version__; dir(library)", *slow) == []
+    assert loads(f"from {LIBRARY.name} import Volume", *slow) == ["numpy"]
+    assert set(loads(f"from {LIBRARY.name} import read_volume", *slow)) == {"numpy", "SimpleITK"}
+    assert "torch" in loads(f"from {LIBRARY.name} import load_engine, segment", *slow)
+    with pytest.raises(ImportError, match="cannot import name 'kidney'"):
+        from UNetPlusPlusSegmentLib import kidney  # noqa: F401
+
+
+def test_slicer_s_process_never_loads_torch():
+    pytest.importorskip("slicer")
+    assert loads(f"import {LIBRARY.name}.scene.logic, {LIBRARY.name}.jobs.cohort", "torch") == []

@@ -1,0 +1,61 @@
+"""Requests: what makes sense for no volume is refused, and what travels to the worker arrives as it was."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from UNetPlusPlusSegmentLib.core.note import Note
+from UNetPlusPlusSegmentLib.core.request import Request, RequestError
+from UNetPlusPlusSegmentLib.core.result import Result
+from UNetPlusPlusSegmentLib.core.segment import Segment
+
+BOX = np.s_[2:10, 0:40, 5:50]
+POINT = (1.0, -2.0, 3.5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"speed": "warp"}, "no speed 'warp'; choose one of accurate, balanced, fast"),
+        ({"device": "abacus"}, "no device 'abacus'"),
+        *[({"threshold": threshold}, r"between 0 and 1, such as 0\.5") for threshold in (0, 1, 50, float("nan"))],
+        ({"target": "liver", "points": [POINT]}, "Points mark nodules"),
+        ({"target": "nodule", "points": [POINT], "box": BOX}, "not both"),
+        ({"target": "nodule", "points": [(1, 2)]}, "three numbers"),
+        ({"target": "nodule", "points": [(np.nan, 2, 3)]}, "three numbers"),
+        ({"box": np.s_[2:2, 0:40, 5:50]}, "no box of voxels"),
+        ({"box": np.s_[-1:2, 0:40, 5:50]}, "no box of voxels"),
+        ({"box": ((0, 2), (0, 40))}, "no box of voxels"),
+        ({"box": ((0, 2.5), (0, 40), (0, 40))}, "no box of voxels"),
+    ],
+)
+def test_what_makes_sense_for_no_volume_is_refused_with_one_sentence(asked, words):
+    with pytest.raises(RequestError, match=words):
+        Request(**asked)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Request(),
+        Request(model="liver-ct-v1.0.0", speed="fast", threshold=0.25, force=True, device="cpu", box=BOX),
+        Request("nodule", points=[POINT, np.array(POINT) + 1]),
+    ],
+)
+def test_a_request_arrives_in_the_worker_as_it_was(request_):
+    assert Request.from_json(json.loads(json.dumps(request_.to_json()))) == request_
+
+
+def test_a_box_may_be_given_as_pairs_of_first_and_past_the_last_index():
+    assert Request(box=[[2, 10], [0, 40], [5, 50]]).box == BOX
+
+
+def test_a_result_arrives_from_the_worker_as_it_was():
+    labelmap = np.ones((2, 3, 4), np.uint8)
+    segment = Segment(1, "Liver", "", (221, 130, 101), {"volume_ml": 1.5, "mean_hu": None})
+    result = Result(labelmap, (segment,), (Note("forced", "Forced."),), 0.5, "liver-ct-v1.0.0", "cpu", 7, 1.25)
+    arrived = Result.from_json(json.loads(json.dumps(result.to_json())), labelmap)
+    assert vars(arrived) == vars(result)

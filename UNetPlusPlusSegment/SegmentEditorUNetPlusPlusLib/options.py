@@ -1,0 +1,229 @@
+"""The effect's widgets, and the parameters of the segment editor node that they show. Knows Qt; starts no run."""
+
+import ctk
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from UNetPlusPlusSegmentLib.network.bundle import find_bundles
+from UNetPlusPlusSegmentUILib.messages import speedTitle, targetTitle
+
+TARGETS, SPEEDS = ("liver", "nodule"), ("balanced", "accurate", "fast")
+
+
+def setDefaults(host):
+    """Give the parameters that a vtkMRMLSegmentEditorNode lacks their defaults; each target has a threshold of its own."""
+    models = find_bundles()[0]
+    liver = next((model for model in models if model.target == "liver"), models[0] if models else None)
+    host.setParameterDefault("Target", liver.target if liver else "liver")
+    thresholds = dict.fromkeys(TARGETS, 0.5) | {model.target: model.threshold for model in reversed(models)}
+    for target, threshold in thresholds.items():
+        host.setParameterDefault(_thresholdOf(target), threshold)
+    host.setParameterDefault("Speed", "balanced")
+    host.setParameterDefault("NewSegment", 0)
+
+
+class Options:
+    """The widgets, in the frame of the effect's host. The choices themselves are parameters.
+
+    Attributes:
+        targetBox, speedBox, thresholdSlider, roiSelector, placeWidget, newSegmentBox: The choices.
+        previewButton, refineButton, applyButton, cancelButton, progressBar, message: The rest.
+        models: The newest model for each target that there is one for.
+    """
+
+    def __init__(self, host):
+        """Build the widgets.
+
+        Args:
+            host: The effect's C++ side.
+        """
+        self._host, self._connections, self.models = host, [], {}
+        self._addChoices()
+        self._addBox()
+        self._addButtons()
+        self.progressBar = qt.QProgressBar()
+        host.addOptionsWidget(self.progressBar)
+        self.message = qt.QLabel()
+        self.message.setWordWrap(True)
+        host.addOptionsWidget(self.message)
+        self.connect(self.targetBox, "currentIndexChanged(int)", self.onTarget)
+        self.connect(self.speedBox, "currentIndexChanged(int)", self.store)
+        self.connect(self.thresholdSlider, "valueChanged(double)", self.store)
+        self.connect(self.newSegmentBox, "stateChanged(int)", self.store)
+        self.connect(self.roiSelector, "nodeActivated(vtkMRMLNode*)", self.onRoi)
+        self.connect(self.roiSelector, "nodeAddedByUser(vtkMRMLNode*)", self.onNewRoi)
+
+    def _addChoices(self):
+        self.targetBox, self.speedBox = qt.QComboBox(), qt.QComboBox()
+        for name in SPEEDS:
+            self.speedBox.addItem(speedTitle(name), name)
+        self._targetLabel = self._host.addLabeledOptionsWidget(_("Target:"), self.targetBox)
+        self._host.addLabeledOptionsWidget(_("Speed:"), self.speedBox)
+        self.thresholdSlider = ctk.ctkSliderWidget()
+        self.thresholdSlider.minimum, self.thresholdSlider.maximum = 0.01, 0.99
+        self.thresholdSlider.singleStep = 0.01
+        self.thresholdSlider.decimals = 2
+        self.thresholdSlider.setToolTip(
+            _(
+                "Voxels with at least this probability belong to the target. Click Preview to see the effect of a change."
+            )
+        )
+        self._host.addLabeledOptionsWidget(_("Threshold:"), self.thresholdSlider)
+
+    def _addBox(self):
+        self.roiSelector = slicer.qMRMLNodeComboBox()
+        self.roiSelector.nodeTypes = ["vtkMRMLMarkupsROINode"]
+        self.roiSelector.noneEnabled = True
+        self.roiSelector.noneDisplay = _("Whole volume")
+        self.roiSelector.setMRMLScene(slicer.mrmlScene)
+        self.roiSelector.setToolTip(
+            _("Box to analyse. The segment is replaced inside the box and stays unchanged outside it.")
+        )
+        self.placeWidget = slicer.qSlicerMarkupsPlaceWidget()
+        self.placeWidget.setMRMLScene(slicer.mrmlScene)
+        self.placeWidget.deleteAllControlPointsOptionVisible = False
+        row = qt.QHBoxLayout()
+        row.addWidget(self.roiSelector, 1)
+        row.addWidget(self.placeWidget)
+        self._host.addLabeledOptionsWidget(_("Region of interest:"), row)
+
+    def _addButtons(self):
+        self.newSegmentBox = qt.QCheckBox(_("New segment for each nodule"))
+        self.newSegmentBox.setToolTip(_("If not selected, nodules are added to the selected segment."))
+        self._host.addOptionsWidget(self.newSegmentBox)
+        self.previewButton = qt.QPushButton(_("Preview"))
+        self.refineButton = qt.QPushButton(_("Refine here"))
+        self.applyButton = qt.QPushButton(_("Apply"))
+        self.cancelButton = qt.QPushButton(_("Cancel"))
+        for button, name in (
+            (self.previewButton, "Preview"),
+            (self.refineButton, "Refine"),
+            (self.applyButton, "Apply"),
+            (self.cancelButton, "Cancel"),
+        ):
+            button.objectName = f"SegmentEditorEffect{name}"
+        self.previewButton.setToolTip(_("Show the result without changing the segment."))
+        self.refineButton.setToolTip(_("Analyse the box again, with the full network on every slice."))
+        for pair in ((self.previewButton, self.refineButton), (self.cancelButton, self.applyButton)):
+            row = qt.QHBoxLayout()
+            for button in pair:
+                row.addWidget(button)
+            self._host.addOptionsWidget(row)
+
+    def connect(self, sender, signal, slot):
+        """Connect a signal until `disconnect`."""
+        sender.connect(signal, slot)
+        self._connections.append((sender, signal, slot))
+
+    def disconnect(self):
+        """Let go of all slots: a connection keeps its object alive (Slicer#7392)."""
+        for sender, signal, slot in self._connections:
+            sender.disconnect(signal, slot)
+        self._connections.clear()
+
+    # The parameters; there are none without a vtkMRMLSegmentEditorNode
+
+    @property
+    def there(self):
+        """True if there is a node to keep the parameters."""
+        return self._host.parameterSetNode() is not None
+
+    @property
+    def target(self):
+        """`liver` or `nodule`."""
+        return self._host.parameter("Target") if self.there else ""
+
+    @property
+    def speed(self):
+        """`balanced`, `accurate` or `fast`."""
+        return self._host.parameter("Speed")
+
+    @property
+    def threshold(self):
+        """That of the target."""
+        return self._host.doubleParameter(_thresholdOf(self.target))
+
+    @property
+    def roiNode(self):
+        """The box; None for the whole volume."""
+        return self._host.nodeReference("ROI") if self.there else None
+
+    @property
+    def newSegments(self):
+        """True if each nodule becomes a segment of its own."""
+        return self._host.integerParameter("NewSegment") != 0
+
+    def show(self):
+        """Show the parameters, without a signal."""
+        widgets = (self.targetBox, self.speedBox, self.thresholdSlider, self.roiSelector, self.newSegmentBox)
+        blocked = [widget.blockSignals(True) for widget in widgets]
+        self.targetBox.setCurrentIndex(self.targetBox.findData(self.target))
+        self.speedBox.setCurrentIndex(self.speedBox.findData(self.speed))
+        self.thresholdSlider.value = self.threshold
+        self.roiSelector.setCurrentNode(self.roiNode)
+        self.newSegmentBox.checked = self.newSegments
+        for widget, was in zip(widgets, blocked, strict=True):
+            widget.blockSignals(was)
+        self.placeWidget.setCurrentNode(self.roiNode)
+
+    def store(self):
+        """Keep the choices as parameters."""
+        if self.there:
+            self._host.setParameter("Speed", self.speedBox.currentData)
+            self._host.setParameter(_thresholdOf(self.target), self.thresholdSlider.value)
+            self._host.setParameter("NewSegment", int(self.newSegmentBox.checked))
+
+    def onTarget(self, index):
+        """Take another target, and with it its threshold."""
+        if self.there and index >= 0:
+            self._host.setParameter("Target", self.targetBox.itemData(index))
+
+    def onRoi(self, node):
+        """Take the box that the user chose, or the whole volume."""
+        if self.there and self.roiNode is not node:
+            self._host.setNodeReference("ROI", node)
+
+    def onNewRoi(self, node):
+        """Let the user draw the new box."""
+        self.onRoi(node)
+        self.placeWidget.setCurrentNode(node)
+        self.placeWidget.placeModeEnabled = True
+
+    def refreshModels(self):
+        """Offer the targets that there are models for, each with the newest."""
+        self.models = {}
+        for model in find_bundles()[0]:
+            self.models.setdefault(model.target, model)
+        blocked = self.targetBox.blockSignals(True)
+        self.targetBox.clear()
+        for target in TARGETS:
+            if target in self.models:
+                self.targetBox.addItem(targetTitle(target), target)
+        self.targetBox.blockSignals(blocked)
+
+    def enable(self, running, ready, canCancel):
+        """Say what can be pressed and what is shown.
+
+        Args:
+            running: A run is under way.
+            ready: One can be started.
+            canCancel: There is something to give up.
+        """
+        severalTargets, hasBox = self.targetBox.count > 1, self.roiNode is not None
+        self.targetBox.setVisible(severalTargets)
+        self._targetLabel.setVisible(severalTargets)
+        self.newSegmentBox.setVisible(self.target == "nodule")
+        self.progressBar.setVisible(running)
+        for widget in (self.targetBox, self.speedBox, self.thresholdSlider, self.roiSelector, self.newSegmentBox):
+            widget.setEnabled(not running)
+        self.placeWidget.setEnabled(hasBox and not running)
+        self.previewButton.setEnabled(ready)
+        self.refineButton.setEnabled(ready and hasBox)
+        self.applyButton.setEnabled(ready)
+        self.cancelButton.setEnabled(canCancel)
+
+
+def _thresholdOf(target):
+    """Name of the parameter with the threshold of a target."""
+    return f"{target.capitalize()}Threshold"

@@ -1,0 +1,137 @@
+"""Requests: what a user asks for, refused where no volume could make sense of it. The standard library only."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+
+SPEEDS = ("accurate", "balanced", "fast")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+NODULE = "nodule"  # the only target that points can mark
+
+Point = tuple[float, float, float]
+
+
+class RequestError(ValueError):
+    """A request that cannot be met, whatever the volume; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A target, and how it is to be segmented: the same object from the command line, the scene and cohorts to the engine.
+
+    Attributes:
+        target: `liver`, `nodule`, or that of any other model.
+        model: Name or folder; the newest for the target if None.
+        speed: `accurate` predicts every slice; `balanced` and `fast` find the target first, as the model says.
+        threshold: Probability between 0 and 1 from which on a voxel belongs to the target; the model's own if None.
+        force: Also take a volume that does not look like CT.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        box: Half-open ranges of voxels along K, J and I; nothing outside it is segmented. All of the volume if None. Pairs
+            of first and past-the-last index become slices.
+        points: (R, A, S) in mm, each in a nodule or within 10 mm of one; only these nodules are segmented.
+
+    Raises:
+        RequestError: Something of this is not as described, or points and a box are given together, or points for
+            another target than nodules.
+    """
+
+    target: str = "liver"
+    _: KW_ONLY
+    model: str | None = None
+    speed: str = "balanced"
+    threshold: float | None = None
+    force: bool = False
+    device: str = "auto"
+    box: tuple[slice, slice, slice] | None = None
+    points: tuple[Point, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.speed not in SPEEDS:
+            raise RequestError(f"There is no speed {self.speed!r}; choose one of {', '.join(SPEEDS)}.")
+        check_device(self.device)
+        if self.threshold is not None:
+            check_threshold(self.threshold)
+            object.__setattr__(self, "threshold", float(self.threshold))
+        check_places(self.target, has_points=len(self.points) > 0, has_box=self.box is not None)
+        if self.model is not None:
+            object.__setattr__(self, "model", str(self.model))
+        if self.box is not None:
+            object.__setattr__(self, "box", as_box(self.box))
+        object.__setattr__(self, "points", tuple(map(_as_point, self.points)))
+
+    def to_json(self) -> dict:
+        """All of it, as `json.dumps` takes it."""
+        box = None if self.box is None else [[along.start, along.stop] for along in self.box]
+        return {**vars(self), "box": box}
+
+    @classmethod
+    def from_json(cls, message: Mapping) -> Request:
+        """The way back from `to_json`."""
+        return cls(**message)
+
+
+def check_threshold(threshold: float) -> None:
+    """Refuse a threshold that is not a probability between 0 and 1.
+
+    Raises:
+        RequestError: It is not one.
+    """
+    if not 0 < threshold < 1:
+        raise RequestError(f"The threshold must be a probability between 0 and 1, such as 0.5; got {threshold:g}.")
+
+
+def check_device(device: str) -> None:
+    """Refuse the name of a device that no computer has.
+
+    Raises:
+        RequestError: It is none of `DEVICES`.
+    """
+    if device not in DEVICES:
+        raise RequestError(f"There is no device {device!r}; choose one of {', '.join(DEVICES)}.")
+
+
+def check_places(target: str, has_points: bool, has_box: bool) -> None:
+    """Refuse points for another target than nodules, and points together with a box.
+
+    Raises:
+        RequestError: One of these was asked for.
+    """
+    if has_points and target != NODULE:
+        raise RequestError(f"Points mark nodules: leave them out, or choose the target {NODULE}.")
+    if has_points and has_box:
+        raise RequestError("Nodules are searched for at points or in a box: give one of the two, not both.")
+
+
+def as_box(box: Sequence) -> tuple[slice, slice, slice]:
+    """Three half-open ranges of voxels as slices.
+
+    Args:
+        box: Slices, or pairs of first and past-the-last index, along K, J and I.
+
+    Raises:
+        RequestError: It is no such box, or holds no voxel.
+    """
+    try:
+        pairs = [(along.start, along.stop) if isinstance(along, slice) else along for along in box]
+        k, j, i = (slice(operator.index(first), operator.index(stop)) for first, stop in pairs)
+    except (TypeError, ValueError):
+        k = j = i = slice(0, 0)
+    if not all(0 <= along.start < along.stop for along in (k, j, i)):
+        raise RequestError(
+            f"{box} is no box of voxels: give first and past-the-last index along K, J and I, such as"
+            " ((0, 40), (100, 300), (50, 350))."
+        )
+    return k, j, i
+
+
+def _as_point(point: Sequence[float]) -> Point:
+    try:
+        r, a, s = map(float, point)
+    except (TypeError, ValueError):
+        r = a = s = math.nan
+    if not all(map(math.isfinite, (r, a, s))):
+        raise RequestError(f"{list(point)} is not a point: give three numbers, R, A and S in mm.")
+    return r, a, s

@@ -1,0 +1,96 @@
+"""The user's choices in the panel, as a run takes them, and starting points for new ones. Knows MRML and Slicer; no Qt."""
+
+import slicer
+
+
+class Choices:
+    """Reads the parameter node of the panel; without one, nothing is chosen."""
+
+    def __init__(self, parameterNode):
+        """Nothing is read yet.
+
+        Args:
+            parameterNode: A `UNetPlusPlusSegmentParameterNode`, or None.
+        """
+        self._parameters = parameterNode
+
+    @property
+    def volume(self):
+        """The input volume; None for none."""
+        return self._parameters.inputVolume if self._parameters else None
+
+    @property
+    def output(self):
+        """The segmentation to write to; None for a new one."""
+        return self._parameters.outputSegmentation if self._parameters else None
+
+    @property
+    def findsNodules(self) -> bool:
+        """True if the target is nodules."""
+        return self._parameters is not None and self._parameters.target.value == "nodule"
+
+    @property
+    def isFrame(self) -> bool:
+        """True if the input volume is one frame of a sequence."""
+        if self.volume is None:
+            return False
+        return slicer.modules.sequences.logic().GetFirstBrowserNodeForProxyNode(self.volume) is not None
+
+    @property
+    def allFrames(self) -> bool:
+        """True if all frames of that sequence are to be segmented, into a new one."""
+        return self.isFrame and self._parameters.allFrames
+
+    @property
+    def points(self):
+        """The points that a run would start from, one in each nodule; where there are some, no box counts."""
+        return self._parameters.points if self.findsNodules and not self.allFrames else None
+
+    def request(self, existing: str) -> dict:
+        """Arguments for the logic's `start`.
+
+        Args:
+            existing: `new` or `replace`, as there.
+        """
+        parameters, allFrames, points = self._parameters, self.allFrames, self.points
+        maps = {"probability": parameters.probabilityMap, "uncertainty": parameters.uncertaintyMap}
+        return {
+            "volumeNode": self.volume,
+            "segmentationNode": None if allFrames else self.output,
+            "target": parameters.target.value,
+            "speed": parameters.speed.value,
+            "device": parameters.device.value,
+            "threshold": parameters.threshold,
+            "force": parameters.force,
+            "model": parameters.model,
+            "existing": existing,
+            "maps": [name for name, wanted in maps.items() if wanted and not allFrames],
+            "roi": None if points else parameters.roi,
+            "points": points,
+            "allFrames": allFrames,
+        }
+
+
+def firstVolume():
+    """The first scalar volume of the scene that users see, label maps aside; None if there is none."""
+    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+        if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetHideFromEditors():
+            return node
+    return None
+
+
+def isMadeFrom(segmentationNode, volumeNode) -> bool:
+    """True if the voxels of a segmentation are those of a volume; either may be None."""
+    if segmentationNode is None or volumeNode is None:
+        return False
+    role = segmentationNode.GetReferenceImageGeometryReferenceRole()
+    return segmentationNode.GetNodeReference(role) is volumeNode
+
+
+def spanVolume(roiNode, volumeNode) -> None:
+    """Make a box as large as the volume, so that there are handles to drag."""
+    bounds = [0.0] * 6
+    volumeNode.GetRASBounds(bounds)
+    ends = list(zip(bounds[::2], bounds[1::2], strict=True))
+    roiNode.SetCenterWorld([(low + high) / 2 for low, high in ends])
+    roiNode.SetSizeWorld([high - low for low, high in ends])

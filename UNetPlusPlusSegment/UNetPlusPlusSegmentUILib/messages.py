@@ -1,0 +1,80 @@
+"""Texts that panel and effect share: names of choices, the progress of a run, and its errors."""
+
+import logging
+
+import slicer
+from slicer.i18n import tr as _
+
+LICENCE_URL = "https://github.com/unetplusplussegment/SlicerUNetPlusPlusSegment/blob/main/MODELS_LICENSE.md"
+
+
+def targetTitle(target: str) -> str:
+    """Name of a target in a list."""
+    return {"liver": _("Liver"), "nodule": _("Lung nodules")}[target]
+
+
+def speedTitle(speed: str) -> str:
+    """Name of a speed in a list."""
+    return {"balanced": _("Balanced"), "accurate": _("Accurate"), "fast": _("Fast")}[speed]
+
+
+def deviceTitle(device: str) -> str:
+    """Name of a device in a list."""
+    return {"auto": _("Automatic"), "cuda": _("GPU (CUDA)"), "mps": _("GPU (Apple)"), "cpu": _("CPU")}[device]
+
+
+def showProgress(run, bar, label) -> None:
+    """Show in a QProgressBar and a QLabel how far a run has come, and where it runs."""
+    progress = run.progress
+    bar.maximum = progress.total if progress else 0  # 0: it only shows that something is going on
+    bar.value = progress.done if progress else 0
+    bar.format = ""
+    if progress:
+        slices = _("{done} of {total} slices").format(done=progress.done, total=progress.total)
+        bar.format = slices if progress.seconds_left is None else f"{slices}, {_timeLeft(progress.seconds_left)}"
+    label.text = _deviceInUse(run.device)
+
+
+def _deviceInUse(state) -> str:
+    """Text about a `DeviceState`; None while PyTorch is being loaded."""
+    if state is None:
+        return _("Starting PyTorch...")
+    if state.free_memory_bytes is None:
+        return _("Running on {device}.").format(device=state.device)
+    free = f"{state.free_memory_bytes / 1e9:.1f}"
+    return _("Running on {device}, {free} GB of memory free.").format(device=state.device, free=free)
+
+
+def _timeLeft(seconds: float) -> str:
+    if seconds < 60:
+        return _("{seconds} s left").format(seconds=max(1, round(seconds)))
+    return _("{minutes} min left").format(minutes=round(seconds / 60))
+
+
+def summary(result) -> str:
+    """One line about a result: its time, device and notes."""
+    done = _("Done in {seconds} s on {device} ({slices} slices analysed).").format(
+        seconds=round(result.seconds, 1), device=result.device, slices=result.slices
+    )
+    return " ".join([done, *map(str, result.notes)])
+
+
+def reason(error: Exception) -> str:
+    """Why something could not be done, for the panel's message line."""
+    return _("Cancelled.") if _kind(error) == "cancelled" else str(error)
+
+
+def showError(error: Exception) -> None:
+    """Show an error in a box, with the worker's last words if it broke down; a run that was cancelled needs none."""
+    kind = _kind(error)
+    if kind == "cancelled":
+        return
+    details = "" if kind == "refused" else getattr(error, "details", "")
+    if details:
+        logging.error(details)
+    slicer.util.errorDisplay(str(error), **({"detailedText": details} if details else {}))
+
+
+def _kind(error: Exception) -> str:
+    """Of a `JobError`; any other has none."""
+    return getattr(error, "kind", "")

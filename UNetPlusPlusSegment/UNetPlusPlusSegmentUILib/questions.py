@@ -1,0 +1,68 @@
+"""Questions that are asked before a run: the licence, PyTorch, and what becomes of a segment that is there already."""
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from UNetPlusPlusSegmentLib.scene import pytorch_install
+from UNetPlusPlusSegmentLib.scene.runs import segments_of_target
+
+from .messages import LICENCE_URL
+
+LICENCE_ACCEPTED = "UNetPlusPlusSegment/ModelsLicenceAccepted"
+
+
+def mayRun() -> bool:
+    """Ask the user to accept the licence of the models and to install PyTorch, where that has not happened yet.
+
+    Raises:
+        PyTorchError: It is not there and could not be installed.
+    """
+    return _licenceAccepted() and (pytorch_install.is_installed() or pytorch_install.install())
+
+
+def _licenceAccepted() -> bool:
+    if slicer.util.settingsValue(LICENCE_ACCEPTED, False, converter=slicer.util.toBool):
+        return True
+    accepted = slicer.util.confirmOkCancelDisplay(
+        _(
+            "The trained models are licensed for non-commercial research and teaching only. They are not a medical device:"
+            " do not use their results for diagnosis, treatment or any other decision about a patient."
+            "<br><br>Click OK to accept <a href='{url}'>the licence</a>. You will be asked only once."
+        ).format(url=LICENCE_URL),
+        _("Licence of the models"),
+    )
+    if accepted:
+        qt.QSettings().setValue(LICENCE_ACCEPTED, True)
+    return accepted
+
+
+def replaceOrAdd(segmentationNode, model, parent) -> str:
+    """Ask what becomes of the segments that an earlier run left, if it did.
+
+    Args:
+        segmentationNode: The segmentation to write to; None for a new one.
+        model: The `Bundle` of the run to come.
+        parent: The widget over which the question is asked.
+
+    Returns:
+        `replace`, `new`, or nothing if the user cancels.
+    """
+    segmentIDs = segments_of_target(segmentationNode, model)
+    if not segmentIDs:
+        return "new"
+    segmentation = segmentationNode.GetSegmentation()
+    names = ", ".join(segmentation.GetSegment(each).GetName() for each in segmentIDs)
+    box = qt.QMessageBox(parent)
+    box.setIcon(qt.QMessageBox.Question)
+    box.setWindowTitle(_("Existing result"))
+    box.setText(
+        _(
+            "{segmentation} already contains {segments}. Replace this result, or add the new one beside it?"
+            " All other segments stay unchanged."
+        ).format(segmentation=segmentationNode.GetName(), segments=names)
+    )
+    box.setStandardButtons(qt.QMessageBox.Yes | qt.QMessageBox.No | qt.QMessageBox.Cancel)
+    box.button(qt.QMessageBox.Yes).setText(_("Replace"))
+    box.button(qt.QMessageBox.No).setText(_("Add new"))
+    return {int(qt.QMessageBox.Yes): "replace", int(qt.QMessageBox.No): "new"}.get(int(box.exec_()), "")

@@ -1,0 +1,280 @@
+"""The panel: its life in Slicer, the user's choices, and one run at a time. Knows Qt, MRML nodes and the logic."""
+
+import sys
+
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
+from slicer.util import VTKObservationMixin
+
+from UNetPlusPlusSegmentLib.scene import pytorch_install
+
+from .choices import Choices, firstVolume, isMadeFrom, spanVolume
+from .controller import RunController
+from .messages import reason, showError, showProgress, summary
+from .models import ModelList
+from .questions import mayRun, replaceOrAdd
+from .results import ResultsTable
+
+RELOADED = ("UNetPlusPlusSegmentLib", "UNetPlusPlusSegmentUILib")  # with the module's own file, which Slicer reloads
+
+
+class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel. `_update` alone decides what can be pressed and what is said; all other methods lead there.
+
+    Attributes:
+        logic: The module's, which effect and scripts use, too.
+        controller: The `RunController` of that logic, which the effect uses, too.
+    """
+
+    def __init__(self, parent=None) -> None:
+        """Nothing is shown yet."""
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = self.controller = None
+        self._parameterNode, self._choices = None, Choices(None)
+        self._guiTag = None
+        self._lastInput = None
+        self._run = None
+        self._outcome = ""
+
+    def setup(self) -> None:
+        """Build the panel: no torch, no worker process, no main window needed."""
+        from UNetPlusPlusSegment import UNetPlusPlusSegmentLogic  # whose file imports this one
+
+        ScriptedLoadableModuleWidget.setup(self)
+        panel = slicer.util.loadUI(self.resourcePath("UI/UNetPlusPlusSegment.ui"))
+        self.layout.addWidget(panel)
+        self.ui = slicer.util.childWidgetVariables(panel)
+        panel.setMRMLScene(slicer.mrmlScene)
+        self.logic = UNetPlusPlusSegmentLogic()
+        self.controller = RunController(self.logic)
+        self._models = ModelList(self.ui)
+        self._results = ResultsTable(self.ui, self.parent)
+        self.ui.applyButton.connect("clicked(bool)", self.onApply)
+        self.ui.pointsSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.onPointsAdded)
+        self.ui.roiSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.onRoiAdded)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.StartImportEvent, self.onSceneStartImport)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.NodeAddedEvent, self.onNodeAdded)
+        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved)
+        self.addObserver(scene, scene.NodeRemovedEvent, self._update)
+        self.initializeParameterNode()
+
+    def cleanup(self) -> None:
+        """End the worker and let go of everything that would keep this panel alive."""
+        self._forgetRun()
+        self.logic.close()
+        self.controller.close()
+        self._setParameterNode(None)
+        self.removeObservers()
+
+    def enter(self) -> None:
+        """Models may have come, volumes been loaded and PyTorch installed since."""
+        self.initializeParameterNode()
+
+    def onReload(self) -> None:
+        """Reload the packages, too: those that are out of sys.modules are read anew, in the order in which they are needed."""
+        for name in [each for each in sys.modules if each.partition(".")[0] in RELOADED]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
+
+    # The scene and the parameter node
+
+    def onSceneStartClose(self, caller, event) -> None:
+        """Stop a run: its volume is about to go."""
+        if self._run:
+            self._run.cancel()
+        self._forgetRun()
+        self._outcome, self._lastInput = "", None
+        self._setParameterNode(None)
+
+    def onSceneStartImport(self, caller, event) -> None:
+        """Let go: the selectors would take the first nodes that come for the user's choice, and write over the saved one."""
+        self._setParameterNode(None)
+
+    def onSceneEndClose(self, caller, event) -> None:
+        """Start afresh, after a scene was closed or loaded."""
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+        self._update()
+
+    def onNodeAdded(self, caller, event) -> None:
+        """Take the first volume, wherever it was loaded from."""
+        if self._parameterNode:
+            self._selectDefaultInput()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeAboutToBeRemoved(self, caller, event, node) -> None:
+        """Choose none, before the selectors see the row go and take its neighbour, which nobody chose."""
+        for name in ("points", "roi", "outputSegmentation"):
+            if self._parameterNode and getattr(self._parameterNode, name) is node:
+                setattr(self._parameterNode, name, None)
+
+    def initializeParameterNode(self) -> None:
+        """Bind the panel to the parameter node of the scene, once: each wrapper observes the node for as long as Slicer runs."""
+        if self._parameterNode is None:
+            self._setParameterNode(self.logic.getParameterNode())
+        self._selectDefaultInput()
+        self._models.refresh()
+        self._update()
+
+    def _setParameterNode(self, parameterNode) -> None:
+        if self._parameterNode:
+            self._parameterNode.disconnectGui(self._guiTag)
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameterModified)
+        self._parameterNode, self._choices = parameterNode, Choices(parameterNode)
+        self._models.bind(parameterNode)
+        if self._parameterNode:
+            self._guiTag = self._parameterNode.connectGui(self.ui)
+            self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameterModified)
+            self.onParameterModified()
+
+    def _selectDefaultInput(self) -> None:
+        volume = None if self._choices.volume else firstVolume()
+        if volume:
+            self._parameterNode.inputVolume = volume
+
+    def onParameterModified(self, caller=None, event=None) -> None:
+        """Follow the user's choices."""
+        parameters = self._parameterNode
+        volume = parameters.inputVolume
+        if volume is not self._lastInput:
+            if volume and isMadeFrom(parameters.outputSegmentation, self._lastInput):
+                parameters.outputSegmentation = None  # the next result is not for this one
+            self._lastInput, self._outcome = volume, ""
+            name = volume.GetName() if volume else _("New")
+            self.ui.outputSelector.baseName = _("{volume} segmentation").format(volume=name)
+        self._models.follow()
+        self.ui.pointsPlaceWidget.setCurrentNode(parameters.points)
+        self._followThreshold()
+        self._update()
+
+    def onPointsAdded(self, points) -> None:
+        """Show the points where they are placed."""
+        points.CreateDefaultDisplayNodes()
+
+    def onRoiAdded(self, roi) -> None:
+        """Begin with a box round the whole volume."""
+        if self._choices.volume:
+            spanVolume(roi, self._choices.volume)
+        roi.CreateDefaultDisplayNodes()
+
+    # Running
+
+    def onApply(self) -> None:
+        """Start a run, or cancel the one under way."""
+        if self._run and self._run.running:
+            self._run.cancel()
+        else:
+            try:
+                if mayRun():
+                    self._start()
+            except ValueError as error:
+                self._fail(error)
+        self._update()
+
+    def _start(self) -> None:
+        output = None if self._choices.allFrames else self._choices.output
+        existing = replaceOrAdd(output, self._models.chosen, self.parent)
+        if not existing:
+            return
+        self._forgetRun()
+        self._outcome = ""
+        slicer.app.setOverrideCursor(qt.Qt.WaitCursor)  # the volume is handed over: a second, if it is a large one
+        try:
+            run = self.logic.start(**self._choices.request(existing))
+        finally:
+            slicer.app.restoreOverrideCursor()
+        self._run = self.controller.watch(run, self)
+
+    def _forgetRun(self) -> None:
+        self.controller.forget(self._run)
+        self._run = None
+
+    def onRunProgress(self, run) -> None:
+        """Show how far it has come."""
+        self._update()
+
+    def onRunEnded(self, run) -> None:
+        """Show the result, and apply the threshold that was chosen meanwhile."""
+        self._outcome = summary(run.result)
+        if self._parameterNode:
+            self._parameterNode.outputSegmentation = run.segmentationNode
+            self._followThreshold()
+        self._update()
+
+    def onRunFailed(self, run, error) -> None:
+        """Say why there is no result, or no map."""
+        self._fail(error)
+
+    def onThresholdChanged(self, run) -> None:
+        """Show the new result."""
+        self._outcome = summary(run.result)
+        self._update()
+
+    def onThresholdRefused(self, run, error) -> None:
+        """Say why, without a box: the slider asks again with each step."""
+        self._outcome = reason(error)
+        self._update()
+
+    def _fail(self, error: Exception) -> None:
+        self._outcome = reason(error)
+        self._update()
+        showError(error)
+
+    def _followThreshold(self) -> None:
+        """Apply the threshold of the slider to the last result, as long as the panel still shows what it was made from."""
+        run, parameters = self._run, self._parameterNode
+        if run is None or run.running or run.result is None:
+            return
+        shown = parameters.inputVolume, parameters.outputSegmentation, parameters.model
+        if shown == (run.volumeNode, run.segmentationNode, run.bundle.name):
+            self.controller.setThreshold(run, parameters.threshold)
+
+    # What is shown
+
+    def _update(self, caller=None, event=None) -> None:
+        ui, run = self.ui, self._run
+        running = run is not None and run.running
+        obstacle = "" if running else self._obstacle()
+        ui.applyButton.text = _("Cancel") if running else _("Apply")
+        ui.applyButton.enabled = not obstacle
+        ui.applyButton.toolTip = obstacle
+        choices, frames = self._choices, self._choices.allFrames
+        for box in (ui.inputsBox, ui.settingsBox, ui.advancedBox):
+            box.enabled = not running
+        ui.outputsBox.enabled = not running and not frames  # a sequence is always a new one
+        ui.roiSelector.enabled = choices.points is None
+        for shown, widgets in (
+            (choices.isFrame, (ui.allFramesCheckBox,)),
+            (choices.findsNodules and not frames, (ui.pointsLabel, ui.pointsSelector, ui.pointsPlaceWidget)),
+            (running, (ui.progressBar,)),
+        ):
+            for widget in widgets:
+                widget.setVisible(shown)
+        if running:
+            showProgress(run, ui.progressBar, ui.messageLabel)
+        else:
+            ui.messageLabel.text = " ".join(filter(None, (self._outcome, obstacle))) or self._advice()
+        self._results.show(run)
+        ui.show3DButton.setSegmentationNode(self._choices.output)
+
+    def _obstacle(self) -> str:
+        """Why there can be no run now; empty if there can."""
+        if not self._choices.volume:
+            return _("Load a CT and select it as the input volume.")
+        if not self._models.chosen:
+            missing = _("There is no model for this target. Copy a model folder into the models folder (see Advanced).")
+            return " ".join([missing, *self._models.refused])
+        return ""
+
+    def _advice(self) -> str:
+        if not pytorch_install.is_installed():
+            return _("PyTorch is not installed. Click Apply to install it with the PyTorch extension.")
+        return " ".join(self._models.refused)
