@@ -237,7 +237,7 @@ def clean_hu(array: np.ndarray) -> tuple[np.ndarray, list[Note]]:
             cleaned = array.copy()
         if found or not same:
             cleaned[k : k + 1] = np.where(nothing, np.asarray(AIR_HU, kind), here)
-        inside += _enclosed(nothing[0], here[0]) if found and not blank[k] else 0
+        inside += _enclosed(nothing[0], here[0])
     inside += _between(blank) * array[0].size
     if not inside:
         return cleaned, []
@@ -251,6 +251,8 @@ def clean_hu(array: np.ndarray) -> tuple[np.ndarray, list[Note]]:
 
 def _enclosed(nothing: np.ndarray, hu: np.ndarray) -> int:
     """Count the pixels (row, column) without measurement that no straight way through air or such pixels joins to the border."""
+    if not nothing.any() or nothing.all():
+        return 0
     with np.errstate(invalid="ignore"):
         free = nothing | (hu < OUTSIDE_HU)
     reached = np.zeros_like(free)

@@ -77,7 +77,7 @@ def _images(source: Sequence[Path]) -> list[Dataset]:
     """The headers of the slices, with what a SEG needs of them and may be empty."""
     import pydicom
 
-    images = []
+    images: list[Dataset] = []
     with _quiet():
         for file in source:
             image = pydicom.dcmread(file, stop_before_pixels=True)

@@ -241,8 +241,7 @@ def _runs(slices: Sequence[Header], name: str) -> list[str]:
     values = [header.acquisition[name] for header in slices]
     times = Counter(values)
     if name == "InstanceNumber" and len(times) > 1 and sum(count > 1 for count in times.values()) > 1:
-        seen: Counter[str] = Counter()
-        return [str(seen[value]) for value in values if not seen.update([value])]
+        return [str(values[: index + 1].count(value)) for index, value in enumerate(values)]
     places, run, upwards, labels = along_normal(slices), 1, 0.0, [""] * len(slices)
     order = sorted(range(len(slices)), key=lambda index: _natural(values[index]))
     for before, index in pairwise([order[0], *order]):
