@@ -6,6 +6,7 @@ from .images import FileError
 from .label_maps import label_maps
 from .overlay import write_close_ups, write_overlay
 from .reading import read_volume
+from .series_table import read_series_table
 from .writing import check_grid, check_output, write_report, write_segmentation, write_volume
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "check_output",
     "label_maps",
     "list_series",
+    "read_series_table",
     "read_volume",
     "slices_of",
     "write_close_ups",
