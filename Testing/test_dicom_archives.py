@@ -149,7 +149,7 @@ def test_passes_that_overlap_are_two_stacks(source, clean, tmp_path, told_by, mm
     """Half, half and between, interleaved, at the same places."""
 
     def first(data, index):
-        data.AcquisitionTime = f"1000{index:02}.5"
+        data.AcquisitionTime, data.AcquisitionDateTime = f"1000{index:02}.5", ""
 
     def again(data, index):
         shift(data, mm)
@@ -199,6 +199,38 @@ def test_phases_that_nothing_tells_apart_are_refused_with_their_number(source, t
 
     write_series(source, tmp_path / "ct", bare)
     write_series(source, tmp_path / "ct", lambda data, index: (bare(data, index), darken(data)), "Z{:04}")
+    with pytest.raises(FileError, match="40 images at 20 places"):
+        files.read_volume(tmp_path / "ct")
+
+
+@pytest.mark.parametrize("phases", [2, 3])
+def test_phases_between_each_other_that_only_their_values_tell_apart_are_refused(source, tmp_path, phases):
+    """Even steps, numbered along the patient, all times and identifiers gone."""
+
+    def bare(data, index, phase):
+        shift(data, 2 * phase / phases)
+        darken(data, 30 * phase)
+        data.AcquisitionNumber, data.InstanceNumber = None, phases * index + phase
+        for name in ("AcquisitionTime", "AcquisitionDateTime", "ContentTime", "SeriesTime"):
+            setattr(data, name, "")
+
+    for phase in range(phases):
+        write_series(source, tmp_path / "ct", lambda d, i, p=phase: bare(d, i, p), f"{phase}_{{:04}}")
+    with pytest.raises(FileError, match=f"mixes {phases} phases"):
+        files.read_volume(tmp_path / "ct")
+
+
+@pytest.mark.parametrize("order", ["name", "mixed"])
+def test_phases_of_one_numbering_at_the_same_places_are_not_mixed(source, clean, tmp_path, order):
+    def bare(data, index):
+        for name in ("AcquisitionTime", "AcquisitionDateTime", "ContentTime", "SeriesTime"):
+            setattr(data, name, "")
+
+    paths = write_series(source, tmp_path / "ct", bare)
+    write_series(source, tmp_path / "ct", lambda data, index: (bare(data, index), darken(data)), "Z{:04}")
+    if order == "mixed":
+        for path in paths[::2]:
+            path.rename(path.with_name(f"ZZ{path.name}"))
     with pytest.raises(FileError, match="40 images at 20 places"):
         files.read_volume(tmp_path / "ct")
 

@@ -13,7 +13,7 @@ import numpy as np
 from ..core.volume import Volume
 from .dicom_folder import headers_in
 from .dicom_headers import CT_CLASSES, SEGMENTATION_CLASS, DamagedFileError, Header, is_dicom, read_header, start_of
-from .dicom_pixels import same_pixels, values_of
+from .dicom_pixels import count_phases, same_pixels, values_of
 from .dicom_series import Stack, along_normal, coincident, in_one_plane, in_order, mean_plane, missing_places, stacks_of
 from .frames import Frame, frames_of
 from .geometry import Place, place_volume
@@ -75,6 +75,8 @@ def list_series(folder: str | Path) -> list[dict[str, Any]]:
     Raises:
         FileError: A file is damaged or may not be read, or there is no image.
     """
+    if not Path(folder).is_dir():
+        raise FileError(f"There is no folder {folder}: check the path.")
     stacks, _ = _stacks_in(Path(folder))
     patients = list(dict.fromkeys(stack.first.patient for stack in stacks))
     return [_entry(stack, patients.index(stack.first.patient) + 1) for stack in stacks]
@@ -200,12 +202,22 @@ def _read_stack(stack: Stack, force: bool) -> tuple[Volume, list[str]]:
     if first.size[2] > 1:
         return _read_frames(first, force)
     place, notes = _place(stack)
-    volume, more = place_volume(
-        first.path, np.stack([values_of(header.path)[0] for header in stack.slices]), place, force
-    )
+    array = np.stack([values_of(header.path)[0] for header in stack.slices])
+    _check_phases(stack, array)
+    volume, more = place_volume(first.path, array, place, force)
     if stack.copies:
         notes.append(f"{stack.copies} slices were there more than once, with the same pixels, and count once.")
     return volume, [*more, *notes]
+
+
+def _check_phases(stack: Stack, array: np.ndarray) -> None:
+    """Refuse phases of a scan that lie between each other and that no header tells apart, but their values do."""
+    phases = count_phases(array)
+    if phases > 1:
+        raise FileError(
+            f"The series {stack.in_words()} in {in_text(stack.first.path.parent)} mixes {phases} phases of a scan, whose slices"
+            " alternate, and nothing in their headers tells them apart: give a folder with one phase."
+        )
 
 
 def _read_frames(file: Header, force: bool) -> tuple[Volume, list[str]]:
@@ -224,6 +236,7 @@ def _read_frames(file: Header, force: bool) -> tuple[Volume, list[str]]:
     ordered = in_order(stack)
     place, notes = _place(Stack(ordered))  # which refuses two in one place
     array = images[[stack.index(header) for header in ordered]]
+    _check_phases(Stack(ordered), array)
     volume, more = place_volume(file.path, array, place, force)
     return volume, [*more, *notes]
 

@@ -74,11 +74,10 @@ def _check_none_empty(nothing: Sequence[Path], headers: Sequence[Header]) -> Non
     Others, as programs leave them behind (locks, marks that a copy is done), are no loss.
     """
     names = {(header.path.parent, _shape(header.path.name)) for header in headers}
-    folders = {header.path.parent for header in headers}
     for path in nothing:
         aims = [path.name, path.readlink().name] if path.is_symlink() else [path.name]
         named_alike = any((path.parent, _shape(name)) in names for name in aims)
-        if named_alike or (path.parent in folders and Path(aims[-1]).suffix.lower() in SLICE_ENDINGS):
+        if named_alike or (not path.name.startswith(".") and Path(aims[-1]).suffix.lower() in SLICE_ENDINGS):
             what = (
                 "leads nowhere"
                 if not path.exists()

@@ -234,24 +234,30 @@ def _faults(places: np.ndarray) -> int:
 
 
 def _runs(slices: Sequence[Header], name: str) -> list[str]:
-    """For each slice the run that made it: in order of number or time, a run ends where the table turns back.
-
-    Where slices share instance numbers, which a scanner gives but once, the second with a number is of a second run.
-    """
-    values = [header.acquisition[name] for header in slices]
-    times = Counter(values)
-    if name == "InstanceNumber" and len(times) > 1 and sum(count > 1 for count in times.values()) > 1:
-        return [str(values[: index + 1].count(value)) for index, value in enumerate(values)]
-    places, run, upwards, labels = along_normal(slices), 1, 0.0, [""] * len(slices)
+    """For each slice the run that made it: in order of number or time, a run ends where the table turns back or stays."""
+    places, values = along_normal(slices), [header.acquisition[name] for header in slices]
+    if name == "InstanceNumber" and 1 < len(set(values)) < len(values) - 1:
+        return _repeats(places, values)
+    labels, run, upwards = [""] * len(slices), 1, 0.0
     order = sorted(range(len(slices)), key=lambda index: _natural(values[index]))
     for before, index in pairwise([order[0], *order]):
         towards = float(np.sign(places[index] - places[before]))
-        if towards * upwards < 0:
+        if index != before and (towards == 0 or towards * upwards < 0):
             run, upwards = run + 1, 0.0
         else:
             upwards = upwards or towards
         labels[index] = str(run)
     return labels
+
+
+def _repeats(places: np.ndarray, numbers: Sequence[str]) -> list[str]:
+    """For each slice how often its instance number has come so far: a scanner gives it once, so the second is of a second run.
+
+    All alike where slices of one number lie at one place, as nothing says which is of which run.
+    """
+    if any(same and a == b for same, (a, b) in zip(coincident(places), pairwise(numbers), strict=True)):
+        return [""] * len(numbers)
+    return [str(numbers[: index + 1].count(number)) for index, number in enumerate(numbers)]
 
 
 def _without_copies(stack: Stack, same_pixels: SamePixels) -> Stack:
