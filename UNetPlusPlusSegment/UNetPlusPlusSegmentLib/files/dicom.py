@@ -202,7 +202,7 @@ def _read_stack(stack: Stack, force: bool) -> tuple[Volume, list[str]]:
     if first.size[2] > 1:
         return _read_frames(first, force)
     place, notes = _place(stack)
-    array = np.stack([values_of(header.path)[0] for header in stack.slices])
+    array = np.stack([values_of(header)[0] for header in stack.slices])
     _check_phases(stack, array)
     volume, more = place_volume(first.path, array, place, force)
     if stack.copies:
@@ -228,7 +228,7 @@ def _read_frames(file: Header, force: bool) -> tuple[Volume, list[str]]:
             " of single slices."
         )
     stack = [_of_frame(file, frame) for frame in frames]
-    images = values_of(file.path)
+    images = values_of(file)
     if len(images) != len(stack) or not all(in_one_plane(stack[0], header) for header in stack):
         raise FileError(
             f"The frames of {in_text(file.path)} do not lie in one stack: export it as series of single slices."

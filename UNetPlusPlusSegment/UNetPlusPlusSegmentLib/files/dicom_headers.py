@@ -63,6 +63,7 @@ class Header:
         directions: 3 × 3, its columns along I, J and the normal of the slice; None if they are not told.
         spacing: Along I and J, and the thickness; NaN where it is not told.
         acquisition: By the names of `ACQUISITION` and `SEQUENTIAL`; empty where it is not told.
+        end: Where the pixel data ends in the file.
     """
 
     path: Path
@@ -79,6 +80,7 @@ class Header:
     directions: np.ndarray | None
     spacing: tuple[float, ...]
     acquisition: dict[str, str]
+    end: int
 
     @property
     def is_placed(self) -> bool:
@@ -140,15 +142,20 @@ def read_header(path: Path) -> Header | None:
     Raises:
         DamagedFileError: It is a CT image, or may be one, that is cut or emptied.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's may quote the patient's name
+        return _read(path)
+
+
+def _read(path: Path) -> Header | None:
     found, cause = _Found(), None
     try:
-        with path.open("rb") as stream, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's may quote the patient's name
+        with path.open("rb") as stream:
             data = read_partial(stream, found.stop, force=True, specific_tags=[*map(Tag, TAGS)])
             found.look_after(stream)
-            fields = _Fields(data)
-            if found.is_whole and (fields.uid("SOPClassUID") not in CT_CLASSES or fields.holds(found.pixel_bytes)):
-                return _header(path, fields, found.has_frames) if found.pixel_bytes is not None else None
+        fields = _Fields(data)
+        if found.is_whole and (fields.uid("SOPClassUID") not in CT_CLASSES or fields.holds(found.pixel_bytes)):
+            return _header(path, fields, found) if found.pixel_bytes is not None else None
     except Exception as error:  # whatever pydicom meets in a damaged file
         fields, cause = _Fields(Dataset()), error
     sop_class = fields.uid("SOPClassUID")
@@ -160,10 +167,10 @@ def read_header(path: Path) -> Header | None:
     ) from cause
 
 
-def _header(path: Path, fields: _Fields, has_frames: bool) -> Header:
+def _header(path: Path, fields: _Fields, found: _Found) -> Header:
     columns, rows, frames = (fields.integer(name) for name in ("Columns", "Rows", "NumberOfFrames"))
     size = (columns, rows, max(frames, 1))
-    place = frames_of(path)[0] if has_frames and size[2] == 1 else _place(fields)
+    place = frames_of(path)[0] if found.has_frames and size[2] == 1 else _place(fields)
     acquisition = {name: fields.text(name) for name in (*ACQUISITION, *SEQUENTIAL)}
     is_grey = fields.integer("SamplesPerPixel") <= 1 and fields.text("PhotometricInterpretation") in GREY
     series, patient = fields.uid("SeriesInstanceUID"), _patient(fields)
@@ -192,6 +199,7 @@ def _header(path: Path, fields: _Fields, has_frames: bool) -> Header:
         directions=np.reshape(place.directions, (3, 3)) if place.directions else None,
         spacing=place.spacing,
         acquisition=acquisition,
+        end=found.end,
     )
 
 
@@ -229,6 +237,7 @@ class _Found:
         self.has_frames = False
         self.pixel_bytes: int | None = None  # UNDEFINED if compressed
         self.is_whole = False
+        self.end = 0  # of the pixel data, in bytes from the beginning of the file
         self._offset = 0
 
     def stop(self, tag: int, vr: str | None, length: int) -> bool:
@@ -242,28 +251,36 @@ class _Found:
 
     def look_after(self, stream: BinaryIO) -> None:
         """See whether all that the header announces is there; `stream` stands before the pixel data."""
-        end, size = stream.tell(), os.fstat(stream.fileno()).st_size
-        if self.pixel_bytes is None:
-            self.is_whole = end <= size
-        elif end >= size:  # deflated: pydicom has unpacked all of it
-            self.is_whole = True
+        start, size = stream.tell(), os.fstat(stream.fileno()).st_size
+        if self.pixel_bytes is None or start >= size:  # none, or deflated: pydicom has unpacked all of it
+            self.end = size if self.pixel_bytes is not None else start
         elif self.pixel_bytes != UNDEFINED:
-            self.is_whole = end + self._offset + self.pixel_bytes <= size
+            self.end = start + self._offset + self.pixel_bytes
         else:
-            self.is_whole = _fragments_end(stream, end + self._offset, size)
+            self.end = _end_of_fragments(stream, start + self._offset, size)
+        self.is_whole = self.end <= size
 
 
-def _fragments_end(stream: BinaryIO, start: int, size: int) -> bool:
-    """Whether the fragments of compressed pixel data that begin at `start` are followed by the delimiter that ends them."""
+def _end_of_fragments(stream: BinaryIO, start: int, size: int) -> int:
+    """Where compressed pixel data that begins at `start` ends, with its delimiter; beyond `size` if that is not there."""
     while start + 8 <= size:
         stream.seek(start)
         group, element, length = struct.unpack("<HHL", stream.read(8))
         if (group, element) == (0xFFFE, 0xE0DD):
-            return True
+            return start + 8
         if (group, element) != (0xFFFE, 0xE000):
-            return False
+            break
         start += 8 + length
-    return False
+    return size + 1
+
+
+def _raw(data: Dataset, keyword: str) -> bytes:
+    """A value as it stands in the file, as far as pydicom has not made something else of it."""
+    tag = Tag(keyword)
+    value = data.get_item(tag).value if tag in data else b""
+    if isinstance(value, bytes):
+        return value
+    return "\\".join(map(str, [value or ""] if isinstance(value, str | None) else value)).encode()
 
 
 class _Fields:
@@ -271,22 +288,15 @@ class _Fields:
 
     def __init__(self, data: Dataset) -> None:
         self._data = data
-        charsets = self._bytes("SpecificCharacterSet").decode("latin-1").split("\\")
+        charsets = _raw(self._data, "SpecificCharacterSet").decode("latin-1").split("\\")
         try:
             self._encodings = convert_encodings([name.strip(" \0") for name in charsets])
         except (LookupError, ValueError):
             self._encodings = ["latin-1"]
 
-    def _bytes(self, keyword: str) -> bytes:
-        tag = Tag(keyword)
-        value = self._data.get_item(tag).value if tag in self._data else b""
-        if isinstance(value, bytes):
-            return value
-        return "\\".join(map(str, [value or ""] if isinstance(value, str | None) else value)).encode()
-
     def text(self, keyword: str) -> str:
         """On one line."""
-        value = self._bytes(keyword)
+        value = _raw(self._data, keyword)
         try:
             text = decode_bytes(value, self._encodings, set())
         except (LookupError, ValueError):
@@ -298,20 +308,21 @@ class _Fields:
         own = self.text(keyword)
         if own or keyword != "SOPClassUID":
             return own
-        meta = getattr(self._data, "file_meta", Dataset())
-        return str(meta.get("MediaStorageSOPClassUID", "")).strip(" \0")
+        return (
+            _raw(getattr(self._data, "file_meta", Dataset()), "MediaStorageSOPClassUID").decode("latin-1").strip(" \0")
+        )
 
     def numbers(self, keyword: str, count: int) -> list[float]:
         """So many finite numbers, or none."""
         try:
-            values = [float(part) for part in self._bytes(keyword).decode("latin-1").strip(" \0").split("\\")]
+            values = [float(part) for part in _raw(self._data, keyword).decode("latin-1").strip(" \0").split("\\")]
         except ValueError:
             return []
         return values if len(values) == count and np.isfinite(values).all() else []
 
     def integer(self, keyword: str) -> int:
         """A binary 16-bit number, or a text; 0 where there is none."""
-        value = self._bytes(keyword)
+        value = _raw(self._data, keyword)
         if len(value) == 2 and not value.strip(b" \0").isdigit():
             is_little = getattr(self._data.get_item(Tag(keyword)), "is_little_endian", True)
             return int.from_bytes(value, "little" if is_little else "big")

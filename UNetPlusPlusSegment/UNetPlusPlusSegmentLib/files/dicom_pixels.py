@@ -21,17 +21,32 @@ def same_pixels(one: Header, other: Header) -> bool:
     """Whether two images have the same values; quickly so if they are copies of one file."""
     if one.path.stat().st_size == other.path.stat().st_size and one.path.read_bytes() == other.path.read_bytes():
         return True
-    return bool(np.array_equal(values_of(one.path), values_of(other.path)))
+    return bool(np.array_equal(values_of(one), values_of(other)))
 
 
-def values_of(path: Path) -> np.ndarray:
-    """The images (frame, row, column) of a DICOM file in the unit of its rescaling, HU in CT."""
-    if in_text(path) == str(path):
-        return sitk.GetArrayFromImage(read_image(path, GDCM))
-    with tempfile.TemporaryDirectory() as folder:  # SimpleITK takes no name that is not text
-        link = Path(folder, "slice.dcm")
-        link.symlink_to(path.absolute())
-        return sitk.GetArrayFromImage(read_image(link, GDCM))
+def values_of(header: Header) -> np.ndarray:
+    """The images (frame, row, column) of a DICOM file in the unit of its rescaling, HU in CT.
+
+    Raises:
+        FileError: It cannot be decoded.
+    """
+    path = header.path
+    is_text, is_clean = in_text(path) == str(path), header.end >= path.stat().st_size
+    if is_text and is_clean:
+        return _decoded(path)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "slice.dcm")
+        if is_clean:
+            copy.symlink_to(path.absolute())  # SimpleITK takes no name that is not text
+        else:
+            copy.write_bytes(
+                path.read_bytes()[: header.end]
+            )  # GDCM takes what follows for more elements, of any length
+        return _decoded(copy, path)
+
+
+def _decoded(path: Path, called: Path | None = None) -> np.ndarray:
+    return sitk.GetArrayFromImage(read_image(path, GDCM, called))
 
 
 def count_phases(slices: np.ndarray) -> int:

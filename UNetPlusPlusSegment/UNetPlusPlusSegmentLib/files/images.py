@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+COMPRESSION = 1100  # at most: deflate packs 1,032 zeros into a byte
+SLICE_COMPRESSION, SLICE_BYTES = (
+    400,
+    1 << 26,
+)  # of a DICOM file; a slice of air alone may be packed more, and takes little
 GDCM = "GDCMImageIO"  # SimpleITK's DICOM reader
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])  # ITK counts mm towards Left, Posterior, Superior; its own inverse
 
@@ -59,25 +65,34 @@ def name_of(path: Path) -> str:
     return str(path)
 
 
-def read_image(path: Path, image_io: str) -> sitk.Image:
+def read_image(path: Path, image_io: str, called: Path | None = None, most_bytes: float | None = None) -> sitk.Image:
     """Read one grey-value volume.
 
     Args:
         path: A file that is there and may be read.
         image_io: The reader of SimpleITK to use, so that the ending decides and nothing is guessed.
+        called: The name for messages, where `path` is a copy.
+        most_bytes: Of voxels that there can be; as many as a DICOM file can hold if None. SimpleITK takes the
+            memory that a header claims, and a damaged one may claim all.
 
     Raises:
         FileError: It cannot be read, or is something else.
     """
-    reader = read_information(path, image_io)
+    reader = read_information(path, image_io, called)
+    voxel = sitk.Image([1] * reader.GetDimension(), reader.GetPixelID(), reader.GetNumberOfComponents())
+    claimed = math.prod(reader.GetSize()) * voxel.GetSizeOfPixelComponent() * voxel.GetNumberOfComponentsPerPixel()
+    if most_bytes is None:
+        most_bytes = max(SLICE_BYTES, path.stat().st_size * SLICE_COMPRESSION)
+    if claimed > most_bytes:
+        raise FileError(f"{in_text(called or path)} {_what_is_wrong(path, image_io, '')}")
     try:
         with silence():
             return reader.Execute()
     except RuntimeError as error:
-        raise FileError(f"{path} {_what_is_wrong(path, image_io, str(error))}") from error
+        raise FileError(f"{in_text(called or path)} {_what_is_wrong(path, image_io, str(error))}") from error
 
 
-def read_information(path: Path, image_io: str) -> sitk.ImageFileReader:
+def read_information(path: Path, image_io: str, called: Path | None = None) -> sitk.ImageFileReader:
     """A reader that has seen the header of one grey-value volume, and could read the rest; arguments as of `read_image`.
 
     Raises:
@@ -90,8 +105,8 @@ def read_information(path: Path, image_io: str) -> sitk.ImageFileReader:
         with silence():
             reader.ReadImageInformation()
     except RuntimeError as error:
-        raise FileError(f"{path} {_what_is_wrong(path, image_io, str(error))}") from error
-    _check_header(path, reader)
+        raise FileError(f"{in_text(called or path)} {_what_is_wrong(path, image_io, str(error))}") from error
+    _check_header(called or path, reader)
     return reader
 
 

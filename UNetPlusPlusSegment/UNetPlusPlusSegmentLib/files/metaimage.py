@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 
 from ..core.volume import Volume
 from .geometry import UNITS_MM, Place, place_of, place_volume
-from .images import FileError, array_of, read_image
+from .images import COMPRESSION, FileError, array_of, read_image
 
 IO = "MetaImageIO"
 HEADER_BYTES = 1 << 16
@@ -38,7 +39,11 @@ def read_metaimage(path: Path, force: bool = False) -> tuple[Volume, list[str]]:
     dimensions = fields.get("ndims", "0").split(" ")[0]
     if not dimensions.isdigit() or int(dimensions) > MAX_DIMENSIONS:
         raise FileError(f"{path} has a damaged header: copy it again, or export it again from where it came.")
-    image = read_image(path, IO)
+    name = fields.get("elementdatafile", "")
+    data = path if name.upper() == "LOCAL" else path.parent / name
+    by = COMPRESSION if fields.get("compresseddata", "").lower() in ("true", "t", "1") else 1
+    most_bytes = data.stat().st_size * by if data.is_file() else math.inf  # a list or a pattern names several files
+    image = read_image(path, IO, most_bytes=most_bytes)
     said = place_of(image)
     unit_mm = UNITS_MM.get(fields.get("distanceunits", "").lower(), 1.0)
 

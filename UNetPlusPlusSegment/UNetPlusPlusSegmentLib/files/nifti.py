@@ -81,7 +81,8 @@ def read_nifti(path: Path, force: bool = False) -> tuple[Volume, list[str]]:
     slope, intercept = header.scl
     if math.isfinite(slope) and math.isfinite(intercept) and slope != 0 and (slope, intercept) != (1, 0):
         exact = array.dtype if array.dtype.kind == "f" else np.float32
-        array = (array.astype(np.float64) * slope + intercept).astype(exact)
+        with np.errstate(all="ignore"):  # what goes beyond becomes infinite, which is no measurement
+            array = (array.astype(np.float64) * slope + intercept).astype(exact)
     place, notes = _place(path, header)
     volume, more = place_volume(path, array, place, force)
     return volume, [*more, *(notes or _contradiction(header, volume.ijk_to_ras))]
@@ -241,9 +242,10 @@ def _qform(header: Header) -> tuple[np.ndarray, np.ndarray]:
         [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
         [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - c * c - b * b],
     ])  # fmt: skip
-    spacing = [value if value > 0 else 1.0 for value in header.pixdim[1:4]]
+    spacing = [value if 0 < value < math.inf else 1.0 for value in header.pixdim[1:4]]
     flip = -1 if header.pixdim[0] < 0 else 1
-    steps = (rotation * spacing * (1, 1, flip)).astype(np.float32).astype(float)
+    with np.errstate(over="ignore"):
+        steps = (rotation * spacing * (1, 1, flip)).astype(np.float32).astype(float)
     offset = [value if math.isfinite(value) else 0.0 for value in header.qoffset]
     return steps, np.array(offset)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import math
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -11,9 +13,10 @@ import numpy as np
 
 from ..core.volume import Volume
 from .geometry import LIE_IS_A_GUESS, UNITS_MM, Place, place_of, place_volume
-from .images import FileError, array_of, read_image
+from .images import COMPRESSION, FileError, array_of, read_image
 
 IO = "NrrdImageIO"
+BYTES_OF_A_FIGURE = 8  # in memory at most, of a figure in a text encoding
 HEADER_BYTES = 1 << 20  # of a header at most; that of a segmentation with hundreds of segments has 0.1 MB
 PATIENT_SPACES = {"left-posterior-superior", "right-anterior-superior", "left-anterior-superior", "lps", "ras", "las"}
 
@@ -37,9 +40,10 @@ def read_nrrd(path: Path, force: bool = False) -> tuple[Volume, list[str]]:
     fields = _fields(path)
     if fields.get("encoding", "").lower() in ("bz2", "bzip2"):
         with tempfile.TemporaryDirectory() as folder:
-            image = read_image(_unpacked(path, fields, Path(folder)), IO)
+            copy = _unpacked(path, fields, Path(folder))
+            image = read_image(copy, IO, path, copy.stat().st_size)
     else:
-        image = read_image(path, IO)
+        image = read_image(path, IO, most_bytes=_most_bytes(path, fields))
     said = place_of(image)
     space = fields.get("space", "").lower().removesuffix("-time")
     placed = "space directions" in fields
@@ -61,6 +65,19 @@ def _fields(path: Path) -> dict[str, str]:
     return {
         name.strip().lower(): value.strip() for name, colon, value in (line.partition(":") for line in lines) if colon
     }
+
+
+def _most_bytes(path: Path, fields: Mapping[str, str]) -> float:
+    """Of voxels in the file, or in the one that it names; beyond limits where these are several."""
+    name = _data_file(fields)
+    data = path.parent / name if name else path
+    encoding = fields.get("encoding", "").lower()
+    by = COMPRESSION if encoding in ("gzip", "gz") else 1 if encoding == "raw" else BYTES_OF_A_FIGURE
+    return data.stat().st_size * by if data.is_file() else math.inf
+
+
+def _data_file(fields: Mapping[str, str]) -> str:
+    return fields.get("data file", fields.get("datafile", ""))
 
 
 def _spacings(fields: Mapping[str, str]) -> tuple[float, ...]:
@@ -88,7 +105,7 @@ def _unpacked(path: Path, fields: Mapping[str, str], folder: Path) -> Path:
     content = path.read_bytes()
     ending = b"\r\n\r\n" if b"\r\n\r\n" in content[:HEADER_BYTES] else b"\n\n"
     header, _, packed = content.partition(ending)
-    detached = next((fields[name] for name in ("data file", "datafile") if name in fields), None)
+    detached = _data_file(fields)
     dropped = (b"encoding", b"data file", b"datafile")
     lines = [line for line in header.splitlines() if not line.lower().startswith(dropped)]
     copy = folder / "unpacked.nrrd"
@@ -99,7 +116,8 @@ def _unpacked(path: Path, fields: Mapping[str, str], folder: Path) -> Path:
                 with bz2.open(path.parent / detached) as data:
                     shutil.copyfileobj(data, stream)
             else:
-                stream.write(bz2.decompress(packed))
+                with bz2.open(io.BytesIO(packed)) as data:
+                    shutil.copyfileobj(data, stream)
     except (OSError, EOFError, ValueError) as error:
         raise FileError(f"{path} is damaged or incomplete: copy it again.") from error
     return copy
