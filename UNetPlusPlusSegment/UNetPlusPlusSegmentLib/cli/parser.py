@@ -50,7 +50,14 @@ def parser() -> argparse.ArgumentParser:
     cohort.add_argument(
         "--dask", metavar="ADDRESS", help="scheduler of a Dask cluster whose workers do it, tcp://host:8786"
     )
+    cohort.add_argument(
+        "--series", metavar="FILE.csv", help="table with columns case and series: which DICOM series to take of a case"
+    )
     _add_run_options(cohort)
+
+    series = commands.add_parser("series", help="list the DICOM series in a folder, to choose from with --series")
+    series.add_argument("folder", metavar="FOLDER", help="a folder with DICOM files, also in the folders in it")
+    series.add_argument("--json", action="store_true", help="print the list as JSON")
 
     models = commands.add_parser("models", help="list the models that can be used")
     models.add_argument("--json", action="store_true", help="print the cards as a JSON list")
@@ -60,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
         "-o", "--output", metavar="DIR", default="demo_output", help="folder for the results (demo_output)"
     )
 
-    for command in (liver, nodule, cohort, models, demo):
+    for command in (liver, nodule, cohort, series, models, demo):
         command.add_argument("--debug", action="store_true", help="show where an error happened")
     return program
 
@@ -78,7 +85,9 @@ def _add_options(command: argparse.ArgumentParser, target: str) -> None:
         required=True,
         help="segmentation: .seg.nrrd, .nii.gz, or of a DICOM series .dcm, a DICOM SEG",
     )
-    command.add_argument("--series", metavar="UID", help="DICOM series to take from a folder that holds several")
+    command.add_argument(
+        "--series", metavar="UID_OR_NUMBER", help="DICOM series to take from a folder that holds several: see series"
+    )
     command.add_argument("--probability", metavar="FILE", help="also write the probability map (.nrrd or .nii.gz)")
     command.add_argument("--uncertainty", metavar="FILE", help="also write the uncertainty map (.nrrd or .nii.gz)")
     command.add_argument("--report", metavar="FILE.csv", help="also write the measurements")
@@ -97,7 +106,11 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--threshold", type=float, metavar="T", help="probability 0…1; the model's own if not given")
     command.add_argument("--model", metavar="NAME_OR_FOLDER", help="the newest for the target if not given")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
-    command.add_argument("--force", action="store_true", help="run even if the volume does not look like CT")
+    command.add_argument(
+        "--force",
+        action="store_true",
+        help="run even if the volume does not look like CT, or its voxel size is missing",
+    )
 
 
 class _Parser(argparse.ArgumentParser):
