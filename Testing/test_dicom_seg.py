@@ -109,3 +109,46 @@ def test_a_series_that_lacks_what_a_seg_takes_from_it_is_refused_with_a_way_out(
             tmp_path / "write_me.dcm", labels()[:1], SEGMENTS, [tmp_path / "ct" / "1.dcm"], "liver-ct-v1.2.3"
         )
     assert not (tmp_path / "write_me.dcm").exists()
+
+
+def lacking(folder, **tags):
+    """A series without patient and study, but for what is given."""
+    for k in range(3):
+        write_slice(folder / f"{k}.dcm", (0, 0, 2.5 * k), FrameOfReferenceUID="1.2.3", InstanceNumber=k, **tags)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {},
+        {"PatientName": "Doe"},
+        {"PatientName": "Geheim^Person" + "x" * 70},
+        {"PatientBirthDate": "1.1.1960", "StudyDate": "2026-01-01", "StudyTime": "noon", "PatientSex": "female"},
+        {"PatientBirthDate": "00000000", "StudyTime": "12:00:00"},
+    ],
+    ids=["nothing", "one name", "long name", "no dates", "zero date"],
+)
+def test_what_may_be_empty_is_written_empty_and_nothing_is_printed_of_the_patient(
+    tmp_path, tags, capfd, recwarn, caplog
+):
+    source = files.slices_of(lacking(tmp_path / "ct", **tags))
+    recwarn.clear()
+    capfd.readouterr()
+    files.check_dicom_seg(source)
+    files.write_dicom_seg(tmp_path / "out.dcm", labels()[:3], SEGMENTS, source, "liver-ct-v1.2.3")
+    assert capfd.readouterr() == ("", "") and not recwarn.list
+    assert not [record for record in caplog.records if "Doe" in record.message or "Geheim" in record.message]
+    seg = hd.seg.segread(tmp_path / "out.dcm")
+    assert seg.PatientName == tags.get("PatientName", "")
+    assert not seg.PatientSex and not seg.StudyTime
+
+
+def test_a_series_of_which_no_seg_can_be_made_is_refused_before_anything_is_read(tmp_path, capsys, monkeypatch):
+    for k in range(3):
+        write_slice(tmp_path / "ct" / f"{k}.dcm", (0, 0, 2.5 * k))  # no frame of reference
+    bundle = bright_bundle(tmp_path / "liver-ct-v99.0.0")
+    monkeypatch.setattr(files, "read_volume", lambda *_: pytest.fail("read"))
+    asked = ["liver", str(tmp_path / "ct"), "--model", str(bundle.folder), "-o", str(tmp_path / "out.dcm")]
+    assert main(asked) == 1
+    assert "cannot be written: the series lacks what a DICOM SEG takes from it" in capsys.readouterr().err

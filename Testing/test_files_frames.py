@@ -66,8 +66,8 @@ def test_positions_that_are_rounded_do_not_change_the_pixels(tmp_path):
 
 
 def test_uneven_and_tilted_frames_have_a_note(tmp_path):
-    _, (note,) = files.read_volume(enhanced_ct(tmp_path / "uneven.dcm", [0, 2, 4, 10, 12]))
-    assert "2.00 to 6.00 mm apart" in note
+    _, (note,) = files.read_volume(enhanced_ct(tmp_path / "uneven.dcm", [0, 2, 4, 7, 9]))
+    assert "2.00 to 3.00 mm apart" in note
     volume, (note,) = files.read_volume(enhanced_ct(tmp_path / "tilted.dcm", EVEN, aside_mm=0.7))
     assert "tilted by 19.3" in note
     np.testing.assert_allclose(volume.ijk_to_ras[:3, 2], [-0.7, 0, 2])
@@ -83,6 +83,7 @@ def test_a_file_of_one_frame_is_one_slice(tmp_path):
     ("options", "words"),
     [
         ({"positions_mm": [0, 2, 4, 0, 2, 4]}, "is a sequence, with 6 images at 3 places"),
+        ({"positions_mm": [0, 2, 4, 10, 12]}, "lacks 2 slices, at 6, 8 mm along its z axis"),
         ({"positions_mm": EVEN, "intercepts": (-1000, -900)}, "scaled to HU in different ways"),
         ({"positions_mm": EVEN, "placed": False}, "does not say where each of its frames lies"),
     ],

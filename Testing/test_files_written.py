@@ -272,3 +272,26 @@ def test_outputs_where_nothing_may_be_written_are_refused_before_any_work(tmp_pa
     with pytest.raises(FileError, match="Permission denied"):
         files.check_output(tmp_path / "new.nii.gz", (".nii.gz",))
     tmp_path.chmod(0o755)
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["old target", "target to be made"])
+def test_an_output_that_is_a_link_is_written_where_it_leads(tmp_path, there):
+    (tmp_path / "elsewhere").mkdir()
+    target, link = tmp_path / "elsewhere" / "real.seg.nrrd", tmp_path / "liver.seg.nrrd"
+    if there:
+        target.write_bytes(b"old")
+    link.symlink_to(Path("elsewhere") / target.name)
+    files.check_output(link, (".seg.nrrd",))
+    files.write_segmentation(link, labels(), STRAIGHT, SEGMENTS)
+    assert link.is_symlink() and not target.is_symlink()
+    np.testing.assert_array_equal(slicerio.read_segmentation(target)["voxels"], labels().T)
+    assert sorted(p.name for p in (tmp_path / "elsewhere").iterdir()) == [target.name]
+
+
+def test_links_that_lead_nowhere_are_refused_before_time_is_spent(tmp_path):
+    (tmp_path / "gone.nrrd").symlink_to(tmp_path / "missing" / "x.nrrd")
+    (tmp_path / "round.nrrd").symlink_to(tmp_path / "round.nrrd")
+    (tmp_path / "device.nrrd").symlink_to("/dev/null")
+    for name, words in (("gone", "there is no folder"), ("round", "leads back to itself"), ("device", "it is no file")):
+        with pytest.raises(FileError, match=words):
+            files.check_output(tmp_path / f"{name}.nrrd", (".nrrd",))

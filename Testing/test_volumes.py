@@ -227,8 +227,27 @@ def test_nan_infinity_and_padding_become_air_and_the_input_stays():
     assert cleaned.dtype == np.float32
     np.testing.assert_array_equal(cleaned, [[[AIR_HU] * 5 + [-1499, 40]]])
     np.testing.assert_array_equal(dirty, before)
-    (note,) = notes
-    assert note.text == "5 voxels (71 %) contain no measurement (padding, NaN or infinity) and were treated as air."
+    assert notes == []  # at the border, where no body is
+
+
+def test_padding_round_the_body_is_no_news_and_inside_it_is(shared_data):
+    chest = read_volume(shared_data("volumes/chest_clean_ct.nrrd"))[0].array
+    assert (chest <= -1500).any()  # the corners outside the round field of view
+    assert clean_hu(chest)[1] == []
+    assert clean_hu(chest.transpose(1, 0, 2))[1] == []
+    hole = chest.astype(np.float32)
+    hole[10, 250:260, 200:220] = np.nan  # mediastinum
+    (note,) = clean_hu(hole)[1]
+    assert note.text.startswith("200 voxels (") and "inside the body" in note.text
+
+
+def test_slices_without_any_measurement_are_news_only_between_others():
+    array = np.concatenate([abdomen_like()] * 2).astype(np.float32)
+    array[[0, -1]] = np.nan
+    assert clean_hu(array)[1] == []
+    array[2] = -3024
+    (note,) = clean_hu(array)[1]
+    assert note.text.startswith(f"{array[2].size} voxels")
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, ">i2"])

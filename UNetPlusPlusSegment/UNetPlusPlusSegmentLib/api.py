@@ -54,7 +54,7 @@ def segment(
     bundle = choose_bundle(request.target, request.model)
     notes: list[str] = []
     if not isinstance(volume, Volume):
-        volume, notes = read_volume(volume)
+        volume, notes = read_volume(volume, force=force)
     result = load_engine(bundle, request.device).predict(volume, request, progress).at()
     return replace(result, notes=(*(Note("file", text) for text in notes), *result.notes))
 

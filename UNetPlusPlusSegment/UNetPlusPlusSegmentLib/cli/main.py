@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
+import select
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,11 @@ def shell() -> int:
     """Run as the program `unetpp-segment`, in its own process, which may keep freed memory for speed."""
     from ..jobs.allocator import keep_freed_memory
 
+    for name in ("stdout", "stderr"):
+        if (
+            getattr(sys, name) is None
+        ):  # closed; and where its descriptor is free, the next file would get what C++ prints
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # not every terminal can show mm³
@@ -51,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(leave.code or 0)
     try:
         COMMANDS[given.command](given)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("unetpp-segment: cancelled.", file=sys.stderr)
         return 1
@@ -58,11 +66,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"unetpp-segment: {error} (--help shows the usage)", file=sys.stderr)
         return 2
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _has_reader_left():
+            return 0
         if given.debug:
             traceback.print_exc()
         print(f"unetpp-segment: {_one_line(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _has_reader_left() -> bool:
+    """Check if the reader of stdout has gone, as `head` does; all files have been written by then."""
+    if not hasattr(select, "poll"):  # Windows
+        return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+    return True
 
 
 def _one_line(error: Exception) -> str:
@@ -80,13 +102,14 @@ def _segment(given: argparse.Namespace) -> None:
     outputs = _outputs(given)
     bundle = choose_bundle(request.target, request.model)
     source = _source_of_seg(given, outputs)
-    volume, notes = files.read_volume(given.input, given.series)
+    volume, notes = files.read_volume(given.input, given.series, given.force)
     for path in outputs:
         files.check_grid(path, volume.ijk_to_ras)
     if given.box:
         request = replace(request, box=box_between(volume, given.box[:3], given.box[3:]))
     for point in request.points:
         index_of(volume, point)
+    _say([] if given.json else notes)  # before the run: what was read may not be what was meant
 
     from ..api import load_engine  # imports torch, which takes seconds, so only after all checks
 
@@ -94,16 +117,20 @@ def _segment(given: argparse.Namespace) -> None:
         maps = load_engine(bundle, request.device).predict(volume, request, bar.show)
         result = maps.at()
     _write(given, volume, maps, result, source)
-    notes += map(str, result.notes)
+    later = list(map(str, result.notes))
     if given.json:
-        _print_json(result, notes, time.perf_counter() - started)
+        _print_json(result, [*notes, *later], time.perf_counter() - started)
         return
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+    _say(later)
     for segment in result.segments:
         print(_in_words(segment.name, segment.measurements))
     print(f"{result.slices} slices on {result.device} in {result.seconds:.1f} s, written to {given.output}")
     print(LICENCE_LINE, file=sys.stderr)
+
+
+def _say(notes: Iterable[str]) -> None:
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr, flush=True)
 
 
 def _request(given: argparse.Namespace) -> Request:
@@ -143,6 +170,7 @@ def _source_of_seg(given: argparse.Namespace, outputs: Sequence[Path]) -> list[P
     taken = {path.resolve() for path in (Path(given.input), *outputs)}
     if {path.resolve() for path in source} & taken:
         raise files.FileError(f"{given.output} is a slice of the input: give another output.")
+    files.check_dicom_seg(source)
     return source
 
 
@@ -192,12 +220,13 @@ def _in_words(name: str, measurements: Mapping[str, Any]) -> str:
 
 
 def _cohort(given: argparse.Namespace) -> None:
-    from ..jobs.cohort import CohortError, one_after_the_other, run_cohort
+    from ..jobs.cohort import one_after_the_other, run_cohort
     from ..jobs.dask_cluster import on_cluster
     from ..jobs.worker_client import Worker
 
     request = _request(given)
     bundle = choose_bundle(request.target, request.model)
+    series = files.read_series_table(given.series) if given.series else None
     inputs = given.inputs[0] if len(given.inputs) == 1 and Path(given.inputs[0]).is_dir() else given.inputs
 
     def show(done: int, total: int, case: str) -> None:
@@ -206,12 +235,18 @@ def _cohort(given: argparse.Namespace) -> None:
 
     with Worker() as worker:
         run = on_cluster(given.dask) if given.dask else one_after_the_other(worker)
-        records = run_cohort(run, inputs, given.output, bundle, request, show)
+        records = run_cohort(run, inputs, given.output, bundle, request, show, series)
+    _tell_cohort(given, records)
+
+
+def _tell_cohort(given: argparse.Namespace, records: Sequence[Mapping[str, Any]]) -> None:
+    from ..jobs.cohort import CohortError
+
     if given.json:
         print(json.dumps(records, ensure_ascii=False))
     bad = [record for record in records if record["status"] != "done"]
-    for record in bad:
-        print(f"note: {record['case']}: {record['reason']}", file=sys.stderr)
+    _say(f"{record['case']}: {note}" for record in records for note in record.get("notes") or ())
+    _say(f"{record['case']}: {record['reason']}" for record in bad)
     if bad:
         raise CohortError(
             f"{len(bad)} of {len(records)} cases failed; the results of the others are in {given.output}."
@@ -219,6 +254,24 @@ def _cohort(given: argparse.Namespace) -> None:
     if not given.json:
         print(f"{len(records)} cases done, written to {given.output}")
     print(LICENCE_LINE, file=sys.stderr)
+
+
+def _series(given: argparse.Namespace) -> None:
+    found = files.list_series(given.folder)
+    if given.json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    for each in found:
+        size = " × ".join(map(str, [*each["size"], each["slices"]]))
+        spacing = " × ".join("?" if mm is None else f"{mm:g}" for mm in each["spacing_mm"])
+        about = [
+            each["description"],
+            each["part"],
+            each["date"],
+            f"patient {each['patient']}",
+            each["uid"] or "without UID",
+        ]
+        print(f"{each['number']}: {each['modality']}, {size} voxels of {spacing} mm, {', '.join(filter(None, about))}")
 
 
 def _models(given: argparse.Namespace) -> None:
@@ -259,7 +312,14 @@ def _demo(given: argparse.Namespace) -> None:
     print(f"To view the result in 3D Slicer, drag these two files into its window: {scan} and {segmentation}")
 
 
-COMMANDS = {"liver": _segment, "nodule": _segment, "cohort": _cohort, "models": _models, "demo": _demo}
+COMMANDS = {
+    "liver": _segment,
+    "nodule": _segment,
+    "cohort": _cohort,
+    "series": _series,
+    "models": _models,
+    "demo": _demo,
+}
 
 
 class _ProgressBar:

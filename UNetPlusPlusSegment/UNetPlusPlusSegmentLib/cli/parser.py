@@ -46,7 +46,16 @@ def parser() -> argparse.ArgumentParser:
     )
     cohort.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the results")
     cohort.add_argument("--dask", metavar="ADDRESS", help="run on the Dask cluster of this scheduler, tcp://host:8786")
+    cohort.add_argument(
+        "--series",
+        metavar="FILE.csv",
+        help="table with the columns case and series: the DICOM series to segment for a case",
+    )
     _add_run_options(cohort)
+
+    series = commands.add_parser("series", help="list the DICOM series in a folder, to choose one with --series")
+    series.add_argument("folder", metavar="FOLDER", help="a folder that contains DICOM files, also in subfolders")
+    series.add_argument("--json", action="store_true", help="print the list as JSON")
 
     models = commands.add_parser("models", help="list the installed models")
     models.add_argument("--json", action="store_true", help="print the model cards as a JSON list")
@@ -56,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
         "-o", "--output", metavar="DIR", default="demo_output", help="folder for the results (default: %(default)s)"
     )
 
-    for command in (liver, nodule, cohort, models, demo):
+    for command in (liver, nodule, cohort, series, models, demo):
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return program
 
@@ -74,7 +83,9 @@ def _add_options(command: argparse.ArgumentParser, target: str) -> None:
         required=True,
         help="segmentation: .seg.nrrd, .nii.gz, or .dcm for a DICOM SEG of a DICOM series",
     )
-    command.add_argument("--series", metavar="UID", help="DICOM series to segment, if the folder contains several")
+    command.add_argument(
+        "--series", metavar="UID_OR_NUMBER", help="DICOM series to segment, if the folder contains several: see series"
+    )
     command.add_argument("--probability", metavar="FILE", help="also write the probability map (.nrrd or .nii.gz)")
     command.add_argument("--uncertainty", metavar="FILE", help="also write the uncertainty map (.nrrd or .nii.gz)")
     command.add_argument("--report", metavar="FILE.csv", help="also write the measurements as a table")
@@ -107,7 +118,11 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
         "--model", metavar="NAME_OR_FOLDER", help="model to use (default: the newest one for the target)"
     )
     command.add_argument("--json", action="store_true", help="print the result as JSON")
-    command.add_argument("--force", action="store_true", help="accept a volume that does not look like CT")
+    command.add_argument(
+        "--force",
+        action="store_true",
+        help="accept a volume that does not look like CT, or whose voxel size is missing",
+    )
 
 
 class _Parser(argparse.ArgumentParser):

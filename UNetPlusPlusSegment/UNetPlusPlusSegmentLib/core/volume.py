@@ -12,6 +12,7 @@ from .note import Note
 
 AIR_HU = -1024
 PADDING_HU = -1500  # no measurement at or below this: scanners fill the corners of a slice with -2000, -3024, …
+OUTSIDE_HU = -500  # below it lie air and lung, not the surface of the body
 FAT_HU = -50  # fat and air lie below
 LEAST_FAT_OR_AIR = 0.001  # share of the voxels; crops of 3 to 8 cm around a liver have 0.005 and more, MR has none
 SPACING_RANGE_MM = (0.01, 100.0)
@@ -214,34 +215,57 @@ def clean_hu(array: np.ndarray) -> tuple[np.ndarray, list[Note]]:
     """Replace voxels without a measurement (NaN, infinity, padding) by air.
 
     Args:
-        array: CT in HU, any shape; not changed.
+        array: CT in HU, three-dimensional; not changed.
 
     Returns:
         The values as int16 (from integers, clipped to its range) or float32, the array itself if nothing had to change;
-        and notes for the user.
+        and a note for the user if voxels inside the body have no measurement, not only those around the field of view.
     """
     is_float, limits = array.dtype.kind == "f", np.iinfo(np.int16)
     kind = np.dtype(np.float32 if is_float else np.int16)
     clips = not is_float and not np.can_cast(array.dtype, kind)
     same = array.dtype == kind
     cleaned = array if same else np.empty(array.shape, kind)
-    count = 0
+    inside, blank = 0, np.zeros(len(array), bool)
     for k in range(len(array)):  # slice by slice: intermediate arrays of the whole would take its memory again
         here = array[k : k + 1]
         with np.errstate(over="ignore", invalid="ignore"):
             here = (here.clip(limits.min, limits.max) if clips else here).astype(kind, copy=False)
             nothing = ~np.isfinite(here) | (here <= PADDING_HU) if is_float else here <= PADDING_HU
-        found = int(np.count_nonzero(nothing))
+        found, blank[k] = nothing.any(), nothing.all()
         if found and cleaned is array:
             cleaned = array.copy()
         if found or not same:
             cleaned[k : k + 1] = np.where(nothing, np.asarray(AIR_HU, kind), here)
-        count += found
-    if not count:
+        inside += _enclosed(nothing[0], here[0])
+    inside += _between(blank) * array[0].size
+    if not inside:
         return cleaned, []
-    share = f"{100 * count / array.size:.2g} %"
-    text = f"{count} voxels ({share}) contain no measurement (padding, NaN or infinity) and were treated as air."
+    share = f"{100 * inside / array.size:.2g} %"
+    text = (
+        f"{inside} voxels ({share}) inside the body contain no measurement (padding, NaN or infinity) and were treated as"
+        " air."
+    )
     return cleaned, [Note("padding", text)]
+
+
+def _enclosed(nothing: np.ndarray, hu: np.ndarray) -> int:
+    """Count the pixels (row, column) without measurement that no straight way through air or such pixels joins to the border."""
+    if not nothing.any() or nothing.all():
+        return 0
+    with np.errstate(invalid="ignore"):
+        free = nothing | (hu < OUTSIDE_HU)
+    reached = np.zeros_like(free)
+    for axis in (0, 1):
+        reached |= np.logical_and.accumulate(free, axis)
+        reached |= np.flip(np.logical_and.accumulate(np.flip(free, axis), axis), axis)
+    return int(np.count_nonzero(nothing & ~reached))
+
+
+def _between(blank: np.ndarray) -> int:
+    """Count the slices that are blank though there are others on either side."""
+    measured = np.flatnonzero(~blank)
+    return int(np.count_nonzero(blank[measured[0] : measured[-1]])) if len(measured) else 0
 
 
 def _check_array(array: np.ndarray) -> None:

@@ -1,10 +1,12 @@
 """Files: volumes in (NRRD, NIfTI, MetaImage, DICOM); segmentations, maps, tables and pictures out, whole or not at all."""
 
-from .dicom import slices_of
+from .dicom import list_series, slices_of
 from .dicom_seg import check_dicom_seg, write_dicom_seg
 from .images import FileError
+from .label_maps import label_maps
 from .overlay import write_close_ups, write_overlay
 from .reading import read_volume
+from .series_table import read_series_table
 from .writing import check_grid, check_output, write_report, write_segmentation, write_volume
 
 __all__ = [
@@ -12,6 +14,9 @@ __all__ = [
     "check_dicom_seg",
     "check_grid",
     "check_output",
+    "label_maps",
+    "list_series",
+    "read_series_table",
     "read_volume",
     "slices_of",
     "write_close_ups",

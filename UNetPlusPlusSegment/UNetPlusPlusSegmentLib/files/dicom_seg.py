@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,16 +16,27 @@ from .images import FileError
 from .writing import whole_file
 
 if TYPE_CHECKING:
+    from highdicom.seg import Segmentation
+    from pydicom import Dataset
     from pydicom.sr.coding import Code
 
 ENDING = ".dcm"
+# What a SEG takes over from the series and may be empty (type 2).
+MAY_BE_EMPTY = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "AccessionNumber", "ReferringPhysicianName",
+    "StudyDate", "StudyTime",
+)  # fmt: skip
+TRIAL = Segment(1, "Trial", "~SCT^123037004^Anatomical Structure~SCT^10200004^Liver", (0, 0, 0), {})
 
 
-def check_dicom_seg() -> None:
+def check_dicom_seg(source: Sequence[Path] = ()) -> None:
     """Refuse, before time is spent, where no DICOM SEG can be written.
 
+    Args:
+        source: The DICOM files of the slices it is to refer to, one for each along K.
+
     Raises:
-        FileError: highdicom is not installed.
+        FileError: highdicom is not installed, or a file of the series lacks what a SEG takes from it.
     """
     try:
         import highdicom  # noqa: F401
@@ -30,12 +44,19 @@ def check_dicom_seg() -> None:
         raise FileError(
             "A DICOM SEG is written with highdicom, which is not installed: pip install highdicom, or write .seg.nrrd."
         ) from error
+    if source:
+        images = _images(source)
+        labelmap = np.zeros((len(images), images[0].Rows, images[0].Columns), np.uint8)
+        labelmap[0, 0, 0] = 1  # a frame: of one it is seen whether all of them can be written
+        _segmentation("The DICOM SEG", labelmap, [TRIAL], images, "trial-v0")
 
 
 def write_dicom_seg(
     path: str | Path, labelmap: np.ndarray, segments: Sequence[Segment], source: Sequence[Path], model: str
 ) -> None:
     """Write a binary DICOM SEG that refers to the series it was made from; Slicer's Quantitative Reporting and archives read it.
+
+    What the series leaves out and DICOM lets be empty is written empty, and so are dates and times that are none.
 
     Args:
         path: The file; what it held is replaced when the new one is whole.
@@ -47,11 +68,50 @@ def write_dicom_seg(
     Raises:
         FileError: It cannot be written, or a file of the series lacks what a SEG takes from it.
     """
-    import highdicom as hd
+    written = _segmentation(str(path), labelmap, segments, _images(source), model)
+    with whole_file(path) as beside, _quiet():
+        written.save_as(beside)
+
+
+def _images(source: Sequence[Path]) -> list[Dataset]:
+    """The headers of the slices, with what a SEG needs of them and may be empty."""
     import pydicom
 
+    images: list[Dataset] = []
+    with _quiet():
+        for file in source:
+            image = pydicom.dcmread(file, stop_before_pixels=True)
+            for keyword in MAY_BE_EMPTY:
+                if keyword not in image or not _makes_sense(keyword, str(image.get(keyword) or "")):
+                    setattr(image, keyword, "")
+            if not image.get("SOPClassUID"):
+                image.SOPClassUID = image.file_meta.get("MediaStorageSOPClassUID", "")
+            images.append(image)
+    return images
+
+
+def _makes_sense(keyword: str, value: str) -> bool:
+    """Whether a value may be taken over: dates, times and sex are often written in other forms than DICOM's."""
+    from pydicom.valuerep import DA, TM
+
+    if keyword == "PatientSex":
+        return value in ("M", "F", "O")
+    kind = DA if keyword.endswith("Date") else TM if keyword.endswith("Time") else str
+    try:
+        kind(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _segmentation(
+    name: str, labelmap: np.ndarray, segments: Sequence[Segment], images: Sequence[Dataset], model: str
+) -> Segmentation:
+    import highdicom as hd
+    from pydicom.sr.coding import Code
+
     by_model = hd.AlgorithmIdentificationSequence(
-        model, pydicom.sr.coding.Code("123110", "DCM", "Artificial Intelligence"), model.rpartition("-v")[2]
+        model, Code("123110", "DCM", "Artificial Intelligence"), model.rpartition("-v")[2]
     )
     numbered = np.zeros_like(labelmap)
     descriptions = []
@@ -63,28 +123,50 @@ def write_dicom_seg(
             hd.seg.SegmentDescription(number, segment.name, category, kind, "AUTOMATIC", by_model, display_color=color)
         )
     try:
-        written = hd.seg.Segmentation(
-            [pydicom.dcmread(file, stop_before_pixels=True) for file in source],
-            numbered,
-            "BINARY",
-            descriptions,
-            series_instance_uid=hd.UID(),
-            series_number=1000,
-            sop_instance_uid=hd.UID(),
-            instance_number=1,
-            manufacturer="UNetPlusPlusSegment",
-            manufacturer_model_name=model,
-            software_versions=model,
-            device_serial_number="none",
-            content_description="Research only, not for clinical use",
-            omit_empty_frames=bool(numbered.any()),
-        )
-    except (AttributeError, ValueError) as error:
+        with _quiet():
+            return hd.seg.Segmentation(
+                images,
+                numbered,
+                "BINARY",
+                descriptions,
+                series_instance_uid=hd.UID(),
+                series_number=1000,
+                sop_instance_uid=hd.UID(),
+                instance_number=1,
+                manufacturer="UNetPlusPlusSegment",
+                manufacturer_model_name=model,
+                software_versions=model,
+                device_serial_number="none",
+                content_description="Research only, not for clinical use",
+                omit_empty_frames=bool(numbered.any()),
+            )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise FileError(
-            f"{path} cannot be written: the series lacks what a DICOM SEG takes from it ({error}). Write .seg.nrrd instead."
+            f"{name} cannot be written: the series lacks what a DICOM SEG takes from it, or contradicts itself"
+            f" ({_without_patient(str(error), images)}). Write .seg.nrrd instead."
         ) from error
-    with whole_file(path) as beside:
-        written.save_as(beside)
+
+
+def _without_patient(text: str, images: Sequence[Dataset]) -> str:
+    """A message of highdicom without what it may quote of the patient."""
+    about = {str(image.get(keyword)) for image in images for keyword in MAY_BE_EMPTY if image.get(keyword)}
+    for value in sorted(about, key=len, reverse=True):
+        text = text.replace(value, "…")
+    return " ".join(text.split())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep warnings of pydicom and highdicom off the terminal: they quote the patient's name."""
+    logger = logging.getLogger("highdicom")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _codes(terminology: str) -> tuple[Code, Code]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pydicom
 
 from .images import FileError
 
@@ -24,8 +26,17 @@ def frames_of(path: Path) -> list[Frame]:
     Raises:
         FileError: A frame does not say where it lies, or they are scaled to HU in different ways.
     """
-    import pydicom  # needed for such files alone
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's may quote the patient's name
+        try:
+            return _frames_of(path)
+        except FileError:
+            raise
+        except Exception as error:  # whatever pydicom meets in a damaged file
+            raise FileError(f"{path} is damaged or incomplete: copy it again.") from error
 
+
+def _frames_of(path: Path) -> list[Frame]:
     header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
     shared = (header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
 

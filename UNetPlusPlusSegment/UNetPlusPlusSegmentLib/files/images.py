@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -11,8 +12,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ..core.volume import Volume
-
+COMPRESSION = 1100  # at most: deflate packs 1,032 zeros into a byte
+SLICE_COMPRESSION, SLICE_BYTES = (
+    400,
+    1 << 26,
+)  # of a DICOM file; a slice of air alone may be packed more, and takes little
 GDCM = "GDCMImageIO"  # SimpleITK's DICOM reader
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])  # ITK counts mm towards Left, Posterior, Superior; its own inverse
 
@@ -45,28 +49,51 @@ def silence() -> Iterator[None]:
         os.close(terminal)
 
 
+def in_text(path: Path) -> str:
+    """The name of a file for a message; what is no text in it, as old archives leave behind, in figures."""
+    return str(path).encode(errors="backslashreplace").decode()
+
+
 def name_of(path: Path) -> str:
     """The name of a file for SimpleITK, which ends the whole process on one that is no text.
 
     Raises:
-        FileError: It is such a one, as old archives leave behind.
+        FileError: It is such a one.
     """
-    name = str(path)
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise FileError(
-            f"{name.encode(errors='backslashreplace').decode()} has a name that is no text: rename it."
-        ) from error
-    return name
+    if in_text(path) != str(path):
+        raise FileError(f"{in_text(path)} has a name that is no text: rename it.")
+    return str(path)
 
 
-def read_image(path: Path, image_io: str) -> sitk.Image:
+def read_image(path: Path, image_io: str, called: Path | None = None, most_bytes: float | None = None) -> sitk.Image:
     """Read one grey-value volume.
 
     Args:
         path: A file that is there and may be read.
         image_io: The reader of SimpleITK to use, so that the ending decides and nothing is guessed.
+        called: The name for messages, where `path` is a copy.
+        most_bytes: Of voxels that there can be; as many as a DICOM file can hold if None. SimpleITK takes the
+            memory that a header claims, and a damaged one may claim all.
+
+    Raises:
+        FileError: It cannot be read, or is something else.
+    """
+    reader = read_information(path, image_io, called)
+    voxel = sitk.Image([1] * reader.GetDimension(), reader.GetPixelID(), reader.GetNumberOfComponents())
+    claimed = math.prod(reader.GetSize()) * voxel.GetSizeOfPixelComponent() * voxel.GetNumberOfComponentsPerPixel()
+    if most_bytes is None:
+        most_bytes = max(SLICE_BYTES, path.stat().st_size * SLICE_COMPRESSION)
+    if claimed > most_bytes:
+        raise FileError(f"{in_text(called or path)} {_what_is_wrong(path, image_io, '')}")
+    try:
+        with silence():
+            return reader.Execute()
+    except RuntimeError as error:
+        raise FileError(f"{in_text(called or path)} {_what_is_wrong(path, image_io, str(error))}") from error
+
+
+def read_information(path: Path, image_io: str, called: Path | None = None) -> sitk.ImageFileReader:
+    """A reader that has seen the header of one grey-value volume, and could read the rest; arguments as of `read_image`.
 
     Raises:
         FileError: It cannot be read, or is something else.
@@ -77,23 +104,15 @@ def read_image(path: Path, image_io: str) -> sitk.Image:
     try:
         with silence():
             reader.ReadImageInformation()
-            _check_header(path, reader)
-            return reader.Execute()
     except RuntimeError as error:
-        raise FileError(f"{path} {_what_is_wrong(path, image_io, str(error))}") from error
+        raise FileError(f"{in_text(called or path)} {_what_is_wrong(path, image_io, str(error))}") from error
+    _check_header(called or path, reader)
+    return reader
 
 
-def volume_from_image(image: sitk.Image) -> Volume:
-    """The voxels (K, J, I) of a 3D grey-value image, and its place from LPS to RAS.
-
-    Raises:
-        VolumeError: The image is no such thing.
-    """
-    array = sitk.GetArrayFromImage(image)
-    if image.GetDimension() != 3:
-        return Volume(array, np.eye(4))  # which says what is wrong with it
-    directions = np.reshape(image.GetDirection(), (3, 3))
-    return Volume(array, ijk_to_ras(directions * image.GetSpacing(), image.GetOrigin()))
+def array_of(image: sitk.Image) -> np.ndarray:
+    """The voxels (K, J, I) of an image that `read_image` has let pass."""
+    return sitk.GetArrayFromImage(image).reshape(image.GetSize()[2::-1])
 
 
 def ijk_to_ras(steps_lps: np.ndarray, origin_lps: np.ndarray) -> np.ndarray:
@@ -120,27 +139,50 @@ def image_from_array(array: np.ndarray, ijk_to_ras: np.ndarray) -> sitk.Image:
     return image
 
 
-def _check_header(path: Path, reader: sitk.ImageFileReader) -> None:
-    size, values, kind = reader.GetSize(), reader.GetNumberOfComponents(), reader.GetPixelID()
-    if values in (3, 4) and kind == sitk.sitkVectorUInt8:
+def check_shape(path: Path, size: tuple[int, ...], values: int, is_colour: bool) -> tuple[int, ...]:
+    """Refuse what is no single volume of grey values; a sequence of one frame is one.
+
+    Args:
+        path: The file, for messages.
+        size: Voxels along each axis, fastest first.
+        values: In each voxel.
+        is_colour: Whether these are red, green and blue.
+
+    Returns:
+        The three sizes.
+
+    Raises:
+        FileError: It is something else.
+    """
+    count = len(size)
+    while count > 3 and size[count - 1] == 1:
+        count -= 1
+    by = " × ".join(map(str, size))
+    if is_colour:
         what = "a colour image (RGB)"
     elif values > 1:
         what = f"an image with {values} values in each voxel"
-    elif len(size) > 3:
-        what = f"a sequence ({len(size)}D, {' × '.join(map(str, size))})"
-    elif len(size) < 3:
-        what = f"a flat picture ({len(size)}D, {' × '.join(map(str, size))}) without a place in the patient"
+    elif count > 3:
+        what = f"a sequence ({count}D, {by})"
+    elif count < 3:
+        what = f"a flat picture ({count}D, {by}) without a place in the patient"
     else:
-        # GDCM counts the frames of a multi-frame file with a negative step where they run down; nobody else may.
-        downwards_allowed = reader.GetImageIO() == GDCM
-        if all(np.isfinite(s) and (s > 0 or (s < 0 and downwards_allowed)) for s in reader.GetSpacing()):
-            return
-        spacing = " × ".join(f"{s:g}" for s in reader.GetSpacing())
-        raise FileError(
-            f"{path} says that its voxels measure {spacing} mm: correct the spacing in the file, or export it again"
-            " from where it came."
-        )
+        return size[:3]
     raise FileError(f"{path} is {what}, not one volume of grey values: save the frame or channel that is meant as one.")
+
+
+def _check_header(path: Path, reader: sitk.ImageFileReader) -> None:
+    values = reader.GetNumberOfComponents()
+    is_colour = values in (3, 4) and reader.GetPixelID() == sitk.sitkVectorUInt8
+    check_shape(path, reader.GetSize(), values, is_colour)
+    # Of DICOM the spacing is read elsewhere. GDCM counts the frames of a file with a negative step where they run down.
+    if reader.GetImageIO() == GDCM or all(np.isfinite(s) and s > 0 for s in reader.GetSpacing()):
+        return
+    spacing = " × ".join(f"{s:g}" for s in reader.GetSpacing())
+    raise FileError(
+        f"{path} says that its voxels measure {spacing} mm: correct the spacing in the file, or export it again from"
+        " where it came."
+    )
 
 
 def _what_is_wrong(path: Path, image_io: str, error: str) -> str:

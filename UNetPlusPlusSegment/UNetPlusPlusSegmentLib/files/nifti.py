@@ -1,6 +1,7 @@
-"""NIfTI-1 files: what SimpleITK passes over in silence, looked for before it reads. NumPy only.
+"""NIfTI-1 files. NumPy only.
 
-It fills what a truncated file lacks with anything, makes 1 mm of a voxel size of 0 or NaN, and 0 HU of a NaN.
+SimpleITK fills what a truncated file lacks with anything, makes 1 mm of a voxel size of 0 and 0 HU of a NaN, and refuses axes
+that rounding has taken out of square; so the file is read here.
 """
 
 from __future__ import annotations
@@ -9,107 +10,255 @@ import gzip
 import math
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedIOBase
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 
-from .images import FileError
+from ..core.volume import Volume
+from .geometry import Place, ijk_to_ras_of, nearest_rotation, place_volume
+from .images import LPS_TO_RAS, FileError, check_shape
 
 HEADER_BYTES = 348  # NIfTI-1; a NIfTI-2 header has 540
 CHUNK_BYTES = 1 << 22
+GZIP = b"\x1f\x8b"
 TOLERANCE_MM = 0.5  # between two places that are meant as one: a matrix in single precision, or a rounded one
-FLOATS = {16: "f4", 64: "f8"}  # by the code of their data type
+ORTHONORMAL = 1e-4  # a matrix times its transpose may differ so much from 1: single precision
+TYPES = {
+    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
+    32: "c8", 1792: "c16", 128: "V3", 2304: "V4",
+}  # fmt: skip
+VALUES = {"c": 2, "V": 3}  # of a voxel that holds more than one
+UNITS_MM = {1: 1000.0, 2: 1.0, 3: 0.001}  # metre, millimetre, micrometre; any other is taken for mm
 
 
-def find_lost_values(path: Path) -> np.ndarray:
-    """Refuse a NIfTI file that SimpleITK would misread, and find the values that it would lose.
+@dataclass(frozen=True)
+class Header:
+    """The fields of a NIfTI-1 header that reading needs, as they stand in it; names as in nifti1.h."""
+
+    order: str  # of the bytes, "<" or ">"
+    dim: tuple[int, ...]  # the sizes alone
+    datatype: int
+    vox_offset: int
+    pixdim: tuple[float, ...]  # qfac, then the spacings along I, J and K
+    scl: tuple[float, float]  # slope and intercept
+    unit_mm: float
+    qform_code: int
+    sform_code: int
+    quatern: tuple[float, ...]  # b, c, d
+    qoffset: tuple[float, ...]
+    srow: np.ndarray  # 3 × 4
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the voxels as they lie in the file."""
+        return np.dtype(self.order + TYPES[self.datatype])
+
+
+def read_nifti(path: Path, force: bool = False) -> tuple[Volume, list[str]]:
+    """Read a NIfTI-1 file, compressed or not, whatever its ending says.
 
     Args:
-        path: A `.nii` or `.nii.gz` that is there and may be read. It is gone through once, which takes about a second for a
-            large CT and finds any damage.
+        path: A file that is there and may be read.
+        force: Take 1 mm for a spacing that is missing.
 
     Returns:
-        Where the voxels that are NaN or infinite lie in the flat array.
+        The volume and notes for the user. Values are scaled as the header says, to float32 or float64.
 
     Raises:
-        FileError: NIfTI-2, truncated, damaged, no NIfTI at all, or with an impossible voxel size.
+        FileError: NIfTI-2, truncated, damaged, no NIfTI at all, not one volume of grey values, or with an impossible place.
 
-    Source: nifti1.h of the NIFTI Data Format Working Group, for the offsets of `dim` and its followers.
+    Source: nifti1.h of the NIFTI Data Format Working Group. Of qform and sform that one is taken which ITK takes
+    (`itk::NiftiImageIO::SetImageIOOrientationFromNIfTI`), so that the masks lie alike in programs built on it.
     """
-    packed = path.name.lower().endswith(".gz")
-    try:
-        with gzip.open(path) if packed else path.open("rb") as stream:
-            header = stream.read(HEADER_BYTES)
-            order = _byte_order(path, header)
-            start, needed = _check_sizes(path, header, order)
-            datatype, bits = struct.unpack_from(order + "2h", header, 70)
-            stream.seek(start)
-            found, lost = 0, [np.empty(0, int)]
-            while chunk := stream.read(min(CHUNK_BYTES, needed - found)):
-                if datatype in FLOATS:
-                    values = np.frombuffer(chunk[: len(chunk) // (bits // 8) * (bits // 8)], order + FLOATS[datatype])
-                    lost.append(found // values.itemsize + np.flatnonzero(~np.isfinite(values)))
-                found += len(chunk)
-            stream.read(1)  # the end of the compressed data, with its checksum
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise FileError(f"{path} is damaged or incomplete: copy it again.") from error
+    with _opened(path) as stream:
+        header = _header(path, stream.read(HEADER_BYTES))
+        array = _voxels(path, header, stream)
+    slope, intercept = header.scl
+    if math.isfinite(slope) and math.isfinite(intercept) and slope != 0 and (slope, intercept) != (1, 0):
+        exact = array.dtype if array.dtype.kind == "f" else np.float32
+        with np.errstate(all="ignore"):  # what goes beyond becomes infinite, which is no measurement
+            array = (array.astype(np.float64) * slope + intercept).astype(exact)
+    place, notes = _place(path, header)
+    volume, more = place_volume(path, array, place, force)
+    return volume, [*more, *(notes or _contradiction(header, volume.ijk_to_ras))]
+
+
+def nifti_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray, bool]:
+    """Of a NIfTI-1 file, from its header: sizes along I, J and K, `ijk_to_ras`, and whether its values have 8 bits.
+
+    Raises:
+        FileError: It is damaged or no such file.
+    """
+    with _opened(path) as stream:
+        header = _header(path, stream.read(HEADER_BYTES))
+    place, _ = _place(path, header)
+    size = (*header.dim, 1, 1)[:3]
+    return size, ijk_to_ras_of(place), header.dtype.itemsize == 1
+
+
+def check_whole(path: Path) -> None:
+    """Refuse a NIfTI file that lacks a part; ITK's writer says nothing when the disk is full.
+
+    Raises:
+        FileError: It is truncated or damaged.
+    """
+    with _opened(path) as stream:
+        header = _header(path, stream.read(HEADER_BYTES))
+        for _ in _chunks(path, header, stream):
+            pass
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BufferedIOBase]:
+    """The file, decompressed if need be; errors of the decompression as sentences."""
+    with path.open("rb") as raw:
+        packed = raw.read(2) == GZIP
+        raw.seek(0)
+        try:
+            with gzip.open(raw) if packed else raw as stream:
+                yield stream
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise FileError(f"{path} is damaged or incomplete: copy it again.") from error
+
+
+def _header(path: Path, content: bytes) -> Header:
+    if content[:4] in (struct.pack("<i", 540), struct.pack(">i", 540)):
+        raise FileError(
+            f"{path} is NIfTI-2, which is not read here: save it as NIfTI-1 or NRRD, for instance with nibabel,"
+            " nibabel.save(nibabel.Nifti1Image.from_image(nibabel.load('in.nii.gz')), 'out.nii.gz')."
+        )
+    order = next((o for o in "<>" if content[:4] == struct.pack(o + "i", HEADER_BYTES)), None)
+    if order is None or len(content) < HEADER_BYTES:
+        raise FileError(f"{path} is no NIfTI file, though its name says so: copy it again, or correct its ending.")
+
+    def values(form: str, offset: int) -> tuple:
+        return struct.unpack_from(order + form, content, offset)
+
+    count, *sizes = values("8h", 40)
+    (datatype,), (start,), (units,) = values("h", 70), values("f", 108), values("B", 123)
+    whole = 1 <= count <= 7 and min(sizes[:count]) > 0 and datatype in TYPES and HEADER_BYTES <= start < 2**31
+    srow = np.reshape(values("12f", 280), (3, 4))
+    qform_code, sform_code = values("2h", 252)
+    if not whole or (sform_code > 0 and not np.isfinite(srow).all()):
+        raise FileError(f"{path} has a damaged header: copy it again, or export it again from where it came.")
+    return Header(
+        order=order,
+        dim=tuple(sizes[:count]),
+        datatype=datatype,
+        vox_offset=int(start),
+        pixdim=values("4f", 76),
+        scl=values("2f", 112),
+        unit_mm=UNITS_MM.get(units & 7, 1.0),
+        qform_code=qform_code,
+        sform_code=sform_code,
+        quatern=values("3f", 256),
+        qoffset=values("3f", 268),
+        srow=srow,
+    )
+
+
+def _voxels(path: Path, header: Header, stream: BufferedIOBase) -> np.ndarray:
+    """The voxels (K, J, I) as they are stored."""
+    kind, sizes = header.dtype.kind, header.dim
+    is_vector = math.prod(sizes[4:5]) == math.prod(sizes[3:]) > 1  # its values lie along the fifth axis
+    values = VALUES.get(kind) or (sizes[4] if is_vector else 1)
+    size = check_shape(path, sizes[:3] if is_vector else sizes, values, is_colour=kind == "V")
+    content = bytearray()  # grows with what is there: a damaged header cannot claim the memory
+    for chunk in _chunks(path, header, stream):
+        content += chunk
+    return np.frombuffer(content, header.dtype).reshape(size[::-1]).astype(header.dtype.newbyteorder("="), copy=False)
+
+
+def _chunks(path: Path, header: Header, stream: BufferedIOBase) -> Iterator[bytes]:
+    """The bytes of the voxels, piece by piece; gone through to the end, where a compressed file has its checksum."""
+    needed, found = math.prod(header.dim) * header.dtype.itemsize, 0
+    stream.seek(header.vox_offset)
+    while chunk := stream.read(min(CHUNK_BYTES, needed - found)):
+        found += len(chunk)
+        yield chunk
+    stream.read(1)
     if found < needed:
         raise FileError(f"{path} is incomplete, it holds {found} of {needed} bytes of voxels: copy it again.")
-    return np.concatenate(lost)
 
 
-def notes_on_place(path: Path, ijk_to_ras: np.ndarray) -> list[str]:
-    """What the header says of the place in the patient, where that is not what was read.
+def _place(path: Path, header: Header) -> tuple[Place, list[str]]:
+    """Where the voxels lie, and a note if their axes had to be turned."""
+    size = (*header.dim, 1, 1)[:3]
+    spacing = tuple(value * header.unit_mm for value in (*header.pixdim[1 : len(header.dim) + 1], 1.0, 1.0)[:3])
+    if header.qform_code <= 0 and header.sform_code <= 0:
+        return Place(spacing, None, None), []
+    steps, offset = _qform(header) if _follows_qform(header) else (header.srow[:, :3], header.srow[:, 3])
+    lengths = np.linalg.norm(steps, axis=0)
+    if not (lengths > 0).all() or abs(np.linalg.det(steps / lengths)) < 1e-3:
+        raise FileError(
+            f"{path} has axes that span no space: correct its sform, or export it again from where it came."
+        )
+    directions, origin = LPS_TO_RAS @ (steps / lengths), LPS_TO_RAS @ offset * header.unit_mm
+    if _is_orthonormal(directions):
+        return Place(spacing, directions, origin), []
+    directions, origin, away = nearest_rotation(size, LPS_TO_RAS @ steps * header.unit_mm, origin)
+    if away > 1:
+        raise FileError(
+            f"{path} has axes that are not at right angles, by up to {away:.1f} voxels: convert it to NRRD, which can hold"
+            " such a grid, or export it again from where it came."
+        )
+    return Place(spacing, directions, origin), [
+        f"The axes of {path.name} are not quite at right angles; they were made so, which moves no voxel by more than"
+        f" {away:.2g} voxels."
+    ]
 
-    Args:
-        path: A file that `find_lost_values` has let pass.
-        ijk_to_ras: As it was read, 4 × 4 in mm.
 
-    Source: nifti1.h, "3D IMAGE (VOLUME) ORIENTATION AND LOCATION IN SPACE". SimpleITK takes the size
-    of the voxels from pixdim, and the rest from the qform or the sform.
-    """
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
-        header = stream.read(HEADER_BYTES)
-    order = _byte_order(path, header)
-    qform, sform = struct.unpack_from(order + "2h", header, 252)
-    if qform <= 0 and sform <= 0:
-        return ["The NIfTI header does not say how the patient lies: left and right, front and back are a guess."]
-    if sform <= 0:
+def _follows_qform(header: Header) -> bool:
+    """Whether ITK takes the qform: not if the sform is the only one, the scanner's own, or the same but more exact."""
+    if header.qform_code <= 0 or header.sform_code <= 0:
+        return header.qform_code > 0
+    lengths = np.linalg.norm(header.srow[:, :3], axis=0)
+    if not (lengths > 0).all() or not _is_orthonormal(header.srow[:, :3] / lengths):
+        return True
+    alike = np.abs(np.column_stack(_qform(header)) - header.srow).max() <= ORTHONORMAL
+    return not (header.sform_code == 1 or alike)
+
+
+def _is_orthonormal(directions: np.ndarray) -> bool:
+    return bool(np.abs(directions @ directions.T - np.eye(3)).max() <= ORTHONORMAL)
+
+
+def _qform(header: Header) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and offset in RAS, in the header's unit, in single precision as nifti_quatern_to_mat44 of nifti1_io.c gives them."""
+    b, c, d = (value if math.isfinite(value) else 0.0 for value in header.quatern)
+    a = 1.0 - (b * b + c * c + d * d)
+    if a < 1e-7:  # a half turn
+        scale = 1.0 / math.sqrt(b * b + c * c + d * d)
+        a, b, c, d = 0.0, b * scale, c * scale, d * scale
+    else:
+        a = math.sqrt(a)
+    rotation = np.array([
+        [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+        [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+        [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - c * c - b * b],
+    ])  # fmt: skip
+    spacing = [value if 0 < value < math.inf else 1.0 for value in header.pixdim[1:4]]
+    flip = -1 if header.pixdim[0] < 0 else 1
+    with np.errstate(over="ignore"):
+        steps = (rotation * spacing * (1, 1, flip)).astype(np.float32).astype(float)
+    offset = [value if math.isfinite(value) else 0.0 for value in header.qoffset]
+    return steps, np.array(offset)
+
+
+def _contradiction(header: Header, ijk_to_ras: np.ndarray) -> list[str]:
+    """A note where the sform says another place than was read."""
+    if header.sform_code <= 0:
         return []
-    steps = np.reshape(struct.unpack_from(order + "12f", header, 280), (3, 4))
-    sizes = np.array(struct.unpack_from(order + "8h", header, 40))[1:4]
-    corners = np.array([*product(*((0, size - 1) for size in sizes), [1])])
-    away_mm = np.linalg.norm(corners @ (steps - ijk_to_ras[:3]).T, axis=1).max()
+    corners = np.array([*product(*((0, size - 1) for size in (*header.dim, 1, 1)[:3]), [1])])
+    away_mm = np.linalg.norm(corners @ (header.srow * header.unit_mm - ijk_to_ras[:3]).T, axis=1).max()
     if away_mm <= TOLERANCE_MM:
         return []
     return [
         f"The NIfTI header contradicts itself by up to {away_mm:.1f} mm: programs that follow its sform place the volume elsewhere, or"
         " give it another size."
     ]
-
-
-def _byte_order(path: Path, header: bytes) -> str:
-    if header[:4] in (struct.pack("<i", 540), struct.pack(">i", 540)):
-        raise FileError(
-            f"{path} is NIfTI-2, which is not read here: save it as NIfTI-1 or NRRD, for instance with nibabel,"
-            " nibabel.save(nibabel.Nifti1Image.from_image(nibabel.load('in.nii.gz')), 'out.nii.gz')."
-        )
-    order = next((o for o in "<>" if header[:4] == struct.pack(o + "i", HEADER_BYTES)), None)
-    if order is None or len(header) < HEADER_BYTES:
-        raise FileError(f"{path} is no NIfTI file, though its name says so: copy it again, or correct its ending.")
-    return order
-
-
-def _check_sizes(path: Path, header: bytes, order: str) -> tuple[int, int]:
-    """Where the voxels begin, and how many bytes they take."""
-    count, *sizes = struct.unpack_from(order + "8h", header, 40)
-    bits = struct.unpack_from(order + "h", header, 72)[0]
-    pixel_mm = struct.unpack_from(order + "3f", header, 80)[:count]
-    start = struct.unpack_from(order + "f", header, 108)[0]
-    if not (1 <= count <= 7 and min(sizes[:count]) > 0 and bits > 0 and HEADER_BYTES <= start < 2**31):
-        raise FileError(f"{path} has a damaged header: copy it again, or export it again from where it came.")
-    if not all(math.isfinite(s) and s > 0 for s in pixel_mm):
-        spacing = " × ".join(f"{s:g}" for s in pixel_mm)
-        raise FileError(f"{path} says that its voxels measure {spacing} mm: correct pixdim in its header.")
-    return int(start), math.prod(sizes[:count]) * bits // 8

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import re
 import stat
 from pathlib import Path
 
-import numpy as np
-
 from ..core.volume import Volume
 from .dicom import read_dicom_file, read_dicom_folder
-from .images import FileError, read_image, volume_from_image
-from .nifti import find_lost_values, notes_on_place
+from .images import FileError
+from .metaimage import read_metaimage
+from .nifti import read_nifti
+from .nrrd import read_nrrd
 
-IMAGE_IO = {
-    ".nrrd": "NrrdImageIO",
-    ".nhdr": "NrrdImageIO",
-    ".nii": "NiftiImageIO",
-    ".nii.gz": "NiftiImageIO",
-    ".mha": "MetaImageIO",
-    ".mhd": "MetaImageIO",
+READERS = {
+    ".nrrd": read_nrrd,
+    ".nhdr": read_nrrd,
+    ".nii": read_nifti,
+    ".nii.gz": read_nifti,
+    ".mha": read_metaimage,
+    ".mhd": read_metaimage,
 }
 
 
-def read_volume(path: str | Path, series: str | None = None) -> tuple[Volume, list[str]]:
+def read_volume(path: str | Path, series: str | None = None, force: bool = False) -> tuple[Volume, list[str]]:
     """Read a volume with its place in the patient.
 
     Args:
         path: `.nrrd`, `.nhdr`, `.nii`, `.nii.gz`, `.mha` or `.mhd`; any other file is taken for DICOM. Of a folder and the
             folders in it, the CT series with the most slices is read.
-        series: Series Instance UID of what to read from a folder, CT or not.
+        series: What to read from a folder, CT or not: its Series Instance UID, or its number in `list_series`.
+        force: Take 1 mm where the file does not say how large its voxels are.
 
     Returns:
-        The volume, and notes for the user: which series was taken, how far its geometry is approximated.
+        The volume, and notes for the user: which series was taken, how far its geometry is approximated or guessed.
 
     Raises:
         FileError: It is not there, may not be read, is damaged, or is not one volume of grey values.
@@ -40,29 +40,18 @@ def read_volume(path: str | Path, series: str | None = None) -> tuple[Volume, li
     """
     path = Path(path)
     if _is_folder(path):
-        return read_dicom_folder(path, series)
+        return read_dicom_folder(path, series, force)
     if series is not None:
         raise FileError(
             f"{path} is a file, which has no series to choose from: leave --series out, or give its folder."
         )
-    ending = next((e for e in sorted(IMAGE_IO, key=len, reverse=True) if path.name.lower().endswith(e)), None)
-    if ending is None:
-        return read_dicom_file(path)
-    lost = find_lost_values(path) if IMAGE_IO[ending] == "NiftiImageIO" else ()
-    if IMAGE_IO[ending] == "MetaImageIO":
-        _check_dimensions(path)
-    volume = volume_from_image(read_image(path, IMAGE_IO[ending]))
-    if len(lost):
-        volume.array.reshape(-1)[lost] = np.nan
-    return volume, notes_on_place(path, volume.ijk_to_ras) if IMAGE_IO[ending] == "NiftiImageIO" else []
+    read = READERS.get(volume_ending(path), read_dicom_file)
+    return read(path, force=force)
 
 
-def _check_dimensions(path: Path) -> None:
-    """ITK writes past the end of its memory when a MetaImage header claims more than 10 dimensions."""
-    with path.open("rb") as stream:
-        claimed = re.search(rb"NDims\s*=\s*(\d+)", stream.read(4096))
-    if claimed and int(claimed[1]) > 10:
-        raise FileError(f"{path} has a damaged header: copy it again, or export it again from where it came.")
+def volume_ending(path: Path) -> str:
+    """The ending by which a file is read as a volume, in lower case; empty for any other file."""
+    return next((e for e in sorted(READERS, key=len, reverse=True) if path.name.lower().endswith(e)), "")
 
 
 def _is_folder(path: Path) -> bool:

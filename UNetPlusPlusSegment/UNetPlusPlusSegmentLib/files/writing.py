@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ import SimpleITK as sitk
 from ..core.segment import Segment
 from ..core.volume import bounding_box
 from .images import FileError, image_from_array, name_of, silence
-from .nifti import find_lost_values
+from .nifti import check_whole
 
 NIFTI = ".nii.gz"
 
@@ -32,16 +33,20 @@ def check_output(path: str | Path, endings: Sequence[str]) -> None:
     """
     path = Path(path)
     name_of(path)
+    target = Path(os.path.realpath(path))
     if not path.name.lower().endswith(tuple(endings)):
         raise FileError(f"{path} cannot be written: its name must end in {' or '.join(endings)}.")
-    folder = path.parent
+    folder = target.parent
     try:
-        if path.exists() and not path.is_file():
-            raise FileError(f"{path} cannot be written: a folder has that name. Choose another name.")
+        if target.exists() and not target.is_file():
+            what = "a folder has that name" if target.is_dir() else "it is no file"
+            raise FileError(f"{path} cannot be written: {what}. Choose another name.")
+        if target.is_symlink():
+            raise FileError(f"{path} cannot be written: it is a link that leads back to itself. Choose another name.")
         if not folder.is_dir():
             raise FileError(f"{path} cannot be written: there is no folder {folder}. Create it first.")
-        if path.exists():
-            path.open("ab").close()  # replacing it would get past its protection
+        if target.exists():
+            target.open("ab").close()  # replacing it would get past its protection
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise FileError(
@@ -127,15 +132,17 @@ def write_report(path: str | Path, rows: Sequence[Mapping[str, object]], columns
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Give a path beside `path` to write to, and move that file there at the end; on any failure nothing is left or lost.
 
+    Where `path` is a link, the file that it leads to is replaced, and the link stays.
+
     Raises:
         FileError: From an OSError, or from a RuntimeError of SimpleITK.
     """
-    path = Path(path)
+    path, target = Path(path), Path(os.path.realpath(path))
     ending = "".join(path.suffixes[-2:]).lower()  # the writer goes by it
-    beside = path.with_name(f".{secrets.token_hex(4)}{ending}")
+    beside = target.with_name(f".{secrets.token_hex(4)}{ending}")
     try:
         yield beside
-        beside.replace(path)
+        beside.replace(target)
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or "the disk may be full or the folder gone"
         raise FileError(f"{path} could not be written: {reason}. Free some space, or choose another place.") from error
@@ -155,7 +162,7 @@ def _write_image(path: str | Path, image: sitk.Image, ijk_to_ras: np.ndarray) ->
 def _check_whole(path: Path) -> None:
     """ITK's NIfTI writer says nothing when the disk is full."""
     try:
-        find_lost_values(path)
+        check_whole(path)
     except FileError as error:
         raise OSError(None, "only a part of it came onto the disk") from error
 

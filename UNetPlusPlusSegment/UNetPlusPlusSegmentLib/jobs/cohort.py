@@ -13,7 +13,7 @@ from typing import NamedTuple
 from .. import files
 from ..core.request import Request
 from ..core.segment import as_columns
-from ..files.reading import IMAGE_IO
+from ..files.reading import volume_ending
 from ..network.bundle import Bundle
 from .worker_client import Worker
 
@@ -33,6 +33,7 @@ class Todo(NamedTuple):
     output: Path
     bundle: Path
     request: Request
+    series: str | None = None
 
 
 # Runs cases in any order, and yields the name and the outcome of each as it ends.
@@ -46,6 +47,7 @@ def run_cohort(
     bundle: Bundle,
     request: Request,
     progress: Callable[[int, int, str], None] = lambda done, total, case: None,
+    series: Mapping[str, str] | None = None,
 ) -> list[dict]:
     """Segment every case that has no result yet.
 
@@ -60,27 +62,36 @@ def run_cohort(
         bundle: The model for the request.
         request: For every case. A case done by another model, or at another speed or threshold, is run again.
         progress: Called with the number of cases ended, the number of all cases, and the name of the next case.
+        series: The DICOM series to segment, by the name of the case; for other cases, the largest CT series.
 
     Returns:
         The last line of the manifest for each case, in order.
 
     Raises:
-        CohortError: There are no inputs, or two with one name; the folder is not writable, or contains a result of another
-            target or another file under the name of a case.
+        CohortError: There are no inputs, or two with one name; a series is given for an unknown case; the folder is not
+            writable, or contains a result of another target or another file under the name of a case.
     """
     folder = Path(folder)
     cases = find_cases(inputs, besides=folder)
+    series = series or {}
+    unknown = sorted(set(series) - set(cases))
+    if unknown:
+        raise CohortError(
+            f"A series is given for {unknown[0]}, which is not a case; the cases are {', '.join(sorted(cases))}."
+        )
     known = _read_manifest(folder / MANIFEST)
     about = {
         "target": bundle.target, "model": bundle.name, "speed": request.speed, "threshold": request.threshold,
         "force": request.force,
     }  # fmt: skip
-    asked = {case: {"case": case, "input": str(path), **about} for case, path in cases.items()}
+    asked = {
+        case: {"case": case, "input": str(path), "series": series.get(case), **about} for case, path in cases.items()
+    }
     todo = []
     for case, path in cases.items():
         output = (folder / f"{case}{ENDING}").absolute()
         if not _is_done(output, asked[case], known.get(case, {})):
-            todo.append(Todo(case, path, output, bundle.folder.absolute(), request))
+            todo.append(Todo(case, path, output, bundle.folder.absolute(), request, series.get(case)))
     outcomes = run(todo)  # first, so that no folder is created if there is no cluster
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +106,9 @@ def run_cohort(
             _append(folder / MANIFEST, known[case])
         progress(len(cases), len(cases), "")
     finally:  # a run that is stopped leaves a table of the cases done
-        files.write_report(folder / TABLE, [row for case in sorted(known) for row in _rows(known[case])])
+        rows = [row for case in sorted(known) for row in _rows(known[case])]
+        if rows:
+            files.write_report(folder / TABLE, rows)
     return [known[case] for case in cases]
 
 
@@ -110,13 +123,14 @@ def _is_done(output: Path, asked: Mapping, last: Mapping) -> bool:
             raise CohortError(
                 f"{output} is a result {relation} {last[key]}, which would be replaced: choose another folder for the results."
             )
-    return last.get("status") == "done" and output.is_file() and asked.items() <= last.items()
+    return last.get("status") == "done" and output.is_file() and asked.items() <= {"series": None, **last}.items()
 
 
 def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None = None) -> dict[str, Path]:
     """Name each input after its file or folder; if one folder is given, all volume files and folders in it are inputs.
 
     Hidden files and results are skipped: segmentations, folders of results, and folders that contain the folder `besides`.
+    Label maps of other inputs are skipped, too, with a warning in the log.
 
     Raises:
         CohortError: There are no inputs, or two would have the same name.
@@ -127,7 +141,7 @@ def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None =
             raise CohortError(f"{parent} is not a folder: give a folder, or a list of files.")
         inputs = [path for path in sorted(parent.iterdir()) if _may_be_case(path, besides)]
     cases: dict[str, Path] = {}
-    for path in map(Path, inputs):
+    for path in _without_label_maps([Path(path) for path in inputs]):
         case = _case_name(path)
         if case in cases:
             raise CohortError(f"{cases[case]} and {path} would both be called {case}: rename one of them.")
@@ -140,10 +154,17 @@ def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None =
     return cases
 
 
+def _without_label_maps(paths: Sequence[Path]) -> list[Path]:
+    labels = files.label_maps(paths)
+    if labels:
+        _log.warning("Skipped label maps of other files: %s", ", ".join(sorted(p.name for p in labels)))
+    return [path for path in paths if path not in labels]
+
+
 def _may_be_case(path: Path, besides: Path | None) -> bool:
     """Check if a file or folder in the folder of inputs is an input, by the rules of `find_cases`."""
     return (
-        (path.is_dir() or path.name.lower().endswith(tuple(IMAGE_IO)))
+        (path.is_dir() or volume_ending(path) != "")
         and not path.name.startswith(".")
         and not path.name.endswith(ENDING)
         and not (besides and besides.resolve().is_relative_to(path.resolve()))
@@ -153,8 +174,7 @@ def _may_be_case(path: Path, besides: Path | None) -> bool:
 
 def _case_name(path: Path) -> str:
     """The name of a file without its extension, or of a folder."""
-    ending = next((e for e in sorted(IMAGE_IO, key=len, reverse=True) if path.name.lower().endswith(e)), "")
-    return path.name[: len(path.name) - len(ending)]
+    return path.name[: len(path.name) - len(volume_ending(path))]
 
 
 def one_after_the_other(worker: Worker) -> Runner:
@@ -166,7 +186,7 @@ def outcome_of(todo: Todo, worker: Worker) -> dict:
     """Run one case; an error becomes its outcome."""
     started = time.monotonic()
     try:
-        volume, notes = files.read_volume(todo.input)
+        volume, notes = files.read_volume(todo.input, todo.series, todo.request.force)
         result = worker.result_of(worker.submit(volume, todo.bundle, todo.request))
         files.write_segmentation(todo.output, result.labelmap, volume.ijk_to_ras, result.segments)
     except Exception as error:
@@ -229,6 +249,7 @@ def _rows(record: Mapping) -> list[dict]:
             **as_columns(measured),
             "status": record["status"],
             "reason": record.get("reason"),
+            "notes": " ".join(record.get("notes") or ()) or None,
         }
         for segment, measured in measurements.items()
     ]

@@ -1,0 +1,338 @@
+"""DICOM headers: what a file is, and what stacking needs of an image. pydicom; no pixel is read."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.filereader import read_partial
+from pydicom.tag import Tag
+
+from .frames import Frame, frames_of
+from .images import FileError, in_text
+
+CT_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.2": "CT",
+    "1.2.840.10008.5.1.4.1.1.2.1": "enhanced CT",
+    "1.2.840.10008.5.1.4.1.1.2.2": "enhanced CT converted from single slices",
+}
+SEGMENTATION_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"
+DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
+GREY = ("MONOCHROME1", "MONOCHROME2", "")
+START_BYTES = 1024
+ABOUT_UNIT = 0.05  # so far may rounding take the axes of a slice from unit vectors at right angles
+UNDEFINED = 0xFFFFFFFF  # length of compressed pixel data, which is written as fragments
+PIXELS, FRAMES = Tag(0x7FE0, 0x0008), Tag(0x5200, 0x9230)  # the first of three kinds of pixel data; per-frame groups
+# Attributes that may tell one acquisition in a series from another, in the order in which they are tried.
+ACQUISITION = (
+    "AcquisitionNumber", "TemporalPositionIdentifier", "SeriesNumber", "SeriesDescription", "ProtocolName", "ImageType",
+    "NominalPercentageOfCardiacPhase", "ContrastBolusAgent", "KVP", "ConvolutionKernel", "SeriesTime", "TriggerTime",
+    "EchoTime", "SliceThickness",
+)  # fmt: skip
+SEQUENTIAL = ("InstanceNumber", "AcquisitionDateTime", "AcquisitionTime", "ContentTime")  # which go on slice by slice
+TAGS = (
+    "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID",
+    "Modality", "StudyDate", "SeriesDate", "AcquisitionDate", "StudyID", "PatientID", "PatientName", "PatientBirthDate",
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "NumberOfFrames",
+    "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "SpacingBetweenSlices", *ACQUISITION, *SEQUENTIAL,
+)  # fmt: skip
+
+
+class DamagedFileError(FileError):
+    """A DICOM file that is cut or emptied; the message says which."""
+
+
+@dataclass(frozen=True, eq=False)
+class Header:
+    """What the stacking needs of one DICOM image file; lengths in mm, directions and positions in LPS.
+
+    Attributes:
+        patient: Equal for one person; made of identifiers, so never to be shown.
+        group: Equal for slices that can lie in one stack as far as identifiers, size and kind of pixels go.
+        size: Columns, rows, frames.
+        position: Centre of the first pixel; None if it is not told.
+        directions: 3 × 3, its columns along I, J and the normal of the slice; None if they are not told.
+        spacing: Along I and J, and the thickness; NaN where it is not told.
+        acquisition: By the names of `ACQUISITION` and `SEQUENTIAL`; empty where it is not told.
+        end: Where the pixel data ends in the file.
+    """
+
+    path: Path
+    sop_class: str
+    instance: str
+    series: str
+    modality: str
+    date: str
+    patient: tuple[str, ...]
+    group: tuple
+    size: tuple[int, int, int]
+    is_grey: bool
+    position: np.ndarray | None
+    directions: np.ndarray | None
+    spacing: tuple[float, ...]
+    acquisition: dict[str, str]
+    end: int
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether it says where it lies in the patient."""
+        return self.position is not None and self.directions is not None
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it may be a slice of a volume: grey values of known size at a known place."""
+        return self.is_grey and self.is_placed and min(self.size) > 0 and all(s > 0 for s in self.spacing[:2])
+
+    @property
+    def description(self) -> str:
+        """What the scanner called the series."""
+        return self.acquisition["SeriesDescription"]
+
+
+def start_of(path: Path) -> bytes:
+    """The first bytes of a file.
+
+    Raises:
+        FileError: It may not be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return stream.read(START_BYTES)
+    except OSError as error:
+        raise FileError(
+            f"{in_text(path)} cannot be read ({error.strerror}), so a series may lack slices: make it readable, or remove it."
+        ) from error
+
+
+def is_dicom(start: bytes) -> bool:
+    """Whether a file that begins so is DICOM; some archives leave out the preamble."""
+    return start[128:132] == b"DICM" or start[:4] in (
+        b"\x08\0\x05\0",
+        b"\x08\0\x08\0",
+        b"\x08\0\x16\0",
+        b"\x08\0\0\0",
+        b"\x02\0\0\0",
+    )
+
+
+def class_of(path: Path) -> str:
+    """What a DICOM file with file meta information says it is, from its first bytes; empty if it does not say so there."""
+    found = re.search(rb"\x02\0\x02\0UI..([0-9.]*)", start_of(path), re.DOTALL)
+    return found[1].decode() if found else ""
+
+
+def read_header(path: Path) -> Header | None:
+    """Read the header of a DICOM file.
+
+    Args:
+        path: A file that `is_dicom`.
+
+    Returns:
+        None if it holds no image. What a file is stands in its class and in whether it has pixels, not in the images it refers to.
+
+    Raises:
+        DamagedFileError: It is a CT image, or may be one, that is cut or emptied.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's may quote the patient's name
+        return _read(path)
+
+
+def _read(path: Path) -> Header | None:
+    found, cause = _Found(), None
+    try:
+        with path.open("rb") as stream:
+            data = read_partial(stream, found.stop, force=True, specific_tags=[*map(Tag, TAGS)])
+            found.look_after(stream)
+        fields = _Fields(data)
+        if found.is_whole and (fields.uid("SOPClassUID") not in CT_CLASSES or fields.holds(found.pixel_bytes)):
+            return _header(path, fields, found) if found.pixel_bytes is not None else None
+    except Exception as error:  # whatever pydicom meets in a damaged file
+        fields, cause = _Fields(Dataset()), error
+    sop_class = fields.uid("SOPClassUID")
+    if sop_class and sop_class not in CT_CLASSES:
+        return None
+    raise DamagedFileError(
+        f"{in_text(path)} is a {CT_CLASSES.get(sop_class, 'DICOM')} image that is damaged or incomplete, so its series"
+        " would lack a slice: copy it again, or remove it."
+    ) from cause
+
+
+def _header(path: Path, fields: _Fields, found: _Found) -> Header:
+    columns, rows, frames = (fields.integer(name) for name in ("Columns", "Rows", "NumberOfFrames"))
+    size = (columns, rows, max(frames, 1))
+    place = frames_of(path)[0] if found.has_frames and size[2] == 1 else _place(fields)
+    acquisition = {name: fields.text(name) for name in (*ACQUISITION, *SEQUENTIAL)}
+    is_grey = fields.integer("SamplesPerPixel") <= 1 and fields.text("PhotometricInterpretation") in GREY
+    series, patient = fields.uid("SeriesInstanceUID"), _patient(fields)
+    group = (
+        patient,
+        fields.uid("StudyInstanceUID") or (fields.text("StudyID"), fields.text("StudyDate")),
+        series or (acquisition["SeriesNumber"], acquisition["SeriesDescription"]),
+        fields.uid("FrameOfReferenceUID"),
+        fields.text("Modality"),
+        size[:2],
+        is_grey,
+        path if size[2] > 1 else None,
+    )
+    return Header(
+        path=path,
+        sop_class=fields.uid("SOPClassUID"),
+        instance=fields.uid("SOPInstanceUID"),
+        series=series,
+        modality=fields.text("Modality"),
+        date=next(filter(None, map(fields.text, ("StudyDate", "SeriesDate", "AcquisitionDate"))), ""),
+        patient=patient,
+        group=group,
+        size=size,
+        is_grey=is_grey,
+        position=np.array(place.origin) if place.origin else None,
+        directions=np.reshape(place.directions, (3, 3)) if place.directions else None,
+        spacing=place.spacing,
+        acquisition=acquisition,
+        end=found.end,
+    )
+
+
+def _patient(fields: _Fields) -> tuple[str, ...]:
+    """The same for one person, however the name is written."""
+    name = re.sub(r"[\W_]+", "", fields.text("PatientName")).casefold()
+    return tuple(filter(None, (fields.text("PatientID").casefold(), name))) or (fields.text("PatientBirthDate"),)
+
+
+def _place(fields: _Fields) -> Frame:
+    """Where the one image of a file lies; empty or NaN what the header does not tell."""
+    row_mm, column_mm = fields.numbers("PixelSpacing", 2) or (np.nan, np.nan)
+    thickness = [*fields.numbers("SliceThickness", 1), *fields.numbers("SpacingBetweenSlices", 1)]
+    return Frame(
+        tuple(fields.numbers("ImagePositionPatient", 3)),
+        _directions(fields.numbers("ImageOrientationPatient", 6)),
+        (column_mm, row_mm, next((t for t in thickness if t > 0), np.nan)),
+    )
+
+
+def _directions(orientation: Sequence[float]) -> tuple[float, ...]:
+    """3 × 3 by rows, its columns along I, J and the normal; none where Image Orientation (Patient) is missing or no such thing."""
+    if len(orientation) != 6:
+        return ()
+    along, down = np.reshape(orientation, (2, 3))
+    if np.abs([along @ along - 1, down @ down - 1, along @ down]).max() > ABOUT_UNIT:
+        return ()
+    return tuple(np.column_stack([along, down, np.cross(along, down)]).ravel())
+
+
+class _Found:
+    """What lies in a file where its header ends."""
+
+    def __init__(self) -> None:
+        self.has_frames = False
+        self.pixel_bytes: int | None = None  # UNDEFINED if compressed
+        self.is_whole = False
+        self.end = 0  # of the pixel data, in bytes from the beginning of the file
+        self._offset = 0
+
+    def stop(self, tag: int, vr: str | None, length: int) -> bool:
+        """End the reading of elements at the pixel data; as pydicom calls it."""
+        self.has_frames |= tag == FRAMES
+        if tag < PIXELS:
+            return False
+        if tag >> 16 == PIXELS >> 16:
+            self.pixel_bytes, self._offset = length, 8 if vr is None else 12
+        return True
+
+    def look_after(self, stream: BinaryIO) -> None:
+        """See whether all that the header announces is there; `stream` stands before the pixel data."""
+        start, size = stream.tell(), os.fstat(stream.fileno()).st_size
+        if self.pixel_bytes is None or start >= size:  # none, or deflated: pydicom has unpacked all of it
+            self.end = size if self.pixel_bytes is not None else start
+        elif self.pixel_bytes != UNDEFINED:
+            self.end = start + self._offset + self.pixel_bytes
+        else:
+            self.end = _end_of_fragments(stream, start + self._offset, size)
+        self.is_whole = self.end <= size
+
+
+def _end_of_fragments(stream: BinaryIO, start: int, size: int) -> int:
+    """Where compressed pixel data that begins at `start` ends, with its delimiter; beyond `size` if that is not there."""
+    while start + 8 <= size:
+        stream.seek(start)
+        group, element, length = struct.unpack("<HHL", stream.read(8))
+        if (group, element) == (0xFFFE, 0xE0DD):
+            return start + 8
+        if (group, element) != (0xFFFE, 0xE000):
+            break
+        start += 8 + length
+    return size + 1
+
+
+def _raw(data: Dataset, keyword: str) -> bytes:
+    """A value as it stands in the file, as far as pydicom has not made something else of it."""
+    tag = Tag(keyword)
+    value = data.get_item(tag).value if tag in data else b""
+    if isinstance(value, bytes):
+        return value
+    return "\\".join(map(str, [value or ""] if isinstance(value, str | None) else value)).encode()
+
+
+class _Fields:
+    """The values of a header by their keywords, whatever type they were written as; empty where they make no sense."""
+
+    def __init__(self, data: Dataset) -> None:
+        self._data = data
+        charsets = _raw(self._data, "SpecificCharacterSet").decode("latin-1").split("\\")
+        try:
+            self._encodings = convert_encodings([name.strip(" \0") for name in charsets])
+        except (LookupError, ValueError):
+            self._encodings = ["latin-1"]
+
+    def text(self, keyword: str) -> str:
+        """On one line."""
+        value = _raw(self._data, keyword)
+        try:
+            text = decode_bytes(value, self._encodings, set())
+        except (LookupError, ValueError):
+            text = value.decode("latin-1")
+        return " ".join(text.replace("\0", " ").split())
+
+    def uid(self, keyword: str) -> str:
+        """Of the data set; where that lacks the class, as the file meta information has it."""
+        own = self.text(keyword)
+        if own or keyword != "SOPClassUID":
+            return own
+        return (
+            _raw(getattr(self._data, "file_meta", Dataset()), "MediaStorageSOPClassUID").decode("latin-1").strip(" \0")
+        )
+
+    def numbers(self, keyword: str, count: int) -> list[float]:
+        """So many finite numbers, or none."""
+        try:
+            values = [float(part) for part in _raw(self._data, keyword).decode("latin-1").strip(" \0").split("\\")]
+        except ValueError:
+            return []
+        return values if len(values) == count and np.isfinite(values).all() else []
+
+    def integer(self, keyword: str) -> int:
+        """A binary 16-bit number, or a text; 0 where there is none."""
+        value = _raw(self._data, keyword)
+        if len(value) == 2 and not value.strip(b" \0").isdigit():
+            is_little = getattr(self._data.get_item(Tag(keyword)), "is_little_endian", True)
+            return int.from_bytes(value, "little" if is_little else "big")
+        try:
+            return int(value.strip(b" \0") or b"0")
+        except ValueError:
+            return 0
+
+    def holds(self, pixel_bytes: int | None) -> bool:
+        """Whether there are pixels, and as many bytes of them as rows and columns need."""
+        rows, columns, frames = (self.integer(name) for name in ("Rows", "Columns", "NumberOfFrames"))
+        bits = rows * columns * max(frames, 1) * self.integer("BitsAllocated")
+        return pixel_bytes is not None and bits > 0 and pixel_bytes >= bits // 8

@@ -1,0 +1,95 @@
+"""Label maps that lie beside the images they were drawn on: no scans, though they are volume files like these."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..core.volume import VolumeError
+from .geometry import ijk_to_ras_of, place_of
+from .images import FileError, read_information
+from .metaimage import IO as META_IO
+from .nifti import nifti_grid
+from .nrrd import IO as NRRD_IO
+from .reading import read_volume, volume_ending
+
+MOST_LABELS = 255  # values of a label map at most; a CT without values below 0 goes on above
+SAME_PLACE = 0.5  # of a voxel
+
+
+class _Grid(NamedTuple):
+    path: Path
+    ijk_to_ras: np.ndarray
+    is_8_bit: bool
+
+
+def label_maps(paths: Iterable[str | Path]) -> set[Path]:
+    """Find among volume files those that are label maps of another one.
+
+    A file is one if another has its grid, and its values are whole numbers from 0 to 255; CT has values below 0, or above.
+
+    Args:
+        paths: Files and folders. Of a file that shares its grid with no other only the header is read.
+
+    Returns:
+        The label maps among them. What cannot be read is none.
+    """
+    by_size: dict[tuple[int, ...], list[_Grid]] = defaultdict(list)
+    for path in map(Path, paths):
+        if volume_ending(path) and path.is_file():
+            found = _grid(path)
+            if found:
+                by_size[found[0]].append(found[1])
+    return {path for grids in by_size.values() for group in _at_one_place(grids) for path in _labels_of(group)}
+
+
+def _grid(path: Path) -> tuple[tuple[int, ...], _Grid] | None:
+    """Size and place of a volume file, from its header."""
+    io = {".nrrd": NRRD_IO, ".nhdr": NRRD_IO, ".mha": META_IO, ".mhd": META_IO}.get(volume_ending(path))
+    try:
+        if io:
+            reader = read_information(path, io)
+            bits_8 = reader.GetPixelID() in (sitk.sitkUInt8, sitk.sitkInt8)
+            return reader.GetSize()[:3], _Grid(path, ijk_to_ras_of(place_of(reader)), bits_8)
+        size, ijk_to_ras, bits_8 = nifti_grid(path)
+        return size, _Grid(path, ijk_to_ras, bits_8)
+    except (FileError, OSError):
+        return None
+
+
+def _at_one_place(grids: Sequence[_Grid]) -> list[list[_Grid]]:
+    groups: list[list[_Grid]] = []
+    for grid in grids:
+        step = np.linalg.norm(grid.ijk_to_ras[:3, :3], axis=0).min()
+        near = (g for g in groups if np.abs(g[0].ijk_to_ras - grid.ijk_to_ras).max() <= SAME_PLACE * step)
+        group = next(near, None)
+        if group is None:
+            groups.append([grid])
+        else:
+            group.append(grid)
+    return groups
+
+
+def _labels_of(group: Sequence[_Grid]) -> set[Path]:
+    """The label maps of a grid, smallest file first, which is seldom the image: the last one needs no look."""
+    labels: set[Path] = set()
+    for index, grid in enumerate(sorted(group, key=lambda g: g.path.stat().st_size)):
+        is_last = index == len(group) - 1
+        if not (is_last and len(labels) == index) and (grid.is_8_bit or _holds_labels(grid.path)):
+            labels.add(grid.path)
+    return labels if len(group) > 1 else set()
+
+
+def _holds_labels(path: Path) -> bool:
+    try:
+        array = read_volume(path)[0].array
+    except (FileError, VolumeError):
+        return False
+    if array.min() < 0 or array.max() > MOST_LABELS:
+        return False
+    return array.dtype.kind in "iu" or bool((array == np.rint(array)).all())

@@ -1,0 +1,72 @@
+"""MetaImage files: read with SimpleITK; what their header leaves out, which it fills with 1 mm and a place, is looked up here."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from ..core.volume import Volume
+from .geometry import UNITS_MM, Place, place_of, place_volume
+from .images import COMPRESSION, FileError, array_of, read_image
+
+IO = "MetaImageIO"
+HEADER_BYTES = 1 << 16
+MAX_DIMENSIONS = 10  # ITK writes past the end of its memory where a header claims more
+SPACING = ("elementspacing", "elementsize")
+DIRECTIONS = ("transformmatrix", "rotation", "orientation")
+ORIGIN = ("offset", "position", "origin")
+
+
+def read_metaimage(path: Path, force: bool = False) -> tuple[Volume, list[str]]:
+    """Read a MetaImage file (`.mha`, or `.mhd` with the file that it names).
+
+    Args:
+        path: A file that is there and may be read.
+        force: Take 1 mm for a spacing that is missing.
+
+    Returns:
+        The volume and notes for the user.
+
+    Raises:
+        FileError: Damaged, not one volume of grey values, or without voxel size.
+        VolumeError: Its place makes no sense.
+
+    Source: https://itk.org/Wiki/ITK/MetaIO/Documentation
+    """
+    fields = _fields(path)
+    dimensions = fields.get("ndims", "0").split(" ")[0]
+    if not dimensions.isdigit() or int(dimensions) > MAX_DIMENSIONS:
+        raise FileError(f"{path} has a damaged header: copy it again, or export it again from where it came.")
+    name = fields.get("elementdatafile", "")
+    data = path if name.upper() == "LOCAL" else path.parent / name
+    by = COMPRESSION if fields.get("compresseddata", "").lower() in ("true", "t", "1") else 1
+    most_bytes = data.stat().st_size * by if data.is_file() else math.inf  # a list or a pattern names several files
+    image = read_image(path, IO, most_bytes=most_bytes)
+    said = place_of(image)
+    unit_mm = UNITS_MM.get(fields.get("distanceunits", "").lower(), 1.0)
+
+    def tells(names: tuple[str, ...]) -> bool:
+        return any(name in fields for name in names)
+
+    place = Place(
+        tuple(s * unit_mm for s in said.spacing_mm) if tells(SPACING) else (np.nan,) * 3,
+        said.directions if tells(DIRECTIONS) else None,
+        np.array(said.origin) * unit_mm if tells(ORIGIN) else None,
+    )
+    return place_volume(path, array_of(image), place, force)
+
+
+def _fields(path: Path) -> dict[str, str]:
+    """The fields of the header by their names in lower case; the last one names where the voxels are."""
+    with path.open("rb") as stream:
+        header = stream.read(HEADER_BYTES)
+    fields = {}
+    for line in header.split(b"\n"):
+        name, equals, value = line.decode("latin-1").partition("=")
+        if equals:
+            fields[name.strip().lower()] = value.strip()
+        if name.strip().lower() == "elementdatafile":
+            break
+    return fields

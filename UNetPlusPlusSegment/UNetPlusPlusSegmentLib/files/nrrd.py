@@ -1,0 +1,123 @@
+"""NRRD files: read with SimpleITK; what their header leaves out, which it fills with 1 mm and a place, is looked up here."""
+
+from __future__ import annotations
+
+import io
+import math
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ..core.volume import Volume
+from .geometry import LIE_IS_A_GUESS, UNITS_MM, Place, place_of, place_volume
+from .images import COMPRESSION, FileError, array_of, read_image
+
+IO = "NrrdImageIO"
+BYTES_OF_A_FIGURE = 8  # in memory at most, of a figure in a text encoding
+HEADER_BYTES = 1 << 20  # of a header at most; that of a segmentation with hundreds of segments has 0.1 MB
+PATIENT_SPACES = {"left-posterior-superior", "right-anterior-superior", "left-anterior-superior", "lps", "ras", "las"}
+
+
+def read_nrrd(path: Path, force: bool = False) -> tuple[Volume, list[str]]:
+    """Read a NRRD file (`.nrrd`, or `.nhdr` with the file that it names).
+
+    Args:
+        path: A file that is there and may be read.
+        force: Take 1 mm for a spacing that is missing.
+
+    Returns:
+        The volume and notes for the user.
+
+    Raises:
+        FileError: Damaged, not one volume of grey values, or without voxel size.
+        VolumeError: Its place makes no sense.
+
+    Source: https://teem.sourceforge.net/nrrd/format.html
+    """
+    fields = _fields(path)
+    if fields.get("encoding", "").lower() in ("bz2", "bzip2"):
+        with tempfile.TemporaryDirectory() as folder:
+            copy = _unpacked(path, fields, Path(folder))
+            image = read_image(copy, IO, path, copy.stat().st_size)
+    else:
+        image = read_image(path, IO, most_bytes=_most_bytes(path, fields))
+    said = place_of(image)
+    space = fields.get("space", "").lower().removesuffix("-time")
+    placed = "space directions" in fields
+    unit_mm = UNITS_MM.get(fields.get("space units", "").split(" ")[0].strip('"').lower(), 1.0)
+    spacing = said.spacing_mm if placed else _spacings(fields)
+    origin = np.array(said.origin) * unit_mm if "space origin" in fields else None
+    place = Place(tuple(s * unit_mm for s in spacing), said.directions if placed else None, origin)
+    volume, notes = place_volume(path, array_of(image), place, force)
+    if placed and space not in PATIENT_SPACES:
+        notes.append(LIE_IS_A_GUESS.format(path.name))
+    return volume, notes
+
+
+def _fields(path: Path) -> dict[str, str]:
+    """The fields of the header by their names in lower case; none if it is no NRRD, which SimpleITK then says."""
+    with path.open("rb") as stream:
+        header = stream.read(HEADER_BYTES).replace(b"\r\n", b"\n").partition(b"\n\n")[0].decode("latin-1")
+    lines = [line for line in header.split("\n")[1:] if not line.startswith("#") and ":=" not in line]
+    return {
+        name.strip().lower(): value.strip() for name, colon, value in (line.partition(":") for line in lines) if colon
+    }
+
+
+def _most_bytes(path: Path, fields: Mapping[str, str]) -> float:
+    """Of voxels in the file, or in the one that it names; beyond limits where these are several."""
+    name = _data_file(fields)
+    data = path.parent / name if name else path
+    encoding = fields.get("encoding", "").lower()
+    by = COMPRESSION if encoding in ("gzip", "gz") else 1 if encoding == "raw" else BYTES_OF_A_FIGURE
+    return data.stat().st_size * by if data.is_file() else math.inf
+
+
+def _data_file(fields: Mapping[str, str]) -> str:
+    return fields.get("data file", fields.get("datafile", ""))
+
+
+def _spacings(fields: Mapping[str, str]) -> tuple[float, ...]:
+    """Along the three axes of space; NaN where there is none."""
+    kinds = fields.get("kinds", "").lower().split()
+    values = []
+    for axis, text in enumerate(fields.get("spacings", "").split()):
+        try:
+            value = float(text)
+        except ValueError:
+            value = np.nan
+        if not (axis < len(kinds) and kinds[axis] not in ("domain", "space", "???", "none")):
+            values.append(value)
+    return (*values, np.nan, np.nan, np.nan)[:3]
+
+
+def _unpacked(path: Path, fields: Mapping[str, str], folder: Path) -> Path:
+    """A copy without bzip2, which the NRRD reader of ITK is built without."""
+    try:
+        import bz2
+    except ImportError as error:
+        raise FileError(
+            f"{path} is compressed with bzip2, which cannot be read here: save it with gzip compression."
+        ) from error
+    content = path.read_bytes()
+    ending = b"\r\n\r\n" if b"\r\n\r\n" in content[:HEADER_BYTES] else b"\n\n"
+    header, _, packed = content.partition(ending)
+    detached = _data_file(fields)
+    dropped = (b"encoding", b"data file", b"datafile")
+    lines = [line for line in header.splitlines() if not line.lower().startswith(dropped)]
+    copy = folder / "unpacked.nrrd"
+    try:
+        with copy.open("wb") as stream:
+            stream.write(b"\n".join([*lines, b"encoding: raw", b"", b""]))
+            if detached:
+                with bz2.open(path.parent / detached) as data:
+                    shutil.copyfileobj(data, stream)
+            else:
+                with bz2.open(io.BytesIO(packed)) as data:
+                    shutil.copyfileobj(data, stream)
+    except (OSError, EOFError, ValueError) as error:
+        raise FileError(f"{path} is damaged or incomplete: copy it again.") from error
+    return copy

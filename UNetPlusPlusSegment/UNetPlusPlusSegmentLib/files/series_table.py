@@ -1,0 +1,42 @@
+"""The table that says which DICOM series of each case a cohort takes."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from .images import FileError
+
+COLUMNS = ("case", "series")
+
+
+def read_series_table(path: str | Path) -> dict[str, str]:
+    """Read a CSV with the columns `case` and `series`; others are passed over.
+
+    Args:
+        path: UTF-8. A series is a Series Instance UID, or a number as `list_series` gives it.
+
+    Returns:
+        The series by the name of the case; cases whose cell is empty are left out.
+
+    Raises:
+        FileError: It cannot be read, lacks a column, or names a case twice.
+    """
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as stream:
+            rows = csv.DictReader(stream)
+            missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
+            if missing:
+                raise FileError(f"{path} has no column {missing[0]}: its first line must name case and series.")
+            series: dict[str, str] = {}
+            for row in rows:
+                case, wanted = (str(row[name] or "").strip() for name in COLUMNS)
+                if series.get(case, wanted) != wanted:
+                    raise FileError(f"{path} names two series of the case {case}: leave one of them.")
+                if wanted:
+                    series[case] = wanted
+            return series
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise FileError(
+            f"{path} cannot be read as a table ({error}): give a CSV with the columns case and series."
+        ) from error
