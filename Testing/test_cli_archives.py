@@ -132,7 +132,7 @@ def test_a_table_of_a_spreadsheet_program_is_read(tmp_path):
 
 def test_a_series_of_a_case_that_is_not_there_is_refused(tmp_path, with_models):
     write_slice(tmp_path / "in" / "a" / "1.dcm")
-    with pytest.raises(CohortError, match=r"no case b .* there are a"):
+    with pytest.raises(CohortError, match=r"given for b, which is not a case: .* The cases are a"):
         cohort.run_cohort(
             iter, tmp_path / "in", tmp_path / "out", bright_bundle(tmp_path / "m"), _request(), series={"b": "1"}
         )

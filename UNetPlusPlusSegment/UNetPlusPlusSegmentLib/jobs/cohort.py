@@ -77,7 +77,7 @@ def run_cohort(
     unknown = sorted(set(series) - set(cases))
     if unknown:
         raise CohortError(
-            f"A series is given for {unknown[0]}, which is not a case; the cases are {', '.join(sorted(cases))}."
+            f"A series is given for {unknown[0]}, which is not a case: correct the table. The cases are {', '.join(sorted(cases))}."
         )
     known = _read_manifest(folder / MANIFEST)
     about = {
