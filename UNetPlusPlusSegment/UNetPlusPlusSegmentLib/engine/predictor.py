@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.note import Note
@@ -14,6 +16,10 @@ from ..core.volume import Volume, VolumeError, check_ct
 from ..network.bundle import Bundle
 from ..network.device import choose_device, is_out_of_memory
 from .pixel_box import Box
+from .slice_pool import in_order
+
+Answer = TypeVar("Answer")
+MANY = 2**31
 
 ProgressCallback = Callable[[int, int], None]  # (slices done, slices in all); raising in it stops the run
 
@@ -34,7 +40,7 @@ class Predictor:
         self.bundle, self.device = bundle, choose_device(device)
         self._whole = bundle.load_network()
         self._pruned: dict[int, torch.nn.Module] = {}
-        self._most = 2**31  # slices at once; less after memory ran out
+        self._most = self._threads = MANY  # slices in a batch, and batches at once; fewer after memory ran out
         self.notes: list[Note] = []  # what the engine had to do to go on
 
     def check(self, volume: Volume, request: Request) -> list[Note]:
@@ -57,7 +63,7 @@ class Predictor:
         """The threshold of a request; the model's own if it names none."""
         return self.bundle.threshold if request.threshold is None else request.threshold
 
-    def probability_and_uncertainty(self, heads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def probability_and_uncertainty(self, heads: Tensor) -> tuple[Tensor, Tensor]:
         """Mean of the heads that the model averages, and standard deviation of all, of (heads 1…level, …)."""
         deviation = (
             (heads - heads.mean(0)).square_().mean(0).sqrt_()
@@ -65,58 +71,78 @@ class Predictor:
         return heads[min(self.bundle.average_from, len(heads)) - 1 :].mean(0), deviation
 
     def heads(
-        self, axial: np.ndarray, chosen: Sequence[int], box: Box, level: int
-    ) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
-        """Run the network on some slices, batch by batch.
+        self,
+        axial: np.ndarray,
+        chosen: Sequence[int],
+        box: Box,
+        level: int,
+        then: Callable[[Tensor], Answer] = Tensor.cpu,
+    ) -> Iterator[tuple[Sequence[int], Answer]]:
+        """Run the network on some slices: one in each thread of a processor, batch by batch on a graphics card.
 
         Args:
             axial: HU, axes (slice, row, column) in axial order.
             chosen: Which slices.
             box: Its `grid` is the size that slices are resampled to, its rows and columns the part that the network sees.
             level: Depth to prune the network to; where it has no head, the next deeper one, or the deepest.
+            then: What becomes of float32 probabilities (heads 1…level, slices, rows, columns) inside the box, on the device
+                and in the thread that computed them.
 
         Yields:
-            The slices of a batch and float32 probabilities (heads 1…level, slices, rows, columns) inside the box, on the CPU.
+            The slices of a batch, in order, and what `then` made of them.
         """
         rest = list(chosen)
         while rest:
-            part = rest[: min(self._most, self.device.batch(box.size[0] * box.size[1]))]
-            heads = None
-            try:
-                heads = self._run(axial[part], box, level)
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error) or (self.device.kind == "cpu" and len(part) == 1):
-                    raise
-            if heads is None:  # only now: inside the except clause, the failed attempt still holds its memory
-                self._take_less(len(part))
-            else:
-                yield part, heads
-                rest = rest[len(part) :]
+            threads = min(self._threads, self.device.threads)
+            size = min(self._most, self.device.batch(box.size[0] * box.size[1]), -(-len(rest) // threads))
+            parts = [rest[n : n + size] for n in range(0, len(rest), size)]
+            self._network(level)  # now: in the threads each would make its own
 
-    def _run(self, slices: np.ndarray, box: Box, level: int) -> torch.Tensor:
-        """Probabilities as `heads` yields them, for slices (n, rows, columns) that fit the memory together."""
+            @torch.inference_mode()
+            def task(part: Sequence[int]) -> Answer:
+                return then(self._run(axial[part], box, level))
+
+            try:
+                for answer in in_order(task, parts, threads):
+                    yield rest[:size], answer
+                    rest = rest[size:]
+            except (MemoryError, RuntimeError) as error:
+                threads = min(threads, len(parts))
+                if not is_out_of_memory(error) or (self.device.kind == "cpu" and threads == size == 1):
+                    raise
+            if rest:  # only now: inside the except clause, the failed attempt still holds its memory
+                self._take_less(size, threads)
+
+    def _run(self, slices: np.ndarray, box: Box, level: int) -> Tensor:
+        """Probabilities as `then` in `heads` takes them, of slices (n, rows, columns) that fit the memory together."""
         low, high = self.bundle.window_hu
         device, dtype = self.device.kind, self.device.dtype
-        image = torch.from_numpy(np.ascontiguousarray(slices, dtype=np.float32)).to(device)
+        image = torch.from_numpy(np.ascontiguousarray(slices))
+        image = image.pin_memory() if device == "cuda" else image
+        image = image.to(device, non_blocking=True).float()
         # The training images were clipped before they were resampled: the other order would draw the edges elsewhere.
         image = image.clamp_(low, high).sub_(low).div_(high - low)[:, None]
         if tuple(image.shape[-2:]) != box.grid:
             image = F.interpolate(image, box.grid, mode="bilinear", antialias=True)
         image = image[(..., *box.inside)]
-        with torch.inference_mode():
-            logits = self._network(level)(image.to(dtype).contiguous(memory_format=torch.channels_last))
-            return torch.stack([torch.sigmoid(h[:, 0].float()) for h in logits]).cpu()
+        logits = self._network(level)(image.to(dtype).contiguous(memory_format=torch.channels_last))
+        return torch.stack([torch.sigmoid(h[:, 0].float()) for h in logits])
 
-    def _take_less(self, slices: int) -> None:
-        """After `slices` slices were too much: half of them from now on, or the processor."""
+    def _take_less(self, slices: int, threads: int) -> None:
+        """After so many slices in each of so many threads were too much: half of these from now on, or the processor."""
         label = self.device.label
-        if slices > 1:
+        if threads > 1:
+            self._threads = threads // 2
+        elif slices > 1:
             self._most = slices // 2
-            text = f"Memory ran out on {label}: slices were computed {self._most} at a time."
+        else:
+            self.device, self._most, self._threads = choose_device("cpu"), MANY, MANY
+            self._pruned.clear()
+        if slices * threads > 1:
+            at_once = slices * (threads // 2) or slices // 2
+            text = f"Memory ran out on {label}: slices were computed {at_once} at a time."
             self.notes = [Note("smaller-batches", text)]
         else:
-            self.device, self._most = choose_device("cpu"), 2**31
-            self._pruned.clear()
             text = f"Memory ran out on {label}: the network ran on the processor instead."
             self.notes = [Note("moved-to-processor", text)]
         if torch.cuda.is_initialized():

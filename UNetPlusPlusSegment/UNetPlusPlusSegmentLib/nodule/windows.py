@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.volume import Volume, axial_order
@@ -80,10 +81,14 @@ class Patches:
         here = self.volume.array[:, window.rows, window.columns]
         self.expected = max(self.expected, self.slices + len(slices))
         whole = Box.whole(len(here), window.grid)
-        for part, heads in self._predictor.heads(here, slices, whole, self.level):
+
+        def on_voxels(heads: Tensor) -> list[Tensor]:
             predicted = self._predictor.probability_and_uncertainty(heads)
+            return [F.interpolate(each[:, None], size, mode="bilinear")[:, 0].half().cpu() for each in predicted]
+
+        for part, predicted in self._predictor.heads(here, slices, whole, self.level, on_voxels):
             for own, values in zip((self.probability, self.uncertainty), predicted, strict=True):
-                own[part, window.rows, window.columns] = F.interpolate(values[:, None], size, mode="bilinear")[:, 0]
+                own[part, window.rows, window.columns] = values
             window.planes.update(zip(part, self.probability[part, window.rows, window.columns], strict=True))
             self.slices += len(part)
             self._progress(self.slices, self.expected)
