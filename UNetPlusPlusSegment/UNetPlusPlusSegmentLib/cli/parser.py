@@ -93,6 +93,12 @@ def _add_options(command: argparse.ArgumentParser, target: str) -> None:
 def _add_run_options(command: argparse.ArgumentParser) -> None:
     """Add what one scan and a cohort take."""
     command.add_argument("--device", default="auto", choices=DEVICES, help="where the network runs")
+    command.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="how many a processor runs the network in, at most one a core if not given",
+    )
     command.add_argument("--speed", default="balanced", choices=SPEEDS, help="how thorough it is")
     command.add_argument("--threshold", type=float, metavar="T", help="probability 0…1; the model's own if not given")
     command.add_argument("--model", metavar="NAME_OR_FOLDER", help="the newest for the target if not given")

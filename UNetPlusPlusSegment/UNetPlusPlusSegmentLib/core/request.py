@@ -29,6 +29,7 @@ class Request:
         threshold: Probability between 0 and 1 from which on a voxel belongs to the target; the model's own if None.
         force: Also take a volume that does not look like CT.
         device: `auto`, `cpu`, `cuda` or `mps`.
+        threads: How many a processor computes slices in; one for each core if None, or as many as torch has been told.
         box: Half-open ranges of voxels along K, J and I; nothing outside it is segmented. All of the volume if None. Pairs
             of first and past-the-last index become slices.
         points: (R, A, S) in mm, each in a nodule or within 10 mm of one; only these nodules are segmented.
@@ -45,6 +46,7 @@ class Request:
     threshold: float | None = None
     force: bool = False
     device: str = "auto"
+    threads: int | None = None
     box: tuple[slice, slice, slice] | None = None
     points: tuple[Point, ...] = ()
 
@@ -52,6 +54,8 @@ class Request:
         if self.speed not in SPEEDS:
             raise RequestError(f"There is no speed {self.speed!r}; choose one of {', '.join(SPEEDS)}.")
         check_device(self.device)
+        if self.threads is not None and self.threads < 1:
+            raise RequestError(f"The network needs a thread to run in; got {self.threads}.")
         if self.threshold is not None:
             check_threshold(self.threshold)
             object.__setattr__(self, "threshold", float(self.threshold))

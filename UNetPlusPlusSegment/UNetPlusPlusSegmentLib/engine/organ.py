@@ -21,7 +21,7 @@ from ..network.card import Speed
 from .maps import Found, Maps, PixelMaps
 from .pixel_box import Box, aligned, body_ranges, every, grid_size
 from .predictor import Predictor, ProgressCallback, ignore_progress
-from .slice_pool import in_order
+from .slice_pool import in_order, threads_of_torch
 
 # The coarse pass of a speed that finds the organ first: so deep, and pixels so small, that no liver slips through.
 COARSE_STEP_MM, COARSE_PIXEL, COARSE_LEVEL, COARSE_PROBABILITY = 20.0, 2.0, 3, 0.3
@@ -58,13 +58,14 @@ class SliceEngine(Predictor):
         order = axial_order(part)
         axial = order.apply(hu)
         grid = grid_size(axial.shape[1:], order.spacing_mm[1:], self.bundle.pixel_mm)
-        inside = self._find_organ(axial, order, grid, speed) if speed.find_first else Box.whole(len(axial), grid)
-        pixels = PixelMaps.empty(len(axial), order, inside)
-        slices = self._fill(pixels, axial, speed, threshold, progress)
+        with threads_of_torch(request.threads):
+            inside = self._find_organ(axial, order, grid, speed) if speed.find_first else Box.whole(len(axial), grid)
+            pixels = PixelMaps.empty(len(axial), order, inside)
+            slices = self._fill(pixels, axial, speed, threshold, progress)
         return OrganMaps(
             bundle=self.bundle, volume=Volume(hu, part.ijk_to_ras), box=box, shape=volume.array.shape, pixels=pixels,
             threshold=threshold, notes=(*notes, *more, *self.notes), device=self.device.label, slices=slices,
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - started, threads=request.threads,
         )  # fmt: skip
 
     def _fill(
@@ -137,7 +138,13 @@ class SliceEngine(Predictor):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class OrganMaps(Maps):
-    """The answers of the network for an organ."""
+    """The answers of the network for an organ.
+
+    Attributes:
+        threads: As in the request.
+    """
+
+    threads: int | None = None
 
     def _find(self, threshold: float) -> Found:
         """Threshold on the volume's voxels, keep what the bundle's post-processing keeps, and measure."""
@@ -150,7 +157,7 @@ class OrganMaps(Maps):
                 axial[k] = self.pixels.on_voxels(plane, axial.shape[1:]) >= threshold
             return hit
 
-        hit = np.flatnonzero([*in_order(on_voxels, range(len(axial)))])
+        hit = np.flatnonzero([*in_order(on_voxels, range(len(axial)), self.threads)])
         organ = axial[hit[0] : hit[-1] + 1] if len(hit) else axial[:0]
         if self.bundle.postprocessing.largest_component:
             organ[:] = largest_component(organ)

@@ -14,6 +14,7 @@ from ..core.volume import AxialOrder, Volume, axial_order, axial_volume, clean_h
 from ..engine.maps import PixelMaps
 from ..engine.pixel_box import Box
 from ..engine.predictor import Predictor, ProgressCallback, ignore_progress
+from ..engine.slice_pool import threads_of_torch
 from .candidates import Candidate, Nodule, Ranges, has_room, nodule_of, peaks, section_mm, section_of
 from .lungs import find_lungs
 from .maps import NEAR_MM, AtPoints, InBox, InChest, NoduleMaps, Places, middle_of
@@ -66,19 +67,20 @@ class NoduleEngine(Predictor):
         hu, more = clean_hu(volume.array)
         axial = Volume(order.apply(hu), axial.ijk_to_ras)
         patches = Patches(self, axial, speed.level, progress)
-        if request.points:
-            meant = [self._at_point(patches, index, threshold, progress) for index in indices]
-            places: Places = AtPoints(request.points, meant)
-        elif request.box is not None:
-            ranges = _in_axial_order(request.box, order, hu.shape)
-            window = self._window_around(patches, ranges[1:], ROOM_MM, self.bundle.pixel_mm)
-            patches.predict(window, range(ranges[0].start, ranges[0].stop))
-            places = InBox(ranges)
-        else:
-            lungs = find_lungs(axial)
-            vessels = Vessels(axial.array, lungs)
-            candidates = self._search(patches, lungs, vessels, threshold, speed.find_first, progress)
-            places = InChest(lungs, vessels, candidates)
+        with threads_of_torch(request.threads):
+            if request.points:
+                meant = [self._at_point(patches, index, threshold, progress) for index in indices]
+                places: Places = AtPoints(request.points, meant)
+            elif request.box is not None:
+                ranges = _in_axial_order(request.box, order, hu.shape)
+                window = self._window_around(patches, ranges[1:], ROOM_MM, self.bundle.pixel_mm)
+                patches.predict(window, range(ranges[0].start, ranges[0].stop))
+                places = InBox(ranges)
+            else:
+                lungs = find_lungs(axial)
+                vessels = Vessels(axial.array, lungs)
+                candidates = self._search(patches, lungs, vessels, threshold, speed.find_first, progress)
+                places = InChest(lungs, vessels, candidates)
         whole = Box.whole(len(axial.array), axial.array.shape[1:])
         pixels = PixelMaps(patches.probability, patches.uncertainty, order, whole)
         return NoduleMaps(
