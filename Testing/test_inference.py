@@ -309,7 +309,7 @@ def test_where_the_processor_itself_has_too_little_memory_the_error_passes_throu
 
 def test_an_error_that_is_not_about_memory_is_not_tried_again(engine):
     card, tried = on_a_card(engine, holds=8)
-    card._pruned[4].network = None
+    card._pruned[4].network.forward = None
     with pytest.raises(TypeError):
         segmented(card, body(), speed="accurate")
     assert tried == [8]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -14,11 +15,11 @@ from ..core.note import Note
 from ..core.request import Request, RequestError
 from ..core.volume import Volume, VolumeError, check_ct
 from ..network.bundle import Bundle
-from ..network.device import choose_device, is_out_of_memory
+from ..network.device import Device, choose_device, is_out_of_memory
 from .pixel_box import Box
 from .slice_pool import in_order
 
-Answer = TypeVar("Answer")
+Item, Answer = TypeVar("Item"), TypeVar("Answer")
 MANY = 2**31
 
 ProgressCallback = Callable[[int, int], None]  # (slices done, slices in all); raising in it stops the run
@@ -41,6 +42,7 @@ class Predictor:
         self._whole = bundle.load_network()
         self._pruned: dict[int, torch.nn.Module] = {}
         self._most = self._threads = MANY  # slices in a batch, and batches at once; fewer after memory ran out
+        self._lock = threading.Lock()
         self.notes: list[Note] = []  # what the engine had to do to go on
 
     def check(self, volume: Volume, request: Request) -> list[Note]:
@@ -93,64 +95,79 @@ class Predictor:
         """
         rest = list(chosen)
         while rest:
-            threads = min(self._threads, self.device.threads)
-            size = min(self._most, self.device.batch(box.size[0] * box.size[1]), -(-len(rest) // threads))
+            device = self.device
+            share = -(-len(rest) // min(self._threads, device.threads))
+            size = min(self._most, device.batch(box.size[0] * box.size[1]), share)
             parts = [rest[n : n + size] for n in range(0, len(rest), size)]
-            self._network(level)  # now: in the threads each would make its own
 
             @torch.inference_mode()
             def task(part: Sequence[int]) -> Answer:
                 return then(self._run(axial[part], box, level))
 
             try:
-                for answer in in_order(task, parts, threads):
-                    yield rest[:size], answer
-                    rest = rest[size:]
+                for part, answer in zip(parts, self.in_threads(task, parts), strict=True):
+                    yield part, answer
+                    rest = rest[len(part) :]
             except (MemoryError, RuntimeError) as error:
-                threads = min(threads, len(parts))
-                if not is_out_of_memory(error) or (self.device.kind == "cpu" and threads == size == 1):
+                if not is_out_of_memory(error) or (device.kind == "cpu" and size == 1):
                     raise
             if rest:  # only now: inside the except clause, the failed attempt still holds its memory
-                self._take_less(size, threads)
+                self._take_less(device, size)
+
+    def in_threads(self, task: Callable[[Item], Answer], items: Sequence[Item]) -> Iterator[Answer]:
+        """What a task makes of each item, as `in_order`; after memory ran out, in fewer threads."""
+        done = 0
+        while done < len(items):
+            threads = min(self._threads, self.device.threads, len(items) - done)
+            try:
+                for answer in in_order(task, items[done:], threads):
+                    yield answer
+                    done += 1
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or threads == 1:
+                    raise
+            if done < len(items):  # only now, as above
+                self._threads = threads // 2
+                text = f"Memory ran out on {self.device.label}: fewer slices were computed at a time."
+                self.notes = [Note("smaller-batches", text)]
 
     def _run(self, slices: np.ndarray, box: Box, level: int) -> Tensor:
         """Probabilities as `then` in `heads` takes them, of slices (n, rows, columns) that fit the memory together."""
         low, high = self.bundle.window_hu
-        device, dtype = self.device.kind, self.device.dtype
+        network = self._network(level)
+        weight = next(network.parameters())  # another thread may have moved on to another device
         image = torch.from_numpy(np.ascontiguousarray(slices))
-        image = image.pin_memory() if device == "cuda" else image
-        image = image.to(device, non_blocking=True).float()
+        image = image.pin_memory() if weight.is_cuda else image
+        image = image.to(weight.device, non_blocking=True).float()
         # The training images were clipped before they were resampled: the other order would draw the edges elsewhere.
         image = image.clamp_(low, high).sub_(low).div_(high - low)[:, None]
         if tuple(image.shape[-2:]) != box.grid:
             image = F.interpolate(image, box.grid, mode="bilinear", antialias=True)
         image = image[(..., *box.inside)]
-        logits = self._network(level)(image.to(dtype).contiguous(memory_format=torch.channels_last))
+        logits = network(image.to(weight.dtype).contiguous(memory_format=torch.channels_last))
         return torch.stack([torch.sigmoid(h[:, 0].float()) for h in logits])
 
-    def _take_less(self, slices: int, threads: int) -> None:
-        """After so many slices in each of so many threads were too much: half of these from now on, or the processor."""
-        label = self.device.label
-        if threads > 1:
-            self._threads = threads // 2
-        elif slices > 1:
-            self._most = slices // 2
-        else:
-            self.device, self._most, self._threads = choose_device("cpu"), MANY, MANY
-            self._pruned.clear()
-        if slices * threads > 1:
-            at_once = slices * (threads // 2) or slices // 2
-            text = f"Memory ran out on {label}: slices were computed {at_once} at a time."
-            self.notes = [Note("smaller-batches", text)]
-        else:
-            text = f"Memory ran out on {label}: the network ran on the processor instead."
-            self.notes = [Note("moved-to-processor", text)]
+    def _take_less(self, device: Device, slices: int) -> None:
+        """After `slices` slices were too much for a device: half of them from now on, or the processor."""
+        with self._lock:
+            if self.device is not device:
+                return  # another thread was faster
+            if slices > 1:
+                self._most = slices // 2
+                text = f"Memory ran out on {device.label}: slices were computed {self._most} at a time."
+                self.notes = [Note("smaller-batches", text)]
+            else:
+                self.device, self._most = choose_device("cpu"), MANY
+                self._pruned.clear()
+                text = f"Memory ran out on {device.label}: the network ran on the processor instead."
+                self.notes = [Note("moved-to-processor", text)]
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 
     def _network(self, level: int) -> torch.nn.Module:
         level = min((head for head in self._whole.heads if head >= level), default=self._whole.heads[-1])
-        if level not in self._pruned:
-            small = self._whole.pruned(level, all_heads=True)
-            self._pruned[level] = small.to(self.device.kind, self.device.dtype, memory_format=torch.channels_last)
-        return self._pruned[level]
+        with self._lock:
+            if level not in self._pruned:
+                small = self._whole.pruned(level, all_heads=True)
+                self._pruned[level] = small.to(self.device.kind, self.device.dtype, memory_format=torch.channels_last)
+            return self._pruned[level]
