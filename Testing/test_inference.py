@@ -360,7 +360,7 @@ def test_a_box_shows_the_network_the_same_cells_as_the_whole_slice(random_engine
     grid = (300, 320)
     rows, columns = (aligned(*along, size, 16) for along, size in (((70, 240), 300), ((60, 250), 320)))
     whole, boxed = (
-        next(random_engine.heads(turned, [0], box, 2))[1].numpy()
+        next(random_engine.heads(turned, [0], box, 2, torch.Tensor.numpy))[1]
         for box in (Box.whole(1, grid), Box(grid, (0, 1), rows, columns))
     )
     inner = np.s_[..., 32:-32, 32:-32]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,9 +16,8 @@ from ..core.volume import Volume, VolumeError, check_ct
 from ..network.bundle import Bundle
 from ..network.device import Device, choose_device, is_out_of_memory
 from .pixel_box import Box
-from .slice_pool import in_order
+from .slice_pool import Answer, Item, in_order
 
-Item, Answer = TypeVar("Item"), TypeVar("Answer")
 MANY = 2**31
 
 ProgressCallback = Callable[[int, int], None]  # (slices done, slices in all); raising in it stops the run
@@ -78,7 +76,7 @@ class Predictor:
         chosen: Sequence[int],
         box: Box,
         level: int,
-        then: Callable[[Tensor], Answer] = Tensor.cpu,
+        then: Callable[[Tensor], Answer],
     ) -> Iterator[tuple[Sequence[int], Answer]]:
         """Run the network on some slices: one in each thread of a processor, batch by batch on a graphics card.
 

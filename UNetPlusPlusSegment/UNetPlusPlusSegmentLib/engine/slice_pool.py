@@ -15,7 +15,8 @@ from typing import TypeVar
 
 import torch
 
-Item, Answer = TypeVar("Item"), TypeVar("Answer")
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 AHEAD = 2  # tasks in flight, for each thread: one that is computed, and one for when it is done
 

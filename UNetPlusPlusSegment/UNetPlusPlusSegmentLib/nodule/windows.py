@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -14,9 +13,9 @@ from torch.nn import functional as F
 from ..core.volume import Volume, axial_order
 from ..engine.pixel_box import Box
 from ..engine.predictor import Predictor, ProgressCallback, ignore_progress
+from ..engine.slice_pool import Answer, Item
 from .region_growing import Plane
 
-Item, Answer = TypeVar("Item"), TypeVar("Answer")
 Planes = tuple[np.ndarray, np.ndarray]  # probability and uncertainty, float16 (slices, rows, columns)
 
 
