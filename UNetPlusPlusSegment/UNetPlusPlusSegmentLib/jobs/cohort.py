@@ -6,13 +6,17 @@ import json
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
 from .. import files
 from ..core.request import Request
 from ..core.segment import as_columns
+from ..core.volume import Volume
 from ..files.reading import IMAGE_IO
 from ..network.bundle import Bundle
 from .worker_client import Worker
@@ -158,15 +162,24 @@ def _case_name(path: Path) -> str:
 
 
 def one_after_the_other(worker: Worker) -> Runner:
-    """On this machine, by one worker."""
-    return lambda todo: ((each.case, outcome_of(each, worker)) for each in todo)
+    """On this machine, by one worker; while it computes a case, the next one is read."""
+
+    def run(todo: Sequence[Todo]) -> Iterator[tuple[str, dict]]:
+        with ThreadPoolExecutor(1, "reader") as reader:
+            reading = deque(reader.submit(files.read_volume, each.input) for each in todo[:1])
+            for each, following in zip_longest(todo, todo[1:]):
+                if following:
+                    reading.append(reader.submit(files.read_volume, following.input))
+                yield each.case, outcome_of(each, worker, reading.popleft().result)
+
+    return run
 
 
-def outcome_of(todo: Todo, worker: Worker) -> dict:
-    """Do one case; whatever is wrong with it is its outcome."""
+def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list[str]]] | None = None) -> dict:
+    """Do one case; whatever is wrong with it is its outcome. `read` gives its volume if it is being read already."""
     started = time.monotonic()
     try:
-        volume, notes = files.read_volume(todo.input)
+        volume, notes = read() if read else files.read_volume(todo.input)
         result = worker.result_of(worker.submit(volume, todo.bundle, todo.request))
         files.write_segmentation(todo.output, result.labelmap, volume.ijk_to_ras, result.segments)
     except Exception as error:
