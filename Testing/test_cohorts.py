@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ from mrml_scene import scene
 from worker_logic import a_scan, logic, models
 
 from UNetPlusPlusSegmentLib import files
-from UNetPlusPlusSegmentLib.jobs.cohort import CohortError, find_cases
+from UNetPlusPlusSegmentLib.core.request import Request
+from UNetPlusPlusSegmentLib.jobs.cohort import CohortError, Todo, find_cases, one_after_the_other
 
 __all__ = ["logic", "models", "scene"]  # fixtures
 
@@ -140,3 +143,24 @@ def test_a_cohort_without_cases_or_with_two_of_one_name_is_refused(logic, cohort
     with pytest.raises(CohortError, match="is not a folder"):
         logic.processFolder(tmp_path / "nowhere", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_next_case_is_read_while_one_is_computed(monkeypatch):
+    paths = [Path(f"{n}.nrrd") for n in range(3)]
+    read = {path: threading.Event() for path in paths}
+    monkeypatch.setattr(files, "read_volume", lambda path: (read[path].set() or path, []))
+
+    class Worker:
+        def submit(self, path, *_):
+            return path
+
+        def result_of(self, path):
+            number = paths.index(path)
+            assert all(read[path].wait(10) for path in paths[: number + 2])
+            assert not any(read[path].is_set() for path in paths[number + 2 :])
+            raise ValueError("That will do.")
+
+    todo = [Todo(path.stem, path, Path("nowhere") / path, Path("bundle"), Request()) for path in paths]
+    outcomes = dict(one_after_the_other(Worker())(todo))
+    assert [outcome["reason"] for outcome in outcomes.values()] == ["That will do."] * 3
+    assert list(one_after_the_other(Worker())([])) == []

@@ -310,7 +310,7 @@ def test_where_the_processor_itself_has_too_little_memory_the_error_passes_throu
 
 def test_an_error_that_is_not_about_memory_is_not_tried_again(engine):
     card, tried = on_a_card(engine, holds=8)
-    card._pruned[4].network = None
+    card._pruned[4].network.forward = None
     with pytest.raises(TypeError):
         segmented(card, body(), speed="accurate")
     assert tried == [8]
@@ -361,7 +361,7 @@ def test_a_box_shows_the_network_the_same_cells_as_the_whole_slice(random_engine
     grid = (300, 320)
     rows, columns = (aligned(*along, size, 16) for along, size in (((70, 240), 300), ((60, 250), 320)))
     whole, boxed = (
-        next(random_engine.heads(turned, [0], box, 2))[1].numpy()
+        next(random_engine.heads(turned, [0], box, 2, torch.Tensor.numpy))[1]
         for box in (Box.whole(1, grid), Box(grid, (0, 1), rows, columns))
     )
     inner = np.s_[..., 32:-32, 32:-32]

@@ -80,6 +80,8 @@ SCANS: dict[str, Callable[[], Volume]] = {
     "abdomen_3mm": lambda: _file(DATA / "abdomen_3mm_ct.nii.gz"),
     "CTChest4": _demo,
     "tiled_200": lambda: _tiled(60, 80, 60),  # liver on 80 of 200 slices
+    "liver_119": lambda: _tiled(3, 113, 3),  # liver on 95 % of 119 slices
+    "chest_111": lambda: _file(DATA / "LIDC-IDRI-0001_lungs_ct.nii.gz"),
     "all_liver_80": lambda: _tiled(0, 80, 0),  # the worst case: nothing to leave out
     "tiled_600": lambda: _tiled(240, 120, 240),  # liver on 20 % of 600 slices
     "cropped_600": lambda: _tiled(0, 120, 0),  # the same scan cropped to the liver

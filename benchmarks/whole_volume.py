@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import scans
-from contender import Contender, running
+from contender import Contender, busy_computer, cold_start_s, running
 from tables import machine, spread, table, write
 
 AGREEMENT = ("abdomen_dicom", "abdomen_3mm", "CTChest4", "tiled_200")
@@ -113,6 +113,49 @@ def _take_turns(
     return took, a_slice, peak
 
 
+def _threads(given: argparse.Namespace) -> str:
+    """One thread, all, and all beside another program that wants every core, against MONAI in the same rounds."""
+    liver = Contender("ours_on_a_volume", "liver_119", given.model)
+    chest = Contender("ours_on_a_volume", "chest_111", "", "nodule")
+    monai = Contender("monai")
+    runs = {
+        f"{name}, {speed}": (ours, speed)
+        for name, ours, speeds in (("liver_119", liver, SPEEDS), ("chest_111", chest, ("balanced",)))
+        for speed in speeds
+    }
+    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    with running([liver, chest, monai]):
+        for ours, speed in runs.values():
+            ours.turn(speed=speed)  # the first run of a process chooses algorithms
+        for _ in range(given.rounds):
+            seconds["MONAI", ""].append(float(np.mean(monai.turn(slices=given.slices)["seconds"])))
+            for run, (ours, speed) in runs.items():
+                for which, threads in (("all", None), ("one", 1)):
+                    seconds[run, which].append(ours.turn(speed=speed, threads=threads)["seconds"])
+            with busy_computer():
+                for run, (ours, speed) in runs.items():
+                    if speed == "balanced":
+                        seconds[run, "busy"].append(ours.turn(speed=speed)["seconds"])
+        slices, about = liver.ready["shape"][0], liver.ready
+    rows = []
+    for run in runs:
+        own, one, busy = (seconds[run, which] for which in ("all", "one", "busy"))
+        whole = [slices * a_slice for a_slice in seconds["MONAI", ""]] if runs[run][0] is liver else []
+        ratios = [quotient(other, own) for other in (whole, one)] + [quotient(busy, own)]
+        rows.append((run, spread(own, 2), *(spread(each, 2) if each else "" for each in ratios)))
+    head = ("", "seconds", "times shorter than MONAI's", "than with one thread", "times longer on a busy computer")
+    cold = spread([cold_start_s(given.model) for _ in range(given.rounds)], 1)
+    return (
+        f"{about['model']}, {about['device']}; {machine()}; {given.rounds} rounds.\n\n{table(head, rows)}\n\n"
+        f"MONAI's BasicUNetPlusPlus takes {spread(seconds['MONAI', ''], 2)} s a slice. From a cold start to the first slice: {cold} s."
+    )
+
+
+def quotient(first: list[float], second: list[float]) -> list[float]:
+    """Round by round."""
+    return [a / b for a, b in zip(first, second, strict=True)] if first else []
+
+
 def _long_scans(given: argparse.Namespace) -> str:
     """The cost of slices without liver, and the memory that a long scan takes beyond its own."""
     whole, cropped = (Contender("ours_on_a_volume", scan, given.model) for scan in ("tiled_600", "cropped_600"))
@@ -128,7 +171,7 @@ def _long_scans(given: argparse.Namespace) -> str:
     )
 
 
-PARTS = {"times": _times, "agreement": _agreement, "long scans": _long_scans}
+PARTS = {"threads": _threads, "times": _times, "agreement": _agreement, "long scans": _long_scans}
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:

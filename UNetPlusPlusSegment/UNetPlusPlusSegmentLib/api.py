@@ -30,6 +30,7 @@ def segment(
     threshold: float | None = None,
     force: bool = False,
     device: str = "auto",
+    threads: int | None = None,
     box: Sequence[Sequence[int]] | None = None,
     points: Sequence[Point] = (),
     progress: ProgressCallback = ignore_progress,
@@ -38,7 +39,7 @@ def segment(
 
     Args:
         volume: A volume in HU, a file, or a folder of DICOM files.
-        target, model, speed, threshold, force, device, box, points: As in `Request`.
+        target, model, speed, threshold, force, device, threads, box, points: As in `Request`.
         progress: Called with the number of slices done and of all slices; an exception raised in it stops the run.
 
     Returns:
@@ -49,7 +50,7 @@ def segment(
     """
     request = Request(
         target, model=None if model is None else str(model), speed=speed, threshold=threshold, force=force,
-        device=device, box=None if box is None else as_box(box), points=tuple(points),
+        device=device, threads=threads, box=None if box is None else as_box(box), points=tuple(points),
     )  # fmt: skip
     bundle = choose_bundle(request.target, request.model)
     notes: list[str] = []

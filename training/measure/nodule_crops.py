@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 from torch.nn import functional as F
 
 from data.slices import Slice, read_slices
@@ -123,7 +124,7 @@ def _probabilities(engine: Predictor, items: list[Slice], window: tuple[slice, s
     pixel_mm, pixels = items[0].pixel_mm, engine.bundle.pixel_mm
     box = Box.whole(len(hu), grid_size(hu.shape[1:], (pixel_mm, pixel_mm), pixels))
     parts: dict[str, list[np.ndarray]] = defaultdict(list)
-    for _, heads in engine.heads(hu, range(len(hu)), box, engine.bundle.depth):
+    for _, heads in engine.heads(hu, range(len(hu)), box, engine.bundle.depth, Tensor.cpu):
         heads = F.interpolate(heads, hu.shape[1:], mode="bilinear")
         for name, probability in answers(heads, engine.bundle.depth).items():
             parts[name].append(probability.numpy())

@@ -114,7 +114,9 @@ def _probabilities(engine: SliceEngine, items: list[Slice], target: Target) -> I
     """Probabilities (heads, rows, columns) of each slice at its stored pixels."""
     for item in items:
         hu = target.to_hu(item.image)[None]
-        for _, heads in engine.heads(hu, [0], Box.whole(1, _grid(engine.bundle, item)), engine.bundle.depth):
+        for _, heads in engine.heads(
+            hu, [0], Box.whole(1, _grid(engine.bundle, item)), engine.bundle.depth, torch.Tensor.cpu
+        ):
             yield F.interpolate(heads, hu.shape[1:], mode="bilinear")[:, 0]
 
 

@@ -138,7 +138,7 @@ def _request(given: argparse.Namespace) -> Request:
     check_places(given.target, has_points=bool(given.point), has_box=given.box is not None)
     return Request(
         given.target, model=given.model, speed=given.speed, threshold=given.threshold, force=given.force,
-        device=given.device, points=tuple(given.point),
+        device=given.device, threads=given.threads, points=tuple(given.point),
     )  # fmt: skip
 
 

@@ -103,6 +103,9 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
         "--device", default="auto", choices=DEVICES, help="device that runs the network (default: %(default)s)"
     )
     command.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads that run the network (default: one for each core)"
+    )
+    command.add_argument(
         "--speed",
         default="balanced",
         choices=SPEEDS,

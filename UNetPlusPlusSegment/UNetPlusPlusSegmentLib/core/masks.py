@@ -58,9 +58,11 @@ def largest_component(mask: np.ndarray, at_least: float = 1.0, corners: bool = F
     if box is None:
         return kept
     labels = components(mask[box], corners)
-    sizes = np.bincount(labels.ravel())[1:]
-    stay = sizes >= at_least * sizes.max() if at_least < 1 else np.arange(len(sizes)) == sizes.argmax()
-    kept[box] = np.concatenate([[False], stay])[labels]
+    sizes = np.bincount(labels[mask[box]])
+    if at_least < 1:
+        kept[box] = (sizes >= at_least * sizes.max())[labels] & mask[box]
+    else:
+        kept[box] = labels == sizes.argmax()
     return kept
 
 

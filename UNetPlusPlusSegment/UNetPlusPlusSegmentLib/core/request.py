@@ -29,6 +29,7 @@ class Request:
         threshold: Lowest probability, between 0 and 1, at which a voxel belongs to the target; None for the model's own.
         force: Accept a volume that does not look like CT.
         device: `auto`, `cpu`, `cuda` or `mps`.
+        threads: Number of CPU threads that run the network; None for one for each core, or what torch has been told.
         box: Half-open ranges of voxels along K, J and I; nothing outside is segmented. None for the whole volume. Pairs of
             first and past-the-last index are converted to slices.
         points: (R, A, S) in mm, each in a nodule or within 10 mm of one; only these nodules are segmented.
@@ -45,6 +46,7 @@ class Request:
     threshold: float | None = None
     force: bool = False
     device: str = "auto"
+    threads: int | None = None
     box: tuple[slice, slice, slice] | None = None
     points: tuple[Point, ...] = ()
 
@@ -52,6 +54,8 @@ class Request:
         if self.speed not in SPEEDS:
             raise RequestError(f"Unknown speed {self.speed!r}: choose one of {', '.join(SPEEDS)}.")
         check_device(self.device)
+        if self.threads is not None and self.threads < 1:
+            raise RequestError(f"The number of threads must be 1 or more; got {self.threads}.")
         if self.threshold is not None:
             check_threshold(self.threshold)
             object.__setattr__(self, "threshold", float(self.threshold))

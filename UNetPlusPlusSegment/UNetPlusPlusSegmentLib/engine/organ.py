@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..core.masks import fill_holes, largest_component, measure
 from ..core.note import Note
@@ -18,6 +21,7 @@ from ..network.card import Speed
 from .maps import Found, Maps, PixelMaps
 from .pixel_box import Box, aligned, body_ranges, every, grid_size
 from .predictor import Predictor, ProgressCallback, ignore_progress
+from .slice_pool import in_order, threads_of_torch
 
 # The coarse pass of a speed that finds the organ first: so deep, and pixels so small, that no liver slips through.
 COARSE_STEP_MM, COARSE_PIXEL, COARSE_LEVEL, COARSE_PROBABILITY = 20.0, 2.0, 3, 0.3
@@ -54,13 +58,14 @@ class SliceEngine(Predictor):
         order = axial_order(part)
         axial = order.apply(hu)
         grid = grid_size(axial.shape[1:], order.spacing_mm[1:], self.bundle.pixel_mm)
-        inside = self._find_organ(axial, order, grid, speed) if speed.find_first else Box.whole(len(axial), grid)
-        pixels = PixelMaps.empty(len(axial), order, inside)
-        slices = self._fill(pixels, axial, speed, threshold, progress)
+        with threads_of_torch(request.threads):
+            inside = self._find_organ(axial, order, grid, speed) if speed.find_first else Box.whole(len(axial), grid)
+            pixels = PixelMaps.empty(len(axial), order, inside)
+            slices = self._fill(pixels, axial, speed, threshold, progress)
         return OrganMaps(
             bundle=self.bundle, volume=Volume(hu, part.ijk_to_ras), box=box, shape=volume.array.shape, pixels=pixels,
             threshold=threshold, notes=(*notes, *more, *self.notes), device=self.device.label, slices=slices,
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - started, threads=request.threads,
         )  # fmt: skip
 
     def _fill(
@@ -79,8 +84,8 @@ class SliceEngine(Predictor):
         todo = every(gap, first, last - 1) if first < last else []
         while todo:
             total = len(seen) + len(todo)
-            for part, heads in self.heads(axial, todo, pixels.box, speed.level):
-                pixels.probability[part], pixels.uncertainty[part] = self.probability_and_uncertainty(heads)
+            for part, halves in self.heads(axial, todo, pixels.box, speed.level, self._halves):
+                pixels.probability[part], pixels.uncertainty[part] = halves
                 seen += part
                 progress(len(seen), total)
             seen.sort()
@@ -88,6 +93,10 @@ class SliceEngine(Predictor):
             todo = [*_between(seen, organ, speed.change), *_beyond(seen, organ, gap, beyond, len(axial))]
         _interpolate(pixels, seen)
         return len(seen)
+
+    def _halves(self, heads: Tensor) -> tuple[Tensor, ...]:
+        """Probability and uncertainty as they are kept."""
+        return tuple(each.half().cpu() for each in self.probability_and_uncertainty(heads))
 
     def _find_organ(self, axial: np.ndarray, order: AxialOrder, fine: tuple[int, int], speed: Speed) -> Box:
         """The box in the grid of the fine pass that holds the organ with a margin; an empty one if there is no organ."""
@@ -118,8 +127,8 @@ class SliceEngine(Predictor):
         """
         probability: dict[int, np.ndarray] = {}
         for _ in range(2):
-            for part, heads in self.heads(axial, chosen, box, COARSE_LEVEL):
-                probability.update(zip(part, heads[-1].numpy(), strict=True))
+            for part, deepest in self.heads(axial, chosen, box, COARSE_LEVEL, lambda heads: heads[-1].cpu()):
+                probability.update(zip(part, deepest.numpy(), strict=True))
             seen = sorted(probability)
             organ = largest_component(np.stack([probability[k] for k in seen]) >= COARSE_PROBABILITY, at_least=0.1)
             coarse = _Coarse(seen, organ, np.any(organ, axis=(1, 2)))
@@ -129,16 +138,27 @@ class SliceEngine(Predictor):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class OrganMaps(Maps):
-    """The answers of the network for an organ."""
+    """The answers of the network for an organ.
+
+    Attributes:
+        threads: As in the request.
+    """
+
+    threads: int | None = None
 
     def _find(self, threshold: float) -> Found:
         """Threshold on the volume's voxels, keep what the bundle's post-processing keeps, and measure."""
         labelmap = np.zeros(self.volume.array.shape, np.uint8)
-        axial = self.pixels.order.apply(labelmap)
-        for k, plane in enumerate(self.pixels.probability):
-            if (plane >= threshold / 2).any():
+        axial = self.pixels.order.apply(labelmap).view(bool)
+
+        def on_voxels(k: int) -> bool:
+            plane = self.pixels.probability[k]
+            if hit := bool((plane >= threshold / 2).any()):
                 axial[k] = self.pixels.on_voxels(plane, axial.shape[1:]) >= threshold
-        organ = axial.view(bool)
+            return hit
+
+        hit = np.flatnonzero([*in_order(on_voxels, range(len(axial)), self.threads)])
+        organ = axial[hit[0] : hit[-1] + 1] if len(hit) else axial[:0]
         if self.bundle.postprocessing.largest_component:
             organ[:] = largest_component(organ)
         if self.bundle.postprocessing.fill_holes:
@@ -189,11 +209,16 @@ def _beyond(seen: list[int], organ: dict[int, np.ndarray], gap: int, beyond: int
 
 def _interpolate(pixels: PixelMaps, seen: list[int]) -> None:
     """Fill in the slices between those that the network has seen."""
-    for a, b in pairwise(seen):
-        for k in range(a + 1, b):
-            share = np.float16((k - a) / (b - a))
-            for planes in (pixels.probability, pixels.uncertainty):
-                planes[k] = planes[a] + share * (planes[b] - planes[a])
+
+    def between(ends: tuple[int, int]) -> None:
+        a, b = ends
+        for planes in map(torch.from_numpy, (pixels.probability, pixels.uncertainty)):  # NumPy is slow in float16
+            step = planes[b] - planes[a]
+            for k in range(a + 1, b):
+                share = float(np.float16((k - a) / (b - a)))
+                torch.add(planes[a], step * share, out=planes[k])
+
+    deque(in_order(between, [*pairwise(seen)]), maxlen=0)
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> float:

@@ -71,16 +71,16 @@ def write_close_ups(path: str | Path, volume: Volume, labelmap: np.ndarray, segm
     Raises:
         FileError: It cannot be written.
     """
-    if not segments:
-        write_overlay(path, volume, labelmap, segments, LUNG_WINDOW_HU)
-        return
     order = axial_order(volume)
     hu, labels = order.apply(volume.array), order.apply(labelmap)
-    pixel_mm, tiles = np.array(order.spacing_mm[1:]), []
+    pixel_mm = np.array(order.spacing_mm[1:])
+    tiles: list[np.ndarray] = []
     for segment in segments[:TILES]:
         mask = labels == segment.value
         k = int(mask.sum(axis=(1, 2)).argmax())
         box = bounding_box(mask[k])
+        if box is None:
+            continue
         middle = np.array([(along.start + along.stop) / 2 for along in box])
         length_mm = max((along.stop - along.start) * mm for along, mm in zip(box, pixel_mm, strict=True))
         half = max(CLOSE_UP_MM, 2 * length_mm) / 2 / pixel_mm
@@ -91,8 +91,11 @@ def write_close_ups(path: str | Path, volume: Volume, labelmap: np.ndarray, segm
             np.pad(plane, [(p, p) for p in pad], constant_values=outside)[square]
             for plane, outside in ((np.nan_to_num(hu[k], nan=AIR_HU), AIR_HU), (labels[k], 0))
         )
-        size = _tile_size(part.shape, pixel_mm, (CLOSE_UP_PIXELS, CLOSE_UP_PIXELS))
+        size = _tile_size(part.shape, order.spacing_mm[1:], (CLOSE_UP_PIXELS, CLOSE_UP_PIXELS))
         tiles.append(_tile(part, seen, size, segments, LUNG_WINDOW_HU, fill_alpha=0))
+    if not tiles:
+        write_overlay(path, volume, labelmap, segments, LUNG_WINDOW_HU)
+        return
     height, width = (min(tile.shape[axis] for tile in tiles) for axis in (0, 1))
     _write_row(path, [tile[:height, :width] for tile in tiles])
 
@@ -116,7 +119,7 @@ def _spread(labels: np.ndarray) -> np.ndarray:
 def _body(hu: np.ndarray, labels: np.ndarray, spacing_mm: Sequence[float]) -> tuple[slice, slice]:
     """Rows and columns that hold the patient in any of the slices, with a margin; all of them if nobody is there."""
     radius = [max(1, round(TABLE_MM / 2 / s)) for s in reversed(spacing_mm)]
-    body = labels.any(axis=0)
+    body = np.asarray(labels.any(axis=0))
     for dense in hu > BODY_HU:
         opened = _array(sitk.BinaryMorphologicalOpening(_image(dense), radius)).astype(bool)
         body |= largest_component(opened, at_least=0.3)  # both legs, but neither table nor arms
@@ -124,7 +127,8 @@ def _body(hu: np.ndarray, labels: np.ndarray, spacing_mm: Sequence[float]) -> tu
     if box is None:
         return np.s_[:, :]
     margins = [round(BODY_MARGIN_MM / s) for s in spacing_mm]
-    return tuple(slice(max(0, along.start - m), along.stop + m) for along, m in zip(box, margins, strict=True))
+    rows, columns = (slice(max(0, along.start - m), along.stop + m) for along, m in zip(box, margins, strict=True))
+    return rows, columns
 
 
 def _tile_size(
@@ -164,7 +168,7 @@ def _enlarge(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     step = np.array(pixels.shape[::-1]) / size
     image = sitk.Resample(
         sitk.GetImageFromArray(pixels.astype(np.float32)),
-        size=size,
+        size=list(size),  # type: ignore[arg-type]  # its stub knows only the form with a reference image
         outputOrigin=((step - 1) / 2).tolist(),  # pixels are squares round their centres
         outputSpacing=step.tolist(),
         useNearestNeighborExtrapolator=True,

@@ -6,13 +6,17 @@ import json
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
 from .. import files
 from ..core.request import Request
 from ..core.segment import as_columns
+from ..core.volume import Volume
 from ..files.reading import volume_ending
 from ..network.bundle import Bundle
 from .worker_client import Worker
@@ -178,15 +182,29 @@ def _case_name(path: Path) -> str:
 
 
 def one_after_the_other(worker: Worker) -> Runner:
-    """Run the cases on this machine, with one worker."""
-    return lambda todo: ((each.case, outcome_of(each, worker)) for each in todo)
+    """Run the cases on this machine, with one worker; the next case is read while one is computed."""
+
+    def run(todo: Sequence[Todo]) -> Iterator[tuple[str, dict]]:
+        with ThreadPoolExecutor(1, "reader") as reader:
+            reading = deque(reader.submit(read_case, each) for each in todo[:1])
+            for each, following in zip_longest(todo, todo[1:]):
+                if following:
+                    reading.append(reader.submit(read_case, following))
+                yield each.case, outcome_of(each, worker, reading.popleft().result)
+
+    return run
 
 
-def outcome_of(todo: Todo, worker: Worker) -> dict:
-    """Run one case; an error becomes its outcome."""
+def read_case(todo: Todo) -> tuple[Volume, list[str]]:
+    """Read the volume of a case, and the notes about it."""
+    return files.read_volume(todo.input, todo.series, todo.request.force)
+
+
+def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list[str]]] | None = None) -> dict:
+    """Run one case; an error becomes its outcome. `read` returns its volume if it is being read already."""
     started = time.monotonic()
     try:
-        volume, notes = files.read_volume(todo.input, todo.series, todo.request.force)
+        volume, notes = read() if read else read_case(todo)
         result = worker.result_of(worker.submit(volume, todo.bundle, todo.request))
         files.write_segmentation(todo.output, result.labelmap, volume.ijk_to_ras, result.segments)
     except Exception as error:

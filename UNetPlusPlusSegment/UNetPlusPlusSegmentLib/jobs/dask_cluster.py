@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .cohort import CohortError, Runner, Todo, failed, outcome_of
@@ -59,6 +60,9 @@ def _outcomes(client: Client, todo: Sequence[Todo]) -> Iterator[tuple[str, dict]
 def _do(todo: Todo) -> dict:
     """Run one case in a process of the cluster."""
     global _worker
+    from distributed import get_worker
+
+    threads = todo.request.threads or get_worker().state.nthreads  # Dask has shared the cores out among its processes
     with _one_at_a_time:
         _worker = _worker or Worker()
-        return outcome_of(todo, _worker)
+        return outcome_of(todo._replace(request=replace(todo.request, threads=threads)), _worker)

@@ -28,11 +28,17 @@ class Device:
     label: str  # for the user: "cpu (bfloat16)", "NVIDIA H100 (float16)"
     memory_bytes: int = 0  # all of the graphics card's: free memory varies, and the mask must not vary with it
 
+    @property
+    def threads(self) -> int:
+        """Number of batches to compute at once: on CUDA one is prepared and fetched while another one is computed."""
+        return torch.get_num_threads() if self.kind == "cpu" else 2 if self.kind == "cuda" else 1
+
     def batch(self, pixels: int) -> int:
-        """Number of slices of `pixels` pixels to compute at once, using at most half of its memory."""
+        """Number of slices of `pixels` pixels in a batch; batches use at most half of its memory together."""
         if self.kind == "cpu":
             return max(1, CPU_PIXELS // pixels)
-        return max(1, min(LARGEST_BATCH, self.memory_bytes // (2 * pixels * BYTES_PER_PIXEL[self.dtype])))
+        bytes_each = pixels * BYTES_PER_PIXEL[self.dtype]
+        return max(1, min(LARGEST_BATCH, self.memory_bytes // (2 * self.threads * bytes_each)))
 
 
 def choose_device(asked: str = "auto") -> Device:

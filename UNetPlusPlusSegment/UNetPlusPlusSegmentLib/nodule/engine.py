@@ -14,6 +14,7 @@ from ..core.volume import AxialOrder, Volume, axial_order, axial_volume, clean_h
 from ..engine.maps import PixelMaps
 from ..engine.pixel_box import Box
 from ..engine.predictor import Predictor, ProgressCallback, ignore_progress
+from ..engine.slice_pool import threads_of_torch
 from .candidates import Candidate, Nodule, Ranges, has_room, nodule_of, peaks, section_mm, section_of
 from .lungs import find_lungs
 from .maps import NEAR_MM, AtPoints, InBox, InChest, NoduleMaps, Places, middle_of
@@ -66,19 +67,20 @@ class NoduleEngine(Predictor):
         hu, more = clean_hu(volume.array)
         axial = Volume(order.apply(hu), axial.ijk_to_ras)
         patches = Patches(self, axial, speed.level, progress)
-        if request.points:
-            meant = [self._at_point(patches, index, threshold, progress) for index in indices]
-            places: Places = AtPoints(request.points, meant)
-        elif request.box is not None:
-            ranges = _in_axial_order(request.box, order, hu.shape)
-            window = self._window_around(patches, ranges[1:], ROOM_MM, self.bundle.pixel_mm)
-            patches.predict(window, range(ranges[0].start, ranges[0].stop))
-            places = InBox(ranges)
-        else:
-            lungs = find_lungs(axial)
-            vessels = Vessels(axial.array, lungs)
-            candidates = self._search(patches, lungs, vessels, threshold, speed.find_first, progress)
-            places = InChest(lungs, vessels, candidates)
+        with threads_of_torch(request.threads):
+            if request.points:
+                meant = patches.in_threads(lambda own, index: self._at_point(own, index, threshold), indices)
+                places: Places = AtPoints(request.points, meant)
+            elif request.box is not None:
+                ranges = _in_axial_order(request.box, order, hu.shape)
+                window = self._window_around(patches, ranges[1:], ROOM_MM, self.bundle.pixel_mm)
+                patches.predict(window, range(ranges[0].start, ranges[0].stop))
+                places = InBox(ranges)
+            else:
+                lungs = find_lungs(axial)
+                vessels = Vessels(axial.array, lungs)
+                candidates = self._search(patches, lungs, vessels, threshold, speed.find_first, progress)
+                places = InChest(lungs, vessels, candidates)
         whole = Box.whole(len(axial.array), axial.array.shape[1:])
         pixels = PixelMaps(patches.probability, patches.uncertainty, order, whole)
         return NoduleMaps(
@@ -123,9 +125,7 @@ class NoduleEngine(Predictor):
             pixel_mm *= COARSE
         return patches.window(middle, np.maximum(sides_mm, PATCH * pixel_mm), pixel_mm)
 
-    def _at_point(
-        self, patches: Patches, index: np.ndarray, threshold: float, progress: ProgressCallback
-    ) -> tuple[Candidate, ...]:
+    def _at_point(self, patches: Patches, index: np.ndarray, threshold: float) -> tuple[Candidate, ...]:
         """Follow the object at a point of the user, who may mean a mass: its slice is also predicted in larger pixels.
 
         The network finds only fragments of a mass whose edges lie outside the window, and nothing of one that ends at the chest wall or
@@ -137,7 +137,7 @@ class NoduleEngine(Predictor):
         """
         candidate = self._follow(patches, index, NEAR_MM, LEAST_POINTED_MM, threshold)
         near_mm = section_mm(candidate, patches, candidate.window.planes.get, threshold)
-        far = Patches(self, patches.volume, patches.level, progress)
+        far = Patches(self, patches.volume, patches.level, patches.progress)
         far.slices = far.expected = patches.slices
         own = round(float(index[0]))
         slices = [own]
@@ -207,7 +207,9 @@ class NoduleEngine(Predictor):
                 candidates.append(candidate)
         if find_first:
             patches.slices = searched.slices
-            candidates = [self._follow(patches, c.index, c.within_mm, c.least_mm, threshold) for c in candidates]
+            candidates = patches.in_threads(
+                lambda own, c: self._follow(own, c.index, c.within_mm, c.least_mm, threshold), candidates
+            )
         return candidates
 
     def _predict_lungs(self, patches: Patches, lungs: np.ndarray, coarsely: bool) -> None:
@@ -220,13 +222,11 @@ class NoduleEngine(Predictor):
         chosen = in_lungs[min(gap, len(in_lungs)) // 2 :: gap]
         nearest = chosen[np.abs(in_lungs[:, None] - chosen).argmin(axis=1)]
         windows = [
-            (k, self._window_around(patches, box, SEARCH_ROOM_MM, pixel_mm))
+            (self._window_around(patches, box, SEARCH_ROOM_MM, pixel_mm), k)
             for k in chosen.tolist()
             for box in _boxes_apart(lungs[in_lungs[nearest == k]].any(axis=0))
         ]
-        patches.expected = len(windows)
-        for k, window in windows:
-            patches.predict(window, [k])
+        patches.predict_all(windows)
         for k, other in zip(in_lungs, nearest, strict=True):
             patches.probability[k] = patches.probability[other]
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.volume import Volume, axial_order
 from ..engine.pixel_box import Box
-from ..engine.predictor import Predictor, ProgressCallback
+from ..engine.predictor import Predictor, ProgressCallback, ignore_progress
+from ..engine.slice_pool import Answer, Item
 from .region_growing import Plane
+
+Planes = tuple[np.ndarray, np.ndarray]  # probability and uncertainty, float16 (slices, rows, columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +44,7 @@ class Patches:
         slices: Number of windows of a slice that have been predicted.
         expected: Number that will be predicted, as far as known.
         level: Depth to prune the network to.
+        progress: Called after each batch.
     """
 
     def __init__(self, predictor: Predictor, volume: Volume, level: int, progress: ProgressCallback) -> None:
@@ -48,10 +54,11 @@ class Patches:
             volume: HU without padding, in axial order.
             level: Depth to prune the network to.
         """
-        self._predictor, self.volume, self.level, self._progress = predictor, volume, level, progress
+        self._predictor, self.volume, self.level, self.progress = predictor, volume, level, progress
         self.spacing_mm = axial_order(volume).spacing_mm
         self.probability, self.uncertainty = (np.zeros(volume.array.shape, np.float16) for _ in range(2))
         self.slices = self.expected = 0
+        self._later: list[tuple[Window, Sequence[int], Planes]] | None = None  # of a task, what the maps will hold
 
     def window(self, centre: Iterable[float], sides_mm: Iterable[float], pixel_mm: float) -> Window:
         """A window around a row and a column, with at least these sides, shifted to lie within the slice.
@@ -75,24 +82,80 @@ class Patches:
 
     def predict(self, window: Window, slices: Iterable[int]) -> None:
         """Predict a window on those of some slices where it has not been predicted yet."""
-        slices = [k for k in slices if 0 <= k < len(self.volume.array) and k not in window.planes]
-        size = window.rows.stop - window.rows.start, window.columns.stop - window.columns.start
-        here = self.volume.array[:, window.rows, window.columns]
-        self.expected = max(self.expected, self.slices + len(slices))
-        whole = Box.whole(len(here), window.grid)
-        for part, heads in self._predictor.heads(here, slices, whole, self.level):
-            predicted = self._predictor.probability_and_uncertainty(heads)
-            for own, values in zip((self.probability, self.uncertainty), predicted, strict=True):
-                own[part, window.rows, window.columns] = F.interpolate(values[:, None], size, mode="bilinear")[:, 0]
-            window.planes.update(zip(part, self.probability[part, window.rows, window.columns], strict=True))
-            self.slices += len(part)
-            self._progress(self.slices, self.expected)
+        missing = self._missing(window, slices)
+        self.expected = max(self.expected, self.slices + len(missing))
+        for part, planes in self._predicted(window, missing):
+            self._keep(window, part, planes)
+
+    def predict_all(self, windows: Sequence[tuple[Window, int]]) -> None:
+        """Predict each window on a slice of its own, where it has not been predicted yet."""
+        windows = [(window, k) for window, k in windows if self._missing(window, [k])]
+        self.expected = self.slices + len(windows)
+
+        def task(at: tuple[Window, int]) -> list[tuple[Sequence[int], Planes]]:
+            return list(self._predicted(at[0], [at[1]]))
+
+        for (window, _), predicted in zip(windows, self._predictor.in_threads(task, windows), strict=True):
+            for part, planes in predicted:
+                self._keep(window, part, planes)
+
+    def in_threads(self, task: Callable[[Patches, Item], Answer], items: Sequence[Item]) -> list[Answer]:
+        """What a task makes of each item; its patches are its own until it is done, and then become part of these."""
+        if len(items) < 2:
+            return [task(self, item) for item in items]
+
+        def on_its_own(item: Item) -> tuple[Answer, Patches]:
+            own = copy.copy(self)
+            own._later, own.progress = [], ignore_progress
+            own.slices = own.expected = 0
+            return task(own, item), own
+
+        answers = []
+        for answer, own in self._predictor.in_threads(on_its_own, items):
+            for window, part, planes in own._later or ():
+                self._write(window, part, planes)
+            self.slices += own.slices
+            self.expected = max(self.expected, self.slices)
+            if own.slices:
+                self.progress(self.slices, self.expected)
+            answers.append(answer)
+        return answers
 
     def take(self, other: Patches, window: Window) -> None:
         """Copy the maps of other patches of this volume in a window of theirs."""
-        for k in window.planes:
-            at = k, window.rows, window.columns
-            self.probability[at], self.uncertainty[at] = other.probability[at], other.uncertainty[at]
+        part = sorted(window.planes)
+        at = part, window.rows, window.columns
+        self._write(window, part, (other.probability[at], other.uncertainty[at]))
+
+    def _missing(self, window: Window, slices: Iterable[int]) -> list[int]:
+        return [k for k in slices if 0 <= k < len(self.volume.array) and k not in window.planes]
+
+    def _predicted(self, window: Window, slices: Sequence[int]) -> Iterator[tuple[Sequence[int], Planes]]:
+        """Probability and uncertainty in a window, float16 (slices, rows, columns) on its voxels, batch by batch."""
+        size = window.rows.stop - window.rows.start, window.columns.stop - window.columns.start
+        here = self.volume.array[:, window.rows, window.columns]
+
+        def on_voxels(heads: Tensor) -> Planes:
+            probability, uncertainty = (
+                F.interpolate(each[:, None], size, mode="bilinear")[:, 0].half().cpu().numpy()
+                for each in self._predictor.probability_and_uncertainty(heads)
+            )
+            return probability, uncertainty
+
+        return self._predictor.heads(here, slices, Box.whole(len(here), window.grid), self.level, on_voxels)
+
+    def _keep(self, window: Window, part: Sequence[int], planes: Planes) -> None:
+        self._write(window, part, planes)
+        window.planes.update(zip(part, planes[0], strict=True))
+        self.slices += len(part)
+        self.progress(self.slices, self.expected)
+
+    def _write(self, window: Window, part: Sequence[int], planes: Planes) -> None:
+        if self._later is not None:
+            self._later.append((window, part, planes))
+            return
+        for own, values in zip((self.probability, self.uncertainty), planes, strict=True):
+            own[part, window.rows, window.columns] = values
 
     def plane_of(self, window: Window) -> Plane:
         """The probability in a window by slice; each slice is predicted when it is first requested."""
