@@ -148,7 +148,7 @@ def test_a_cohort_without_cases_or_with_two_of_one_name_is_refused(logic, cohort
 def test_the_next_case_is_read_while_one_is_computed(monkeypatch):
     paths = [Path(f"{n}.nrrd") for n in range(3)]
     read = {path: threading.Event() for path in paths}
-    monkeypatch.setattr(files, "read_volume", lambda path: (read[path].set() or path, []))
+    monkeypatch.setattr(files, "read_volume", lambda path, *_: (read[path].set() or path, []))
 
     class Worker:
         def submit(self, path, *_):
