@@ -166,8 +166,7 @@ class Predictor:
         level = min((head for head in self._whole.heads if head >= level), default=self._whole.heads[-1])
         with self._lock:
             if level not in self._pruned:
-                small = self._whole.pruned(level, all_heads=True)
-                self._pruned[level] = small.to(self.device.kind, self.device.dtype).to(
-                    memory_format=torch.channels_last
-                )
+                small = self._whole.pruned(level, all_heads=True).to(self.device.kind, self.device.dtype)
+                small.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub lacks this form
+                self._pruned[level] = small
             return self._pruned[level]
