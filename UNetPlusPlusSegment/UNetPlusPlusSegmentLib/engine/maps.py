@@ -17,6 +17,7 @@ from ..core.segment import Segment
 from ..core.volume import AxialOrder, Volume
 from ..network.bundle import Bundle
 from .pixel_box import Box
+from .slice_pool import threads_of_torch
 
 Found = tuple[np.ndarray, tuple[Segment, ...], list[Note]]  # label map, its segments, notes about them
 
@@ -67,6 +68,7 @@ class Maps(ABC):
         threshold: The one that the run was made with.
         notes: Those about the run, whatever the threshold.
         device, slices, seconds: As in `Result`; the seconds are those of the network.
+        threads: As in the request.
     """
 
     bundle: Bundle
@@ -79,6 +81,7 @@ class Maps(ABC):
     device: str
     slices: int
     seconds: float
+    threads: int | None
 
     def at(self, threshold: float | None = None) -> Result:
         """The segmentation at a threshold; at that of the run if None.
@@ -90,7 +93,8 @@ class Maps(ABC):
         if threshold is None:
             threshold = self.threshold
         check_threshold(threshold)
-        labelmap, segments, notes = self._find(threshold)
+        with threads_of_torch(self.threads):
+            labelmap, segments, notes = self._find(threshold)
         if labelmap.shape != self.shape:
             whole = np.zeros(self.shape, labelmap.dtype)
             whole[self.box] = labelmap

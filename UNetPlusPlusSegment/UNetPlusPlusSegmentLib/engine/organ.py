@@ -138,13 +138,7 @@ class SliceEngine(Predictor):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class OrganMaps(Maps):
-    """The answers of the network for an organ.
-
-    Attributes:
-        threads: As in the request.
-    """
-
-    threads: int | None = None
+    """The answers of the network for an organ."""
 
     def _find(self, threshold: float) -> Found:
         """Threshold on the volume's voxels, keep what the bundle's post-processing keeps, and measure."""
@@ -157,7 +151,7 @@ class OrganMaps(Maps):
                 axial[k] = self.pixels.on_voxels(plane, axial.shape[1:]) >= threshold
             return hit
 
-        hit = np.flatnonzero([*in_order(on_voxels, range(len(axial)), self.threads)])
+        hit = np.flatnonzero([*in_order(on_voxels, range(len(axial)))])
         organ = axial[hit[0] : hit[-1] + 1] if len(hit) else axial[:0]
         if self.bundle.postprocessing.largest_component:
             organ[:] = largest_component(organ)

@@ -19,6 +19,7 @@ PEAKS = (0.9, 0.6, 0.3)  # levels of probability: each component above one that 
 LEAST_PEAK_MM3 = 4.0  # least volume of such a component: a sphere of 2 mm
 
 Ranges = tuple[slice, ...]
+Peak = tuple[tuple[int, int, int], float]  # slice, row and column, and the least probability of its component
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +144,7 @@ def label_apart(nodules: Sequence[Nodule]) -> tuple[Ranges, np.ndarray]:
     return around, labels
 
 
-def peaks(probability: np.ndarray, inside: np.ndarray, voxel_mm3: float) -> list[tuple[tuple[int, int, int], float]]:
+def peaks(probability: np.ndarray, inside: np.ndarray, voxel_mm3: float) -> list[Peak]:
     """The most probable voxel of each component of a map, and of each part of a component that stands out.
 
     Args:
@@ -154,7 +155,7 @@ def peaks(probability: np.ndarray, inside: np.ndarray, voxel_mm3: float) -> list
     Returns:
         Slice, row and column of each, and the least probability in its component.
     """
-    found: list[tuple[tuple[int, int, int], float]] = []
+    found: list[Peak] = []
     box = bounding_box(probability >= min(PEAKS))
     if box is None:
         return found

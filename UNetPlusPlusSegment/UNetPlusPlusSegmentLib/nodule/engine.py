@@ -15,7 +15,7 @@ from ..engine.maps import PixelMaps
 from ..engine.pixel_box import Box
 from ..engine.predictor import Predictor, ProgressCallback, ignore_progress
 from ..engine.slice_pool import threads_of_torch
-from .candidates import Candidate, Nodule, Ranges, has_room, nodule_of, peaks, section_mm, section_of
+from .candidates import Candidate, Nodule, Peak, Ranges, has_room, nodule_of, peaks, section_mm, section_of
 from .lungs import find_lungs
 from .maps import NEAR_MM, AtPoints, InBox, InChest, NoduleMaps, Places, middle_of
 from .measurements import SOLID_HU
@@ -87,7 +87,7 @@ class NoduleEngine(Predictor):
             bundle=self.bundle, volume=Volume(hu, volume.ijk_to_ras), box=tuple(slice(0, size) for size in hu.shape),
             shape=hu.shape, pixels=pixels, threshold=threshold, notes=(*notes, *more, *self.notes),
             device=self.device.label, slices=patches.slices, seconds=time.perf_counter() - started,
-            patches=patches, places=places,
+            threads=request.threads, patches=patches, places=places,
         )  # fmt: skip
 
     def _follow(
@@ -196,15 +196,18 @@ class NoduleEngine(Predictor):
         """Search the lungs on every slice; with `find_first`, on some with a pruned network, then around each candidate."""
         searched = Patches(self, patches.volume, SEARCH_LEVEL, progress) if find_first else patches
         self._predict_lungs(searched, lungs, find_first)
-        candidates = []
-        for index, least in peaks(searched.probability, lungs, patches.volume.voxel_volume_ml * 1000):
+
+        def at_peak(_: Patches, peak: Peak) -> Candidate | None:
+            index, least = peak
             window = patches.window(index[1:], (MOST_MM, MOST_MM), self.bundle.pixel_mm)
             # Only the part in the lungs: nothing else was searched.
             window.planes.update(enumerate(searched.probability[:, window.rows, window.columns]))
             candidate = Candidate(np.array(index, float), window, PEAK_MM, LEAST_DIAMETER_MM)
             found = nodule_of(candidate, searched, window.planes.get, least)
-            if found and not vessels.contain(found):
-                candidates.append(candidate)
+            return candidate if found and not vessels.contain(found) else None
+
+        found = peaks(searched.probability, lungs, patches.volume.voxel_volume_ml * 1000)
+        candidates = [*filter(None, searched.in_threads(at_peak, found))]
         if find_first:
             patches.slices = searched.slices
             candidates = patches.in_threads(

@@ -12,6 +12,7 @@ from ..core.note import Note
 from ..core.request import Point
 from ..core.volume import Volume, crop, in_words
 from ..engine.maps import Found, Maps
+from ..engine.slice_pool import in_order
 from .candidates import Candidate, Nodule, Ranges, has_room, is_seen_whole, label_apart, nodule_of
 from .segments import LEAST_INSIDE, find_nodules, number_nodules
 from .vessel_rejection import Vessels, continues_as_vessel
@@ -126,9 +127,13 @@ class InChest(Places):
         """The nodules in the lungs, without candidates that continue like a vessel."""
         found: list[Nodule] = []
         notes: list[Note] = []
-        for candidate in self.candidates:
+
+        def counted(candidate: Candidate) -> Nodule | None:
             nodule = nodule_at(candidate, patches, threshold)
-            if nodule is None or not self._counts(nodule, patches.volume):
+            return nodule if nodule and self._counts(nodule, patches.volume) else None
+
+        for candidate, nodule in zip(self.candidates, in_order(counted, self.candidates), strict=True):
+            if nodule is None:
                 continue
             found.append(nodule)
             centre = patches.volume.ijk_to_ras @ [*middle_of(nodule.box)[::-1], 1]
