@@ -128,6 +128,17 @@ def test_a_name_that_is_no_text_blocks_no_folder(source, clean, tmp_path, extra)
     assert notes == []
 
 
+def test_elements_of_a_type_that_dicom_does_not_know_and_bytes_after_the_pixels_cost_no_slice(source, clean, tmp_path):
+    paths = write_series(source, tmp_path / "ct")
+    content = paths[3].read_bytes()
+    manufacturer = content.index(b"\x08\x00\x70\x00LO")
+    paths[3].write_bytes(content[: manufacturer + 4] + b"Qz" + content[manufacturer + 6 :])
+    paths[7].write_bytes(paths[7].read_bytes() + b"\x12\x34\x56\x78OB\0\0\xff\xff\xff\x7f")
+    volume, notes = files.read_volume(tmp_path / "ct")
+    assert_same(volume, clean)
+    assert notes == []
+
+
 def test_two_acquisitions_with_a_gap_between_them_are_two_stacks(source, clean, tmp_path):
     write_series(source, tmp_path / "ct")
 

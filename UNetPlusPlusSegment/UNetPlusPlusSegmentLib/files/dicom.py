@@ -117,7 +117,7 @@ def _image(path: Path) -> Header:
     except DamagedFileError as error:
         raise FileError(f"{in_text(path)} is damaged or incomplete: copy it again.") from error
     if header is None:
-        what = "holds no image" if is_dicom(start) else "is damaged or no image that can be read here"
+        what = "is damaged or holds no image" if is_dicom(start) else "is damaged or no image that can be read here"
         raise FileError(
             f"{in_text(path)} {what}: give .nrrd, .nhdr, .nii, .nii.gz, .mha, .mhd, a DICOM image or a DICOM folder."
         )

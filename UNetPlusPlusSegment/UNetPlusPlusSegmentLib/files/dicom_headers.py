@@ -16,6 +16,7 @@ from pydicom import Dataset
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.filereader import read_partial
 from pydicom.tag import Tag
+from pydicom.valuerep import VR
 
 from .frames import Frame, frames_of
 from .images import FileError, in_text
@@ -30,6 +31,7 @@ DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 GREY = ("MONOCHROME1", "MONOCHROME2", "")
 START_BYTES = 1024
 ABOUT_UNIT = 0.05  # so far may rounding take the axes of a slice from unit vectors at right angles
+TYPES = {str(vr.value) for vr in VR}
 UNDEFINED = 0xFFFFFFFF  # length of compressed pixel data, which is written as fragments
 PIXELS, FRAMES = Tag(0x7FE0, 0x0008), Tag(0x5200, 0x9230)  # the first of three kinds of pixel data; per-frame groups
 # Attributes that may tell one acquisition in a series from another, in the order in which they are tried.
@@ -64,6 +66,7 @@ class Header:
         spacing: Along I and J, and the thickness; NaN where it is not told.
         acquisition: By the names of `ACQUISITION` and `SEQUENTIAL`; empty where it is not told.
         end: Where the pixel data ends in the file.
+        is_odd: Whether an element has a type that DICOM does not know, which GDCM may take for one of gigabytes.
     """
 
     path: Path
@@ -81,6 +84,7 @@ class Header:
     spacing: tuple[float, ...]
     acquisition: dict[str, str]
     end: int
+    is_odd: bool
 
     @property
     def is_placed(self) -> bool:
@@ -154,7 +158,8 @@ def _read(path: Path) -> Header | None:
             data = read_partial(stream, found.stop, force=True, specific_tags=[*map(Tag, TAGS)])
             found.look_after(stream)
         fields = _Fields(data)
-        if found.is_whole and (fields.uid("SOPClassUID") not in CT_CLASSES or fields.holds(found.pixel_bytes)):
+        is_whole = found.is_whole and fields.fits(found.coded_pixels)
+        if is_whole and (fields.uid("SOPClassUID") not in CT_CLASSES or fields.holds(found.pixel_bytes)):
             return _header(path, fields, found) if found.pixel_bytes is not None else None
     except Exception as error:  # whatever pydicom meets in a damaged file
         fields, cause = _Fields(Dataset()), error
@@ -200,6 +205,7 @@ def _header(path: Path, fields: _Fields, found: _Found) -> Header:
         spacing=place.spacing,
         acquisition=acquisition,
         end=found.end,
+        is_odd=found.is_odd,
     )
 
 
@@ -235,14 +241,17 @@ class _Found:
 
     def __init__(self) -> None:
         self.has_frames = False
+        self.is_odd = False  # an element has a type that DICOM does not know
         self.pixel_bytes: int | None = None  # UNDEFINED if compressed
         self.is_whole = False
         self.end = 0  # of the pixel data, in bytes from the beginning of the file
+        self.coded_pixels = 0  # of a frame, as JPEG 2000 itself says; 0 for all else
         self._offset = 0
 
     def stop(self, tag: int, vr: str | None, length: int) -> bool:
         """End the reading of elements at the pixel data; as pydicom calls it."""
         self.has_frames |= tag == FRAMES
+        self.is_odd |= vr is not None and vr not in TYPES
         if tag < PIXELS:
             return False
         if tag >> 16 == PIXELS >> 16:
@@ -258,7 +267,18 @@ class _Found:
             self.end = start + self._offset + self.pixel_bytes
         else:
             self.end = _end_of_fragments(stream, start + self._offset, size)
+            stream.seek(start + self._offset)
+            self.coded_pixels = _coded_pixels(stream.read(START_BYTES))
         self.is_whole = self.end <= size
+
+
+def _coded_pixels(fragments: bytes) -> int:
+    """Columns times rows of the first JPEG 2000 image in compressed pixel data; 0 where none is found."""
+    start = fragments.find(b"\xff\x4f\xff\x51")
+    if start < 0 or len(fragments) < start + 24:
+        return 0
+    right, bottom, left, top = struct.unpack_from(">4I", fragments, start + 8)
+    return max(right - left, 0) * max(bottom - top, 0)
 
 
 def _end_of_fragments(stream: BinaryIO, start: int, size: int) -> int:
@@ -330,6 +350,10 @@ class _Fields:
             return int(value.strip(b" \0") or b"0")
         except ValueError:
             return 0
+
+    def fits(self, coded_pixels: int) -> bool:
+        """Whether a JPEG 2000 image is about as large as rows and columns say: its decoder takes the memory that it claims."""
+        return coded_pixels <= 4 * self.integer("Rows") * self.integer("Columns")
 
     def holds(self, pixel_bytes: int | None) -> bool:
         """Whether there are pixels, and as many bytes of them as rows and columns need."""

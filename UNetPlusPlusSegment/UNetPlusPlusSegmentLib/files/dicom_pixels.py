@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import SimpleITK as sitk
+from pydicom.tag import Tag
 
 from .dicom_headers import Header
-from .images import GDCM, in_text, read_image
+from .images import GDCM, FileError, in_text, read_image
 
+ESSENCE = (
+    "SOPClassUID", "SOPInstanceUID", "Modality", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
+    "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "RescaleIntercept",
+    "RescaleSlope", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "PixelData",
+)  # fmt: skip
 BODY_HU = (-200, 300)  # where contrast agent makes a difference
 BLOCKS = 64  # along the shorter side of a slice: means over so many blocks have little noise
 MOST_PHASES = 3
@@ -31,18 +39,30 @@ def values_of(header: Header) -> np.ndarray:
         FileError: It cannot be decoded.
     """
     path = header.path
-    is_text, is_clean = in_text(path) == str(path), header.end >= path.stat().st_size
+    is_text, is_clean = in_text(path) == str(path), header.end >= path.stat().st_size and not header.is_odd
     if is_text and is_clean:
         return _decoded(path)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "slice.dcm")
         if is_clean:
             copy.symlink_to(path.absolute())  # SimpleITK takes no name that is not text
+        elif header.is_odd:
+            _write_essence(path, copy)
         else:
             copy.write_bytes(
                 path.read_bytes()[: header.end]
             )  # GDCM takes what follows for more elements, of any length
         return _decoded(copy, path)
+
+
+def _write_essence(path: Path, copy: Path) -> None:
+    """Write of a DICOM file what decoding needs, and nothing else."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's may quote the patient's name
+        try:
+            pydicom.dcmread(path, force=True, specific_tags=[*map(Tag, ESSENCE)]).save_as(copy)
+        except Exception as error:  # whatever pydicom meets in a damaged file
+            raise FileError(f"{in_text(path)} is damaged or incomplete: copy it again.") from error
 
 
 def _decoded(path: Path, called: Path | None = None) -> np.ndarray:
