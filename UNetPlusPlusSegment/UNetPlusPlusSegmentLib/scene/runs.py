@@ -293,7 +293,7 @@ class SceneRun(Run):
         A label of the model takes that of the same label. A nodule takes that of the nodule it overlaps, which only the
         same run with another threshold can tell: nodules of another run may be others.
         """
-        if self.bundle.target != "nodule":
+        if self.bundle.engine != "nodule":
             values = [each.value for each in result.segments]
             return dict(zip(values, old, strict=True)) if len(old) == len(values) else {}
         if self.result is None:
@@ -330,7 +330,7 @@ def segments_of_target(segmentationNode, bundle: Bundle) -> list[str]:
         return []
     segmentation = segmentationNode.GetSegmentation()
     words = [label.name for label in bundle.labels]
-    name = NUMBERED if bundle.target == "nodule" else re.compile("|".join(map(re.escape, words)))
+    name = NUMBERED if bundle.engine == "nodule" else re.compile("|".join(map(re.escape, words)))
     ids = [each for each in segmentation.GetSegmentIDs() if name.fullmatch(segmentation.GetSegment(each).GetName())]
     return ids if name is NUMBERED else ids[: len(words)]
 
