@@ -76,7 +76,8 @@ class Predictor:
             level: Depth to prune the network to; where it has no head, the next deeper one, or the deepest.
 
         Yields:
-            The slices of a batch and float32 probabilities (heads 1…level, slices, rows, columns) inside the box, on the CPU.
+            The slices of a batch and float32 probabilities (heads 1…level, slices, rows, columns) inside the box, on the CPU;
+            of several labels (heads 1…level, slices, labels, rows, columns).
         """
         rest = list(chosen)
         while rest:
@@ -105,7 +106,7 @@ class Predictor:
         image = image[(..., *box.inside)]
         with torch.inference_mode():
             logits = self._network(level)(image.to(dtype).contiguous(memory_format=torch.channels_last))
-            return torch.stack([torch.sigmoid(h[:, 0].float()) for h in logits]).cpu()
+            return torch.stack([torch.sigmoid(h.float()).squeeze(1) for h in logits]).cpu()
 
     def _take_less(self, slices: int) -> None:
         """After `slices` slices were too much: half of them from now on, or the processor."""
