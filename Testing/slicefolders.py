@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-COLUMNS = ("file", "volume", "patient", "split", "source_pixel_mm", "nodule", "slice", "pixel_mm")
+COLUMNS = ("file", "volume", "patient", "split", "source_pixel_mm", "nodule", "slice", "pixel_mm", "white_marked")
 
 
 def liver_folder(folder: Path, patients: dict[str, str], slices: int = 4, size: int = 40) -> Path:

@@ -128,8 +128,8 @@ def sources_of(folder: str | Path, kind: Kind, split: str) -> list[Source]:
 
 
 def _counted(source: DataSource, groups: set[str], group: str) -> Source:
-    counted = "images" if group == "file" else f"{group}s"
-    return Source(f"{source.name} ({len(groups)} {counted})", source.licence, source.citation)
+    counted = f"{len(groups)} {'image' if group == 'file' else group}{'s' if len(groups) > 1 else ''}"
+    return Source(f"{source.name} ({counted})", source.licence, source.citation)
 
 
 def _read_slice(folder: Path, row: dict[str, str], target: Target, kind: Kind) -> Slice:

@@ -67,7 +67,7 @@ def evaluate(
             for kind, by_answer in found.items():
                 for answer, masks in by_answer.items():
                     for number, name in enumerate(names):
-                        _add(counts[name][kind][answer][patient], scan, masks[:, number], number, target)
+                        _add(counts[name][kind][answer], patient, scan, masks[:, number], number, target)
             drawn += zip(scan, found["heads"][answer_of(bundle)], strict=True)
         if pictures:
             _draw_worst(pictures / f"{patient}.png", f"{patient}, {answer_of(bundle)} of {bundle.name}", drawn)
@@ -98,10 +98,12 @@ def _by_label(of_label: dict[str, dict[str, dict[str, dict]]]) -> dict:
     return {**means, "labels": of_label}
 
 
-def _add(pooled: Pooled, scan: list[Slice], masks: np.ndarray, label: int, target: Target) -> None:
+def _add(
+    pooled: dict[str, Pooled], patient: str, scan: list[Slice], masks: np.ndarray, label: int, target: Target
+) -> None:
     for item, mask in zip(scan, masks, strict=True):
         if item.knows(label):
-            pooled.add(mask, item.mask[label], item.pixel_mm, outlines=_is_measured(item, target))
+            pooled[patient].add(mask, item.mask[label], item.pixel_mm, outlines=_is_measured(item, target))
 
 
 def _by_patient(items: list[Slice], target: Target) -> dict[str, list[list[Slice]]]:
