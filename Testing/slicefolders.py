@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-COLUMNS = ("file", "patient", "split", "source_pixel_mm", "nodule", "slice", "pixel_mm")
+COLUMNS = ("file", "volume", "patient", "split", "source_pixel_mm", "nodule", "slice", "pixel_mm", "white_marked")
 
 
 def liver_folder(folder: Path, patients: dict[str, str], slices: int = 4, size: int = 40) -> Path:
@@ -16,7 +16,7 @@ def liver_folder(folder: Path, patients: dict[str, str], slices: int = 4, size: 
     (folder / "masks").mkdir()
     rows = []
     y, x = np.ogrid[:size, :size]
-    for patient, split in patients.items():
+    for volume, (patient, split) in enumerate(patients.items()):
         for number in range(slices):
             centre = draw.uniform(0.35, 0.65, 2) * size
             mask = (np.hypot(y - centre[0], x - centre[1]) < size / 4) & (number % 2 == 0)
@@ -25,7 +25,8 @@ def liver_folder(folder: Path, patients: dict[str, str], slices: int = 4, size: 
             name = f"{patient}_{number}.png"
             Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / "images" / name)
             Image.fromarray(mask.astype(np.uint8)).save(folder / "masks" / name)
-            rows.append({"file": name, "patient": patient, "split": split, "source_pixel_mm": "1.0"})
+            of_scan = {"volume": f"lits{volume:03}", "slice": number, "patient": patient, "split": split}
+            rows.append({"file": name, **of_scan, "source_pixel_mm": "1.0"})
     write_table(folder, rows)
     return folder
 

@@ -11,6 +11,8 @@ from test_inference import body
 import UNetPlusPlusSegmentLib as unetpp
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.request import Request, RequestError
+from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
+from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +46,13 @@ def test_what_makes_no_sense_is_refused_before_the_file_is_looked_for():
 def test_an_engine_is_loaded_for_a_target_and_used_for_many_thresholds():
     maps = unetpp.load_engine("liver", "cpu").predict(body(spacing_mm=(1.5, 1.5, 3.0)), Request())
     assert 0 < maps.at(0.9).labelmap.sum() < maps.at().labelmap.sum()
+
+
+def test_the_engine_is_the_one_that_the_card_names(tmp_path):
+    nodules = bright_nodule_bundle(tmp_path / "spots-v1.0.0", target="spots", engine="nodule")
+    assert isinstance(unetpp.load_engine(nodules, "cpu"), NoduleEngine)
+    organ = bright_bundle(tmp_path / "spleen-v1.0.0", target="spleen")
+    assert isinstance(unetpp.load_engine(organ, "cpu"), SliceEngine)
 
 
 def test_an_engine_refuses_a_request_for_another_target():

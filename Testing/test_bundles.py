@@ -110,6 +110,15 @@ def test_cards_of_schema_1_and_2_say_what_one_of_schema_3_says(tmp_path):
         assert read_bundle(new.folder) == new
 
 
+def test_a_card_without_an_engine_goes_by_its_target(tmp_path):
+    for target, engine in (("liver", "slices"), ("nodule", "nodule"), ("spleen", "slices")):
+        bundle = make(tmp_path / f"{target}-v1.0.0", target=target)
+        stored = json.loads((bundle.folder / "model.json").read_text())
+        del stored["engine"], stored["priority"]
+        (bundle.folder / "model.json").write_text(json.dumps(stored))
+        assert read_bundle(bundle.folder) == bundle and bundle.engine == engine
+
+
 def test_a_card_gives_typed_parts_and_the_same_json_again(tmp_path):
     source = {"name": "LiTS", "licence": "CC BY-NC-ND 4.0", "citation": "Bilic P et al."}
     fast = {"level": 3, "find_first": True, "step_mm": 8, "change": 0.08, "margin_mm": 40}
@@ -236,6 +245,8 @@ def test_an_unknown_model_is_refused_with_those_that_exist(only_here):
     [
         {"input": {}},
         {"labels": []},
+        {"labels": [*CARD["labels"], {**CARD["labels"][0], "value": 2}]},
+        {"engine": "volumes"},
         {"threshold": "half"},
         {"speeds": {"fast": {"depth": 3}}},
         {"architecture": 7},

@@ -231,7 +231,7 @@ def test_the_worst_slice_comes_first_with_its_dice(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(per_patient, "save_atlas", lambda path, panels, title: drawn.extend(panels))
     rows = [
-        (Slice({"file": name}, np.zeros((SIZE, SIZE), np.uint8), truth, 1.0), found)
+        (Slice({"file": name}, np.zeros((SIZE, SIZE), np.uint8), truth[None], 1.0), found[None])
         for name, truth, found in (
             ("right", square(5, 5), square(5, 5)),
             ("near", square(5, 5), square(5, 6)),

@@ -22,7 +22,7 @@ import nuclei  # isort: skip
 import polyp  # isort: skip
 import slicefolder  # isort: skip
 from data.slices import read_slices
-from data.targets import TARGETS
+from data.targets import load_target
 
 
 def write_bowl(folder: Path, shared_data, rows: list[dict[str, str]], times: int) -> Path:
@@ -55,7 +55,7 @@ def test_nuclei_come_out_as_the_shared_folder_has_them(shared_data, tmp_path, ti
         for kind in ("images", "masks"):
             new, old = (picture(folder / kind / row["file"]) for folder in (tmp_path / "out", shared_data("nuclei")))
             np.testing.assert_array_equal(new, old)
-    assert read_slices(tmp_path / "out", TARGETS["nuclei"], shared[0]["split"])
+    assert read_slices(tmp_path / "out", load_target("nuclei"), shared[0]["split"])
 
 
 def test_polyps_come_out_as_the_shared_folder_has_them_but_for_jpeg(shared_data, tmp_path):
@@ -79,7 +79,7 @@ def test_polyps_come_out_as_the_shared_folder_has_them_but_for_jpeg(shared_data,
         np.testing.assert_array_equal(new, old)
         new, old = (picture(folder / "images" / row["file"]) for folder in (tmp_path / "out", shared_data("polyp")))
         assert np.abs(new.astype(int) - old).mean() < 3
-    assert read_slices(tmp_path / "out", TARGETS["polyp"], "train")
+    assert read_slices(tmp_path / "out", load_target("polyp"), "train")
 
 
 def test_photographs_that_do_not_fit_are_refused_by_the_name_of_the_file(shared_data, tmp_path, capsys):

@@ -14,7 +14,7 @@ from prepare_scripts import picture, refused, rows_of
 import anatomy  # isort: skip
 import liver  # isort: skip
 from data.slices import read_slices
-from data.targets import TARGETS
+from data.targets import load_target
 
 LPS = np.diag([-1.0, -1.0, 1.0])  # steps along I, J, K of an array in training order, in RAS
 ROUNDING_HU = 200 / 255  # half a grey value for each of the two roundings
@@ -169,7 +169,7 @@ def test_the_decathlon_form_is_read_and_scans_7_to_10_are_one_patient(abdomen, t
     split_of = {(row["volume"], row["patient"]): row["split"] for row in rows_of(tmp_path / "out")}
     assert set(split_of) == {("lits008", "P7"), ("lits010", "P7"), ("lits011", "P11")}
     assert split_of["lits008", "P7"] == split_of["lits010", "P7"] != split_of["lits011", "P11"]
-    assert read_slices(tmp_path / "out", TARGETS["liver"], "val")
+    assert read_slices(tmp_path / "out", load_target("liver"), "val")
 
 
 def test_an_empty_header_gives_no_sizes(abdomen, tmp_path):

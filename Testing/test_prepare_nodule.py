@@ -15,7 +15,7 @@ from skimage import measure
 
 import nodule  # isort: skip
 from data.slices import read_slices
-from data.targets import TARGETS
+from data.targets import load_target
 
 WHERE_NODULE_LIES = (3, 302, 252)  # K, J, I of the first slice of LIDC-IDRI-0001_n0 in LIDC-IDRI-0001_ct
 
@@ -143,7 +143,7 @@ def test_lidc_readings_give_the_crops_and_readers_that_the_shared_folder_has(che
         k, top, left = np.add(WHERE_NODULE_LIES, (int(row["slice"]), -shift[0], -shift[1]))
         crop = hu[k, top : top + 128, left : left + 128].clip(-1000, 400)
         np.testing.assert_allclose(-1000 + picture(new[0]) * (1400 / 255), crop, atol=0.5 * 1400 / 255 + 1e-6)
-    assert read_slices(tmp_path / "out", TARGETS["nodule"], "val")
+    assert read_slices(tmp_path / "out", load_target("nodule"), "val")
 
 
 def test_of_two_images_of_one_place_the_first_is_taken_and_an_outline_on_the_other_counts(chest, tmp_path, capsys):

@@ -11,10 +11,10 @@ from slicefolders import liver_folder, read_table, write_table
 from data.augmentation import Augment, coarsened, without_table
 from data.sampler import BalancedSampler
 from data.slices import DataError, Slice, SliceDataset, read_slices
-from data.targets import TARGETS
+from data.targets import load_target
 from fit.settings import Settings, SettingsError, load_settings
 
-LIVER = TARGETS["liver"]
+LIVER = load_target("liver")
 PATIENTS = {"A": "train", "B": "train", "C": "val"}
 
 
@@ -130,9 +130,10 @@ def test_an_empty_split_is_refused(folder):
 
 def test_a_folder_of_another_target_is_refused(folder):
     with pytest.raises(DataError, match="not of this target"):
-        read_slices(folder, dataclasses.replace(TARGETS["nuclei"], group="patient"), "train")
+        nuclei = load_target("nuclei")
+        read_slices(folder, nuclei, "train", dataclasses.replace(nuclei.slices, group="patient"))
     with pytest.raises(DataError, match="pixel size"):
-        read_slices(folder, TARGETS["nodule"], "train")
+        read_slices(folder, load_target("nodule"), "train")
 
 
 def test_no_folder_is_refused_with_the_way_to_make_one(tmp_path):
@@ -201,9 +202,7 @@ def test_a_patch_that_roams_has_a_pixel_of_the_organ_or_of_the_body_in_its_middl
 
 
 def test_the_same_draw_gives_the_same_patch_and_another_draw_another(folder):
-    patches = SliceDataset(
-        read_slices(folder, LIVER, "train"), LIVER, 2.0, Augment(settings_of(), window_hu=LIVER.window_hu)
-    )
+    patches = SliceDataset(read_slices(folder, LIVER, "train"), 2.0, Augment(settings_of(), window_hu=LIVER.window_hu))
     image, mask = patches[0, 11]
     again, mask_again = patches[0, 11]
     torch.testing.assert_close(image, again, rtol=0, atol=0)
@@ -254,7 +253,7 @@ def test_the_table_behind_the_body_turns_to_air_and_the_body_stays():
 def test_sharpening_changes_the_grey_values_and_not_the_mask(folder):
     slices = read_slices(folder, LIVER, "train")
     plain, sharp = (
-        SliceDataset(slices, LIVER, 2.0, Augment(settings_of(sharpen=share), window_hu=LIVER.window_hu))[0, 5]
+        SliceDataset(slices, 2.0, Augment(settings_of(sharpen=share), window_hu=LIVER.window_hu))[0, 5]
         for share in (0.0, 1.0)
     )
     assert not torch.equal(plain[0], sharp[0])
@@ -274,10 +273,10 @@ def test_coarser_pixels_leave_what_is_seen_where_its_mask_is(seed):
 
 
 def test_slices_of_another_folder_come_in_the_target_s_own_window():
-    stored_hu, wanted_hu = TARGETS["organs"].window_hu, LIVER.window_hu
+    stored_hu, wanted_hu = load_target("organs").window_hu, LIVER.window_hu
     hu = np.array([[-125.0, -39.0, 0.0], [60.0, 159.0, 275.0]])
     stored = ((hu + 125) * 255 / 400).round().astype(np.uint8)
-    item = Slice({}, stored, np.zeros((2, 3), bool), 1.5).in_window(stored_hu, wanted_hu)
+    item = Slice({}, stored, np.zeros((1, 2, 3), bool), 1.5).in_window(stored_hu, wanted_hu)
     expected = ((hu.clip(*wanted_hu) + 40) * 255 / 200).round()
     np.testing.assert_allclose(item.image, expected, atol=2)  # half a grey value of the wider window
     assert item.image[0, 0] == 0 and item.image[1, 2] == 255

@@ -28,6 +28,7 @@ from measure import nodule_crops
 from measure.heads import answer_of
 from measure.per_patient import evaluate
 from UNetPlusPlusSegmentLib.network.bundle import read_bundle, write_bundle
+from UNetPlusPlusSegmentLib.network.card import Source
 
 TRAINING = Path(__file__).parents[1] / "training"
 STEPS, EPOCH = 9, 3
@@ -195,7 +196,7 @@ def test_the_evaluation_of_a_nodule_model_says_how_it_does_on_crops_moved_off_th
     assert figures["moved_crops"] == nodule_crops.evaluate(bundle, data)
     assert figures["moved_crops"]["answer"] == answer_of(bundle)
     assert (bundle.average_from, bundle.threshold) == nodule_crops.best_answer(bundle, data)
-    assert "of 7 patients" in bundle.training_data[0].name
+    assert [source.name for source in bundle.training_data] == ["LIDC-IDRI (7 patients)"]
 
 
 def test_the_answer_of_a_nodule_model_is_the_one_that_cuts_what_is_pointed_at_best(tmp_path):
@@ -216,7 +217,7 @@ def test_the_answer_of_a_nodule_model_is_the_one_that_cuts_what_is_pointed_at_be
 def save(task: SegmentationTask, path: Path) -> None:
     """A checkpoint as train.py leaves it, without a training."""
     saved = {"state_dict": task.state_dict(), "global_step": 1}
-    task.patients = 7
+    task.sources = (Source("LIDC-IDRI (7 patients)", "CC BY 3.0", "Armato SG III et al."),)
     task.on_save_checkpoint(saved)
     torch.save(saved, path)
 
@@ -355,7 +356,7 @@ def _leave_no_validation(folder):
         (_drop_mask, "C_0.png"),
         (_cut_mask, "B_0.png is (40, 39)"),
         (_mark_with_255, "B_0.png holds the value 255"),
-        (_mark_a_third_label, "labels must be 0…2"),
+        (_mark_a_third_label, "labels must be 0, 1, 2"),
         (_store_16_bit, "B_0.png has 1 channels of uint16"),
         (_split_a_patient, "patient A is in two splits"),
         (_leave_no_validation, "no row with split 'val'"),

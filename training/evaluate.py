@@ -3,6 +3,7 @@
 
 python training/evaluate.py UNetPlusPlusSegment/Resources/Models/liver-ct-v1.0.0 --data ../shared/data/liver
 python training/evaluate.py runs/liver/best.ckpt --data ../shared/data/liver --split val -o figures.json --pictures runs/liver/worst
+python training/evaluate.py MODEL --data data/spleen --target spleen.yaml
 python training/evaluate.py NODULE_MODEL --data ../shared/data/nodule --moved-crops
 python training/evaluate.py MODEL --volumes ../shared/data/volumes
 python training/evaluate.py NODULE_MODEL --volumes ../shared/data/volumes --time
@@ -16,8 +17,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from card.from_checkpoint import bundle_from_checkpoint
+from card.from_checkpoint import bundle_from_checkpoint, read_checkpoint
 from data.slices import DataError
+from data.targets import Target, TargetError, load_target
 from measure import nodule_crops, per_patient, whole_scans
 from measure.per_patient import WORST
 from measure.pictures import PicturesError, private_folder
@@ -32,8 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as scratch:  # a checkpoint becomes a bundle: both are measured on one path
             model = given.model
             bundle = read_bundle(model) if model.is_dir() else bundle_from_checkpoint(model, Path(scratch) / "m", {})
-            figures, text = measure(bundle, given)
-    except (BundleError, DataError, FileError, PicturesError) as error:
+            figures, text = measure(bundle, given, _target(given))
+    except (BundleError, DataError, FileError, PicturesError, TargetError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 1
     print(text)
@@ -42,19 +44,26 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def measure(bundle: Bundle, given: argparse.Namespace) -> tuple[dict, str]:
+def _target(given: argparse.Namespace) -> Target | None:
+    """The target that was named, or that a checkpoint holds; None: the shipped one of the bundle's name."""
+    if given.target:
+        return load_target(given.target)
+    return None if given.model.is_dir() else read_checkpoint(given.model).target
+
+
+def measure(bundle: Bundle, given: argparse.Namespace, target: Target | None) -> tuple[dict, str]:
     """The figures that were asked for, and what is printed of them."""
-    if (given.moved_crops or given.time) and bundle.target != "nodule":
+    if (given.moved_crops or given.time) and bundle.engine != "nodule":
         raise BundleError(f"--moved-crops and --time are for nodule models; {bundle.name} is for {bundle.target}.")
     if given.volumes:
         on_scans = whole_scans.times if given.time else whole_scans.measure
         figures = {"model": bundle.name, **on_scans(bundle, given.volumes, given.speed, given.device)}
         return figures, json.dumps(figures, indent=2)
     if given.moved_crops:
-        figures = nodule_crops.evaluate(bundle, given.data, given.split, given.draws)
+        figures = nodule_crops.evaluate(bundle, given.data, given.split, given.draws, target)
         return figures, nodule_crops.as_table(figures)
     pictures = private_folder(given.pictures) if given.pictures else None
-    figures = per_patient.evaluate(bundle, given.data, given.split, given.every, pictures)
+    figures = per_patient.evaluate(bundle, given.data, given.split, given.every, pictures, target)
     return figures, per_patient.as_table(figures)
 
 
@@ -67,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--volumes", type=Path, metavar="FOLDER", help="whole CTs, with their truth")
     slices = parser.add_argument_group("with --data")
     slices.add_argument("--split", default="val")
+    slices.add_argument(
+        "--target", metavar="NAME", help="name or YAML file; without it the checkpoint's, or the bundle's of that name"
+    )
     slices.add_argument("--every", type=int, default=1, metavar="N", help="take every N-th slice only")
     slices.add_argument(
         "--pictures", type=Path, metavar="FOLDER", help=f"draw the {WORST} worst slices of each patient: a PNG each"

@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from card.from_checkpoint import bundle_from_checkpoint
+from card.from_checkpoint import bundle_from_checkpoint, read_checkpoint
 from data.slices import DataError
 from measure import nodule_crops, per_patient, whole_scans
 from UNetPlusPlusSegmentLib.files import FileError
@@ -63,6 +63,7 @@ def measure(
 
     Of a nodule model it is the best one for what is pointed at; otherwise the figures say it (None), at one half.
     """
+    target = read_checkpoint(checkpoint).target
     with tempfile.TemporaryDirectory() as scratch:
 
         def bundle(figures: dict, average_from: int | None = None, threshold: float = 0.5) -> Bundle:
@@ -71,13 +72,13 @@ def measure(
 
         answer: tuple[int | None, float] = None, 0.5
         model = bundle({})
-        if model.target == "nodule":
-            answer = nodule_crops.best_answer(model, data, split)
+        if model.engine == "nodule":
+            answer = nodule_crops.best_answer(model, data, split, target)
             model = bundle({}, *answer)
-        figures = per_patient.evaluate(model, data, split)
+        figures = per_patient.evaluate(model, data, split, target=target)
         model = bundle(figures, *answer)
-        if model.target == "nodule":
-            figures["moved_crops"] = nodule_crops.evaluate(model, data, split)
+        if model.engine == "nodule":
+            figures["moved_crops"] = nodule_crops.evaluate(model, data, split, target=target)
         if volumes:
             figures["whole_cts"] = whole_scans.measure(model, volumes)
         return figures, *answer

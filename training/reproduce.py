@@ -37,9 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
     results = Results(given.results)
     try:
         # The table has a line for all that was or could be run, whatever is asked for today.
-        recorded = [cell.architecture for cell in results.done()]
-        lines = dict.fromkeys([*cells.ARCHITECTURES, *given.architectures, *recorded])
-        planned = cells.planned(cells.DATASETS, list(lines), given.seeds)
+        recorded = results.done()
+        lines = dict.fromkeys([*cells.ARCHITECTURES, *given.architectures, *(cell.architecture for cell in recorded)])
+        datasets = dict.fromkeys([*cells.DATASETS, *given.datasets, *(cell.dataset for cell in recorded)])
+        planned = cells.planned(list(datasets), list(lines), given.seeds)
         everything = {cell: settings_of(cell, given) for cell in planned}
         if given.figures:
             draw(results, {cell.dataset: s for cell, s in everything.items() if cell.dataset in given.datasets})
@@ -80,7 +81,13 @@ def run_missing(results: Results, everything: dict[Cell, Settings], wanted: list
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--datasets", nargs="+", choices=cells.DATASETS, default=cells.DATASETS, metavar="NAME")
+    parser.add_argument(
+        "--datasets",
+        nargs="+",
+        default=cells.DATASETS,
+        metavar="NAME",
+        help="of configs: the paper's four, or your own",
+    )
     parser.add_argument(
         "--architectures", nargs="+", choices=list(ARCHITECTURES), default=cells.ARCHITECTURES, metavar="NAME"
     )

@@ -74,4 +74,4 @@ def load_engine(model: Bundle | str = "liver", device: str = "auto") -> Engine:
         BundleError, DeviceError: The model or the device cannot be used.
     """
     bundle = choose_bundle(model) if isinstance(model, str) else model
-    return NoduleEngine(bundle, device) if bundle.target == "nodule" else SliceEngine(bundle, device)
+    return NoduleEngine(bundle, device) if bundle.engine == "nodule" else SliceEngine(bundle, device)

@@ -1,1 +1,1 @@
-"""Cards: the text and values for each target, and the model folder of a checkpoint."""
+"""Cards: the model folder of a checkpoint, which claims what the target's description says and nothing else."""

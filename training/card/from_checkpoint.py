@@ -2,18 +2,68 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from card.contents import CARDS
-from data.targets import TARGETS
-from fit.settings import Settings
+from data.slices import DataError
+from data.targets import Target
+from fit.settings import Settings, SettingsError
+from fit.slice_data import all_sources
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, write_bundle
-from UNetPlusPlusSegmentLib.network.card import card_from_json
+from UNetPlusPlusSegmentLib.network.card import Architecture, Card, Label, NetworkInput, Source, Speed
 from UNetPlusPlusSegmentLib.network.unetpp import build_network
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a checkpoint of train.py holds.
+
+    Attributes:
+        settings: Of its training; they hold the target as it was described then.
+        state: State dict of the network: the averaged weights, where they were kept.
+        sources: Of what it was trained on.
+        steps: How many it had made.
+    """
+
+    settings: Settings
+    state: dict[str, Tensor]
+    sources: tuple[Source, ...]
+    steps: int
+
+    @property
+    def target(self) -> Target:
+        """What it looks for."""
+        return self.settings.goal
+
+
+def read_checkpoint(checkpoint: Path) -> Trained:
+    """Read a checkpoint.
+
+    Raises:
+        BundleError: It cannot be read; or it is an older one, which does not say what it was trained on, and its slice folders
+            are not where they were.
+    """
+    try:
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, too, says in many ways that a file is no checkpoint
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise BundleError(f"{checkpoint} is no checkpoint of train.py: {reason}") from error
+    if "settings" not in saved:
+        raise BundleError(f"{checkpoint} is no checkpoint of today's train.py: it does not say how it was trained.")
+    try:
+        if "target" in saved:  # what `target` and `also` named may have changed since, or gone
+            settings = Settings(**{**saved["settings"], "target": saved["target"], "also": {}})
+            sources = [Source(**source) for source in saved["sources"]]
+        else:
+            settings = Settings(**saved["settings"])
+            sources = all_sources(settings)
+    except (SettingsError, DataError) as error:
+        raise BundleError(f"{checkpoint} cannot be used: {error}") from error
+    state = {k.removeprefix("network."): v for k, v in saved["state_dict"].items() if k.startswith("network.")}
+    return Trained(settings, state, tuple(sources), saved["global_step"])
 
 
 def bundle_from_checkpoint(
@@ -29,64 +79,50 @@ def bundle_from_checkpoint(
     Args:
         figures: What was measured, for evaluation.json.
         average_from: The first of the heads that the product averages; None: what the figures say, see `_best_average`.
-        threshold: Probability from which on a pixel belongs to the target.
+        threshold: Probability from which on a pixel belongs to a label.
         level: Depth to prune the network to, as `NodeGrid.pruned` does; None: it stays whole.
 
     Raises:
-        BundleError: The checkpoint cannot be read, has no head at `level`, is of a target without a card, or the folder exists.
+        BundleError: The checkpoint cannot be read, has no head at `level`, is of images without HU or without one pixel size, or
+            the folder exists.
     """
-    saved = _read_checkpoint(checkpoint)
-    settings = _settings_of(saved, checkpoint)
-    state = {k.removeprefix("network."): v for k, v in saved["state_dict"].items() if k.startswith("network.")}
+    trained = read_checkpoint(checkpoint)
+    settings, target, state = trained.settings, trained.target, trained.state
+    if target.window_hu is None:
+        raise BundleError(f"{checkpoint} was trained on colour images: a model folder is for CT.")
+    if not settings.pixel_mm:
+        raise BundleError(
+            f"{checkpoint} was trained at the images' own pixels: a model needs one size, pixel_mm=2.0, say."
+        )
     if level is not None:
         settings, state = _pruned(settings, state, level)
-    target = CARDS[settings.target]
-    card = card_from_json(
-        {
-            **target,
-            "target": settings.target,
-            "architecture": {"name": settings.architecture, "arguments": settings.network_arguments},
-            "input": {"pixel_mm": settings.pixel_mm, "window_hu": TARGETS[settings.target].window_hu},
-            "threshold": threshold,
-            "average_from": average_from or _best_average(figures, otherwise=_least_level(settings)),
-            "speeds": _speeds(target["speeds"], settings),
-            "training_data": [
-                {**source, "name": source["name"].format(patients=saved["patients"])}
-                for source in target["training_data"]
-            ],
-            "licence": "research use only: MODELS_LICENSE.md",
-        }
+    card = Card(
+        target=target.name,
+        engine=target.engine,
+        labels=tuple(
+            Label(value, each.name, each.terminology, each.color, each.postprocessing)
+            for value, each in enumerate(target.labels, start=1)
+        ),
+        priority=target.priority,
+        input=NetworkInput(settings.pixel_mm, target.window_hu),
+        architecture=Architecture(settings.architecture, settings.network_arguments),
+        threshold=threshold,
+        average_from=average_from or _best_average(figures, otherwise=_least_level(settings)),
+        postprocessing=target.postprocessing,
+        speeds=_speeds(target.speeds, settings),
+        training_data=trained.sources,
+        licence=target.licence,
+        intended_use=target.intended_use,
+        limits=target.limits,
     )
     training = {
-        "steps": saved["global_step"],
+        "steps": trained.steps,
         "batch_size": settings.batch_size,
         "seed": settings.seed,
         "started_from": "/".join(Path(settings.init_from).parts[-2:]),  # no path of the machine
         "patch": list(settings.patch),
     }
     return write_bundle(folder, card, state, {"training": training, "figures": figures})
-
-
-def _read_checkpoint(checkpoint: Path) -> dict:
-    try:
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, too, says in many ways that a file is no checkpoint
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise BundleError(f"{checkpoint} is no checkpoint of train.py: {reason}") from error
-    if not {"settings", "patients"} <= saved.keys():
-        raise BundleError(f"{checkpoint} is no checkpoint of today's train.py: it does not say what it was trained on.")
-    return saved
-
-
-def _settings_of(saved: dict, checkpoint: Path) -> Settings:
-    settings = Settings(**saved["settings"])
-    if not settings.pixel_mm:
-        raise BundleError(
-            f"{checkpoint} was trained at the images' own pixels: a model needs one size, pixel_mm=2.0, say."
-        )
-    if settings.target not in CARDS:
-        raise BundleError(f"There is no card for target {settings.target!r}; there are {', '.join(CARDS)}.")
-    return settings
 
 
 def _pruned(settings: Settings, state: dict[str, Tensor], level: int) -> tuple[Settings, dict[str, Tensor]]:
@@ -117,7 +153,7 @@ def _best_average(figures: dict, otherwise: int) -> int:
     return max(means, key=lambda level: means[level], default=otherwise)
 
 
-def _speeds(speeds: dict[str, dict], settings: Settings) -> dict[str, dict]:
+def _speeds(speeds: dict[str, Speed], settings: Settings) -> dict[str, Speed]:
     """The target's speeds, as deep as the network can be cut."""
     least, depth = _least_level(settings), settings.depth
-    return {name: {**speed, "level": max(least, min(speed["level"], depth))} for name, speed in speeds.items()}
+    return {name: replace(speed, level=max(least, min(speed.level, depth))) for name, speed in speeds.items()}

@@ -1,1 +1,1 @@
-"""Slice folders: the meaning of their pixels, the draw of slices, and the patches that the network gets."""
+"""Slice folders and targets: the meaning of pixels, the draw of slices, and the patches that the network gets."""

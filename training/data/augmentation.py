@@ -51,7 +51,7 @@ class Augment:
         ])  # fmt: skip
 
     def __call__(self, image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """Image (channels, height, width) in 0…1 and mask (1, height, width) to patches of `settings.patch`."""
+        """Image (channels, height, width) in 0…1 and mask (labels, height, width) to patches of `settings.patch`."""
         draw = np.random.default_rng(seed)
         if self.width_hu:
             if draw.random() < self.settings.no_table:
@@ -71,9 +71,9 @@ class Augment:
 
     def _with_lookalikes(self, image: Tensor, mask: Tensor, width_hu: float, draw: np.random.Generator) -> Tensor:
         s = self.settings
-        plane, organ, about = image[0].numpy(), mask[0].numpy() > 0, (width_hu, s.pixel_mm or 1.0)
+        plane, organ, about = image[0].numpy(), (mask > 0).any(0).numpy(), (width_hu, s.pixel_mm or 1.0)
         if organ.any() and draw.random() < s.recolour:
-            plane = shifted_organ(plane, organ, *about, draw)
+            plane = shifted_organ(plane, _some_label(mask, draw).numpy(), *about, draw)
         if draw.random() < s.bowel:
             for _ in range(int(draw.integers(1, 4))):
                 plane = with_bowel(plane, organ, *about, draw)
@@ -109,13 +109,25 @@ class Augment:
 
 
 def _some_pixel(image: Tensor, mask: Tensor, draw: np.random.Generator) -> tuple[float, float]:
-    """Rows and columns from the middle of a slice to a pixel of the organ or, as often and where there is none, to any but air."""
+    """Rows and columns from the middle of a slice to a pixel of a label or, as often and where there is none, to any but air."""
     shown = image[0] > 0
-    wanted = mask[0] > 0 if draw.random() < 0.5 and mask.any() else shown if shown.any() else torch.ones_like(shown)
+    wanted = (
+        _some_label(mask, draw)
+        if draw.random() < 0.5 and mask.any()
+        else shown
+        if shown.any()
+        else torch.ones_like(shown)
+    )
     pixels = wanted.nonzero()
     row, column = pixels[int(draw.integers(len(pixels)))].tolist()
     rows, columns = wanted.shape
     return row - (rows - 1) / 2, column - (columns - 1) / 2
+
+
+def _some_label(mask: Tensor, draw: np.random.Generator) -> Tensor:
+    """bool (height, width): one of the labels that a mask (labels, height, width) shows, small or large."""
+    there = (mask > 0).flatten(1).any(1).nonzero()
+    return mask[there[int(draw.integers(len(there))) if len(there) > 1 else 0, 0]] > 0
 
 
 def coarsened(image: Tensor, zoom: float) -> Tensor:

@@ -11,7 +11,7 @@ from data.slices import Slice
 
 
 class BalancedSampler(Sampler):
-    """Draws `length` slices an epoch, `with_organ` of them with the organ, each patient as often as any other.
+    """Draws `length` slices an epoch, `with_organ` of them with a label, each patient as often as any other.
 
     A patient of 500 slices would else count ten times as much as one of 50. Where there are no patients, each image is its own.
     Slices without the organ count alike: two of one patient show less that can be mistaken for it than 200 of another.

@@ -14,7 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from data.kinds import DataSource, Kind
 from data.targets import Target
+from UNetPlusPlusSegmentLib.network.card import Source
+
+UNKNOWN = -1.0  # in a patch's truth: neither present nor absent
 
 
 class DataError(ValueError):
@@ -23,21 +27,32 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Slice:
-    """One image and its mask, as stored.
+    """One image and its masks.
 
     Attributes:
         row: Its line of slices.csv.
-        image: uint8 (height, width) or (height, width, 3).
-        mask: bool (height, width).
+        image: uint8 (height, width) or (height, width, 3), in the target's window.
+        mask: bool (labels, height, width).
         pixel_mm: Side of a pixel; 1 for images without one.
-        beside: bool (height, width), what is easily mistaken for the organ; None where it is not marked.
+        known: bool (labels,): the labels whose masks say all; the others' are not to be trusted. None: all of them.
+        beside: bool (height, width), what is easily mistaken for a label; None where it is not marked.
     """
 
     row: dict[str, str]
     image: np.ndarray
     mask: np.ndarray
     pixel_mm: float
+    known: np.ndarray | None = None
     beside: np.ndarray | None = None
+
+    @property
+    def shown(self) -> np.ndarray:
+        """bool (height, width): the pixels of all labels."""
+        return np.logical_or.reduce(self.mask)
+
+    def knows(self, label: int) -> bool:
+        """True if the mask of a label says all."""
+        return self.known is None or bool(self.known[label])
 
     def in_window(self, stored_hu: tuple[float, float] | None, wanted_hu: tuple[float, float] | None) -> Slice:
         """The slice with grey values of another window; what the stored one cut off below stays cut off."""
@@ -49,65 +64,109 @@ class Slice:
         return replace(self, image=image * (self.image > 0))
 
 
-def read_slices(folder: str | Path, target: Target, split: str) -> list[Slice]:
+def read_slices(folder: str | Path, target: Target, split: str, kind: Kind | None = None) -> list[Slice]:
     """Read all slices of one split.
+
+    Args:
+        folder: A slice folder of the target's own kind, or of another.
+        target: What is looked for in them.
+        split: The rows to read.
+        kind: The other kind.
 
     Raises:
         DataError: slices.csv is missing or lacks a column, an image or mask is missing or unreadable, sizes differ, a patient is in two
-            splits, the split is empty, or the images are of another kind than the target's.
+            splits, the split is empty, or the images are of another kind.
     """
-    folder = Path(folder)
-    rows = _read_table(folder, target)
-    chosen = [row for row in rows if row["split"] == split]
-    if not chosen:
-        raise DataError(
-            f"{folder / 'slices.csv'} has no row with split {split!r}; it has {sorted({r['split'] for r in rows})}."
-        )
-    return [_read_slice(folder, row, target) for row in chosen]
+    folder, kind = Path(folder), kind or target.slices
+    return [_read_slice(folder, row, target, kind) for row in read_rows(folder, kind, split)]
 
 
-def _read_table(folder: Path, target: Target) -> list[dict[str, str]]:
-    path = folder / "slices.csv"
+def read_rows(folder: str | Path, kind: Kind, split: str) -> list[dict[str, str]]:
+    """The lines of slices.csv of one split.
+
+    Raises:
+        DataError: As of `read_slices`, as far as slices.csv alone can tell.
+    """
+    path = Path(folder) / "slices.csv"
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); training/prepare/ makes such folders.") from error
-    for column in ("file", "split", target.group):
+    for column in ("file", "split", kind.group):
         if not rows or column not in rows[0]:
             raise DataError(f"{path} has no column {column!r}, or no rows; is the folder of another target?")
     split_of: dict[str, str] = {}
     for row in rows:
-        group = row[target.group]
+        group = row[kind.group]
         if split_of.setdefault(group, row["split"]) != row["split"]:
             raise DataError(
-                f"{path}: {target.group} {group} is in two splits, {split_of[group]} and {row['split']} (at {row['file']});"
+                f"{path}: {kind.group} {group} is in two splits, {split_of[group]} and {row['split']} (at {row['file']});"
                 " give all its slices the same split."
             )
-    return rows
+    chosen = [row for row in rows if row["split"] == split]
+    if not chosen:
+        raise DataError(f"{path} has no row with split {split!r}; it has {sorted(set(split_of.values()))}.")
+    return chosen
 
 
-def _read_slice(folder: Path, row: dict[str, str], target: Target) -> Slice:
+def sources_of(folder: str | Path, kind: Kind, split: str) -> list[Source]:
+    """Where the images of a split come from, as a card says it, with the number of patients or images of each source.
+
+    Raises:
+        DataError: As of `read_rows`; or the kind names no source of a row.
+    """
+    rows = read_rows(folder, kind, split)
+    for row in rows:
+        if not any(source.gave(row) for source in kind.sources):
+            raise DataError(
+                f"{Path(folder) / 'slices.csv'}: the target names no source of {row['file']} (volume {row.get('volume', '')!r}):"
+                " name it, with its licence and citation, in the target's YAML file."
+            )
+    used = [(source, [row for row in rows if source.gave(row)]) for source in kind.sources]
+    return [_counted(source, {row[kind.group] for row in given}, kind.group) for source, given in used if given]
+
+
+def _counted(source: DataSource, groups: set[str], group: str) -> Source:
+    counted = f"{len(groups)} {'image' if group == 'file' else group}{'s' if len(groups) > 1 else ''}"
+    return Source(f"{source.name} ({counted})", source.licence, source.citation)
+
+
+def _read_slice(folder: Path, row: dict[str, str], target: Target, kind: Kind) -> Slice:
     image_path = folder / "images" / row["file"]
     mask_path = folder / "masks" / row.get("mask", row["file"])
     image, mask = _read_picture(image_path), _read_picture(mask_path)
     if image.shape[:2] != mask.shape[:2]:
         raise DataError(f"{mask_path} is {mask.shape[:2]}, its image {image.shape[:2]}: sizes must be equal.")
-    if mask.ndim != 2 or mask.max(initial=0) > target.most:
-        raise DataError(f"{mask_path} holds the value {mask.max()}: labels must be 0…{target.most} in one channel.")
-    channels = 1 if image.ndim == 2 else image.shape[2]
-    if image.dtype != np.uint8 or channels != target.channels:
+    strange = set(np.flatnonzero(np.bincount(mask.ravel())).tolist()).difference(kind.values)
+    if mask.ndim != 2 or strange:
         raise DataError(
-            f"{image_path} has {channels} channels of {image.dtype}, not {target.channels} of uint8: it is not of this target;"
+            f"{mask_path} holds the value {max(strange, default=mask.max(initial=0))}: labels must be {', '.join(map(str, kind.values))}"
+            " in one channel."
+        )
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    if image.dtype != np.uint8 or channels != kind.channels:
+        raise DataError(
+            f"{image_path} has {channels} channels of {image.dtype}, not {kind.channels} of uint8: it is not of this target;"
             " check `target` and `data`."
         )
     try:
-        pixel_mm = target.pixel_mm(row) or target.usual_pixel_mm
+        pixel_mm = kind.pixel_mm.known(row) or kind.pixel_mm.usual
+        if pixel_mm is None:
+            raise ValueError("it is empty")
     except (KeyError, ValueError) as error:
         raise DataError(
             f"{folder / 'slices.csv'}: the pixel size of {row['file']} cannot be read ({error})."
         ) from error
-    return Slice(row, image, target.organ(mask), pixel_mm, target.beside(mask) if target.beside else None)
+    try:
+        known = target.known(row, kind)
+    except KeyError as error:
+        raise DataError(
+            f"{folder / 'slices.csv'} has no column {error}, which says what is known of a slice."
+        ) from error
+    stored = mask.astype(np.uint8)  # a PNG of two values is read as bool
+    item = Slice(row, image, target.masks(stored, kind), pixel_mm, known, target.beside_in(stored, kind))
+    return item.in_window(kind.window_hu, target.window_hu)
 
 
 def _read_picture(path: Path) -> np.ndarray:
@@ -118,15 +177,15 @@ def _read_picture(path: Path) -> np.ndarray:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
-def to_network_grid(item: Slice, target: Target, pixel_mm: float) -> tuple[Tensor, Tensor]:
-    """A slice at the network's pixel size, values in the target's window as 0…1.
+def to_network_grid(item: Slice, pixel_mm: float) -> tuple[Tensor, Tensor]:
+    """A slice at the network's pixel size, values as 0…1.
 
     Returns:
-        float32 image (channels, height, width) and float32 mask (1, height, width).
+        float32 image (channels, height, width) and float32 mask (labels, height, width).
     """
     channels = torch.from_numpy(np.array(item.image)).reshape(*item.image.shape[:2], -1).permute(2, 0, 1)
     image = channels.float() / 255
-    mask = torch.from_numpy(item.mask).float()[None]
+    mask = torch.from_numpy(item.mask).float()
     factor = item.pixel_mm / pixel_mm if pixel_mm else 1.0
     if abs(factor - 1) > 0.01:
         size = [max(1, round(n * factor)) for n in item.image.shape[:2]]
@@ -136,14 +195,17 @@ def to_network_grid(item: Slice, target: Target, pixel_mm: float) -> tuple[Tenso
 
 
 class SliceDataset(Dataset):
-    """Slices at the network's pixel size; an item is drawn by (index, seed), so that the same draw is the same patch everywhere."""
+    """Slices at the network's pixel size; an item is drawn by (index, seed), so that the same draw is the same patch everywhere.
 
-    def __init__(self, slices: list[Slice], target: Target, pixel_mm: float, augment: Callable | None = None) -> None:
+    An item is an image (channels, height, width) and its truth (labels, height, width): 1, 0, or `UNKNOWN` all over.
+    """
+
+    def __init__(self, slices: list[Slice], pixel_mm: float, augment: Callable | None = None) -> None:
         self.slices = slices
         self.augment = augment
         self._cache = []
         for item in slices:
-            image, mask = to_network_grid(item, target, pixel_mm)
+            image, mask = to_network_grid(item, pixel_mm)
             self._cache.append(((image * 255).round().byte(), mask.bool()))
 
     def __len__(self) -> int:
@@ -152,5 +214,10 @@ class SliceDataset(Dataset):
     def __getitem__(self, draw: int | tuple[int, int]) -> tuple[Tensor, Tensor]:
         index, seed = draw if isinstance(draw, tuple) else (draw, 0)
         image, mask = self._cache[index]
-        image, mask = image.float() / 255, mask.float()
-        return self.augment(image, mask, seed) if self.augment else (image, mask)
+        image, truth = image.float() / 255, mask.float()
+        if self.augment:
+            image, truth = self.augment(image, truth, seed)
+        known = self.slices[index].known
+        if known is not None:
+            truth[torch.from_numpy(~known)] = UNKNOWN
+        return image, truth

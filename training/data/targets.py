@@ -1,77 +1,218 @@
-"""The meaning of each data set's pixels: the one place where stored grey values become the network's input."""
+"""Targets: what a network learns to find, as the YAML files of training/targets describe it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
+
+from data.kinds import Kind, check_window
+from data.plain import PlainError, checked
+from UNetPlusPlusSegmentLib.network.card import ENGINES, PostProcessing, Speed
 
 AIR_HU = -1000.0
+FOLDER = Path(__file__).resolve().parents[1] / "targets"
+SHIPPED = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+SIDES = re.compile(r"SCT\^(24028007\^Right|7771000\^Left)\b|\b(left|right)\b", re.IGNORECASE)
+# As deep as the network is where it is less. Distances and changes are those measured on the liver.
+SPEEDS = {
+    "slices": {
+        "accurate": Speed(4, find_first=False),
+        "balanced": Speed(4, find_first=True, step_mm=4.0, change=0.04),
+        "fast": Speed(4, find_first=True, step_mm=8.0, change=0.08, margin_mm=40.0),
+    },
+    "nodule": {
+        "accurate": Speed(4, find_first=False),
+        "balanced": Speed(4, find_first=True),
+        "fast": Speed(3, find_first=True),
+    },
+}
+
+
+class TargetError(ValueError):
+    """A description of a target that cannot be used: which file, why, and what is allowed."""
+
+
+@dataclass(frozen=True)
+class TargetLabel:
+    """One output of the network.
+
+    Attributes:
+        name, terminology, color: For the user, as in a card.
+        made_of: The structures whose pixels belong to it.
+        postprocessing: Its own; that of the target if None.
+    """
+
+    name: str
+    terminology: str
+    color: tuple[int, int, int]
+    made_of: tuple[str, ...]
+    postprocessing: PostProcessing | None = None
+
+    def __post_init__(self) -> None:
+        if not self.made_of:
+            raise ValueError(f"the label {self.name} is made of nothing.")
+        if self.terminology.count("~") != 6 or self.terminology.count("^") < 4:
+            raise ValueError(
+                f"terminology={self.terminology!r} must be Slicer's seven parts: context~category~type~modifier~context~region~modifier."
+            )
+        if not all(0 <= part <= 255 for part in self.color):
+            raise ValueError(f"color={list(self.color)} must be red, green and blue, each 0…255.")
+
+    @property
+    def has_side(self) -> bool:
+        """True if a mirror image of it is another label."""
+        return bool(SIDES.search(self.terminology) or SIDES.search(self.name))
 
 
 @dataclass(frozen=True)
 class Target:
-    """The way to read a slice folder of one kind.
+    """What a network learns to find.
 
     Attributes:
-        window_hu: HU at stored 0 and 255 for CT; None for colour images.
-        organ: From a stored mask to the pixels to be found.
-        most: The highest value of a stored mask.
-        pixel_mm: From a row of slices.csv to the side of a stored pixel in mm, None where it is not known.
-        group: Column of slices.csv that must not be in two splits.
-        usual_pixel_mm: Taken where `pixel_mm` is not known.
-        beside: From a stored mask to the pixels of what is easily mistaken for the organ; None where it is not marked.
+        name: As a request names it.
+        labels: One for each output of the network. They exclude each other in a label map, and may share structures.
+        slices: The kind of the slice folders that it is learned from, and how they are read.
+        licence: Of the weights.
+        intended_use, limits: As a card says them.
+        engine: The part of the library that runs it: a key of `SPEEDS`.
+        window_hu: HU at 0 and 1 of the network's input; that of `slices` if None.
+        pixel_mm: Side of the network's pixels, unless a training says another; 0: the images' own.
+        postprocessing: Of each label that has none of its own.
+        priority: The names of all labels: of two that claim a pixel the first one gets it. Without it, the more probable one.
+        beside: Structures that are easily mistaken for a label, where a folder marks them.
+        speeds: The work done at each speed; the engine's usual ones if empty.
     """
 
-    window_hu: tuple[float, float] | None
-    organ: Callable[[np.ndarray], np.ndarray]
-    most: int
-    pixel_mm: Callable[[Mapping[str, str]], float | None]
-    group: str
-    usual_pixel_mm: float = 1.0
-    beside: Callable[[np.ndarray], np.ndarray] | None = None
+    name: str
+    labels: tuple[TargetLabel, ...]
+    slices: Kind
+    licence: str
+    intended_use: str
+    limits: tuple[str, ...]
+    engine: str = "slices"
+    window_hu: tuple[float, float] | None = None
+    pixel_mm: float = 0.0
+    postprocessing: PostProcessing = field(default_factory=PostProcessing)
+    priority: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    speeds: dict[str, Speed] = field(default_factory=dict)
 
-    @property
-    def channels(self) -> int:
-        """Channels of the network's input."""
-        return 3 if self.window_hu is None else 1
+    def __post_init__(self) -> None:
+        self._check_words()
+        self._check_labels()
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine={self.engine!r} is unknown; it can be {', '.join(ENGINES)}.")
+        if self.engine == "nodule" and len(self.labels) > 1:
+            raise ValueError("the nodule engine takes a network of one label.")
+        if self.window_hu is None:
+            object.__setattr__(self, "window_hu", self.slices.window_hu)
+        check_window(self.window_hu)
+        if self.window_hu and not self.slices.window_hu:
+            raise ValueError("colour images have no window_hu.")
+        if self.pixel_mm < 0:
+            raise ValueError(f"pixel_mm={self.pixel_mm} must not be below zero.")
+        if not self.speeds:
+            object.__setattr__(self, "speeds", SPEEDS[self.engine])
 
-    def to_hu(self, stored: np.ndarray) -> np.ndarray:
-        """Stored 8-bit CT pixels as float32 HU; stored 0 is what lay below the window, so it becomes air."""
+    def _check_words(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name):
+            raise ValueError(f"name={self.name!r} must be one word of small letters and digits.")
+        for key in ("licence", "intended_use"):
+            if not getattr(self, key).strip():
+                raise ValueError(f"it must say its {key}.")
+
+    def _check_labels(self) -> None:
+        names = [label.name for label in self.labels]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"labels: each needs a name of its own; got {names}.")
+        if self.priority and sorted(self.priority) != sorted(names):
+            raise ValueError(
+                f"priority={list(self.priority)} must be all labels, {', '.join(names)}, the first to win first."
+            )
+        for label in self.labels:
+            strange = [name for name in label.made_of if name not in self.slices.names]
+            if strange:
+                raise ValueError(
+                    f"the label {label.name} is made of {strange[0]!r}, which is no structure of `slices`;"
+                    f" there are {', '.join(sorted(self.slices.names))}."
+                )
+        for one, other in combinations(self.labels, 2):
+            shared = set(one.made_of) & set(other.made_of)
+            if shared and not self.priority:
+                raise ValueError(
+                    f"the labels {one.name} and {other.name} share {', '.join(sorted(shared))}: say in `priority` which one wins."
+                )
+
+    def masks(self, stored: np.ndarray, kind: Kind) -> np.ndarray:
+        """bool (labels, height, width) of a stored mask (height, width) of a folder of some kind."""
+        return np.stack([kind.table(label.made_of)[stored] for label in self.labels])
+
+    def beside_in(self, stored: np.ndarray, kind: Kind) -> np.ndarray | None:
+        """bool (height, width): what is easily mistaken for a label; None if the kind marks nothing of it."""
+        table = kind.table(self.beside)
+        return table[stored] if table.any() else None
+
+    def known(self, row: Mapping[str, str], kind: Kind) -> np.ndarray:
+        """bool (labels,): which of the labels a slice shows in full, or shows to be absent.
+
+        Raises:
+            KeyError: The row lacks a column that says so.
+        """
+        return np.array([kind.is_known(label.made_of, row) for label in self.labels])
+
+    def to_hu(self, image: np.ndarray) -> np.ndarray:
+        """8-bit CT pixels in the target's window as float32 HU; 0 is what lay below the window, so it becomes air."""
         if self.window_hu is None:
             raise ValueError("Colour images have no HU.")
         low, high = self.window_hu
-        hu = low + stored.astype(np.float32) * np.float32((high - low) / 255)
-        hu[stored == 0] = AIR_HU
+        hu = low + image.astype(np.float32) * np.float32((high - low) / 255)
+        hu[image == 0] = AIR_HU
         return hu
 
 
-TARGETS = {
-    "liver": Target(
-        window_hu=(-40.0, 160.0),
-        organ=lambda mask: mask > 0,  # tumour (2) lies inside the liver
-        most=2,
-        pixel_mm=lambda row: 2 * float(row["source_pixel_mm"]) if row["source_pixel_mm"] else None,  # 512² made 256²
-        group="patient",
-        usual_pixel_mm=1.5,
-    ),
-    "nodule": Target(
-        window_hu=(-1000.0, 400.0),
-        organ=lambda mask: mask >= 2,  # marked by two readers or more
-        most=4,
-        pixel_mm=lambda row: float(row["pixel_mm"]),
-        group="patient",
-    ),
-    "nuclei": Target(None, lambda mask: mask > 0, 1, lambda row: None, "file"),
-    "polyp": Target(None, lambda mask: mask > 0, 1, lambda row: None, "file"),
-    "organs": Target(
-        window_hu=(-125.0, 275.0),
-        organ=lambda mask: mask == 5,  # the liver
-        most=8,
-        pixel_mm=lambda row: None,
-        group="patient",
-        usual_pixel_mm=1.56,
-        beside=lambda mask: np.isin(mask, (4, 6, 8)),  # gallbladder, stomach, pancreas
-    ),
-}
+def load_target(described: str | Mapping[str, Any]) -> Target:
+    """The target of a name of `SHIPPED`, of a YAML file, or of the mapping that one holds.
+
+    Raises:
+        TargetError: There is none, or its description is not as it has to be.
+    """
+    values, where = (described, "target") if isinstance(described, Mapping) else _read(described)
+    try:
+        return checked(Target, values, where)
+    except PlainError as error:
+        raise TargetError(str(error)) from error
+
+
+def load_kind(described: str) -> Kind:
+    """The kind of slice folders that is described under `slices` in such a file, which need not hold more.
+
+    Raises:
+        TargetError: As of `load_target`.
+    """
+    values, where = _read(described)
+    try:
+        return checked(Kind, values.get("slices"), f"{where}: slices")
+    except PlainError as error:
+        raise TargetError(str(error)) from error
+
+
+def _read(described: str) -> tuple[Mapping[str, Any], str]:
+    """What a file holds, and its path."""
+    is_file = described.endswith((".yaml", ".yml"))
+    if not is_file and described not in SHIPPED:
+        raise TargetError(f"target={described!r} is unknown; it can be {', '.join(SHIPPED)}, or a YAML file.")
+    path = Path(described) if is_file else FOLDER / f"{described}.yaml"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise TargetError(f"The target {path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(values, Mapping):
+        raise TargetError(f"The target {path} must be lines of `key: value`.")
+    return values, str(path)

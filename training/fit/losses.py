@@ -10,6 +10,8 @@ from monai.losses import DiceCELoss
 from torch import Tensor
 from torch.nn import functional as F
 
+from data.slices import UNKNOWN
+
 
 def hybrid(logits: Tensor, truth: Tensor) -> Tensor:
     """Zhou et al. 2018, eq. 3: ``-(1/N) Σ_b (½·Y_b·log Ŷ_b + 2·Y_b·Ŷ_b / (Y_b + Ŷ_b))``, b over the N images of a batch.
@@ -39,6 +41,25 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "bce_dice_each": _bce_dice(batch=False),
     "hybrid": hybrid,
 }
+
+
+def of_labels(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, truth: Tensor) -> Tensor:
+    """The mean over the labels of a loss for one label, each over the images that know it.
+
+    A label that no image of the batch knows adds nothing; the others weigh no more for it.
+
+    Args:
+        loss: Of (N, 1, height, width), twice.
+        logits: (N, labels, height, width).
+        truth: the same shape: 1, 0, or `UNKNOWN` all over the labels that an image does not know.
+    """
+    total = logits.new_zeros(())
+    for label in range(logits.shape[1]):
+        this = slice(label, label + 1)
+        known = truth[:, label].flatten(1).amin(1) != UNKNOWN
+        if known.any():
+            total = total + loss(logits[known, this], truth[known, this])
+    return total / logits.shape[1]
 
 
 def deep_supervision(loss: Callable[[Tensor, Tensor], Tensor], heads: Sequence[Tensor], truth: Tensor) -> Tensor:

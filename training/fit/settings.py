@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from data.targets import TARGETS
+from data.kinds import Kind
+from data.plain import PlainError, check_keys
+from data.targets import Target, TargetError, load_kind, load_target
 from fit.losses import LOSSES
 from UNetPlusPlusSegmentLib.network.unetpp import ARCHITECTURES, WIDE_FILTERS
 
@@ -25,15 +27,17 @@ class Settings:
     """Everything that decides the outcome of a training; saved beside its checkpoints as `settings.yaml`."""
 
     name: str  # of the run: its folder below `runs`
-    target: str  # a key of data.targets.TARGETS: how pixels and masks are to be read
+    target: str | dict[str, Any]  # a name of training/targets, a YAML file like those, or what such a file holds
     data: str  # slice folder: images/ masks/ slices.csv
-    also: dict[str, str] = field(default_factory=dict)  # more of the kind: target and slice folder of each
+    also: dict[str, str] = field(
+        default_factory=dict
+    )  # more of other kinds: name or YAML file, and slice folder of each
     runs: str = "runs"  # where run folders go
     architecture: str = "unetpp_ds"
     filters: tuple[int, ...] = (32, 64, 128, 256, 512)
     batch_norm: bool = True
     init_from: str = ""  # bundle folder or checkpoint whose weights the training starts from
-    pixel_mm: float = 0.0  # side of the network's pixels; 0: the images' own pixels
+    pixel_mm: float = 0.0  # side of the network's pixels; 0: the target's, and if it has none, the images' own
     patch: tuple[int, int] = (128, 160)  # rows, columns of a training patch
     batch_size: int = 4
     steps: int = 2000
@@ -48,7 +52,7 @@ class Settings:
     rotation_degrees: float = 15.0
     shift: float = 0.15  # of the patch's side, from the middle of the slice
     roam: float = 0.0  # share of patches about a random pixel instead, half of them of the organ, half of anything
-    flips: bool = False  # an abdomen has no mirror image
+    flips: bool = False  # an abdomen has no mirror image, and a left kidney is no right one
     gain: float = 0.2  # CT: contrast about the middle of the window, ± this share
     offset: float = 0.1  # CT: brightness, ± this share of the window
     gamma: tuple[float, float] = (0.7, 1.5)
@@ -64,8 +68,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         self._check_names()
+        self._check_target()
         self._check_ranges()
         self._check_pairs()
+        object.__setattr__(self, "pixel_mm", self.pixel_mm or self.goal.pixel_mm)
         if self.steps % self.steps_per_epoch:
             raise SettingsError(
                 f"steps={self.steps} is no multiple of steps_per_epoch={self.steps_per_epoch}: what comes after the last whole"
@@ -73,12 +79,35 @@ class Settings:
             )
 
     def _check_names(self) -> None:
-        for key, allowed in (("target", TARGETS), ("architecture", ARCHITECTURES), ("loss", LOSSES)):
+        for key, allowed in (("architecture", ARCHITECTURES), ("loss", LOSSES)):
             if getattr(self, key) not in allowed:
                 raise SettingsError(f"{key}={getattr(self, key)!r} is unknown; it can be {', '.join(allowed)}.")
+
+    def _check_target(self) -> None:
+        try:
+            name, channels = self.goal.name, self.goal.slices.channels
+        except TargetError as error:
+            raise SettingsError(str(error)) from error
         for key in self.also:
-            if key not in TARGETS or TARGETS[key].channels != TARGETS[self.target].channels:
-                raise SettingsError(f"also: {key!r} is no target whose images are like those of {self.target}.")
+            try:
+                fits = load_kind(key).channels == channels
+            except TargetError as error:
+                raise SettingsError(f"also: {key!r} is no target: {error}") from error
+            if not fits:
+                raise SettingsError(f"also: {key!r} is no target whose images are like those of {name}.")
+        sided = [label.name for label in self.goal.labels if label.has_side]
+        if self.flips and sided:
+            raise SettingsError(f"flips: a mirror image turns {sided[0]} into that of the other side; leave them out.")
+
+    @cached_property
+    def goal(self) -> Target:
+        """The target as its file describes it."""
+        return load_target(self.target)
+
+    @property
+    def folders(self) -> list[tuple[str, Kind]]:
+        """The slice folders, `data` first, and their kinds."""
+        return [(self.data, self.goal.slices), *((folder, load_kind(key)) for key, folder in self.also.items())]
 
     def _check_ranges(self) -> None:
         for key in ("batch_size", "steps", "steps_per_epoch", "validation_stride", "learning_rate"):
@@ -107,7 +136,8 @@ class Settings:
     def network_arguments(self) -> dict[str, Any]:
         """The arguments of `build_network` beside the architecture's name; wide U-Net's filters are the paper's."""
         filters = WIDE_FILTERS if self.architecture == "wide_unet" else self.filters
-        return {"in_channels": TARGETS[self.target].channels, "filters": list(filters), "batch_norm": self.batch_norm}
+        outside = {"in_channels": self.goal.slices.channels, "out_channels": len(self.goal.labels)}
+        return {**outside, "filters": list(filters), "batch_norm": self.batch_norm}
 
     @property
     def depth(self) -> int:
@@ -141,13 +171,10 @@ def load_settings(config: str | Path, overrides: Sequence[str] = ()) -> Settings
         except yaml.YAMLError as error:
             raise SettingsError(f"{override!r} cannot be read: {str(error).splitlines()[0]}") from error
     fields = {f.name: f for f in dataclasses.fields(Settings)}
-    for key in values:
-        if key not in fields:
-            nearest = difflib.get_close_matches(key, fields, 1, cutoff=0)[0]
-            raise SettingsError(f"There is no setting {key!r}; did you mean {nearest!r}?")
-    missing = [name for name, each in fields.items() if _is_required(each) and name not in values]
-    if missing:
-        raise SettingsError(f"The settings {config} lack {', '.join(missing)}.")
+    try:
+        check_keys(values, fields, f"The settings {config}", what="setting")
+    except PlainError as error:
+        raise SettingsError(str(error)) from error
     return Settings(**{key: _as(fields[key], value) for key, value in values.items()})
 
 
@@ -159,10 +186,6 @@ def _read_yaml(config: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise SettingsError(f"The settings {config} must be lines of `key: value`.")
     return values
-
-
-def _is_required(field: dataclasses.Field) -> bool:
-    return field.default is field.default_factory is dataclasses.MISSING
 
 
 def _pair(settings: Settings, key: str) -> tuple[float, float]:
@@ -184,6 +207,6 @@ def _as(field: dataclasses.Field, value: Any) -> Any:
             return float(value)
         except ValueError:
             pass
-    if type(value).__name__ != kind:
+    if type(value).__name__ not in kind.split(" | "):
         raise SettingsError(f"{field.name}={value!r} must be of type {field.type}.")
     return value

@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader, Subset
 from data.augmentation import Augment
 from data.lookalikes import Piece, pieces_of
 from data.sampler import BalancedSampler
-from data.slices import DataError, Slice, SliceDataset, read_slices, to_network_grid
-from data.targets import TARGETS, Target
+from data.slices import DataError, Slice, SliceDataset, read_slices, sources_of, to_network_grid
 from fit.settings import Settings, SettingsError
+from UNetPlusPlusSegmentLib.network.card import Source
 
 
 class SliceData(L.LightningDataModule):
@@ -21,21 +21,24 @@ class SliceData(L.LightningDataModule):
 
     Attributes:
         groups: The number of the patient that each image of the validation is of; where there are no patients, all are of one group.
-        patients: How many are trained on.
+        sources: Of what is trained on.
 
     Raises:
-        DataError: As of `read_all`.
+        DataError: As of `read_all`; or a label is known, or there, in no slice of `train`; or a source is not named.
     """
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self.settings, self.target = settings, TARGETS[settings.target]
+        self.settings, self.target = settings, settings.goal
+        self.sources = all_sources(settings)
         self.training, validation = (read_all(settings, split) for split in ("train", "val"))
+        for at, label in enumerate(self.target.labels):
+            if not any(item.knows(at) and item.mask[at].any() for item in self.training):
+                raise DataError(f"No slice of `train` shows {label.name}: there is nothing to learn it from.")
         self.validation = validation[:: settings.validation_stride]
         names = [item.row.get("patient", "all") for item in self.validation]
         number = {name: n for n, name in enumerate(sorted(set(names)))}
         self.groups = [number[name] for name in names]
-        self.patients = len({item.row[self.target.group] for item in self.training})
 
     def check_processes(self, count: int) -> None:
         """See that each process has something to validate on.
@@ -59,14 +62,14 @@ class SliceData(L.LightningDataModule):
             trainer.world_size,
             epoch=lambda: trainer.global_step // s.steps_per_epoch,
         )
-        pieces = pieces_beside(self.training, self.target, s) if s.paste else ()
+        pieces = pieces_beside(self.training, s) if s.paste else ()
         augment = Augment(s, self.target.window_hu, pieces)
-        patches = SliceDataset(self.training, self.target, s.pixel_mm, augment)
+        patches = SliceDataset(self.training, s.pixel_mm, augment)
         return DataLoader(patches, s.batch_size, sampler=sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader:
         """This process's share of the validation, image by image."""
-        whole = SliceDataset(self.validation, self.target, self.settings.pixel_mm)
+        whole = SliceDataset(self.validation, self.settings.pixel_mm)
         trainer = self._trainer
         return DataLoader(Subset(whole, range(trainer.global_rank, len(whole), trainer.world_size)), 1)
 
@@ -76,30 +79,38 @@ class SliceData(L.LightningDataModule):
 
 
 def read_all(settings: Settings, split: str) -> list[Slice]:
-    """The slices of a split, of `data` and of all that `also` names, in the window of the target.
+    """The slices of a split, of `data` and of all that `also` names, without those that know no label.
 
     Raises:
         DataError: As of `read_slices`; or a patient of that name is in two folders.
     """
-    target = TARGETS[settings.target]
-    slices = read_slices(settings.data, target, split)
-    for name, folder in settings.also.items():
-        other = TARGETS[name]
-        more = read_slices(folder, other, split)
-        twice = {item.row[target.group] for item in slices} & {item.row[other.group] for item in more}
+    slices: list[Slice] = []
+    groups: dict[str, str] = {}
+    for folder, kind in settings.folders:
+        more = read_slices(folder, settings.goal, split, kind)
+        here = {item.row[kind.group] for item in more}
+        twice = sorted(groups.keys() & here)
         if twice:
-            raise DataError(
-                f"{', '.join(sorted(twice))} is in {folder} and in {settings.data}: rename it in one of them."
-            )
-        slices += [item.in_window(other.window_hu, target.window_hu) for item in more]
+            raise DataError(f"{', '.join(twice)} is in {folder} and in {groups[twice[0]]}: rename it in one of them.")
+        groups |= dict.fromkeys(here, folder)
+        slices += [item for item in more if any(item.knows(label) for label in range(len(item.mask)))]
     return slices
 
 
-def pieces_beside(slices: list[Slice], target: Target, settings: Settings) -> list[Piece]:
-    """Cuts at the network's pixels through all that is easily mistaken for the organ, where it is marked."""
+def all_sources(settings: Settings) -> list[Source]:
+    """The sources of all that is trained on.
+
+    Raises:
+        DataError: As of `sources_of`.
+    """
+    return [source for folder, kind in settings.folders for source in sources_of(folder, kind, "train")]
+
+
+def pieces_beside(slices: list[Slice], settings: Settings) -> list[Piece]:
+    """Cuts at the network's pixels through all that is easily mistaken for a label, where it is marked."""
     found = []
     for item in slices:
         if item.beside is not None and item.beside.any():
-            image, beside = to_network_grid(replace(item, mask=item.beside), target, settings.pixel_mm)
+            image, beside = to_network_grid(replace(item, mask=item.beside[None]), settings.pixel_mm)
             found += pieces_of(image[0].numpy(), beside[0].numpy() > 0, settings.pixel_mm or item.pixel_mm)
     return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from functools import partial
 
 import lightning as L
 import torch
@@ -11,8 +13,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import Metric
 
-from fit.losses import LOSSES, deep_supervision
+from data.slices import UNKNOWN
+from fit.losses import LOSSES, deep_supervision, of_labels
 from fit.settings import Settings
+from UNetPlusPlusSegmentLib.network.card import Source
 from UNetPlusPlusSegmentLib.network.device import cpu_has_bf16
 from UNetPlusPlusSegmentLib.network.unetpp import build_network
 
@@ -23,55 +27,61 @@ def has_fast_bf16() -> bool:
 
 
 class GroupDice(Metric):
-    """Dice per group (patient) over its pooled pixels, then the mean over the groups that have the organ."""
+    """Dice per label and group (patient) over its pooled pixels, then the mean over the groups that have the label."""
 
     overlap: Tensor
     found: Tensor
     true: Tensor
 
-    def __init__(self, groups: int) -> None:
+    def __init__(self, groups: int, labels: int = 1) -> None:
         super().__init__()
         for name in ("overlap", "found", "true"):
-            self.add_state(name, torch.zeros(groups, dtype=torch.int64), dist_reduce_fx="sum")
+            self.add_state(name, torch.zeros(groups, labels, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, found: Tensor, truth: Tensor, group: int) -> None:
-        """Add one image: bool tensors of one shape, and the number of its group."""
-        self.overlap[group] += (found & truth).sum()
-        self.found[group] += found.sum()
-        self.true[group] += truth.sum()
+        """Add one image: bool (1, labels, height, width), truth of the same shape as a patch has it, the number of its group."""
+        found, true = found & (truth != UNKNOWN), truth > 0
+        self.overlap[group] += (found & true).sum((0, 2, 3))
+        self.found[group] += found.sum((0, 2, 3))
+        self.true[group] += true.sum((0, 2, 3))
 
     def compute(self) -> Tensor:
-        """Mean Dice, 0…1."""
-        has = self.true > 0
-        return (2 * self.overlap[has] / (self.found[has] + self.true[has])).float().mean()
+        """Mean Dice of each label, 0…1; not a number where no group has it."""
+        dice = 2 * self.overlap / (self.found + self.true)
+        return dice.where(self.true > 0, torch.nan).nanmean(0)
 
 
 class SegmentationTask(L.LightningModule):
-    """A network in training. `val_dice` (and `val_iou`) are those of the averaged heads, pooled per patient."""
+    """A network in training.
 
-    def __init__(self, settings: Settings, groups: list[int], patients: int = 0) -> None:
+    `val_dice` (and `val_iou`) are those of the averaged heads, pooled per patient; of several labels their mean, and `val_dice_<label>`
+    stands beside it.
+    """
+
+    def __init__(self, settings: Settings, groups: list[int], sources: Sequence[Source] = ()) -> None:
         """Build it.
 
         Args:
             settings: Of the training.
             groups: The number of the patient that each image of the validation is of.
-            patients: How many are trained on, for the card.
+            sources: Of what is trained on, for the card.
         """
         super().__init__()
-        self.settings, self.groups, self.patients = settings, groups, patients
+        self.settings, self.groups, self.sources = settings, groups, sources
         self.network = build_network(settings.architecture, **settings.network_arguments)
         # oneDNN's backward pass for AVX2 is quicker with channels first, all else with channels last.
         self.layout = torch.channels_last if has_fast_bf16() else torch.contiguous_format
         self.network.to(memory_format=self.layout)  # type: ignore[call-overload]
-        self.loss = LOSSES[settings.loss]
-        self.dice = GroupDice(max(groups) + 1)
+        self.loss = partial(of_labels, LOSSES[settings.loss])
+        self.labels = [label.name for label in settings.goal.labels]
+        self.dice = GroupDice(max(groups) + 1, len(self.labels))
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         image, truth = batch
         heads = self.network(image.contiguous(memory_format=self.layout))
         loss = deep_supervision(self.loss, heads, truth)
         with torch.no_grad():
-            found, true = heads[-1] > 0, truth > 0
+            found, true = (heads[-1] > 0) & (truth != UNKNOWN), truth > 0
             iou = (found & true).sum() / (found | true).sum().clamp_min(1)
         self.log_dict({"loss": loss, "iou": iou}, prog_bar=True)
         return loss
@@ -81,12 +91,16 @@ class SegmentationTask(L.LightningModule):
         heads = self.network(image.contiguous(memory_format=self.layout))
         found = torch.stack([h.sigmoid() for h in heads]).mean(0) >= 0.5
         number = index * self.trainer.world_size + self.global_rank
-        self.dice.update(found, truth > 0, self.groups[number])
+        self.dice.update(found, truth, self.groups[number])
 
     def on_validation_epoch_end(self) -> None:
-        dice = self.dice.compute()
+        of_each = self.dice.compute()
         self.dice.reset()
+        dice = of_each.nanmean()
         self.log_dict({"val_dice": dice, "val_iou": dice / (2 - dice)}, prog_bar=True)
+        if len(self.labels) > 1:
+            names = (f"val_dice_{name.lower().replace(' ', '_')}" for name in self.labels)
+            self.log_dict(dict(zip(names, of_each, strict=True)))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         s = self.settings
@@ -100,6 +114,7 @@ class SegmentationTask(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """The settings travel with the weights: evaluate.py and export.py need nothing else."""
+        """Settings, target and sources travel with the weights: evaluate.py and export.py need nothing else."""
         checkpoint["settings"] = dataclasses.asdict(self.settings)
-        checkpoint["patients"] = self.patients
+        checkpoint["target"] = dataclasses.asdict(self.settings.goal)
+        checkpoint["sources"] = [dataclasses.asdict(source) for source in self.sources]

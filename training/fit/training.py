@@ -30,7 +30,7 @@ def train(settings: Settings, resume: bool = False) -> Path:
             f"{settings.folder} holds a training already: add --resume to go on, or give another name=…"
         )
     data = SliceData(settings)
-    task = SegmentationTask(settings, data.groups, data.patients)
+    task = SegmentationTask(settings, data.groups, data.sources)
     make_folder(settings, task)
     if settings.init_from and not last.exists():
         load_weights(task.network, settings.init_from)

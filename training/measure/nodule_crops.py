@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data.slices import Slice, read_slices
-from data.targets import TARGETS
+from data.targets import Target, load_target
 from measure.heads import answer_of, answers
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.result import Result
@@ -34,8 +34,8 @@ READERS = {
 }
 
 
-def evaluate(bundle: Bundle, data: Path, split: str = "val", draws: int = 5) -> dict:
-    """Figures against what two or more readers marked, at the stored pixels.
+def evaluate(bundle: Bundle, data: Path, split: str = "val", draws: int = 5, target: Target | None = None) -> dict:
+    """Figures against what two or more readers marked, at the stored pixels, which hold the number of readers.
 
     Dice and IoU are of a nodule, its slices stacked, slice IoU is the mean over its slices; then the mean over draws and nodules.
     In a window all counts that the network marks; `pointed` is what the product gives at `balanced` for a point at the true voxel
@@ -47,7 +47,8 @@ def evaluate(bundle: Bundle, data: Path, split: str = "val", draws: int = 5) -> 
         would mark, against two; `readers`, quoted.
     """
     engine = NoduleEngine(bundle)
-    nodules = _nodules(data, split)
+    target = target or load_target(bundle.target)
+    nodules = _nodules(data, split, target)
     draw = np.random.default_rng(SEED)
     found: dict[str, list[tuple[float, dict]]] = defaultdict(list)
     levels: dict[str, list[tuple[float, dict]]] = defaultdict(list)
@@ -61,9 +62,10 @@ def evaluate(bundle: Bundle, data: Path, split: str = "val", draws: int = 5) -> 
         for _ in range(draws):
             window = _window(counts.shape[1:], draw.integers(-SHIFT, SHIFT + 1, size=2))
             truth = counts[(slice(None), *window)] >= 2
-            for name, probability in _probabilities(engine, items, window).items():
+            seen = _hu(items, target)[(slice(None), *window)], items[0].pixel_mm
+            for name, probability in _probabilities(engine, *seen).items():
                 found[name].append((size_mm, _scores(probability >= bundle.threshold, truth)))
-            pointed = _pointed(engine, items, window, truth).labelmap > 0
+            pointed = _pointed(engine, *seen, truth).labelmap > 0
             found["pointed"].append((size_mm, _scores(pointed, truth)))
     return {
         "command": f"python training/evaluate.py <bundle> --data <nodule> --split {split} --moved-crops --draws {draws}",
@@ -78,26 +80,28 @@ def evaluate(bundle: Bundle, data: Path, split: str = "val", draws: int = 5) -> 
     }
 
 
-def best_answer(bundle: Bundle, data: Path, split: str = "val") -> tuple[int, float]:
+def best_answer(bundle: Bundle, data: Path, split: str = "val", target: Target | None = None) -> tuple[int, float]:
     """The head from which on to average, and of `THRESHOLDS` the one, with the highest mean Dice of nodules that are pointed at.
 
     One window of each. Unlike for an organ that is all there is to mark, the deepest head alone is among them.
     """
     choices = [(level, threshold) for level in reversed(bundle.load_network().heads) for threshold in THRESHOLDS]
     engines = {level: NoduleEngine(replace(bundle, average_from=level)) for level, _ in choices}
+    target = target or load_target(bundle.target)
     draw, dices = np.random.default_rng(SEED), []
-    for items in _nodules(data, split):
+    for items in _nodules(data, split, target):
         window = _window(items[0].image.shape, draw.integers(-SHIFT, SHIFT + 1, size=2))
-        truth = np.stack([item.mask for item in items])[(slice(None), *window)]
-        masks = [_pointed(engines[level], items, window, truth, threshold).labelmap > 0 for level, threshold in choices]
+        truth = np.stack([item.mask[0] for item in items])[(slice(None), *window)]
+        seen = _hu(items, target)[(slice(None), *window)], items[0].pixel_mm
+        masks = [_pointed(engines[level], *seen, truth, threshold).labelmap > 0 for level, threshold in choices]
         dices.append([_scores(mask, truth)["dice"] for mask in masks])
     return choices[int(np.argmax(np.mean(dices, axis=0)))]
 
 
-def _nodules(data: Path, split: str) -> list[list[Slice]]:
+def _nodules(data: Path, split: str, target: Target) -> list[list[Slice]]:
     """The slices of each nodule, in order."""
     nodules: dict[tuple[str, str], list[Slice]] = defaultdict(list)
-    for item in read_slices(data, TARGETS["nodule"], split):
+    for item in read_slices(data, target, split):
         nodules[item.row["patient"], item.row["nodule"]].append(item)
     return [sorted(items, key=lambda item: int(item.row["slice"])) for items in nodules.values()]
 
@@ -113,16 +117,14 @@ def _window(shape: tuple[int, int], shift: np.ndarray) -> tuple[slice, slice]:
     return slice(rows, rows + WINDOW), slice(columns, columns + WINDOW)
 
 
-def _hu(items: list[Slice], window: tuple[slice, slice]) -> np.ndarray:
+def _hu(items: list[Slice], target: Target) -> np.ndarray:
     """float32 HU (slices, rows, columns)."""
-    return np.stack([TARGETS["nodule"].to_hu(item.image) for item in items])[(slice(None), *window)]
+    return np.stack([target.to_hu(item.image) for item in items])
 
 
-def _probabilities(engine: Predictor, items: list[Slice], window: tuple[slice, slice]) -> dict[str, np.ndarray]:
+def _probabilities(engine: Predictor, hu: np.ndarray, pixel_mm: float) -> dict[str, np.ndarray]:
     """Probability by answer, (slices, rows, columns) at the stored pixels of a window; only it is seen."""
-    hu = _hu(items, window)
-    pixel_mm, pixels = items[0].pixel_mm, engine.bundle.pixel_mm
-    box = Box.whole(len(hu), grid_size(hu.shape[1:], (pixel_mm, pixel_mm), pixels))
+    box = Box.whole(len(hu), grid_size(hu.shape[1:], (pixel_mm, pixel_mm), engine.bundle.pixel_mm))
     parts: dict[str, list[np.ndarray]] = defaultdict(list)
     for _, heads in engine.heads(hu, range(len(hu)), box, engine.bundle.depth, Tensor.cpu):
         heads = F.interpolate(heads, hu.shape[1:], mode="bilinear")
@@ -132,20 +134,15 @@ def _probabilities(engine: Predictor, items: list[Slice], window: tuple[slice, s
 
 
 def _pointed(
-    engine: NoduleEngine,
-    items: list[Slice],
-    window: tuple[slice, slice],
-    truth: np.ndarray,
-    threshold: float | None = None,
+    engine: NoduleEngine, hu: np.ndarray, pixel_mm: float, truth: np.ndarray, threshold: float | None = None
 ) -> Result:
     """The result for a user of a scan of this window alone who points at the middle of the true nodule."""
     at = np.argwhere(truth)
     middle = at[np.abs(at - at.mean(axis=0)).sum(axis=1).argmin()]
-    pixel_mm = items[0].pixel_mm
     wide_mm = 2 * np.sqrt(truth.sum(axis=(1, 2)).max() / np.pi) * pixel_mm
-    volume = Volume(_hu(items, window), np.diag([-pixel_mm, -pixel_mm, np.clip(wide_mm / len(truth), *SLICE_MM), 1]))
+    volume = Volume(hu, np.diag([-pixel_mm, -pixel_mm, np.clip(wide_mm / len(truth), *SLICE_MM), 1]))
     point = (volume.ijk_to_ras @ [*middle[::-1], 1])[:3]
-    request = Request("nodule", threshold=threshold, points=(point,), force=True)
+    request = Request(engine.bundle.target, threshold=threshold, points=(point,), force=True)
     return engine.predict(volume, request).at()
 
 

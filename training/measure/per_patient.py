@@ -11,25 +11,27 @@ import torch
 from torch.nn import functional as F
 
 from data.slices import Slice, read_slices
-from data.targets import TARGETS, Target
+from data.targets import Target, TargetError, load_target
 from measure.heads import answer_of, answers, level_times
 from measure.pictures import FOUND, TRUTH, Panel, save_atlas
-from measure.pooled import TOLERANCE_MM, Pooled, dice, summary
-from UNetPlusPlusSegmentLib.core.masks import fill_holes, largest_component
+from measure.pooled import TOLERANCE_MM, Pooled, dice, means_of, summary
+from UNetPlusPlusSegmentLib.engine.label_map import has_steps, label_map, postprocess
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.engine.pixel_box import Box, grid_size
 from UNetPlusPlusSegmentLib.network.bundle import Bundle
-from UNetPlusPlusSegmentLib.network.card import PostProcessing
 
 WORST = 12  # slices of a patient that are drawn
-# Of a card's post-processing, as the engine takes them.
-STEPS = {"largest_component": largest_component, "fill_holes": fill_holes}
 
 
 def evaluate(
-    bundle: Bundle, data: str | Path, split: str = "val", every: int = 1, pictures: Path | None = None
+    bundle: Bundle,
+    data: str | Path,
+    split: str = "val",
+    every: int = 1,
+    pictures: Path | None = None,
+    target: Target | None = None,
 ) -> dict:
-    """Figures of the network alone and, where the card has post-processing, of what the product makes of it.
+    """Figures of the network alone and, where the card has post-processing or several labels, of what the product makes of it.
 
     Both for each level's own head and for means of several. Masks are compared at the stored pixels; Dice and IoU are pooled over a
     patient's slices, and so are distances between outlines, in plane, on the slices whose pixel size stands in the scan's header.
@@ -37,29 +39,36 @@ def evaluate(
     Args:
         bundle: What to measure.
         data: Slice folder.
-        split: Its rows that count.
+        split: Its rows that count; of each label, those that know it.
         every: Take every n-th slice only.
         pictures: A folder for an atlas of each patient's worst slices.
+        target: How the folder is to be read, and what in it the labels are; None: the shipped target of the bundle's name.
 
     Returns:
-        `heads` and `postprocessed`: from the name of an answer (`L4`, `L3-L4`) to its `summary`. `time`: a slice's time by level, as
-        ratio to the deepest's.
+        `heads` and `postprocessed`: from the name of an answer (`L4`, `L3-L4`) to its `summary`; of several labels to the means over
+        these, and `labels` holds both for each. `time`: a slice's time by level, as ratio to the deepest's.
 
     Raises:
-        BundleError, DataError: The model or the data cannot be used.
+        BundleError, DataError, TargetError: The model or the data cannot be used, or the target is not that of the model.
     """
-    target = TARGETS[bundle.target]
+    target = target or load_target(bundle.target)
+    names = [label.name for label in bundle.labels]
+    if names != [label.name for label in target.labels]:
+        raise TargetError(
+            f"The target {target.name} has other labels than the model {bundle.name}: {', '.join(names)}."
+        )
     engine = SliceEngine(bundle)
     items = read_slices(data, target, split)[::every]
-    counts: dict[str, dict[str, dict[str, Pooled]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(Pooled)))
+    counts: dict[str, dict] = {name: defaultdict(lambda: defaultdict(lambda: defaultdict(Pooled))) for name in names}
     for patient, scans in _by_patient(items, target).items():
         drawn: list[tuple[Slice, np.ndarray]] = []
         for scan in scans:
             found = _found(engine, scan, target)
-            for name, masks in found.items():
-                for kind, made in _as_used(masks, bundle.postprocessing).items():
-                    _add(counts[kind][name][patient], scan, made, target)
-            drawn += zip(scan, found[answer_of(bundle)], strict=True)
+            for kind, by_answer in found.items():
+                for answer, masks in by_answer.items():
+                    for number, name in enumerate(names):
+                        _add(counts[name][kind][answer], patient, scan, masks[:, number], number, target)
+            drawn += zip(scan, found["heads"][answer_of(bundle)], strict=True)
         if pictures:
             _draw_worst(pictures / f"{patient}.png", f"{patient}, {answer_of(bundle)} of {bundle.name}", drawn)
     return {
@@ -68,30 +77,40 @@ def evaluate(
         "split": split,
         "slices": len(items),
         "surface_tolerance_mm": TOLERANCE_MM,
-        **{kind: {name: summary(pooled) for name, pooled in by_name.items()} for kind, by_name in counts.items()},
+        **_by_label({name: _summaries(of_kind) for name, of_kind in counts.items()}),
         "time": level_times(bundle, engine.device, _grid(bundle, items[0])),
     }
 
 
-def _as_used(masks: np.ndarray, how: PostProcessing) -> dict[str, np.ndarray]:
-    """A scan's masks (slices, rows, columns) as the network says them, and as the product takes them where that differs."""
-    steps = [step for key, step in STEPS.items() if getattr(how, key)]
-    made = masks
-    for step in steps:
-        made = step(made)
-    return {"heads": masks, "postprocessed": made} if steps else {"heads": masks}
+def _summaries(of_kind: dict[str, dict[str, dict[str, Pooled]]]) -> dict[str, dict[str, dict]]:
+    return {kind: {answer: summary(pooled) for answer, pooled in each.items()} for kind, each in of_kind.items()}
 
 
-def _add(pooled: Pooled, scan: list[Slice], masks: np.ndarray, target: Target) -> None:
+def _by_label(of_label: dict[str, dict[str, dict[str, dict]]]) -> dict:
+    """The figures of one label as they are; of several the means of Dice and IoU over the labels that somebody has, and `labels`."""
+    first, *others = of_label.values()
+    if not others:
+        return first
+    means = {
+        kind: {answer: means_of([each[kind][answer] for each in of_label.values()]) for answer in by_answer}
+        for kind, by_answer in first.items()
+    }
+    return {**means, "labels": of_label}
+
+
+def _add(
+    pooled: dict[str, Pooled], patient: str, scan: list[Slice], masks: np.ndarray, label: int, target: Target
+) -> None:
     for item, mask in zip(scan, masks, strict=True):
-        pooled.add(mask, item.mask, item.pixel_mm, outlines=_is_measured(item, target))
+        if item.knows(label):
+            pooled[patient].add(mask, item.mask[label], item.pixel_mm, outlines=_is_measured(item, target))
 
 
 def _by_patient(items: list[Slice], target: Target) -> dict[str, list[list[Slice]]]:
     """The slices of each patient, scan by scan (nodule by nodule, where a file is the crop of one), in the order they lie in."""
     patients: dict[str, dict[tuple, list[Slice]]] = defaultdict(lambda: defaultdict(list))
     for item in items:
-        patients[item.row[target.group]][item.row.get("volume"), item.row.get("nodule")].append(item)
+        patients[item.row[target.slices.group]][item.row.get("volume"), item.row.get("nodule")].append(item)
     for scans in patients.values():
         for scan in scans.values():
             scan.sort(key=lambda item: int(item.row.get("slice", 0)))
@@ -100,24 +119,41 @@ def _by_patient(items: list[Slice], target: Target) -> dict[str, list[list[Slice
 
 def _is_measured(item: Slice, target: Target) -> bool:
     """True if the pixel size was read from the scan's header, not recalled or taken as usual."""
-    return target.pixel_mm(item.row) is not None and item.row.get("size_from", "header") == "header"
+    return target.slices.pixel_mm.known(item.row) is not None and item.row.get("size_from", "header") == "header"
 
 
-def _found(engine: SliceEngine, scan: list[Slice], target: Target) -> dict[str, np.ndarray]:
-    """The masks by answer: bool (slices, rows, columns) at the stored pixels."""
-    each = [answers(heads, engine.bundle.depth) for heads in _probabilities(engine, scan, target)]
-    threshold = engine.bundle.threshold
-    return {name: np.stack([(a[name] >= threshold).numpy() for a in each]) for name in each[0]}
+def _found(engine: SliceEngine, scan: list[Slice], target: Target) -> dict[str, dict[str, np.ndarray]]:
+    """Masks as the network says them and, where that differs, as the product takes them: by `heads` and `postprocessed`, by answer.
+
+    Each is bool (slices, labels, rows, columns) at the stored pixels.
+    """
+    card = engine.bundle
+    masks: dict[str, list[np.ndarray]] = defaultdict(list)
+    maps: dict[str, list[np.ndarray]] = defaultdict(list)
+    for heads in _probabilities(engine, scan, target):
+        for name, probability in answers(heads, card.depth).items():
+            masks[name].append((probability >= card.threshold).numpy())
+            maps[name].append(label_map(probability.numpy(), card, card.threshold))
+    found = {"heads": {name: np.stack(each) for name, each in masks.items()}}
+    if len(card.labels) > 1 or has_steps(card):
+        values = np.array([label.value for label in card.labels])[:, None, None]
+        found["postprocessed"] = {}
+        for name, each in maps.items():
+            labelmap = np.stack(each)
+            postprocess(labelmap, card)
+            found["postprocessed"][name] = labelmap[:, None] == values
+    return found
 
 
 def _probabilities(engine: SliceEngine, items: list[Slice], target: Target) -> Iterator[torch.Tensor]:
-    """Probabilities (heads, rows, columns) of each slice at its stored pixels."""
+    """Probabilities (heads, labels, rows, columns) of each slice at its stored pixels."""
     for item in items:
         hu = target.to_hu(item.image)[None]
         for _, heads in engine.heads(
             hu, [0], Box.whole(1, _grid(engine.bundle, item)), engine.bundle.depth, torch.Tensor.cpu
         ):
-            yield F.interpolate(heads, hu.shape[1:], mode="bilinear")[:, 0]
+            of_labels = heads.reshape(len(heads), -1, *heads.shape[-2:])
+            yield F.interpolate(of_labels, hu.shape[1:], mode="bilinear")
 
 
 def _grid(bundle: Bundle, item: Slice) -> tuple[int, int]:
@@ -126,27 +162,38 @@ def _grid(bundle: Bundle, item: Slice) -> tuple[int, int]:
 
 def _draw_worst(path: Path, title: str, slices: list[tuple[Slice, np.ndarray]]) -> None:
     """An atlas of the slices with the most wrong pixels, the worst first; none if no pixel is wrong."""
-    wrong = [np.count_nonzero(mask != item.mask) for item, mask in slices]
+    wrong = [np.count_nonzero((mask != item.mask) & _trusted(item)) for item, mask in slices]
     panels = []
     for at in sorted(np.flatnonzero(wrong), key=lambda at: -wrong[at])[:WORST]:
-        item, mask = slices[at]
-        how_good = f"Dice {dice(mask, item.mask):.3f}" if item.mask.any() else "no organ"
+        item, found = slices[at]
+        truth, mask = ((each & _trusted(item)).any(axis=0) for each in (item.mask, found))
+        how_good = f"Dice {dice(mask, truth):.3f}" if truth.any() else "no organ"
         panels.append(
-            Panel(
-                f"{item.row['file']}: {how_good}, {wrong[at]} pixels wrong", item.image, {TRUTH: item.mask, FOUND: mask}
-            )
+            Panel(f"{item.row['file']}: {how_good}, {wrong[at]} pixels wrong", item.image, {TRUTH: truth, FOUND: mask})
         )
     if panels:
         save_atlas(path, panels, f"{title}, without post-processing: truth green, found red; most wrong pixels first")
 
 
+def _trusted(item: Slice) -> np.ndarray:
+    """bool (labels, 1, 1): the labels whose masks say all."""
+    return np.array([item.knows(label) for label in range(len(item.mask))])[:, None, None]
+
+
 def as_table(figures: dict) -> str:
     """The figures as lines of text."""
-    lines = [f"{figures['slices']} slices of {figures['split']}, the network alone"]
-    lines += [_line(name, head) for name, head in figures["heads"].items()]
-    if "postprocessed" in figures:
-        lines += ["after the post-processing of the card, each scan's slices stacked in order"]
-        lines += [_line(name, head) for name, head in figures["postprocessed"].items()]
+    lines = [f"{figures['slices']} slices of {figures['split']}"]
+    for label, each in figures.get("labels", {"": figures}).items():
+        lines += [label] if label else []
+        lines += ["the network alone", *(_line(name, head) for name, head in each["heads"].items())]
+        if "postprocessed" in each:
+            lines += ["as the product takes it, by the card, each scan's slices stacked in order"]
+            lines += [_line(name, head) for name, head in each["postprocessed"].items()]
+    if "labels" in figures:
+        lines += ["mean of the labels"]
+        lines += [
+            f"{name:>5}  Dice {mean['dice']}  IoU {mean['iou']}" for name, mean in figures["postprocessed"].items()
+        ]
     device, reference, *levels = figures["time"].items()
     ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in levels)
     return "\n".join([*lines, f"time of a slice as ratio to {reference[1]}: {ratios} ({device[1]})"])

@@ -98,3 +98,9 @@ def summary(pooled: dict[str, Pooled]) -> dict:
         "patients": {name: p.figures() for name, p in with_organ.items()},
         "without_organ": {name: p.figures() for name, p in pooled.items() if not p.true},
     }
+
+
+def means_of(summaries: list[dict]) -> dict:
+    """The means of the labels' Dice and IoU, over those that somebody has; None if nobody has any."""
+    there = [each for each in summaries if each["dice"] is not None]
+    return {key: round(float(np.mean([each[key] for each in there])), 4) if there else None for key in ("dice", "iou")}

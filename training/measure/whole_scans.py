@@ -17,7 +17,7 @@ from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.files import read_volume
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
-from UNetPlusPlusSegmentLib.network.bundle import Bundle
+from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError
 
 POINTS, SEED, WARM = 50, 0, 20
 NODULE, LESION, CLEAN = "LIDC-IDRI-0001_ct.nii.gz", "chest_lesion_ct.nrrd", "chest_clean_ct.nrrd"
@@ -28,9 +28,13 @@ def measure(bundle: Bundle, folder: Path, speed: str = "balanced", device: str =
     """Figures of a model on the CTs of a folder.
 
     Raises:
-        BundleError, FileError: The model or a CT cannot be used.
+        BundleError, FileError: The model or a CT cannot be used, or of its target nothing is known in them.
     """
-    of_target = nodules if bundle.target == "nodule" else liver
+    if bundle.engine != "nodule" and bundle.target != "liver":
+        raise BundleError(
+            f"--volumes knows the truth of livers and nodules only; {bundle.name} is for {bundle.target}."
+        )
+    of_target = nodules if bundle.engine == "nodule" else liver
     command = f"python training/evaluate.py <bundle> --volumes <volumes> --speed {speed}"
     return {"command": command, **of_target(bundle, folder, speed, device)}
 
@@ -52,7 +56,7 @@ def nodules(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
     clean, _ = read_volume(folder / CLEAN)
     figures = {}
     for name, volume, mask in ((NODULE, ct, truth), (LESION, lesion, mass > 0)):
-        asked = (Request("nodule", speed=speed, points=(p,)) for p in inner_points(mask, volume))
+        asked = (Request(bundle.target, speed=speed, points=(p,)) for p in inner_points(mask, volume))
         results = [engine.predict(volume, each).at() for each in asked]
         dices = np.array([dice(result.labelmap > 0, mask) for result in results])
         figures[f"{name}, {POINTS} points"] = {
@@ -62,7 +66,7 @@ def nodules(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
             "below_0.8": int((dices < 0.8).sum()),
             "called": sorted({segment.name for result in results for segment in result.segments}),
         }
-    whole = Request("nodule", speed=speed)
+    whole = Request(bundle.target, speed=speed)
     figures[f"{NODULE}, whole chest"] = _chest(engine.predict(ct, whole).at(), truth)
     figures[f"{CLEAN}, whole chest"] = _chest(engine.predict(clean, whole).at(), None)
     return figures
@@ -86,7 +90,7 @@ def times(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
     """Seconds of a click on a nodule, as the module gets it: submit, wait, label map at hand; and of a whole chest."""
     ct, truth = _read(folder, NODULE, "LIDC-IDRI-0001_nodule.nii.gz")
     clean, _ = read_volume(folder / CLEAN)
-    chest = Request("nodule", speed=speed, device=device)
+    chest = Request(bundle.target, speed=speed, device=device)
     points = inner_points((truth > 0) & (truth < 100), ct)[: WARM + 1]
     with Worker() as worker:
         seconds = []

@@ -14,13 +14,12 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 from torch.nn import functional as F
 
 from data.slices import Slice, read_slices, to_network_grid
-from data.targets import TARGETS, Target
 from fit.settings import Settings, SettingsError, load_settings
 from fit.task import SegmentationTask
 from fit.training import train
 from measure.heads import answers
 from measure.pooled import Pooled
-from paper.cells import SPLIT, Cell, Measured, ResultsError
+from paper.cells import Cell, Measured, ResultsError, split_of
 from paper.figures import examples
 from UNetPlusPlusSegmentLib.network.unetpp import NodeGrid, fold_batch_norm
 
@@ -61,26 +60,35 @@ def run(cell: Cell, settings: Settings) -> Measured:
             )
     train(settings, resume=True)
     log = read_log(settings.folder / "tensorboard")
-    ious, found = _measure(load_network(settings), settings, SPLIT[cell.dataset])
+    ious, found = _measure(load_network(settings), settings, split_of(cell.dataset))
     return Measured(settings.steps, max(minutes for _, minutes, *_ in log), ious, log, found)
 
 
 def _measure(
     network: NodeGrid, settings: Settings, split: str
 ) -> tuple[dict[str, dict[str, float]], dict[str, np.ndarray]]:
-    """The IoU of each case that shows the organ, by answer; and what was found on the images that are drawn."""
-    target = TARGETS[settings.target]
+    """The IoU of each case that shows a label, by answer: the mean over the labels that it shows; and what was found on the images
+    that are drawn.
+    """
+    target = settings.goal
     items = read_slices(settings.data, target, split)
     drawn = {item.row["file"] for item in examples(items, target)}
-    pooled: dict[str, dict[str, Pooled]] = defaultdict(lambda: defaultdict(Pooled))
+    pooled: dict[str, dict[str, list[Pooled]]] = defaultdict(
+        lambda: defaultdict(lambda: [Pooled() for _ in target.labels])
+    )
     found = {}
-    for item, heads in zip(items, _probabilities(network, items, target, settings.pixel_mm), strict=True):
+    for item, heads in zip(items, _probabilities(network, items, settings.pixel_mm), strict=True):
         masks = {name: (probability >= 0.5).numpy() for name, probability in _answers(heads).items()}
         for name, mask in masks.items():
-            pooled[item.row[target.group]][name].add(mask, item.mask, item.pixel_mm)
+            for number, of_label in enumerate(pooled[item.row[target.slices.group]][name]):
+                if item.knows(number):
+                    of_label.add(mask[number], item.mask[number], item.pixel_mm)
         if item.row["file"] in drawn:
-            found[item.row["file"]] = masks["all"]
-    return {case: {name: p.iou for name, p in by.items()} for case, by in pooled.items() if by["all"].true}, found
+            found[item.row["file"]] = np.logical_or.reduce(masks["all"])
+    shown = {case: by for case, by in pooled.items() if any(p.true for p in by["all"])}
+    return {
+        case: {n: float(np.mean([p.iou for p in ps if p.true])) for n, ps in by.items()} for case, by in shown.items()
+    }, found
 
 
 def _answers(heads: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -102,13 +110,13 @@ def load_network(settings: Settings) -> NodeGrid:
     return fold_batch_norm(task.network)
 
 
-def _probabilities(network: NodeGrid, items: list[Slice], target: Target, pixel_mm: float) -> Iterator[torch.Tensor]:
-    """Probabilities (heads, rows, columns) of each image at its stored pixels; the network sees its own."""
+def _probabilities(network: NodeGrid, items: list[Slice], pixel_mm: float) -> Iterator[torch.Tensor]:
+    """Probabilities (heads, labels, rows, columns) of each image at its stored pixels; the network sees its own."""
     for item in items:
-        image, _ = to_network_grid(item, target, pixel_mm)
+        image, _ = to_network_grid(item, pixel_mm)
         with torch.inference_mode():
             heads = torch.stack([head.sigmoid() for head in network(image[None])])[:, 0]
-        yield F.interpolate(heads, item.mask.shape, mode="bilinear")[:, 0]
+        yield F.interpolate(heads, item.mask.shape[1:], mode="bilinear")
 
 
 def read_log(folder: Path) -> list[tuple[int, float, str, float]]:

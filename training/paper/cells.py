@@ -11,7 +11,12 @@ import numpy as np
 from PIL import Image
 
 DEFAULT_SEEDS = {"nuclei": 3, "polyp": 1, "liver": 1, "nodule": 3}
-SPLIT = {"nuclei": "test", "polyp": "test", "liver": "val", "nodule": "val"}  # what a cell is measured on
+SPLIT = {
+    "nuclei": "test",
+    "polyp": "test",
+    "liver": "val",
+    "nodule": "val",
+}  # what a cell is measured on; another's is `val`
 EXAMPLES = 3  # cases of each data set that are drawn
 DATASETS = tuple(SPLIT)
 ARCHITECTURES = ("unet", "wide_unet", "unetpp", "unetpp_ds")
@@ -38,9 +43,14 @@ class Cell:
         return f"{self.dataset}-{self.architecture}-{self.loss}-{self.seed}"
 
 
+def split_of(dataset: str) -> str:
+    """The split that a cell is measured on."""
+    return SPLIT.get(dataset, "val")
+
+
 def planned(datasets: Sequence[str], architectures: Sequence[str], seeds: int | None = None) -> list[Cell]:
     """All cells of a table, in the order in which they are worth having: the first seed of all, then the next."""
-    most = {dataset: seeds or DEFAULT_SEEDS[dataset] for dataset in datasets}
+    most = {dataset: seeds or DEFAULT_SEEDS.get(dataset, 1) for dataset in datasets}
     cells = []
     for seed in range(1, max(most.values()) + 1):
         wanted = [dataset for dataset in datasets if seed <= most[dataset]]

@@ -9,10 +9,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from data.slices import Slice, read_slices
-from data.targets import TARGETS, Target
+from data.targets import Target
 from fit.settings import Settings
 from measure.pictures import FOUND, TRUTH, Panel, private_folder, save_atlas
-from paper.cells import ARCHITECTURES, EXAMPLES, SPLIT, Cell, Results, read_rows
+from paper.cells import ARCHITECTURES, EXAMPLES, Cell, Results, read_rows, split_of
 from paper.table import NAMES, done_cells
 
 # Whose images may be published, and how they want to be named; the others' pictures go to an ignored folder.
@@ -35,7 +35,7 @@ def examples(items: list[Slice], target: Target) -> list[Slice]:
     """The images that are drawn: of a few cases at even distances, the one that shows most of the organ."""
     largest: dict[str, Slice] = {}
     for item in items:
-        case = item.row[target.group]
+        case = item.row[target.slices.group]
         if item.mask.any() and (case not in largest or item.mask.sum() > largest[case].mask.sum()):
             largest[case] = item
     chosen = np.linspace(0, len(largest) - 1, min(EXAMPLES, len(largest)) + 2).round()[1:-1]
@@ -87,10 +87,10 @@ def _draw_examples(results: Results, dataset: str, settings: Settings) -> str:
     if not first:
         return ""
     folder = results.folder if dataset in CREDITS else private_folder(results.folder / "private")
-    target = TARGETS[settings.target]
+    target = settings.goal
     panels = []
-    for item in examples(read_slices(settings.data, target, SPLIT[dataset]), target):
-        panels += [Panel("image", item.image, {}), Panel("truth", item.image, {TRUTH: item.mask})]
+    for item in examples(read_slices(settings.data, target, split_of(dataset)), target):
+        panels += [Panel("image", item.image, {}), Panel("truth", item.image, {TRUTH: item.shown})]
         panels += [_answer(results, cell, item) for cell in first.values()]
     path = folder / f"examples-{dataset}.png"
     credit = CREDITS.get(dataset, "not to be published")
@@ -100,5 +100,5 @@ def _draw_examples(results: Results, dataset: str, settings: Settings) -> str:
 
 def _answer(results: Results, cell: Cell, item: Slice) -> Panel:
     found = results.example(cell, item.row["file"])
-    iou = (found & item.mask).sum() / max(1, (found | item.mask).sum())
-    return Panel(f"{NAMES[cell.architecture]}\nIoU {iou:.2f}", item.image, {TRUTH: item.mask, FOUND: found})
+    iou = (found & item.shown).sum() / max(1, (found | item.shown).sum())
+    return Panel(f"{NAMES[cell.architecture]}\nIoU {iou:.2f}", item.image, {TRUTH: item.shown, FOUND: found})

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from data.targets import TARGETS
 from fit.settings import Settings
 from paper.cells import read_rows, write_rows
 from UNetPlusPlusSegmentLib.network.unetpp import NodeGrid, build_network, fold_batch_norm
@@ -44,7 +43,7 @@ def _speeds(of_architecture: dict[str, Settings]) -> list[list[object]]:
     networks = {name: folded_network(s) for name, s in of_architecture.items()}
     if "unetpp_ds" in networks:
         networks |= {f"L{level}": networks["unetpp_ds"].pruned(level) for level in networks["unetpp_ds"].heads}
-    image = torch.rand(1, TARGETS[settings.target].channels, *settings.patch)
+    image = torch.rand(1, settings.goal.slices.channels, *settings.patch)
     seconds = _seconds(networks, image)
     return [[name, *_size(network, image), f"{seconds[name]:.4f}"] for name, network in networks.items()]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fit.settings import Settings
-from paper.cells import COMPARED_LOSS, SPLIT, Cell, Results, read_rows, write_rows
+from paper.cells import COMPARED_LOSS, Cell, Results, read_rows, split_of, write_rows
 
 NAMES = {
     "unet": "U-Net", "wide_unet": "wide U-Net", "unet_plus": "UNet+", "unetpp": "UNet++", "unetpp_ds": "UNet++, deep supervision",
@@ -46,7 +46,7 @@ def write_table(results: Results, of_line: dict[tuple[str, str], Settings]) -> s
             iou += f" ± {100 * np.std(means, ddof=1):.2f}"
         costs = [cost["parameters"], cost["gflop"], cost["seconds_per_image"]]
         csv_rows.append([dataset, architecture, len(done), mean, spread, *costs])
-        paper = f"{PAPER[dataset][architecture]:.2f}" if architecture in PAPER[dataset] else ""
+        paper = f"{PAPER[dataset][architecture]:.2f}" if architecture in PAPER.get(dataset, {}) else ""
         lines.append(
             f"| {dataset} | {NAMES[architecture]} | {iou} | {len(done)} | {_difference(results, dataset, architecture)} |"
             f" {paper} | {int(cost['parameters']):,} | {cost['gflop']} | {cost['seconds_per_image']} |"
@@ -129,7 +129,7 @@ def _sizes(results: Results, of_line: dict[tuple[str, str], Settings]) -> list[s
         rows = [row for cell, row in results.done().items() if cell.dataset == dataset]
         minutes = [float(row["minutes"]) for row in rows]
         took = f"; {min(minutes):.0f} to {max(minutes):.0f} minutes each, beside other work" if minutes else ""
-        cases = f", {rows[0]['cases']} cases of `{SPLIT[dataset]}`" if rows else ""
+        cases = f", {rows[0]['cases']} cases of `{split_of(dataset)}`" if rows else ""
         rows_columns = "×".join(map(str, settings.patch))
         lines.append(
             f"- {dataset}: patches of {rows_columns}, {settings.steps} steps of {settings.batch_size}{cases}{took}."

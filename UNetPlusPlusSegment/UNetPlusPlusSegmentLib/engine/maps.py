@@ -28,7 +28,7 @@ class PixelMaps:
 
     Attributes:
         probability: float16 (slices, rows, columns), mean over the heads that the model averages; every slice, and of it
-            what lies in `box`; outside it is 0.
+            what lies in `box`; outside it is 0. Of several labels (slices, labels, rows, columns).
         uncertainty: The same for the standard deviation of all heads.
         order: From the array of the volume to axial order.
         box: Part of the slices, in the network's pixels.
@@ -40,9 +40,10 @@ class PixelMaps:
     box: Box
 
     @classmethod
-    def empty(cls, slices: int, order: AxialOrder, box: Box) -> PixelMaps:
+    def empty(cls, slices: int, order: AxialOrder, box: Box, labels: int = 1) -> PixelMaps:
         """Nothing known yet; memory is taken as slices are filled in."""
-        probability, uncertainty = (np.zeros((slices, *box.size), np.float16) for _ in range(2))
+        shape = (slices, labels, *box.size) if labels > 1 else (slices, *box.size)
+        probability, uncertainty = (np.zeros(shape, np.float16) for _ in range(2))
         return cls(probability, uncertainty, order, box)
 
     def on_voxels(self, plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -105,11 +106,12 @@ class Maps(ABC):
         )  # fmt: skip
 
     def probability(self) -> np.ndarray:
-        """float32 (K, J, I) on the whole volume, 0…1: the heads' mean. Where nothing was predicted it is 0."""
+        """float32 (K, J, I) on the whole volume, 0…1: the heads' mean, of several labels the largest. Where
+        nothing was predicted it is 0."""
         return self._on_voxels(self.pixels.probability)
 
     def uncertainty(self) -> np.ndarray:
-        """float32 (K, J, I) on the whole volume, 0…0.5: the standard deviation of the deep-supervision heads."""
+        """float32 (K, J, I) on the whole volume, 0…0.5: the standard deviation of the deep-supervision heads, as above."""
         return self._on_voxels(self.pixels.uncertainty)
 
     @abstractmethod
@@ -119,7 +121,12 @@ class Maps(ABC):
     def _on_voxels(self, planes: np.ndarray) -> np.ndarray:
         whole = np.zeros(self.shape, np.float32)
         axial = self.pixels.order.apply(whole[self.box])
-        for k, plane in enumerate(planes):
+        for k, plane in enumerate(any_label(planes)):
             if plane.any():
                 axial[k] = self.pixels.on_voxels(plane, axial.shape[1:])
         return whole
+
+
+def any_label(planes: np.ndarray) -> np.ndarray:
+    """Maps (slices, rows, columns) as they are; of several labels, (slices, labels, rows, columns), the largest of each pixel."""
+    return planes.max(axis=1) if planes.ndim == 4 else planes

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.masks import fill_holes, largest_component, measure
+from ..core.masks import largest_component, measure
 from ..core.note import Note
 from ..core.request import Request
 from ..core.segment import Segment
 from ..core.volume import AxialOrder, Volume, axial_order, clean_hu, crop
 from ..network.card import Speed
+from .label_map import label_map, postprocess
 from .maps import Found, Maps, PixelMaps
 from .pixel_box import Box, aligned, body_ranges, every, grid_size
 from .predictor import Predictor, ProgressCallback, ignore_progress
@@ -60,7 +61,7 @@ class SliceEngine(Predictor):
         grid = grid_size(axial.shape[1:], order.spacing_mm[1:], self.bundle.pixel_mm)
         with threads_of_torch(request.threads):
             inside = self._find_organ(axial, order, grid, speed) if speed.find_first else Box.whole(len(axial), grid)
-            pixels = PixelMaps.empty(len(axial), order, inside)
+            pixels = PixelMaps.empty(len(axial), order, inside, len(self.bundle.labels))
             slices = self._fill(pixels, axial, speed, threshold, progress)
         return OrganMaps(
             bundle=self.bundle, volume=Volume(hu, part.ijk_to_ras), box=box, shape=volume.array.shape, pixels=pixels,
@@ -130,7 +131,9 @@ class SliceEngine(Predictor):
             for part, deepest in self.heads(axial, chosen, box, COARSE_LEVEL, lambda heads: heads[-1].cpu()):
                 probability.update(zip(part, deepest.numpy(), strict=True))
             seen = sorted(probability)
-            organ = largest_component(np.stack([probability[k] for k in seen]) >= COARSE_PROBABILITY, at_least=0.1)
+            found = np.stack([probability[k] for k in seen]) >= COARSE_PROBABILITY
+            labels = found.reshape(len(seen), -1, *found.shape[-2:]).swapaxes(0, 1)
+            organ = np.any([largest_component(label, at_least=0.1) for label in labels], axis=0)
             coarse = _Coarse(seen, organ, np.any(organ, axis=(1, 2)))
             chosen = coarse.slices_between()
         return coarse
@@ -138,31 +141,31 @@ class SliceEngine(Predictor):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class OrganMaps(Maps):
-    """The answers of the network for an organ."""
+    """The answers of the network for one organ or several."""
 
     def _find(self, threshold: float) -> Found:
         """Threshold on the volume's voxels, keep what the bundle's post-processing keeps, and measure."""
         labelmap = np.zeros(self.volume.array.shape, np.uint8)
-        axial = self.pixels.order.apply(labelmap).view(bool)
+        axial = self.pixels.order.apply(labelmap)
 
         def on_voxels(k: int) -> bool:
-            plane = self.pixels.probability[k]
-            if hit := bool((plane >= threshold / 2).any()):
-                axial[k] = self.pixels.on_voxels(plane, axial.shape[1:]) >= threshold
+            planes = self.pixels.probability[k]
+            if hit := bool((planes >= threshold / 2).any()):
+                labels = planes.reshape(-1, *planes.shape[-2:])
+                probability = np.stack([self.pixels.on_voxels(plane, axial.shape[1:]) for plane in labels])
+                axial[k] = label_map(probability, self.bundle, threshold)
             return hit
 
         hit = np.flatnonzero([*in_order(on_voxels, range(len(axial)))])
-        organ = axial[hit[0] : hit[-1] + 1] if len(hit) else axial[:0]
-        if self.bundle.postprocessing.largest_component:
-            organ[:] = largest_component(organ)
-        if self.bundle.postprocessing.fill_holes:
-            organ[:] = fill_holes(organ)
-        label = self.bundle.labels[0]
-        labelmap *= label.value
-        measured = measure(labelmap == label.value, self.volume)
-        found = Segment(label.value, label.name, label.terminology, label.color, measured)
-        missing = [] if measured["volume_ml"] else [Note("not-found", f"No {label.name.lower()} was found.")]
-        return labelmap, (found,), missing
+        postprocess(axial[hit[0] : hit[-1] + 1] if len(hit) else axial[:0], self.bundle)
+        segments = tuple(
+            Segment(
+                label.value, label.name, label.terminology, label.color, measure(labelmap == label.value, self.volume)
+            )
+            for label in self.bundle.labels
+        )
+        missing = [each for each in segments if not each.measurements["volume_ml"]]
+        return labelmap, segments, [Note("not-found", f"No {each.name.lower()} was found.") for each in missing]
 
 
 @dataclass(frozen=True, eq=False)

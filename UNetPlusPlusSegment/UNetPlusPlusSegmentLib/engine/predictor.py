@@ -85,8 +85,8 @@ class Predictor:
             chosen: Which slices.
             box: Its `grid` is the size that slices are resampled to, its rows and columns the part that the network sees.
             level: Depth to prune the network to; where it has no head, the next deeper one, or the deepest.
-            then: What becomes of float32 probabilities (heads 1…level, slices, rows, columns) inside the box, on the device
-                and in the thread that computed them.
+            then: What becomes of float32 probabilities (heads 1…level, slices, rows, columns) inside the box, of several
+                labels (heads 1…level, slices, labels, rows, columns); on the device and in the thread that computed them.
 
         Yields:
             The slices of a batch, in order, and what `then` made of them.
@@ -143,7 +143,7 @@ class Predictor:
             image = F.interpolate(image, box.grid, mode="bilinear", antialias=True)
         image = image[(..., *box.inside)]
         logits = network(image.to(weight.dtype).contiguous(memory_format=torch.channels_last))
-        return torch.stack([torch.sigmoid(h[:, 0].float()) for h in logits])
+        return torch.stack([torch.sigmoid(h.float()).squeeze(1) for h in logits])
 
     def _take_less(self, device: Device, slices: int) -> None:
         """After `slices` slices were too much for a device: half of them from now on, or the processor."""

@@ -14,21 +14,12 @@ SCHEMA = 3  # 1 stored kernels in fp16; 1 and 2 held the figures, too, and named
 REQUIRED = (
     "target", "architecture", "labels", "input", "threshold", "average_from", "postprocessing", "speeds", "sha256",
 )  # fmt: skip
+ENGINES = ("slices", "nodule")
 AXIAL = "axial slices; rows run to posterior, columns to the patient's left"
 
 
 class BundleError(ValueError):
     """A model folder that cannot be used; the message says which, why, and what to do."""
-
-
-@dataclass(frozen=True)
-class Label:
-    """The meaning of a value in the mask, with Slicer's terminology string and colour (0…255)."""
-
-    value: int
-    name: str
-    terminology: str
-    color: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -54,6 +45,20 @@ class PostProcessing:
 
     largest_component: bool = False
     fill_holes: bool = False
+
+
+@dataclass(frozen=True)
+class Label:
+    """The meaning of a value in the mask, with Slicer's terminology string and colour (0…255).
+
+    Its own post-processing takes the place of the card's.
+    """
+
+    value: int
+    name: str
+    terminology: str
+    color: tuple[int, int, int]
+    postprocessing: PostProcessing | None = None
 
 
 @dataclass(frozen=True)
@@ -91,8 +96,10 @@ class Card:
 
     Attributes:
         name: With version, `liver-ct-v1.0.0`; that of the folder, once there is one.
-        target: `liver` or `nodule`.
-        labels: One for each output channel of the network.
+        target: As a request names it: `liver`, `nodule`, or another one.
+        engine: The engine that runs it: `slices` each slice by itself, `nodule` what is pointed at, or found in a chest.
+        labels: One for each output channel of the network; in a label map they exclude each other.
+        priority: The names of all labels: of two that claim a pixel the first one gets it. Without it, the more probable one.
         threshold: Least probability of a pixel that belongs to the label.
         average_from: The shallowest head that is averaged: with shallower ones the mask was worse when the model was evaluated.
         speeds: By name: `accurate`, `balanced`, `fast`.
@@ -102,7 +109,9 @@ class Card:
 
     name: str = ""
     target: str
+    engine: str = "slices"
     labels: tuple[Label, ...]
+    priority: tuple[str, ...] = ()
     input: NetworkInput
     architecture: Architecture
     threshold: float
@@ -118,6 +127,10 @@ class Card:
     def __post_init__(self) -> None:
         if not self.labels:
             raise ValueError("it has no label")
+        if self.engine not in ENGINES:
+            raise ValueError(f"it is for an engine {self.engine!r}, which this version has not")
+        if self.architecture.arguments.get("out_channels", 1) != len(self.labels):
+            raise ValueError("its network has another number of outputs than it has labels")
         if self.depth < 1:
             raise ValueError("its network has fewer than two levels")
 
@@ -159,7 +172,9 @@ def card_from_json(stored: Mapping[str, Any]) -> Card:
     return Card(
         name=stored.get("name", ""),
         target=stored["target"],
-        labels=tuple(Label(**{**label, "color": tuple(label["color"])}) for label in stored["labels"]),
+        engine=stored.get("engine") or ("nodule" if stored["target"] == "nodule" else "slices"),  # cards without it
+        labels=tuple(map(_label, stored["labels"])),
+        priority=tuple(stored.get("priority", ())),
         input=NetworkInput(float(given["pixel_mm"]), (float(low), float(high)), given.get("orientation", AXIAL)),
         architecture=Architecture(**stored["architecture"]),
         threshold=float(stored["threshold"]),
@@ -172,3 +187,9 @@ def card_from_json(stored: Mapping[str, Any]) -> Card:
         limits=tuple(stored.get("limits", ())),
         sha256=stored.get("sha256", ""),
     )
+
+
+def _label(stored: Mapping[str, Any]) -> Label:
+    own = stored.get("postprocessing")
+    steps = None if own is None else PostProcessing(**own)
+    return Label(**{**stored, "color": tuple(stored["color"]), "postprocessing": steps})

@@ -302,7 +302,7 @@ class SceneRun(Run):
         A label of the model replaces the same label. A nodule replaces the nodule that it overlaps, but only one of the same
         run at another threshold: other runs may have found other nodules.
         """
-        if self.bundle.target != "nodule":
+        if self.bundle.engine != "nodule":
             values = [each.value for each in result.segments]
             return dict(zip(values, old, strict=True)) if len(old) == len(values) else {}
         if self.result is None:
@@ -341,7 +341,7 @@ def segments_of_target(segmentationNode, bundle: Bundle) -> list[str]:
         return []
     segmentation = segmentationNode.GetSegmentation()
     words = [label.name for label in bundle.labels]
-    name = NUMBERED if bundle.target == "nodule" else re.compile("|".join(map(re.escape, words)))
+    name = NUMBERED if bundle.engine == "nodule" else re.compile("|".join(map(re.escape, words)))
     ids = [each for each in segmentation.GetSegmentIDs() if name.fullmatch(segmentation.GetSegment(each).GetName())]
     return ids if name is NUMBERED else ids[: len(words)]
 

@@ -1,0 +1,79 @@
+"""Label maps of several labels: which label a pixel gets, and what post-processing makes of each by itself."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from bright import BRIGHT_HU, bright_bundle, bright_network, segmented
+from test_inference import body
+
+from UNetPlusPlusSegmentLib.core.request import SPEEDS
+from UNetPlusPlusSegmentLib.engine.label_map import has_steps, label_map, postprocess
+from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
+from UNetPlusPlusSegmentLib.network.bundle import write_bundle
+from UNetPlusPlusSegmentLib.network.card import Architecture, Label, PostProcessing
+from UNetPlusPlusSegmentLib.network.unetpp import build_network
+
+
+def card(priority=(), first=None, second=None):
+    labels = Label(1, "Liver", "t", (1, 2, 3), first), Label(2, "Tumour", "t", (4, 5, 6), second)
+    return SimpleNamespace(labels=labels, priority=priority, postprocessing=PostProcessing())
+
+
+PROBABILITY = np.array([[[0.9, 0.9, 0.4, 0.5]], [[0.1, 0.6, 0.3, 0.8]]])
+
+
+def test_a_pixel_gets_the_most_probable_label_that_reaches_the_threshold():
+    assert label_map(PROBABILITY, card(), 0.5).tolist() == [[1, 1, 0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"), [(("Tumour", "Liver"), [1, 2, 0, 2]), (("Liver", "Tumour"), [1, 1, 0, 1])]
+)
+def test_where_there_is_a_priority_the_first_label_that_reaches_the_threshold_wins(order, expected):
+    assert label_map(PROBABILITY, card(order), 0.5).tolist() == [expected]
+
+
+def test_post_processing_of_a_label_leaves_the_others_alone():
+    labelmap = np.zeros((1, 7, 12), np.uint8)
+    labelmap[0, 1:6, 1:6] = 1
+    labelmap[0, 3, 3] = 2  # in the liver: no hole
+    labelmap[0, 2, 2] = 0
+    labelmap[0, 3, 8] = 1  # apart
+    labelmap[0, 5, 10] = 2  # apart, and stays: tumours are many
+    volume = np.concatenate([labelmap * 0, labelmap, labelmap * 0])
+    volume[0, 1:6, 1:6] = volume[2, 1:6, 1:6] = 1
+    expected = volume.copy()
+    expected[1, 2, 2], expected[1, 3, 8] = 1, 0
+    steps = card(first=PostProcessing(largest_component=True, fill_holes=True))
+    assert has_steps(steps) and not has_steps(card())
+    postprocess(volume, steps)
+    np.testing.assert_array_equal(volume, expected)
+
+
+@pytest.mark.parametrize("speed", SPEEDS)
+def test_a_small_label_far_from_a_large_one_is_found_at_every_speed(tmp_path, speed):
+    bundle = bright_bundle(tmp_path / "one-v1.0.0")
+    network = build_network("unetpp_ds", filters=[1] * 5, out_channels=2)
+    state = bright_network().state_dict()
+    for key in list(state):
+        if key.startswith("outputs"):
+            state[key] = state[key].repeat(2, *[1] * (state[key].ndim - 1))
+            if key.endswith("bias"):
+                state[key][1] = -36  # the second label is what is brighter than 140 HU
+    network.load_state_dict(state)
+    second = replace(bundle.labels[0], value=2, name="Core")
+    card = replace(
+        bundle,
+        labels=(*bundle.labels, second),
+        priority=("Core", "Liver"),
+        architecture=Architecture("unetpp_ds", {"filters": [1] * 5, "out_channels": 2}),
+    )
+    engine = SliceEngine(write_bundle(tmp_path / "two-v1.0.0", card, network.state_dict()), "cpu")
+    volume = body(shape=(60, 120, 120), organ=np.s_[10:30, 30:90, 30:90])
+    volume.array[44:52, 100:106, 60:70] = 155
+    result = segmented(engine, volume, speed=speed)
+    assert [segment.name for segment in result.segments] == ["Liver", "Core"]
+    np.testing.assert_array_equal(result.labelmap == 2, volume.array == 155)
+    np.testing.assert_array_equal(result.labelmap == 1, (volume.array >= BRIGHT_HU) & (volume.array < 140))

@@ -1,0 +1,221 @@
+"""A target of one's own with two labels, from its YAML file to two segments: trained, exported, measured and run for real, but tiny."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from slicefolders import liver_folder, write_table
+from test_targets import SPLEEN, TERM
+
+import evaluate
+import export
+import train
+from card.from_checkpoint import bundle_from_checkpoint, read_checkpoint
+from data.slices import DataError, sources_of
+from data.targets import load_target
+from fit.settings import load_settings
+from fit.slice_data import SliceData
+from UNetPlusPlusSegmentLib import api
+from UNetPlusPlusSegmentLib.core.volume import Volume
+from UNetPlusPlusSegmentLib.network.bundle import BundleError
+from UNetPlusPlusSegmentLib.network.card import PostProcessing, Source
+
+SIZE, PIXEL_MM = 48, 2.0
+GREY, WHITE, FLESH = 130, 210, 60  # stored grey values of the two organs, and of what lies round them
+TARGET = {
+    **SPLEEN,
+    "name": "both",
+    "labels": [
+        {
+            "name": "Grey organ", "terminology": TERM, "color": [1, 2, 3], "made_of": ["grey", "grey core"],
+            "postprocessing": {"largest_component": True},
+        },
+        {"name": "White organ", "terminology": TERM, "color": [4, 5, 6], "made_of": ["white"]},
+    ],
+    "slices": {
+        "window_hu": [-100, 155],  # a stored grey value is a HU
+        "structures": {"grey": [1], "grey core": [2], "white": [3]},
+        "pixel_mm": {"column": "pixel_mm"},
+        "unknown": [{"structure": "white", "column": "white_marked", "values": ["no"]}],
+        "sources": [
+            {"name": "Made up", "licence": "CC0", "citation": "These tests.", "volumes": ["made*"]},
+            {"name": "Never used", "licence": "CC BY 4.0", "citation": "Nobody.", "volumes": ["other*"]},
+        ],
+    },
+    "pixel_mm": PIXEL_MM,
+}  # fmt: skip
+
+
+def slice_of(draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A stored slice and its mask: air, a body of flesh, a grey organ with a core, a white organ."""
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    row, column = draw.integers(8, 16, 2)
+    mask[row : row + 14, column : column + 12] = 1
+    mask[row + 4 : row + 8, column + 4 : column + 8] = 2
+    row, column = draw.integers(28, 34), draw.integers(8, 30)
+    mask[row : row + 9, column : column + 11] = 3
+    image = np.select([mask == 3, mask > 0], [WHITE, GREY], FLESH) + draw.integers(-8, 9, mask.shape)
+    image[:4] = image[-4:] = 0
+    return image.astype(np.uint8), mask
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Slices, a target and a config; in the slices of one patient nobody marked the white organ."""
+    place = tmp_path_factory.mktemp("both")
+    data = place / "data"
+    for name in ("images", "masks"):
+        (data / name).mkdir(parents=True)
+    draw, rows = np.random.default_rng(0), []
+    for patient, split in {"A": "train", "B": "train", "C": "val"}.items():
+        for number in range(4):
+            image, mask = slice_of(draw)
+            if patient == "B":
+                mask[mask == 3] = 0
+            name = f"{patient}{number}.png"
+            Image.fromarray(image).save(data / "images" / name)
+            Image.fromarray(mask).save(data / "masks" / name)
+            rows.append({
+                "file": name, "volume": f"made{patient}", "patient": patient, "split": split, "slice": number,
+                "pixel_mm": PIXEL_MM, "white_marked": "no" if patient == "B" else "yes",
+            })  # fmt: skip
+    write_table(data, rows)
+    (place / "both.yaml").write_text(yaml.safe_dump(TARGET))
+    (place / "config.yaml").write_text(
+        f"name: both\ntarget: {place / 'both.yaml'}\ndata: {data}\nruns: {place / 'runs'}\nfilters: [6, 8]\npatch: [48, 48]\n"
+        "batch_size: 4\nsteps: 120\nsteps_per_epoch: 40\nwarmup_steps: 5\nlearning_rate: 2e-2\nvalidation_stride: 1\nthreads: 1\n"
+        "rotation_degrees: 0.0\nscale: [0.95, 1.05]\ngain: 0.02\noffset: 0.01\ngamma: [0.95, 1.05]\nema_decay: 0.9\n"
+    )
+    return place
+
+
+@pytest.fixture(scope="module")
+def checkpoint(place):
+    assert train.main(["--config", str(place / "config.yaml")]) == 0
+    return place / "runs" / "both" / "last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def bundle(checkpoint, place):
+    folder = place / "both-v1.0.0"
+    assert export.main([str(checkpoint), str(folder), "--data", str(place / "data")]) == 0
+    return api.choose_bundle("both", str(folder))
+
+
+def test_what_was_trained_gives_two_segments_that_do_not_overlap(bundle):
+    slices = [slice_of(np.random.default_rng(7)) for _ in range(6)]  # six alike: the organs go through
+    hu = np.stack([image for image, _ in slices]).astype(np.float32) - 100
+    hu[hu == -100] = -1000
+    truth = np.stack([mask for _, mask in slices])
+    volume = Volume(hu, np.diag([-PIXEL_MM, -PIXEL_MM, 4.0, 1.0]))
+    for speed in ("accurate", "balanced"):
+        result = api.segment(volume, "both", model=bundle.folder, speed=speed, device="cpu", force=True)
+        assert [(s.name, s.value, s.color) for s in result.segments] == [
+            ("Grey organ", 1, (1, 2, 3)), ("White organ", 2, (4, 5, 6)),
+        ]  # fmt: skip
+        for value, mask in ((1, (truth == 1) | (truth == 2)), (2, truth == 3)):
+            found = result.labelmap == value
+            assert 2 * (found & mask).sum() / (found.sum() + mask.sum()) > 0.9
+        voxel_ml = PIXEL_MM**2 * 4 / 1000
+        counts = np.bincount(result.labelmap.ravel(), minlength=3)
+        assert [s.measurements["volume_ml"] for s in result.segments] == pytest.approx(list(counts[1:] * voxel_ml))
+    maps = api.load_engine(bundle, "cpu").predict(volume, api.Request("both", force=True))
+    assert maps.probability().shape == maps.uncertainty().shape == volume.array.shape
+
+
+def test_the_card_says_what_the_target_s_file_says_and_of_the_sources_those_that_gave_a_slice(bundle):
+    assert (bundle.target, bundle.engine, bundle.priority) == ("both", "slices", ())
+    assert [(label.value, label.name, label.terminology) for label in bundle.labels] == [
+        (1, "Grey organ", TERM), (2, "White organ", TERM),
+    ]  # fmt: skip
+    assert bundle.labels[0].postprocessing == PostProcessing(largest_component=True)
+    assert bundle.training_data == (Source("Made up (2 patients)", "CC0", "These tests."),)
+    assert (bundle.licence, bundle.intended_use, bundle.limits) == ("CC BY 4.0", "Research.", ("Ten patients.",))
+    assert (bundle.window_hu, bundle.pixel_mm) == ((-100, 155), PIXEL_MM)
+
+
+def test_the_sources_of_further_folders_are_named_where_they_were_used(place, tmp_path):
+    livers = liver_folder(tmp_path / "livers", {"L": "train", "M": "val"})
+    alone = load_settings(place / "config.yaml")
+    more = load_settings(place / "config.yaml", [f"also={{liver: {livers}}}"])
+    assert [source.name for source in SliceData(alone).sources] == ["Made up (2 patients)"]
+    assert [source.name[:12] for source in SliceData(more).sources] == ["Made up (2 p", "LiTS (Liver "]
+    unknown = [item for item in SliceData(more).training if item.row["patient"] == "L"]
+    assert not unknown  # it knows neither label
+
+
+def test_a_volume_of_which_no_source_is_named_is_refused(place, tmp_path):
+    folder = liver_folder(tmp_path / "livers", {"L": "train"})
+    table = folder / "slices.csv"
+    table.write_text(table.read_text().replace("lits000", "found000"))
+    with pytest.raises(DataError, match=r"names no source of L_0\.png \(volume 'found000'\)"):
+        sources_of(folder, load_target("liver").slices, "train")
+
+
+def test_a_label_that_no_slice_of_the_training_shows_is_refused(place, capsys):
+    described = {
+        **TARGET,
+        "slices": {**TARGET["slices"], "structures": {"grey": [1], "grey core": [2, 3], "white": [4]}},
+    }
+    (place / "none.yaml").write_text(yaml.safe_dump(described))
+    assert train.main(["--config", str(place / "config.yaml"), f"target={place / 'none.yaml'}", "name=none"]) == 1
+    assert "No slice of `train` shows White organ" in capsys.readouterr().err
+
+
+def test_every_label_has_figures_of_its_own_and_those_of_all_are_their_mean(bundle, place, capsys):
+    figures = json.loads((bundle.folder / "evaluation.json").read_text())["figures"]
+    assert set(figures["labels"]) == {"Grey organ", "White organ"}
+    of_each = [each["postprocessed"]["L1"]["patients"]["C"]["dice"] for each in figures["labels"].values()]
+    assert min(of_each) > 0.9
+    assert figures["postprocessed"]["L1"]["dice"] == pytest.approx(np.mean(of_each), abs=1e-4)
+    command = [str(bundle.folder), "--data", str(place / "data"), "--target", str(place / "both.yaml")]
+    assert evaluate.main([*command, "--pictures", str(place / "worst")]) == 0
+    assert "White organ" in capsys.readouterr().out
+
+
+def test_a_label_is_measured_on_the_slices_that_know_it(bundle, place, tmp_path):
+    figures = tmp_path / "f.json"
+    command = [str(bundle.folder), "--data", str(place / "data"), "--target", str(place / "both.yaml")]
+    assert evaluate.main([*command, "--split", "train", "-o", str(figures)]) == 0
+    labels = json.loads(figures.read_text())["labels"]
+    assert set(labels["Grey organ"]["heads"]["L1"]["patients"]) == {"A", "B"}
+    assert set(labels["White organ"]["heads"]["L1"]["patients"]) == {"A"}
+    assert not labels["White organ"]["heads"]["L1"]["without_organ"]
+
+
+def test_a_bundle_of_a_target_that_is_not_shipped_wants_its_file_and_no_other(bundle, place, capsys):
+    assert evaluate.main([str(bundle.folder), "--data", str(place / "data")]) == 1
+    assert "'both' is unknown" in capsys.readouterr().err
+    assert evaluate.main([str(bundle.folder), "--data", str(place / "data"), "--target", "liver"]) == 1
+    assert "The target liver has other labels" in capsys.readouterr().err
+
+
+def test_the_validation_tells_the_dice_of_each_label_and_their_mean(checkpoint):
+    (log,) = checkpoint.parent.rglob("metrics.csv")
+    header, *lines = [line.split(",") for line in log.read_text().splitlines()]
+    last = dict(zip(header, [line for line in lines if line[header.index("val_dice")]][-1], strict=True))
+    of_each = [float(last[f"val_dice_{name}"]) for name in ("grey_organ", "white_organ")]
+    assert float(last["val_dice"]) == pytest.approx(np.mean(of_each), abs=1e-5)
+
+
+def test_a_checkpoint_needs_neither_the_target_s_file_nor_the_data_any_more(checkpoint, tmp_path):
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["settings"] |= {"target": "gone.yaml", "data": "gone", "also": {"gone.yaml": "gone"}}
+    torch.save(saved, tmp_path / "moved.ckpt")
+    bundle = bundle_from_checkpoint(tmp_path / "moved.ckpt", tmp_path / "both-v1.0.1", {})
+    assert [label.name for label in bundle.labels] == ["Grey organ", "White organ"]
+
+
+def test_an_older_checkpoint_has_its_sources_looked_up_where_it_was_trained(checkpoint, tmp_path):
+    saved = torch.load(checkpoint, weights_only=True)
+    del saved["target"], saved["sources"]
+    older = tmp_path / "older.ckpt"
+    torch.save({**saved, "patients": 2}, older)
+    assert [source.name for source in read_checkpoint(older).sources] == ["Made up (2 patients)"]
+    saved["settings"]["data"] = "gone"
+    torch.save({**saved, "patients": 2}, older)
+    with pytest.raises(BundleError, match=r"older\.ckpt cannot be used: gone"):
+        read_checkpoint(older)

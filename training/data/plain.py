@@ -1,0 +1,89 @@
+"""Frozen dataclasses from the plain values of YAML and checkpoints, every field checked. The standard library only."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+class PlainError(ValueError):
+    """A value that does not fit: where it stands, and what is allowed."""
+
+
+def checked(kind: type[T], values: object, where: str) -> T:
+    """An instance of a dataclass, its fields read by their types: dataclasses, tuples, dicts, `X | None`, plain values.
+
+    Args:
+        kind: The dataclass.
+        values: A mapping from its fields to plain values; lists become tuples, whole numbers floats.
+        where: Where they stand, for the message.
+
+    Raises:
+        PlainError: A key is misspelt (the nearest right one is named) or missing, or a value is of another type or refused by
+            the dataclass itself.
+    """
+    if not isinstance(values, Mapping):
+        raise PlainError(f"{where} must be lines of `key: value`.")
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    check_keys(values, known, where)
+    types_of = get_type_hints(kind)
+    given = {key: _value(types_of[key], value, f"{where}: {key}") for key, value in values.items()}
+    try:
+        return kind(**given)
+    except PlainError:
+        raise
+    except ValueError as error:
+        raise PlainError(f"{where}: {error}") from error
+
+
+def check_keys(values: Mapping, known: Mapping[str, Field], where: str, what: str = "key") -> None:
+    """Refuse a key that is no field, by the nearest one, and a field without default that is missing.
+
+    Raises:
+        PlainError: There is one.
+    """
+    for key in values:
+        if key not in known:
+            nearest = difflib.get_close_matches(str(key), known, 1, cutoff=0)[0]
+            raise PlainError(f"{where}: there is no {what} {key!r}; did you mean {nearest!r}?")
+    missing = [name for name, field in known.items() if _is_required(field) and name not in values]
+    if missing:
+        raise PlainError(f"{where} lacks {', '.join(missing)}.")
+
+
+def _is_required(field: Field) -> bool:
+    return field.default is field.default_factory is MISSING
+
+
+def _value(kind: Any, value: object, where: str) -> Any:
+    if is_dataclass(kind):
+        return checked(kind, value, where)  # type: ignore[arg-type]
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):  # X | None
+        return None if value is None else _value(inner[0], value, where)
+    if origin is dict and isinstance(value, Mapping):
+        return {_value(inner[0], key, where): _value(inner[1], each, f"{where}.{key}") for key, each in value.items()}
+    if origin is tuple and isinstance(value, list | tuple):
+        of_each = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+        if len(of_each) != len(value):
+            raise PlainError(f"{where}={list(value)!r} must have {len(of_each)} values.")
+        return tuple(
+            _value(one, each, f"{where}[{n}]") for n, (one, each) in enumerate(zip(of_each, value, strict=True))
+        )
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not (origin or kind):
+        named = {
+            str: "text",
+            float: "a number",
+            int: "a whole number",
+            bool: "true or false",
+            dict: "lines of `key: value`",
+        }
+        raise PlainError(f"{where}={value!r} must be {named.get(origin or kind, 'a list')}.")
+    return value
