@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 
 import numpy as np
@@ -49,6 +50,22 @@ def test_in_a_chest_the_nodules_are_found_and_the_vessels_are_not(tmp_path, ches
     assert all(done <= total for done, total in seen)
     again = maps.at(0.9)
     assert len(again.segments) == 3
+
+
+def test_one_thread_and_several_leave_the_same_maps_and_progress_comes_from_the_callers_thread(tmp_path, chest):
+    """Where windows of two candidates overlap, the map holds what the later one found, whichever was done first."""
+    engine, volume = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0"), "cpu"), chest[0]
+    callers: set[int] = set()
+    maps = [
+        engine.predict(volume, Request("nodule", threads=n), lambda *_: callers.add(threading.get_ident()))
+        for n in (1, 2, 3)
+    ]
+    assert callers == {threading.get_ident()}
+    for other in maps[1:]:
+        assert other.slices == maps[0].slices
+        np.testing.assert_array_equal(other.pixels.probability, maps[0].pixels.probability)
+        np.testing.assert_array_equal(other.pixels.uncertainty, maps[0].pixels.uncertainty)
+        assert other.at().segments == maps[0].at().segments
 
 
 def test_a_chest_of_thin_slices_is_searched_on_slices_as_far_apart_as_thick_ones(tmp_path, chest):

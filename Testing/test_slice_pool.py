@@ -157,6 +157,16 @@ def test_progress_counts_slices_in_any_number_of_threads(engine):
     assert seen[-1] == (40, 40)
 
 
+def test_whoever_raises_in_progress_finds_no_thread_at_work_after(engine):
+    def enough(done, total):
+        raise InterruptedError(f"{done} of {total}")
+
+    before = threading.active_count()
+    with pytest.raises(InterruptedError, match="of 40"):
+        engine.predict(body(), Request(speed="accurate", threads=3), enough)
+    assert threading.active_count() == before
+
+
 def test_where_memory_does_not_hold_all_threads_fewer_run_and_the_mask_is_the_same(engine, monkeypatch):
     expected, small = segmented(engine, body(), speed="accurate"), SliceEngine(engine.bundle, "cpu")
     run, lock, now = SliceEngine._run, threading.Lock(), 0
