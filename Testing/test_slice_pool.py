@@ -182,5 +182,5 @@ def test_where_memory_does_not_hold_all_threads_fewer_run_and_the_mask_is_the_sa
 
 
 def test_a_request_without_a_thread_is_refused():
-    with pytest.raises(RequestError, match="needs a thread"):
+    with pytest.raises(RequestError, match="1 or more; got 0"):
         Request(threads=0)
