@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from worker_logic import a_scan, logic, models
 
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.request import Request
+from UNetPlusPlusSegmentLib.jobs import cohort as cohorts
 from UNetPlusPlusSegmentLib.jobs.cohort import CohortError, Todo, find_cases, one_after_the_other
 
 __all__ = ["logic", "models", "scene"]  # fixtures
@@ -164,3 +166,26 @@ def test_the_next_case_is_read_while_one_is_computed(monkeypatch):
     outcomes = dict(one_after_the_other(Worker())(todo))
     assert [outcome["reason"] for outcome in outcomes.values()] == ["That will do."] * 3
     assert list(one_after_the_other(Worker())([])) == []
+
+
+def test_a_cohort_that_is_stopped_reads_no_further_case_and_waits_for_none(monkeypatch):
+    begun, may_end = [], threading.Event()
+
+    def read(path, *_):
+        begun.append(path)
+        assert may_end.wait(10)
+        return path, []
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "read_volume", read)
+    monkeypatch.setattr(cohorts, "outcome_of", interrupted)
+    todo = [Todo(f"{n}", Path(f"{n}.nrrd"), Path("nowhere"), Path("bundle"), Request()) for n in range(3)]
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        next(one_after_the_other(None)(todo))
+    assert time.monotonic() - started < 5
+    may_end.set()
+    time.sleep(0.1)
+    assert len(begun) <= 1

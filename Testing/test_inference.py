@@ -301,6 +301,14 @@ def test_where_memory_holds_not_one_slice_the_processor_takes_over_and_the_resul
     assert [note.kind for note in result.notes] == ["moved-to-processor"]
 
 
+def test_the_processor_that_takes_over_may_use_as_many_threads_as_ever(engine, monkeypatch):
+    monkeypatch.setattr(Device, "threads", 2)
+    card, _ = on_a_card(engine, holds=0)
+    result = segmented(card, body(), speed="accurate")
+    assert [note.kind for note in result.notes] == ["moved-to-processor"]
+    assert card._threads > 1
+
+
 def test_where_the_processor_itself_has_too_little_memory_the_error_passes_through(engine):
     small = SliceEngine(engine.bundle, "cpu")
     small._pruned[4] = Hungry(small._network(4), holds=0)

@@ -33,7 +33,7 @@ from worker_logic import GRID, LONG, a_run, a_scan, expected, logic, models, sta
 from UNetPlusPlusSegmentLib.core.volume import VolumeError
 from UNetPlusPlusSegmentLib.jobs.protocol import JobError
 from UNetPlusPlusSegmentLib.scene import mrml, pytorch_install
-from UNetPlusPlusSegmentLib.scene.runs import RunError
+from UNetPlusPlusSegmentLib.scene.runs import RunError, segments_of_target
 
 __all__ = ["logic", "models", "scene"]  # fixtures
 
@@ -303,6 +303,14 @@ def test_a_nodule_of_another_run_is_not_called_as_the_one_it_takes_the_place_of(
     shutil.rmtree(bundle.folder)
     assert list(run.measurements) == ["Nodule 1"]
     assert [each.GetName() for each in segments_of(run.segmentationNode).values()] == ["Nodule 1"]
+
+
+def test_of_several_labels_each_takes_the_place_of_its_own_whatever_their_order_in_the_scene(scene):
+    segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode").GetSegmentation()
+    first, _, liver, _ = (segmentation.AddEmptySegment("", name) for name in ("Tumour", "Other", "Liver", "Tumour"))
+    labels = [types.SimpleNamespace(name=name) for name in ("Liver", "Tumour", "Spleen")]
+    bundle = types.SimpleNamespace(engine="slices", labels=labels)
+    assert segments_of_target(scene.GetFirstNodeByClass("vtkMRMLSegmentationNode"), bundle) == [liver, first]
 
 
 def test_surfaces_and_other_segments_do_not_stop_the_threshold(scene, logic):

@@ -59,3 +59,15 @@ def test_a_result_arrives_from_the_worker_as_it_was():
     result = Result(labelmap, (segment,), (Note("forced", "Forced."),), 0.5, "liver-ct-v1.0.0", "cpu", 7, 1.25)
     arrived = Result.from_json(json.loads(json.dumps(result.to_json())), labelmap)
     assert vars(arrived) == vars(result)
+
+
+def test_numbers_of_numpy_become_those_of_json():
+    request = Request(threads=np.int64(2), force=np.bool_(True), threshold=np.float32(0.5))
+    assert json.loads(json.dumps(request.to_json()))["threads"] == 2
+    assert Request.from_json(json.loads(json.dumps(request.to_json()))) == request
+
+
+@pytest.mark.parametrize("threads", [2.5, "2"])
+def test_a_number_of_threads_that_is_not_whole_is_refused(threads):
+    with pytest.raises(RequestError, match=f"must be a whole number, 1 or more; got {threads!r}"):
+        Request(threads=threads)

@@ -127,6 +127,21 @@ def test_an_error_in_a_layer_of_any_thread_ends_the_run():
     assert threading.get_ident() not in engine_threads
 
 
+def test_where_the_system_has_no_further_thread_the_run_fails_and_none_waits_for_it(monkeypatch):
+    start, before = threading.Thread.start, threading.active_count()
+
+    def only_one(thread):
+        if threading.active_count() > before:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", only_one)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        list(in_order(lambda n: n, range(8), 3))
+    assert threading.active_count() == before
+    assert torch.get_num_threads() == 2
+
+
 @pytest.mark.parametrize("speed", SPEEDS)
 def test_one_thread_and_several_give_the_same_maps_bit_for_bit(engine, speed):
     maps = [engine.predict(body(), Request(speed=speed, device="cpu", threads=n)) for n in (1, 2, 3)]
@@ -192,5 +207,5 @@ def test_where_memory_does_not_hold_all_threads_fewer_run_and_the_mask_is_the_sa
 
 
 def test_a_request_without_a_thread_is_refused():
-    with pytest.raises(RequestError, match="needs a thread"):
+    with pytest.raises(RequestError, match="1 or more; got 0"):
         Request(threads=0)

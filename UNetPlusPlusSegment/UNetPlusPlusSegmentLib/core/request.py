@@ -54,8 +54,9 @@ class Request:
         if self.speed not in SPEEDS:
             raise RequestError(f"Unknown speed {self.speed!r}: choose one of {', '.join(SPEEDS)}.")
         check_device(self.device)
-        if self.threads is not None and self.threads < 1:
-            raise RequestError(f"The number of threads must be 1 or more; got {self.threads}.")
+        if self.threads is not None:
+            object.__setattr__(self, "threads", _as_count(self.threads))
+        object.__setattr__(self, "force", bool(self.force))
         if self.threshold is not None:
             check_threshold(self.threshold)
             object.__setattr__(self, "threshold", float(self.threshold))
@@ -129,6 +130,16 @@ def as_box(box: Sequence) -> tuple[slice, slice, slice]:
             " ((0, 40), (100, 300), (50, 350))."
         )
     return k, j, i
+
+
+def _as_count(threads: int) -> int:
+    try:
+        count = operator.index(threads)
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise RequestError(f"The number of threads must be a whole number, 1 or more; got {threads!r}.")
+    return count
 
 
 def _as_point(point: Sequence[float]) -> Point:

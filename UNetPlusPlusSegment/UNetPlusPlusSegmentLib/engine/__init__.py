@@ -1,1 +1,1 @@
-"""From a volume and a network to maps of it: boxes, batches, maps, the organ. torch and NumPy; imports files, network and core."""
+"""From a volume and a network to maps of it: boxes, batches, maps, the organ. torch and NumPy; imports network and core."""

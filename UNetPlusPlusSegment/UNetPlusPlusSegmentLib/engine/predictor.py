@@ -155,7 +155,7 @@ class Predictor:
                 text = f"Memory ran out on {device.label}: slices were computed {self._most} at a time."
                 self.notes = [Note("smaller-batches", text)]
             else:
-                self.device, self._most = choose_device("cpu"), MANY
+                self.device, self._most, self._threads = choose_device("cpu"), MANY, MANY
                 self._pruned.clear()
                 text = f"Memory ran out on {device.label}: the network ran on the processor instead."
                 self.notes = [Note("moved-to-processor", text)]

@@ -65,9 +65,17 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     """Threads that have begun. Each has set torch's number for itself, and with it that of all to come: put back by the caller."""
     own, begun = torch.get_num_threads(), threading.Barrier(threads)
     pool = ThreadPoolExecutor(threads, "slices", _begin)
-    for _ in pool.map(lambda _: begun.wait(), range(threads)):
-        pass
-    torch.set_num_threads(own)
+    try:
+        for _ in pool.map(lambda _: begun.wait(), range(threads)):
+            pass
+    except (
+        BaseException
+    ):  # the system has no more threads, or Ctrl-C: those that have begun would wait for the others for ever
+        begun.abort()
+        pool.shutdown()
+        raise
+    finally:
+        torch.set_num_threads(own)
     return pool
 
 

@@ -185,12 +185,15 @@ def one_after_the_other(worker: Worker) -> Runner:
     """Run the cases on this machine, with one worker; the next case is read while one is computed."""
 
     def run(todo: Sequence[Todo]) -> Iterator[tuple[str, dict]]:
-        with ThreadPoolExecutor(1, "reader") as reader:
+        reader = ThreadPoolExecutor(1, "reader")
+        try:
             reading = deque(reader.submit(read_case, each) for each in todo[:1])
             for each, following in zip_longest(todo, todo[1:]):
                 if following:
                     reading.append(reader.submit(read_case, following))
                 yield each.case, outcome_of(each, worker, reading.popleft().result)
+        finally:  # nobody waits for a case that is read in vain
+            reader.shutdown(wait=False, cancel_futures=True)
 
     return run
 

@@ -127,6 +127,13 @@ class Card:
     def __post_init__(self) -> None:
         if not self.labels:
             raise ValueError("it has no label")
+        values, names = ({getattr(label, part) for label in self.labels} for part in ("value", "name"))
+        if len(values) < len(self.labels) or len(names) < len(self.labels) or not values <= {*range(1, 256)}:
+            raise ValueError("each of its labels needs a name and a value, 1 to 255, of its own")
+        if self.priority and sorted(self.priority) != sorted(names):
+            raise ValueError("its priority does not name each label once")
+        if self.engine == "nodule" and len(self.labels) > 1:
+            raise ValueError("the nodule engine takes a network of one label")
         if self.engine not in ENGINES:
             raise ValueError(f"it is for an engine {self.engine!r}, which this version has not")
         if self.architecture.arguments.get("out_channels", 1) != len(self.labels):

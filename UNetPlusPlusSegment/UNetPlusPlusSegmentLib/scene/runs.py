@@ -336,14 +336,15 @@ class SceneRun(Run):
 
 
 def segments_of_target(segmentationNode, bundle: Bundle) -> list[str]:
-    """IDs of the segments named like results of a model; for nodules, `Nodule 2` or `Mass 1`."""
+    """IDs of the segments named like results of a model, in the order of its labels; for nodules, `Nodule 2` or `Mass 1`."""
     if segmentationNode is None:
         return []
     segmentation = segmentationNode.GetSegmentation()
-    words = [label.name for label in bundle.labels]
-    name = NUMBERED if bundle.engine == "nodule" else re.compile("|".join(map(re.escape, words)))
-    ids = [each for each in segmentation.GetSegmentIDs() if name.fullmatch(segmentation.GetSegment(each).GetName())]
-    return ids if name is NUMBERED else ids[: len(words)]
+    names = {each: segmentation.GetSegment(each).GetName() for each in segmentation.GetSegmentIDs()}
+    if bundle.engine == "nodule":
+        return [each for each, name in names.items() if NUMBERED.fullmatch(name)]
+    first = {name: each for each, name in reversed(names.items())}
+    return [first[label.name] for label in bundle.labels if label.name in first]
 
 
 def _like(old, segment: Segment) -> Segment:
