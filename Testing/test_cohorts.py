@@ -147,6 +147,21 @@ def test_a_cohort_without_cases_or_with_two_of_one_name_is_refused(logic, cohort
     assert not (tmp_path / "out").exists()
 
 
+def test_a_case_that_found_no_memory_beside_another_is_read_again(monkeypatch):
+    attempts = []
+
+    def read_volume(path, *_):
+        attempts.append(path)
+        if len(attempts) == 1:
+            raise MemoryError
+        raise ValueError("That will do.")
+
+    monkeypatch.setattr(files, "read_volume", read_volume)
+    todo = Todo("a", Path("a.nrrd"), Path("nowhere") / "a", Path("bundle"), Request())
+    (outcome,) = (outcome for _, outcome in one_after_the_other(None)([todo]))
+    assert (outcome["reason"], attempts) == ("That will do.", [todo.input] * 2)
+
+
 def test_the_next_case_is_read_while_one_is_computed(monkeypatch):
     paths = [Path(f"{n}.nrrd") for n in range(3)]
     read = {path: threading.Event() for path in paths}

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""How long a user waits for anything but the network: for a cancelled job to stop, and in front of a window that stands still.
+"""The time that a user waits for anything but the network: for a cancelled job to stop, and in front of a window that stands still.
 
 python benchmarks/waiting.py [--scan tiled_200] [--speed balanced] [--moments 12] [--model NAME_OR_FOLDER]
 

@@ -13,9 +13,9 @@ TARGETS, SPEEDS = ("liver", "nodule"), ("balanced", "accurate", "fast")
 
 def setDefaults(host):
     """Give the parameters that a vtkMRMLSegmentEditorNode lacks their defaults; each target has a threshold of its own."""
-    models = find_bundles()[0]
-    liver = next((model for model in models if model.target == "liver"), models[0] if models else None)
-    host.setParameterDefault("Target", liver.target if liver else "liver")
+    models = [model for model in find_bundles()[0] if model.target in TARGETS]
+    there = {model.target for model in models}
+    host.setParameterDefault("Target", next((target for target in TARGETS if target in there), TARGETS[0]))
     thresholds = dict.fromkeys(TARGETS, 0.5) | {model.target: model.threshold for model in reversed(models)}
     for target, threshold in thresholds.items():
         host.setParameterDefault(_thresholdOf(target), threshold)
@@ -194,7 +194,8 @@ class Options:
         """Offer the targets that there are models for, each with the newest."""
         self.models = {}
         for model in find_bundles()[0]:
-            self.models.setdefault(model.target, model)
+            if model.target in TARGETS:
+                self.models.setdefault(model.target, model)
         blocked = self.targetBox.blockSignals(True)
         self.targetBox.clear()
         for target in TARGETS:

@@ -19,7 +19,7 @@ from UNetPlusPlusSegmentLib.network.unetpp import build_network
 
 @dataclass(frozen=True)
 class Trained:
-    """What a checkpoint of train.py holds.
+    """The contents of a checkpoint of train.py.
 
     Attributes:
         settings: Of its training; they hold the target as it was described then.
@@ -35,7 +35,7 @@ class Trained:
 
     @property
     def target(self) -> Target:
-        """What it looks for."""
+        """The target of the training."""
         return self.settings.goal
 
 

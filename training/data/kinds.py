@@ -14,7 +14,7 @@ STORED = 256  # values that a stored mask can have
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where images come from.
+    """The origin of images.
 
     Attributes:
         licence, citation: Of the data, as a card hands them on.

@@ -111,7 +111,7 @@ def read_rows(folder: str | Path, kind: Kind, split: str) -> list[dict[str, str]
 
 
 def sources_of(folder: str | Path, kind: Kind, split: str) -> list[Source]:
-    """Where the images of a split come from, as a card says it, with the number of patients or images of each source.
+    """The sources of the images of a split, as a card names them, with the number of patients or images of each source.
 
     Raises:
         DataError: As of `read_rows`; or the kind names no source of a row.

@@ -73,7 +73,7 @@ class TargetLabel:
 
 @dataclass(frozen=True)
 class Target:
-    """What a network learns to find.
+    """A target: the labels that a network learns, and all that a card says of them.
 
     Attributes:
         name: As a request names it.
@@ -204,7 +204,7 @@ def load_kind(described: str) -> Kind:
 
 
 def _read(described: str) -> tuple[Mapping[str, Any], str]:
-    """What a file holds, and its path."""
+    """The contents of a file, and its path."""
     is_file = described.endswith((".yaml", ".yml"))
     if not is_file and described not in SHIPPED:
         raise TargetError(f"target={described!r} is unknown; it can be {', '.join(SHIPPED)}, or a YAML file.")

@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"unetpp-segment: {error} (--help shows the usage)", file=sys.stderr)
         return 2
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _has_reader_left():
+        if isinstance(error, BrokenPipeError) and _reader_has_gone():
             return 0
         if given.debug:
             traceback.print_exc()
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _has_reader_left() -> bool:
+def _reader_has_gone() -> bool:
     """Check if the reader of stdout has gone, as `head` does; all files have been written by then."""
     if not hasattr(select, "poll"):  # Windows
         return False

@@ -113,7 +113,7 @@ class Predictor:
                 self._take_less(device, size)
 
     def in_threads(self, task: Callable[[Item], Answer], items: Sequence[Item]) -> Iterator[Answer]:
-        """What a task makes of each item, as `in_order`; after memory ran out, in fewer threads."""
+        """The answer of a task to each item, as `in_order`; after memory ran out, in fewer threads."""
         done = 0
         while done < len(items):
             threads = min(self._threads, self.device.threads, len(items) - done)

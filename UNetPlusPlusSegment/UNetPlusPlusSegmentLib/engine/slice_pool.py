@@ -33,7 +33,7 @@ def threads_of_torch(number: int | None) -> Iterator[None]:
 
 
 def in_order(task: Callable[[Item], Answer], items: Sequence[Item], threads: int | None = None) -> Iterator[Answer]:
-    """What a task makes of each item, in their order, each computed in a thread with one of torch's threads.
+    """The answer of a task to each item, in their order, each computed in a thread with one of torch's threads.
 
     A few items are computed ahead. The first error of a task, or one of whoever takes the answers, ends the others: those
     that have not begun are dropped, those that have are waited for.

@@ -207,7 +207,10 @@ def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list
     """Run one case; an error becomes its outcome. `read` returns its volume if it is being read already."""
     started = time.monotonic()
     try:
-        volume, notes = read() if read else read_case(todo)
+        try:
+            volume, notes = read() if read else read_case(todo)
+        except MemoryError:  # there may be room now that the case before is done
+            volume, notes = read_case(todo)
         result = worker.result_of(worker.submit(volume, todo.bundle, todo.request))
         files.write_segmentation(todo.output, result.labelmap, volume.ijk_to_ras, result.segments)
     except Exception as error:

@@ -100,7 +100,7 @@ class Patches:
                 self._keep(window, part, planes)
 
     def in_threads(self, task: Callable[[Patches, Item], Answer], items: Sequence[Item]) -> list[Answer]:
-        """What a task makes of each item; its patches are its own until it is done, and then become part of these."""
+        """The answer of a task to each item; its patches are its own until it is done, and then become part of these."""
         if len(items) < 2:
             return [task(self, item) for item in items]
 
