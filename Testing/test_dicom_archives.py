@@ -446,3 +446,10 @@ def test_nothing_about_the_patient_is_printed(source, tmp_path, capfd, recwarn):
     _, notes = files.read_volume(tmp_path / "ct")
     assert capfd.readouterr() == ("", "") and not recwarn.list
     assert "Geheim" not in str(notes) + str(files.list_series(tmp_path / "ct"))
+
+
+def test_an_enhanced_ct_is_read_from_its_folder_as_from_its_file(shared_data, tmp_path):
+    enhanced = shared_data("odd_inputs") / "eCT_Supplemental.dcm"
+    shutil.copy(enhanced, tmp_path)
+    of_file, of_folder = files.read_volume(enhanced)[0], files.read_volume(tmp_path)[0]
+    assert_same(of_folder, of_file)

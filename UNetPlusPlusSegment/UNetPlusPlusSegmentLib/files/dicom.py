@@ -183,7 +183,7 @@ def _check_none_lost(taken: Stack, stacks: Sequence[Stack]) -> None:
         header
         for stack in stacks
         for header in stack.slices
-        if taken.is_usable and header.group == taken.first.group and not header.is_usable
+        if taken.is_usable and header.group == taken.first.group and not stack.is_usable
         and header.sop_class in CT_CLASSES and "SECONDARY" not in header.acquisition["ImageType"]
     ]  # fmt: skip
     if lost:
