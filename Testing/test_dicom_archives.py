@@ -11,7 +11,7 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 from real_series import SERIES, assert_same, darken, shift, write_series
 
 from UNetPlusPlusSegmentLib import files
@@ -453,3 +453,14 @@ def test_an_enhanced_ct_is_read_from_its_folder_as_from_its_file(shared_data, tm
     shutil.copy(enhanced, tmp_path)
     of_file, of_folder = files.read_volume(enhanced)[0], files.read_volume(tmp_path)[0]
     assert_same(of_folder, of_file)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_values_shown_white_where_they_are_low_are_the_same_hu(source, clean, tmp_path, compressed):
+    def edit(data, index):
+        data.PhotometricInterpretation = "MONOCHROME1"
+        if compressed:
+            data.compress(RLELossless, generate_instance_uid=False)
+
+    write_series(source, tmp_path, edit)
+    assert_same(files.read_volume(tmp_path)[0], clean)

@@ -66,7 +66,8 @@ class Header:
         spacing: Along I and J, and the thickness; NaN where it is not told.
         acquisition: By the names of `ACQUISITION` and `SEQUENTIAL`; empty where it is not told.
         end: Where the pixel data ends in the file.
-        is_odd: Whether an element has a type that DICOM does not know, which GDCM may take for one of gigabytes.
+        is_odd: Whether GDCM would misread it: an element has a type that DICOM does not know, which it may take for one of
+            gigabytes; or low values are shown white (MONOCHROME1), for which it turns the values round.
     """
 
     path: Path
@@ -205,7 +206,7 @@ def _header(path: Path, fields: _Fields, found: _Found) -> Header:
         spacing=place.spacing,
         acquisition=acquisition,
         end=found.end,
-        is_odd=found.is_odd,
+        is_odd=found.is_odd or fields.text("PhotometricInterpretation") == "MONOCHROME1",
     )
 
 
