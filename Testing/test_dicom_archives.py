@@ -464,3 +464,13 @@ def test_values_shown_white_where_they_are_low_are_the_same_hu(source, clean, tm
 
     write_series(source, tmp_path, edit)
     assert_same(files.read_volume(tmp_path)[0], clean)
+
+
+def test_slices_that_lost_the_way_to_hu_are_refused_by_name(source, tmp_path):
+    def edit(data, index):
+        if index in (10, 11):
+            data.RescaleIntercept = data.RescaleSlope = None
+
+    write_series(source, tmp_path, edit)
+    with pytest.raises(FileError, match=r"2 of the slices .* do not say how their values become HU .*IM0010 for one"):
+        files.read_volume(tmp_path)

@@ -202,12 +202,23 @@ def _read_stack(stack: Stack, force: bool) -> tuple[Volume, list[str]]:
     if first.size[2] > 1:
         return _read_frames(first, force)
     place, notes = _place(stack)
+    _check_rescaled(stack)
     array = np.stack([values_of(header)[0] for header in stack.slices])
     _check_phases(stack, array)
     volume, more = place_volume(first.path, array, place, force)
     if stack.copies:
         notes.append(f"{stack.copies} slices were there more than once, with the same pixels, and count once.")
     return volume, [*more, *notes]
+
+
+def _check_rescaled(stack: Stack) -> None:
+    """Refuse slices of which some say how their values become HU and others do not: these would be off by 1,024, mostly."""
+    lost = [header for header in stack.slices if not header.is_rescaled]
+    if 0 < len(lost) < len(stack.slices):
+        raise FileError(
+            f"{len(lost)} of the slices of the series {stack.in_words()} do not say how their values become HU (Rescale"
+            f" Intercept), {in_text(lost[0].path)} for one: copy the series again, or give it as the scanner made it."
+        )
 
 
 def _check_phases(stack: Stack, array: np.ndarray) -> None:

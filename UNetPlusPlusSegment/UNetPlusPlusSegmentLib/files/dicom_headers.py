@@ -45,7 +45,8 @@ TAGS = (
     "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID",
     "Modality", "StudyDate", "SeriesDate", "AcquisitionDate", "StudyID", "PatientID", "PatientName", "PatientBirthDate",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "NumberOfFrames",
-    "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "SpacingBetweenSlices", *ACQUISITION, *SEQUENTIAL,
+    "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "SpacingBetweenSlices", "RescaleIntercept",
+    *ACQUISITION, *SEQUENTIAL,
 )  # fmt: skip
 
 
@@ -64,6 +65,7 @@ class Header:
         position: Centre of the first pixel; None if it is not told.
         directions: 3 × 3, its columns along I, J and the normal of the slice; None if they are not told.
         spacing: Along I and J, and the thickness; NaN where it is not told.
+        is_rescaled: Whether it says how its values become HU.
         acquisition: By the names of `ACQUISITION` and `SEQUENTIAL`; empty where it is not told.
         end: Where the pixel data ends in the file.
         is_odd: Whether GDCM would misread it: an element has a type that DICOM does not know, which it may take for one of
@@ -83,6 +85,7 @@ class Header:
     position: np.ndarray | None
     directions: np.ndarray | None
     spacing: tuple[float, ...]
+    is_rescaled: bool
     acquisition: dict[str, str]
     end: int
     is_odd: bool
@@ -204,6 +207,7 @@ def _header(path: Path, fields: _Fields, found: _Found) -> Header:
         position=np.array(place.origin) if place.origin else None,
         directions=np.reshape(place.directions, (3, 3)) if place.directions else None,
         spacing=place.spacing,
+        is_rescaled=found.has_frames or bool(fields.numbers("RescaleIntercept", 1)),
         acquisition=acquisition,
         end=found.end,
         is_odd=found.is_odd or fields.text("PhotometricInterpretation") == "MONOCHROME1",
