@@ -474,3 +474,32 @@ def test_slices_that_lost_the_way_to_hu_are_refused_by_name(source, tmp_path):
     write_series(source, tmp_path, edit)
     with pytest.raises(FileError, match=r"2 of the slices .* do not say how their values become HU .*IM0010 for one"):
         files.read_volume(tmp_path)
+
+
+def test_many_images_at_one_place_are_not_taken_for_the_scan(source, clean, tmp_path):
+    def monitoring(data, index):
+        data.SeriesInstanceUID, data.ImagePositionPatient = "1.2.3", [0, 0, 100]
+        darken(data, index)
+
+    write_series(source, tmp_path, monitoring, "A{:04}")
+    write_series(source, tmp_path, count=18)
+    volume, notes = files.read_volume(tmp_path)
+    np.testing.assert_array_equal(volume.array, clean.array[:18])
+    assert "Left out: 1: CT 1.2.3 (20 slices" in notes[0]
+
+
+def test_of_two_stacks_the_one_that_the_scanner_measured_is_taken(source, clean, tmp_path):
+    def projection(data, index):
+        data.ImageType, data.InstanceNumber = ["DERIVED", "SECONDARY", "MIP"], 100 + index
+        darken(data)
+
+    write_series(source, tmp_path, projection, "A{:04}")
+    write_series(source, tmp_path)
+    volume, notes = files.read_volume(tmp_path)
+    assert_same(volume, clean)
+    assert r"image type DERIVED\SECONDARY\MIP" in notes[0]
+
+
+def test_a_description_gives_the_terminal_no_orders(source, tmp_path):
+    write_series(source, tmp_path, lambda data, _: setattr(data, "SeriesDescription", "Abdomen \x1b[31mvenös\x07"))
+    assert files.list_series(tmp_path)[0]["description"] == "Abdomen [31mvenös"

@@ -141,7 +141,7 @@ def _choose_stack(folder: Path, series: str | None) -> tuple[Stack, list[str]]:
                 " these with --series, by number or UID."
             )
         _check_no_volumes(folder, stacks)
-    taken, *others = sorted(fit, key=lambda stack: (not stack.is_usable, -stack.count))
+    taken, *others = sorted(fit, key=_unlikely)
     _check_none_lost(taken, stacks)
     patients = len({stack.first.patient for stack in stacks} - {("",)})
     if patients > 1 and series is None:
@@ -152,6 +152,11 @@ def _choose_stack(folder: Path, series: str | None) -> tuple[Stack, list[str]]:
             f" UID. Left out: {_listed(others)}."
         )
     return taken, notes
+
+
+def _unlikely(stack: Stack) -> tuple[bool, int, bool]:
+    """Sorts stacks by how likely one is meant: many places, not many images at one as of a bolus; not made of others, as a MIP."""
+    return not stack.is_usable, -stack.places, "DERIVED" in stack.first.acquisition["ImageType"]
 
 
 def _stacks_in(folder: Path) -> tuple[list[Stack], list[str]]:

@@ -320,13 +320,13 @@ class _Fields:
             self._encodings = ["latin-1"]
 
     def text(self, keyword: str) -> str:
-        """On one line."""
+        """On one line, and nothing in it that a terminal would obey."""
         value = _raw(self._data, keyword)
         try:
             text = decode_bytes(value, self._encodings, set())
         except (LookupError, ValueError):
             text = value.decode("latin-1")
-        return " ".join(text.replace("\0", " ").split())
+        return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
     def uid(self, keyword: str) -> str:
         """Of the data set; where that lacks the class, as the file meta information has it."""

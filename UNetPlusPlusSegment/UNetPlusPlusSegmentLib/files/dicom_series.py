@@ -52,6 +52,13 @@ class Stack:
         return sum(header.size[2] for header in self.slices)
 
     @property
+    def places(self) -> int:
+        """Images in it that lie at places of their own."""
+        if not self.is_usable or self.first.size[2] > 1:
+            return self.count
+        return self.count - int(coincident(along_normal(self.slices)).sum())
+
+    @property
     def is_usable(self) -> bool:
         """Whether its slices have grey values, a pixel size and a place."""
         return all(header.is_usable for header in self.slices) or self.first.size[2] > 1
