@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..core.volume import Volume
-from .dicom_folder import headers_in
+from .dicom_folder import PACKED, headers_in
 from .dicom_headers import CT_CLASSES, SEGMENTATION_CLASS, DamagedFileError, Header, is_dicom, read_header, start_of
 from .dicom_pixels import count_phases, same_pixels, values_of
 from .dicom_series import Stack, along_normal, coincident, in_one_plane, in_order, mean_plane, missing_places, stacks_of
@@ -76,7 +76,8 @@ def list_series(folder: str | Path) -> list[dict[str, Any]]:
         FileError: A file is damaged or may not be read, or there is no image.
     """
     if not Path(folder).is_dir():
-        raise FileError(f"There is no folder {folder}: check the path.")
+        what = "is a file" if Path(folder).exists() else "is not there"
+        raise FileError(f"{folder} {what}: give a folder with DICOM series, and check the path.")
     stacks, _ = _stacks_in(Path(folder))
     patients = list(dict.fromkeys(stack.first.patient for stack in stacks))
     return [_entry(stack, patients.index(stack.first.patient) + 1) for stack in stacks]
@@ -117,6 +118,8 @@ def _image(path: Path) -> Header:
     except DamagedFileError as error:
         raise FileError(f"{in_text(path)} is damaged or incomplete: copy it again.") from error
     if header is None:
+        if path.suffix.lower() in PACKED:
+            raise FileError(f"{in_text(path)} is packed: unpack it, and give what was in it.")
         what = "is damaged or holds no image" if is_dicom(start) else "is damaged or no image that can be read here"
         raise FileError(
             f"{in_text(path)} {what}: give .nrrd, .nhdr, .nii, .nii.gz, .mha, .mhd, a DICOM image or a DICOM folder."

@@ -115,6 +115,8 @@ def start_of(path: Path) -> bytes:
     try:
         with path.open("rb") as stream:
             return stream.read(START_BYTES)
+    except FileNotFoundError as error:
+        raise FileError(f"There is no file or folder {in_text(path)}: check the path.") from error
     except OSError as error:
         raise FileError(
             f"{in_text(path)} cannot be read ({error.strerror}), so a series may lack slices: make it readable, or remove it."
