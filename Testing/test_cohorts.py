@@ -164,3 +164,10 @@ def test_the_next_case_is_read_while_one_is_computed(monkeypatch):
     outcomes = dict(one_after_the_other(Worker())(todo))
     assert [outcome["reason"] for outcome in outcomes.values()] == ["That will do."] * 3
     assert list(one_after_the_other(Worker())([])) == []
+
+
+def test_files_that_may_be_scans_but_are_no_case_are_named(tmp_path, caplog):
+    for name in ("a.nrrd", "b.dcm", "c.dcm", "d.zip", "e.nii.gz", ".hidden", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    assert list(find_cases(tmp_path)) == ["a", "e"]
+    assert "Skipped files that lie in no folder of their own or are packed: b.dcm and 2 more" in caplog.text
