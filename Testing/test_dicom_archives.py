@@ -503,3 +503,20 @@ def test_of_two_stacks_the_one_that_the_scanner_measured_is_taken(source, clean,
 def test_a_description_gives_the_terminal_no_orders(source, tmp_path):
     write_series(source, tmp_path, lambda data, _: setattr(data, "SeriesDescription", "Abdomen \x1b[31mvenös\x07"))
     assert files.list_series(tmp_path)[0]["description"] == "Abdomen [31mvenös"
+
+
+@pytest.mark.parametrize("name", ["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"])
+def test_slices_with_identifiers_of_their_own_are_not_measured_one_by_one(source, tmp_path, name):
+    write_series(source, tmp_path, lambda data, index: setattr(data, name, f"1.2.{index + 1}"))
+    with pytest.raises(FileError, match="20 CT images of which no two belong to one series by their identifiers"):
+        files.read_volume(tmp_path)
+
+
+def test_a_slice_that_was_made_again_under_its_own_number_cuts_no_series(source, tmp_path):
+    write_series(source, tmp_path)
+    again = pydicom.dcmread(tmp_path / "IM0003")
+    again.SOPInstanceUID = again.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    darken(again)
+    again.save_as(tmp_path / "IM0003_again")
+    with pytest.raises(FileError, match="21 images at 20 places"):
+        files.read_volume(tmp_path)

@@ -14,7 +14,17 @@ from ..core.volume import Volume
 from .dicom_folder import PACKED, headers_in
 from .dicom_headers import CT_CLASSES, SEGMENTATION_CLASS, DamagedFileError, Header, is_dicom, read_header, start_of
 from .dicom_pixels import count_phases, same_pixels, values_of
-from .dicom_series import Stack, along_normal, coincident, in_one_plane, in_order, mean_plane, missing_places, stacks_of
+from .dicom_series import (
+    FEWEST_SLICES,
+    Stack,
+    along_normal,
+    coincident,
+    in_one_plane,
+    in_order,
+    mean_plane,
+    missing_places,
+    stacks_of,
+)
 from .frames import Frame, frames_of
 from .geometry import Place, place_volume
 from .images import FileError, in_text
@@ -145,6 +155,12 @@ def _choose_stack(folder: Path, series: str | None) -> tuple[Stack, list[str]]:
             )
         _check_no_volumes(folder, stacks)
     taken, *others = sorted(fit, key=_unlikely)
+    if series is None and taken.count == 1 and len(others) >= FEWEST_SLICES:
+        raise FileError(
+            f"The folder {folder} holds {len(fit)} CT images of which no two belong to one series by their identifiers, as some"
+            " anonymisers leave behind: give the series as the scanner made it, or choose an image with --series, by number or"
+            " UID."
+        )
     _check_none_lost(taken, stacks)
     patients = len({stack.first.patient for stack in stacks} - {("",)})
     if patients > 1 and series is None:
