@@ -204,3 +204,10 @@ def test_a_cohort_that_is_stopped_reads_no_further_case_and_waits_for_none(monke
     may_end.set()
     time.sleep(0.1)
     assert len(begun) <= 1
+
+
+def test_files_that_may_be_scans_but_are_no_case_are_named(tmp_path, caplog):
+    for name in ("a.nrrd", "b.dcm", "c.dcm", "d.zip", "e.nii.gz", ".hidden", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    assert list(find_cases(tmp_path)) == ["a", "e"]
+    assert "Skipped files that lie in no folder of their own or are packed: b.dcm and 2 more" in caplog.text

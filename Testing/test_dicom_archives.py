@@ -11,7 +11,7 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 from real_series import SERIES, assert_same, darken, shift, write_series
 
 from UNetPlusPlusSegmentLib import files
@@ -446,3 +446,77 @@ def test_nothing_about_the_patient_is_printed(source, tmp_path, capfd, recwarn):
     _, notes = files.read_volume(tmp_path / "ct")
     assert capfd.readouterr() == ("", "") and not recwarn.list
     assert "Geheim" not in str(notes) + str(files.list_series(tmp_path / "ct"))
+
+
+def test_an_enhanced_ct_is_read_from_its_folder_as_from_its_file(shared_data, tmp_path):
+    enhanced = shared_data("odd_inputs") / "eCT_Supplemental.dcm"
+    shutil.copy(enhanced, tmp_path)
+    of_file, of_folder = files.read_volume(enhanced)[0], files.read_volume(tmp_path)[0]
+    assert_same(of_folder, of_file)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_values_shown_white_where_they_are_low_are_the_same_hu(source, clean, tmp_path, compressed):
+    def edit(data, index):
+        data.PhotometricInterpretation = "MONOCHROME1"
+        if compressed:
+            data.compress(RLELossless, generate_instance_uid=False)
+
+    write_series(source, tmp_path, edit)
+    assert_same(files.read_volume(tmp_path)[0], clean)
+
+
+def test_slices_that_lost_the_way_to_hu_are_refused_by_name(source, tmp_path):
+    def edit(data, index):
+        if index in (10, 11):
+            data.RescaleIntercept = data.RescaleSlope = None
+
+    write_series(source, tmp_path, edit)
+    with pytest.raises(FileError, match=r"2 of the slices .* do not say how their values become HU .*IM0010 for one"):
+        files.read_volume(tmp_path)
+
+
+def test_many_images_at_one_place_are_not_taken_for_the_scan(source, clean, tmp_path):
+    def monitoring(data, index):
+        data.SeriesInstanceUID, data.ImagePositionPatient = "1.2.3", [0, 0, 100]
+        darken(data, index)
+
+    write_series(source, tmp_path, monitoring, "A{:04}")
+    write_series(source, tmp_path, count=18)
+    volume, notes = files.read_volume(tmp_path)
+    np.testing.assert_array_equal(volume.array, clean.array[:18])
+    assert "Left out: 1: CT 1.2.3 (20 slices" in notes[0]
+
+
+def test_of_two_stacks_the_one_that_the_scanner_measured_is_taken(source, clean, tmp_path):
+    def projection(data, index):
+        data.ImageType, data.InstanceNumber = ["DERIVED", "SECONDARY", "MIP"], 100 + index
+        darken(data)
+
+    write_series(source, tmp_path, projection, "A{:04}")
+    write_series(source, tmp_path)
+    volume, notes = files.read_volume(tmp_path)
+    assert_same(volume, clean)
+    assert r"image type DERIVED\SECONDARY\MIP" in notes[0]
+
+
+def test_a_description_gives_the_terminal_no_orders(source, tmp_path):
+    write_series(source, tmp_path, lambda data, _: setattr(data, "SeriesDescription", "Abdomen \x1b[31mvenös\x07"))
+    assert files.list_series(tmp_path)[0]["description"] == "Abdomen [31mvenös"
+
+
+@pytest.mark.parametrize("name", ["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"])
+def test_slices_with_identifiers_of_their_own_are_not_measured_one_by_one(source, tmp_path, name):
+    write_series(source, tmp_path, lambda data, index: setattr(data, name, f"1.2.{index + 1}"))
+    with pytest.raises(FileError, match="20 CT images of which no two belong to one series by their identifiers"):
+        files.read_volume(tmp_path)
+
+
+def test_a_slice_that_was_made_again_under_its_own_number_cuts_no_series(source, tmp_path):
+    write_series(source, tmp_path)
+    again = pydicom.dcmread(tmp_path / "IM0003")
+    again.SOPInstanceUID = again.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    darken(again)
+    again.save_as(tmp_path / "IM0003_again")
+    with pytest.raises(FileError, match="21 images at 20 places"):
+        files.read_volume(tmp_path)

@@ -152,3 +152,30 @@ def test_a_series_of_which_no_seg_can_be_made_is_refused_before_anything_is_read
     asked = ["liver", str(tmp_path / "ct"), "--model", str(bundle.folder), "-o", str(tmp_path / "out.dcm")]
     assert main(asked) == 1
     assert "cannot be written: the series lacks what a DICOM SEG takes from it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("charset", "name"),
+    [
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        (["ISO 2022 IR 6", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+        ("ISO_IR 100", "Müller^Jörg"),
+        ("ISO_IR 192", "Müller^Jörg"),
+    ],
+)
+def test_a_name_in_any_alphabet_is_taken_over(tmp_path, charset, name):
+    who = {**WHO, "SpecificCharacterSet": charset, "PatientName": name}
+    for k in range(5):
+        write_slice(tmp_path / "ct" / f"{k}.dcm", (1, 2, 30 + 2.5 * k), FrameOfReferenceUID="1.2.3", **who)
+    source = files.slices_of(tmp_path / "ct")
+    files.check_dicom_seg(source)
+    files.write_dicom_seg(tmp_path / "out.dcm", labels(), SEGMENTS, source, "liver-ct-v1.2.3")
+    assert str(pydicom.dcmread(tmp_path / "out.dcm").PatientName) == name
+
+
+def test_a_seg_is_written_of_slices_without_preamble(series, tmp_path):
+    for path in series.iterdir():
+        path.write_bytes(path.read_bytes()[132:])
+    source = files.slices_of(series)
+    files.write_dicom_seg(tmp_path / "out.dcm", labels(), SEGMENTS, source, "liver-ct-v1.2.3")
+    assert hd.seg.segread(tmp_path / "out.dcm").number_of_segments == len(SEGMENTS)

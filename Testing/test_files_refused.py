@@ -210,3 +210,21 @@ def test_errors_of_others_still_reach_the_terminal_after_a_read(tmp_path, capfd)
     files.read_volume(written(tmp_path / "ct.nrrd"))
     os.write(2, b"still here")
     assert capfd.readouterr().err == "still here"
+
+
+@pytest.mark.parametrize("name", ["scan.zip", "IM0001.dcm.gz", "ct.nii.bz2"])
+def test_what_is_packed_is_to_be_unpacked(tmp_path, name):
+    packed = tmp_path / name
+    packed.write_bytes(b"PK\3\4" + bytes(range(256)))
+    for path in (packed, tmp_path):
+        with pytest.raises(files.FileError, match=f"{name}.* unpack"):
+            files.read_volume(path)
+
+
+def test_what_is_not_there_is_said_in_the_same_words_for_a_dicom_seg(tmp_path):
+    for read in (files.read_volume, files.slices_of):
+        with pytest.raises(files.FileError, match=r"There is no file or folder .*nowhere: check the path"):
+            read(tmp_path / "nowhere")
+    (tmp_path / "a.tar").write_bytes(b"1")
+    with pytest.raises(files.FileError, match=r"a.tar is a file: give a folder"):
+        files.list_series(tmp_path / "a.tar")

@@ -11,10 +11,20 @@ from typing import Any
 import numpy as np
 
 from ..core.volume import Volume
-from .dicom_folder import headers_in
+from .dicom_folder import PACKED, headers_in
 from .dicom_headers import CT_CLASSES, SEGMENTATION_CLASS, DamagedFileError, Header, is_dicom, read_header, start_of
 from .dicom_pixels import count_phases, same_pixels, values_of
-from .dicom_series import Stack, along_normal, coincident, in_one_plane, in_order, mean_plane, missing_places, stacks_of
+from .dicom_series import (
+    FEWEST_SLICES,
+    Stack,
+    along_normal,
+    coincident,
+    in_one_plane,
+    in_order,
+    mean_plane,
+    missing_places,
+    stacks_of,
+)
 from .frames import Frame, frames_of
 from .geometry import Place, place_volume
 from .images import FileError, in_text
@@ -76,7 +86,8 @@ def list_series(folder: str | Path) -> list[dict[str, Any]]:
         FileError: A file is damaged or may not be read, or there is no image.
     """
     if not Path(folder).is_dir():
-        raise FileError(f"There is no folder {folder}: check the path.")
+        what = "is a file" if Path(folder).exists() else "is not there"
+        raise FileError(f"{folder} {what}: give a folder with DICOM series, and check the path.")
     stacks, _ = _stacks_in(Path(folder))
     patients = list(dict.fromkeys(stack.first.patient for stack in stacks))
     return [_entry(stack, patients.index(stack.first.patient) + 1) for stack in stacks]
@@ -117,6 +128,8 @@ def _image(path: Path) -> Header:
     except DamagedFileError as error:
         raise FileError(f"{in_text(path)} is damaged or incomplete: copy it again.") from error
     if header is None:
+        if path.suffix.lower() in PACKED:
+            raise FileError(f"{in_text(path)} is packed: unpack it, and give what was in it.")
         what = "is damaged or holds no image" if is_dicom(start) else "is damaged or no image that can be read here"
         raise FileError(
             f"{in_text(path)} {what}: give .nrrd, .nhdr, .nii, .nii.gz, .mha, .mhd, a DICOM image or a DICOM folder."
@@ -141,7 +154,13 @@ def _choose_stack(folder: Path, series: str | None) -> tuple[Stack, list[str]]:
                 " these with --series, by number or UID."
             )
         _check_no_volumes(folder, stacks)
-    taken, *others = sorted(fit, key=lambda stack: (not stack.is_usable, -stack.count))
+    taken, *others = sorted(fit, key=_unlikely)
+    if series is None and taken.count == 1 and len(others) >= FEWEST_SLICES:
+        raise FileError(
+            f"The folder {folder} holds {len(fit)} CT images of which no two belong to one series by their identifiers, as some"
+            " anonymisers leave behind: give the series as the scanner made it, or choose an image with --series, by number or"
+            " UID."
+        )
     _check_none_lost(taken, stacks)
     patients = len({stack.first.patient for stack in stacks} - {("",)})
     if patients > 1 and series is None:
@@ -152,6 +171,11 @@ def _choose_stack(folder: Path, series: str | None) -> tuple[Stack, list[str]]:
             f" UID. Left out: {_listed(others)}."
         )
     return taken, notes
+
+
+def _unlikely(stack: Stack) -> tuple[bool, int, bool]:
+    """Sorts stacks by how likely one is meant: many places, not many images at one as of a bolus; not made of others, as a MIP."""
+    return not stack.is_usable, -stack.places, "DERIVED" in stack.first.acquisition["ImageType"]
 
 
 def _stacks_in(folder: Path) -> tuple[list[Stack], list[str]]:
@@ -183,7 +207,7 @@ def _check_none_lost(taken: Stack, stacks: Sequence[Stack]) -> None:
         header
         for stack in stacks
         for header in stack.slices
-        if taken.is_usable and header.group == taken.first.group and not header.is_usable
+        if taken.is_usable and header.group == taken.first.group and not stack.is_usable
         and header.sop_class in CT_CLASSES and "SECONDARY" not in header.acquisition["ImageType"]
     ]  # fmt: skip
     if lost:
@@ -202,12 +226,23 @@ def _read_stack(stack: Stack, force: bool) -> tuple[Volume, list[str]]:
     if first.size[2] > 1:
         return _read_frames(first, force)
     place, notes = _place(stack)
+    _check_rescaled(stack)
     array = np.stack([values_of(header)[0] for header in stack.slices])
     _check_phases(stack, array)
     volume, more = place_volume(first.path, array, place, force)
     if stack.copies:
         notes.append(f"{stack.copies} slices were there more than once, with the same pixels, and count once.")
     return volume, [*more, *notes]
+
+
+def _check_rescaled(stack: Stack) -> None:
+    """Refuse slices of which some say how their values become HU and others do not: these would be off by 1,024, mostly."""
+    lost = [header for header in stack.slices if not header.is_rescaled]
+    if 0 < len(lost) < len(stack.slices):
+        raise FileError(
+            f"{len(lost)} of the slices of the series {stack.in_words()} do not say how their values become HU (Rescale"
+            f" Intercept), {in_text(lost[0].path)} for one: copy the series again, or give it as the scanner made it."
+        )
 
 
 def _check_phases(stack: Stack, array: np.ndarray) -> None:

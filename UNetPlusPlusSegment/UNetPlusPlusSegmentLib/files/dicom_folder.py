@@ -10,6 +10,7 @@ from pathlib import Path
 from .dicom_headers import DIRECTORY_CLASS, Header, class_of, is_dicom, read_header, start_of
 from .images import FileError, in_text
 
+PACKED = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")  # as people send scans
 SLICE_ENDINGS = (".dcm", ".dicom", ".ima", ".dc3")
 
 
@@ -23,7 +24,7 @@ def headers_in(folder: Path) -> tuple[list[Header], list[str]]:
         FileError: There is no image; a file may not be read; or one that is, or by its name was, a slice is damaged or empty.
     """
     headers: list[Header] = []
-    no_images, empty, dead = [], [], []
+    no_images, empty, dead, packed = [], [], [], []
     for path in _files_under(folder):
         if not path.is_file():
             dead += [path] if path.is_symlink() else []
@@ -37,7 +38,13 @@ def headers_in(folder: Path) -> tuple[list[Header], list[str]]:
                 headers.append(header)
             elif path.name.upper() != "DICOMDIR" and class_of(path) != DIRECTORY_CLASS:
                 no_images.append(path)
+        elif path.suffix.lower() in PACKED:
+            packed.append(path)
     _check_none_empty([*empty, *dead], headers)
+    if packed and not headers:
+        raise FileError(
+            f"The folder {folder} holds no DICOM image, but packed files, {in_text(packed[0])} for one: unpack them."
+        )
     if not headers:
         raise FileError(f"The folder {folder} holds no DICOM image: give a folder with a CT series, or a volume file.")
     return headers, [*_left_out(no_images, "hold no image"), *_left_out(dead, "lead nowhere")]

@@ -45,7 +45,8 @@ TAGS = (
     "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID",
     "Modality", "StudyDate", "SeriesDate", "AcquisitionDate", "StudyID", "PatientID", "PatientName", "PatientBirthDate",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "NumberOfFrames",
-    "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "SpacingBetweenSlices", *ACQUISITION, *SEQUENTIAL,
+    "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "SpacingBetweenSlices", "RescaleIntercept",
+    *ACQUISITION, *SEQUENTIAL,
 )  # fmt: skip
 
 
@@ -64,9 +65,11 @@ class Header:
         position: Centre of the first pixel; None if it is not told.
         directions: 3 × 3, its columns along I, J and the normal of the slice; None if they are not told.
         spacing: Along I and J, and the thickness; NaN where it is not told.
+        is_rescaled: Whether it says how its values become HU.
         acquisition: By the names of `ACQUISITION` and `SEQUENTIAL`; empty where it is not told.
         end: Where the pixel data ends in the file.
-        is_odd: Whether an element has a type that DICOM does not know, which GDCM may take for one of gigabytes.
+        is_odd: Whether GDCM would misread it: an element has a type that DICOM does not know, which it may take for one of
+            gigabytes; or low values are shown white (MONOCHROME1), for which it turns the values round.
     """
 
     path: Path
@@ -82,6 +85,7 @@ class Header:
     position: np.ndarray | None
     directions: np.ndarray | None
     spacing: tuple[float, ...]
+    is_rescaled: bool
     acquisition: dict[str, str]
     end: int
     is_odd: bool
@@ -111,6 +115,8 @@ def start_of(path: Path) -> bytes:
     try:
         with path.open("rb") as stream:
             return stream.read(START_BYTES)
+    except FileNotFoundError as error:
+        raise FileError(f"There is no file or folder {in_text(path)}: check the path.") from error
     except OSError as error:
         raise FileError(
             f"{in_text(path)} cannot be read ({error.strerror}), so a series may lack slices: make it readable, or remove it."
@@ -203,9 +209,10 @@ def _header(path: Path, fields: _Fields, found: _Found) -> Header:
         position=np.array(place.origin) if place.origin else None,
         directions=np.reshape(place.directions, (3, 3)) if place.directions else None,
         spacing=place.spacing,
+        is_rescaled=found.has_frames or bool(fields.numbers("RescaleIntercept", 1)),
         acquisition=acquisition,
         end=found.end,
-        is_odd=found.is_odd,
+        is_odd=found.is_odd or fields.text("PhotometricInterpretation") == "MONOCHROME1",
     )
 
 
@@ -315,13 +322,13 @@ class _Fields:
             self._encodings = ["latin-1"]
 
     def text(self, keyword: str) -> str:
-        """On one line."""
+        """On one line, and nothing in it that a terminal would obey."""
         value = _raw(self._data, keyword)
         try:
             text = decode_bytes(value, self._encodings, set())
         except (LookupError, ValueError):
             text = value.decode("latin-1")
-        return " ".join(text.replace("\0", " ").split())
+        return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
     def uid(self, keyword: str) -> str:
         """Of the data set; where that lacks the class, as the file meta information has it."""

@@ -60,7 +60,10 @@ def _write_essence(path: Path, copy: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's may quote the patient's name
         try:
-            pydicom.dcmread(path, force=True, specific_tags=[*map(Tag, ESSENCE)]).save_as(copy)
+            data = pydicom.dcmread(path, force=True, specific_tags=[*map(Tag, ESSENCE)])
+            if data.get("PhotometricInterpretation") == "MONOCHROME1":
+                data.PhotometricInterpretation = "MONOCHROME2"  # HU are the same, however they are meant to be shown
+            data.save_as(copy)
         except Exception as error:  # whatever pydicom meets in a damaged file
             raise FileError(f"{in_text(path)} is damaged or incomplete: copy it again.") from error
 

@@ -80,7 +80,8 @@ def _images(source: Sequence[Path]) -> list[Dataset]:
     images: list[Dataset] = []
     with _quiet():
         for file in source:
-            image = pydicom.dcmread(file, stop_before_pixels=True)
+            image = pydicom.dcmread(file, stop_before_pixels=True, force=True)  # some archives leave out the preamble
+            image.decode()  # for UTF-8, in which the SEG is written
             for keyword in MAY_BE_EMPTY:
                 if keyword not in image or not _makes_sense(keyword, str(image.get(keyword) or "")):
                     setattr(image, keyword, "")
@@ -136,6 +137,7 @@ def _segmentation(
                 manufacturer="UNetPlusPlusSegment",
                 manufacturer_model_name=model,
                 software_versions=model,
+                specific_character_set="ISO_IR 192",  # highdicom refuses the several sets of a series from Japan or Korea
                 device_serial_number="none",
                 content_description="Research only, not for clinical use",
                 omit_empty_frames=bool(numbered.any()),

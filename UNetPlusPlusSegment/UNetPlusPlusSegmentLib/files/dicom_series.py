@@ -52,6 +52,13 @@ class Stack:
         return sum(header.size[2] for header in self.slices)
 
     @property
+    def places(self) -> int:
+        """Images in it that lie at places of their own."""
+        if not self.is_usable or self.first.size[2] > 1:
+            return self.count
+        return self.count - int(coincident(along_normal(self.slices)).sum())
+
+    @property
     def is_usable(self) -> bool:
         """Whether its slices have grey values, a pixel size and a place."""
         return all(header.is_usable for header in self.slices) or self.first.size[2] > 1
@@ -234,10 +241,15 @@ def _faults(places: np.ndarray) -> int:
 
 
 def _runs(slices: Sequence[Header], name: str) -> list[str]:
-    """For each slice the run that made it: in order of number or time, a run ends where the table turns back or stays."""
+    """For each slice the run that made it: in order of number or time, a run ends where the table turns back or stays.
+
+    All alike where slices of one number or time lie at one place, as nothing says which is of which run.
+    """
     places, values = along_normal(slices), [header.acquisition[name] for header in slices]
+    if any(same and a == b for same, (a, b) in zip(coincident(places), pairwise(values), strict=True)):
+        return [""] * len(values)
     if name == "InstanceNumber" and 1 < len(set(values)) < len(values) - 1:
-        return _repeats(places, values)
+        return _repeats(values)
     labels, run, upwards = [""] * len(slices), 1, 0.0
     order = sorted(range(len(slices)), key=lambda index: _natural(values[index]))
     for before, index in pairwise([order[0], *order]):
@@ -250,13 +262,8 @@ def _runs(slices: Sequence[Header], name: str) -> list[str]:
     return labels
 
 
-def _repeats(places: np.ndarray, numbers: Sequence[str]) -> list[str]:
-    """For each slice how often its instance number has come so far: a scanner gives it once, so the second is of a second run.
-
-    All alike where slices of one number lie at one place, as nothing says which is of which run.
-    """
-    if any(same and a == b for same, (a, b) in zip(coincident(places), pairwise(numbers), strict=True)):
-        return [""] * len(numbers)
+def _repeats(numbers: Sequence[str]) -> list[str]:
+    """For each slice how often its instance number has come so far: a scanner gives it once, so the second is of a second run."""
     return [str(numbers[: index + 1].count(number)) for index, number in enumerate(numbers)]
 
 

@@ -17,6 +17,8 @@ from .. import files
 from ..core.request import Request
 from ..core.segment import as_columns
 from ..core.volume import Volume
+from ..files.dicom_folder import PACKED, SLICE_ENDINGS
+from ..files.images import in_text
 from ..files.reading import volume_ending
 from ..network.bundle import Bundle
 from .worker_client import Worker
@@ -134,7 +136,7 @@ def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None =
     """Name each input after its file or folder; if one folder is given, all volume files and folders in it are inputs.
 
     Hidden files and results are skipped: segmentations, folders of results, and folders that contain the folder `besides`.
-    Label maps of other inputs are skipped, too, with a warning in the log.
+    Label maps of other inputs are skipped, too, and DICOM files and packed ones beside them, with a warning in the log.
 
     Raises:
         CohortError: There are no inputs, or two would have the same name.
@@ -144,6 +146,7 @@ def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None =
         if not parent.is_dir():
             raise CohortError(f"{parent} is not a folder: give a folder, or a list of files.")
         inputs = [path for path in sorted(parent.iterdir()) if _may_be_case(path, besides)]
+        _tell_of_loose_files(parent)
     cases: dict[str, Path] = {}
     for path in _without_label_maps([Path(path) for path in inputs]):
         case = _case_name(path)
@@ -156,6 +159,19 @@ def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None =
             " folders."
         )
     return cases
+
+
+def _tell_of_loose_files(parent: Path) -> None:
+    """Warn of files that may be scans but are no case: which of them belong together is not known."""
+    endings = (*SLICE_ENDINGS, *PACKED)
+    loose = sorted(
+        p.name for p in parent.iterdir() if p.suffix.lower() in endings and not volume_ending(p) and p.is_file()
+    )
+    if loose:
+        more = f" and {len(loose) - 1} more" if loose[1:] else ""
+        _log.warning(
+            "Skipped files that lie in no folder of their own or are packed: %s%s", in_text(Path(loose[0])), more
+        )
 
 
 def _without_label_maps(paths: Sequence[Path]) -> list[Path]:
