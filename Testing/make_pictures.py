@@ -11,17 +11,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import slicerio
-from mrml_scene import slicer
-from panel import add_chest_ct, click_apply, frame, wait_for_end
-from segment_editor import an_editor, opened, press, wait
-from slicer_qt.application import scene, slicer_app, wait_until
-from slicer_qt.pythonqt import dialogs
-from worker_logic import logic
 
+from Testing.support.mrml_scene import slicer
+from Testing.support.panel import add_chest_ct, click_apply, wait_for_end
+from Testing.support.segment_editor import press, wait
+from Testing.support.slicer_qt.application import wait_until
+from Testing.support.slicer_qt.pythonqt import dialogs
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.network.bundle import find_bundles
-
-__all__ = ["an_editor", "frame", "logic", "opened", "scene", "slicer_app"]  # fixtures
 
 ROOT = Path(__file__).resolve().parents[1]
 SCREENSHOTS = ROOT / "Resources" / "Screenshots"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bright import BRIGHT_HU, bright_bundle, bright_nodule_bundle
-from nodule_scans import A, lung_with, ras
-from test_inference import body
 
 import UNetPlusPlusSegmentLib as unetpp
+from Testing.support.bodies import body
+from Testing.support.bright import BRIGHT_HU, bright_bundle, bright_nodule_bundle
+from Testing.support.nodule_scans import A, lung_with, ras
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.request import Request, RequestError
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine

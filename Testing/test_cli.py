@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from bright import BRIGHT_HU, bright_bundle
-from sample_files import write_slice
-from test_inference import body
 
+from Testing.support.bodies import body
+from Testing.support.bright import BRIGHT_HU, bright_bundle
+from Testing.support.sample_files import write_slice
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
 

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bright import bright_bundle
-from real_series import SERIES, darken, write_series
-from sample_files import write_slice
-from test_files_geometry import nrrd
 
+from Testing.support.bright import bright_bundle
+from Testing.support.real_series import SERIES, darken, write_series
+from Testing.support.sample_files import raw_nrrd, write_slice
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.jobs import cohort
@@ -79,7 +78,7 @@ def test_what_was_taken_of_a_folder_is_said_before_the_run(two_phases, with_mode
 
 def test_a_missing_voxel_size_is_guessed_by_force_alone(with_models, tmp_path, capsys):
     values = np.tile(np.array([-900, 100, 100, -900], np.int16), (4, 32, 8))
-    path = nrrd(tmp_path / "ct.nrrd", values=values)
+    path = raw_nrrd(tmp_path / "ct.nrrd", values=values)
     asked = ["liver", str(path), "-o", str(tmp_path / "x.seg.nrrd"), "--device", "cpu"]
     assert main(asked) == 1
     assert "--force" in capsys.readouterr().err

@@ -8,9 +8,9 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from bright import bright_nodule_bundle
-from nodule_scans import A, B, lung_with, ras
 
+from Testing.support.bright import bright_nodule_bundle
+from Testing.support.nodule_scans import A, B, lung_with, ras
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
 

@@ -6,9 +6,9 @@ import json
 
 import numpy as np
 import pytest
-from bright import bright_bundle
 from distributed import LocalCluster
 
+from Testing.support.bright import bright_bundle
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.core.request import Request

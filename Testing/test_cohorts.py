@@ -11,16 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bright import bright_nodule_bundle
-from mrml_scene import scene
-from worker_logic import a_scan, logic, models
 
+from Testing.support.bright import bright_nodule_bundle
+from Testing.support.worker_logic import a_scan
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.jobs import cohort as cohorts
 from UNetPlusPlusSegmentLib.jobs.cohort import CohortError, Todo, find_cases, one_after_the_other
-
-__all__ = ["logic", "models", "scene"]  # fixtures
 
 
 @pytest.fixture

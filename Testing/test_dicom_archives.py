@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
-from real_series import SERIES, assert_same, darken, shift, write_series
 
+from Testing.support.real_series import SERIES, assert_same, darken, shift, write_series
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.files import FileError
 

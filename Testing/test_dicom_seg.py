@@ -8,10 +8,10 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from bright import bright_bundle
 from pydicom.uid import CTImageStorage, generate_uid
-from sample_files import SEGMENTS, labels, write_slice
 
+from Testing.support.bright import bright_bundle
+from Testing.support.sample_files import SEGMENTS, labels, write_slice
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.files import FileError

@@ -5,18 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from bright import segmented
-from mrml_scene import slicer
-from segment_editor import an_editor, opened, paint, painted, press, scene, slicer_app, wait
-from worker_logic import logic
 
+from Testing.support.bright import segmented
+from Testing.support.mrml_scene import slicer
+from Testing.support.segment_editor import paint, painted, press, wait
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.core.volume import crop
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.network.bundle import choose_bundle, find_bundles
-
-__all__ = ["an_editor", "logic", "opened", "scene", "slicer_app"]  # fixtures
 
 EDITOR, SEGMENTATION = slicer.vtkMRMLSegmentEditorNode, slicer.vtkMRMLSegmentationNode
 

@@ -8,10 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from bright import bright_bundle, bright_nodule_bundle
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from PIL import Image
-from slicefolders import nodule_folder
 from torch.nn.modules.module import register_module_forward_hook
 
 import evaluate as evaluation
@@ -19,6 +17,8 @@ from data.slices import Slice
 from measure import heads, nodule_crops, per_patient, whole_scans
 from measure.per_patient import as_table, evaluate
 from measure.pooled import TOLERANCE_MM, Pooled, summary
+from Testing.support.bright import bright_bundle, bright_nodule_bundle
+from Testing.support.slicefolders import nodule_folder
 from UNetPlusPlusSegmentLib import files
 
 COLUMNS = ["file", "volume", "patient", "slice", "split", "source_pixel_mm", "size_from"]

@@ -9,8 +9,8 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from sample_files import FLIPPED, OBLIQUE, SERIES, SHEARED, STRAIGHT, ct, write_slice, written
 
+from Testing.support.sample_files import FLIPPED, OBLIQUE, SERIES, SHEARED, STRAIGHT, ct, write_slice, written
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.volume import clean_hu
 from UNetPlusPlusSegmentLib.files import FileError

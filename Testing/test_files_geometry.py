@@ -13,28 +13,12 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sample_files import FLIPPED, OBLIQUE, STRAIGHT, ct, grid, write_slice
 
+from Testing.support.sample_files import FLIPPED, OBLIQUE, STRAIGHT, ct, grid, raw_nrrd, write_slice
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.files import FileError
 
 GUESSED_PLACE, GUESSED_SIZE = "does not say how the patient lies", "every volume and length is a guess"
-
-
-def nrrd(path, *lines, encoding="raw", values=None):
-    values = ct() if values is None else values
-    sizes = " ".join(map(str, values.shape[::-1]))
-    fields = [
-        "type: int16",
-        f"dimension: {values.ndim}",
-        f"sizes: {sizes}",
-        "endian: little",
-        f"encoding: {encoding}",
-        *lines,
-    ]
-    pack = {"raw": bytes, "gzip": gzip.compress, "bzip2": bz2.compress}[encoding]
-    path.write_bytes("\n".join(["NRRD0004", *fields, "", ""]).encode() + pack(values.astype("<i2").tobytes()))
-    return path
 
 
 def mha(path, *lines, values=None):
@@ -66,10 +50,10 @@ def dicom(folder, **tags):
 
 
 WITHOUT_SPACING = {
-    "nrrd": lambda d: nrrd(d / "ct.nrrd"),
-    "nrrd with a space": lambda d: nrrd(d / "ct.nrrd", "space: left-posterior-superior"),
-    "nrrd that says nan": lambda d: nrrd(d / "ct.nrrd", "spacings: nan nan nan"),
-    "nrrd that says one nan": lambda d: nrrd(d / "ct.nrrd", "spacings: 0.7 0.8 nan"),
+    "nrrd": lambda d: raw_nrrd(d / "ct.nrrd"),
+    "nrrd with a space": lambda d: raw_nrrd(d / "ct.nrrd", "space: left-posterior-superior"),
+    "nrrd that says nan": lambda d: raw_nrrd(d / "ct.nrrd", "spacings: nan nan nan"),
+    "nrrd that says one nan": lambda d: raw_nrrd(d / "ct.nrrd", "spacings: 0.7 0.8 nan"),
     "mha": lambda d: mha(d / "ct.mha"),
     "mha with a place": lambda d: mha(d / "ct.mha", "Offset = 1 2 3", "TransformMatrix = 1 0 0 0 1 0 0 0 1"),
     "nifti": lambda d: nifti(d / "ct.nii", zooms=(0, 0, 0)),
@@ -89,8 +73,8 @@ def test_without_spacing_every_millilitre_would_be_a_guess(tmp_path, make):
 
 
 WITHOUT_PLACE = {
-    "nrrd": lambda d: nrrd(d / "ct.nrrd", "spacings: 0.7 0.8 3"),
-    "nrrd of no patient": lambda d: nrrd(
+    "nrrd": lambda d: raw_nrrd(d / "ct.nrrd", "spacings: 0.7 0.8 3"),
+    "nrrd of no patient": lambda d: raw_nrrd(
         d / "ct.nrrd", "space: scanner-xyz", "space directions: (0.7,0,0) (0,0.8,0) (0,0,3)", "space origin: (0,0,0)"
     ),
     "mha": lambda d: mha(d / "ct.mha", "ElementSpacing = 0.7 0.8 3"),
@@ -124,7 +108,7 @@ def test_a_size_in_another_unit_is_understood_without_a_note(tmp_path):
         'space units: "cm" "cm" "cm"',
         "space directions: (0.07,0,0) (0,0.08,0) (0,0,0.3)",
     )
-    volume, notes = files.read_volume(nrrd(tmp_path / "cm.nrrd", *lines, "space origin: (1,2,3)"))
+    volume, notes = files.read_volume(raw_nrrd(tmp_path / "cm.nrrd", *lines, "space origin: (1,2,3)"))
     assert notes == []
     np.testing.assert_allclose(
         volume.ijk_to_ras, np.diag([-1, -1, 1, 1]) @ [[0.7, 0, 0, 10], [0, 0.8, 0, 20], [0, 0, 3, 30], [0, 0, 0, 1]]
@@ -175,11 +159,11 @@ FRAME = ct()[np.newaxis]
 ONE_FRAME = {
     "nii": lambda d: nifti(d / "ct.nii", STRAIGHT, STRAIGHT, values=FRAME),
     "nii, five axes": lambda d: nifti(d / "ct.nii", STRAIGHT, STRAIGHT, values=FRAME[np.newaxis]),
-    "nrrd": lambda d: nrrd(
+    "nrrd": lambda d: raw_nrrd(
         d / "ct.nrrd", "space: right-anterior-superior", "space directions: (0.7,0,0) (0,0.8,0) (0,0,3) none",
         "space origin: (-120.5,33.25,1007.125)", "kinds: domain domain domain list", values=FRAME,
     ),
-    "nrrd, list first": lambda d: nrrd(
+    "nrrd, list first": lambda d: raw_nrrd(
         d / "ct.nrrd", "space: right-anterior-superior", "space directions: none (0.7,0,0) (0,0.8,0) (0,0,3)",
         "space origin: (-120.5,33.25,1007.125)", "kinds: list domain domain domain", values=ct()[..., np.newaxis],
     ),
@@ -217,7 +201,7 @@ WHOLE = (
 
 def test_nrrd_is_read_in_every_compression(tmp_path):
     for encoding in ("raw", "gzip", "bzip2"):
-        volume, notes = files.read_volume(nrrd(tmp_path / f"{encoding}.nrrd", *WHOLE, encoding=encoding))
+        volume, notes = files.read_volume(raw_nrrd(tmp_path / f"{encoding}.nrrd", *WHOLE, encoding=encoding))
         assert notes == []
         np.testing.assert_array_equal(volume.array, ct())
         np.testing.assert_allclose(volume.ijk_to_ras, STRAIGHT)

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sample_files import STRAIGHT, ct, write_slice, written
 
+from Testing.support.sample_files import STRAIGHT, ct, write_slice, written
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.volume import VolumeError
 from UNetPlusPlusSegmentLib.files import FileError

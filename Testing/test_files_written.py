@@ -11,8 +11,8 @@ import nibabel
 import numpy as np
 import pytest
 import slicerio
-from sample_files import FLIPPED, LIVER, OBLIQUE, SEGMENTS, SHEARED, STRAIGHT, labels
 
+from Testing.support.sample_files import FLIPPED, LIVER, OBLIQUE, SEGMENTS, SHEARED, STRAIGHT, labels
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import Volume

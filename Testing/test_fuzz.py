@@ -6,9 +6,10 @@ import os
 import subprocess
 import sys
 
-import fuzz
 import pytest
-from bright import bright_bundle
+
+from Testing.support import fuzz
+from Testing.support.bright import bright_bundle
 
 pytestmark = [
     pytest.mark.slow,

@@ -6,10 +6,11 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 import torch
-from bright import BRIGHT_HU, bright_bundle, segmented
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from Testing.support.bodies import LPS, body, reorder
+from Testing.support.bright import BRIGHT_HU, bright_bundle, segmented
 from UNetPlusPlusSegmentLib.core.request import SPEEDS, Request
 from UNetPlusPlusSegmentLib.core.volume import FAT_HU, Volume, VolumeError, crop
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
@@ -18,17 +19,6 @@ from UNetPlusPlusSegmentLib.network.bundle import write_bundle
 from UNetPlusPlusSegmentLib.network.card import Architecture, PostProcessing
 from UNetPlusPlusSegmentLib.network.device import Device, DeviceError, choose_device
 from UNetPlusPlusSegmentLib.network.unetpp import build_network
-
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-
-def body(shape=(30, 90, 110), spacing_mm=(2.0, 2.0, 3.0), organ=np.s_[10:20, 30:60, 25:70], seed=0) -> Volume:
-    """Noise below 50 HU in air, and in it a block of 90 HU; array axes run to S, P and L. Spacing along I, J, K."""
-    draw = np.random.default_rng(seed)
-    array = np.full(shape, -1000.0)
-    array[:, 8:-8, 8:-8] = draw.uniform(-120, 50, (shape[0], shape[1] - 16, shape[2] - 16))
-    array[organ] = draw.uniform(80, 100, array[organ].shape)
-    return Volume(array.astype(np.float32), LPS @ np.diag([*spacing_mm, 1.0]))
 
 
 @pytest.fixture(scope="module")
@@ -104,21 +94,6 @@ def test_an_oblique_volume_gets_the_mask_of_the_straight_one(random_engine, degr
     tilt = np.array([[1, 0, 0, 5.0], [0, c, -s, -7], [0, s, c, 90], [0, 0, 0, 1]])
     oblique = Volume(volume.array, tilt @ volume.ijk_to_ras)
     np.testing.assert_array_equal(segmented(random_engine, oblique).labelmap, segmented(random_engine, volume).labelmap)
-
-
-def reorder(volume: Volume, axes, flips):
-    """The same patient in another array: axes of (K, J, I) permuted, some flipped; and the way back for a mask."""
-    matrix = volume.ijk_to_ras.copy()
-    columns = matrix[:, [2, 1, 0]][:, list(axes)]  # of the new axes
-    array = volume.array.transpose(axes)
-    for axis, flip in enumerate(flips):
-        if flip:
-            matrix[:, 3] += columns[:, axis] * (array.shape[axis] - 1)
-            columns[:, axis] *= -1
-    steps = tuple(slice(None, None, -1 if f else 1) for f in flips)
-    matrix[:, :3] = columns[:, ::-1]
-    back = lambda mask: mask[steps].transpose(np.argsort(axes))  # noqa: E731
-    return Volume(np.ascontiguousarray(array[steps]), matrix), back
 
 
 @pytest.mark.parametrize("spacing", [0.7, 0.98, 3.0])

@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from worker_jobs import LIBRARY, alive, bundle, temporary, until, worker
 
-__all__ = ["bundle", "temporary", "worker"]  # fixtures
+from Testing.support.worker_jobs import LIBRARY, alive, until
 
 # Parents
 

@@ -5,32 +5,15 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from bright import bright_bundle
-from worker_jobs import (
-    PATIENCE_S,
-    alive,
-    bundle,
-    cpu_s,
-    expected,
-    fails,
-    fake,
-    files_in,
-    run,
-    scan,
-    temporary,
-    until,
-    worker,
-    works,
-)
 
+from Testing.support.bright import bright_bundle
+from Testing.support.worker_jobs import PATIENCE_S, alive, cpu_s, fails, fake, files_in, run, scan, until, works
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.jobs import worker_client
 from UNetPlusPlusSegmentLib.jobs.arrays import ArrayFolder
 from UNetPlusPlusSegmentLib.jobs.protocol import DeviceState, Failed, MapsReady, ResultReady
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
-
-__all__ = ["bundle", "expected", "temporary", "worker"]  # fixtures
 
 # What a job gives
 

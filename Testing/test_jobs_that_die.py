@@ -9,30 +9,13 @@ import time
 from types import ModuleType
 
 import pytest
-from worker_jobs import (
-    LONG,
-    PATIENCE_S,
-    alive,
-    bundle,
-    expected,
-    fails,
-    fake,
-    files_in,
-    run,
-    scan,
-    temporary,
-    until,
-    worker,
-    works,
-)
 
+from Testing.support.worker_jobs import LONG, PATIENCE_S, alive, fails, fake, files_in, run, scan, until, works
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.jobs import child_process
 from UNetPlusPlusSegmentLib.jobs.child_process import ChildProcess, python_executable
 from UNetPlusPlusSegmentLib.jobs.protocol import JobError, Progress
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
-
-__all__ = ["bundle", "expected", "temporary", "worker"]  # fixtures
 
 # Deaths
 

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from bright import BRIGHT_HU, bright_bundle, bright_network, segmented
-from test_inference import body
 
+from Testing.support.bodies import body
+from Testing.support.bright import BRIGHT_HU, bright_bundle, bright_network, segmented
 from UNetPlusPlusSegmentLib.core.request import SPEEDS
 from UNetPlusPlusSegmentLib.engine.label_map import has_steps, label_map, postprocess
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from bright import segmented
 
+from Testing.support.bright import segmented
 from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.files import read_volume

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bright import bright_nodule_bundle
-from mrml_scene import (
+
+from Testing.support.bright import bright_nodule_bundle
+from Testing.support.mrml_scene import (
     PLACES,
     TURN,
     add_hand_made_segments,
@@ -23,19 +24,15 @@ from mrml_scene import (
     all_about,
     nothing_changes,
     rotation,
-    scene,
     segments_of,
     slicer,
     take_messages,
 )
-from worker_logic import GRID, LONG, a_run, a_scan, expected, logic, models, started, wait
-
+from Testing.support.worker_logic import GRID, LONG, a_run, a_scan, expected, started, wait
 from UNetPlusPlusSegmentLib.core.volume import VolumeError
 from UNetPlusPlusSegmentLib.jobs.protocol import JobError
 from UNetPlusPlusSegmentLib.scene import mrml, pytorch_install
 from UNetPlusPlusSegmentLib.scene.runs import RunError, segments_of_target
-
-__all__ = ["logic", "models", "scene"]  # fixtures
 
 MODULE = Path(mrml.__file__).parents[2]
 PANEL = MODULE / "UNetPlusPlusSegment.py"

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mrml_scene import (
+
+from Testing.support.mrml_scene import (
     GRIDS,
     PLACES,
     SHAPE,
@@ -19,18 +20,14 @@ from mrml_scene import (
     angles,
     nothing_changes,
     rotation,
-    scene,
     several_in_one_scene,
     shifts,
     slicer,
     turned_by,
     vtk,
 )
-
 from UNetPlusPlusSegmentLib.core.volume import VolumeError
 from UNetPlusPlusSegmentLib.scene import mrml
-
-__all__ = ["scene"]  # a fixture
 
 
 @pytest.mark.parametrize("grid", GRIDS)

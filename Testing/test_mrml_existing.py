@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mrml_scene import (
+
+from Testing.support.mrml_scene import (
     GRIDS,
     LIVER,
     LIVER_TERMINOLOGY,
@@ -23,7 +24,6 @@ from mrml_scene import (
     all_about,
     new_segment_ids,
     nothing_changes,
-    scene,
     segment_in_world,
     segments_of,
     slicer,
@@ -31,12 +31,9 @@ from mrml_scene import (
     voxels_in_world,
     vtk,
 )
-
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import VolumeError
 from UNetPlusPlusSegmentLib.scene import mrml
-
-__all__ = ["scene"]  # a fixture
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mrml_scene import (
+
+from Testing.support.mrml_scene import (
     GRIDS,
     LIVER,
     LIVER_TERMINOLOGY,
@@ -22,7 +23,6 @@ from mrml_scene import (
     add_volume,
     angles,
     at,
-    scene,
     segment_in_world,
     segments_of,
     several_in_one_scene,
@@ -32,11 +32,8 @@ from mrml_scene import (
     voxels_in_world,
     vtk,
 )
-
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.scene import mrml
-
-__all__ = ["scene"]  # a fixture
 
 
 @pytest.mark.parametrize("grid", GRIDS)

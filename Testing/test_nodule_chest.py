@@ -7,9 +7,9 @@ from functools import partial
 
 import numpy as np
 import pytest
-from bright import bright_nodule_bundle, segmented
-from nodule_scans import LUNG, TISSUE, ball, dice, ras
 
+from Testing.support.bright import bright_nodule_bundle, segmented
+from Testing.support.nodule_scans import LUNG, TISSUE, ball, dice, ras
 from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.volume import Volume

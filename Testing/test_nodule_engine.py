@@ -7,17 +7,15 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 import torch
-from bright import bright_nodule_bundle, segmented
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nodule_scans import EVERYTHING, LUNG, MATRIX, SPACING_MM, TISSUE, A, B, ball, dice, engine, lung_with, ras
-from test_inference import reorder
 
+from Testing.support.bodies import reorder
+from Testing.support.bright import bright_nodule_bundle, segmented
+from Testing.support.nodule_scans import EVERYTHING, LUNG, MATRIX, SPACING_MM, TISSUE, A, B, ball, dice, lung_with, ras
 from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, box_between
-
-__all__ = ["engine"]  # fixtures
 
 
 def test_a_point_in_a_nodule_gives_this_nodule_voxel_for_voxel(engine):

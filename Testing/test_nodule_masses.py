@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bright import bright_nodule_bundle, segmented
-from nodule_scans import LUNG, MATRIX, TISSUE, ball, dice, engine, lung_with, ras
 
+from Testing.support.bright import bright_nodule_bundle, segmented
+from Testing.support.nodule_scans import LUNG, MATRIX, TISSUE, ball, dice, lung_with, ras
 from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.nodule.candidates import Nodule, label_apart
 from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
-
-__all__ = ["engine"]  # fixtures
 
 
 @pytest.mark.parametrize("at", [(15, 70, 75), (15, 40, 75), (20, 70, 50)])

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from sample_files import SEGMENTS
 
+from Testing.support.sample_files import SEGMENTS
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.volume import Volume
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bright import bright_bundle, bright_nodule_bundle
-from mrml_scene import (
+
+from Testing.support.bright import bright_bundle, bright_nodule_bundle
+from Testing.support.mrml_scene import (
     TURN,
     add_hand_made_segments,
     add_linear_transform,
@@ -24,16 +25,13 @@ from mrml_scene import (
     slicer,
     take_messages,
 )
-from panel import LICENCE_ACCEPTED, MODULE_FILE, add_chest_ct, click_apply, frame, qt, table_of, wait_for_end
-from slicer_qt.application import scene, slicer_app, wait_until
-from slicer_qt.pythonqt import dialogs
-from slicer_qt.widgets import qMRMLNodeComboBox
-from worker_logic import GRID, LONG, a_scan, models
-
+from Testing.support.panel import LICENCE_ACCEPTED, MODULE_FILE, add_chest_ct, click_apply, qt, table_of, wait_for_end
+from Testing.support.slicer_qt.application import wait_until
+from Testing.support.slicer_qt.pythonqt import dialogs
+from Testing.support.slicer_qt.widgets import qMRMLNodeComboBox
+from Testing.support.worker_logic import GRID, LONG, a_scan
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 from UNetPlusPlusSegmentLib.scene import mrml, pytorch_install
-
-__all__ = ["frame", "models", "scene", "slicer_app"]  # fixtures
 
 
 @pytest.fixture(scope="module")

@@ -6,15 +6,13 @@ import sys
 
 import numpy as np
 import pytest
-from bright import bright_bundle
-from mrml_scene import add_volume, slicer
-from panel import click_apply, frame, table_of, wait_for_end
-from segment_editor import painted
-from slicer_qt.application import scene, slicer_app, wait_until
-from slicer_qt.effects import an_editor
-from worker_logic import GRID, LONG, a_scan, expected
 
-__all__ = ["an_editor", "frame", "scene", "slicer_app"]  # fixtures
+from Testing.support.bright import bright_bundle
+from Testing.support.mrml_scene import add_volume, slicer
+from Testing.support.panel import click_apply, table_of, wait_for_end
+from Testing.support.segment_editor import painted
+from Testing.support.slicer_qt.application import wait_until
+from Testing.support.worker_logic import GRID, LONG, a_scan, expected
 
 
 @pytest.fixture(scope="module")

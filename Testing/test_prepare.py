@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from prepare_scripts import PREPARE, picture, refused, rows_of
 from skimage import measure
 
-import liver  # isort: skip
-import nodule  # isort: skip
-import nuclei  # isort: skip
-import polyp  # isort: skip
-import slicefolder  # isort: skip
+import liver
+import nodule
+import nuclei
+import polyp
+import slicefolder
 from data.slices import read_slices
 from data.targets import load_target
+from Testing.support.prepare_scripts import PREPARE, picture, refused, rows_of
 
 
 def write_bowl(folder: Path, shared_data, rows: list[dict[str, str]], times: int) -> Path:

@@ -9,12 +9,12 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from prepare_scripts import picture, refused, rows_of
 
-import anatomy  # isort: skip
-import liver  # isort: skip
+import anatomy
+import liver
 from data.slices import read_slices
 from data.targets import load_target
+from Testing.support.prepare_scripts import picture, refused, rows_of
 
 LPS = np.diag([-1.0, -1.0, 1.0])  # steps along I, J, K of an array in training order, in RAS
 ROUNDING_HU = 200 / 255  # half a grey value for each of the two roundings

@@ -9,13 +9,13 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from prepare_scripts import picture, refused, rows_of
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from skimage import measure
 
-import nodule  # isort: skip
+import nodule
 from data.slices import read_slices
 from data.targets import load_target
+from Testing.support.prepare_scripts import picture, refused, rows_of
 
 WHERE_NODULE_LIES = (3, 302, 252)  # K, J, I of the first slice of LIDC-IDRI-0001_n0 in LIDC-IDRI-0001_ct
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from slicefolders import liver_folder
 from torch.utils.tensorboard import SummaryWriter
 
 import reproduce
@@ -18,6 +17,7 @@ from fit.settings import load_settings
 from paper import cell_runs, cells
 from paper.cells import Cell, Measured, Results, planned
 from paper.table import paired
+from Testing.support.slicefolders import liver_folder
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = np.eye(8, dtype=bool)

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections import deque
 
 import pytest
-from mrml_scene import add_volume
-from slicer_qt.application import scene, slicer_app, wait_until
-from slicer_qt.pythonqt import start
-from worker_logic import GRID, a_scan, models
 
+from Testing.support.mrml_scene import add_volume
+from Testing.support.slicer_qt.application import wait_until
+from Testing.support.slicer_qt.pythonqt import start
+from Testing.support.worker_logic import GRID, a_scan
 from UNetPlusPlusSegmentLib.jobs.protocol import JobError
 from UNetPlusPlusSegmentLib.scene.logic import Segmenter
-
-__all__ = ["models", "scene", "slicer_app"]  # fixtures
 
 start()
 from UNetPlusPlusSegmentUILib.controller import RunController  # noqa: E402 (brings qt)

@@ -11,22 +11,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bright import bright_bundle, bright_nodule_bundle, segmented
-from mrml_scene import TURN, add_linear_transform, add_roi, add_volume, all_about, rotation, slicer, vtk
-from nodule_scans import MATRIX, A, B, lung_with, ras
-from segment_editor import an_editor, choose_box, opened, paint, painted, press, scene, segment_ids, slicer_app, wait
-from slicer_qt.application import wait_until
-from slicer_qt.effects import qMRMLSliceWidget
-from slicer_qt.pythonqt import dialogs, wrap
-from worker_logic import GRID, LONG, a_scan, expected, logic
 
+from Testing.support.bright import bright_bundle, bright_nodule_bundle, segmented
+from Testing.support.mrml_scene import TURN, add_linear_transform, add_roi, add_volume, all_about, rotation, slicer, vtk
+from Testing.support.nodule_scans import MATRIX, A, B, lung_with, ras
+from Testing.support.segment_editor import choose_box, paint, painted, press, segment_ids, wait
+from Testing.support.slicer_qt.application import wait_until
+from Testing.support.slicer_qt.effects import qMRMLSliceWidget
+from Testing.support.slicer_qt.pythonqt import dialogs, wrap
+from Testing.support.worker_logic import GRID, LONG, a_scan, expected
 from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.volume import Volume, crop
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.network.bundle import read_bundle
 from UNetPlusPlusSegmentLib.scene import markups, mrml
-
-__all__ = ["an_editor", "logic", "opened", "scene", "slicer_app"]  # fixtures
 
 SCAN = a_scan(16)
 SHAPE = SCAN.shape

@@ -1,6 +1,6 @@
 """The Segment Statistics plugin: what the standard table says of any segment, on Slicer's real data model.
 
-`Testing/segment_statistics.py` stands in for Slicer's module.
+`Testing/support/segment_statistics.py` stands in for Slicer's module.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import segment_statistics
-from mrml_scene import PLACES, add_volume, rotation, slicer
-from slicer_qt.application import load_module, scene, slicer_app
 
+from Testing.support import segment_statistics
+from Testing.support.mrml_scene import PLACES, add_volume, rotation, slicer
+from Testing.support.slicer_qt.application import load_module
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.nodule.measurements import measure_nodule
 from UNetPlusPlusSegmentLib.scene import mrml
-
-__all__ = ["scene", "slicer_app"]  # fixtures
 
 PACKAGE = "SegmentStatisticsUNetPlusPlusLib"
 PLUGIN = "UNetPlusPlusSegmentStatisticsPlugin"

@@ -6,9 +6,9 @@ import time
 import numpy as np
 import pytest
 import torch
-from bright import bright_bundle, segmented
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from Testing.support.bright import bright_bundle, segmented
 from UNetPlusPlusSegmentLib.core.request import Request, RequestError
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.engine import predictor

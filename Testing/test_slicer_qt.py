@@ -5,13 +5,12 @@ import weakref
 from typing import Annotated
 
 import pytest
-from mrml_scene import slicer
-from slicer_qt import pythonqt
-from slicer_qt.application import scene, slicer_app, wait_until
-from slicer_qt.pythonqt import StandInGap, StandInRefusal, dialogs, slot_errors
-from slicer_qt.widgets import qMRMLNodeComboBox
 
-__all__ = ["scene", "slicer_app"]  # fixtures
+from Testing.support.mrml_scene import slicer
+from Testing.support.slicer_qt import pythonqt
+from Testing.support.slicer_qt.application import wait_until
+from Testing.support.slicer_qt.pythonqt import StandInGap, StandInRefusal, dialogs, slot_errors
+from Testing.support.slicer_qt.widgets import qMRMLNodeComboBox
 
 qt = pythonqt.start()
 VOLUME = "vtkMRMLScalarVolumeNode"

@@ -14,22 +14,9 @@ from data.targets import SHIPPED, TargetError, load_kind, load_target
 from fit.losses import LOSSES, of_labels
 from fit.settings import Settings, SettingsError
 from fit.task import GroupDice
+from Testing.support.spleen import SPLEEN, TERM
 
-TERM = "c~SCT^123037004^Anatomical Structure~SCT^78961009^Spleen~^^~Anatomic codes - DICOM master list~^^~^^"
 RIGHT = TERM.replace("~^^~A", "~SCT^24028007^Right~A")
-SPLEEN = {
-    "name": "spleen",
-    "labels": [{"name": "Spleen", "terminology": TERM, "color": [157, 108, 162], "made_of": ["spleen"]}],
-    "slices": {
-        "window_hu": [-100, 240],
-        "structures": {"spleen": [1]},
-        "pixel_mm": {"usual": 1.5},
-        "sources": [{"name": "Our ten patients", "licence": "CC BY 4.0", "citation": "We, 2025."}],
-    },
-    "licence": "CC BY 4.0",
-    "intended_use": "Research.",
-    "limits": ["Ten patients."],
-}
 TUMOUR = {
     "labels": [
         {"name": "Liver", "terminology": TERM, "color": [1, 2, 3], "made_of": ["liver", "tumour"]},

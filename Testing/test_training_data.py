@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from slicefolders import liver_folder, read_table, write_table
 
 from data.augmentation import Augment, coarsened, without_table
 from data.sampler import BalancedSampler
 from data.slices import DataError, Slice, SliceDataset, read_slices
 from data.targets import load_target
 from fit.settings import Settings, SettingsError, load_settings
+from Testing.support.slicefolders import liver_folder, read_table, write_table
 
 LIVER = load_target("liver")
 PATIENTS = {"A": "train", "B": "train", "C": "val"}

@@ -15,9 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bright import bright_network, bright_nodule_bundle
 from PIL import Image
-from slicefolders import liver_folder, nodule_folder, read_table, write_table
 
 import export
 import train
@@ -27,6 +25,8 @@ from fit.task import SegmentationTask
 from measure import nodule_crops
 from measure.heads import answer_of
 from measure.per_patient import evaluate
+from Testing.support.bright import bright_network, bright_nodule_bundle
+from Testing.support.slicefolders import liver_folder, nodule_folder, read_table, write_table
 from UNetPlusPlusSegmentLib.network.bundle import read_bundle, write_bundle
 from UNetPlusPlusSegmentLib.network.card import Source
 

@@ -7,8 +7,6 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from slicefolders import liver_folder, write_table
-from test_targets import SPLEEN, TERM
 
 import evaluate
 import export
@@ -18,6 +16,8 @@ from data.slices import DataError, sources_of
 from data.targets import load_target
 from fit.settings import load_settings
 from fit.slice_data import SliceData
+from Testing.support.slicefolders import liver_folder, write_table
+from Testing.support.spleen import SPLEEN, TERM
 from UNetPlusPlusSegmentLib import api
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.network.bundle import BundleError

@@ -6,9 +6,10 @@ import shutil
 
 import numpy as np
 import pytest
-from bright import bright_nodule_bundle
 from hypothesis import given
-from mrml_scene import (
+
+from Testing.support.bright import bright_nodule_bundle
+from Testing.support.mrml_scene import (
     GRIDS,
     PLACES,
     TURN,
@@ -19,7 +20,6 @@ from mrml_scene import (
     at,
     nothing_changes,
     rotation,
-    scene,
     segments_of,
     several_in_one_scene,
     shifts,
@@ -28,15 +28,12 @@ from mrml_scene import (
     to_world,
     turned_by,
 )
-from worker_logic import GRID, a_run, a_scan, expected, logic, models, wait
-
+from Testing.support.worker_logic import GRID, a_run, a_scan, expected, wait
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError
 from UNetPlusPlusSegmentLib.scene import markups, mrml, sequences
-
-__all__ = ["logic", "models", "scene"]  # fixtures
 
 
 def volume_of(volumeNode) -> Volume:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+
 from slicefolder import PrepareError
 
 READERS = 4  # of every scan

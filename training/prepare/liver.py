@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from anatomy import AXES, share_of_soft_tissue, wrong_axes
 from slicefolder import (
     LIVER_WINDOW_HU,
@@ -31,7 +32,6 @@ from slicefolder import (
     run,
     to_8_bit,
 )
-
 from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, axial_order, check_ct, clean_hu
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
 

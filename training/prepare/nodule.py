@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from lidc import Outline, Reading, Series, find_scans
 from PIL import Image, ImageDraw
-from slicefolder import NODULE_WINDOW_HU, PrepareError, SliceFolder, assign_splits, parser_of, run, to_8_bit
 
+from lidc import Outline, Reading, Series, find_scans
+from slicefolder import NODULE_WINDOW_HU, PrepareError, SliceFolder, assign_splits, parser_of, run, to_8_bit
 from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, axial_order, check_ct, clean_hu
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
 

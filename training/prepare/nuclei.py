@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+
 import slicefolder
 from slicefolder import PrepareError, SliceFolder
 

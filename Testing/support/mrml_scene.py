@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,43 +22,6 @@ LOGICS = {
 }
 
 
-@pytest.fixture
-def scene(monkeypatch, tmp_path):
-    """An empty scene as `slicer.mrmlScene`; the test fails if VTK or MRML report an error or a warning that it leaves.
-
-    A test that provokes a message takes it with `take_messages()`.
-    """
-    new_scene = slicer.vtkMRMLScene()
-    cache = slicer.vtkCacheManager()  # bundles are unpacked there
-    cache.SetRemoteCacheDirectory(str(tmp_path))
-    reader = slicer.vtkDataIOManager()
-    reader.SetCacheManager(cache)
-    new_scene.SetDataIOManager(reader)
-    application_logic = slicer.vtkSlicerApplicationLogic()
-    colors = slicer.vtkSlicerColorLogic()
-    colors.SetMRMLApplicationLogic(application_logic)
-    colors.SetMRMLScene(new_scene)
-    application_logic.SetModuleLogic("Colors", colors)
-    application_logic.SetMRMLScene(new_scene)
-    modules = SimpleNamespace()
-    for name, logic_class in LOGICS.items():
-        logic = logic_class()
-        logic.SetMRMLApplicationLogic(application_logic)
-        logic.SetMRMLScene(new_scene)
-        setattr(modules, name, SimpleNamespace(logic=lambda logic=logic: logic))
-    monkeypatch.setattr(slicer, "mrmlScene", new_scene, raising=False)
-    monkeypatch.setattr(slicer, "modules", modules, raising=False)
-    _follow_in_subject_hierarchy(new_scene)
-
-    window_before = vtk.vtkOutputWindow.GetInstance()
-    vtk.vtkOutputWindow.SetInstance(vtk.vtkStringOutputWindow())  # from here on: the wheel lacks Slicer's colour files
-    yield new_scene
-    messages = take_messages()
-    new_scene.Clear(True)
-    vtk.vtkOutputWindow.SetInstance(window_before)
-    assert not messages, f"VTK or MRML complained: {messages}"
-
-
 def take_messages() -> str:
     """What VTK and MRML have reported so far in this test; asking clears it."""
     messages = vtk.vtkOutputWindow.GetInstance().GetOutput()
@@ -67,7 +29,7 @@ def take_messages() -> str:
     return messages
 
 
-def _follow_in_subject_hierarchy(scene) -> None:
+def follow_in_subject_hierarchy(scene) -> None:
     """Keep an item for each volume, segmentation and transform, new ones at the top level, as the application does."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
 

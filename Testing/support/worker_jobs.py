@@ -2,23 +2,16 @@
 
 import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from bright import bright_bundle
 
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.volume import Volume
-from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.jobs import worker_client
 from UNetPlusPlusSegmentLib.jobs.protocol import JobError, Progress
-from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
-from UNetPlusPlusSegmentLib.network.bundle import read_bundle
-
-__all__ = ["bundle", "expected", "temporary", "worker"]
 
 LIBRARY = Path(worker_client.__file__).parents[1]
 PATIENCE_S = 600  # before a test says that a process hangs: on a busy computer it is only slow
@@ -42,40 +35,6 @@ def scan(slices: int = 30, dtype: type = np.int16) -> Volume:
     c, s = np.cos(0.2), np.sin(0.2)
     ijk_to_ras = np.array([[-1.7, 0, 0, 50.3], [0, 2.1 * c, -4 * s, -7.1], [0, 2.1 * s, 4 * c, 1 / 3], [0, 0, 0, 1]])
     return Volume(array.astype(dtype), ijk_to_ras)
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return bright_bundle(tmp_path_factory.mktemp("models") / "bright-v1.0.0").folder
-
-
-@pytest.fixture(scope="module")
-def expected(bundle):
-    """What the engine leaves behind of this scan."""
-    return SliceEngine(read_bundle(bundle), "cpu").predict(scan(), Request(speed="accurate"))
-
-
-@pytest.fixture(scope="module")
-def temporary(tmp_path_factory):
-    """Where the clients of this module make their folders."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("temporary")
-        patch.setattr(tempfile, "tempdir", str(folder))
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def worker(temporary, tmp_path_factory):
-    """One real worker for most tests; it starts among noise on stdout, which must not disturb it."""
-    chatter = tmp_path_factory.mktemp("chatter")
-    (chatter / "sitecustomize.py").write_text(CHATTER)
-    with Worker() as worker:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("PYTHONPATH", str(chatter))
-            job = worker.ask_device()
-        worker.wait(job)
-        yield worker
-    assert not list(temporary.iterdir())
 
 
 def fake(tmp_path, script: str) -> list[str]:

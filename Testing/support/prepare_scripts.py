@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-PREPARE = Path(__file__).parents[1] / "training" / "prepare"
-sys.path.insert(0, str(PREPARE))  # as Python does for a script that lies there
+PREPARE = Path(__file__).parents[2] / "training" / "prepare"
 
 
 def picture(path: Path) -> np.ndarray:

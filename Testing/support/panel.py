@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from mrml_scene import slicer
-from slicer_qt.application import load_module, wait_until
-from slicer_qt.pythonqt import start
 
 import UNetPlusPlusSegmentLib
+from Testing.support.mrml_scene import slicer
+from Testing.support.slicer_qt.application import wait_until
+from Testing.support.slicer_qt.pythonqt import start
 
 qt = start()
 MODULE_FILE = Path(UNetPlusPlusSegmentLib.__file__).parents[1] / "UNetPlusPlusSegment.py"
 PACKAGES = ("UNetPlusPlusSegmentLib", "UNetPlusPlusSegmentUILib")
 LICENCE_ACCEPTED = "UNetPlusPlusSegment/ModelsLicenceAccepted"
-
-
-@pytest.fixture
-def frame(slicer_app):
-    """The module as it lies in Slicer's window, opened, with the licence of the models accepted already."""
-    qt.QSettings().setValue(LICENCE_ACCEPTED, True)
-    module = load_module(MODULE_FILE)
-    packages = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in PACKAGES}
-    widget = module.widgetRepresentation()
-    widget.enter()
-    yield widget
-    slicer_app.moduleManager().moduleAboutToBeUnloaded(MODULE_FILE.stem)
-    widget.exit()
-    for name in [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:  # Reload reads them anew
-        del sys.modules[name]
-    sys.modules.update(packages)
 
 
 def add_chest_ct(name: str = "CTChest"):

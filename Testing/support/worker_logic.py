@@ -5,36 +5,16 @@ from __future__ import annotations
 import time
 
 import numpy as np
-import pytest
-from bright import bright_bundle, segmented
-from mrml_scene import GRIDS
 
+from Testing.support.bright import segmented
+from Testing.support.mrml_scene import GRIDS
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.network.bundle import read_bundle
-from UNetPlusPlusSegmentLib.scene.logic import Segmenter
 
 PATIENCE_S = 600  # before a test says that something hangs: on a busy computer it is only slow
 LONG = 10_000  # slices: work for more than ten seconds, which is not over while a test is busy with something else
 GRID = GRIDS["oblique"] @ np.diag([4.0, 4.0, 2.0, 1.0])
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """A folder with one model, the only one that is found."""
-    folder = tmp_path_factory.mktemp("models")
-    bright_bundle(folder / "bright-v1.0.0")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("UNetPlusPlusSegmentLib.network.bundle.search_folders", lambda: [folder])
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def logic(models):
-    """One logic, and one worker process, for all tests."""
-    logic = Segmenter()
-    yield logic
-    logic.close()
 
 
 def a_scan(slices: int = 30) -> np.ndarray:

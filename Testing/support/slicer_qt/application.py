@@ -8,16 +8,12 @@ import time
 import types
 from pathlib import Path
 
-import pytest
 import slicer
-from mrml_scene import scene
 from PySide6 import QtCore, QtGui, QtWidgets
 
 from . import parameter_node, pythonqt, scripted_module
 from .pythonqt import StandInGap, dialogs, guarded, proxy_class, slot_errors, wrap
 from .widgets import CTK, QMRML, a_property, qMRMLWidget
-
-__all__ = ["load_module", "scene", "slicer_app", "wait_until"]
 
 PATIENCE_S = 600  # before a test says that something hangs: on a busy computer it is only slow
 
@@ -176,8 +172,7 @@ def _public(module: types.ModuleType, *names: str) -> dict:
     return {name: getattr(module, name) for name in names}
 
 
-@pytest.fixture
-def slicer_app(scene, monkeypatch, tmp_path):
+def application(scene, monkeypatch, tmp_path):
     """`slicer` as the application fills it, on an empty scene; fails if a slot did, or if a dialog was left unanswered."""
     qt = pythonqt.start()
     QtCore.QCoreApplication.setOrganizationName("Slicer")

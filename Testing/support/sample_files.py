@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -89,4 +91,21 @@ def write_slice(path: Path, position: tuple[float, float, float] = (0, 0, 0), va
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     path.parent.mkdir(parents=True, exist_ok=True)
     data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def raw_nrrd(path, *lines, encoding="raw", values=None):
+    """An NRRD of int16 with these lines in its header and no other geometry."""
+    values = ct() if values is None else values
+    sizes = " ".join(map(str, values.shape[::-1]))
+    fields = [
+        "type: int16",
+        f"dimension: {values.ndim}",
+        f"sizes: {sizes}",
+        "endian: little",
+        f"encoding: {encoding}",
+        *lines,
+    ]
+    pack = {"raw": bytes, "gzip": gzip.compress, "bzip2": bz2.compress}[encoding]
+    path.write_bytes("\n".join(["NRRD0004", *fields, "", ""]).encode() + pack(values.astype("<i2").tobytes()))
     return path

@@ -1,6 +1,6 @@
 """Damaged and odd inputs made of real files, and a child process that reads them one after the other.
 
-`python Testing/fuzz.py [COUNT] [SEED]` reads so many (1,000) and prints what became of them; it needs the shared data.
+`python Testing/support/fuzz.py [COUNT] [SEED]` reads so many (1,000) and prints what became of them; it needs the shared data.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import NamedTuple
 import pydicom
 import SimpleITK as sitk
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 LIBRARY = REPOSITORY / "UNetPlusPlusSegment"
 COUNT, SEED = 1000, 18
 LIMIT_S = 20.0

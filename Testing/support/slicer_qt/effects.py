@@ -11,17 +11,13 @@ import importlib.util
 import sys
 from pathlib import Path
 
-import pytest
 import slicer
 import vtk
-from mrml_scene import scene
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from .application import _namespace, slicer_app
+from .application import _namespace
 from .pythonqt import StandInRefusal, dialogs, guarded, proxy_class, slot_errors, wrap
 from .widgets import a_property, observe, qMRMLWidget
-
-__all__ = ["an_editor", "scene", "slicer_app"]
 
 
 class qMRMLSliceWidget(qMRMLWidget):
@@ -440,8 +436,7 @@ def _refused(_logic, _event, text="") -> None:
     slot_errors.append(("the editor's logic", RuntimeError(text)))
 
 
-@pytest.fixture
-def an_editor(slicer_app, scene, monkeypatch):
+def segment_editors(slicer_app, scene, monkeypatch):
     """Call it to get a qMRMLSegmentEditorWidget with all effects that are registered by then."""
     for each in (
         qSlicerSegmentEditorAbstractEffect, qSlicerSegmentEditorScriptedEffect, qSlicerSegmentEditorEffectFactory,

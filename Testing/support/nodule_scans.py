@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
-from bright import bright_nodule_bundle
 
-from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.volume import Volume
-from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
 
 LUNG, TISSUE = -850, 30
 SHAPE, SPACING_MM = (30, 140, 150), np.array([2.0, 0.7, 0.7])  # K, J, I
@@ -30,11 +26,6 @@ def lung_with(*spots: np.ndarray, matrix=MATRIX) -> Volume:
 def ras(index: tuple, matrix=MATRIX) -> list[float]:
     """Of a voxel (k, j, i)."""
     return (matrix @ [*index[::-1], 1])[:3].tolist()
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory) -> NoduleEngine:
-    return load_engine(bright_nodule_bundle(tmp_path_factory.mktemp("models") / "nodule-v1.0.0"), "cpu")
 
 
 A, B = ball((10.5, 50, 40), 6), ball((20.5, 100, 110), (6, 5, 4))

@@ -1,0 +1,16 @@
+"""A nodule engine whose answer is known.
+
+The imports stand inside: a file that needs none of these loads neither torch nor SimpleITK.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    from Testing.support.bright import bright_nodule_bundle
+    from UNetPlusPlusSegmentLib.api import load_engine
+
+    return load_engine(bright_nodule_bundle(tmp_path_factory.mktemp("models") / "nodule-v1.0.0"), "cpu")
