@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from bright import bright_bundle
 from real_series import SERIES, darken, write_series
-from sample_files import write_slice
+from sample_files import write_slice, written
 from test_files_geometry import nrrd
 
 from UNetPlusPlusSegmentLib import files
@@ -178,3 +178,15 @@ def test_a_closed_stream_costs_no_result(two_phases, models, tmp_path, streams):
 def test_a_reader_that_has_seen_enough_is_no_error(models):
     done = in_a_shell("PROGRAM models --json | true", models)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("readers", ["2>&1 | head -n 1", "2> >(head -n 1)"])
+def test_a_cohort_goes_on_when_nobody_reads_its_progress_any_more(readers, models, tmp_path):
+    (tmp_path / "in").mkdir()
+    for case in "abcd":
+        written(tmp_path / "in" / f"{case}.nrrd", np.full((8, 40, 40), 40, np.int16) - 1000 * (np.arange(40) < 20))
+    out = tmp_path / "out"
+    done = in_a_shell(f"PROGRAM cohort liver {tmp_path / 'in'} -o {out} --device cpu {readers}", models)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len([*out.glob("*.seg.nrrd")]) == 4
+    assert len((out / "measurements.csv").read_text().splitlines()) == 5
