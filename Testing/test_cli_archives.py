@@ -14,7 +14,7 @@ import pytest
 
 from Testing.support.bright import bright_bundle
 from Testing.support.real_series import SERIES, darken, write_series
-from Testing.support.sample_files import raw_nrrd, write_slice
+from Testing.support.sample_files import raw_nrrd, write_slice, written
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.jobs import cohort
@@ -177,3 +177,15 @@ def test_a_closed_stream_costs_no_result(two_phases, models, tmp_path, streams):
 def test_a_reader_that_has_seen_enough_is_no_error(models):
     done = in_a_shell("PROGRAM models --json | true", models)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("readers", ["2>&1 | head -n 1", "2> >(head -n 1)"])
+def test_a_cohort_goes_on_when_nobody_reads_its_progress_any_more(readers, models, tmp_path):
+    (tmp_path / "in").mkdir()
+    for case in "abcd":
+        written(tmp_path / "in" / f"{case}.nrrd", np.full((8, 40, 40), 40, np.int16) - 1000 * (np.arange(40) < 20))
+    out = tmp_path / "out"
+    done = in_a_shell(f"PROGRAM cohort liver {tmp_path / 'in'} -o {out} --device cpu {readers}", models)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len([*out.glob("*.seg.nrrd")]) == 4
+    assert len((out / "measurements.csv").read_text().splitlines()) == 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -295,3 +296,24 @@ def test_links_that_lead_nowhere_are_refused_before_time_is_spent(tmp_path):
     for name, words in (("gone", "there is no folder"), ("round", "leads back to itself"), ("device", "it is no file")):
         with pytest.raises(FileError, match=words):
             files.check_output(tmp_path / f"{name}.nrrd", (".nrrd",))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there, nothing is forked")
+def test_what_a_killed_process_left_beside_a_file_goes_when_the_file_is_written_again(tmp_path):
+    killed = f"""
+import os, signal
+from UNetPlusPlusSegmentLib import files
+class Killed:
+    def __str__(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+for name in ("a[1].csv", "b.csv"):
+    if os.fork() == 0:
+        files.write_report({str(tmp_path)!r} + "/" + name, [{{"x": Killed()}}])
+    os.wait()
+"""
+    subprocess.run([sys.executable, "-c", killed], check=True)
+    assert len([*tmp_path.iterdir()]) == 2
+    files.write_report(tmp_path / "a[1].csv", [{"x": 1}])
+    assert len([path for path in tmp_path.iterdir() if path.name.startswith(".")]) == 1, "that of another file"
+    files.write_report(tmp_path / "b.csv", [{"x": 1}])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a[1].csv", "b.csv"]

@@ -4,11 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from Testing.support.worker_jobs import LIBRARY, alive, until
+from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 
 # Parents
 
@@ -74,6 +76,30 @@ worker.wait(job, lambda progress: print(worker.pid, flush=True) if progress.done
     for _ in until(lambda: not alive(pid)):
         pass
     assert not list((tmp_path / "tmp").iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there, folders cannot be locked")
+def test_what_a_parent_and_its_worker_left_when_both_were_killed_goes_with_the_next_worker(tmp_path, monkeypatch):
+    """As a batch system does it; a parent may also die before it starts its worker. Folders in use stay."""
+    lines = """
+import time
+worker = Worker()
+print(worker._arrays.path, worker._arrays.put(1, "volume", array), flush=True)
+time.sleep(999)
+"""
+    killed = parent(tmp_path, lines)
+    folder = Path(killed.stdout.readline().split()[0])
+    (tmp_path / "tmp" / "unetpp-results").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    with Worker() as first, Worker() as second:
+        used = [folder, first._arrays.path, second._arrays.path]
+        killed.kill()
+        killed.communicate()
+        assert all(path.is_dir() for path in used)
+        with Worker() as third:
+            assert third._arrays.path.is_dir()
+            assert [path.is_dir() for path in used] == [False, True, True]
+    assert [path.name for path in (tmp_path / "tmp").iterdir()] == ["unetpp-results"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc's malloc needs it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -36,11 +37,23 @@ def shell() -> int:
             getattr(sys, name) is None
         ):  # closed; and where its descriptor is free, the next file would get what C++ prints
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__:
+        unheard = io.BufferedWriter(_Unheard(sys.stderr.fileno(), "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(unheard, sys.stderr.encoding, line_buffering=True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # not every terminal can show mm³
     keep_freed_memory()
     return main()
+
+
+class _Unheard(io.FileIO):
+    """A stderr whose reader may leave, as `head` does: no run stops because nobody reads its progress any more."""
+
+    def write(self, data: Any, /) -> int:
+        with contextlib.suppress(OSError):
+            return super().write(data)
+        return len(data)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

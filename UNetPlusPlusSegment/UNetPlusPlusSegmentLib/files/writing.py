@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -132,17 +133,22 @@ def write_report(path: str | Path, rows: Sequence[Mapping[str, object]], columns
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Give a path beside `path` to write to, and move that file there at the end; on any failure nothing is left or lost.
 
-    Where `path` is a link, the file that it leads to is replaced, and the link stays.
+    Where `path` is a link, the file that it leads to is replaced, and the link stays. What a process that was killed left beside
+    `path` goes with the next one that writes it.
 
     Raises:
         FileError: From an OSError, or from a RuntimeError of SimpleITK.
     """
     path, target = Path(path), Path(os.path.realpath(path))
     ending = "".join(path.suffixes[-2:]).lower()  # the writer goes by it
-    beside = target.with_name(f".{secrets.token_hex(4)}{ending}")
+    mark = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]}-"
+    beside = target.with_name(f"{mark}{secrets.token_hex(4)}{ending}")
     try:
         yield beside
         beside.replace(target)
+        with suppress(OSError):
+            for left in target.parent.glob(f"{mark}*"):
+                left.unlink()
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or "the disk may be full or the folder gone"
         raise FileError(f"{path} could not be written: {reason}. Free some space, or choose another place.") from error

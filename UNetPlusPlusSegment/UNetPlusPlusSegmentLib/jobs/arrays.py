@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import tempfile
+import weakref
 from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
 
 from .protocol import JobError
+
+if sys.platform != "win32":
+    import fcntl
+
+PREFIX = "unetpp-arrays-"
 
 
 def save_array(folder: Path, job: int, name: str, array: np.ndarray) -> str:
@@ -36,6 +44,7 @@ class ArrayFolder:
     def __init__(self) -> None:
         """Create nothing yet."""
         self._folder: tempfile.TemporaryDirectory | None = None
+        self._unlock: weakref.finalize | None = None
 
     @property
     def path(self) -> Path:
@@ -45,7 +54,13 @@ class ArrayFolder:
             OSError: It cannot be created.
         """
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="unetpp-", ignore_cleanup_errors=True)
+            _remove_those_of_dead_processes()
+        while self._folder is None:
+            made = tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
+            with contextlib.suppress(FileNotFoundError, BlockingIOError):  # taken for that of a dead process just now
+                descriptor = _lock(Path(made.name))
+                self._unlock = weakref.finalize(self, os.close, descriptor) if descriptor is not None else None
+                self._folder = made
         return Path(self._folder.name)
 
     def put(self, job: int, name: str, array: np.ndarray) -> str:
@@ -68,3 +83,42 @@ class ArrayFolder:
         if self._folder:
             self._folder.cleanup()
             self._folder = None
+            if self._unlock:
+                self._unlock()
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock a folder until the descriptor that this returns is closed, at the latest when this process ends, however it does.
+
+    None: folders cannot be locked here, on Windows or on some network drives.
+
+    Raises:
+        FileNotFoundError: It is gone.
+        BlockingIOError: Another process has locked it.
+    """
+    if sys.platform == "win32":
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        folder.stat()
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, (FileNotFoundError, BlockingIOError)):
+            raise
+        return None
+    return descriptor
+
+
+def _remove_those_of_dead_processes() -> None:
+    """Remove the folders of killed processes whose worker was killed, too, or had not begun yet: else it does it."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            descriptor = _lock(folder)
+            if descriptor is not None:
+                try:
+                    for file in folder.glob("[0-9]*-*.npy"):
+                        file.unlink()
+                    folder.rmdir()
+                finally:
+                    os.close(descriptor)

@@ -75,7 +75,7 @@ class Line:
 
     def __init__(self, folder: Path) -> None:
         self.busy = True
-        self._folder, self._lock = folder, threading.Lock()
+        self._folder, self._lock, self._leaving = folder, threading.Lock(), threading.Lock()
         self._requests = os.fdopen(os.dup(0), "rb")
         self._answers = os.fdopen(os.dup(1), "wb")
         with Path(os.devnull).open("rb") as nothing:
@@ -106,11 +106,13 @@ class Line:
 
     def leave(self) -> NoReturn:
         """End the process at once and remove the folder: the parent has gone, so nothing else would."""
+        self._leaving.acquire()  # for good: another thread that finds out waits for the end
         os.chdir(self._folder.parent)
         with contextlib.suppress(OSError):
-            for file in self._folder.glob("[0-9]*-*.npy"):
+            folder = self._folder.rename(self._folder.with_suffix(".gone"))  # a job at work puts nothing more into it
+            for file in folder.glob("[0-9]*-*.npy"):
                 file.unlink()
-            self._folder.rmdir()
+            folder.rmdir()
         os._exit(0)
 
 
