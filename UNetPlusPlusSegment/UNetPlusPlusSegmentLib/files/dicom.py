@@ -76,7 +76,7 @@ def read_dicom_folder(folder: Path, series: str | None, force: bool = False) -> 
 
 
 def list_series(folder: str | Path) -> list[dict[str, Any]]:
-    """What lies in a folder of DICOM files and the folders in it, to choose from.
+    """The series in a folder of DICOM files and its subfolders, to choose from.
 
     Returns:
         One entry for each stack of slices, with its number and Series Instance UID, either of which `read_volume` takes as

@@ -56,7 +56,7 @@ class DamagedFileError(FileError):
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """What the stacking needs of one DICOM image file; lengths in mm, directions and positions in LPS.
+    """The part of the header of one DICOM image file that stacking needs; lengths in mm, directions and positions in LPS.
 
     Attributes:
         patient: Equal for one person; made of identifiers, so never to be shown.
@@ -92,17 +92,17 @@ class Header:
 
     @property
     def is_placed(self) -> bool:
-        """Whether it says where it lies in the patient."""
+        """True if it says where it lies in the patient."""
         return self.position is not None and self.directions is not None
 
     @property
     def is_usable(self) -> bool:
-        """Whether it may be a slice of a volume: grey values of known size at a known place."""
+        """True if it may be a slice of a volume: grey values, with pixel size and position known."""
         return self.is_grey and self.is_placed and min(self.size) > 0 and all(s > 0 for s in self.spacing[:2])
 
     @property
     def description(self) -> str:
-        """What the scanner called the series."""
+        """The name that the scanner gave the series."""
         return self.acquisition["SeriesDescription"]
 
 
@@ -124,7 +124,7 @@ def start_of(path: Path) -> bytes:
 
 
 def is_dicom(start: bytes) -> bool:
-    """Whether a file that begins so is DICOM; some archives leave out the preamble."""
+    """True if a file that begins like this is DICOM; some archives leave out the preamble."""
     return start[128:132] == b"DICM" or start[:4] in (
         b"\x08\0\x05\0",
         b"\x08\0\x08\0",
@@ -135,7 +135,7 @@ def is_dicom(start: bytes) -> bool:
 
 
 def class_of(path: Path) -> str:
-    """What a DICOM file with file meta information says it is, from its first bytes; empty if it does not say so there."""
+    """The SOP class of a DICOM file with file meta information, from its first bytes; empty if it is not stated there."""
     found = re.search(rb"\x02\0\x02\0UI..([0-9.]*)", start_of(path), re.DOTALL)
     return found[1].decode() if found else ""
 
@@ -223,7 +223,7 @@ def _patient(fields: _Fields) -> tuple[str, ...]:
 
 
 def _place(fields: _Fields) -> Frame:
-    """Where the one image of a file lies; empty or NaN what the header does not tell."""
+    """The position of the one image of a file; empty or NaN where the header has none."""
     row_mm, column_mm = fields.numbers("PixelSpacing", 2) or (np.nan, np.nan)
     thickness = [*fields.numbers("SliceThickness", 1), *fields.numbers("SpacingBetweenSlices", 1)]
     return Frame(
@@ -244,7 +244,7 @@ def _directions(orientation: Sequence[float]) -> tuple[float, ...]:
 
 
 class _Found:
-    """What lies in a file where its header ends."""
+    """The bytes that follow the header of a file."""
 
     def __init__(self) -> None:
         self.has_frames = False
@@ -289,7 +289,7 @@ def _coded_pixels(fragments: bytes) -> int:
 
 
 def _end_of_fragments(stream: BinaryIO, start: int, size: int) -> int:
-    """Where compressed pixel data that begins at `start` ends, with its delimiter; beyond `size` if that is not there."""
+    """The end, with its delimiter, of compressed pixel data that begins at `start`; beyond `size` if the delimiter is missing."""
     while start + 8 <= size:
         stream.seek(start)
         group, element, length = struct.unpack("<HHL", stream.read(8))
@@ -359,11 +359,11 @@ class _Fields:
             return 0
 
     def fits(self, coded_pixels: int) -> bool:
-        """Whether a JPEG 2000 image is about as large as rows and columns say: its decoder takes the memory that it claims."""
+        """True if a JPEG 2000 image is about as large as rows and columns say: its decoder takes the memory that it claims."""
         return coded_pixels <= 4 * self.integer("Rows") * self.integer("Columns")
 
     def holds(self, pixel_bytes: int | None) -> bool:
-        """Whether there are pixels, and as many bytes of them as rows and columns need."""
+        """True if there are pixels, and as many bytes of them as rows and columns need."""
         rows, columns, frames = (self.integer(name) for name in ("Rows", "Columns", "NumberOfFrames"))
         bits = rows * columns * max(frames, 1) * self.integer("BitsAllocated")
         return pixel_bytes is not None and bits > 0 and pixel_bytes >= bits // 8

@@ -26,7 +26,7 @@ MUCH_LESS = 0.8  # real scans, 2 to 7 mm apart, have 1.3 and more; two phases of
 
 
 def same_pixels(one: Header, other: Header) -> bool:
-    """Whether two images have the same values; quickly so if they are copies of one file."""
+    """True if two images have the same values; found quickly if they are copies of one file."""
     if one.path.stat().st_size == other.path.stat().st_size and one.path.read_bytes() == other.path.read_bytes():
         return True
     return bool(np.array_equal(values_of(one), values_of(other)))
@@ -73,7 +73,7 @@ def _decoded(path: Path, called: Path | None = None) -> np.ndarray:
 
 
 def count_phases(slices: np.ndarray) -> int:
-    """How many phases of a scan alternate in a stack: 1, unless slices are much more like the second or third next than the next.
+    """The number of phases of a scan that alternate in a stack: 1, unless slices are much more like the second or third next than the next.
 
     Args:
         slices: (K, J, I) in HU.

@@ -92,7 +92,7 @@ def _images(source: Sequence[Path]) -> list[Dataset]:
 
 
 def _makes_sense(keyword: str, value: str) -> bool:
-    """Whether a value may be taken over: dates, times and sex are often written in other forms than DICOM's."""
+    """True if a value may be taken over: dates, times and sex are often written in other forms than DICOM's."""
     from pydicom.valuerep import DA, TM
 
     if keyword == "PatientSex":

@@ -60,7 +60,7 @@ class Stack:
 
     @property
     def is_usable(self) -> bool:
-        """Whether its slices have grey values, a pixel size and a place."""
+        """True if its slices have grey values, a pixel size and a position."""
         return all(header.is_usable for header in self.slices) or self.first.size[2] > 1
 
     def in_words(self) -> str:
@@ -89,7 +89,7 @@ def stacks_of(headers: Iterable[Header], same_pixels: SamePixels) -> list[Stack]
 
 
 def in_one_plane(one: Header, other: Header) -> bool:
-    """Whether no corner moves by more than `MOVES_PIXELS` when a slice is drawn with the axes and pixels of another."""
+    """True if no corner moves by more than `MOVES_PIXELS` when a slice is drawn with the axes and pixels of another."""
     size = np.array(one.size[:2]) - 1
     steps = [np.array(header.directions)[:, :2] * header.spacing[:2] for header in (one, other)]
     pixel_mm = min(one.spacing[:2])
@@ -149,7 +149,7 @@ def coincident(places: np.ndarray) -> np.ndarray:
 
 
 def _length(alike: np.ndarray) -> int:
-    """How many are True before the first that is not."""
+    """The number of True values before the first False."""
     return len(alike) if alike.all() else int(alike.argmin())
 
 
@@ -213,7 +213,7 @@ def _natural(text: str) -> tuple:
 
 
 def _overlap(slices: Sequence[Header], values: Sequence[str], only_at_one_place: bool = False) -> bool:
-    """Whether slices of different values share a stretch of the patient, and make better stacks apart.
+    """True if slices of different values cover the same part of the patient, and make better stacks apart.
 
     Scans made step by step have a number for each step: taken apart, they would have gaps or hold a slice or two.
     """
@@ -231,7 +231,7 @@ def _overlap(slices: Sequence[Header], values: Sequence[str], only_at_one_place:
 
 
 def _faults(places: np.ndarray) -> int:
-    """How many gaps of a stack are not as the others, plus how many slices lie where another lies; a stack too short for that is one."""
+    """The number of gaps of a stack that differ from the others, plus that of slices at the place of another; 1 for a stack too short."""
     if len(places) < FEWEST_SLICES:
         return 1
     twice = coincident(places)

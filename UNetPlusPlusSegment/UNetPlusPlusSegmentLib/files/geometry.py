@@ -25,7 +25,7 @@ GUESSED_MM = 1.0  # of an axis whose spacing is not known
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Where a grid of voxels lies in the patient, in mm towards Left, Posterior, Superior.
+    """The position of a grid of voxels in the patient, in mm towards Left, Posterior, Superior.
 
     Attributes:
         spacing_mm: Along I, J and K; NaN or 0 where the file does not tell it.

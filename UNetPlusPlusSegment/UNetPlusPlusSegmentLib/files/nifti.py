@@ -187,7 +187,7 @@ def _chunks(path: Path, header: Header, stream: BufferedIOBase) -> Iterator[byte
 
 
 def _place(path: Path, header: Header) -> tuple[Place, list[str]]:
-    """Where the voxels lie, and a note if their axes had to be turned."""
+    """The position of the voxels, and a note if their axes had to be turned."""
     size = (*header.dim, 1, 1)[:3]
     spacing = tuple(value * header.unit_mm for value in (*header.pixdim[1 : len(header.dim) + 1], 1.0, 1.0)[:3])
     if header.qform_code <= 0 and header.sform_code <= 0:
@@ -214,7 +214,7 @@ def _place(path: Path, header: Header) -> tuple[Place, list[str]]:
 
 
 def _follows_qform(header: Header) -> bool:
-    """Whether ITK takes the qform: not if the sform is the only one, the scanner's own, or the same but more exact."""
+    """True if ITK takes the qform: not if the sform is the only one, the scanner's own, or the same but more exact."""
     if header.qform_code <= 0 or header.sform_code <= 0:
         return header.qform_code > 0
     lengths = np.linalg.norm(header.srow[:, :3], axis=0)

@@ -55,7 +55,7 @@ def volume_ending(path: Path) -> str:
 
 
 def _is_folder(path: Path) -> bool:
-    """Whether it is a folder, after what keeps it from being read at all."""
+    """True for a folder, after a refusal of what cannot be read at all."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
