@@ -123,19 +123,8 @@ def _threads(given: argparse.Namespace) -> str:
         for name, ours, speeds in (("liver_119", liver, SPEEDS), ("chest_111", chest, ("balanced",)))
         for speed in speeds
     }
-    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
     with running([liver, chest, monai]):
-        for ours, speed in runs.values():
-            ours.turn(speed=speed)  # the first run of a process chooses algorithms
-        for _ in range(given.rounds):
-            seconds["MONAI", ""].append(float(np.mean(monai.turn(slices=given.slices)["seconds"])))
-            for run, (ours, speed) in runs.items():
-                for which, threads in (("all", None), ("one", 1)):
-                    seconds[run, which].append(ours.turn(speed=speed, threads=threads)["seconds"])
-            with busy_computer():
-                for run, (ours, speed) in runs.items():
-                    if speed == "balanced":
-                        seconds[run, "busy"].append(ours.turn(speed=speed)["seconds"])
+        seconds = _seconds_by_threads(runs, monai, given.rounds, given.slices)
         slices, about = liver.ready["shape"][0], liver.ready
     rows = []
     for run in runs:
@@ -149,6 +138,25 @@ def _threads(given: argparse.Namespace) -> str:
         f"{about['model']}, {about['device']}; {machine()}; {given.rounds} rounds.\n\n{table(head, rows)}\n\n"
         f"MONAI's BasicUNetPlusPlus takes {spread(seconds['MONAI', ''], 2)} s a slice. From a cold start to the first slice: {cold} s."
     )
+
+
+def _seconds_by_threads(
+    runs: Mapping[str, tuple[Contender, str]], monai: Contender, rounds: int, slices: int
+) -> dict[tuple[str, str], list[float]]:
+    """Seconds of each round by run and `all` threads, `one` or a `busy` computer; of MONAI's network for a slice."""
+    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for ours, speed in runs.values():
+        ours.turn(speed=speed)  # the first run of a process chooses algorithms
+    for _ in range(rounds):
+        seconds["MONAI", ""].append(float(np.mean(monai.turn(slices=slices)["seconds"])))
+        for run, (ours, speed) in runs.items():
+            for which, threads in (("all", None), ("one", 1)):
+                seconds[run, which].append(ours.turn(speed=speed, threads=threads)["seconds"])
+        with busy_computer():
+            for run, (ours, speed) in runs.items():
+                if speed == "balanced":
+                    seconds[run, "busy"].append(ours.turn(speed=speed)["seconds"])
+    return seconds
 
 
 def quotient(first: list[float], second: list[float]) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -69,15 +69,14 @@ def _value(kind: Any, value: object, where: str) -> Any:
     if origin is dict and isinstance(value, Mapping):
         return {_value(inner[0], key, where): _value(inner[1], each, f"{where}.{key}") for key, each in value.items()}
     if origin is tuple and isinstance(value, list | tuple):
-        of_each = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
-        if len(of_each) != len(value):
-            raise PlainError(f"{where}={list(value)!r} must have {len(of_each)} values.")
-        return tuple(
-            _value(one, each, f"{where}[{n}]") for n, (one, each) in enumerate(zip(of_each, value, strict=True))
-        )
+        return _values(inner, value, where)
+    return _plain(origin or kind, value, where)
+
+
+def _plain(kind: Any, value: object, where: str) -> Any:
     if kind is float and type(value) is int:
         return float(value)
-    if type(value) is not (origin or kind):
+    if type(value) is not kind:
         named = {
             str: "text",
             float: "a number",
@@ -85,5 +84,12 @@ def _value(kind: Any, value: object, where: str) -> Any:
             bool: "true or false",
             dict: "lines of `key: value`",
         }
-        raise PlainError(f"{where}={value!r} must be {named.get(origin or kind, 'a list')}.")
+        raise PlainError(f"{where}={value!r} must be {named.get(kind, 'a list')}.")
     return value
+
+
+def _values(kinds: tuple[Any, ...], values: Sequence[object], where: str) -> tuple[Any, ...]:
+    of_each = kinds[:1] * len(values) if kinds[-1] is Ellipsis else kinds
+    if len(of_each) != len(values):
+        raise PlainError(f"{where}={list(values)!r} must have {len(of_each)} values.")
+    return tuple(_value(one, each, f"{where}[{n}]") for n, (one, each) in enumerate(zip(of_each, values, strict=True)))

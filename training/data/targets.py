@@ -143,6 +143,9 @@ class Target:
                     f"the label {label.name} is made of {strange[0]!r}, which is no structure of `slices`;"
                     f" there are {', '.join(sorted(self.slices.names))}."
                 )
+        self._check_shared_structures()
+
+    def _check_shared_structures(self) -> None:
         for one, other in combinations(self.labels, 2):
             shared = set(one.made_of) & set(other.made_of)
             if shared and not self.priority:

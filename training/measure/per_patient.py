@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -52,11 +53,7 @@ def evaluate(
         BundleError, DataError, TargetError: The model or the data cannot be used, or the target is not that of the model.
     """
     target = target or load_target(bundle.target)
-    names = [label.name for label in bundle.labels]
-    if names != [label.name for label in target.labels]:
-        raise TargetError(
-            f"The target {target.name} has other labels than the model {bundle.name}: {', '.join(names)}."
-        )
+    names = _names_of_both(bundle, target)
     engine = SliceEngine(bundle)
     items = read_slices(data, target, split)[::every]
     counts: dict[str, dict] = {name: defaultdict(lambda: defaultdict(lambda: defaultdict(Pooled))) for name in names}
@@ -64,10 +61,9 @@ def evaluate(
         drawn: list[tuple[Slice, np.ndarray]] = []
         for scan in scans:
             found = _found(engine, scan, target)
-            for kind, by_answer in found.items():
-                for answer, masks in by_answer.items():
-                    for number, name in enumerate(names):
-                        _add(counts[name][kind][answer], patient, scan, masks[:, number], number, target)
+            answered = [(kind, answer, masks) for kind, by in found.items() for answer, masks in by.items()]
+            for (kind, answer, masks), (number, name) in product(answered, enumerate(names)):
+                _add(counts[name][kind][answer], patient, scan, masks[:, number], number, target)
             drawn += zip(scan, found["heads"][answer_of(bundle)], strict=True)
         if pictures:
             _draw_worst(pictures / f"{patient}.png", f"{patient}, {answer_of(bundle)} of {bundle.name}", drawn)
@@ -80,6 +76,16 @@ def evaluate(
         **_by_label({name: _summaries(of_kind) for name, of_kind in counts.items()}),
         "time": level_times(bundle, engine.device, _grid(bundle, items[0])),
     }
+
+
+def _names_of_both(bundle: Bundle, target: Target) -> list[str]:
+    """The names of the labels, which must be the same."""
+    names = [label.name for label in bundle.labels]
+    if names != [label.name for label in target.labels]:
+        raise TargetError(
+            f"The target {target.name} has other labels than the model {bundle.name}: {', '.join(names)}."
+        )
+    return names
 
 
 def _summaries(of_kind: dict[str, dict[str, dict[str, Pooled]]]) -> dict[str, dict[str, dict]]:

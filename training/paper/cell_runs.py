@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -79,16 +80,17 @@ def _measure(
     found = {}
     for item, heads in zip(items, _probabilities(network, items, settings.pixel_mm), strict=True):
         masks = {name: (probability >= 0.5).numpy() for name, probability in _answers(heads).items()}
-        for name, mask in masks.items():
-            for number, of_label in enumerate(pooled[item.row[target.slices.group]][name]):
-                if item.knows(number):
-                    of_label.add(mask[number], item.mask[number], item.pixel_mm)
+        known = [number for number in range(len(target.labels)) if item.knows(number)]
+        for (name, mask), number in product(masks.items(), known):
+            pooled[item.row[target.slices.group]][name][number].add(mask[number], item.mask[number], item.pixel_mm)
         if item.row["file"] in drawn:
             found[item.row["file"]] = np.logical_or.reduce(masks["all"])
-    shown = {case: by for case, by in pooled.items() if any(p.true for p in by["all"])}
-    return {
-        case: {n: float(np.mean([p.iou for p in ps if p.true])) for n, ps in by.items()} for case, by in shown.items()
-    }, found
+    return {case: _mean_ious(by) for case, by in pooled.items() if any(p.true for p in by["all"])}, found
+
+
+def _mean_ious(by_answer: Mapping[str, Sequence[Pooled]]) -> dict[str, float]:
+    """The mean IoU over the labels that a case shows, by answer."""
+    return {name: float(np.mean([p.iou for p in of_labels if p.true])) for name, of_labels in by_answer.items()}
 
 
 def _answers(heads: torch.Tensor) -> dict[str, torch.Tensor]:

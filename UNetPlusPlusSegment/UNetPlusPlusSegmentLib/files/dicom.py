@@ -140,20 +140,7 @@ def _image(path: Path) -> Header:
 def _choose_stack(folder: Path, series: str | None) -> tuple[Stack, list[str]]:
     """The stack of slices to read from a folder, and notes."""
     stacks, notes = _stacks_in(folder)
-    if series is not None:
-        fit = [stack for stack in stacks if series in (stack.first.series, str(stack.number))]
-        if not fit:
-            raise FileError(
-                f"The folder {folder} holds no series {series}, only {_listed(stacks)}: choose one of these."
-            )
-    else:
-        fit = [stack for stack in stacks if stack.first.modality == "CT"]
-        if not fit:
-            raise FileError(
-                f"The folder {folder} holds no CT series, only {_listed(stacks)}: give another folder, or choose one of"
-                " these with --series, by number or UID."
-            )
-        _check_no_volumes(folder, stacks)
+    fit = _fitting(folder, stacks, series)
     taken, *others = sorted(fit, key=_unlikely)
     if series is None and taken.count == 1 and len(others) >= FEWEST_SLICES:
         raise FileError(
@@ -171,6 +158,25 @@ def _choose_stack(folder: Path, series: str | None) -> tuple[Stack, list[str]]:
             f" UID. Left out: {_listed(others)}."
         )
     return taken, notes
+
+
+def _fitting(folder: Path, stacks: Sequence[Stack], series: str | None) -> list[Stack]:
+    """The stacks of the series asked for, or else of CT; at least one."""
+    if series is not None:
+        fit = [stack for stack in stacks if series in (stack.first.series, str(stack.number))]
+        if not fit:
+            raise FileError(
+                f"The folder {folder} holds no series {series}, only {_listed(stacks)}: choose one of these."
+            )
+        return fit
+    fit = [stack for stack in stacks if stack.first.modality == "CT"]
+    if not fit:
+        raise FileError(
+            f"The folder {folder} holds no CT series, only {_listed(stacks)}: give another folder, or choose one of"
+            " these with --series, by number or UID."
+        )
+    _check_no_volumes(folder, stacks)
+    return fit
 
 
 def _unlikely(stack: Stack) -> tuple[bool, int, bool]:

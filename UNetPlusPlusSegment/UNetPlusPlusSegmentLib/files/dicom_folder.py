@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from .dicom_headers import DIRECTORY_CLASS, Header, class_of, is_dicom, read_header, start_of
 from .images import FileError, in_text
@@ -41,13 +42,17 @@ def headers_in(folder: Path) -> tuple[list[Header], list[str]]:
         elif path.suffix.lower() in PACKED:
             packed.append(path)
     _check_none_empty([*empty, *dead], headers)
-    if packed and not headers:
+    if not headers:
+        _refuse_without_images(folder, packed)
+    return headers, [*_left_out(no_images, "hold no image"), *_left_out(dead, "lead nowhere")]
+
+
+def _refuse_without_images(folder: Path, packed: Sequence[Path]) -> NoReturn:
+    if packed:
         raise FileError(
             f"The folder {folder} holds no DICOM image, but packed files, {in_text(packed[0])} for one: unpack them."
         )
-    if not headers:
-        raise FileError(f"The folder {folder} holds no DICOM image: give a folder with a CT series, or a volume file.")
-    return headers, [*_left_out(no_images, "hold no image"), *_left_out(dead, "lead nowhere")]
+    raise FileError(f"The folder {folder} holds no DICOM image: give a folder with a CT series, or a volume file.")
 
 
 def _left_out(paths: Sequence[Path], why: str) -> list[str]:

@@ -185,16 +185,10 @@ def _header(path: Path, fields: _Fields, found: _Found) -> Header:
     acquisition = {name: fields.text(name) for name in (*ACQUISITION, *SEQUENTIAL)}
     is_grey = fields.integer("SamplesPerPixel") <= 1 and fields.text("PhotometricInterpretation") in GREY
     series, patient = fields.uid("SeriesInstanceUID"), _patient(fields)
-    group = (
-        patient,
-        fields.uid("StudyInstanceUID") or (fields.text("StudyID"), fields.text("StudyDate")),
-        series or (acquisition["SeriesNumber"], acquisition["SeriesDescription"]),
-        fields.uid("FrameOfReferenceUID"),
-        fields.text("Modality"),
-        size[:2],
-        is_grey,
-        path if size[2] > 1 else None,
-    )
+    of_study = fields.uid("StudyInstanceUID") or (fields.text("StudyID"), fields.text("StudyDate"))
+    of_series = series or (acquisition["SeriesNumber"], acquisition["SeriesDescription"])
+    frame, own = fields.uid("FrameOfReferenceUID"), path if size[2] > 1 else None
+    group = (patient, of_study, of_series, frame, fields.text("Modality"), size[:2], is_grey, own)
     return Header(
         path=path,
         sop_class=fields.uid("SOPClassUID"),
@@ -206,14 +200,18 @@ def _header(path: Path, fields: _Fields, found: _Found) -> Header:
         group=group,
         size=size,
         is_grey=is_grey,
-        position=np.array(place.origin) if place.origin else None,
-        directions=np.reshape(place.directions, (3, 3)) if place.directions else None,
+        position=_or_none(place.origin, 3),
+        directions=_or_none(place.directions, 3, 3),
         spacing=place.spacing,
         is_rescaled=found.has_frames or bool(fields.numbers("RescaleIntercept", 1)),
         acquisition=acquisition,
         end=found.end,
         is_odd=found.is_odd or fields.text("PhotometricInterpretation") == "MONOCHROME1",
     )
+
+
+def _or_none(numbers: Sequence[float], *shape: int) -> np.ndarray | None:
+    return np.reshape(numbers, shape) if numbers else None
 
 
 def _patient(fields: _Fields) -> tuple[str, ...]:

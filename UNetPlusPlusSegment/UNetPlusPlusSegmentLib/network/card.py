@@ -125,6 +125,15 @@ class Card:
     sha256: str = ""
 
     def __post_init__(self) -> None:
+        self._check_labels()
+        if self.engine not in ENGINES:
+            raise ValueError(f"it is for an engine {self.engine!r}, which this version has not")
+        if self.architecture.arguments.get("out_channels", 1) != len(self.labels):
+            raise ValueError("its network has another number of outputs than it has labels")
+        if self.depth < 1:
+            raise ValueError("its network has fewer than two levels")
+
+    def _check_labels(self) -> None:
         if not self.labels:
             raise ValueError("it has no label")
         values, names = ({getattr(label, part) for label in self.labels} for part in ("value", "name"))
@@ -134,12 +143,6 @@ class Card:
             raise ValueError("its priority does not name each label once")
         if self.engine == "nodule" and len(self.labels) > 1:
             raise ValueError("the nodule engine takes a network of one label")
-        if self.engine not in ENGINES:
-            raise ValueError(f"it is for an engine {self.engine!r}, which this version has not")
-        if self.architecture.arguments.get("out_channels", 1) != len(self.labels):
-            raise ValueError("its network has another number of outputs than it has labels")
-        if self.depth < 1:
-            raise ValueError("its network has fewer than two levels")
 
     @property
     def pixel_mm(self) -> float:
