@@ -94,6 +94,17 @@ def test_frames_that_make_no_volume_are_refused_with_one_sentence(tmp_path, opti
     assert "\n" not in str(caught.value)
 
 
+def test_one_of_several_files_of_frames_in_a_series_is_read_only_if_its_number_was_given(tmp_path):
+    for name, start in (("a.dcm", 0), ("b.dcm", 10)):
+        header = pydicom.dcmread(enhanced_ct(tmp_path / name, [start + 2 * n for n in range(5)]))
+        header.SeriesInstanceUID = "1.2.3"
+        header.save_as(tmp_path / name)
+    for series in (None, "1.2.3"):
+        with pytest.raises(files.FileError, match="spread over 2 files with many frames each"):
+            files.read_volume(tmp_path, series)
+    assert len(files.read_volume(tmp_path, "1")[0].array) == 5
+
+
 def test_the_frames_of_a_real_enhanced_ct_lie_where_its_header_says(shared_data):
     path = shared_data("odd_inputs/eCT_Supplemental.dcm")
     volume, _ = files.read_volume(path)

@@ -148,6 +148,7 @@ def _choose_stack(folder: Path, series: str | None) -> tuple[Stack, list[str]]:
             " anonymisers leave behind: give the series as the scanner made it, or choose an image with --series, by number or"
             " UID."
         )
+    _check_in_one_file(folder, taken, others, series)
     _check_none_lost(taken, stacks)
     patients = len({stack.first.patient for stack in stacks} - {("",)})
     if patients > 1 and series is None:
@@ -177,6 +178,18 @@ def _fitting(folder: Path, stacks: Sequence[Stack], series: str | None) -> list[
         )
     _check_no_volumes(folder, stacks)
     return fit
+
+
+def _check_in_one_file(folder: Path, taken: Stack, others: Sequence[Stack], series: str | None) -> None:
+    """Refuse one of several files of many frames in one series, unless its number was given: it may be a part of the scan."""
+    first = taken.first
+    parts = [s for s in (taken, *others) if s.first.series == first.series and s.first.size[2] > 1]
+    if first.size[2] > 1 and first.series and len(parts) > 1 and series != str(taken.number):
+        raise FileError(
+            f"The series {taken.in_words()} in {folder} is spread over {len(parts)} files with many frames each, which may be parts"
+            " of one scan or several scans: export it as a series of single slices, or choose one file with --series, by its"
+            " number."
+        )
 
 
 def _unlikely(stack: Stack) -> tuple[bool, int, bool]:
