@@ -16,7 +16,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
-pytest_plugins = ["Testing.plugins.nodules", "Testing.plugins.scene", "Testing.plugins.workers"]
+pytest_plugins = [
+    "Testing.plugins.command_line",
+    "Testing.plugins.nodules",
+    "Testing.plugins.scene",
+    "Testing.plugins.workers",
+]
 pytest.register_assert_rewrite("Testing.support")
 
 REPOSITORY = Path(__file__).parents[1]

@@ -20,20 +20,6 @@ from UNetPlusPlusSegmentLib.cli.main import main
 ODD = "odd_inputs"
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
-    bright_bundle(folder / "liver-ct-v99.0.0")
-    return folder
-
-
-@pytest.fixture
-def with_models(models, monkeypatch):
-    """The bright model is the newest one for the liver, in this process."""
-    monkeypatch.setenv("UNETPP_MODELS", str(models))
-    return models
-
-
 @pytest.fixture
 def scan(tmp_path):
     volume = body()
@@ -48,7 +34,7 @@ def in_a_child(*arguments, models=None) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
-def test_a_scan_becomes_every_output_that_was_asked_for(scan, models, tmp_path):
+def test_a_scan_becomes_every_output_that_was_asked_for(scan, shell_models, tmp_path):
     names = {
         "-o": "liver.seg.nrrd",
         "--probability": "p.nrrd",
@@ -57,7 +43,7 @@ def test_a_scan_becomes_every_output_that_was_asked_for(scan, models, tmp_path):
         "--overlay": "o.png",
     }
     options = [part for option, name in names.items() for part in (option, tmp_path / name)]
-    done = in_a_child("liver", scan, *options, "--json", "--device", "cpu", models=models)
+    done = in_a_child("liver", scan, *options, "--json", "--device", "cpu", models=shell_models)
     assert done.returncode == 0 and done.stderr == ""
     summary = json.loads(done.stdout)
     truth = body().array >= BRIGHT_HU

@@ -21,19 +21,6 @@ from UNetPlusPlusSegmentLib.jobs import cohort
 from UNetPlusPlusSegmentLib.jobs.cohort import CohortError
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
-    bright_bundle(folder / "liver-ct-v99.0.0")
-    return folder
-
-
-@pytest.fixture
-def with_models(models, monkeypatch):
-    monkeypatch.setenv("UNETPP_MODELS", str(models))
-    return models
-
-
 @pytest.fixture
 def two_phases(shared_data, tmp_path):
     """Two series in a folder, the second 60 HU darker."""
@@ -167,25 +154,25 @@ def in_a_shell(line: str, models: Path) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize("streams", ["2>&-", ">&-", ">&- 2>&-"])
-def test_a_closed_stream_costs_no_result(two_phases, models, tmp_path, streams):
+def test_a_closed_stream_costs_no_result(two_phases, shell_models, tmp_path, streams):
     output = tmp_path / "x.seg.nrrd"
-    done = in_a_shell(f"PROGRAM liver {two_phases} --series 1 -o {output} --device cpu {streams}", models)
+    done = in_a_shell(f"PROGRAM liver {two_phases} --series 1 -o {output} --device cpu {streams}", shell_models)
     assert done.returncode == 0, done.stderr
     assert output.stat().st_size > 0
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(models):
-    done = in_a_shell("PROGRAM models --json | true", models)
+def test_a_reader_that_has_seen_enough_is_no_error(shell_models):
+    done = in_a_shell("PROGRAM models --json | true", shell_models)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("readers", ["2>&1 | head -n 1", "2> >(head -n 1)"])
-def test_a_cohort_goes_on_when_nobody_reads_its_progress_any_more(readers, models, tmp_path):
+def test_a_cohort_goes_on_when_nobody_reads_its_progress_any_more(readers, shell_models, tmp_path):
     (tmp_path / "in").mkdir()
     for case in "abcd":
         written(tmp_path / "in" / f"{case}.nrrd", np.full((8, 40, 40), 40, np.int16) - 1000 * (np.arange(40) < 20))
     out = tmp_path / "out"
-    done = in_a_shell(f"PROGRAM cohort liver {tmp_path / 'in'} -o {out} --device cpu {readers}", models)
+    done = in_a_shell(f"PROGRAM cohort liver {tmp_path / 'in'} -o {out} --device cpu {readers}", shell_models)
     assert (done.returncode, done.stderr) == (0, "")
     assert len([*out.glob("*.seg.nrrd")]) == 4
     assert len((out / "measurements.csv").read_text().splitlines()) == 5
