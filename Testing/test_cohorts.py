@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import threading
@@ -18,6 +19,7 @@ from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.jobs import cohort as cohorts
 from UNetPlusPlusSegmentLib.jobs.cohort import CohortError, Todo, find_cases, one_after_the_other
+from UNetPlusPlusSegmentLib.jobs.manifest import is_running
 
 
 @pytest.fixture
@@ -208,3 +210,53 @@ def test_files_that_may_be_scans_but_are_no_case_are_named(tmp_path, caplog):
         (tmp_path / name).write_bytes(b"x")
     assert list(find_cases(tmp_path)) == ["a", "e"]
     assert "Skipped files that lie in no folder of their own or are packed: b.dcm and 2 more" in caplog.text
+
+
+def test_two_cohorts_at_once_in_one_folder_are_refused_and_the_first_one_goes_on(logic, cohort, tmp_path):
+    def another(done, total, case):
+        if case == "two":
+            assert is_running(tmp_path)
+            with pytest.raises(CohortError, match="Another cohort is running in"):
+                logic.processFolder([cohort / "one.nrrd"], tmp_path, device="cpu")
+
+    records = logic.processFolder(
+        [cohort / "one.nrrd", cohort / "two.nii.gz"], tmp_path, device="cpu", progress=another
+    )
+    assert [each["status"] for each in records] == ["done", "done"]
+    assert not is_running(tmp_path)
+
+
+def test_the_table_is_whole_after_each_case(logic, cohort, tmp_path):
+    seen = []
+
+    def look(done, total, case):
+        table = tmp_path / "measurements.csv"
+        seen.append([row["case"] for row in csv.DictReader(table.open())] if table.exists() else [])
+
+    logic.processFolder(cohort, tmp_path, device="cpu", progress=look)
+    assert seen == [[], ["broken"], ["broken", "one"], ["broken", "one", "two"]]
+
+
+def test_a_threshold_that_is_that_of_the_model_is_no_other_setting(logic, models, cohort, tmp_path):
+    logic.processFolder([cohort / "one.nrrd"], tmp_path, device="cpu")
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text(manifest.read_text().replace('"threshold": 0.5', '"threshold": null'))  # as 0.1 wrote it
+    logic.processFolder([cohort / "one.nrrd"], tmp_path, device="cpu", threshold=0.5)
+    assert len(manifest.read_text().splitlines()) == 1
+
+
+def test_a_disk_that_is_full_in_the_middle_ends_the_cohort_with_a_sentence(logic, cohort, tmp_path, monkeypatch):
+    cases = [cohort / "one.nrrd", cohort / "two.nii.gz"]
+    opened = Path.open
+
+    def full(path, *arguments, **named):
+        if path.name == "manifest.jsonl" and (tmp_path / "two.seg.nrrd").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opened(path, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        with pytest.raises(CohortError, match=r"manifest.jsonl cannot be written \(No space left on device\)"):
+            logic.processFolder(cases, tmp_path, device="cpu")
+    records = logic.processFolder(cases, tmp_path, device="cpu")
+    assert [each["status"] for each in records] == ["done", "done"]

@@ -16,10 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import files
+from .. import __version__, files
 from ..core.request import NODULE, Request, RequestError, check_places
-from ..core.segment import Segment, as_columns
+from ..core.segment import Segment
+from ..core.table import COLUMNS, rows_of
 from ..core.volume import Volume, box_between, clean_hu, index_of
+from ..files.reading import case_name
 from ..network.bundle import choose_bundle, find_bundles, search_folders
 from .parser import LICENCE_LINE, parser, with_minus
 
@@ -129,10 +131,10 @@ def _segment(given: argparse.Namespace) -> None:
     with _ProgressBar() as bar:
         maps = load_engine(bundle, request.device).predict(volume, request, bar.show)
         result = maps.at()
-    _write(given, volume, maps, result, source)
     later = list(map(str, result.notes))
+    _write(given, volume, maps, result, [*notes, *later], source)
     if given.json:
-        _print_json(result, [*notes, *later], time.perf_counter() - started)
+        _print_json(given, result, [*notes, *later], time.perf_counter() - started)
         return
     _say(later)
     for segment in result.segments:
@@ -187,7 +189,14 @@ def _source_of_seg(given: argparse.Namespace, outputs: Sequence[Path]) -> list[P
     return source
 
 
-def _write(given: argparse.Namespace, volume: Volume, maps: Maps, result: Result, source: Sequence[Path]) -> None:
+def _write(
+    given: argparse.Namespace,
+    volume: Volume,
+    maps: Maps,
+    result: Result,
+    notes: Sequence[str],
+    source: Sequence[Path],
+) -> None:
     affine = volume.ijk_to_ras
     # First the segmentation, which took the time.
     if source:
@@ -201,17 +210,26 @@ def _write(given: argparse.Namespace, volume: Volume, maps: Maps, result: Result
     if given.uncertainty:
         files.write_volume(given.uncertainty, maps.uncertainty(), affine)
     if given.report:
-        rows = [{"file": str(given.input), "segment": s.name, **as_columns(s.measurements)} for s in result.segments]
-        files.write_report(given.report, rows, ("file", "segment"))
+        files.write_report(given.report, _rows(given, result, notes), COLUMNS)
     if given.overlay:
         write = files.write_close_ups if given.target == NODULE else files.write_overlay
         write(given.overlay, Volume(clean_hu(volume.array)[0], affine), result.labelmap, result.segments)
 
 
-def _print_json(result: Result, notes: Sequence[str], seconds_total: float) -> None:
+def _rows(given: argparse.Namespace, result: Result, notes: Sequence[str]) -> list[dict[str, Any]]:
+    return rows_of(
+        case_name(Path(given.input).absolute()), ((s.name, s.measurements) for s in result.segments), notes=notes,
+        model=result.model, speed=given.speed, threshold=result.threshold, input=str(given.input),
+    )  # fmt: skip
+
+
+def _print_json(given: argparse.Namespace, result: Result, notes: Sequence[str], seconds_total: float) -> None:
     summary = {
         "segments": [{"name": s.name, **s.measurements} for s in result.segments],
         "model": result.model,
+        "speed": given.speed,
+        "threshold": result.threshold,
+        "version": __version__,
         "device": result.device,
         "slices": result.slices,
         "notes": notes,

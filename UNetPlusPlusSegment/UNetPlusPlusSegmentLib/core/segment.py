@@ -1,4 +1,4 @@
-"""Segments: the named regions of a label map, and their measurements as columns of a table. NumPy only."""
+"""Segments: the named regions of a label map. NumPy only."""
 
 from __future__ import annotations
 
@@ -41,14 +41,3 @@ def overlapping(before: np.ndarray, after: np.ndarray) -> dict[int, int]:
         if new not in found and old not in found.values():
             found[new] = old
     return found
-
-
-def as_columns(measurements: Mapping[str, Any]) -> dict[str, Any]:
-    """Measurements as table columns: a point `…_ras` becomes `…_r_mm`, `…_a_mm` and `…_s_mm`; lines are left out."""
-    columns: dict[str, Any] = {}
-    for key, value in measurements.items():
-        if not key.endswith("_ras"):
-            columns[key] = value
-        elif np.ndim(value) == 1:
-            columns |= {f"{key.removesuffix('ras')}{axis}_mm": x for axis, x in zip("ras", value, strict=True)}
-    return columns

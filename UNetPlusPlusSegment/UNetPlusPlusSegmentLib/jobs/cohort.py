@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,22 +11,18 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import files
+from .. import __version__, files
 from ..core.request import Request
-from ..core.segment import as_columns
 from ..core.volume import Volume
 from ..files.dicom_folder import PACKED, SLICE_ENDINGS
 from ..files.images import in_text
-from ..files.reading import volume_ending
+from ..files.reading import case_name, volume_ending
 from ..network.bundle import Bundle
+from .manifest import MANIFEST, CohortError, alone_in, append, read_manifest, write_table
 from .worker_client import Worker
 
-MANIFEST, TABLE, ENDING = "manifest.jsonl", "measurements.csv", ".seg.nrrd"
+ENDING = ".seg.nrrd"
 _log = logging.getLogger(__name__)
-
-
-class CohortError(ValueError):
-    """A cohort that cannot be run; the message says why and what to do."""
 
 
 class Todo(NamedTuple):
@@ -59,7 +53,7 @@ def run_cohort(
 
     Afterwards, the folder contains `<case>.seg.nrrd` for each case that is done, now or earlier with other settings;
     `manifest.jsonl`, to which a line is added as each case ends, so that the last line of a case is the valid one; and
-    `measurements.csv`, rewritten from the manifest, with the cases of earlier calls.
+    `measurements.csv`, rewritten from the manifest after each case, with the cases of earlier calls.
 
     Args:
         run: `one_after_the_other`, or `dask_cluster.on_cluster`.
@@ -75,7 +69,8 @@ def run_cohort(
 
     Raises:
         CohortError: There are no inputs, or two with one name; a series is given for an unknown case; the folder is not
-            writable, or contains a result of another target or another file under the name of a case.
+            writable, another cohort is running in it, or it contains a result of another target or another file under the
+            name of a case.
     """
     folder = Path(folder)
     cases = find_cases(inputs, besides=folder)
@@ -85,41 +80,37 @@ def run_cohort(
         raise CohortError(
             f"A series is given for {unknown[0]}, which is not a case: correct the table. The cases are {', '.join(sorted(cases))}."
         )
-    known = _read_manifest(folder / MANIFEST)
+    threshold = bundle.threshold if request.threshold is None else request.threshold
     about = {
-        "target": bundle.target, "model": bundle.name, "speed": request.speed, "threshold": request.threshold,
+        "target": bundle.target, "model": bundle.name, "speed": request.speed, "threshold": threshold,
         "force": request.force,
     }  # fmt: skip
     asked = {
         case: {"case": case, "input": str(path), "series": series.get(case), **about} for case, path in cases.items()
     }
-    todo = []
-    for case, path in cases.items():
-        output = (folder / f"{case}{ENDING}").absolute()
-        if not _is_done(output, asked[case], known.get(case, {})):
-            todo.append(Todo(case, path, output, bundle.folder.absolute(), request, series.get(case)))
-    outcomes = run(todo)  # first, so that no folder is created if there is no cluster
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / MANIFEST).open("ab").close()
-    except OSError as error:
-        raise CohortError(f"{folder} is not writable ({error.strerror}): choose another folder.") from error
-    try:
+    with alone_in(folder):
+        known = read_manifest(folder)
+        todo = []
+        for case, path in cases.items():
+            output = (folder / f"{case}{ENDING}").absolute()
+            if not _is_done(output, asked[case], known.get(case, {}), bundle):
+                todo.append(Todo(case, path, output, bundle.folder.absolute(), request, series.get(case)))
+        outcomes = run(todo)
         for ended, waiting in enumerate(todo, start=len(cases) - len(todo)):
             progress(ended, len(cases), waiting.case)
             case, outcome = next(outcomes)
             known[case] = asked[case] | outcome
-            _append(folder / MANIFEST, known[case])
+            append(folder, known[case])
+            write_table(folder)
+        write_table(folder)  # of earlier calls, if nothing was left to do
         progress(len(cases), len(cases), "")
-    finally:  # a run that is stopped leaves a table of the cases done
-        rows = [row for case in sorted(known) for row in _rows(known[case])]
-        if rows:
-            files.write_report(folder / TABLE, rows)
     return [known[case] for case in cases]
 
 
-def _is_done(output: Path, asked: Mapping, last: Mapping) -> bool:
+def _is_done(output: Path, asked: Mapping, last: Mapping, bundle: Bundle) -> bool:
     """Check if a case has its result, by its last line in the manifest.
+
+    Lines of earlier versions have no series, and no threshold where it was that of the model.
 
     Raises:
         CohortError: The result is one of another target or another file.
@@ -129,7 +120,10 @@ def _is_done(output: Path, asked: Mapping, last: Mapping) -> bool:
             raise CohortError(
                 f"{output} is a result {relation} {last[key]}, which would be replaced: choose another folder for the results."
             )
-    return last.get("status") == "done" and output.is_file() and asked.items() <= {"series": None, **last}.items()
+    last = {"series": None, **last}
+    if last.get("threshold") is None:
+        last["threshold"] = bundle.threshold
+    return last.get("status") == "done" and output.is_file() and asked.items() <= last.items()
 
 
 def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None = None) -> dict[str, Path]:
@@ -149,7 +143,7 @@ def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None =
         _tell_of_loose_files(parent)
     cases: dict[str, Path] = {}
     for path in _without_label_maps([Path(path) for path in inputs]):
-        case = _case_name(path)
+        case = case_name(path)
         if case in cases:
             raise CohortError(f"{cases[case]} and {path} would both be called {case}: rename one of them.")
         cases[case] = path.absolute()
@@ -192,11 +186,6 @@ def _may_be_case(path: Path, besides: Path | None) -> bool:
     )
 
 
-def _case_name(path: Path) -> str:
-    """The name of a file without its extension, or of a folder."""
-    return path.name[: len(path.name) - len(volume_ending(path))]
-
-
 def one_after_the_other(worker: Worker) -> Runner:
     """Run the cases on this machine, with one worker; the next case is read while one is computed."""
 
@@ -235,12 +224,13 @@ def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list
         outcome = failed(error)
         if todo.output.exists():  # of an earlier call with other settings
             outcome["reason"] += f" The result of an earlier run is kept: {todo.output.name}."
-        return {**outcome, "seconds": round(time.monotonic() - started, 3)}
+        return {**outcome, "version": __version__, "seconds": round(time.monotonic() - started, 3)}
     return {
         "status": "done",
         "measurements": {segment.name: dict(segment.measurements) for segment in result.segments},
         "notes": [*notes, *map(str, result.notes)],
         "device": result.device,
+        "version": __version__,
         "seconds": round(time.monotonic() - started, 3),
     }
 
@@ -248,48 +238,3 @@ def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list
 def failed(error: BaseException) -> dict:
     """The outcome of a case that failed."""
     return {"status": "failed", "reason": " ".join(str(error).split()) or type(error).__name__}
-
-
-def _read_manifest(path: Path) -> dict[str, dict]:
-    """The last complete line of each case; empty without a manifest."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except OSError as error:
-        raise CohortError(f"{path} cannot be read ({error.strerror}): choose another folder.") from error
-    known = {}
-    for line in text.splitlines():
-        try:
-            record = json.loads(line)
-            known[record["case"]] = record | {"status": record["status"]}
-        except (ValueError, TypeError, KeyError):
-            continue  # the computer went down while it was written
-    return known
-
-
-def _append(path: Path, record: Mapping[str, object]) -> None:
-    """Append a line in one write, and flush it to disk; after an incomplete line, on a new one."""
-    with path.open("a+b") as stream:
-        torn = stream.tell() > 0 and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n"
-        stream.write(b"\n" * torn + json.dumps(record).encode() + b"\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _rows(record: Mapping) -> list[dict]:
-    """Rows of the table for a case: one for each segment, or one with the reason why there is none."""
-    measurements = record.get("measurements") or {"": {}}
-    return [
-        {
-            "case": record["case"],
-            "segment": segment,
-            "volume_ml": None,
-            "mean_hu": None,
-            **as_columns(measured),
-            "status": record["status"],
-            "reason": record.get("reason"),
-            "notes": " ".join(record.get("notes") or ()) or None,
-        }
-        for segment, measured in measurements.items()
-    ]
