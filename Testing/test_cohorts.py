@@ -43,7 +43,7 @@ def test_a_cohort_goes_on_past_a_bad_case_and_a_second_call_does_what_is_left(lo
     assert records[1]["measurements"]["Liver"]["volume_ml"] > 0
     assert seen == [(0, 3, "broken"), (1, 3, "one"), (2, 3, "two"), (3, 3, "")]
     assert sorted(path.name for path in out.iterdir()) == [
-        "manifest.jsonl", "measurements.csv", "one.seg.nrrd", "two.seg.nrrd"
+        "manifest.jsonl", "measurements.csv", "one.seg.nrrd", "pictures", "report.html", "two.seg.nrrd"
     ]  # fmt: skip
     files.write_volume(cohort / "broken.nrrd", a_scan(), np.diag([-2.0, -2.0, 3.0, 1.0]))
     (out / "two.seg.nrrd").unlink()

@@ -60,4 +60,4 @@ def test_a_row_has_all_columns_in_their_order_and_unknown_measurements_behind_th
 def test_a_case_without_segments_still_says_how_it_was_run():
     (row,) = rows_of("pat01", [], model="m-v1", notes=["No nodule was found."])
     assert list(row) == list(COLUMNS)
-    assert (row["segment"], row["status"], row["notes"]) == (None, "done", "No nodule was found.")
+    assert (row["segment"], row["status"], row["notes"]) == ("", "done", "No nodule was found.")

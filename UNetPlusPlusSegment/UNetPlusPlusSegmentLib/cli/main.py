@@ -287,6 +287,12 @@ def _tell_cohort(given: argparse.Namespace, records: Sequence[Mapping[str, Any]]
     print(LICENCE_LINE, file=sys.stderr)
 
 
+def _report(given: argparse.Namespace) -> None:
+    from ..jobs.report import make_report
+
+    print(f"Report: {make_report(given.folder, given.review)}")
+
+
 def _series(given: argparse.Namespace) -> None:
     found = files.list_series(given.folder)
     if given.json:
@@ -347,6 +353,7 @@ COMMANDS = {
     "liver": _segment,
     "nodule": _segment,
     "cohort": _cohort,
+    "report": _report,
     "series": _series,
     "models": _models,
     "demo": _demo,

@@ -13,7 +13,11 @@ from ..core.request import DEVICES, SPEEDS
 
 LIVER_HELP = "Coordinates are RAS, as Slicer shows them."
 NODULE_HELP = f"Without --point and --box, the lungs are searched. {LIVER_HELP}"
-COHORT_HELP = "The output folder gets a .seg.nrrd file for each case, measurements.csv, and manifest.jsonl with the state of each case."
+COHORT_HELP = (
+    "The output folder gets a .seg.nrrd file for each case, measurements.csv, report.html to look through them, and manifest.jsonl"
+    " with the state of each case."
+)
+REPORT_HELP = "Open report.html in a browser; save the review.csv that it offers into the same folder."
 LICENCE_LINE = "The models are for research only, not for clinical use; see MODELS_LICENSE.md."
 
 
@@ -53,6 +57,15 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_run_options(cohort)
 
+    report = commands.add_parser(
+        "report", help="make the report of a cohort again, with what its review.csv says", epilog=REPORT_HELP
+    )
+    report.add_argument("folder", metavar="FOLDER", help="folder with the results of a cohort")
+    report.add_argument(
+        "--review", metavar="FILE.csv", action="append", default=[],
+        help="another review, to be added to that of the folder; repeat it for more",
+    )  # fmt: skip
+
     series = commands.add_parser("series", help="list the DICOM series in a folder, to choose one with --series")
     series.add_argument("folder", metavar="FOLDER", help="a folder that contains DICOM files, also in subfolders")
     series.add_argument("--json", action="store_true", help="print the list as JSON")
@@ -65,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
         "-o", "--output", metavar="DIR", default="demo_output", help="folder for the results (default: %(default)s)"
     )
 
-    for command in (liver, nodule, cohort, series, models, demo):
+    for command in (liver, nodule, cohort, report, series, models, demo):
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return program
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -40,7 +40,7 @@ def rows_of(case: str, segments: Iterable[tuple[str, Mapping[str, Any]]], **run:
     run["notes"] = " ".join(map(str, run.get("notes") or ())) or None
     rows = [
         {**dict.fromkeys(COLUMNS), "case": case, "segment": name, **as_columns(measured), **run}
-        for name, measured in [*segments] or [(None, {})]
+        for name, measured in [*segments] or [("", {})]
     ]
     return [{name: rounded(name, value) for name, value in row.items()} for row in rows]
 
@@ -50,10 +50,16 @@ def as_columns(measurements: Mapping[str, Any]) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for key, value in measurements.items():
         if not key.endswith("_ras"):
-            columns[key] = value
-        elif value is not None and isinstance(value[0], Real):
+            columns[key] = _as_text(value) if isinstance(value, list | tuple) else value
+        elif value and isinstance(value[0], Real):
             columns |= {f"{key.removesuffix('ras')}{axis}_mm": x for axis, x in zip("ras", value, strict=True)}
     return columns
+
+
+def _as_text(items: Sequence[Any]) -> str:
+    """Several values in one cell: words, or slices with their index `k` and their position `s_mm`."""
+    slices = (f"{each['k']} (S {each['s_mm']:.1f} mm)" if isinstance(each, Mapping) else str(each) for each in items)
+    return ", ".join(slices) or "none"
 
 
 def rounded(name: str, value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import deque
@@ -9,16 +10,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .. import __version__, files
 from ..core.request import Request
+from ..core.result import Result
 from ..core.volume import Volume
 from ..files.dicom_folder import PACKED, SLICE_ENDINGS
 from ..files.images import in_text
 from ..files.reading import case_name, volume_ending
 from ..network.bundle import Bundle
 from .manifest import MANIFEST, CohortError, alone_in, append, read_manifest, write_table
+from .picture import PICTURES, write_picture
+from .report import write_page
+from .review import ReviewError
 from .worker_client import Worker
 
 ENDING = ".seg.nrrd"
@@ -48,12 +53,14 @@ def run_cohort(
     request: Request,
     progress: Callable[[int, int, str], None] = lambda done, total, case: None,
     series: Mapping[str, str] | None = None,
+    ended: Callable[[Mapping[str, Any]], None] = lambda record: None,
 ) -> list[dict]:
     """Segment every case that has no result yet.
 
     Afterwards, the folder contains `<case>.seg.nrrd` for each case that is done, now or earlier with other settings;
-    `manifest.jsonl`, to which a line is added as each case ends, so that the last line of a case is the valid one; and
-    `measurements.csv`, rewritten from the manifest after each case, with the cases of earlier calls.
+    `manifest.jsonl`, to which a line is added as each case ends, so that the last line of a case is the valid one;
+    `measurements.csv`, rewritten from the manifest after each case, with the cases of earlier calls; and `report.html`, to look
+    through them all, with its pictures in `pictures`.
 
     Args:
         run: `one_after_the_other`, or `dask_cluster.on_cluster`.
@@ -63,6 +70,7 @@ def run_cohort(
         request: For every case. A case done by another model, or at another speed or threshold, is run again.
         progress: Called with the number of cases ended, the number of all cases, and the name of the next case.
         series: The DICOM series to segment, by the name of the case; for other cases, the largest CT series.
+        ended: Called with the line of the manifest for each case as it ends.
 
     Returns:
         The last line of the manifest for each case, in order.
@@ -96,15 +104,29 @@ def run_cohort(
             if not _is_done(output, asked[case], known.get(case, {}), bundle):
                 todo.append(Todo(case, path, output, bundle.folder.absolute(), request, series.get(case)))
         outcomes = run(todo)
-        for ended, waiting in enumerate(todo, start=len(cases) - len(todo)):
-            progress(ended, len(cases), waiting.case)
-            case, outcome = next(outcomes)
-            known[case] = asked[case] | outcome
-            append(folder, known[case])
-            write_table(folder)
-        write_table(folder)  # of earlier calls, if nothing was left to do
-        progress(len(cases), len(cases), "")
+        try:
+            for number, waiting in enumerate(todo, start=len(cases) - len(todo)):
+                progress(number, len(cases), waiting.case)
+                case, outcome = next(outcomes)
+                known[case] = asked[case] | outcome
+                append(folder, known[case])
+                write_table(folder)
+                ended(known[case])
+            progress(len(cases), len(cases), "")
+        except BaseException:  # a run that is stopped leaves a report of the cases done
+            with contextlib.suppress(ValueError):
+                write_page(folder)
+            raise
+        _finish(folder)
     return [known[case] for case in cases]
+
+
+def _finish(folder: Path) -> None:
+    write_table(folder)  # of earlier calls, if nothing was left to do
+    try:
+        write_page(folder)
+    except (CohortError, ReviewError) as error:  # the results are there
+        _log.warning("There is no new report. %s", error)
 
 
 def _is_done(output: Path, asked: Mapping, last: Mapping, bundle: Bundle) -> bool:
@@ -183,6 +205,7 @@ def _may_be_case(path: Path, besides: Path | None) -> bool:
         and not path.name.endswith(ENDING)
         and not (besides and besides.resolve().is_relative_to(path.resolve()))
         and not (path / MANIFEST).is_file()
+        and not (path.name == PICTURES and path.with_name(MANIFEST).is_file())
     )
 
 
@@ -218,6 +241,7 @@ def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list
             volume, notes = read_case(todo)
         result = worker.result_of(worker.submit(volume, todo.bundle, todo.request))
         files.write_segmentation(todo.output, result.labelmap, volume.ijk_to_ras, result.segments)
+        picture = _picture(todo, volume, result)
     except Exception as error:
         if not isinstance(error, ValueError):
             _log.exception("%s failed unexpectedly", todo.input)
@@ -229,10 +253,21 @@ def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list
         "status": "done",
         "measurements": {segment.name: dict(segment.measurements) for segment in result.segments},
         "notes": [*notes, *map(str, result.notes)],
+        "picture": picture,
         "device": result.device,
         "version": __version__,
         "seconds": round(time.monotonic() - started, 3),
     }
+
+
+def _picture(todo: Todo, volume: Volume, result: Result) -> list[str] | None:
+    """Draw a case for the report; None if that fails, as the result is worth more."""
+    path = todo.output.parent / PICTURES / f"{todo.case}.jpg"
+    try:
+        return write_picture(path, volume, result.labelmap, result.segments, todo.request.target)
+    except Exception as error:
+        _log.warning("There is no picture of %s: %s", todo.case, error)
+        return None
 
 
 def failed(error: BaseException) -> dict:
