@@ -123,7 +123,7 @@ def test_an_output_folder_that_is_missing_is_refused_before_anything_is_read(wit
 
 
 def test_an_ending_that_cannot_be_written_is_refused(scan, with_models, tmp_path, capsys):
-    assert ".seg.nrrd" in refused(capsys, "liver", scan, "-o", tmp_path / "x.stl")
+    assert ".seg.nrrd" in refused(capsys, "liver", scan, "-o", tmp_path / "x.ply")
 
 
 def test_an_output_over_the_input_or_over_another_output_is_refused(scan, with_models, tmp_path, capsys):

@@ -18,16 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__, files
 from ..core.request import NODULE, Request, RequestError, check_places
-from ..core.segment import Segment
 from ..core.table import COLUMNS, rows_of
 from ..core.volume import Volume, box_between, clean_hu, index_of
 from ..files.reading import case_name
-from ..network.bundle import choose_bundle, find_bundles, search_folders
+from ..network.bundle import choose_bundle, find_bundles, nothing_found, search_folders
 from .parser import LICENCE_LINE, parser, with_minus
 
 if TYPE_CHECKING:
     from ..core.result import Result
     from ..engine.maps import Maps
+
+
+MAP_PLACES = 3  # of probabilities in files: with all digits they hardly compress
 
 
 def shell() -> int:
@@ -124,17 +126,19 @@ def _segment(given: argparse.Namespace) -> None:
         request = replace(request, box=box_between(volume, given.box[:3], given.box[3:]))
     for point in request.points:
         index_of(volume, point)
-    _say([] if given.json else notes)  # before the run: what was read may not be what was meant
+    _say([] if given.json or given.quiet else notes)  # before the run: what was read may not be what was meant
 
     from ..api import load_engine  # imports torch, which takes seconds, so only after all checks
 
-    with _ProgressBar() as bar:
+    with _ProgressBar(given.quiet) as bar:
         maps = load_engine(bundle, request.device).predict(volume, request, bar.show)
         result = maps.at()
     later = list(map(str, result.notes))
     _write(given, volume, maps, result, [*notes, *later], source)
     if given.json:
         _print_json(given, result, [*notes, *later], time.perf_counter() - started)
+        return
+    if given.quiet:
         return
     _say(later)
     for segment in result.segments:
@@ -160,8 +164,9 @@ def _request(given: argparse.Namespace) -> Request:
 def _outputs(given: argparse.Namespace) -> list[Path]:
     """All files to be written, after the checks that do not need the volume."""
     maps = (".nrrd", ".nii.gz")
+    endings = tuple(f".{form}" for form in files.FORMS)
     wanted = [
-        (given.output, (".seg.nrrd", ".nii.gz", ".dcm")),
+        *((path, endings) for path in _segmentations(given)),
         (given.probability, maps),
         (given.uncertainty, maps),
         (given.report, (".csv",)),
@@ -176,16 +181,21 @@ def _outputs(given: argparse.Namespace) -> list[Path]:
     return [path for path, _ in outputs]
 
 
+def _segmentations(given: argparse.Namespace) -> list[Path]:
+    """The segmentation in all its forms."""
+    return files.beside(Path(given.output), given.format)
+
+
 def _source_of_seg(given: argparse.Namespace, outputs: Sequence[Path]) -> list[Path]:
-    """The slices that the DICOM SEG refers to; none if the output is another format."""
-    if not given.output.lower().endswith(".dcm"):
+    """The slices that a DICOM SEG refers to; none if there is none among the outputs."""
+    files.check_forms(outputs)
+    if not any(files.form_of(path) == "dcm" for path in _segmentations(given)):
         return []
-    files.check_dicom_seg()
     source = files.slices_of(Path(given.input), given.series)
     taken = {path.resolve() for path in (Path(given.input), *outputs)}
-    if {path.resolve() for path in source} & taken:
-        raise files.FileError(f"{given.output} is a slice of the input: give another output.")
-    files.check_dicom_seg(source)
+    for path in {path.resolve() for path in source} & taken:
+        raise files.FileError(f"{path} is a slice of the input: give another output.")
+    files.check_forms(outputs, source)
     return source
 
 
@@ -199,16 +209,19 @@ def _write(
 ) -> None:
     affine = volume.ijk_to_ras
     # First the segmentation, which took the time.
-    if source:
-        # A DICOM SEG must have a segment: if none was found, it gets an empty one.
-        nothing = [Segment(1, label.name, label.terminology, label.color, {}) for label in maps.bundle.labels]
-        files.write_dicom_seg(given.output, result.labelmap, result.segments or nothing, source, result.model)
-    else:
-        files.write_segmentation(given.output, result.labelmap, affine, result.segments)
+    files.write_forms(
+        _segmentations(given),
+        result.labelmap,
+        affine,
+        result.segments,
+        source,
+        result.model,
+        nothing_found(maps.bundle),
+    )
     if given.probability:
-        files.write_volume(given.probability, maps.probability(), affine)
+        files.write_volume(given.probability, maps.probability().round(MAP_PLACES), affine)
     if given.uncertainty:
-        files.write_volume(given.uncertainty, maps.uncertainty(), affine)
+        files.write_volume(given.uncertainty, maps.uncertainty().round(MAP_PLACES), affine)
     if given.report:
         files.write_report(given.report, _rows(given, result, notes), COLUMNS)
     if given.overlay:
@@ -251,37 +264,21 @@ def _in_words(name: str, measurements: Mapping[str, Any]) -> str:
 
 
 def _cohort(given: argparse.Namespace) -> None:
-    from ..jobs.cohort import one_after_the_other, run_cohort
-    from ..jobs.dask_cluster import on_cluster
-    from ..jobs.worker_client import Worker
+    from .cohort import cohort
 
-    request = _request(given)
-    bundle = choose_bundle(request.target, request.model)
-    series = files.read_series_table(given.series) if given.series else None
-    inputs = given.inputs[0] if len(given.inputs) == 1 and Path(given.inputs[0]).is_dir() else given.inputs
-
-    def show(done: int, total: int, case: str) -> None:
-        if case:
-            print(f"{done} of {total} done, next: {case}", file=sys.stderr)
-
-    with Worker() as worker:
-        run = on_cluster(given.dask) if given.dask else one_after_the_other(worker)
-        records = run_cohort(run, inputs, given.output, bundle, request, show, series)
-    _tell_cohort(given, records)
-
-
-def _tell_cohort(given: argparse.Namespace, records: Sequence[Mapping[str, Any]]) -> None:
-    from ..jobs.cohort import CohortError
-
+    records = cohort(given, _request(given))
     if given.json:
         print(json.dumps(records, ensure_ascii=False))
     bad = [record for record in records if record["status"] != "done"]
-    _say(f"{record['case']}: {note}" for record in records for note in record.get("notes") or ())
+    if not given.quiet:
+        _say(f"{record['case']}: {note}" for record in records for note in record.get("notes") or ())
     _say(f"{record['case']}: {record['reason']}" for record in bad)
     if bad:
-        raise CohortError(
+        raise files.FileError(
             f"{len(bad)} of {len(records)} cases failed; the results of the others are in {given.output}."
         )
+    if given.quiet:
+        return
     if not given.json:
         print(f"{len(records)} cases done, written to {given.output}")
     print(LICENCE_LINE, file=sys.stderr)
@@ -363,8 +360,11 @@ COMMANDS = {
 class _ProgressBar:
     """A progress bar with slices and time left, on a terminal only."""
 
+    def __init__(self, quiet: bool) -> None:
+        self.visible = sys.stderr.isatty() and not quiet
+
     def __enter__(self) -> _ProgressBar:
-        self.started, self.visible = time.monotonic(), sys.stderr.isatty()
+        self.started = time.monotonic()
         return self
 
     def show(self, done: int, total: int) -> None:

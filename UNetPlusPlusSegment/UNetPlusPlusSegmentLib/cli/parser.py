@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from .. import __version__
 from ..core.request import DEVICES, SPEEDS
+from ..files.forms import FORMS
 
 LIVER_HELP = "Coordinates are RAS, as Slicer shows them."
 NODULE_HELP = f"Without --point and --box, the lungs are searched. {LIVER_HELP}"
@@ -49,7 +50,12 @@ def parser() -> argparse.ArgumentParser:
         "inputs", metavar="INPUT", nargs="+", help="volume files and DICOM folders, or one folder that contains them"
     )
     cohort.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the results")
-    cohort.add_argument("--dask", metavar="ADDRESS", help="run on the Dask cluster of this scheduler, tcp://host:8786")
+    where = cohort.add_mutually_exclusive_group()
+    where.add_argument("--dask", metavar="ADDRESS", help="run on the Dask cluster of this scheduler, tcp://host:8786")
+    where.add_argument(
+        "--workers", type=int, default=1, metavar="N",
+        help="run N cases at once on this computer, with Dask: one for each graphics card (default: %(default)s)",
+    )  # fmt: skip
     cohort.add_argument(
         "--series",
         metavar="FILE.csv",
@@ -94,7 +100,7 @@ def _add_options(command: argparse.ArgumentParser, target: str) -> None:
         "--output",
         metavar="OUT",
         required=True,
-        help="segmentation: .seg.nrrd, .nii.gz, or .dcm for a DICOM SEG of a DICOM series",
+        help="segmentation: .seg.nrrd, .nii.gz, .dcm for a DICOM SEG of a DICOM series, or surfaces in .stl or .obj",
     )
     command.add_argument(
         "--series", metavar="UID_OR_NUMBER", help="DICOM series to segment, if the folder contains several: see series"
@@ -112,6 +118,11 @@ def _add_options(command: argparse.ArgumentParser, target: str) -> None:
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
     """Add the arguments of single scans and cohorts."""
+    command.add_argument(
+        "--format", type=_forms, action="extend", default=[], metavar="FORM,...",
+        help=f"also write the segmentation as {', '.join(FORMS)}; several are separated by commas",
+    )  # fmt: skip
+    command.add_argument("--quiet", action="store_true", help="print errors only")
     command.add_argument(
         "--device", default="auto", choices=DEVICES, help="device that runs the network (default: %(default)s)"
     )
@@ -145,6 +156,15 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print one line, like every other error."""
         self.exit(2, f"unetpp-segment: {message} (--help shows the usage)\n")
+
+
+def _forms(text: str) -> list[str]:
+    """An argument type: forms of a segmentation, separated by commas."""
+    forms = [form.strip().removeprefix(".") for form in text.split(",")]
+    for form in forms:
+        if form not in FORMS:
+            raise argparse.ArgumentTypeError(f"{form!r} is none of {', '.join(FORMS)}")
+    return forms
 
 
 def _numbers(count: int) -> Callable[[str], tuple[float, ...]]:

@@ -19,19 +19,28 @@ from ..core.volume import Volume
 from ..files.dicom_folder import PACKED, SLICE_ENDINGS
 from ..files.images import in_text
 from ..files.reading import case_name, volume_ending
-from ..network.bundle import Bundle
+from ..network.bundle import Bundle, nothing_found, read_bundle
 from .manifest import MANIFEST, CohortError, alone_in, append, read_manifest, write_table
 from .picture import PICTURES, write_picture
 from .report import write_page
 from .review import ReviewError
 from .worker_client import Worker
 
-ENDING = ".seg.nrrd"
+FORM = "seg.nrrd"  # the one that is always written
+ENDING = f".{FORM}"
 _log = logging.getLogger(__name__)
 
 
 class Todo(NamedTuple):
-    """A case without a result."""
+    """A case without a result.
+
+    Attributes:
+        case: Its name.
+        input: File or folder.
+        output: The result, without its ending.
+        bundle: Folder of the model.
+        request, series, forms: As for `run_cohort`.
+    """
 
     case: str
     input: Path
@@ -39,6 +48,12 @@ class Todo(NamedTuple):
     bundle: Path
     request: Request
     series: str | None = None
+    forms: tuple[str, ...] = (FORM,)
+
+    @property
+    def outputs(self) -> list[Path]:
+        """All files of the result, that of `FORM` first."""
+        return files.beside(self.output.with_name(self.output.name + f".{FORM}"), self.forms)
 
 
 # Runs cases in any order, and yields the name and the outcome of each as it ends.
@@ -54,6 +69,7 @@ def run_cohort(
     progress: Callable[[int, int, str], None] = lambda done, total, case: None,
     series: Mapping[str, str] | None = None,
     ended: Callable[[Mapping[str, Any]], None] = lambda record: None,
+    forms: Sequence[str] = (),
 ) -> list[dict]:
     """Segment every case that has no result yet.
 
@@ -71,16 +87,19 @@ def run_cohort(
         progress: Called with the number of cases ended, the number of all cases, and the name of the next case.
         series: The DICOM series to segment, by the name of the case; for other cases, the largest CT series.
         ended: Called with the line of the manifest for each case as it ends.
+        forms: Of each result, beside `.seg.nrrd`: some of `files.FORMS`.
 
     Returns:
         The last line of the manifest for each case, in order.
 
     Raises:
+        FileError: A form needs a package that is not installed, such as a DICOM SEG in Slicer; or a file cannot be written.
         CohortError: There are no inputs, or two with one name; a series is given for an unknown case; the folder is not
             writable, another cohort is running in it, or it contains a result of another target or another file under the
             name of a case.
     """
     folder = Path(folder)
+    files.check_forms(f".{form}" for form in forms)
     cases = find_cases(inputs, besides=folder)
     series = series or {}
     unknown = sorted(set(series) - set(cases))
@@ -100,9 +119,17 @@ def run_cohort(
         known = read_manifest(folder)
         todo = []
         for case, path in cases.items():
-            output = (folder / f"{case}{ENDING}").absolute()
-            if not _is_done(output, asked[case], known.get(case, {}), bundle):
-                todo.append(Todo(case, path, output, bundle.folder.absolute(), request, series.get(case)))
+            each = Todo(
+                case,
+                path,
+                (folder / case).absolute(),
+                bundle.folder.absolute(),
+                request,
+                series.get(case),
+                tuple(forms),
+            )
+            if not _is_done(each.outputs, asked[case], known.get(case, {}), bundle):
+                todo.append(each)
         outcomes = run(todo)
         try:
             for number, waiting in enumerate(todo, start=len(cases) - len(todo)):
@@ -129,7 +156,7 @@ def _finish(folder: Path) -> None:
         _log.warning("There is no new report. %s", error)
 
 
-def _is_done(output: Path, asked: Mapping, last: Mapping, bundle: Bundle) -> bool:
+def _is_done(outputs: Sequence[Path], asked: Mapping, last: Mapping, bundle: Bundle) -> bool:
     """Check if a case has its result, by its last line in the manifest.
 
     Lines of earlier versions have no series, and no threshold where it was that of the model.
@@ -137,15 +164,16 @@ def _is_done(output: Path, asked: Mapping, last: Mapping, bundle: Bundle) -> boo
     Raises:
         CohortError: The result is one of another target or another file.
     """
+    there = [path for path in outputs if path.is_file()]
     for key, relation in (("target", "of"), ("input", "for")):
-        if output.is_file() and last.get(key, asked[key]) != asked[key]:
+        if there and last.get(key, asked[key]) != asked[key]:
             raise CohortError(
-                f"{output} is a result {relation} {last[key]}, which would be replaced: choose another folder for the results."
+                f"{there[0]} is a result {relation} {last[key]}, which would be replaced: choose another folder for the results."
             )
     last = {"series": None, **last}
     if last.get("threshold") is None:
         last["threshold"] = bundle.threshold
-    return last.get("status") == "done" and output.is_file() and asked.items() <= last.items()
+    return last.get("status") == "done" and there == outputs and asked.items() <= last.items()
 
 
 def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None = None) -> dict[str, Path]:
@@ -239,15 +267,20 @@ def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list
             volume, notes = read() if read else read_case(todo)
         except MemoryError:  # there may be room now that the case before is done
             volume, notes = read_case(todo)
+        source = _source_of_seg(todo)
         result = worker.result_of(worker.submit(volume, todo.bundle, todo.request))
-        files.write_segmentation(todo.output, result.labelmap, volume.ijk_to_ras, result.segments)
+        nothing = nothing_found(read_bundle(todo.bundle))
+        files.write_forms(
+            todo.outputs, result.labelmap, volume.ijk_to_ras, result.segments, source, result.model, nothing
+        )
         picture = _picture(todo, volume, result)
     except Exception as error:
         if not isinstance(error, ValueError):
             _log.exception("%s failed unexpectedly", todo.input)
         outcome = failed(error)
-        if todo.output.exists():  # of an earlier call with other settings
-            outcome["reason"] += f" The result of an earlier run is kept: {todo.output.name}."
+        kept = [path.name for path in todo.outputs if path.exists()]  # of an earlier call with other settings
+        if kept:
+            outcome["reason"] += f" The result of an earlier run is kept: {kept[0]}."
         return {**outcome, "version": __version__, "seconds": round(time.monotonic() - started, 3)}
     return {
         "status": "done",
@@ -258,6 +291,15 @@ def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list
         "version": __version__,
         "seconds": round(time.monotonic() - started, 3),
     }
+
+
+def _source_of_seg(todo: Todo) -> list[Path]:
+    """The slices that a DICOM SEG refers to; none if none is wanted."""
+    if not any(files.form_of(path) == "dcm" for path in todo.outputs):
+        return []
+    source = files.slices_of(todo.input, todo.series)
+    files.check_forms(todo.outputs, source)
+    return source
 
 
 def _picture(todo: Todo, volume: Volume, result: Result) -> list[str] | None:

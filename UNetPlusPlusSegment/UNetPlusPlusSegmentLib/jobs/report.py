@@ -131,7 +131,7 @@ def _case(folder: Path, number: int, record: Mapping, corrected: Mapping[str, Ma
         segments |= {f"{name} (corrected)": found for name, found in again.items()}
     rows = [_cells(found) for found in segments.values()]
     columns = [name for name in SHOWN if any(row.get(name) is not None for row in rows)]
-    lost = record["status"] == "done" and not any((folder / name).is_file() for name in _files(record))
+    lost = record["status"] == "done" and not (folder / f"{case}.seg.nrrd").is_file()
     return {
         "number": number,
         "case": case,
@@ -158,10 +158,6 @@ def _cells(measurements: Mapping[str, Any]) -> dict[str, Any]:
     if cells.get("expected_dice") is not None and low is not None:
         cells["expected_dice"] = f"{cells['expected_dice']} ({low} to {high})"
     return cells
-
-
-def _files(record: Mapping[str, Any]) -> Sequence[str]:
-    return record.get("files") or [f"{record['case']}.seg.nrrd"]
 
 
 def _picture(folder: Path, case: str, inside: bool) -> str | None:

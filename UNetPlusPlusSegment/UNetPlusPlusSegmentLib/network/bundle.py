@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.segment import Segment
 from .card import REQUIRED, SCHEMA, BundleError, Card, card_from_json
 
 if TYPE_CHECKING:
@@ -185,6 +186,12 @@ def choose_bundle(target: str, model: str | None = None) -> Bundle:
     if bundle.target != target:
         raise BundleError(f"The model {bundle.name} is for {bundle.target}, not for {target}. Choose another model.")
     return bundle
+
+
+def nothing_found(bundle: Bundle) -> tuple[Segment, ...]:
+    """Empty segments for the labels of a model, where its result has none: DICOM knows no segmentation without any."""
+    empty = {"volume_ml": 0.0}
+    return tuple(Segment(each.value, each.name, each.terminology, each.color, empty) for each in bundle.labels)
 
 
 def write_bundle(
