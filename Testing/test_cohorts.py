@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -260,3 +261,19 @@ def test_a_disk_that_is_full_in_the_middle_ends_the_cohort_with_a_sentence(logic
             logic.processFolder(cases, tmp_path, device="cpu")
     records = logic.processFolder(cases, tmp_path, device="cpu")
     assert [each["status"] for each in records] == ["done", "done"]
+
+
+def test_the_logic_writes_forms_and_says_at_the_start_what_slicer_lacks(logic, cohort, tmp_path, monkeypatch):
+    pytest.importorskip("vtk")
+    ended = []
+    (record,) = logic.processFolder(
+        [cohort / "one.nrrd"], tmp_path / "out", device="cpu", formats=["stl"], ended=ended.append
+    )
+    assert ended == [record]
+    assert (tmp_path / "out" / "one.stl").stat().st_size > 1000
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(ValueError, match="pip install highdicom"):
+        logic.processFolder(cohort, tmp_path / "other", device="cpu", formats=["dcm"])
+    with pytest.raises(CohortError, match="'ply' is no format of a result"):
+        logic.processFolder(cohort, tmp_path / "other", device="cpu", formats=["ply"])
+    assert not (tmp_path / "other").exists()

@@ -34,7 +34,7 @@ def cohort(given: argparse.Namespace, request: Request) -> list[dict[str, Any]]:
     with Worker() as worker:
         if given.dask:
             run = on_cluster(given.dask)
-        elif given.workers > 1:
+        elif given.workers != 1:
             run = on_this_computer(given.workers)
         else:
             run = one_after_the_other(worker)

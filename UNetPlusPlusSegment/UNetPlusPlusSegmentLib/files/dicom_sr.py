@@ -116,7 +116,7 @@ def _groups(segment: Segment, number: int, seg: Dataset, images: Sequence[Datase
     category, kind = codes_of(segment.terminology)
     region = (*segment.terminology.split("~"), "", "", "")[5].split("^")
     tracking = hd.sr.TrackingIdentifier(uid=hd.UID(), identifier=segment.name)
-    about = {
+    about: dict[str, Any] = {
         "tracking_identifier": tracking,
         "finding_category": category,
         "finding_type": kind,
@@ -153,7 +153,7 @@ def _measurement(segment: Segment, key: str, frame_of_reference: str | None = No
     if frame_of_reference:
         kind, points = PLACES[key]
         lps = np.atleast_2d(np.array(segment.measurements[points], float)) * [-1, -1, 1]
-        purpose = {"purpose": _code(CENTER)} if kind == "POINT" else {}
+        purpose: dict[str, Any] = {"purpose": _code(CENTER)} if kind == "POINT" else {}
         coordinates = [hd.sr.CoordinatesForMeasurement3D(kind, lps, frame_of_reference, **purpose)]
     return hd.sr.Measurement(
         name=_code(name),

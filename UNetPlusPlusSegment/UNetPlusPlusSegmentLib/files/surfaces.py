@@ -90,7 +90,9 @@ def closed_surface(mask: np.ndarray, ijk_to_ras: np.ndarray) -> Surface:
 
 def volume_mm3(surface: Surface) -> float:
     """Volume inside a closed mesh; negative if it is inside out."""
-    a, b, c = (surface.points[surface.triangles[:, corner]] for corner in range(3))
+    points = np.asarray(surface.points, float)
+    points = points - points.mean(axis=0)  # far from the origin, small differences of large numbers would decide
+    a, b, c = (points[surface.triangles[:, corner]] for corner in range(3))
     return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)
 
 

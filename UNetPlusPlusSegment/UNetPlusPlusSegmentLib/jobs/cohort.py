@@ -99,6 +99,9 @@ def run_cohort(
             name of a case.
     """
     folder = Path(folder)
+    unknown_forms = sorted({*forms} - {*files.FORMS})
+    if unknown_forms:
+        raise CohortError(f"{unknown_forms[0]!r} is no format of a result: choose some of {', '.join(files.FORMS)}.")
     files.check_forms(f".{form}" for form in forms)
     cases = find_cases(inputs, besides=folder)
     series = series or {}

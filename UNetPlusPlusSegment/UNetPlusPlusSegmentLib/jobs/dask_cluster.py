@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from .child_process import python_executable
 from .cohort import CohortError, Runner, Todo, failed, outcome_of
 from .worker_client import Worker
 
@@ -69,6 +71,7 @@ def on_this_computer(workers: int) -> Runner:
     def run(todo: Sequence[Todo]) -> Iterator[tuple[str, dict]]:
         if not todo:
             return
+        multiprocessing.set_executable(python_executable())  # inside Slicer, sys.executable is Slicer itself
         count, cards = min(workers, len(todo)), graphics_cards()
         threads = max(1, (os.cpu_count() or 1) // count)
         processes = {}
