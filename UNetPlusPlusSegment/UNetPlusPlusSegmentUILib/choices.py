@@ -2,6 +2,8 @@
 
 import slicer
 
+from UNetPlusPlusSegmentLib.core.request import Request
+
 
 class Choices:
     """Reads the parameter node of the panel; without one, nothing is chosen."""
@@ -69,6 +71,18 @@ class Choices:
             "points": points,
             "allFrames": allFrames,
         }
+
+    def cohortRequest(self, model) -> Request:
+        """The request for every case of a cohort: box and points are those of one volume.
+
+        Args:
+            model: The chosen `Bundle`; None if there is none, which the cohort refuses.
+        """
+        parameters = self._parameters
+        return Request(
+            parameters.target.value, model=str(model.folder) if model else None, speed=parameters.speed.value,
+            threshold=parameters.threshold, force=parameters.force, device=parameters.device.value,
+        )  # fmt: skip
 
 
 def firstVolume():

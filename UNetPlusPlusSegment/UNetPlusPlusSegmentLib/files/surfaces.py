@@ -136,6 +136,6 @@ def _obj(segments: Sequence[Segment], surfaces: Sequence[Surface]) -> Iterator[b
         red, green, blue = (channel / 255 for channel in segment.color)
         yield f"o {' '.join(segment.name.split())}\n".encode()
         colour = f"{red:.4f} {green:.4f} {blue:.4f}"
-        yield from ("v {:.4f} {:.4f} {:.4f} {}\n".format(*lps, colour).encode() for lps in surface.points)
+        yield from (f"v {x:.4f} {y:.4f} {z:.4f} {colour}\n".encode() for x, y, z in surface.points)
         yield from ("f {} {} {}\n".format(*corners).encode() for corners in surface.triangles + first)
         first += len(surface.points)

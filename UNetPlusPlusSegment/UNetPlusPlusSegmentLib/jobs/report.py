@@ -82,7 +82,7 @@ def write_page(folder: Path, running: bool = False) -> Path:
     if not cases:
         raise CohortError(f"{folder} has no case yet: wait until one is done, and make the report again.")
     corrected = {record["corrects"]: record for record in known.values() if "corrects" in record}
-    cases.sort(key=_worst_first)
+    cases.sort(key=worst_first)
     inside = len(cases) <= MOST_INSIDE
     shown = [_case(folder, number, record, corrected, inside) for number, record in enumerate(cases)]
     here = Path(__file__)
@@ -117,7 +117,8 @@ def doubt_of(record: Mapping[str, Any]) -> float:
     return max(doubts)
 
 
-def _worst_first(record: Mapping[str, Any]) -> tuple:
+def worst_first(record: Mapping[str, Any]) -> tuple:
+    """A key to sort cases by: failed ones first, then the most doubtful, then those with notes."""
     notes = record.get("notes") or ()
     return record["status"] == "done", -doubt_of(record), not notes, record["case"]
 
