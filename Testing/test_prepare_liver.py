@@ -12,6 +12,7 @@ import SimpleITK as sitk
 
 import anatomy
 import liver
+import slicefolder
 from data.slices import read_slices
 from data.targets import load_target
 from Testing.support.prepare_scripts import picture, refused, rows_of
@@ -199,11 +200,11 @@ def test_slices_are_chosen_as_in_the_folder_the_networks_are_trained_on(shared_d
     with_liver = [int(row["slice"]) for row in rows if row["liver_px"] != "0"]
     has_liver = np.zeros(842, bool)
     has_liver[with_liver[0] : with_liver[-1] + 1] = True
-    chosen = liver.chosen_slices(has_liver, every=2)
+    chosen = slicefolder.chosen_slices(has_liver, every=2)
     assert [k for k in chosen if has_liver[k]] == with_liver
     assert abs(len(chosen) - len(rows)) < 20
     assert np.diff(chosen).max() == 12
-    assert liver.chosen_slices(np.zeros(25, bool), every=2) == [0, 12, 24]
+    assert slicefolder.chosen_slices(np.zeros(25, bool), every=2) == [0, 12, 24]
 
 
 def damage(source: Path, how: str, abdomen) -> str:
