@@ -20,7 +20,7 @@ import math
 import random
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,7 @@ from pairs_target import DEFAULT_WINDOW_HU, Described, check_name, write_target
 from slicefolder import PrepareError, SliceFolder, assign_splits, chosen_slices, parser_of, run, to_8_bit
 from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, axial_order, check_ct, clean_hu
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
-from UNetPlusPlusSegmentLib.files.pairs import Pair, Pairs, find_pairs, segments_called
+from UNetPlusPlusSegmentLib.files.pairs import Pair, Pairs, Wanted, find_pairs, names_in_words, read_wanted
 from UNetPlusPlusSegmentLib.files.segmentations import Stored, check_orientation, masks_of
 
 COLUMNS = [
@@ -41,14 +41,6 @@ HU_16_BIT = (-1024.0, 64511.0)  # HU of stored 0 and 65535: a stored value is a 
 SQUARE = 0.01  # by so much may the sides of a pixel differ
 APART_MM = 2.0  # nearer slices look alike
 FOLDS = 5
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A label to learn, and what it is made of: segments by name, or by their value where they have none."""
-
-    name: str
-    parts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -77,13 +69,14 @@ def prepare(given: argparse.Namespace) -> None:
     Raises:
         PrepareError: A case, the splits or the folder is wrong, or no case has such a segment.
     """
-    wanted = [read_wanted(text) for text in given.segment]
-    _check(given, wanted)
     try:
+        wanted = [read_wanted(text) for text in given.segment]
+        _check(given, wanted)
         pairs = find_pairs(given.source)
+        parts = {pair.name: {each.name: each.of(pair) for each in wanted} for pair in pairs.found}
     except FileError as error:
         raise PrepareError(str(error)) from error
-    parts = _parts_by_case(pairs, wanted)
+    _check_segments(pairs, parts, wanted)
     person_of = _people(pairs.found, given)
     refused = list(pairs.refused)
     looks: dict[str, Stored] = {}
@@ -107,17 +100,6 @@ def prepare(given: argparse.Namespace) -> None:
         draw_look(folder, given.window or DEFAULT_WINDOW_HU, [each.color for each in described])
 
 
-def read_wanted(text: str) -> Wanted:
-    """A label from `Spleen`, `Spleen=1` or `Liver=liver+tumour`."""
-    name, equals, parts = (part.strip() for part in text.partition("="))
-    made_of = tuple(part.strip() for part in parts.split("+")) if equals else (name,)
-    if not name or not all(made_of):
-        raise PrepareError(
-            f"--segment {text!r} must be a name, or a name = the segments that it is made of, with + between."
-        )
-    return Wanted(name, made_of)
-
-
 def read_scan(pair: Pair, parts: dict[str, list[Stored]], wanted: Sequence[Wanted]) -> Scan:
     """Read an image and the labels on it.
 
@@ -127,7 +109,7 @@ def read_scan(pair: Pair, parts: dict[str, list[Stored]], wanted: Sequence[Wante
     """
     missing = [each.name for each in wanted if not parts[each.name]]
     if missing:
-        raise PrepareError(f"it has no segment {missing[0]}; there {_listed(pair.segments)}.")
+        raise PrepareError(f"it has no segment {missing[0]}; there are {names_in_words(pair.segments)}.")
     volume, notes = read_volume(pair.image, pair.series)
     check_orientation(pair.image, notes)
     notes += map(str, check_ct(volume))
@@ -219,28 +201,17 @@ def _labels(volume: Volume, parts: dict[str, list[Stored]], wanted: Sequence[Wan
     return labels
 
 
-def _parts_by_case(pairs: Pairs, wanted: Sequence[Wanted]) -> dict[str, dict[str, list[Stored]]]:
-    """Of each case, the segments that each label is made of; none where one of them is missing.
-
-    Raises:
-        PrepareError: No case has it; or there are two of that name.
-    """
-    parts: dict[str, dict[str, list[Stored]]] = {}
-    for pair in pairs.found:
-        parts[pair.name] = {}
-        for each in wanted:
-            found = [segments_called(part, pair.segments) for part in each.parts]
-            if any(len(same) > 1 for same in found):
-                raise PrepareError(f"{pair.name} has two segments {each.name}: rename one of them, or take it away.")
-            parts[pair.name][each.name] = [same[0] for same in found if same] if all(found) else []
+def _check_segments(
+    pairs: Pairs, parts: Mapping[str, Mapping[str, Sequence[Stored]]], wanted: Sequence[Wanted]
+) -> None:
+    """Refuse a label that no case has."""
     for each in wanted:
         if pairs.found and not any(of_case[each.name] for of_case in parts.values()):
-            everything = [segment for pair in pairs.found for segment in pair.segments]
+            there = names_in_words(segment for pair in pairs.found for segment in pair.segments)
             raise PrepareError(
-                f"No case has a segment {' + '.join(each.parts)}; there {_listed(everything)}."
+                f"No case has a segment {' + '.join(each.parts)}; there are {there}."
                 f' --segment "{each.name}=OTHER" takes another one, or several with + between.'
             )
-    return parts
 
 
 def _people(pairs: Sequence[Pair], given: argparse.Namespace) -> dict[str, str]:
@@ -259,6 +230,8 @@ def _people(pairs: Sequence[Pair], given: argparse.Namespace) -> dict[str, str]:
         person_of[pair.name] = name if given.people or given.split else first.setdefault(pair.person, name)
     if given.split:
         _check_splits(pairs, person_of, given)
+    elif given.folds:
+        _number_of_folds({*person_of.values()}, given)
     return person_of
 
 
@@ -276,6 +249,16 @@ def _check_splits(pairs: Sequence[Pair], person_of: dict[str, str], given: argpa
             )
 
 
+def _number_of_folds(people: Collection[str], given: argparse.Namespace) -> int:
+    folds = given.folds or min(FOLDS, len(people))
+    if folds > len(people):
+        raise PrepareError(
+            f"{given.source} has {len(people)} patient(s), too few for {folds} folds: give fewer --folds (1: all of them to"
+            " train), or a --split FILE."
+        )
+    return folds
+
+
 def _share_out(folder: SliceFolder, given: argparse.Namespace) -> None:
     """Write split and fold into the rows: as the file says, or people drawn into folds, of which fold 0 is `val`."""
     people = sorted({str(row["patient"]) for row in folder.rows})
@@ -286,11 +269,10 @@ def _share_out(folder: SliceFolder, given: argparse.Namespace) -> None:
         for row in folder.rows:
             row["split"] = split_of[str(row["patient"])]
         return
-    folds = given.folds or min(FOLDS, max(2, len(people)))
-    if folds > len(people):
-        raise PrepareError(
-            f"{given.source} has {len(people)} patient(s), too few for {folds} folds: give fewer --folds (1: all of them to"
-            " train), or a --split FILE."
+    folds = _number_of_folds(people, given)
+    if folds == 1:
+        folder.note(
+            "all people are for training: nobody is left to validate on, unless a training holds out a fold of them."
         )
     drawn = random.Random(given.seed).sample(people, len(people))
     fold_of = {person: number % folds for number, person in enumerate(drawn)}
@@ -310,11 +292,6 @@ def _tell(refused: Sequence[str], folder: SliceFolder, given: argparse.Namespace
 def _called(pair: Pair, error: Exception) -> str:
     """A sentence that names the case."""
     return f"{pair.name} ({pair.image}): {error}"
-
-
-def _listed(segments: Sequence[Stored]) -> str:
-    names = sorted({segment.name for segment in segments})
-    return "are " + ", ".join(names) if names else "are none"
 
 
 def _check(given: argparse.Namespace, wanted: Sequence[Wanted]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,40 @@ class Pair:
     segments: tuple[Stored, ...]
     series: str | None = None
     person: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A label by name, and the segments that it is made of: their names, or their values where they have none."""
+
+    name: str
+    parts: tuple[str, ...]
+
+    def of(self, pair: Pair) -> list[Stored]:
+        """The segments of a pair that the label is made of; none if one of them is missing.
+
+        Raises:
+            FileError: The pair has two segments of one name.
+        """
+        found = [segments_called(part, pair.segments) for part in self.parts]
+        if any(len(same) > 1 for same in found):
+            raise FileError(f"{pair.name} has two segments {self.name}: rename one of them, or take it away.")
+        return [same[0] for same in found if same] if all(found) else []
+
+
+def read_wanted(text: str) -> Wanted:
+    """A label from `Spleen`, `Spleen=1` or `Liver=liver+tumour`.
+
+    Raises:
+        FileError: A name is missing.
+    """
+    name, equals, parts = (part.strip() for part in text.partition("="))
+    made_of = tuple(part.strip() for part in parts.split("+")) if equals else (name,)
+    if not name or not all(made_of):
+        raise FileError(
+            f"--segment {text!r} must be a name, or a name = the segments that it is made of, with + between."
+        )
+    return Wanted(name, made_of)
 
 
 @dataclass
@@ -82,6 +116,11 @@ def segments_called(name: str, segments: Sequence[Stored]) -> list[Stored]:
     """The segments of that name; without one, those whose name differs in capitals, spaces, hyphens or underscores only."""
     exact = [each for each in segments if each.name == name]
     return exact or [each for each in segments if _plain(each.name) == _plain(name)]
+
+
+def names_in_words(segments: Iterable[Stored]) -> str:
+    """The names of segments, each once."""
+    return ", ".join(sorted({segment.name for segment in segments})) or "none"
 
 
 def _plain(name: str) -> str:

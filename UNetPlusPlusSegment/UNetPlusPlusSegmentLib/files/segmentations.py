@@ -90,18 +90,21 @@ def masks_of(segments: Iterable[Stored], image: Volume) -> list[np.ndarray]:
         mask = np.zeros(image.array.shape, bool)
         for part in parts[segment.layer] if len(parts) > segment.layer else ():
             marked = np.isin(part.array, segment.values) if segment.values else part.array != 0
-            box, voxels = laid_on(image, Volume(marked, part.ijk_to_ras), in_text(segment.path))
+            box, voxels = laid_on(image, marked, part.ijk_to_ras, in_text(segment.path))
             mask[box] |= voxels
         masks.append(mask)
     return masks
 
 
-def laid_on(image: Volume, mask: Volume, called: str) -> tuple[tuple[slice, ...], np.ndarray]:
+def laid_on(
+    image: Volume, mask: np.ndarray, ijk_to_ras: np.ndarray, called: str
+) -> tuple[tuple[slice, ...], np.ndarray]:
     """Lay a mask on the voxels of an image, which must be its own, but for their order.
 
     Args:
         image: The grid.
-        mask: bool voxels; its grid may be a part of the image's, or reach beyond it with nothing marked there.
+        mask: bool (K, J, I); its grid may be a part of the image's, or reach beyond it with nothing marked there.
+        ijk_to_ras: Its place, 4 × 4, mm.
         called: The mask, in messages.
 
     Returns:
@@ -110,22 +113,22 @@ def laid_on(image: Volume, mask: Volume, called: str) -> tuple[tuple[slice, ...]
     Raises:
         FileError: The voxels are others, or one is marked where the image has none.
     """
-    to_image = np.linalg.solve(image.ijk_to_ras, mask.ijk_to_ras)  # from I, J, K of the mask to those of the image
+    to_image = np.linalg.solve(image.ijk_to_ras, ijk_to_ras)  # from I, J, K of the mask to those of the image
     whole = np.rint(to_image)
-    for axis in np.flatnonzero(np.array(mask.array.shape[::-1]) == 1):  # the step along it leads nowhere
+    for axis in np.flatnonzero(np.array(mask.shape[::-1]) == 1):  # the step along it leads nowhere
         others = np.delete(np.abs(whole[:3, :3]), axis, axis=1).any(axis=1)
         to_image[:3, axis] = whole[:3, axis] = np.eye(3)[int(others.argmin())]
-    corners = np.array([*product(*((0, size - 1) for size in mask.array.shape[::-1]), [1])])
+    corners = np.array([*product(*((0, size - 1) for size in mask.shape[::-1]), [1])])
     turned = np.abs(whole[:3, :3])
     if np.abs((to_image - whole) @ corners.T).max() > SAME_VOXEL or (turned.T @ turned != np.eye(3)).any():
         raise FileError(
-            f"{called} has other voxels than its image, {_grid_in_words(mask)}, not {_grid_in_words(image)} at the same places:"
+            f"{called} has other voxels than its image, {_in_words(mask, ijk_to_ras)}, not {_in_words(image.array, image.ijk_to_ras)} at the same places:"
             " export it again with the image as its reference geometry."
         )
     ends = np.sort((whole @ corners.T)[2::-1].astype(int), axis=1)[:, [0, -1]].tolist()  # first and last K, J, I there
     axes = [2 - int(row.argmax()) for row in turned[::-1]]
     backwards = (whole[2::-1, :3].sum(axis=1) < 0).tolist()
-    voxels = mask.array.transpose(axes)[tuple(slice(None, None, -1 if back else 1) for back in backwards)]
+    voxels = mask.transpose(axes)[tuple(slice(None, None, -1 if back else 1) for back in backwards)]
     sizes = image.array.shape
     inside = voxels[
         tuple(slice(max(0, -first), max(0, size - first)) for (first, _), size in zip(ends, sizes, strict=True))
@@ -189,6 +192,6 @@ def check_orientation(path: Path, notes: Iterable[str]) -> None:
         raise FileError(LIE_IS_A_GUESS.format(in_text(path)).rstrip(".") + ": export it from where it came.")
 
 
-def _grid_in_words(volume: Volume) -> str:
-    sizes = " × ".join(map(str, volume.array.shape[::-1]))
-    return f"{sizes} of {' × '.join(f'{mm:.4g}' for mm in volume.spacing_mm)} mm"
+def _in_words(array: np.ndarray, ijk_to_ras: np.ndarray) -> str:
+    sizes = " × ".join(map(str, array.shape[::-1]))
+    return f"{sizes} of {' × '.join(f'{mm:.4g}' for mm in np.linalg.norm(ijk_to_ras[:3, :3], axis=0))} mm"
