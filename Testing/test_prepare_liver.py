@@ -84,9 +84,13 @@ def test_a_lits_scan_gives_the_same_slices_in_whatever_order_its_header_says_it_
 @pytest.mark.parametrize(
     ("signs", "named"), [((1, 1, 1), "ap, lr"), ((1, -1, 1), "lr"), ((-1, 1, 1), "ap")], ids=["RAS", "RPS", "LAS"]
 )
-def test_a_header_that_is_wrong_about_right_and_back_is_put_right_after_the_image(abdomen, tmp_path, signs, named):
+def test_a_header_that_is_wrong_about_right_and_back_is_put_right_after_the_image_where_one_asks_for_it(
+    abdomen, tmp_path, capsys, signs, named
+):
     source = write_lits(tmp_path / "in", abdomen, directions=np.diag(signs), stored_as="RAS")
-    assert liver.main([str(source), "-o", str(tmp_path / "out"), "--val", "0"]) == 0
+    line = refused(liver, [source, "--val", "0"], tmp_path / "out", capsys)
+    assert f"its header is wrong about {named}" in line and "--flip image" in line and "--flip 3=none" in line
+    assert liver.main([str(source), "-o", str(tmp_path / "out"), "--val", "0", "--flip", "image"]) == 0
     assert_is_abdomen(tmp_path / "out", abdomen)
     assert f"lits003: the header is wrong about {named}," in (tmp_path / "out" / "notes.txt").read_text()
 
@@ -106,7 +110,7 @@ def test_a_header_that_is_wrong_where_the_image_tells_only_half_is_refused(abdom
     hu, labels, spacing_mm = abdomen
     boneless = hu.clip(None, 200)  # without bones nothing shows front and back
     source = write_lits(tmp_path / "in", (boneless, labels, spacing_mm), directions=np.eye(3), stored_as="RAS")
-    line = refused(liver, [source, "--val", "0"], tmp_path / "out", capsys)
+    line = refused(liver, [source, "--val", "0", "--flip", "image"], tmp_path / "out", capsys)
     assert "volume-3.nii" in line
     assert "wrong about lr, but si, ap cannot be told" in line
     assert liver.main([str(source), "-o", str(tmp_path / "out"), "--val", "0", "--flip", "lr,ap"]) == 0

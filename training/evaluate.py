@@ -24,7 +24,6 @@ from data.targets import Target, TargetError, load_target
 from measure import nodule_crops, per_patient, whole_scans
 from measure.per_patient import WORST
 from measure.pictures import PicturesError, private_folder
-from UNetPlusPlusSegmentLib.core.volume import VolumeError
 from UNetPlusPlusSegmentLib.files import FileError
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bundle
 
@@ -37,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
             model = given.model
             bundle = read_bundle(model) if model.is_dir() else bundle_from_checkpoint(model, Path(scratch) / "m", {})
             figures, text = measure(bundle, given, _target(given))
-    except (BundleError, DataError, FileError, PicturesError, TargetError, VolumeError) as error:
+    except (BundleError, DataError, FileError, PicturesError, TargetError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 1
     print(text)

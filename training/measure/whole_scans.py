@@ -15,7 +15,7 @@ from measure.pooled import TOLERANCE_MM, Pooled, dice, means_of, summary
 from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.request import Point, Request
 from UNetPlusPlusSegmentLib.core.result import Result
-from UNetPlusPlusSegmentLib.core.volume import Volume, axial_order
+from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, axial_order
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
 from UNetPlusPlusSegmentLib.files.pairs import Wanted, find_pairs, names_in_words, read_wanted
 from UNetPlusPlusSegmentLib.files.segmentations import check_orientation, masks_of
@@ -58,7 +58,7 @@ def measure_pairs(
         `labels`: for each its `summary` over the cases, surfaces in space, with volumes in ml; of several also the means.
 
     Raises:
-        BundleError, FileError, VolumeError: The model or a case cannot be used; or no case has a label of the model.
+        BundleError, FileError: The model or a case cannot be used; or no case has a label of the model.
     """
     pairs = find_pairs(folder)
     if pairs.refused:
@@ -78,10 +78,13 @@ def measure_pairs(
     pooled: dict[str, dict[str, Pooled]] = {each.name: {} for each in wanted}
     volumes: dict[str, dict[str, dict]] = {each.name: {} for each in wanted}
     for pair in pairs.found:
-        volume, notes = read_volume(pair.image, pair.series)
-        check_orientation(pair.image, notes)
+        try:
+            volume, notes = read_volume(pair.image, pair.series)
+            check_orientation(pair.image, notes)
+            result = engine.predict(volume, Request(bundle.target, speed=speed)).at()
+        except VolumeError as error:
+            raise FileError(f"{pair.image}: {error}") from error
         order = axial_order(volume)
-        result = engine.predict(volume, Request(bundle.target, speed=speed)).at()
         for each, label in zip(wanted, bundle.labels, strict=True):
             parts = each.of(pair)
             if not parts:
