@@ -5,15 +5,27 @@ The spleen is the liver of two real CTs, called Spleen; the training goes on fro
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
-import pytest
 import yaml
 
 import evaluate
 import export
 import pairs
 import train
-from Testing.support.mrml_scene import add_volume, segment_in_world, segments_of, slicer, voxels_in_world
+from Testing.support.mrml_scene import (
+    GRIDS,
+    LIVER,
+    NODULE,
+    a_ct,
+    a_labelmap,
+    add_volume,
+    segment_in_world,
+    segments_of,
+    slicer,
+    voxels_in_world,
+)
 from UNetPlusPlusSegmentLib import api, files
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import Volume, bounding_box, crop
@@ -30,13 +42,14 @@ CASES = {
     "Ben": ("abdomen_3mm_ct.nii.gz", "abdomen_3mm_liver.nii.gz"),
 }
 MARGIN_MM = 25.0
+MODELS = Path(files.__file__).parents[2] / "Resources" / "Models"
 
 
 def case_of(shared_data, image: str, mask: str) -> tuple[Volume, np.ndarray]:
     """A CT cropped to what is marked and some way round it, and the mask on its voxels."""
     volume, _ = files.read_volume(shared_data(f"volumes/{image}"))
     segments = files.segments_in(shared_data(f"volumes/{mask}"))
-    truth = np.logical_or.reduce(files.masks_of(segments, volume))
+    truth = np.logical_or.reduce([*files.masks_of(segments, volume)])
     margins = np.ceil(MARGIN_MM / volume.spacing_mm[::-1]).astype(int)
     ends = zip(bounding_box(truth), margins.tolist(), strict=True)
     box = tuple(slice(max(0, along.start - margin), along.stop + margin) for along, margin in ends)
@@ -74,7 +87,7 @@ def test_an_organ_drawn_in_slicer_is_learned_and_found_at_the_same_place_in_the_
         "name: spleen\npatch: [96, 96]\nbatch_size: 1\nsteps: 2\nsteps_per_epoch: 2\nwarmup_steps: 1\nlearning_rate: 1e-6\n"
         "validation_stride: 6\nthreads: 1\n"
     )
-    start = next(iter(sorted((files_root() / "Models").glob("liver-ct-v*"))))
+    start = next(iter(sorted(MODELS.glob("liver-ct-v*"))))
     settings = [f"target={data / 'target.yaml'}", f"data={data}", f"runs={tmp_path / 'runs'}", f"init_from={start}"]
     filters = read_bundle(start).architecture.arguments["filters"]
     assert train.main(["--config", str(config), *settings, f"filters={filters}"]) == 0
@@ -99,17 +112,8 @@ def test_an_organ_drawn_in_slicer_is_learned_and_found_at_the_same_place_in_the_
     assert '"Ben"' in capsys.readouterr().out
 
 
-def files_root():
-    from pathlib import Path
-
-    return Path(files.__file__).parents[2] / "Resources"
-
-
 def test_the_slices_of_a_segmentation_that_slicer_saved_hold_its_voxels(scene, tmp_path):
     """Slicer cuts what it saves to what it needs, and keeps segments that overlap in layers."""
-    from Testing.support.mrml_scene import GRIDS, LIVER, NODULE, a_ct, a_labelmap
-
-    pytest.importorskip("vtk")
     for name, grid in GRIDS.items():
         node = add_volume(a_ct(), grid)
         segmentation = mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], node)

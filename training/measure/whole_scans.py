@@ -89,7 +89,7 @@ def measure_pairs(
             parts = each.of(pair)
             if not parts:
                 continue  # nobody marked it here, which does not say that it is absent
-            found, truth = result.labelmap == label.value, np.logical_or.reduce(masks_of(parts, volume))
+            found, truth = result.labelmap == label.value, np.logical_or.reduce([*masks_of(parts, volume)])
             figures = pooled[each.name].setdefault(pair.name, Pooled())
             figures.add_volume(order.apply(found), order.apply(truth), order.spacing_mm)
             volumes[each.name][pair.name] = _volumes(found, truth, volume.voxel_volume_ml)

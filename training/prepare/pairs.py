@@ -17,18 +17,18 @@ from __future__ import annotations
 
 import argparse
 import math
-import random
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from pairs_look import draw_look
+from pairs_people import FOLDS, people_of, share_out
 from pairs_target import DEFAULT_WINDOW_HU, Described, check_name, write_target
-from slicefolder import PrepareError, SliceFolder, assign_splits, chosen_slices, parser_of, run, to_8_bit
+from slicefolder import PrepareError, SliceFolder, chosen_slices, parser_of, run, to_8_bit
 from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, axial_order, check_ct, clean_hu
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
 from UNetPlusPlusSegmentLib.files.pairs import Pair, Pairs, Wanted, find_pairs, names_in_words, read_wanted
@@ -40,7 +40,6 @@ COLUMNS = [
 HU_16_BIT = (-1024.0, 64511.0)  # HU of stored 0 and 65535: a stored value is a HU and 1024
 SQUARE = 0.01  # by so much may the sides of a pixel differ
 APART_MM = 2.0  # nearer slices look alike
-FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def prepare(given: argparse.Namespace) -> None:
     except FileError as error:
         raise PrepareError(str(error)) from error
     _check_segments(pairs, parts, wanted)
-    person_of = _people(pairs.found, given)
+    person_of = people_of(pairs.found, given)
     refused = list(pairs.refused)
     looks: dict[str, Stored] = {}
     with SliceFolder(given.output, COLUMNS, given.force) as folder:
@@ -94,10 +93,10 @@ def prepare(given: argparse.Namespace) -> None:
                 f"{pair.name}: {len(folder.rows) - before} slices ({done} of {len(pairs.found)} cases)", file=sys.stderr
             )
         _tell(refused, folder, given)
-        _share_out(folder, given)
+        share_out(folder, given)
         described = [Described(each.name, looks.get(each.name), number) for number, each in enumerate(wanted)]
         write_target(folder, described, given, pairs.about)
-        draw_look(folder, given.window or DEFAULT_WINDOW_HU, [each.color for each in described])
+        draw_look(folder, given.window or DEFAULT_WINDOW_HU, HU_16_BIT[0])
 
 
 def read_scan(pair: Pair, parts: dict[str, list[Stored]], wanted: Sequence[Wanted]) -> Scan:
@@ -133,9 +132,7 @@ def add_scan(folder: SliceFolder, name: str, person: str, scan: Scan, given: arg
     pixel_mm = given.pixel or min(row_mm, column_mm)
     every = given.every or max(1, round(APART_MM / slice_mm))
     for k in chosen_slices(scan.labels.any(axis=(1, 2)), every):
-        hu = (
-            scan.hu[k].astype(np.float32).clip(*(given.window or HU_16_BIT))
-        )  # before pixels are averaged, as the network's window
+        hu = scan.hu[k].astype(np.float32).clip(*(given.window or HU_16_BIT))  # as a network sees it, before averaging
         image, mask = (to_pixels(each, (row_mm, column_mm), pixel_mm) for each in (hu, scan.labels[k]))
         row = {
             "file": f"{name}_{k:04d}.png",
@@ -189,8 +186,9 @@ def _size(plane: np.ndarray, step: np.ndarray) -> np.ndarray:
 def _labels(volume: Volume, parts: dict[str, list[Stored]], wanted: Sequence[Wanted]) -> np.ndarray:
     """uint8 (K, J, I): the number of the label that a voxel belongs to."""
     labels = np.zeros(volume.array.shape, np.uint8)
+    masks = masks_of([segment for each in wanted for segment in parts[each.name]], volume)
     for number, each in enumerate(wanted, 1):
-        mask = np.logical_or.reduce(masks_of(parts[each.name], volume))
+        mask = np.logical_or.reduce([next(masks) for _ in parts[each.name]])
         shared = labels[mask]
         if shared.any():
             other = wanted[int(shared.max()) - 1].name
@@ -212,73 +210,6 @@ def _check_segments(
                 f"No case has a segment {' + '.join(each.parts)}; there are {there}."
                 f' --segment "{each.name}=OTHER" takes another one, or several with + between.'
             )
-
-
-def _people(pairs: Sequence[Pair], given: argparse.Namespace) -> dict[str, str]:
-    """The person of each case: as --people finds it in the case's name, or as DICOM headers tell; else the case is a person.
-
-    Raises:
-        PrepareError: The pattern does not fit a name; or DICOM headers say that two people are one.
-    """
-    first: dict[tuple[str, ...], str] = {}
-    person_of = {}
-    for pair in pairs:
-        match = re.search(given.people, pair.name) if given.people else None
-        if given.people and not match:
-            raise PrepareError(f"--people {given.people!r} finds nobody in the name {pair.name}.")
-        name = (match[1] if match.re.groups else match[0]) if match else pair.name
-        person_of[pair.name] = name if given.people or given.split else first.setdefault(pair.person, name)
-    if given.split:
-        _check_splits(pairs, person_of, given)
-    elif given.folds:
-        _number_of_folds({*person_of.values()}, given)
-    return person_of
-
-
-def _check_splits(pairs: Sequence[Pair], person_of: dict[str, str], given: argparse.Namespace) -> None:
-    """Refuse a split file that lacks somebody, and one that tears apart what DICOM headers call one person."""
-    split_of = assign_splits(person_of.values(), given)
-    seen: dict[tuple[str, ...], Pair] = {}
-    for pair in pairs:
-        other = seen.setdefault(pair.person, pair)
-        here, there = (split_of[person_of[each.name]] for each in (pair, other))
-        if here != there:
-            raise PrepareError(
-                f"{given.split}: {other.name} and {pair.name} are one person by their DICOM headers, but in two splits, {there}"
-                f" and {here}."
-            )
-
-
-def _number_of_folds(people: Collection[str], given: argparse.Namespace) -> int:
-    folds = given.folds or min(FOLDS, len(people))
-    if folds > len(people):
-        raise PrepareError(
-            f"{given.source} has {len(people)} patient(s), too few for {folds} folds: give fewer --folds (1: all of them to"
-            " train), or a --split FILE."
-        )
-    return folds
-
-
-def _share_out(folder: SliceFolder, given: argparse.Namespace) -> None:
-    """Write split and fold into the rows: as the file says, or people drawn into folds, of which fold 0 is `val`."""
-    people = sorted({str(row["patient"]) for row in folder.rows})
-    if not people:
-        return
-    if given.split:
-        split_of = assign_splits(people, given)
-        for row in folder.rows:
-            row["split"] = split_of[str(row["patient"])]
-        return
-    folds = _number_of_folds(people, given)
-    if folds == 1:
-        folder.note(
-            "all people are for training: nobody is left to validate on, unless a training holds out a fold of them."
-        )
-    drawn = random.Random(given.seed).sample(people, len(people))
-    fold_of = {person: number % folds for number, person in enumerate(drawn)}
-    for row in folder.rows:
-        row["fold"] = fold_of[str(row["patient"])]
-        row["split"] = "val" if folds > 1 and row["fold"] == 0 else "train"
 
 
 def _tell(refused: Sequence[str], folder: SliceFolder, given: argparse.Namespace) -> None:

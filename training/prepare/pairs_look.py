@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -11,6 +9,7 @@ from slicefolder import SliceFolder, to_8_bit
 
 TILES, COLUMNS, SIDE = 12, 4, 256
 TEXT = 14  # pixels of height
+BRIGHT = [(50, 255, 90), (255, 80, 80), (90, 170, 255), (255, 225, 60), (255, 110, 255), (60, 240, 240), (255, 160, 60)]
 
 
 def draw_look(
@@ -24,7 +23,6 @@ def draw_look(
     Args:
         folder: With its slices.
         window_hu: Shown black and white; pictures of 8 bits are shown as they are.
-        colors: Of the labels, the first is that of value 1.
         zero_hu: HU of a stored 0 in 16 bits.
     """
     marked = [row for row in folder.rows if row["marked_px"]]
@@ -37,7 +35,7 @@ def draw_look(
         grey = to_8_bit(image.astype(np.float32) + zero_hu, window_hu) if image.dtype != np.uint8 else image
         left, top = number % COLUMNS * SIDE, number // COLUMNS * (SIDE + TEXT)
         draw.text((left + 2, top + 1), str(row["file"])[-40:], fill=(255, 255, 255))
-        sheet.paste(_tile(grey, mask, colors), (left, top + TEXT))
+        sheet.paste(_tile(grey, mask), (left, top + TEXT))
         draw.text((left + 3, top + TEXT + SIDE // 2), "R", fill=(255, 255, 0))
     sheet.save(folder.file("look.png"))
 
@@ -47,7 +45,7 @@ def _picture(folder: SliceFolder, part: str, name: str) -> np.ndarray:
         return np.asarray(picture)
 
 
-def _tile(grey: np.ndarray, mask: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> Image.Image:
+def _tile(grey: np.ndarray, mask: np.ndarray) -> Image.Image:
     """A slice in a square of its own, the labels outlined."""
     scale = SIDE / max(grey.shape)
     size = tuple(max(1, round(side * scale)) for side in reversed(grey.shape))
@@ -57,8 +55,8 @@ def _tile(grey: np.ndarray, mask: np.ndarray, colors: Sequence[tuple[int, int, i
     rim = np.zeros(labels.shape, bool)
     for neighbour in (inner[:-2, 1:-1], inner[2:, 1:-1], inner[1:-1, :-2], inner[1:-1, 2:]):
         rim |= neighbour != labels
-    for value, color in enumerate(colors, 1):
-        picture[rim & (labels == value)] = color
+    for value in range(1, int(labels.max(initial=0)) + 1):
+        picture[rim & (labels == value)] = BRIGHT[(value - 1) % len(BRIGHT)]
     square = Image.new("RGB", (SIDE, SIDE))
     square.paste(Image.fromarray(picture), ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2))
     return square

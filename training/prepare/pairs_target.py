@@ -76,7 +76,7 @@ def write_target(
         "citation": given.citation or str(about.get("reference") or ""),
     }
     cases, people = (len({row[column] for row in folder.rows}) for column in ("volume", "patient"))
-    window_hu = list(given.window or DEFAULT_WINDOW_HU)
+    window_hu = [float(hu) for hu in given.window or DEFAULT_WINDOW_HU]
     sizes = sorted(float(str(row["pixel_mm"])) for row in folder.rows)
     names = [label.name for label in labels]
     target = {
@@ -96,7 +96,7 @@ def write_target(
         "licence": source["licence"],
         "intended_use": f"Research: outlining {_in_words(names)} in axial CT. Not for diagnosis or treatment.",
         "limits": [
-            f"Trained on {cases} scans of {people} people; how other scans, scanners and diseases fare was not measured.",
+            f"Made of {_counted(cases, 'scan', 'scans')} of {_counted(people, 'person', 'people')}; how other scans, scanners and diseases fare was not measured.",
             "Each slice is segmented by itself; neighbouring slices are not looked at.",
         ],
     }
@@ -105,7 +105,7 @@ def write_target(
         folder.note(
             f"target.yaml lacks what {', '.join(lacking)} would have said: training is refused until it is filled in."
         )
-    text = yaml.safe_dump(target, sort_keys=False, allow_unicode=True, width=140)
+    text = yaml.safe_dump(target, sort_keys=False, allow_unicode=True, width=140, default_flow_style=None)
     folder.file("target.yaml").write_text(HEAD.format(hu=HU if not given.window else "") + text, encoding="utf-8")
 
 
@@ -136,6 +136,10 @@ def _plain(name: str) -> str:
 
 def _word(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-") or "organ"
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
 
 
 def _in_words(names: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -69,20 +69,19 @@ def is_segmentation(path: Path) -> bool:
     return class_of(path) == SEGMENTATION_CLASS
 
 
-def masks_of(segments: Iterable[Stored], image: Volume) -> list[np.ndarray]:
+def masks_of(segments: Iterable[Stored], image: Volume) -> Iterator[np.ndarray]:
     """Read segments as masks on the voxels of an image.
 
     A file may hold its axes in another order than the image, run along them the other way, and be cut to less: nothing is resampled.
 
-    Returns:
-        For each segment, bool (K, J, I).
+    Yields:
+        For each segment, bool (K, J, I). Each file is read once.
 
     Raises:
         FileError: A file cannot be read, does not say how the patient lies, has other voxels than the image, or marks voxels beyond it.
         VolumeError: Its place makes no sense.
     """
     read: dict[Path, Sequence[Sequence[Volume]]] = {}
-    masks = []
     for segment in segments:
         if segment.path not in read:
             read[segment.path] = _parts(segment.path)
@@ -92,8 +91,7 @@ def masks_of(segments: Iterable[Stored], image: Volume) -> list[np.ndarray]:
             marked = np.isin(part.array, segment.values) if segment.values else part.array != 0
             box, voxels = laid_on(image, marked, part.ijk_to_ras, in_text(segment.path))
             mask[box] |= voxels
-        masks.append(mask)
-    return masks
+        yield mask
 
 
 def laid_on(
