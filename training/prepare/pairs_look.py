@@ -12,12 +12,7 @@ TEXT = 14  # pixels of height
 BRIGHT = [(50, 255, 90), (255, 80, 80), (90, 170, 255), (255, 225, 60), (255, 110, 255), (60, 240, 240), (255, 160, 60)]
 
 
-def draw_look(
-    folder: SliceFolder,
-    window_hu: tuple[float, float],
-    colors: Sequence[tuple[int, int, int]],
-    zero_hu: float = -1024.0,
-) -> None:
+def draw_look(folder: SliceFolder, window_hu: tuple[float, float], zero_hu: float) -> None:
     """Draw up to 12 slices with their labels' outlines as look.png of the folder: from as many cases as there are.
 
     Args:

@@ -96,7 +96,8 @@ def write_target(
         "licence": source["licence"],
         "intended_use": f"Research: outlining {_in_words(names)} in axial CT. Not for diagnosis or treatment.",
         "limits": [
-            f"Made of {_counted(cases, 'scan', 'scans')} of {_counted(people, 'person', 'people')}; how other scans, scanners and diseases fare was not measured.",
+            f"Made of {_counted(cases, 'scan', 'scans')} of {_counted(people, 'person', 'people')}; how it does on others was not"
+            " measured.",
             "Each slice is segmented by itself; neighbouring slices are not looked at.",
         ],
     }
