@@ -20,7 +20,7 @@ def draw_look(folder: SliceFolder, window_hu: tuple[float, float], zero_hu: floa
         window_hu: Shown black and white; pictures of 8 bits are shown as they are.
         zero_hu: HU of a stored 0 in 16 bits.
     """
-    marked = [row for row in folder.rows if row["marked_px"]]
+    marked = [row for row in folder.rows if row["marked_px"]] or folder.rows
     chosen = [marked[int((n + 0.5) * len(marked) / TILES)] for n in range(TILES)] if len(marked) > TILES else marked
     lines = -(-len(chosen) // COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * SIDE, lines * (SIDE + TEXT)))

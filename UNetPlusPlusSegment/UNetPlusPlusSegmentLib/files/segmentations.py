@@ -63,9 +63,9 @@ def segments_in(path: str | Path) -> list[Stored]:
 
 
 def is_segmentation(path: Path) -> bool:
-    """True for a DICOM SEG, and for a volume file that is called as Slicer calls segmentations and label maps."""
+    """True for a DICOM SEG, and for a volume file that is called one, as case.seg.nrrd or case-label.nrrd."""
     if volume_ending(path):
-        return bool(re.search(r"[._ -](seg|label|labelmap)$", path.name[: -len(volume_ending(path))].lower()))
+        return bool(re.search(r"[._ -](seg|segmentation|mask|labels?|labelmap)$", path.name[: -len(volume_ending(path))].lower()))
     return class_of(path) == SEGMENTATION_CLASS
 
 
