@@ -131,7 +131,7 @@ def add_scan(folder: SliceFolder, name: str, person: str, scan: Scan, given: arg
     slice_mm, row_mm, column_mm = scan.spacing_mm
     pixel_mm = given.pixel or min(row_mm, column_mm)
     every = given.every or max(1, round(APART_MM / slice_mm))
-    for k in chosen_slices(scan.labels.any(axis=(1, 2)), every):
+    for k in chosen_slices(np.any(scan.labels, axis=(1, 2)), every):
         hu = scan.hu[k].astype(np.float32).clip(*(given.window or HU_16_BIT))  # as a network sees it, before averaging
         image, mask = (to_pixels(each, (row_mm, column_mm), pixel_mm) for each in (hu, scan.labels[k]))
         row = {
