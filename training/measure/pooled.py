@@ -71,8 +71,9 @@ class Pooled:
         box = bounding_box(found | truth)
         if box is not None:
             one, other = (surface_of(np.pad(mask[box], 1)) for mask in (found, truth))
-            self.to_truth.append(_distances_mm(one, other, spacing_mm))
-            self.to_found.append(_distances_mm(other, one, spacing_mm))
+            for distances, own, others in ((self.to_truth, one, other), (self.to_found, other, one)):
+                if own.any():
+                    distances.append(_distances_mm(own, others, spacing_mm))
 
     @property
     def dice(self) -> float:
