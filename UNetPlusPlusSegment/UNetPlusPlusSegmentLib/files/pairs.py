@@ -12,6 +12,7 @@ from typing import Any
 
 from .dicom_folder import headers_in
 from .dicom_headers import SEGMENTATION_CLASS, class_of
+from .dicom_seg import series_of_dicom_seg
 from .images import FileError
 from .reading import volume_ending
 from .segmentations import Stored, is_segmentation, segments_in
@@ -140,7 +141,8 @@ def _look_into(folder: Path, root: Path, pairs: Pairs) -> None:
         _add_folder_of_masks(folder, scans, masks, root, pairs)
         return
     if drawn:
-        _add_side_by_side(scans, drawn, folder, root, pairs)
+        scans += [path for path in files if path.is_dir() and _called_after(path, drawn) and _holds_images(path)]
+        _add_side_by_side(scans or [folder], drawn, folder, root, pairs)
     for inner in files:
         if inner.is_dir():
             _look_into(inner, root, pairs)
@@ -173,7 +175,10 @@ def _labels(about: Mapping[str, Any]) -> list[tuple[str, tuple[int, ...]]]:
     found = []
     for key, value in dict(about.get("labels") or {}).items():
         name, numbers = (str(value), key) if str(key).isdigit() else (str(key), value)
-        values = tuple(int(number) for number in (numbers if isinstance(numbers, list) else [numbers]))
+        try:
+            values = tuple(int(number) for number in (numbers if isinstance(numbers, list) else [numbers]))
+        except (TypeError, ValueError) as error:
+            raise FileError(f"The label {name} of dataset.json has no number ({numbers!r}): correct it.") from error
         if values != (0,):
             found.append((name, values))
     return found
@@ -189,12 +194,10 @@ def _add_folder_of_masks(folder: Path, scans: Sequence[Path], masks: Path, root:
 
 
 def _add_side_by_side(scans: Sequence[Path], drawn: Sequence[Path], folder: Path, root: Path, pairs: Pairs) -> None:
-    """Slicer: a segmentation beside its image, called after it, or beside the only image of a folder."""
+    """Slicer: a segmentation beside its image, called after it, or beside the only image of a folder; DICOM folders are images."""
     of_scan: dict[Path, list[Path]] = defaultdict(list)
     for path in drawn:
-        near = [scan for scan in scans if re.match(rf"{re.escape(_stem(scan))}(?![a-z0-9])", path.name, re.IGNORECASE)]
-        if not near and len(scans) == 1:
-            near = list(scans)
+        near = [scan for scan in scans if _called_after(scan, [path])] or (scans if len(scans) == 1 else [])
         if near:
             of_scan[max(near, key=lambda scan: len(scan.name))].append(path)
         else:
@@ -206,19 +209,28 @@ def _add_side_by_side(scans: Sequence[Path], drawn: Sequence[Path], folder: Path
         name = _name_of(folder, root) if len(scans) == 1 and folder != root else _stem(scan)
         try:
             segments = [segment for path in of_scan[scan] for segment in segments_in(path)]
+            person = headers_in(scan)[0][0].patient if scan.is_dir() else ()
         except FileError as error:
             pairs.refused.append(str(error))
             continue
-        _add(pairs, name, scan, of_scan[scan][0], segments)
+        _add(pairs, name, scan, of_scan[scan][0], segments, person=person)
+
+
+def _called_after(scan: Path, drawn: Sequence[Path]) -> bool:
+    """True if the name of a segmentation begins with that of the image, as a word."""
+    return any(re.match(rf"{re.escape(_stem(scan))}(?![a-z0-9])", path.name, re.IGNORECASE) for path in drawn)
 
 
 def _find_dicom(root: Path, pairs: Pairs) -> None:
     """Archives: a DICOM SEG in or below the folder of the series that it refers to."""
     at: dict[tuple[Path, str], list[Path]] = defaultdict(list)
     for path in sorted(root.rglob("*")):
-        if path.is_file() and not volume_ending(path) and class_of(path) == SEGMENTATION_CLASS:
-            folder = next((p for p in path.parents if _holds_images(p) or p == root), root)
-            at[folder, _series_of(path)].append(path)
+        try:
+            if path.is_file() and not volume_ending(path) and class_of(path) == SEGMENTATION_CLASS:
+                folder = next((p for p in path.parents if _holds_images(p) or p == root), root)
+                at[folder, series_of_dicom_seg(path)].append(path)
+        except FileError as error:
+            pairs.refused.append(str(error))
     folders = [folder for folder, _ in at]
     for (folder, series), files in at.items():
         name = _name_of(folder, root)
@@ -242,15 +254,6 @@ def _holds_images(folder: Path) -> bool:
     return any(each not in ("", SEGMENTATION_CLASS) for each in classes)
 
 
-def _series_of(path: Path) -> str:
-    """The series that a DICOM SEG refers to; empty if it does not say so."""
-    import pydicom
-
-    header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["ReferencedSeriesSequence"])
-    referenced = header.get("ReferencedSeriesSequence")
-    return str(referenced[0].get("SeriesInstanceUID", "")) if referenced else ""
-
-
 def _add(
     pairs: Pairs,
     name: str,
@@ -272,7 +275,7 @@ def _volumes(folder: Path) -> list[Path]:
 
 
 def _stem(path: Path) -> str:
-    return path.name[: -len(volume_ending(path))]
+    return path.name[: len(path.name) - len(volume_ending(path))]
 
 
 def _name_of(folder: Path, root: Path) -> str:
