@@ -78,7 +78,8 @@ def phases(scan: str, bundle: Bundle, speed: str, rounds: int) -> Seconds:
         for _ in range(rounds):
             with timed(seconds["read"]):
                 read_volume(file)
-            with timed(whole := []), inside(seconds):
+            whole: list[float] = []
+            with timed(whole), inside(seconds):
                 result = engine.predict(volume, request).at()
             seconds["back to voxels"].append(whole[0] - sum(seconds[name][-1] for name in INSIDE))
             with timed(seconds["write"]):

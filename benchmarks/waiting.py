@@ -93,8 +93,8 @@ def clicked(worker: Worker) -> list[float]:
     scan, readers = scans.load("chest_111"), scans.readers("chest_111")
     node = slicer.util.addVolumeFromArray(scan.array, scan.ijk_to_ras, "chest_111")
     middle = np.argwhere(readers >= 3).mean(axis=0).round()[::-1]
-    point = tuple(float(mm) for mm in (scan.ijk_to_ras @ [*middle, 1])[:3])
-    job = choose_bundle("nodule").folder, Request("nodule", points=(point,))
+    r, a, s = (float(mm) for mm in (scan.ijk_to_ras @ [*middle, 1])[:3])
+    job = choose_bundle("nodule").folder, Request("nodule", points=((r, a, s),))
     return [timed(blocked, worker, node, job)[0] for _ in range(ROUNDS + 1)][1:]
 
 
