@@ -115,10 +115,10 @@ class Settings:
         for key in ("batch_size", "steps", "steps_per_epoch", "validation_stride", "learning_rate"):
             if getattr(self, key) <= 0:
                 raise SettingsError(f"{key}={getattr(self, key)} must be above zero.")
-        for key in ("pixel_mm", "warmup_steps", "weight_decay", "patience", "threads", "shift", "gain", "offset", "noise"):
+        for key in ("pixel_mm", "warmup_steps", "weight_decay", "patience", "threads", "shift", "gain", "offset"):
             if getattr(self, key) < 0:
                 raise SettingsError(f"{key}={getattr(self, key)} must not be below zero.")
-        for key in ("with_organ", "roam", "no_table", "sharpen", "recolour", "bowel", "paste"):
+        for key in ("with_organ", "roam", "no_table", "noise", "sharpen", "recolour", "bowel", "paste"):
             if not 0 <= getattr(self, key) <= 1:
                 raise SettingsError(f"{key}={getattr(self, key)} is a share: it must lie in 0…1.")
         if not 0 <= self.ema_decay < 1:
