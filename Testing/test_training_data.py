@@ -195,6 +195,15 @@ def test_no_slice_without_the_organ_is_drawn_where_its_share_rounds_to_none(fold
     assert len(drawn) == 2 and all(slices[i].mask.any() for i, _ in drawn)
 
 
+def test_faint_slices_of_few_patients_are_drawn_as_often_as_all_others_with_the_organ(folder):
+    slices = read_slices(folder, LIVER, "train")
+    shown = np.flatnonzero([s.mask.any() for s in slices])
+    faint = np.isin(np.arange(len(slices)), shown[:1])
+    drawn = [i for i, _ in BalancedSampler(slices, 16, 0.75, seed=3, faint=faint)]
+    assert drawn.count(shown[0]) == 6
+    assert sum(bool(slices[i].mask.any()) for i in drawn) == 12
+
+
 def settings_of(**changes) -> Settings:
     return Settings(name="n", target="liver", data="d", patch=(32, 48), **changes)
 
