@@ -162,17 +162,7 @@ def _read_slice(folder: Path, row: dict[str, str], target: Target, kind: Kind) -
             f"{mask_path} holds the value {max(strange, default=mask.max(initial=0))}: labels must be {', '.join(map(str, kind.values))}"
             " in one channel."
         )
-    channels = 1 if image.ndim == 2 else image.shape[2]
-    grey_16_bit = image.dtype == np.uint16 and kind.window_hu is not None
-    if not (image.dtype == np.uint8 or grey_16_bit) or channels != kind.channels:
-        raise DataError(
-            f"{image_path} has {channels} channels of {image.dtype}, not {kind.channels} of uint8: it is not of this target;"
-            " check `target` and `data`."
-        )
-    if grey_16_bit and target.window_hu == kind.window_hu:
-        raise DataError(
-            f"{image_path} holds HU in 16 bits, of which the network sees a window: say which in the target, window_hu: [-160, 240]."
-        )
+    _check_image(image_path, image, target, kind)
     try:
         pixel_mm = kind.pixel_mm.known(row) or kind.pixel_mm.usual
         if pixel_mm is None:
@@ -190,6 +180,20 @@ def _read_slice(folder: Path, row: dict[str, str], target: Target, kind: Kind) -
     stored = mask.astype(np.uint8)  # a PNG of two values is read as bool
     item = Slice(row, image, target.masks(stored, kind), pixel_mm, known, target.beside_in(stored, kind))
     return item.in_window(kind.window_hu, target.window_hu)
+
+
+def _check_image(image_path: Path, image: np.ndarray, target: Target, kind: Kind) -> None:
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    grey_16_bit = image.dtype == np.uint16 and kind.window_hu is not None
+    if not (image.dtype == np.uint8 or grey_16_bit) or channels != kind.channels:
+        raise DataError(
+            f"{image_path} has {channels} channels of {image.dtype}, not {kind.channels} of uint8: it is not of this target;"
+            " check `target` and `data`."
+        )
+    if grey_16_bit and target.window_hu == kind.window_hu:
+        raise DataError(
+            f"{image_path} holds HU in 16 bits, of which the network sees a window: say which in the target, window_hu: [-160, 240]."
+        )
 
 
 def _read_picture(path: Path) -> np.ndarray:

@@ -133,19 +133,18 @@ def _look_into(folder: Path, root: Path, pairs: Pairs) -> None:
     if images.is_dir() and labels.is_dir():
         _add_numbered(images, labels, folder / "dataset.json", pairs)
         return
-    files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    volumes = [path for path in files if volume_ending(path) and path.is_file()]
-    drawn = [path for path in volumes if is_segmentation(path)]
+    volumes = _volumes(folder)
+    drawn = list(filter(is_segmentation, volumes))
     scans = [path for path in volumes if path not in drawn]
     if masks.is_dir() and not drawn:
         _add_folder_of_masks(folder, scans, masks, root, pairs)
         return
+    inner = [path for path in _shown(folder) if path.is_dir()]
     if drawn:
-        scans += [path for path in files if path.is_dir() and _called_after(path, drawn) and _holds_images(path)]
+        scans += _series_called_after(drawn, inner)
         _add_side_by_side(scans or [folder], drawn, folder, root, pairs)
-    for inner in files:
-        if inner.is_dir():
-            _look_into(inner, root, pairs)
+    for path in inner:
+        _look_into(path, root, pairs)
 
 
 def _add_numbered(images: Path, labels: Path, dataset: Path, pairs: Pairs) -> None:
@@ -203,17 +202,26 @@ def _add_side_by_side(scans: Sequence[Path], drawn: Sequence[Path], folder: Path
         else:
             pairs.refused.append(f"{path} lies beside no image whose name it begins with: rename it after its image.")
     for scan in scans:
-        if scan not in of_scan:
+        if scan in of_scan:
+            alone = len(scans) == 1 and folder != root
+            _add_drawn(pairs, _name_of(folder, root) if alone else _stem(scan), scan, of_scan[scan])
+        else:
             pairs.refused.append(f"{scan} has no segmentation beside it: add {_stem(scan)}.seg.nrrd, or take it away.")
-            continue
-        name = _name_of(folder, root) if len(scans) == 1 and folder != root else _stem(scan)
-        try:
-            segments = [segment for path in of_scan[scan] for segment in segments_in(path)]
-            person = headers_in(scan)[0][0].patient if scan.is_dir() else ()
-        except FileError as error:
-            pairs.refused.append(str(error))
-            continue
-        _add(pairs, name, scan, of_scan[scan][0], segments, person=person)
+
+
+def _add_drawn(pairs: Pairs, name: str, scan: Path, drawn: Sequence[Path]) -> None:
+    try:
+        segments = [segment for path in drawn for segment in segments_in(path)]
+        person = headers_in(scan)[0][0].patient if scan.is_dir() else ()
+    except FileError as error:
+        pairs.refused.append(str(error))
+        return
+    _add(pairs, name, scan, drawn[0], segments, person=person)
+
+
+def _series_called_after(drawn: Sequence[Path], folders: Sequence[Path]) -> list[Path]:
+    """The folders of DICOM images that segmentations are called after."""
+    return [path for path in folders if _called_after(path, drawn) and _holds_images(path)]
 
 
 def _called_after(scan: Path, drawn: Sequence[Path]) -> bool:
@@ -233,19 +241,21 @@ def _find_dicom(root: Path, pairs: Pairs) -> None:
             pairs.refused.append(str(error))
     folders = [folder for folder, _ in at]
     for (folder, series), files in at.items():
-        name = _name_of(folder, root)
-        if folders.count(folder) > 1:
-            name += f"_{series.rpartition('.')[2]}"
-        try:
-            segments = [segment for path in files for segment in segments_in(path)]
-            headers = [header for header in headers_in(folder)[0] if header.series == series]
-        except FileError as error:
-            pairs.refused.append(str(error))
-            continue
-        if not headers:
-            pairs.refused.append(f"{files[0]} refers to the series {series}, which is not in {folder}: add it.")
-            continue
-        _add(pairs, name, folder, files[0], segments, series, headers[0].patient)
+        name = _name_of(folder, root) + f"_{series.rpartition('.')[2]}" * (folders.count(folder) > 1)
+        _add_series(pairs, name, folder, series, files)
+
+
+def _add_series(pairs: Pairs, name: str, folder: Path, series: str, files: Sequence[Path]) -> None:
+    try:
+        segments = [segment for path in files for segment in segments_in(path)]
+        person = next((header.patient for header in headers_in(folder)[0] if header.series == series), None)
+    except FileError as error:
+        pairs.refused.append(str(error))
+        return
+    if person is None:
+        pairs.refused.append(f"{files[0]} refers to the series {series}, which is not in {folder}: add it.")
+    else:
+        _add(pairs, name, folder, files[0], segments, series, person)
 
 
 def _holds_images(folder: Path) -> bool:
@@ -271,7 +281,12 @@ def _add(
 
 
 def _volumes(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if volume_ending(path) and not path.name.startswith(".")]
+    return [path for path in _shown(folder) if volume_ending(path) and path.is_file()]
+
+
+def _shown(folder: Path) -> list[Path]:
+    """What is in a folder and not hidden, as `._case.nii.gz` of macOS is."""
+    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
 
 
 def _stem(path: Path) -> str:
