@@ -184,15 +184,13 @@ def _read_slice(folder: Path, row: dict[str, str], target: Target, kind: Kind) -
 
 def _check_image(image_path: Path, image: np.ndarray, target: Target, kind: Kind) -> None:
     channels = 1 if image.ndim == 2 else image.shape[2]
-    grey_16_bit = image.dtype == np.uint16 and kind.window_hu is not None
-    if not (image.dtype == np.uint8 or grey_16_bit) or channels != kind.channels:
+    is_16_bit = image.dtype == np.uint16
+    fits = target.window_hu != kind.window_hu if is_16_bit else image.dtype == np.uint8
+    if not fits or channels != kind.channels:
+        hint = " HU in 16 bits need a window_hu of the target, beside that of its slices." * is_16_bit
         raise DataError(
             f"{image_path} has {channels} channels of {image.dtype}, not {kind.channels} of uint8: it is not of this target;"
-            " check `target` and `data`."
-        )
-    if grey_16_bit and target.window_hu == kind.window_hu:
-        raise DataError(
-            f"{image_path} holds HU in 16 bits, of which the network sees a window: say which in the target, window_hu: [-160, 240]."
+            f" check `target` and `data`.{hint}"
         )
 
 
