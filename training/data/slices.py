@@ -99,14 +99,7 @@ def read_rows(folder: str | Path, kind: Kind, split: str) -> list[dict[str, str]
     for column in ("file", "split", kind.group):
         if not rows or column not in rows[0]:
             raise DataError(f"{path} has no column {column!r}, or no rows; is the folder of another target?")
-    split_of: dict[str, str] = {}
-    for row in rows:
-        group = row[kind.group]
-        if split_of.setdefault(group, row["split"]) != row["split"]:
-            raise DataError(
-                f"{path}: {kind.group} {group} is in two splits, {split_of[group]} and {row['split']} (at {row['file']});"
-                " give all its slices the same split."
-            )
+    split_of = _split_of(path, rows, kind)
     name, _, fold = split.partition(":")
     people = [group for group, its in split_of.items() if its == name]
     if fold:
@@ -115,6 +108,19 @@ def read_rows(folder: str | Path, kind: Kind, split: str) -> list[dict[str, str]
     if not chosen:
         raise DataError(f"{path} has no row with split {split!r}; it has {sorted(set(split_of.values()))}.")
     return chosen
+
+
+def _split_of(path: Path, rows: list[dict[str, str]], kind: Kind) -> dict[str, str]:
+    """The split that each patient is in."""
+    split_of: dict[str, str] = {}
+    for row in rows:
+        group = row[kind.group]
+        if split_of.setdefault(group, row["split"]) != row["split"]:
+            raise DataError(
+                f"{path}: {kind.group} {group} is in two splits, {split_of[group]} and {row['split']} (at {row['file']});"
+                " give all its slices the same split."
+            )
+    return split_of
 
 
 def _of_fold(people: list[str], fold: str) -> list[str]:
