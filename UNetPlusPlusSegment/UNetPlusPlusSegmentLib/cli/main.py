@@ -180,8 +180,7 @@ def _source_of_seg(given: argparse.Namespace, outputs: Sequence[Path]) -> list[P
         return []
     files.check_dicom_seg()
     source = files.slices_of(Path(given.input), given.series)
-    taken = {path.resolve() for path in (Path(given.input), *outputs)}
-    if {path.resolve() for path in source} & taken:
+    if {path.resolve() for path in source} & {path.resolve() for path in outputs}:
         raise files.FileError(f"{given.output} is a slice of the input: give another output.")
     files.check_dicom_seg(source)
     return source
