@@ -118,7 +118,7 @@ def _image(path: Path) -> Header:
             raise FileError(f"{in_text(path)} is packed: unpack it, and give what was in it.")
         what = "is damaged or holds no image" if is_dicom(start) else "is damaged or no image that can be read here"
         raise FileError(
-            f"{in_text(path)} {what}: give .nrrd, .nhdr, .nii, .nii.gz, .mha, .mhd, a DICOM image or a DICOM folder."
+            f"{in_text(path)} {what}: give .nrrd, .nhdr, .nii, .nii.gz, .hdr, .mha, .mhd, a DICOM image or a DICOM folder."
         )
     return header
 
