@@ -122,7 +122,7 @@ def test_a_name_that_is_no_text_stops_nothing(logic, cohort, tmp_path):
         records = logic.processFolder(cohort, tmp_path / "out", device="cpu")
         states = {each["case"]: each["status"] for each in records}
         assert states == {"broken": "failed", "two": "done", odd.name.removesuffix(".nrrd"): "failed"}
-    assert "M\\udcfcller.nrrd has a name that is no text" in next(
+    assert "M\\udcfcller.nrrd has a name that is not valid text" in next(
         each["reason"] for each in records if "M" in each["case"]
     )
     assert len((tmp_path / "out" / "measurements.csv").read_text().splitlines()) == 4

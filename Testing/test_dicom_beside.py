@@ -62,7 +62,7 @@ def test_images_of_bolus_tracking_in_the_series_are_left_out_with_their_number_a
     volume, (note,) = files.read_volume(tmp_path)
     assert_same(volume, clean)
     z = clean.ijk_to_ras[2, 3] + above_mm
-    assert note == f"15 images beside the stack, at z = {round(z, 2):g} mm, as of bolus tracking, were left out."
+    assert note == f"15 images at z = {round(z, 2):g} mm, probably of bolus tracking, were left out."
     assert files.list_series(tmp_path)[0]["slices"] == 20
 
 
@@ -72,14 +72,14 @@ def test_images_taken_before_the_scan_at_two_places_are_left_out_and_numbered_fi
     track_bolus(paths, 29.0, 1, "like the scan", first=9)
     volume, (note,) = files.read_volume(tmp_path)
     assert_same(volume, clean)
-    assert note.startswith("9 images beside the stack, at z = ") and " and z = " in note
+    assert note.startswith("9 images at z = ") and " and z = " in note
 
 
 def test_one_image_between_two_slices_is_none_of_them(source, clean, tmp_path):
     track_bolus(write_series(source, tmp_path), 20.7, 1, "each")
     volume, (note,) = files.read_volume(tmp_path)
     assert_same(volume, clean)
-    assert note.startswith("1 image beside the stack") and note.endswith("was left out.")
+    assert note.startswith("1 image at z = ") and note.endswith("was left out.")
 
 
 def test_a_slice_of_the_scan_is_never_taken_for_one_beside_it(source, tmp_path):
@@ -132,7 +132,7 @@ def test_a_slice_that_is_missing_is_looked_for_under_other_identifiers(source, c
     if name != "Modality":
         volume, notes = files.read_volume(tmp_path)
         np.testing.assert_array_equal(volume.array, clean.array[:19])
-        assert f"IM0019 has {called} than its slices." in notes[-1]
+        assert f"IM0019 has {called} than the slices taken." in notes[-1]
 
 
 def test_another_scan_at_the_places_of_the_missing_slice_is_not_taken_for_it(source, tmp_path):

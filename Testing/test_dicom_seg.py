@@ -93,7 +93,7 @@ def test_what_is_no_series_and_a_missing_library_are_refused_before_anything_run
 ):
     volume = tmp_path / "scan.nrrd"
     files.write_volume(volume, np.zeros((2, 3, 4), np.int16), np.eye(4))
-    with pytest.raises(FileError, match="no DICOM image"):
+    with pytest.raises(FileError, match="not a DICOM image"):
         files.slices_of(volume)
     bundle = bright_bundle(tmp_path / "liver-ct-v99.0.0")
     monkeypatch.setitem(sys.modules, "highdicom", None)

@@ -293,5 +293,5 @@ def test_values_of_a_metaimage_are_scaled_as_its_header_says(tmp_path):
     assert notes == []
     np.testing.assert_array_equal(volume.array, 2.0 * ct() - 1024)
     for odd in ("0", "nan", "x"):
-        with pytest.raises(FileError, match=f"scaled by {odd} and 0, which cannot be"):
+        with pytest.raises(FileError, match=f"scaled by {odd} and 0, which is impossible"):
             files.read_volume(mha(tmp_path / "odd.mha", *lines, f"ElementToIntensityFunctionSlope = {odd}"))

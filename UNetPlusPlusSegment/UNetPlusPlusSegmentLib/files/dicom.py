@@ -96,11 +96,11 @@ def slices_of(path: Path, series: str | None = None) -> list[Path]:
         stack = Stack([_image(path)])
     else:
         raise FileError(
-            f"{path} is no DICOM image, and a DICOM SEG refers to one: give the DICOM series, or another output."
+            f"{path} is not a DICOM image, to which a DICOM SEG must refer: give the DICOM series, or another output."
         )
     if not all(header.series and header.instance for header in stack.slices):
         raise FileError(
-            f"The slices in {path} have lost the identifiers by which a DICOM SEG refers to them, as some anonymisers do:"
+            f"The slices in {path} have lost the identifiers that a DICOM SEG refers to, as some anonymisers do:"
             " write .seg.nrrd, or give the series as the scanner made it."
         )
     return [header.path for header in stack.slices for _ in range(header.size[2])]
@@ -115,8 +115,8 @@ def _image(path: Path) -> Header:
         raise FileError(f"{in_text(path)} is damaged or incomplete: copy it again.") from error
     if header is None:
         if path.suffix.lower() in PACKED:
-            raise FileError(f"{in_text(path)} is packed: unpack it, and give what was in it.")
-        what = "is damaged or holds no image" if is_dicom(start) else "is damaged or no image that can be read here"
+            raise FileError(f"{in_text(path)} is packed: unpack it, and give its contents.")
+        what = "is damaged or holds no image" if is_dicom(start) else "is damaged or not an image that can be read here"
         raise FileError(
             f"{in_text(path)} {what}: give .nrrd, .nhdr, .nii, .nii.gz, .hdr, .mha, .mhd, a DICOM image or a DICOM folder."
         )
@@ -127,7 +127,7 @@ def _read_stack(stack: Stack, force: bool) -> tuple[Volume, list[str]]:
     first = stack.first
     if first.sop_class == SEGMENTATION_CLASS:
         raise FileError(
-            f"{in_text(first.path)} is a DICOM SEG, a segmentation and no image: give the CT series that it was made from."
+            f"{in_text(first.path)} is a segmentation (DICOM SEG), not an image: give the CT series it was made from."
         )
     _check_readable(stack)
     if first.size[2] > 1:
@@ -145,11 +145,11 @@ def _left_out(stack: Stack) -> list[str]:
     notes = []
     if stack.copies:
         were, count = ("slices were", "count") if stack.copies > 1 else ("slice was", "counts")
-        notes.append(f"{stack.copies} {were} there more than once, with the same pixels, and {count} once.")
+        notes.append(f"{stack.copies} {were} there more than once with the same pixels, and {count} once.")
     if stack.aside:
         at = " and ".join(dict.fromkeys(map(place_in_words, stack.aside)))
         images, were = ("images", "were") if len(stack.aside) > 1 else ("image", "was")
-        notes.append(f"{len(stack.aside)} {images} beside the stack, at {at}, as of bolus tracking, {were} left out.")
+        notes.append(f"{len(stack.aside)} {images} at {at}, probably of bolus tracking, {were} left out.")
     return notes
 
 
@@ -158,7 +158,7 @@ def _check_readable(stack: Stack) -> None:
     unread = next((header for header in stack.slices if header.unread), None)
     if unread:
         raise FileError(
-            f"{in_text(unread.path)} {unread.unread}, which is not read here: export the series in another form, as NIfTI, say."
+            f"{in_text(unread.path)} {unread.unread}, which cannot be read here: export the series in another form, for instance as NIfTI."
         )
 
 
@@ -196,7 +196,7 @@ def _check_phases(stack: Stack, array: np.ndarray) -> None:
     if phases > 1:
         raise FileError(
             f"The series {stack.in_words()} in {in_text(stack.first.path.parent)} mixes {phases} phases of a scan, whose slices"
-            " alternate, and nothing in their headers tells them apart: give a folder with one phase."
+            " alternate, and no header tells them apart: give a folder with one phase."
         )
 
 

@@ -36,9 +36,8 @@ def choose_stack(folder: Path, series: str | None) -> tuple[Stack, list[str]]:
     taken, *others = sorted(fit, key=_unlikely)
     if series is None and taken.count == 1 and len(others) >= FEWEST_SLICES:
         raise FileError(
-            f"The folder {folder} holds {len(fit)} CT images of which no two belong to one series by their identifiers, as some"
-            " anonymisers leave behind: give the series as the scanner made it, or choose an image with --series, by number or"
-            " UID."
+            f"The folder {folder} holds {len(fit)} CT images that all have different identifiers, as some anonymisers leave them, so"
+            " that no two form a series: give the series as the scanner made it, or choose an image with --series, by number or UID."
         )
     _check_in_one_file(folder, taken, others, series)
     _check_none_lost(taken, stacks)
@@ -153,7 +152,7 @@ def _continuation(taken: Stack, stacks: Sequence[Stack]) -> list[str]:
                 )
             if len(fields) == 1 and np.abs(ends - mm).min() <= EVEN * step:
                 notes.append(
-                    f"The stack may go on at {place_in_words(header)} in what was left out: {told} than its slices."
+                    f"The scan may go on at {place_in_words(header)} in what was left out: {told} than the slices taken."
                 )
     return notes
 

@@ -40,7 +40,9 @@ def grid_of(stack: Stack) -> tuple[Place, list[str]]:
         step = step - aside
     else:
         tilt = np.degrees(np.arctan2(np.linalg.norm(aside), step @ normal))
-        notes.append(f"The slices are tilted by {tilt:.1f}° against their stack, and the grid is sheared with them.")
+        notes.append(
+            f"The slices are tilted by {tilt:.1f}° against their stack, as by a tilted gantry, and the grid is sheared to match."
+        )
     if error_mm > TOLERANCE_MM:
         notes.append(
             f"The slices lie {distances.min():.2f} to {distances.max():.2f} mm apart and are taken as even,"

@@ -68,7 +68,7 @@ def _scaled(path: Path, array: np.ndarray, fields: dict[str, str]) -> np.ndarray
         return array
     if not (math.isfinite(slope) and math.isfinite(intercept) and slope):
         raise FileError(
-            f"{path} says that its values are scaled by {fields.get(SLOPE, 1)} and {fields.get(INTERCEPT, 0)}, which cannot be:"
+            f"{path} says that its values are scaled by {fields.get(SLOPE, 1)} and {fields.get(INTERCEPT, 0)}, which is impossible:"
             " correct ElementToIntensityFunctionSlope and Offset in its header, or export it again from where it came."
         )
     exact = array.dtype if array.dtype.kind == "f" else np.float32

@@ -143,7 +143,7 @@ def _header(path: Path, content: bytes) -> Header:
         )
     order = next((o for o in "<>" if content[:4] == struct.pack(o + "i", HEADER_BYTES)), None)
     if order is None or len(content) < HEADER_BYTES:
-        raise FileError(f"{path} is no NIfTI file, though its name says so: copy it again, or correct its ending.")
+        raise FileError(f"{path} is not a NIfTI file, though its name says so: copy it again, or correct its ending.")
 
     magic, is_header = content[344:348], path.name.lower().endswith(".hdr")
     is_pair = is_header and magic == PAIR
@@ -227,7 +227,7 @@ def _place(path: Path, header: Header) -> tuple[Place, list[str]]:
     lengths = np.linalg.norm(steps, axis=0)
     if not (lengths > 0).all() or abs(np.linalg.det(steps / lengths)) < 1e-3:
         raise FileError(
-            f"{path} has axes that span no space: correct its sform, or export it again from where it came."
+            f"{path} has axes that do not span a volume: correct its sform, or export it again from where it came."
         )
     directions, origin = LPS_TO_RAS @ (steps / lengths), LPS_TO_RAS @ offset * header.unit_mm
     if _is_orthonormal(directions):

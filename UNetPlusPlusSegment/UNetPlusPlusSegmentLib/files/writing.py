@@ -56,7 +56,7 @@ def check_output(path: str | Path, endings: Sequence[str]) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise FileError(
-            f"{path} cannot be written: {error.strerror or error}. Choose another place, or get leave to write there."
+            f"{path} cannot be written: {error.strerror or error}. Choose another place, or get permission to write there."
         ) from error
 
 
