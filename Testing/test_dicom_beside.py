@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import numpy as np
 import pydicom
 import pytest
@@ -62,7 +64,9 @@ def test_images_of_bolus_tracking_in_the_series_are_left_out_with_their_number_a
     volume, (note,) = files.read_volume(tmp_path)
     assert_same(volume, clean)
     z = clean.ijk_to_ras[2, 3] + above_mm
-    assert note == f"15 images at z = {round(z, 2):g} mm, probably of bolus tracking, were left out."
+    assert (
+        note == f"15 images at z = {round(z, 2):g} mm, perhaps of bolus tracking, were left out: no part of the stack."
+    )
     assert files.list_series(tmp_path)[0]["slices"] == 20
 
 
@@ -79,7 +83,7 @@ def test_one_image_between_two_slices_is_none_of_them(source, clean, tmp_path):
     track_bolus(write_series(source, tmp_path), 20.7, 1, "each")
     volume, (note,) = files.read_volume(tmp_path)
     assert_same(volume, clean)
-    assert note.startswith("1 image at z = ") and note.endswith("was left out.")
+    assert note.startswith("1 image at z = ") and note.endswith("was left out: no part of the stack.")
 
 
 def test_a_slice_of_the_scan_is_never_taken_for_one_beside_it(source, tmp_path):
@@ -254,3 +258,44 @@ def test_a_ct_whose_modality_was_emptied_is_a_ct(source, clean, tmp_path, modali
     volume, notes = files.read_volume(tmp_path)
     assert_same(volume, clean)
     assert notes == []
+
+
+@pytest.mark.parametrize("at", [0, 9, 18])
+def test_a_second_acquisition_of_two_slices_costs_the_scan_none_of_its_own(source, clean, tmp_path, at):
+    paths = write_series(source, tmp_path)
+    for index in (at, at + 1):
+        changed(
+            paths[index],
+            tmp_path / f"Z{index}",
+            AcquisitionNumber=2,
+            InstanceNumber=100 + index,
+            RescaleIntercept=-1084,
+        )
+    volume, (note,) = files.read_volume(tmp_path)
+    assert_same(volume, clean)
+    assert note.startswith("2 images at z = ")
+
+
+def test_a_slice_with_a_position_far_off_is_missing_where_it_should_be(source, tmp_path):
+    paths = write_series(source, tmp_path)
+    x, y, z = pydicom.dcmread(paths[9]).ImagePositionPatient
+    changed(paths[9], ImagePositionPatient=[x, y, z + 100])
+    with pytest.raises(FileError, match="lacks 1 slice"):
+        files.read_volume(tmp_path)
+
+
+@pytest.mark.parametrize("index", [9, 19])
+def test_a_slice_that_is_packed_or_no_dicom_any_more_is_never_passed_over(source, tmp_path, index):
+    path = write_series(source, tmp_path)[index]
+    content = path.read_bytes()
+    path.write_text("<html>404 Not Found</html>")
+    with pytest.raises(FileError, match=rf"{path.name} is not DICOM, though it is named like a slice.* copy it again"):
+        files.read_volume(tmp_path)
+    path.unlink()
+    packed = path.with_name(f"{path.name}.gz")
+    packed.write_bytes(gzip.compress(content))
+    with pytest.raises(FileError, match=rf"{path.name}\.gz is packed, so a series would lack a slice: unpack it"):
+        files.read_volume(tmp_path)
+    packed.rename(tmp_path / "old.zip")
+    if index == 19:
+        assert files.read_volume(tmp_path)[1] == [f"Left out, as they are packed: {tmp_path / 'old.zip'}."]

@@ -149,7 +149,9 @@ def _left_out(stack: Stack) -> list[str]:
     if stack.aside:
         at = " and ".join(dict.fromkeys(map(place_in_words, stack.aside)))
         images, were = ("images", "were") if len(stack.aside) > 1 else ("image", "was")
-        notes.append(f"{len(stack.aside)} {images} at {at}, probably of bolus tracking, {were} left out.")
+        notes.append(
+            f"{len(stack.aside)} {images} at {at}, perhaps of bolus tracking, {were} left out: no part of the stack."
+        )
     return notes
 
 

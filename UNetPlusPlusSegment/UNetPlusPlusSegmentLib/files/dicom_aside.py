@@ -48,6 +48,7 @@ def _own(
     """Of the images at one place the slice of the scan, none if it needs none there; None if it cannot be told."""
     below = [(at, header) for at, header in scan if at < place]
     above = [(at, header) for at, header in scan if at > place][::-1]
+    steps = 1.0
     if below and above:
         if above[-1][0] - below[-1][0] < (2 - EVEN) * step:
             return []
@@ -55,16 +56,21 @@ def _own(
         steps = abs(place - (below or above)[-1][0]) / step
         if abs(steps - round(steps)) > EVEN or steps > LONGEST_HOLE:
             return []
-    fitting = [image for image in images if _fits(image, below, above, [header for _, header in scan])]
+        steps = round(steps)
+    fitting = [image for image in images if _fits(image, below, above, [header for _, header in scan], steps)]
     if len(fitting) == 1 or (not fitting and not (below and above)):
         return fitting
     return None
 
 
 def _fits(
-    image: Header, below: Sequence[tuple[float, Header]], above: Sequence[tuple[float, Header]], scan: Sequence[Header]
+    image: Header,
+    below: Sequence[tuple[float, Header]],
+    above: Sequence[tuple[float, Header]],
+    scan: Sequence[Header],
+    steps: float,
 ) -> bool:
-    """True if an image has what all slices of the scan have in common, and comes in its turn among them."""
+    """True if an image has what all slices of the scan have in common, and comes in its turn among them, or so many steps beyond."""
     for name in ACQUISITION:
         if {header.acquisition[name] for header in scan} == {scan[0].acquisition[name]} != {image.acquisition[name]}:
             return False
@@ -76,7 +82,7 @@ def _fits(
             ends = [_number(side[-1][1], name) for side in (below, above)]
         else:
             last, before = (_number(header, name) for _, header in (below or above)[-1:-3:-1])
-            ends = [last, last + 1.5 * (last - before)]
+            ends = [last, last + (steps + 0.5) * (last - before)]
         if not min(ends) < _number(image, name) < max(ends):
             return False
     return True

@@ -167,7 +167,7 @@ def _overlap(slices: Sequence[Header], values: Sequence[str], only_at_one_place:
     parts = [places[[v == value for v in values]] for value in set(values)]
     if any(same and a != b for same, (a, b) in zip(coincident(places), pairs, strict=True)):
         return sum(map(_faults, parts)) < _faults(places)
-    if only_at_one_place or sum(a != b for a, b in pairwise(values)) < len(parts):
+    if only_at_one_place or sum(a != b for a, b in pairwise(values)) <= len(parts):
         return False
     return min(map(len, parts)) >= FEWEST_SLICES and max(map(_faults, parts)) <= _faults(places)
 
