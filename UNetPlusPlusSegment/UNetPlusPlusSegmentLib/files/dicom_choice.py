@@ -162,6 +162,6 @@ def _differences(one: Header, other: Header) -> list[str]:
     fields = [f"another {name}" for name, a, b in zip(GROUP_FIELDS, one.group, other.group, strict=True) if a != b]
     if one.group.size == other.group.size and not np.allclose(one.spacing[:2], other.spacing[:2], rtol=1e-3):
         fields.append("another Pixel Spacing")
-    if not np.allclose(one.directions, other.directions, atol=1e-3):
+    if not np.allclose(np.array(one.directions), np.array(other.directions), atol=1e-3):
         fields.append("another Image Orientation (Patient)")
     return fields

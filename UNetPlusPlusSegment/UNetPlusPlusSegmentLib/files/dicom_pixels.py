@@ -10,6 +10,7 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 from pydicom.tag import Tag
+from pydicom.uid import UID
 
 from .dicom_headers import Header
 from .images import GDCM, FileError, in_text, read_image
@@ -19,7 +20,7 @@ ESSENCE = (
     "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData",
 )  # fmt: skip
 RESCALING = ("RescaleIntercept", "RescaleSlope", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-MANY_FRAMES = "1.2.840.10008.5.1.4.1.1.7.3"  # SOP class of multi-frame words, which are not rescaled
+MANY_FRAMES = UID("1.2.840.10008.5.1.4.1.1.7.3")  # SOP class of multi-frame words, which are not rescaled
 BODY_HU = (-200, 300)  # where contrast agent makes a difference
 BLOCKS = 64  # along the shorter side of a slice: means over so many blocks have little noise
 MOST_PHASES = 3

@@ -132,7 +132,10 @@ def _parted(stack: Stack, same_pixels: SamePixels) -> list[Stack]:
             return _parts(stack, values, dictionary_description(name).lower(), same_pixels)
     for name in SEQUENTIAL:
         runs = _runs(stack.slices, name)
-        if 2 * max(Counter(runs).values()) >= stack.places and _overlap(stack.slices, runs):
+        alternate = sum(a != b for a, b in pairwise(runs)) > len(
+            set(runs)
+        )  # else one slice may only have a wrong place
+        if alternate and 2 * max(Counter(runs).values()) >= stack.places and _overlap(stack.slices, runs):
             return _parts(stack, runs, f"run by {dictionary_description(name).lower()}", same_pixels)
     folders = [str(header.path.parent) for header in stack.slices]
     if _overlap(stack.slices, folders, only_at_one_place=True):
@@ -167,7 +170,7 @@ def _overlap(slices: Sequence[Header], values: Sequence[str], only_at_one_place:
     parts = [places[[v == value for v in values]] for value in set(values)]
     if any(same and a != b for same, (a, b) in zip(coincident(places), pairs, strict=True)):
         return sum(map(_faults, parts)) < _faults(places)
-    if only_at_one_place or sum(a != b for a, b in pairwise(values)) <= len(parts):
+    if only_at_one_place or sum(a != b for a, b in pairwise(values)) < len(parts):
         return False
     return min(map(len, parts)) >= FEWEST_SLICES and max(map(_faults, parts)) <= _faults(places)
 

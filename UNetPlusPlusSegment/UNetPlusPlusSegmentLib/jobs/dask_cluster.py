@@ -68,7 +68,7 @@ def _tell_without_workers(client: Client) -> None:
     try:
         client.wait_for_workers(1, WORKER_S)
     except NoWorkerError:
-        address = client.scheduler.address
+        address = client.scheduler_info()["address"]
         _log.warning(
             "No worker has joined the Dask scheduler at %s: start one with `dask worker %s`.", address, address
         )
