@@ -57,9 +57,10 @@ def _check_gaps(stack: Stack) -> None:
     slices, where = stack.slices, in_text(stack.first.path.parent)
     twice = coincident(along_normal(slices))
     if twice.any():
+        count = 1 + int((~twice).sum())
         raise FileError(
-            f"The series {stack.in_words()} in {where} is a sequence, with {len(slices)} images at {1 + int((~twice).sum())}"
-            " places, and nothing in it tells its time points apart: give a folder with one time point."
+            f"The series {stack.in_words()} in {where} is a sequence, with {len(slices)} images at {count}"
+            f" place{'s' * (count > 1)}, and nothing in it tells its time points apart: give a folder with one time point."
         )
     places = along_normal(slices)
     missing = missing_places(slices)
