@@ -71,6 +71,14 @@ def test_a_correction_is_shown_with_its_case(tmp_path):
     assert "case0000.corrected" in (folder / "measurements.csv").read_text()
 
 
+def test_files_that_were_skipped_are_no_cases_but_named(tmp_path):
+    folder = make_cohort(tmp_path / "out", 2)
+    append(folder, {"case": "x.zip", "input": "/x.zip", "status": "skipped", "reason": "It is packed."})
+    page = make_report(folder).read_text(encoding="utf-8")
+    assert len(names_in(page)) == 2
+    assert "1 files were skipped" in page and "x.zip: It is packed." in page
+
+
 def test_a_cohort_that_is_running_says_so(tmp_path):
     folder = make_cohort(tmp_path / "out", 2)
     with alone_in(folder):

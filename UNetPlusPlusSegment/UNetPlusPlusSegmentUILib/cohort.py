@@ -92,14 +92,13 @@ class CohortBox:
     def refresh(self) -> None:
         """List the cases of the folder, the most doubtful first, with what was said about them."""
         from UNetPlusPlusSegmentLib.jobs.manifest import read_manifest
-        from UNetPlusPlusSegmentLib.jobs.report import worst_first
+        from UNetPlusPlusSegmentLib.jobs.report import cases_of
         from UNetPlusPlusSegmentLib.jobs.review import read_review
 
         self._records, self._reviewed = [], {}
         try:
             if self.folder:
-                known = [each for each in read_manifest(self.folder).values() if "corrects" not in each]
-                self._records = sorted(known, key=worst_first)
+                self._records = cases_of(read_manifest(self.folder))
                 self._reviewed = read_review(self.folder)
         except ValueError as error:
             self._outcome = str(error)

@@ -192,8 +192,7 @@ def _source_of_seg(given: argparse.Namespace, outputs: Sequence[Path]) -> list[P
     if not any(files.form_of(path) == "dcm" for path in _segmentations(given)):
         return []
     source = files.slices_of(Path(given.input), given.series)
-    taken = {path.resolve() for path in (Path(given.input), *outputs)}
-    for path in {path.resolve() for path in source} & taken:
+    for path in {path.resolve() for path in source} & {path.resolve() for path in outputs}:
         raise files.FileError(f"{path} is a slice of the input: give another output.")
     files.check_forms(outputs, source)
     return source
@@ -269,18 +268,21 @@ def _cohort(given: argparse.Namespace) -> None:
     records = cohort(given, _request(given))
     if given.json:
         print(json.dumps(records, ensure_ascii=False))
-    bad = [record for record in records if record["status"] != "done"]
+    bad = [record for record in records if record["status"] == "failed"]
+    skipped = [record for record in records if record["status"] == "skipped"]
     if not given.quiet:
         _say(f"{record['case']}: {note}" for record in records for note in record.get("notes") or ())
     _say(f"{record['case']}: {record['reason']}" for record in bad)
+    cases = len(records) - len(skipped)
+    also = f" {len(skipped)} files were skipped; {given.output}/measurements.csv says why." if skipped else ""
     if bad:
         raise files.FileError(
-            f"{len(bad)} of {len(records)} cases failed; the results of the others are in {given.output}."
+            f"{len(bad)} of {cases} cases failed; the results of the others are in {given.output}.{also}"
         )
     if given.quiet:
         return
     if not given.json:
-        print(f"{len(records)} cases done, written to {given.output}")
+        print(f"{cases} cases done, written to {given.output}.{also}")
     print(LICENCE_LINE, file=sys.stderr)
 
 

@@ -90,7 +90,7 @@ def run_cohort(
         forms: Of each result, beside `.seg.nrrd`: some of `files.FORMS`.
 
     Returns:
-        The last line of the manifest for each case, in order.
+        The last line of the manifest for each case, in order, and for each file that was skipped, with the status `skipped`.
 
     Raises:
         FileError: A form needs a package that is not installed, such as a DICOM SEG in Slicer; or a file cannot be written.
@@ -103,7 +103,7 @@ def run_cohort(
     if unknown_forms:
         raise CohortError(f"{unknown_forms[0]!r} is no format of a result: choose some of {', '.join(files.FORMS)}.")
     files.check_forms(f".{form}" for form in forms)
-    cases = find_cases(inputs, besides=folder)
+    cases, skipped = find_cases(inputs, besides=folder)
     series = series or {}
     unknown = sorted(set(series) - set(cases))
     if unknown:
@@ -134,6 +134,10 @@ def run_cohort(
             if not _is_done(each.outputs, asked[case], known.get(case, {}), bundle):
                 todo.append(each)
         outcomes = run(todo)
+        for name, record in _skipped_records(skipped).items():
+            if record != known.get(name):
+                known[name] = record
+                append(folder, record)
         try:
             for number, waiting in enumerate(todo, start=len(cases) - len(todo)):
                 progress(number, len(cases), waiting.case)
@@ -148,7 +152,17 @@ def run_cohort(
                 write_page(folder)
             raise
         _finish(folder)
-    return [known[case] for case in cases]
+    return [known[name] for name in [*cases, *(path.name for path in skipped)]]
+
+
+def _skipped_records(skipped: Mapping[Path, str]) -> dict[str, dict]:
+    """Lines of the manifest for files that are no cases, by their names; the log tells of them before the run."""
+    for path, reason in skipped.items():
+        _log.warning("Skipped %s: %s", in_text(path), reason)
+    return {
+        path.name: {"case": path.name, "input": str(path.absolute()), "status": "skipped", "reason": reason}
+        for path, reason in skipped.items()
+    }
 
 
 def _finish(folder: Path) -> None:
@@ -179,23 +193,32 @@ def _is_done(outputs: Sequence[Path], asked: Mapping, last: Mapping, bundle: Bun
     return last.get("status") == "done" and there == outputs and asked.items() <= last.items()
 
 
-def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None = None) -> dict[str, Path]:
+def find_cases(
+    inputs: str | Path | Iterable[str | Path], besides: Path | None = None
+) -> tuple[dict[str, Path], dict[Path, str]]:
     """Name each input after its file or folder; if one folder is given, all volume files and folders in it are inputs.
 
-    Hidden files and results are skipped: segmentations, folders of results, and folders that contain the folder `besides`.
-    Label maps of other inputs are skipped, too, and DICOM files and packed ones beside them, with a warning in the log.
+    Hidden files and results are passed over: segmentations, folders of results, and folders that contain the folder `besides`.
+
+    Returns:
+        The inputs by the names of their cases; and files that may be scans but are no inputs, with the reason: label maps of
+        other inputs, and DICOM files and packed ones beside them.
 
     Raises:
         CohortError: There are no inputs, or two would have the same name.
     """
+    skipped: dict[Path, str] = {}
     if isinstance(inputs, (str, Path)):
         parent = Path(inputs)
         if not parent.is_dir():
             raise CohortError(f"{parent} is not a folder: give a folder, or a list of files.")
         inputs = [path for path in sorted(parent.iterdir()) if _may_be_case(path, besides)]
-        _tell_of_loose_files(parent)
+        skipped = _loose_files(parent)
+    paths = [Path(path) for path in inputs]
+    labels = files.label_maps(paths)
+    skipped |= dict.fromkeys(sorted(labels), "It is a label map of another file.")
     cases: dict[str, Path] = {}
-    for path in _without_label_maps([Path(path) for path in inputs]):
+    for path in (path for path in paths if path not in labels):
         case = case_name(path)
         if case in cases:
             raise CohortError(f"{cases[case]} and {path} would both be called {case}: rename one of them.")
@@ -205,27 +228,20 @@ def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None =
             "There is nothing to do: no volume files or folders were found. For DICOM series, give the folder that contains their"
             " folders."
         )
-    return cases
+    return cases, skipped
 
 
-def _tell_of_loose_files(parent: Path) -> None:
-    """Warn of files that may be scans but are no case: which of them belong together is not known."""
-    endings = (*SLICE_ENDINGS, *PACKED)
-    loose = sorted(
-        p.name for p in parent.iterdir() if p.suffix.lower() in endings and not volume_ending(p) and p.is_file()
+def _loose_files(parent: Path) -> dict[Path, str]:
+    """Files in a folder of inputs that may be scans but are no case, and why."""
+    reasons = dict.fromkeys(
+        SLICE_ENDINGS, "It is in no folder of its own: put the files of each DICOM series into one."
     )
-    if loose:
-        more = f" and {len(loose) - 1} more" if loose[1:] else ""
-        _log.warning(
-            "Skipped files that lie in no folder of their own or are packed: %s%s", in_text(Path(loose[0])), more
-        )
-
-
-def _without_label_maps(paths: Sequence[Path]) -> list[Path]:
-    labels = files.label_maps(paths)
-    if labels:
-        _log.warning("Skipped label maps of other files: %s", ", ".join(sorted(p.name for p in labels)))
-    return [path for path in paths if path not in labels]
+    reasons |= dict.fromkeys(PACKED, "It is packed: unpack it.")
+    return {
+        path: reasons[path.suffix.lower()]
+        for path in sorted(parent.iterdir())
+        if path.suffix.lower() in reasons and not volume_ending(path) and path.is_file()
+    }
 
 
 def _may_be_case(path: Path, besides: Path | None) -> bool:

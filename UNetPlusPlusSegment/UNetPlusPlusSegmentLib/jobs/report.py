@@ -78,11 +78,10 @@ def write_page(folder: Path, running: bool = False) -> Path:
     except ImportError as error:
         raise CohortError("The report is made with Jinja2, which is not installed. Run: pip install jinja2.") from error
     known = read_manifest(folder)
-    cases = [record for record in known.values() if "corrects" not in record]
+    cases = cases_of(known)
     if not cases:
         raise CohortError(f"{folder} has no case yet: wait until one is done, and make the report again.")
     corrected = {record["corrects"]: record for record in known.values() if "corrects" in record}
-    cases.sort(key=worst_first)
     inside = len(cases) <= MOST_INSIDE
     shown = [_case(folder, number, record, corrected, inside) for number, record in enumerate(cases)]
     here = Path(__file__)
@@ -94,6 +93,7 @@ def write_page(folder: Path, running: bool = False) -> Path:
         cases=shown,
         about=_about(folder, cases, running),
         histograms=_histograms(cases),
+        skipped=[record for record in known.values() if record["status"] == "skipped"],
         notes=sorted({_kind(note) for record in cases for note in record.get("notes") or ()}),
         marks=read_lines(folder / REVIEW),
         columns=COLUMNS,
@@ -108,6 +108,12 @@ def write_page(folder: Path, running: bool = False) -> Path:
     return folder / REPORT
 
 
+def cases_of(manifest: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of the cases, without those of corrections and of files that were skipped: failed ones first, then the most
+    doubtful, then those with notes."""
+    return sorted((each for each in manifest.values() if each["status"] in ("done", "failed")), key=_worst_first)
+
+
 def doubt_of(record: Mapping[str, Any]) -> float:
     """How doubtful a case is, 0…1, of its most doubtful segment: what is missing to an expected Dice of 1, or the doubtful share."""
     doubts = [0.0]
@@ -117,8 +123,7 @@ def doubt_of(record: Mapping[str, Any]) -> float:
     return max(doubts)
 
 
-def worst_first(record: Mapping[str, Any]) -> tuple:
-    """A key to sort cases by: failed ones first, then the most doubtful, then those with notes."""
+def _worst_first(record: Mapping[str, Any]) -> tuple:
     notes = record.get("notes") or ()
     return record["status"] == "done", -doubt_of(record), not notes, record["case"]
 
