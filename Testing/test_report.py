@@ -76,7 +76,7 @@ def test_files_that_were_skipped_are_no_cases_but_named(tmp_path):
     append(folder, {"case": "x.zip", "input": "/x.zip", "status": "skipped", "reason": "It is packed."})
     page = make_report(folder).read_text(encoding="utf-8")
     assert len(names_in(page)) == 2
-    assert "1 files were skipped" in page and "x.zip: It is packed." in page
+    assert "Files that were skipped: 1" in page and "x.zip: It is packed." in page
 
 
 def test_a_cohort_that_is_running_says_so(tmp_path):

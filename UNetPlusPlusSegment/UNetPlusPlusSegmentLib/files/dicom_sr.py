@@ -96,7 +96,7 @@ def _content(segments: Sequence[Segment], seg: Dataset, images: Sequence[Dataset
     )
     report = hd.sr.MeasurementReport(
         observation_context=hd.sr.ObservationContext(
-            observer_device_context=hd.sr.ObserverContext(_code(("DCM", "121007", "Device")), device)
+            observer_device_context=hd.sr.ObserverContext(hd.sr.CodedConcept("121007", "DCM", "Device"), device)
         ),
         procedure_reported=_code(PROCEDURE),
         imaging_measurements=[
@@ -130,7 +130,7 @@ def _groups(segment: Segment, number: int, seg: Dataset, images: Sequence[Datase
         source_series=hd.sr.SourceSeriesForSegmentation(images[0].SeriesInstanceUID),
     )
     measured = [key for key in MEASURED if segment.measurements.get(key) is not None]
-    groups = [
+    groups: list[Any] = [
         hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
             referenced_segment=reference, measurements=[_measurement(segment, key) for key in measured], **about
         )

@@ -42,7 +42,7 @@ class ShownCase:
         self._scene = slicer.mrmlScene
         self.volumeNode = slicer.util.addVolumeFromArray(volume.array, volume.ijk_to_ras, record["case"])
         self.volumeNode.CreateDefaultDisplayNodes()
-        self.segmentationNode = None
+        self.segmentationNode: Any = None
         if path.is_file():
             try:
                 self._load(path)
