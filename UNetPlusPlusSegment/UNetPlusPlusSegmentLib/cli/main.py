@@ -287,6 +287,12 @@ def _series(given: argparse.Namespace) -> None:
         print(f"{each['number']}: {each['modality']}, {size} voxels of {spacing} mm, {', '.join(filter(None, about))}")
 
 
+def _compare(given: argparse.Namespace) -> None:
+    from .compare import compare  # imports SciPy, which takes its time
+
+    compare(given)
+
+
 def _models(given: argparse.Namespace) -> None:
     found, refused = find_bundles()
     if given.json:
@@ -330,6 +336,7 @@ COMMANDS = {
     "nodule": _segment,
     "cohort": _cohort,
     "series": _series,
+    "compare": _compare,
     "models": _models,
     "demo": _demo,
 }

@@ -57,6 +57,11 @@ def parser() -> argparse.ArgumentParser:
     series.add_argument("folder", metavar="FOLDER", help="a folder that contains DICOM files, also in subfolders")
     series.add_argument("--json", action="store_true", help="print the list as JSON")
 
+    compare = commands.add_parser("compare", help="compare two segmentations of a scan, segment by segment")
+    compare.add_argument("first", metavar="A", help="segmentation: .seg.nrrd, or a label map (.nrrd .nii .nii.gz .mha)")
+    compare.add_argument("second", metavar="B", help="another one with the same voxels, such as one drawn by hand")
+    compare.add_argument("--json", action="store_true", help="print the figures as JSON")
+
     models = commands.add_parser("models", help="list the installed models")
     models.add_argument("--json", action="store_true", help="print the model cards as a JSON list")
 
@@ -65,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         "-o", "--output", metavar="DIR", default="demo_output", help="folder for the results (default: %(default)s)"
     )
 
-    for command in (liver, nodule, cohort, series, models, demo):
+    for command in (liver, nodule, cohort, series, compare, models, demo):
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return program
 
