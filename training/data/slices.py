@@ -33,7 +33,7 @@ class Slice:
 
     Attributes:
         row: Its line of slices.csv.
-        image: uint8 (height, width) or (height, width, 3), in the target's window.
+        image: uint8 (height, width) or (height, width, 3), in the target's window; uint16 as long as it is not.
         mask: bool (labels, height, width).
         pixel_mm: Side of a pixel; 1 for images without one.
         known: bool (labels,): the labels whose masks say all; the others' are not to be trusted. None: all of them.
@@ -58,10 +58,11 @@ class Slice:
 
     def in_window(self, stored_hu: tuple[float, float] | None, wanted_hu: tuple[float, float] | None) -> Slice:
         """The slice with grey values of another window; what the stored one cut off below stays cut off."""
-        if stored_hu is None or wanted_hu is None or stored_hu == wanted_hu:
+        is_8_bit = self.image.dtype == np.uint8
+        if stored_hu is None or wanted_hu is None or (is_8_bit and stored_hu == wanted_hu):
             return self
         (low, high), (new_low, new_high) = stored_hu, wanted_hu
-        hu = low + self.image.astype(np.float32) * ((high - low) / 255)
+        hu = low + self.image.astype(np.float32) * ((high - low) / np.iinfo(self.image.dtype).max)
         image = ((hu - new_low) * (255 / (new_high - new_low))).round().clip(0, 255).astype(np.uint8)
         return replace(self, image=image * (self.image > 0))
 
@@ -162,10 +163,15 @@ def _read_slice(folder: Path, row: dict[str, str], target: Target, kind: Kind) -
             " in one channel."
         )
     channels = 1 if image.ndim == 2 else image.shape[2]
-    if image.dtype != np.uint8 or channels != kind.channels:
+    grey_16_bit = image.dtype == np.uint16 and kind.window_hu is not None
+    if not (image.dtype == np.uint8 or grey_16_bit) or channels != kind.channels:
         raise DataError(
             f"{image_path} has {channels} channels of {image.dtype}, not {kind.channels} of uint8: it is not of this target;"
             " check `target` and `data`."
+        )
+    if grey_16_bit and target.window_hu == kind.window_hu:
+        raise DataError(
+            f"{image_path} holds HU in 16 bits, of which the network sees a window: say which in the target, window_hu: [-160, 240]."
         )
     try:
         pixel_mm = kind.pixel_mm.known(row) or kind.pixel_mm.usual
@@ -189,7 +195,8 @@ def _read_slice(folder: Path, row: dict[str, str], target: Target, kind: Kind) -
 def _read_picture(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as picture:
-            return np.asarray(picture)
+            is_16_bit = picture.mode.startswith("I")  # which older versions of Pillow read as 32
+            return np.asarray(picture).astype(np.uint16) if is_16_bit else np.asarray(picture)
     except (OSError, SyntaxError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,9 +39,27 @@ class Pooled:
         if not truth.any():
             self.false_mm2 = max(self.false_mm2, float(found.sum()) * pixel_mm**2)
         if outlines:
-            to_truth, to_found = surface_distances(found, truth, np.eye(2) * pixel_mm)
-            self.to_truth.append(to_truth)
-            self.to_found.append(to_found)
+            self._add_distances(found, truth, np.eye(2) * pixel_mm)
+
+    def add_volume(self, found: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float]) -> None:
+        """Add a whole scan, its surfaces in space.
+
+        Args:
+            found: bool (slices, rows, columns).
+            truth: the same.
+            spacing_mm: Of slices, rows and columns.
+        """
+        self.overlap += int((found & truth).sum())
+        self.found += int(found.sum())
+        self.true += int(truth.sum())
+        false = np.where(truth.any(axis=(1, 2)), 0, found.sum(axis=(1, 2))).max()
+        self.false_mm2 = max(self.false_mm2, float(false) * spacing_mm[1] * spacing_mm[2])
+        self._add_distances(found, truth, np.diag(spacing_mm))
+
+    def _add_distances(self, found: np.ndarray, truth: np.ndarray, steps_mm: np.ndarray) -> None:
+        to_truth, to_found = surface_distances(found, truth, steps_mm)
+        self.to_truth.append(to_truth)
+        self.to_found.append(to_found)
 
     @property
     def dice(self) -> float:

@@ -4,71 +4,71 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from .. import files
 from ..core.agreement import TOLERANCE_MM, dice, hausdorff95_mm, surface_dice, surface_distances
-from ..core.volume import Volume, bounding_box
-from ..files.segmentations import Place, Segmentation, read_segmentation
+from ..core.volume import Volume
+from ..files.segmentations import Stored, grid_around
 
 
 def compare(given: argparse.Namespace) -> None:
     """Read both files, measure what they have in common, and print it.
 
+    Segments are matched by name; by value where one of the files is a label map without names.
+
     Raises:
         FileError: A file cannot be read, the two have other voxels, or no segment in common.
     """
-    (one, notes), (read, more) = read_segmentation(given.first), read_segmentation(given.second)
-    notes, other = [*notes, *more], read.on_grid_of(one)
-    if other is None:
+    paths = (given.first, given.second)
+    both = [files.segments_in(path) for path in paths]
+    by_name = not any(map(_is_plain, both))
+    ours, theirs = (_by_key(path, segments, by_name) for path, segments in zip(paths, both, strict=True))
+    common = [key for key in ours if key in theirs]
+    if not common:
+        there = " and ".join(f"{path} ({_names(segments)})" for path, segments in zip(paths, both, strict=True))
         raise files.FileError(
-            f"{given.first} and {given.second} have different voxels ({_grid(one)}; {_grid(read)}), so they cannot be compared"
-            " voxel by voxel: resample one of them to the grid of the other, such as with Slicer's Segmentations module."
+            f"{there} have no segment in common: give two segmentations with the same names, or label maps with the same values."
         )
-    by_name = one.has_names and other.has_names
-    ours, theirs = (_by_key(path, each, by_name) for path, each in ((given.first, one), (given.second, other)))
-    named = theirs if other.has_names and not one.has_names else ours
-    rows = [
-        {"segment": named[key][0], **_figures(one, ours[key][1], other, theirs[key][1])}
-        for key in ours
-        if key in theirs
+    grid = grid_around(paths)
+    found = files.masks_of([ours[key] for key in common], grid)
+    truth = files.masks_of([theirs[key] for key in common], grid)
+    named = theirs if _is_plain(both[0]) else ours
+    figures = [_figures(*masks, grid) for masks in zip(found, truth, strict=True)]
+    rows = [{"segment": named[key].name, **each} for key, each in zip(common, figures, strict=True)]
+    alone = [
+        f"Only {path} has {_names([segment for key, segment in mine.items() if key not in others])}."
+        for path, mine, others in ((paths[0], ours, theirs), (paths[1], theirs, ours))
+        if mine.keys() - others.keys()
     ]
-    if not rows:
-        raise files.FileError(
-            f"{given.first} ({', '.join(one.segments) or 'empty'}) and {given.second} ({', '.join(other.segments) or 'empty'})"
-            " have no segment in common: give two segmentations with the same names, or label maps with the same values."
-        )
-    for path, mine, others in ((given.first, ours, theirs), (given.second, theirs, ours)):
-        alone = [name for key, (name, _) in mine.items() if key not in others]
-        notes += [f"Only {path} has {', '.join(alone)}."] if alone else []
     if given.json:
-        found = {"segments": rows, "surface_tolerance_mm": TOLERANCE_MM, "notes": notes}
-        print(json.dumps(found, ensure_ascii=False))
-        return
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
-    for row in rows:
-        print(_in_words(row))
+        print(json.dumps({"segments": rows, "surface_tolerance_mm": TOLERANCE_MM, "notes": alone}, ensure_ascii=False))
+    else:
+        print(*map(_in_words, rows), *alone, sep="\n")
 
 
-def _by_key(path: str, segmentation: Segmentation, by_name: bool) -> dict[str | int, tuple[str, Place]]:
-    """Name and place of each segment by what it is compared by: its name, or its value where one of the files has no names."""
-    segments = segmentation.segments.items()
-    keyed: dict[str | int, tuple[str, Place]] = {name if by_name else p.value: (name, p) for name, p in segments}
+def _is_plain(segments: Sequence[Stored]) -> bool:
+    """True for a label map without names."""
+    return all(each.name in map(str, each.values) for each in segments)
+
+
+def _by_key(path: str, segments: Sequence[Stored], by_name: bool) -> dict[str | tuple[int, ...], Stored]:
+    keyed = {each.name if by_name else each.values: each for each in segments}
     if len(keyed) < len(segments):
         raise files.FileError(
-            f"{path} has segments that overlap, which cannot be told apart in a label map without names: give two files with names."
+            f"{path} has two segments of one {'name' if by_name else 'value'}, which cannot be told apart: rename one of them."
         )
     return keyed
 
 
-def _figures(one: Segmentation, place: Place, other: Segmentation, place_there: Place) -> dict[str, float | None]:
+def _names(segments: Sequence[Stored]) -> str:
+    return ", ".join(each.name for each in segments) or "empty"
+
+
+def _figures(found: np.ndarray, truth: np.ndarray, grid: Volume) -> dict[str, float | None]:
     """Of a segment; None for those that do not exist where it is empty."""
-    grid = one.layers[0]
-    found, truth = _on_one_grid(_part(one, place, grid), _part(other, place_there, grid))
     figures: dict[str, float | None] = {
         "dice": None,
         "volume_a_ml": np.count_nonzero(found) * grid.voxel_volume_ml,
@@ -84,35 +84,7 @@ def _figures(one: Segmentation, place: Place, other: Segmentation, place_there: 
     return figures
 
 
-def _part(segmentation: Segmentation, place: Place, grid: Volume) -> tuple[np.ndarray, np.ndarray]:
-    """A segment cut out of its mask, and its first voxel, K, J and I of the grid."""
-    mask = segmentation.mask(place)
-    box = bounding_box(mask) or (slice(0, 0),) * 3
-    begin = np.rint(np.linalg.solve(grid.ijk_to_ras, segmentation.layers[place.layer].ijk_to_ras[:, 3]))[2::-1]
-    return mask[box], begin.astype(int) + [along.start for along in box]
-
-
-def _on_one_grid(*parts: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """The masks of `_part`, in the smallest box that holds them: bool (masks, K, J, I)."""
-    there = [(first, first + mask.shape) for mask, first in parts if mask.size] or [
-        (np.zeros(3, int), np.zeros(3, int))
-    ]
-    low, high = np.min([a for a, _ in there], axis=0), np.max([b for _, b in there], axis=0)
-    whole = np.zeros((len(parts), *(high - low)), bool)
-    for canvas, (mask, first) in zip(whole, parts, strict=True):
-        if mask.size:
-            canvas[tuple(slice(a, a + n) for a, n in zip(first - low, mask.shape, strict=True))] = mask
-    return whole
-
-
-def _grid(segmentation: Segmentation) -> str:
-    layer = segmentation.layers[0]
-    size = " × ".join(map(str, layer.array.shape[::-1]))
-    place = ", ".join(f"{mm:.1f}" for mm in layer.ijk_to_ras[:3, 3])
-    return f"{size} of {' × '.join(f'{mm:.2f}' for mm in layer.spacing_mm)} mm from RAS {place}"
-
-
-def _in_words(row: dict[str, Any]) -> str:
+def _in_words(row: dict) -> str:
     if row["dice"] is None:
         return f"{row['segment']}: empty in both"
     away = "one is empty" if row["hausdorff95_mm"] is None else f"95 % surface distance {row['hausdorff95_mm']:.1f} mm"

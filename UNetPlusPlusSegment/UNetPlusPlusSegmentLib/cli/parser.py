@@ -65,7 +65,9 @@ def parser() -> argparse.ArgumentParser:
     series.add_argument("--json", action="store_true", help="print the list as JSON")
 
     compare = commands.add_parser("compare", help="compare two segmentations of a scan, segment by segment")
-    compare.add_argument("first", metavar="A", help="segmentation: .seg.nrrd, or a label map (.nrrd .nii .nii.gz .mha)")
+    compare.add_argument(
+        "first", metavar="A", help="segmentation: .seg.nrrd, a label map (.nrrd .nii .nii.gz .mha), or a DICOM SEG"
+    )
     compare.add_argument("second", metavar="B", help="another one with the same voxels, such as one drawn by hand")
     compare.add_argument("--json", action="store_true", help="print the figures as JSON")
 
