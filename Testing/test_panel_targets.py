@@ -68,6 +68,18 @@ def test_targets_are_offered_by_the_names_of_the_labels_and_run_with_what_their_
     assert next(iter(segments_of(node))) == spleen
 
 
+def test_another_target_takes_the_model_that_was_made_for_it(panel):
+    ui, labels = panel.ui, [{"value": 1, "name": "Spleen", "terminology": "", "color": [1, 2, 3]}]
+    bright_bundle(user_folder() / "spleen-v1.0.0", target="spleen", labels=labels, threshold=0.35)
+    organs_bundle(user_folder() / "kidneys-v1.0.0", target="kidneys")
+    panel.enter()
+    ui.targetComboBox.setCurrentText("Left kidney")
+    assert rows_of(ui.modelComboBox) == ["kidneys-v1.0.0", "abdomen-ct-v1.0.0"]
+    ui.targetComboBox.setCurrentText("Spleen")
+    assert rows_of(ui.modelComboBox) == ["spleen-v1.0.0", "kidneys-v1.0.0", "abdomen-ct-v1.0.0"]
+    assert (panel._parameterNode.model, ui.thresholdSlider.value) == ("spleen-v1.0.0", 0.35)
+
+
 def test_a_target_that_no_model_has_says_so_and_offers_no_run(panel):
     add_volume(organs_scan().array, organs_scan().ijk_to_ras)
     for target in ("nodule", "heart"):

@@ -88,9 +88,10 @@ class ModelList:
         return targets.index(meant.casefold()) if meant.casefold() in targets else -1
 
     def onTarget(self, index) -> None:
-        """Take another target; the models follow."""
+        """Take another target, and with it the first of its models, even where the one chosen before has it, too."""
         if self._parameterNode and 0 <= index < len(self._targets):
-            self._parameterNode.target = self._targets[index][1]
+            with slicer.util.NodeModify(self._parameterNode):
+                self._parameterNode.target, self._parameterNode.model = self._targets[index][1], ""
 
     def onModel(self, index) -> None:
         """Take another model, and with it its threshold."""
