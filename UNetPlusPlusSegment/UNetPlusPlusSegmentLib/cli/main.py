@@ -271,7 +271,6 @@ def _cohort(given: argparse.Namespace) -> None:
 
     request = _request(given)
     bundle = choose_bundle(request.target, request.model)
-    bundle.check_request(request)
     series = files.read_series_table(given.series) if given.series else None
     inputs = given.inputs[0] if len(given.inputs) == 1 and Path(given.inputs[0]).is_dir() else given.inputs
 

@@ -219,7 +219,7 @@ def choose_bundle(target: str, model: str | None = None) -> Bundle:
     found, refused = find_bundles()
     bundles = providing(target, found)
     if not bundles:
-        there = "; ".join(dict.fromkeys(each.about for each in found)) or "nothing"
+        there = "; ".join(sorted({each.about for each in found})) or "nothing"
         places = ", ".join(map(str, search_folders()))
         text = f"No usable model for {target} was found. There are models for {there}. Folders searched: {places}."
         raise BundleError(" ".join([text, *refused]))
