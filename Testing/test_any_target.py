@@ -207,7 +207,8 @@ def test_the_newest_version_in_the_nearest_folder_is_taken_and_a_target_of_its_o
         bright_bundle(folder / name)
     organs_bundle(near / "abdomen-ct-v9.0.0")
     organs_bundle(far / "abdomen-ct-v10.0.0")
-    bright_bundle(far / "kidneys-v1.0.0", target="kidney")
+    labels = [{"value": 1, "name": "Both kidneys", "terminology": "", "color": [1, 2, 3]}]
+    bright_bundle(far / "kidneys-v1.0.0", target="kidney", labels=labels)
     monkeypatch.setattr("UNetPlusPlusSegmentLib.network.bundle.search_folders", lambda: [near, far])
     assert [each.name for each in find_bundles("liver")[0]] == ["liver-ct-v1.2.0", "liver-ct-v1.0.0", "liver-ct-v3.0.0"]
     assert choose_bundle("spleen").name == "abdomen-ct-v9.0.0"

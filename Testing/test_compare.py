@@ -139,7 +139,7 @@ def test_the_figures_are_told_in_words(one, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("nothing", "no file"),
+        ("nothing", "There is no file"),
         ("scan", "no label map"),
         ("names", "no segment in common"),
         ("text", "unetpp-segment: "),

@@ -50,6 +50,8 @@ def segments_in(path: str | Path) -> list[Stored]:
         FileError: It cannot be read, or is no segmentation.
     """
     path = Path(path)
+    if not path.exists():
+        raise FileError(f"There is no file {in_text(path)}: check the path.")
     if volume_ending(path) in (".nrrd", ".nhdr"):
         keys = text_of_nrrd(path)
         if "Segment0_ID" in keys or "Segment0_Name" in keys:

@@ -114,8 +114,6 @@ def read_bundle(folder: str | Path) -> Bundle:
     """
     folder = Path(folder)
     path = folder / CARD
-    if path.exists() and not (folder / WEIGHTS).exists():
-        raise BundleError(f"{folder} is not a usable model folder: it has no {WEIGHTS}. Copy the folder again.")
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -143,6 +141,8 @@ def read_bundle(folder: str | Path) -> Bundle:
             f"The model {folder.name} cannot be used: its {CARD} is not a valid card ({type(error).__name__}: {error})."
             " Copy the folder again, or update the extension."
         ) from error
+    if not (folder / WEIGHTS).exists():
+        raise BundleError(f"The model {folder.name} cannot be used: it has no {WEIGHTS}. Copy the folder again.")
     return Bundle(folder=folder, **vars(card))
 
 
