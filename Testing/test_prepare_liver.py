@@ -180,7 +180,7 @@ def test_the_decathlon_form_is_read_and_scans_7_to_10_are_one_patient(abdomen, t
 def test_an_empty_header_gives_no_sizes(abdomen, tmp_path):
     hu, labels, _ = abdomen
     source = write_lits(tmp_path / "in", (hu, labels, np.ones(3)), directions=np.eye(3), stored_as="RAS")
-    assert liver.main([str(source), "-o", str(tmp_path / "out"), "--val", "0"]) == 0
+    assert liver.main([str(source), "-o", str(tmp_path / "out"), "--val", "0", "--flip", "image"]) == 0
     assert_is_abdomen(tmp_path / "out", abdomen)
     row = rows_of(tmp_path / "out")[0]
     assert row["source_pixel_mm"] == row["source_slice_mm"] == row["size_from"] == ""

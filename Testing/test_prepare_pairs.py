@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.spatial.transform import Rotation
@@ -187,6 +187,36 @@ def test_a_dicom_seg_lies_on_the_series_that_it_refers_to(tmp_path):
     assert np.abs(np.subtract(pair.segments[0].color, SPLEEN.color)).max() <= 2  # through CIELab
 
 
+@pytest.mark.parametrize("inside", [True, False], ids=["in the folder of the slices", "beside it"])
+def test_a_segmentation_that_slicer_saved_beside_a_dicom_series_is_paired_with_it(tmp_path, inside):
+    for name, patient in (("Ann", "7"), ("Ben", "7")):
+        for k in range(5):
+            place = (1, 2, 30 + 2.5 * k)
+            write_slice(tmp_path / "in" / name / f"{k}.dcm", place, -100 + 30 * k, InstanceNumber=k, PatientID=patient)
+        volume, _ = files.read_volume(tmp_path / "in" / name)
+        labelmap = np.zeros(volume.array.shape, np.uint8)
+        labelmap[1:3, 1, 2:5] = 1
+        called = f"{name}/Segmentation.seg.nrrd" if inside else f"{name}.seg.nrrd"
+        files.write_segmentation(tmp_path / "in" / called, labelmap, volume.ijk_to_ras, [SPLEEN])
+    out = prepared(tmp_path / "in", tmp_path / "out", "--segment", "Spleen", "--pixel", "0.5")
+    rows = rows_of(out)
+    assert {row["volume"] for row in rows} == {"Ann", "Ben"} and len({row["patient"] for row in rows}) == 1
+    assert [int(row["slice"]) for row in rows if row["marked_px"] != "0"] == [1, 2] * 2
+
+
+def test_a_damaged_dicom_seg_and_a_damaged_dataset_json_are_refused_by_name(tmp_path, capsys):
+    for k in range(5):
+        write_slice(tmp_path / "probe" / f"{k}.dcm", (1, 2, 30 + 2.5 * k), InstanceNumber=k)
+    dicom_case(tmp_path / "in" / "P1", "1", seg_labels(tmp_path / "probe"))
+    seg = tmp_path / "in" / "P1" / "seg" / "s.dcm"
+    seg.write_bytes(seg.read_bytes()[:900])
+    assert "s.dcm" in refused(pairs, [tmp_path / "in", "--segment", "Spleen"], tmp_path / "out", capsys)
+    numbered_cases(tmp_path / "numbered", ["a", "b"], nnunet=True)
+    (tmp_path / "numbered" / "dataset.json").write_text('{"labels": {"background": 0, "spleen": "many"}}')
+    line = refused(pairs, [tmp_path / "numbered", "--segment", "Spleen"], tmp_path / "out", capsys)
+    assert "spleen of dataset.json has no number" in line
+
+
 @settings(max_examples=30)
 @given(
     turns=st.tuples(*[st.floats(-180, 180)] * 3),
@@ -203,6 +233,10 @@ def test_a_voxel_keeps_its_place_whatever_the_grid_and_however_the_mask_is_store
 ):
     folder = tmp_path_factory.mktemp("grid")
     ijk_to_ras = oblique(turns, flips, shear, shape, sides_mm)
+    pixels_mm = axial_order(Volume(np.zeros(shape), ijk_to_ras)).spacing_mm[1:]
+    assume(
+        np.isclose(*pixels_mm)
+    )  # the slices of a sheared grid may run along another axis; pixels that are not square are resampled
     ras = ras_of_every_voxel(shape, ijk_to_ras)
     mask = np.random.default_rng(seed).random(shape) < 0.3
     mask[1:-1, 1:-1, 1:-1] = True

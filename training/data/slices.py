@@ -99,14 +99,7 @@ def read_rows(folder: str | Path, kind: Kind, split: str) -> list[dict[str, str]
     for column in ("file", "split", kind.group):
         if not rows or column not in rows[0]:
             raise DataError(f"{path} has no column {column!r}, or no rows; is the folder of another target?")
-    split_of: dict[str, str] = {}
-    for row in rows:
-        group = row[kind.group]
-        if split_of.setdefault(group, row["split"]) != row["split"]:
-            raise DataError(
-                f"{path}: {kind.group} {group} is in two splits, {split_of[group]} and {row['split']} (at {row['file']});"
-                " give all its slices the same split."
-            )
+    split_of = _split_of(path, rows, kind)
     name, _, fold = split.partition(":")
     people = [group for group, its in split_of.items() if its == name]
     if fold:
@@ -115,6 +108,19 @@ def read_rows(folder: str | Path, kind: Kind, split: str) -> list[dict[str, str]
     if not chosen:
         raise DataError(f"{path} has no row with split {split!r}; it has {sorted(set(split_of.values()))}.")
     return chosen
+
+
+def _split_of(path: Path, rows: list[dict[str, str]], kind: Kind) -> dict[str, str]:
+    """The split that each patient is in."""
+    split_of: dict[str, str] = {}
+    for row in rows:
+        group = row[kind.group]
+        if split_of.setdefault(group, row["split"]) != row["split"]:
+            raise DataError(
+                f"{path}: {kind.group} {group} is in two splits, {split_of[group]} and {row['split']} (at {row['file']});"
+                " give all its slices the same split."
+            )
+    return split_of
 
 
 def _of_fold(people: list[str], fold: str) -> list[str]:
@@ -162,17 +168,7 @@ def _read_slice(folder: Path, row: dict[str, str], target: Target, kind: Kind) -
             f"{mask_path} holds the value {max(strange, default=mask.max(initial=0))}: labels must be {', '.join(map(str, kind.values))}"
             " in one channel."
         )
-    channels = 1 if image.ndim == 2 else image.shape[2]
-    grey_16_bit = image.dtype == np.uint16 and kind.window_hu is not None
-    if not (image.dtype == np.uint8 or grey_16_bit) or channels != kind.channels:
-        raise DataError(
-            f"{image_path} has {channels} channels of {image.dtype}, not {kind.channels} of uint8: it is not of this target;"
-            " check `target` and `data`."
-        )
-    if grey_16_bit and target.window_hu == kind.window_hu:
-        raise DataError(
-            f"{image_path} holds HU in 16 bits, of which the network sees a window: say which in the target, window_hu: [-160, 240]."
-        )
+    _check_image(image_path, image, target, kind)
     try:
         pixel_mm = kind.pixel_mm.known(row) or kind.pixel_mm.usual
         if pixel_mm is None:
@@ -190,6 +186,18 @@ def _read_slice(folder: Path, row: dict[str, str], target: Target, kind: Kind) -
     stored = mask.astype(np.uint8)  # a PNG of two values is read as bool
     item = Slice(row, image, target.masks(stored, kind), pixel_mm, known, target.beside_in(stored, kind))
     return item.in_window(kind.window_hu, target.window_hu)
+
+
+def _check_image(image_path: Path, image: np.ndarray, target: Target, kind: Kind) -> None:
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    is_16_bit = image.dtype == np.uint16
+    fits = target.window_hu != kind.window_hu if is_16_bit else image.dtype == np.uint8
+    if not fits or channels != kind.channels:
+        hint = " HU in 16 bits need a window_hu of the target, beside that of its slices." * is_16_bit
+        raise DataError(
+            f"{image_path} has {channels} channels of {image.dtype}, not {kind.channels} of uint8: it is not of this target;"
+            f" check `target` and `data`.{hint}"
+        )
 
 
 def _read_picture(path: Path) -> np.ndarray:

@@ -12,13 +12,13 @@ import numpy as np
 import SimpleITK as sitk
 
 from measure.pooled import Pooled, means_of, summary
-from UNetPlusPlusSegmentLib.api import load_engine
+from UNetPlusPlusSegmentLib.api import Engine, load_engine
 from UNetPlusPlusSegmentLib.core.agreement import TOLERANCE_MM, dice
 from UNetPlusPlusSegmentLib.core.request import Point, Request
 from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, axial_order
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
-from UNetPlusPlusSegmentLib.files.pairs import Wanted, find_pairs, names_in_words, read_wanted
+from UNetPlusPlusSegmentLib.files.pairs import Pair, Pairs, Wanted, find_pairs, names_in_words, read_wanted
 from UNetPlusPlusSegmentLib.files.segmentations import check_orientation, masks_of
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError
@@ -64,33 +64,19 @@ def measure_pairs(
     pairs = find_pairs(folder)
     if pairs.refused:
         raise FileError("\n".join(pairs.refused))
-    renamed = {each.name: each for each in map(read_wanted, segments)}
-    wanted = [renamed.pop(label.name, Wanted(label.name, (label.name,))) for label in bundle.labels]
-    if renamed:
-        names = ", ".join(label.name for label in bundle.labels)
-        raise BundleError(f"--segment: {bundle.name} has no label {', '.join(renamed)}; it has {names}.")
-    if not any(each.of(pair) for each in wanted for pair in pairs.found):
-        there = names_in_words(segment for pair in pairs.found for segment in pair.segments)
-        raise BundleError(
-            f"No case in {folder} has a segment {' or '.join(each.name for each in wanted)}; there are {there}."
-            f' --segment "{wanted[0].name}=OTHER" says which is meant.'
-        )
+    wanted = _truths(bundle, pairs, segments)
     engine = load_engine(bundle, device)
     pooled: dict[str, dict[str, Pooled]] = {each.name: {} for each in wanted}
     volumes: dict[str, dict[str, dict]] = {each.name: {} for each in wanted}
     for pair in pairs.found:
-        try:
-            volume, notes = read_volume(pair.image, pair.series)
-            check_orientation(pair.image, notes)
-            result = engine.predict(volume, Request(bundle.target, speed=speed)).at()
-        except VolumeError as error:
-            raise FileError(f"{pair.image}: {error}") from error
+        volume = _image_of(pair)
         order = axial_order(volume)
+        labelmap = _segmented(engine, volume, pair, speed)
         for each, label in zip(wanted, bundle.labels, strict=True):
             parts = each.of(pair)
             if not parts:
                 continue  # nobody marked it here, which does not say that it is absent
-            found, truth = result.labelmap == label.value, np.logical_or.reduce([*masks_of(parts, volume)])
+            found, truth = labelmap == label.value, np.logical_or.reduce([*masks_of(parts, volume)])
             figures = pooled[each.name].setdefault(pair.name, Pooled())
             figures.add_volume(order.apply(found), order.apply(truth), order.spacing_mm)
             volumes[each.name][pair.name] = _volumes(found, truth, volume.voxel_volume_ml)
@@ -103,6 +89,44 @@ def measure_pairs(
         "labels": labels,
         **means,
     }
+
+
+def _truths(bundle: Bundle, pairs: Pairs, segments: Sequence[str]) -> list[Wanted]:
+    """The segments that are the truth of each label.
+
+    Raises:
+        BundleError: One is named for a label that the model lacks; or no case has any.
+    """
+    names = [label.name for label in bundle.labels]
+    truths = {name: Wanted(name, (name,)) for name in names}
+    for each in map(read_wanted, segments):
+        if each.name not in names:
+            raise BundleError(f"--segment: {bundle.name} has no label {each.name}; it has {', '.join(names)}.")
+        truths[each.name] = each
+    if not any(each.of(pair) for each in truths.values() for pair in pairs.found):
+        there = names_in_words(segment for pair in pairs.found for segment in pair.segments)
+        meant = " or ".join(" + ".join(each.parts) for each in truths.values())
+        raise BundleError(
+            f'No case has a segment {meant}; there are {there}. --segment "{names[0]}=OTHER" says which is meant.'
+        )
+    return list(truths.values())
+
+
+def _image_of(pair: Pair) -> Volume:
+    try:
+        volume, notes = read_volume(pair.image, pair.series)
+    except VolumeError as error:
+        raise FileError(f"{pair.image}: {error}") from error
+    check_orientation(pair.image, notes)
+    return volume
+
+
+def _segmented(engine: Engine, volume: Volume, pair: Pair, speed: str) -> np.ndarray:
+    """The label map that a user gets."""
+    try:
+        return engine.predict(volume, Request(engine.bundle.target, speed=speed)).at().labelmap
+    except VolumeError as error:
+        raise FileError(f"{pair.image}: {error}") from error
 
 
 def _volumes(found: np.ndarray, truth: np.ndarray, voxel_ml: float) -> dict[str, float | None]:

@@ -27,7 +27,7 @@ from PIL import Image
 
 from pairs_look import draw_look
 from pairs_people import FOLDS, people_of, share_out
-from pairs_target import DEFAULT_WINDOW_HU, Described, check_name, write_target
+from pairs_target import DEFAULT_WINDOW_HU, HU_16_BIT, Described, check_name, write_target
 from slicefolder import PrepareError, SliceFolder, chosen_slices, parser_of, run, to_8_bit
 from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, axial_order, check_ct, clean_hu
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
@@ -37,7 +37,6 @@ from UNetPlusPlusSegmentLib.files.segmentations import Stored, check_orientation
 COLUMNS = [
     "file", "volume", "patient", "slice", "split", "fold", "pixel_mm", "source_pixel_mm", "source_slice_mm", "marked_px",
 ]  # fmt: skip
-HU_16_BIT = (-1024.0, 64511.0)  # HU of stored 0 and 65535: a stored value is a HU and 1024
 SQUARE = 0.01  # by so much may the sides of a pixel differ
 APART_MM = 2.0  # nearer slices look alike
 
@@ -131,7 +130,7 @@ def add_scan(folder: SliceFolder, name: str, person: str, scan: Scan, given: arg
     slice_mm, row_mm, column_mm = scan.spacing_mm
     pixel_mm = given.pixel or min(row_mm, column_mm)
     every = given.every or max(1, round(APART_MM / slice_mm))
-    for k in chosen_slices(scan.labels.any(axis=(1, 2)), every):
+    for k in chosen_slices(np.any(scan.labels, axis=(1, 2)), every):
         hu = scan.hu[k].astype(np.float32).clip(*(given.window or HU_16_BIT))  # as a network sees it, before averaging
         image, mask = (to_pixels(each, (row_mm, column_mm), pixel_mm) for each in (hu, scan.labels[k]))
         row = {
@@ -231,19 +230,25 @@ def _check(given: argparse.Namespace, wanted: Sequence[Wanted]) -> None:
         raise PrepareError(f"--segment: each label needs a name of its own; got {', '.join(names)}.")
     if given.name:
         check_name(given.name)
-    if given.window and not given.window[0] < given.window[1]:
-        raise PrepareError(f"--window {given.window[0]:g} {given.window[1]:g}: the smaller number comes first.")
-    if given.pixel is not None and not (math.isfinite(given.pixel) and given.pixel > 0):
-        raise PrepareError(f"--pixel {given.pixel:g} must be above zero, in mm.")
-    for option in ("every", "folds"):
-        if getattr(given, option) is not None and getattr(given, option) < 1:
-            raise PrepareError(f"--{option} {getattr(given, option)} must be 1 or more.")
+    _check_numbers(given)
     if given.split and given.folds:
         raise PrepareError("--split and --folds: give one of them.")
     try:
         re.compile(given.people or "")
     except re.error as error:
         raise PrepareError(f"--people {given.people!r} is no pattern: {error}.") from error
+
+
+def _check_numbers(given: argparse.Namespace) -> None:
+    low, high = given.window or (0, 1)
+    if not low < high:
+        raise PrepareError(f"--window {low:g} {high:g}: the smaller number comes first.")
+    if given.pixel is not None and not (math.isfinite(given.pixel) and given.pixel > 0):
+        raise PrepareError(f"--pixel {given.pixel:g} must be above zero, in mm.")
+    for option in ("every", "folds"):
+        number = getattr(given, option)
+        if number is not None and number < 1:
+            raise PrepareError(f"--{option} {number} must be 1 or more.")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,6 +16,7 @@ from slicefolder import PrepareError, SliceFolder
 from UNetPlusPlusSegmentLib.files.segmentations import Stored
 
 DEFAULT_WINDOW_HU = (-160.0, 240.0)  # soft tissue
+HU_16_BIT = (-1024.0, 64511.0)  # HU of stored 0 and 65535: a stored value is a HU and 1024
 LEAST_PIXEL_MM = (
     1.5  # of the network, unless --pixel says otherwise: finer ones cost more than they bring to most organs
 )
@@ -70,25 +71,16 @@ def write_target(
         given: The command line.
         about: dataset.json of the source, which may name licence and reference.
     """
-    source = {
-        "name": given.source_name or str(about.get("name") or ""),
-        "licence": given.licence or str(about.get("licence") or about.get("license") or ""),
-        "citation": given.citation or str(about.get("reference") or ""),
-    }
-    cases, people = (len({row[column] for row in folder.rows}) for column in ("volume", "patient"))
+    source = _source(given, about)
     window_hu = [float(hu) for hu in given.window or DEFAULT_WINDOW_HU]
-    sizes = sorted(float(str(row["pixel_mm"])) for row in folder.rows)
     names = [label.name for label in labels]
     target = {
         "name": given.name or _word(names[0] if len(names) == 1 else folder.path.resolve().name),
-        "pixel_mm": given.pixel or max(LEAST_PIXEL_MM, round(sizes[len(sizes) // 2], 2)),
-        "labels": [
-            {"name": label.name, "terminology": label.terminology, "color": list(label.color), "made_of": [label.name]}
-            for label in labels
-        ],
+        "pixel_mm": given.pixel or max(LEAST_PIXEL_MM, _usual_pixel_mm(folder)),
+        "labels": _labels(labels),
         "window_hu": window_hu,
         "slices": {
-            "window_hu": window_hu if given.window else [-1024, 64511],
+            "window_hu": window_hu if given.window else list(HU_16_BIT),
             "structures": {name: [value] for value, name in enumerate(names, 1)},
             "pixel_mm": {"column": "pixel_mm"},
             "sources": [source],
@@ -96,8 +88,7 @@ def write_target(
         "licence": source["licence"],
         "intended_use": f"Research: outlining {_in_words(names)} in axial CT. Not for diagnosis or treatment.",
         "limits": [
-            f"Made of {_counted(cases, 'scan', 'scans')} of {_counted(people, 'person', 'people')}; how it does on others was not"
-            " measured.",
+            _made_of(folder),
             "Each slice is segmented by itself; neighbouring slices are not looked at.",
         ],
     }
@@ -107,7 +98,35 @@ def write_target(
             f"target.yaml lacks what {', '.join(lacking)} would have said: training is refused until it is filled in."
         )
     text = yaml.safe_dump(target, sort_keys=False, allow_unicode=True, width=140, default_flow_style=None)
-    folder.file("target.yaml").write_text(HEAD.format(hu=HU if not given.window else "") + text, encoding="utf-8")
+    head = HEAD.format(hu="" if given.window else HU)
+    folder.file("target.yaml").write_text(head + text, encoding="utf-8")
+
+
+def _usual_pixel_mm(folder: SliceFolder) -> float:
+    sizes = sorted(float(str(row["pixel_mm"])) for row in folder.rows)
+    return round(sizes[len(sizes) // 2], 2)
+
+
+def _made_of(folder: SliceFolder) -> str:
+    cases, people = (len({row[column] for row in folder.rows}) for column in ("volume", "patient"))
+    counted = f"{_counted(cases, 'scan', 'scans')} of {_counted(people, 'person', 'people')}"
+    return f"Made of {counted}; how it does on others was not measured."
+
+
+def _source(given: argparse.Namespace, about: Mapping[str, Any]) -> dict[str, str]:
+    """What the command line says of the data, or else dataset.json; empty where neither does."""
+    return {
+        "name": given.source_name or str(about.get("name") or ""),
+        "licence": given.licence or str(about.get("licence") or about.get("license") or ""),
+        "citation": given.citation or str(about.get("reference") or ""),
+    }
+
+
+def _labels(labels: Sequence[Described]) -> list[dict[str, Any]]:
+    return [
+        {"name": label.name, "terminology": label.terminology, "color": list(label.color), "made_of": [label.name]}
+        for label in labels
+    ]
 
 
 def check_name(name: str) -> None:

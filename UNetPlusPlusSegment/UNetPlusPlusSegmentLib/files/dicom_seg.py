@@ -92,6 +92,20 @@ def segments_of_dicom_seg(path: Path) -> list[tuple[int, str, str, tuple[int, in
         ]
 
 
+def series_of_dicom_seg(path: Path) -> str:
+    """The UID of the series that a DICOM SEG refers to; empty if it names none.
+
+    Raises:
+        FileError: It is damaged.
+    """
+    with _whole(path):
+        import pydicom
+
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["ReferencedSeriesSequence"])
+        referenced = header.get("ReferencedSeriesSequence")
+        return str(referenced[0].get("SeriesInstanceUID", "")) if referenced else ""
+
+
 def read_dicom_seg(path: Path) -> list[Volume]:
     """Read the frames of a DICOM SEG, each as a volume of one slice that holds the number of its segment; 0 is background.
 

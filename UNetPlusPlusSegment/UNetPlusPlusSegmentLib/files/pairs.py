@@ -12,6 +12,7 @@ from typing import Any
 
 from .dicom_folder import headers_in
 from .dicom_headers import SEGMENTATION_CLASS, class_of
+from .dicom_seg import series_of_dicom_seg
 from .images import FileError
 from .reading import volume_ending
 from .segmentations import Stored, is_segmentation, segments_in
@@ -132,18 +133,18 @@ def _look_into(folder: Path, root: Path, pairs: Pairs) -> None:
     if images.is_dir() and labels.is_dir():
         _add_numbered(images, labels, folder / "dataset.json", pairs)
         return
-    files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    volumes = [path for path in files if volume_ending(path) and path.is_file()]
-    drawn = [path for path in volumes if is_segmentation(path)]
+    volumes = _volumes(folder)
+    drawn = list(filter(is_segmentation, volumes))
     scans = [path for path in volumes if path not in drawn]
     if masks.is_dir() and not drawn:
         _add_folder_of_masks(folder, scans, masks, root, pairs)
         return
+    inner = [path for path in _shown(folder) if path.is_dir()]
     if drawn:
-        _add_side_by_side(scans, drawn, folder, root, pairs)
-    for inner in files:
-        if inner.is_dir():
-            _look_into(inner, root, pairs)
+        scans += _series_called_after(drawn, inner)
+        _add_side_by_side(scans or [folder], drawn, folder, root, pairs)
+    for path in inner:
+        _look_into(path, root, pairs)
 
 
 def _add_numbered(images: Path, labels: Path, dataset: Path, pairs: Pairs) -> None:
@@ -173,7 +174,10 @@ def _labels(about: Mapping[str, Any]) -> list[tuple[str, tuple[int, ...]]]:
     found = []
     for key, value in dict(about.get("labels") or {}).items():
         name, numbers = (str(value), key) if str(key).isdigit() else (str(key), value)
-        values = tuple(int(number) for number in (numbers if isinstance(numbers, list) else [numbers]))
+        try:
+            values = tuple(int(number) for number in (numbers if isinstance(numbers, list) else [numbers]))
+        except (TypeError, ValueError) as error:
+            raise FileError(f"The label {name} of dataset.json has no number ({numbers!r}): correct it.") from error
         if values != (0,):
             found.append((name, values))
     return found
@@ -189,66 +193,75 @@ def _add_folder_of_masks(folder: Path, scans: Sequence[Path], masks: Path, root:
 
 
 def _add_side_by_side(scans: Sequence[Path], drawn: Sequence[Path], folder: Path, root: Path, pairs: Pairs) -> None:
-    """Slicer: a segmentation beside its image, called after it, or beside the only image of a folder."""
+    """Slicer: a segmentation beside its image, called after it, or beside the only image of a folder; DICOM folders are images."""
     of_scan: dict[Path, list[Path]] = defaultdict(list)
     for path in drawn:
-        near = [scan for scan in scans if re.match(rf"{re.escape(_stem(scan))}(?![a-z0-9])", path.name, re.IGNORECASE)]
-        if not near and len(scans) == 1:
-            near = list(scans)
+        near = [scan for scan in scans if _called_after(scan, [path])] or (scans if len(scans) == 1 else [])
         if near:
             of_scan[max(near, key=lambda scan: len(scan.name))].append(path)
         else:
             pairs.refused.append(f"{path} lies beside no image whose name it begins with: rename it after its image.")
     for scan in scans:
-        if scan not in of_scan:
+        if scan in of_scan:
+            alone = len(scans) == 1 and folder != root
+            _add_drawn(pairs, _name_of(folder, root) if alone else _stem(scan), scan, of_scan[scan])
+        else:
             pairs.refused.append(f"{scan} has no segmentation beside it: add {_stem(scan)}.seg.nrrd, or take it away.")
-            continue
-        name = _name_of(folder, root) if len(scans) == 1 and folder != root else _stem(scan)
-        try:
-            segments = [segment for path in of_scan[scan] for segment in segments_in(path)]
-        except FileError as error:
-            pairs.refused.append(str(error))
-            continue
-        _add(pairs, name, scan, of_scan[scan][0], segments)
+
+
+def _add_drawn(pairs: Pairs, name: str, scan: Path, drawn: Sequence[Path]) -> None:
+    try:
+        segments = [segment for path in drawn for segment in segments_in(path)]
+        person = headers_in(scan)[0][0].patient if scan.is_dir() else ()
+    except FileError as error:
+        pairs.refused.append(str(error))
+        return
+    _add(pairs, name, scan, drawn[0], segments, person=person)
+
+
+def _series_called_after(drawn: Sequence[Path], folders: Sequence[Path]) -> list[Path]:
+    """The folders of DICOM images that segmentations are called after."""
+    return [path for path in folders if _called_after(path, drawn) and _holds_images(path)]
+
+
+def _called_after(scan: Path, drawn: Sequence[Path]) -> bool:
+    """True if the name of a segmentation begins with that of the image, as a word."""
+    return any(re.match(rf"{re.escape(_stem(scan))}(?![a-z0-9])", path.name, re.IGNORECASE) for path in drawn)
 
 
 def _find_dicom(root: Path, pairs: Pairs) -> None:
     """Archives: a DICOM SEG in or below the folder of the series that it refers to."""
     at: dict[tuple[Path, str], list[Path]] = defaultdict(list)
     for path in sorted(root.rglob("*")):
-        if path.is_file() and not volume_ending(path) and class_of(path) == SEGMENTATION_CLASS:
-            folder = next((p for p in path.parents if _holds_images(p) or p == root), root)
-            at[folder, _series_of(path)].append(path)
-    folders = [folder for folder, _ in at]
-    for (folder, series), files in at.items():
-        name = _name_of(folder, root)
-        if folders.count(folder) > 1:
-            name += f"_{series.rpartition('.')[2]}"
         try:
-            segments = [segment for path in files for segment in segments_in(path)]
-            headers = [header for header in headers_in(folder)[0] if header.series == series]
+            if path.is_file() and not volume_ending(path) and class_of(path) == SEGMENTATION_CLASS:
+                folder = next((p for p in path.parents if _holds_images(p) or p == root), root)
+                at[folder, series_of_dicom_seg(path)].append(path)
         except FileError as error:
             pairs.refused.append(str(error))
-            continue
-        if not headers:
-            pairs.refused.append(f"{files[0]} refers to the series {series}, which is not in {folder}: add it.")
-            continue
-        _add(pairs, name, folder, files[0], segments, series, headers[0].patient)
+    folders = [folder for folder, _ in at]
+    for (folder, series), files in at.items():
+        name = _name_of(folder, root) + f"_{series.rpartition('.')[2]}" * (folders.count(folder) > 1)
+        _add_series(pairs, name, folder, series, files)
+
+
+def _add_series(pairs: Pairs, name: str, folder: Path, series: str, files: Sequence[Path]) -> None:
+    try:
+        segments = [segment for path in files for segment in segments_in(path)]
+        person = next((header.patient for header in headers_in(folder)[0] if header.series == series), None)
+    except FileError as error:
+        pairs.refused.append(str(error))
+        return
+    if person is None:
+        pairs.refused.append(f"{files[0]} refers to the series {series}, which is not in {folder}: add it.")
+    else:
+        _add(pairs, name, folder, files[0], segments, series, person)
 
 
 def _holds_images(folder: Path) -> bool:
     """True if there is another DICOM file than segmentations, in the folder or further down."""
     classes = (class_of(path) for path in folder.rglob("*") if path.is_file() and not volume_ending(path))
     return any(each not in ("", SEGMENTATION_CLASS) for each in classes)
-
-
-def _series_of(path: Path) -> str:
-    """The series that a DICOM SEG refers to; empty if it does not say so."""
-    import pydicom
-
-    header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["ReferencedSeriesSequence"])
-    referenced = header.get("ReferencedSeriesSequence")
-    return str(referenced[0].get("SeriesInstanceUID", "")) if referenced else ""
 
 
 def _add(
@@ -268,11 +281,16 @@ def _add(
 
 
 def _volumes(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if volume_ending(path) and not path.name.startswith(".")]
+    return [path for path in _shown(folder) if volume_ending(path) and path.is_file()]
+
+
+def _shown(folder: Path) -> list[Path]:
+    """What is in a folder and not hidden, as `._case.nii.gz` of macOS is."""
+    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
 
 
 def _stem(path: Path) -> str:
-    return path.name[: -len(volume_ending(path))]
+    return path.name[: len(path.name) - len(volume_ending(path))]
 
 
 def _name_of(folder: Path, root: Path) -> str:

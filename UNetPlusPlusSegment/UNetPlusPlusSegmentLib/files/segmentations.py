@@ -57,7 +57,9 @@ def segments_in(path: str | Path) -> list[Stored]:
         if "Segment0_ID" in keys or "Segment0_Name" in keys:
             return _of_slicer(path, keys)
     elif not volume_ending(path) and class_of(path) == SEGMENTATION_CLASS:
-        return [Stored(path, name, (number,), 0, *look) for number, name, *look in segments_of_dicom_seg(path)]
+        return [
+            Stored(path, name, (number,), 0, term, color) for number, name, term, color in segments_of_dicom_seg(path)
+        ]
     values = np.unique(read_volume(path)[0].array)
     if (values % 1).any() or values[0] < 0:
         raise FileError(f"{path} is no label map: it holds values such as {values[0]:g} and {values[-1]:g}.")
@@ -81,17 +83,19 @@ def masks_of(segments: Iterable[Stored], image: Volume) -> Iterator[np.ndarray]:
     A file may hold its axes in another order than the image, run along them the other way, and be cut to less: nothing is resampled.
 
     Yields:
-        For each segment, bool (K, J, I). Each file is read once.
+        For each segment, bool (K, J, I). A file is read once for those of its segments that follow each other.
 
     Raises:
         FileError: A file cannot be read, does not say how the patient lies, has other voxels than the image, or marks voxels beyond it.
         VolumeError: Its place makes no sense.
     """
-    read: dict[Path, Sequence[Sequence[Volume]]] = {}
+    path: Path | None = None
+    parts: Sequence[
+        Sequence[Volume]
+    ] = ()  # of the file that was read last: all of them would take its memory for each label
     for segment in segments:
-        if segment.path not in read:
-            read[segment.path] = _parts(segment.path)
-        parts = read[segment.path]
+        if segment.path != path:
+            path, parts = segment.path, _parts(segment.path)
         mask = np.zeros(image.array.shape, bool)
         for part in parts[segment.layer] if len(parts) > segment.layer else ():
             marked = np.isin(part.array, segment.values) if segment.values else part.array != 0
