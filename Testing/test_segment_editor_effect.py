@@ -630,6 +630,6 @@ def test_other_clicks_are_left_to_the_views(chest, scene):
     assert not click(at, place)
     assert at.editor.activeEffect() is at.host  # drawing a box does not end the effect
     mode.SetCurrentInteractionMode(mode.ViewTransform)
-    at.effect._options.targetBox.setCurrentIndex(at.effect._options.targetBox.findData("liver"))
+    at.effect._options.targetBox.setCurrentIndex(at.effect._options.targetBox.findData("Liver"))
     assert not click(at, place)
     assert at.effect._edit is None

@@ -258,7 +258,7 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
             showProgress(edit.run, options.progressBar, options.message)
             return
         advice = _("Click a nodule in a slice view, or click Apply to find all nodules.") if self._takesClicks() else ""
-        options.message.text = self._outcome or obstacle or advice
+        options.message.text = " ".join(filter(None, (self._outcome, obstacle))) or advice
 
     def _obstacle(self):
         """Why there can be no run now; empty if there can."""

@@ -21,7 +21,7 @@ def setDefaults(host, models):
     """
     isThere = not models or providing(DEFAULT, models)
     host.setParameterDefault("Target", DEFAULT if isThere else _names(models)[0])
-    for model in reversed(models):
+    for model in models:
         host.setParameterDefault(_thresholdOf(model), model.threshold)
     host.setParameterDefault("Speed", "balanced")
     host.setParameterDefault("NewSegment", 0)
