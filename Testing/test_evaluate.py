@@ -16,10 +16,11 @@ import evaluate as evaluation
 from data.slices import Slice
 from measure import heads, nodule_crops, per_patient, whole_scans
 from measure.per_patient import as_table, evaluate
-from measure.pooled import TOLERANCE_MM, Pooled, summary
+from measure.pooled import Pooled, summary
 from Testing.support.bright import bright_bundle, bright_nodule_bundle
 from Testing.support.slicefolders import nodule_folder
 from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.core.agreement import TOLERANCE_MM
 
 COLUMNS = ["file", "volume", "patient", "slice", "split", "source_pixel_mm", "size_from"]
 SIZE = 48

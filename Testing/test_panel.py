@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from Testing.support.bright import bright_bundle, bright_nodule_bundle
+from Testing.support.bright import bright_nodule_bundle
 from Testing.support.mrml_scene import (
     TURN,
     add_hand_made_segments,
@@ -172,7 +172,8 @@ def test_a_scene_that_0_1_saved_brings_its_settings(panel, scene, tmp_path):
         "inputVolume": "Abdomen", "outputSegmentation": "Abdomen segmentation", "points": "P", "roi": "R"
     }  # fmt: skip
     assert {name: getattr(parameters, name).GetName() for name in chosen} == chosen
-    assert (parameters.target.value, parameters.model) == ("liver", "bright-v1.0.0")
+    assert (parameters.target.casefold(), parameters.model) == ("liver", "bright-v1.0.0")
+    assert ui.targetComboBox.currentText == "Liver"
     for box in (ui.allFramesCheckBox, ui.forceCheckBox, ui.probabilityCheckBox, ui.uncertaintyCheckBox):
         assert box.checked
     assert (ui.speedComboBox.currentText, ui.deviceComboBox.currentText) == ("Fast", "CPU")
@@ -446,12 +447,12 @@ def test_a_click_on_a_row_centres_the_slice_views_on_the_segment(panel, scene):
 def test_points_are_offered_for_nodules_alone(panel, models):
     ui = panel.ui
     assert not ui.targetComboBox.isVisibleTo(ui.inputsBox)
-    nodules = bright_bundle(models / "spots-v1.0.0", target="nodule")
+    nodules = bright_nodule_bundle(models / "spots-v1.0.0")
     try:
         panel.enter()
         assert ui.targetComboBox.isVisibleTo(ui.inputsBox)
         assert not ui.pointsSelector.isVisibleTo(ui.inputsBox)
-        ui.targetComboBox.setCurrentText("Lung nodules")
+        ui.targetComboBox.setCurrentText("Nodule")
         assert ui.pointsSelector.isVisibleTo(ui.inputsBox)
         points = ui.pointsSelector.addNode()
         assert ui.pointsPlaceWidget.currentNode() is points
@@ -465,7 +466,7 @@ def test_a_point_in_a_nodule_gives_it_a_segment_and_a_row_with_its_axes(panel, s
     bundle = bright_nodule_bundle(models / "spots-v1.0.0")
     try:
         panel.enter()
-        ui.targetComboBox.setCurrentText("Lung nodules")
+        ui.targetComboBox.setCurrentText("Nodule")
         chest = np.full((30, 80, 80), -850, np.int16) + np.random.default_rng(0).integers(
             -30, 30, (30, 80, 80), np.int16
         )

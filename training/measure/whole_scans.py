@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from measure.pooled import TOLERANCE_MM, Pooled, dice, means_of, summary
+from measure.pooled import Pooled, means_of, summary
 from UNetPlusPlusSegmentLib.api import Engine, load_engine
+from UNetPlusPlusSegmentLib.core.agreement import TOLERANCE_MM, dice
 from UNetPlusPlusSegmentLib.core.request import Point, Request
 from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, axial_order

@@ -46,7 +46,7 @@ class SliceEngine(Predictor):
 
         Raises:
             VolumeError: The volume is no CT or cannot be one, or the box reaches beyond it.
-            RequestError: The request is for another target.
+            RequestError: The request is for what the model does not do.
             BundleError: The model has no such speed.
         """
         started = time.perf_counter()
@@ -64,7 +64,8 @@ class SliceEngine(Predictor):
             pixels = PixelMaps.empty(len(axial), order, inside, len(self.bundle.labels))
             slices = self._fill(pixels, axial, speed, threshold, progress)
         return OrganMaps(
-            bundle=self.bundle, volume=Volume(hu, part.ijk_to_ras), box=box, shape=volume.array.shape, pixels=pixels,
+            bundle=self.bundle, labels=self.bundle.labels_of(*request.targets), volume=Volume(hu, part.ijk_to_ras),
+            box=box, shape=volume.array.shape, pixels=pixels,
             threshold=threshold, notes=(*notes, *more, *self.notes), device=self.device.label, slices=slices,
             seconds=time.perf_counter() - started, threads=request.threads,
         )  # fmt: skip
@@ -158,11 +159,13 @@ class OrganMaps(Maps):
 
         hit = np.flatnonzero([*in_order(on_voxels, range(len(axial)))])
         postprocess(axial[hit[0] : hit[-1] + 1] if len(hit) else axial[:0], self.bundle)
+        if self.labels != self.bundle.labels:  # only now: the others have taken what is theirs
+            labelmap[~np.isin(labelmap, [label.value for label in self.labels])] = 0
         segments = tuple(
             Segment(
                 label.value, label.name, label.terminology, label.color, measure(labelmap == label.value, self.volume)
             )
-            for label in self.bundle.labels
+            for label in self.labels
         )
         missing = [each for each in segments if not each.measurements["volume_ml"]]
         return labelmap, segments, [Note("not-found", f"No {each.name.lower()} was found.") for each in missing]
