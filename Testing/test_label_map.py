@@ -78,6 +78,12 @@ def test_parts_stay_that_are_heavy_against_the_heaviest_and_at_the_ends_of_the_s
     assert dropped.get(1, 0) == np.count_nonzero(before != labelmap)
 
 
+def test_without_a_part_on_the_first_or_last_slice_the_share_for_all_counts():
+    labelmap, weigh = parts_of(10.0, 2.0)
+    postprocess(labelmap, card(first=PostProcessing(least_part=0.3, least_part_at_end=0.1)), weigh)
+    assert np.flatnonzero(labelmap.any(axis=(0, 1))).tolist() == [0]
+
+
 def test_a_share_of_a_part_lies_between_none_and_all():
     with pytest.raises(ValueError, match=r"0…1; got 1\.5"):
         PostProcessing(least_part=1.5)

@@ -464,7 +464,7 @@ def test_the_table_says_how_far_to_trust_a_segment_and_a_click_goes_to_a_doubtfu
         ((_, found),) = panel._run.rows
         assert shown["Expected Dice"].startswith(f"{found['expected_dice']:.2f} (")
         assert float(shown["Doubtful (%)"]) == pytest.approx(100 * found["doubtful_share"], abs=0.5)
-        assert shown["Cut by the scan"] == "right"
+        assert shown["Cut by the scan"] == "left"  # by this grid
         point = found["doubtful_slices_ras"][0]
         assert shown["Check 1 (mm)"] == f"S {point[2]:.0f}"
         table.cellClicked(0, header.index("Check 1 (mm)"))

@@ -62,10 +62,10 @@ def postprocess(labelmap: np.ndarray, card: Card, weigh: Weigh) -> dict[int, int
         if how.least_part:
             parts = components(kept)
             weights = weigh(number, parts, [along.start for along in box])
-            ends = [
-                parts[end] for end, at_end in ((0, box[0].start == 0), (-1, box[0].stop == len(labelmap))) if at_end
+            ends = parts[
+                [end for end, is_end in ((0, box[0].start == 0), (-1, box[0].stop == len(labelmap))) if is_end]
             ]
-            kept = _heavy(weights, np.unique(ends), how)[parts]
+            kept = _heavy(weights, ends, how)[parts]
         dropped[label.value] = np.count_nonzero(before) - np.count_nonzero(kept)
         if how.fill_holes:
             kept = fill_holes(kept)
@@ -74,11 +74,11 @@ def postprocess(labelmap: np.ndarray, card: Card, weigh: Weigh) -> dict[int, int
     return dropped
 
 
-def _heavy(weights: np.ndarray, at_ends: np.ndarray, how: PostProcessing) -> np.ndarray:
-    """bool for each part: those to keep; the first is none. `at_ends`: numbers of those on the first or last slice."""
+def _heavy(weights: np.ndarray, ends: np.ndarray, how: PostProcessing) -> np.ndarray:
+    """bool for each part: those to keep; the first is none. `ends`: their numbers on the first and the last slice."""
     least = np.full(len(weights), how.least_part)
     if how.least_part_at_end is not None:
-        least[at_ends] = how.least_part_at_end
+        least[ends] = how.least_part_at_end
     keep = weights >= least * weights[1:].max()
     keep[0] = False
     return keep
