@@ -56,15 +56,15 @@ def fitted_bundle(bundle: Bundle, rows: list[Judged]) -> tuple[Bundle, dict]:
     """The bundle with coefficients for each label at each speed, and their figures, by label and speed.
 
     Raises:
-        BundleError: Of a label no result is known.
+        BundleError: Of a label the results of two people are not known.
     """
     labels, figures = [], {}
     for label in bundle.labels:
         of_speed = {
             speed: [row for row in rows if (row.label, row.speed) == (label.name, speed)] for speed in bundle.speeds
         }
-        if not all(of_speed.values()):
-            raise BundleError(f"No result of {label.name} at some speed: nothing can be fitted.")
+        if any(len({row.person for row in of_this}) < 2 for of_this in of_speed.values()):
+            raise BundleError(f"There are results of {label.name} of fewer than two people: nothing can be fitted.")
         answers = {speed: fit(of_this) for speed, of_this in of_speed.items()}
         labels.append(replace(label, expected_dice={speed: fitted for speed, (fitted, _) in answers.items()}))
         figures[label.name] = {speed: each for speed, (_, each) in answers.items()}

@@ -21,7 +21,7 @@ from UNetPlusPlusSegmentLib.network.card import ExpectedDice
 
 OF_ONE_PERSON = 2  # scans at most: some people have six
 LEAST_ERROR = 0.01  # 1 − Dice below it counts as it: experts differ by more
-RIDGE = 0.1  # of a sign's deviation
+RIDGE, LEAST_SPREAD = 0.1, 0.05  # of a sign's deviation, and what that is taken to be at least
 RANGE = 0.1, 0.9  # quantiles of people's errors at the ends of the range
 BAD, GOOD = 0.85, 0.93  # Dice of scans that have to be told apart
 
@@ -87,12 +87,13 @@ def fit(rows: Sequence[Judged]) -> tuple[ExpectedDice, dict]:
 
 
 def _solved(signs: np.ndarray, errors: np.ndarray, people: np.ndarray) -> np.ndarray:
-    """Least squares in which all people weigh the same, with a little of a ridge: the signs go together."""
+    """Least squares in which all people weigh the same, with a little of a ridge: signs go together, or are constant."""
     _, which, counts = np.unique(people, return_inverse=True, return_counts=True)
     weights = 1 / counts[which] / len(counts)
     spread = np.sqrt(np.average((signs - np.average(signs, axis=0, weights=weights)) ** 2, axis=0, weights=weights))
-    normal = signs.T @ (signs * weights[:, None]) + np.diag((RIDGE * spread) ** 2)
-    return np.linalg.solve(normal, signs.T @ (errors * weights))
+    ridge = (RIDGE * np.maximum(spread, LEAST_SPREAD)) ** 2
+    ridge[0] = 0  # of the intercept
+    return np.linalg.solve(signs.T @ (signs * weights[:, None]) + np.diag(ridge), signs.T @ (errors * weights))
 
 
 def check(rows: Sequence[Judged], fitted: ExpectedDice) -> dict:

@@ -1,4 +1,4 @@
-"""Figures of a model on whole CTs, as a user gets them: nodules from points and in chests, the liver where there is none, and times."""
+"""Figures of a model on whole CTs, as a user gets them: organs, the liver where there is none, nodules in chests; and times."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from measure.pooled import dice
+from measure.whole_organs import organs
 from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.request import Point, Request
 from UNetPlusPlusSegmentLib.core.result import Result
@@ -30,16 +31,18 @@ def measure(bundle: Bundle, folder: Path, speed: str = "balanced", device: str =
     Raises:
         BundleError, FileError: The model or a CT cannot be used, or of its target nothing is known in them.
     """
-    if bundle.engine != "nodule" and bundle.target != "liver":
-        raise BundleError(
-            f"--volumes knows the truth of livers and nodules only; {bundle.name} is for {bundle.target}."
-        )
-    of_target = nodules if bundle.engine == "nodule" else liver
     command = f"python training/evaluate.py <bundle> --volumes <volumes> --speed {speed}"
-    return {"command": command, **of_target(bundle, folder, speed, device)}
+    if bundle.engine == "nodule":
+        return {"command": command, **nodules(bundle, folder, speed, device)}
+    figures = organs(bundle, folder, speed, device)
+    if bundle.target == "liver":
+        figures |= no_liver(bundle, folder, speed, device)
+    if not figures:
+        raise BundleError(f"{folder} has no truth for {bundle.name}: a mask is called <CT>_<label>.nii.gz.")
+    return {"command": command, **figures}
 
 
-def liver(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
+def no_liver(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
     """The volume, in ml, of what is found in a chest that shows no liver; and the notes to the user."""
     clean, _ = read_volume(folder / CLEAN)
     result = load_engine(bundle, device).predict(clean, Request(bundle.target, speed=speed)).at()

@@ -65,7 +65,7 @@ def postprocess(labelmap: np.ndarray, card: Card, weigh: Weigh) -> dict[int, int
             ends = parts[
                 [end for end, is_end in ((0, box[0].start == 0), (-1, box[0].stop == len(labelmap))) if is_end]
             ]
-            kept = _heavy(weights, ends, how)[parts]
+            kept = heavy_parts(weights, ends, how)[parts]
         dropped[label.value] = np.count_nonzero(before) - np.count_nonzero(kept)
         if how.fill_holes:
             kept = fill_holes(kept)
@@ -74,7 +74,7 @@ def postprocess(labelmap: np.ndarray, card: Card, weigh: Weigh) -> dict[int, int
     return dropped
 
 
-def _heavy(weights: np.ndarray, ends: np.ndarray, how: PostProcessing) -> np.ndarray:
+def heavy_parts(weights: np.ndarray, ends: np.ndarray, how: PostProcessing) -> np.ndarray:
     """bool for each part: those to keep; the first is none. `ends`: their numbers on the first and the last slice."""
     least = np.full(len(weights), how.least_part)
     if how.least_part_at_end is not None:

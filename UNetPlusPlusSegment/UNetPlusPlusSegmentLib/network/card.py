@@ -15,6 +15,7 @@ REQUIRED = (
     "target", "architecture", "labels", "input", "threshold", "average_from", "postprocessing", "speeds", "sha256",
 )  # fmt: skip
 ENGINES = ("slices", "nodule")
+MEASURED = ("volume_ml", "mean_hu")  # what may be usual or not
 AXIAL = "axial slices; rows run to posterior, columns to the patient's left"
 
 
@@ -77,6 +78,17 @@ class ExpectedDice:
     high: float
 
 
+def check_usual(usual: Mapping[str, tuple[float, float]]) -> None:
+    """Refuse ranges of what is not measured, and empty ones.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for name, (low, high) in usual.items():
+        if name not in MEASURED or low >= high:
+            raise ValueError(f"usual: {name}={[low, high]} must be low and high end of {' or '.join(MEASURED)}.")
+
+
 @dataclass(frozen=True)
 class Label:
     """The meaning of a value in the mask, with Slicer's terminology string and colour (0…255).
@@ -95,6 +107,9 @@ class Label:
     postprocessing: PostProcessing | None = None
     usual: dict[str, tuple[float, float]] = field(default_factory=dict)
     expected_dice: dict[str, ExpectedDice] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_usual(self.usual)
 
 
 @dataclass(frozen=True)
