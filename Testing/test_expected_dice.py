@@ -74,13 +74,13 @@ def test_a_scan_is_made_worse_where_it_was_measured_and_its_truth_goes_along(fol
     scan, _ = dense_runs(folder, LIVER, "train")
     first, stop = scan.height
     changed = {each.change: each for each in made_worse(scan)}
-    assert changed[""] is scan and len(changed) == 8
+    assert changed[""] is scan and len(changed) == 10
     thick = changed["10 mm slices"]
     assert thick.volume.spacing_mm[2] == 10 and len(thick.stored) == 43 // 5
     assert thick.volume.ijk_to_ras[2, 3] == pytest.approx(2 * 2 * SLICE_MM), "the middle of five slices"
-    dim = changed["organ -50 HU"].volume.array - scan.volume.array
-    assert (dim[scan.truth[0]] == -50).all() and not dim[~scan.truth[0]].any()
-    lower, upper, height = changed["lower 0.35"], changed["upper 0.35"], round(0.35 * (stop - first))
+    dim = changed["organ -100 HU"].volume.array - scan.volume.array
+    assert (dim[scan.truth[0]] == -100).all() and not dim[~scan.truth[0]].any()
+    lower, upper, height = changed["lower 0.15"], changed["upper 0.15"], round(0.15 * (stop - first))
     assert len(lower.stored) == first + height and len(upper.stored) == height + 43 - stop
     assert upper.volume.ijk_to_ras[2, 3] == pytest.approx((stop - height) * 2 * SLICE_MM)
 

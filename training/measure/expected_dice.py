@@ -19,7 +19,6 @@ from UNetPlusPlusSegmentLib.engine.trust import expected_dice
 from UNetPlusPlusSegmentLib.network.bundle import Bundle
 from UNetPlusPlusSegmentLib.network.card import ExpectedDice
 
-OF_ONE_PERSON = 2  # scans at most: some people have six
 LEAST_ERROR = 0.01  # 1 − Dice below it counts as it: experts differ by more
 RIDGE, LEAST_SPREAD = 0.1, 0.05  # of a sign's deviation, and what that is taken to be at least
 RANGE = 0.1, 0.9  # quantiles of people's errors at the ends of the range
@@ -41,13 +40,13 @@ class Judged:
 
 
 def judged(bundle: Bundle, folder: Path, target: Target, split: str, worse: bool = True) -> Iterator[Judged]:
-    """The results of a network on the dense runs of a split, at each speed; with `worse` also on scans made worse."""
+    """The results of a network on a dense run of each person of a split, at each speed; with `worse` also made worse."""
     engine = SliceEngine(bundle)
-    seen_so_far: dict[str, int] = {}
+    people = set()
     for scan in dense_runs(folder, target, split):
-        seen_so_far[scan.person] = seen_so_far.get(scan.person, 0) + 1
-        if seen_so_far[scan.person] > OF_ONE_PERSON:
+        if scan.person in people:
             continue
+        people.add(scan.person)
         for changed in made_worse(scan) if worse else [scan]:
             for speed in SPEEDS:
                 yield from _judged(engine, changed, speed)
@@ -105,15 +104,17 @@ def agreement(rows: Sequence[Judged], expected: np.ndarray, low: np.ndarray, hig
     """Expected against true Dice.
 
     Returns:
-        `people`, `scans`; `spearman`; `mean_error`, of |expected − true|; `told_apart`, the chance that of two scans, one below
+        `people`, `scans`; `spearman`; `mean_error`, of |expected − true|, and the same of scans that were not made worse; `told_apart`, the chance that of two scans, one below
         `BAD` and one above `GOOD`, the first has the lower expected Dice (None without both); `in_range`, the share whose Dice lies
         between `low` and `high`.
     """
     true = np.array([row.dice for row in rows])
     bad, good = expected[true < BAD], expected[true > GOOD]
     told_apart = np.mean(bad[:, None] < good) if len(bad) and len(good) else None
+    errors, as_it_is = np.abs(expected - true), np.array([not row.change for row in rows])
     figures = {
-        "mean_error": np.abs(expected - true).mean(),
+        "mean_error": errors.mean(),
+        "mean_error_as_they_are": errors[as_it_is].mean() if as_it_is.any() else None,
         "told_apart": told_apart,
         "in_range": np.mean((low <= true) & (true <= high)),
         "spearman": stats.spearmanr(expected, true).statistic if len(rows) > 2 else None,

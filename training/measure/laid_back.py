@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from data.slices import DataError, Slice, read_slices
 from data.targets import AIR_HU, Target
@@ -15,11 +16,14 @@ from UNetPlusPlusSegmentLib.core.volume import Volume
 
 LEAST_SLICES = 10  # of a label, so many evenly apart, make a dense run
 AROUND_MM = 60.0  # of what lies below and above the labels is kept: the rest of a body costs time and shows nothing new
-NOISE_HU = 20.0, 40.0  # standard deviation; a thin slice of a thin patient has about 15 already
-CONTRAST, MIDDLE_HU = 0.5, 60.0  # of what is left, about the middle of the liver's window
-FATTY_HU = -50.0  # of the labels alone: a fatty liver, or an early phase
+# So much worse that some networks fail and others do not: at half of it, hardly any does.
+NOISE_HU = 60.0, 120.0  # standard deviation
+BLOTCHES_HU, BLOTCH_PIXELS = 45.0, 5.0  # of noise as coarse as bowel
+BLUR_PIXELS = 4.0
+CONTRAST, MIDDLE_HU = 0.2, 60.0  # of what is left, about the middle of the liver's window
+DARKER_HU = -100.0  # the labels alone: a fatty liver is by up to 80 HU, and by 20 in an early phase
 THICK_MM = 10.0
-CUT = 0.35, 0.65  # shares of the labels' height that are left
+CUT = (0.15,)  # of the labels' height is left
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,17 +107,20 @@ def _laid_back(items: list[Slice], target: Target) -> Scan:
 
 
 def made_worse(scan: Scan) -> Iterator[Scan]:
-    """The scan as it is, then with noise, less contrast, a fatty organ, thick slices, and cut short from below and from above."""
+    """The scan as it is, then with noise, blurred, with less contrast, a darker organ, thick slices, and cut short."""
     yield scan
     hu, draw = scan.volume.array, np.random.default_rng(0)
     for deviation in NOISE_HU:
         yield scan.with_hu(hu + draw.normal(0, deviation, hu.shape), f"noise of {deviation:g} HU")
+    coarse = gaussian_filter(draw.normal(0, 1, hu.shape), (0, BLOTCH_PIXELS, BLOTCH_PIXELS))
+    yield scan.with_hu(hu + BLOTCHES_HU / coarse.std() * coarse, f"blotches of {BLOTCHES_HU:g} HU")
+    yield scan.with_hu(gaussian_filter(hu, (0, BLUR_PIXELS, BLUR_PIXELS)), f"blurred by {BLUR_PIXELS:g} pixels")
     yield scan.with_hu(MIDDLE_HU + CONTRAST * (hu - MIDDLE_HU), f"{CONTRAST:g} of the contrast")
-    yield scan.with_hu(hu + FATTY_HU * scan.truth.any(axis=0), f"organ {FATTY_HU:+g} HU")
+    yield scan.with_hu(hu + DARKER_HU * scan.truth.any(axis=0), f"organ {DARKER_HU:+g} HU")
     together = round(THICK_MM / scan.volume.spacing_mm[2])
     if together > 1:
         yield _thick(scan, together)
-    yield from cut_short(scan, CUT[:1], ("lower", "upper"))
+    yield from cut_short(scan)
 
 
 def _thick(scan: Scan, together: int) -> Scan:
@@ -130,14 +137,10 @@ def _thick(scan: Scan, together: int) -> Scan:
     )
 
 
-def cut_short(
-    scan: Scan, shares: tuple[float, ...] = CUT, ends: tuple[str, ...] = ("lower", "upper")
-) -> Iterator[Scan]:
+def cut_short(scan: Scan, shares: tuple[float, ...] = CUT) -> Iterator[Scan]:
     """The scan with shares of the labels' height alone: the lower, and what lies below; the upper, and what lies above."""
     first, stop = scan.height
     for share in shares:
         height = max(1, round(share * (stop - first)))
-        if "lower" in ends:
-            yield scan.only(slice(0, first + height), f"lower {share:g}")
-        if "upper" in ends:
-            yield scan.only(slice(stop - height, len(scan.stored)), f"upper {share:g}")
+        yield scan.only(slice(0, first + height), f"lower {share:g}")
+        yield scan.only(slice(stop - height, len(scan.stored)), f"upper {share:g}")

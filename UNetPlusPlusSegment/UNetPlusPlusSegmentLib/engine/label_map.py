@@ -66,7 +66,7 @@ def postprocess(labelmap: np.ndarray, card: Card, weigh: Weigh) -> dict[int, int
                 [end for end, is_end in ((0, box[0].start == 0), (-1, box[0].stop == len(labelmap))) if is_end]
             ]
             kept = heavy_parts(weights, ends, how)[parts]
-        dropped[label.value] = np.count_nonzero(before) - np.count_nonzero(kept)
+        dropped[label.value] = int(np.count_nonzero(before) - np.count_nonzero(kept))
         if how.fill_holes:
             kept = fill_holes(kept)
         part[before & ~kept] = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ class Seen:
     threshold: float
     everywhere: float
 
-    @property
+    @cached_property
     def doubtful(self) -> np.ndarray:
         """bool: pixels of which the network was not sure, in the segment or not."""
         t = self.threshold

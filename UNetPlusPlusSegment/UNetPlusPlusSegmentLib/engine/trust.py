@@ -101,10 +101,12 @@ def sides_cut(
 
 def _reaches_end(mask: np.ndarray, hu: np.ndarray, gap: int) -> bool:
     """True if on any line along the first axis, which begins at the end, nothing but blank voxels lie before the mask."""
-    first = mask.argmax(axis=0)
-    lines = mask.any(axis=0) & ((hu[0] <= AIR_HU) | (first <= gap))  # the others begin with something measured
-    blank = (hu[:, lines] > AIR_HU).argmax(axis=0)
-    return bool((blank + gap >= first[lines]).any())
+    if mask[: gap + 1].any():
+        return True
+    lines = hu[0] <= AIR_HU  # the others begin with something measured
+    mask, hu = mask[:, lines], hu[:, lines]
+    blank = (hu > AIR_HU).argmax(axis=0)
+    return bool((mask.any(axis=0) & (blank + gap >= mask.argmax(axis=0))).any())
 
 
 def notes_about(label: Label, found: Mapping[str, Any]) -> Iterator[Note]:
