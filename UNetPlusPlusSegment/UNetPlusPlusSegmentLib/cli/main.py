@@ -260,7 +260,17 @@ def _in_words(name: str, measurements: Mapping[str, Any]) -> str:
             "{0}: {mean_diameter_rounded_mm} mm ({long_axis_mm:.1f} × {short_axis_mm:.1f} mm), {kind}, {volume_mm3:.0f} mm³,"
             " at R {1:.0f}, A {2:.0f}, S {3:.0f}"
         ).format(name, *measurements["centroid_ras"], **measurements)
-    return f"{name}: {measurements['volume_ml']:.0f} ml, mean {measurements['mean_hu']:.0f} HU"
+    words = [f"{name}: {measurements['volume_ml']:.0f} ml, mean {measurements['mean_hu']:.0f} HU"]
+    if "expected_dice" in measurements:
+        words.append(
+            "expected Dice {expected_dice:.2f} ({expected_dice_low:.2f} to {expected_dice_high:.2f})".format(
+                **measurements
+            )
+        )
+    if measurements.get("doubtful_slices"):
+        positions = ", ".join(f"{each['s_mm']:.0f}" for each in measurements["doubtful_slices"])
+        words.append(f"most doubtful at S {positions} mm")
+    return ", ".join(words)
 
 
 def _cohort(given: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,21 @@ from .pixel_box import Box
 from .slice_pool import threads_of_torch
 
 Found = tuple[np.ndarray, tuple[Segment, ...], list[Note]]  # label map, its segments, notes about them
+
+
+@dataclass(frozen=True, eq=False)
+class Around:
+    """The answers of the network for a label in some part of a volume.
+
+    Attributes:
+        rows, columns: Indices of the voxels, in axial order, in which the middles of the pixels lie.
+        probability, uncertainty: float32 (slices, rows, columns).
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
+    probability: np.ndarray
+    uncertainty: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +62,29 @@ class PixelMaps:
         shape = (slices, labels, *box.size) if labels > 1 else (slices, *box.size)
         probability, uncertainty = (np.zeros(shape, np.float16) for _ in range(2))
         return cls(probability, uncertainty, order, box)
+
+    def of_label(self, number: int) -> np.ndarray:
+        """Probability of the label at a place in the card, (slices, rows, columns); a view."""
+        return self.probability[:, number] if self.probability.ndim == 4 else self.probability
+
+    def around(self, number: int, ranges: Sequence[slice], size: tuple[int, int]) -> Around:
+        """The pixels whose middle lies in ranges of voxels.
+
+        Args:
+            number: The place of a label in the card.
+            ranges: Slices, rows and columns of voxels in axial order.
+            size: Rows and columns of voxels of a whole slice.
+        """
+        at = []
+        for inside, voxels, grid, along in zip(
+            (self.box.rows, self.box.columns), size, self.box.grid, ranges[1:], strict=True
+        ):
+            nearest = ((np.arange(*inside) + 0.5) * voxels / grid).astype(int)
+            at.append((nearest, slice(*np.searchsorted(nearest, [along.start, along.stop]))))
+        (rows, high), (columns, wide) = at
+        maps = (planes[:, number] if planes.ndim == 4 else planes for planes in (self.probability, self.uncertainty))
+        probability, uncertainty = (torch.from_numpy(planes[ranges[0], high, wide]).float().numpy() for planes in maps)
+        return Around(rows[high], columns[wide], probability, uncertainty)
 
     def on_voxels(self, plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """One slice of a map, float32 (rows, columns) at the volume's own pixels."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 SCHEMA = 3  # 1 stored kernels in fp16; 1 and 2 held the figures, too, and named one source of training data
@@ -17,6 +17,7 @@ REQUIRED = (
 )  # fmt: skip
 NODULE = "nodule"  # the only engine that takes points
 ENGINES = ("slices", NODULE)
+MEASURED = ("volume_ml", "mean_hu")  # what may be usual or not
 AXIAL = "axial slices; rows run to posterior, columns to the patient's left"
 
 
@@ -43,17 +44,62 @@ class Architecture:
 
 @dataclass(frozen=True)
 class PostProcessing:
-    """The steps that follow the threshold, in this order."""
+    """The steps that follow the threshold, in this order.
+
+    Attributes:
+        largest_component: Keep the largest part alone.
+        least_part: Drop each part that weighs less than this share of the heaviest one; 0 drops none. A part weighs what the
+            probability of its pixels exceeds the threshold by: it has to be large and probable.
+        least_part_at_end: The same for parts on the first or last slice, which may be one beyond it; None: `least_part`.
+        fill_holes: Fill what a label encloses.
+    """
 
     largest_component: bool = False
+    least_part: float = 0.0
+    least_part_at_end: float | None = None
     fill_holes: bool = False
+
+    def __post_init__(self) -> None:
+        for share in (self.least_part, self.least_part_at_end or 0.0):
+            if not 0 <= share <= 1:
+                raise ValueError(f"a part weighs a share of the heaviest one, 0…1; got {share}.")
+
+
+@dataclass(frozen=True)
+class ExpectedDice:
+    """The way from the signs of a result (`engine.trust`) to the Dice that it is expected to have, at one speed.
+
+    Attributes:
+        intercept, weights: Of ln(1 − Dice), by the name of a sign.
+        low, high: Added to it for the ends of the range that holds the Dice of eight people in ten.
+    """
+
+    intercept: float
+    weights: dict[str, float]
+    low: float
+    high: float
+
+
+def check_usual(usual: Mapping[str, tuple[float, float]]) -> None:
+    """Refuse ranges of what is not measured, and empty ones.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for name, (low, high) in usual.items():
+        if name not in MEASURED or low >= high:
+            raise ValueError(f"usual: {name}={[low, high]} must be low and high end of {' or '.join(MEASURED)}.")
 
 
 @dataclass(frozen=True)
 class Label:
     """The meaning of a value in the mask, with Slicer's terminology string and colour (0…255).
 
-    Its own post-processing takes the place of the card's.
+    Attributes:
+        postprocessing: In place of the card's.
+        usual: By the name of a measurement (`volume_ml`, `mean_hu`), low and high end of the range beyond which a note says that it
+            is unusual.
+        expected_dice: By speed; none if it was not fitted.
     """
 
     value: int
@@ -61,6 +107,11 @@ class Label:
     terminology: str
     color: tuple[int, int, int]
     postprocessing: PostProcessing | None = None
+    usual: dict[str, tuple[float, float]] = field(default_factory=dict)
+    expected_dice: dict[str, ExpectedDice] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_usual(self.usual)
 
 
 @dataclass(frozen=True)
@@ -199,7 +250,7 @@ class Card:
     def as_json(self) -> dict[str, Any]:
         """The card as `model.json` holds it and `card_from_json` reads it."""
         values = asdict(self)
-        return {"schema": SCHEMA, **{field.name: values[field.name] for field in fields(Card)}}
+        return {"schema": SCHEMA, **{each.name: values[each.name] for each in fields(Card)}}
 
 
 def card_from_json(stored: Mapping[str, Any]) -> Card:
@@ -236,5 +287,10 @@ def _plain(name: str) -> str:
 
 def _label(stored: Mapping[str, Any]) -> Label:
     own = stored.get("postprocessing")
-    steps = None if own is None else PostProcessing(**own)
-    return Label(**{**stored, "color": tuple(stored["color"]), "postprocessing": steps})
+    parts = {
+        "color": tuple(stored["color"]),
+        "postprocessing": None if own is None else PostProcessing(**own),
+        "usual": {name: (float(low), float(high)) for name, (low, high) in stored.get("usual", {}).items()},
+        "expected_dice": {name: ExpectedDice(**each) for name, each in stored.get("expected_dice", {}).items()},
+    }
+    return Label(**{**stored, **parts})
