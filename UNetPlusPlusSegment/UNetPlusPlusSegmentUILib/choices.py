@@ -8,13 +8,14 @@ from UNetPlusPlusSegmentLib.core.request import Request
 class Choices:
     """Reads the parameter node of the panel; without one, nothing is chosen."""
 
-    def __init__(self, parameterNode):
+    def __init__(self, parameterNode, models):
         """Nothing is read yet.
 
         Args:
             parameterNode: A `UNetPlusPlusSegmentParameterNode`, or None.
+            models: The `ModelList`, which has the chosen model.
         """
-        self._parameters = parameterNode
+        self._parameters, self._models = parameterNode, models
 
     @property
     def volume(self):
@@ -28,8 +29,9 @@ class Choices:
 
     @property
     def findsNodules(self) -> bool:
-        """True if the target is nodules."""
-        return self._parameters is not None and self._parameters.target.value == "nodule"
+        """True if the model finds nodules."""
+        model = self._models.chosen if self._parameters else None
+        return model is not None and model.finds_nodules
 
     @property
     def isFrame(self) -> bool:
@@ -59,7 +61,7 @@ class Choices:
         return {
             "volumeNode": self.volume,
             "segmentationNode": None if allFrames else self.output,
-            "target": parameters.target.value,
+            "target": parameters.target,
             "speed": parameters.speed.value,
             "device": parameters.device.value,
             "threshold": parameters.threshold,
@@ -72,15 +74,11 @@ class Choices:
             "allFrames": allFrames,
         }
 
-    def cohortRequest(self, model) -> Request:
-        """The request for every case of a cohort: box and points are those of one volume.
-
-        Args:
-            model: The chosen `Bundle`; None if there is none, which the cohort refuses.
-        """
-        parameters = self._parameters
+    def cohortRequest(self) -> Request:
+        """The request for every case of a cohort: box and points are those of one volume."""
+        parameters, model = self._parameters, self._models.chosen
         return Request(
-            parameters.target.value, model=str(model.folder) if model else None, speed=parameters.speed.value,
+            parameters.target, model=str(model.folder) if model else None, speed=parameters.speed.value,
             threshold=parameters.threshold, force=parameters.force, device=parameters.device.value,
         )  # fmt: skip
 

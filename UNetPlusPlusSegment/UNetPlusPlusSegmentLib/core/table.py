@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
 from .. import __version__
+from .trust import in_words
 
 REGION = (
     "volume_ml", "mean_hu", "median_hu", "sd_hu", "p5_hu", "p95_hu", "surface_cm2",
@@ -46,20 +47,14 @@ def rows_of(case: str, segments: Iterable[tuple[str, Mapping[str, Any]]], **run:
 
 
 def as_columns(measurements: Mapping[str, Any]) -> dict[str, Any]:
-    """Measurements as table columns: a point `…_ras` becomes `…_r_mm`, `…_a_mm` and `…_s_mm`; lines are left out."""
+    """Measurements as table columns: a point `…_ras` becomes `…_r_mm`, `…_a_mm` and `…_s_mm`; lines are left out, lists become text."""
     columns: dict[str, Any] = {}
     for key, value in measurements.items():
         if not key.endswith("_ras"):
-            columns[key] = _as_text(value) if isinstance(value, list | tuple) else value
+            columns[key] = in_words(key, value)
         elif value and isinstance(value[0], Real):
             columns |= {f"{key.removesuffix('ras')}{axis}_mm": x for axis, x in zip("ras", value, strict=True)}
     return columns
-
-
-def _as_text(items: Sequence[Any]) -> str:
-    """Several values in one cell: words, or slices with their index `k` and their position `s_mm`."""
-    slices = (f"{each['k']} (S {each['s_mm']:.1f} mm)" if isinstance(each, Mapping) else str(each) for each in items)
-    return ", ".join(slices) or "none"
 
 
 def rounded(name: str, value: Any) -> Any:

@@ -134,8 +134,9 @@ def _continuation(taken: Stack, stacks: Sequence[Stack]) -> list[str]:
     gaps = np.array([mm for _, along in missing_places(taken.slices) for mm in along])
     ends = np.array([places[0] - step, places[-1] + step])
     notes = []
-    for other in stacks:
-        if other is taken or not other.is_usable or abs(np.array(other.first.directions)[:, 2] @ normal) < PARALLEL:
+    placed = [each for each in stacks if each is not taken and all(header.is_usable for header in each.slices)]
+    for other in placed:  # not in files of many frames, such as a DICOM SEG: they say where each lies in another way
+        if abs(np.array(other.first.directions)[:, 2] @ normal) < PARALLEL:
             continue
         at = np.array([header.position for header in other.slices]) @ normal
         if np.abs(at[:, None] - places).min() < step / 2:

@@ -112,7 +112,7 @@ def run_cohort(
         )
     threshold = bundle.threshold if request.threshold is None else request.threshold
     about = {
-        "target": bundle.target, "model": bundle.name, "speed": request.speed, "threshold": threshold,
+        "target": request.target.lower(), "model": bundle.name, "speed": request.speed, "threshold": threshold,
         "force": request.force,
     }  # fmt: skip
     asked = {
@@ -288,11 +288,12 @@ def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list
             volume, notes = read_case(todo)
         source = _source_of_seg(todo)
         result = worker.result_of(worker.submit(volume, todo.bundle, todo.request))
-        nothing = nothing_found(read_bundle(todo.bundle))
+        bundle = read_bundle(todo.bundle)
+        nothing = nothing_found(bundle.labels_of(*todo.request.targets))
         files.write_forms(
             todo.outputs, result.labelmap, volume.ijk_to_ras, result.segments, source, result.model, nothing
         )
-        picture = _picture(todo, volume, result)
+        picture = _picture(todo, volume, result, bundle.finds_nodules)
     except Exception as error:
         if not isinstance(error, ValueError):
             _log.exception("%s failed unexpectedly", todo.input)
@@ -321,11 +322,11 @@ def _source_of_seg(todo: Todo) -> list[Path]:
     return source
 
 
-def _picture(todo: Todo, volume: Volume, result: Result) -> list[str] | None:
+def _picture(todo: Todo, volume: Volume, result: Result, nodules: bool) -> list[str] | None:
     """Draw a case for the report; None if that fails, as the result is worth more."""
     path = todo.output.parent / PICTURES / f"{todo.case}.jpg"
     try:
-        return write_picture(path, volume, result.labelmap, result.segments, todo.request.target)
+        return write_picture(path, volume, result.labelmap, result.segments, nodules)
     except Exception as error:
         _log.warning("There is no picture of %s: %s", todo.case, error)
         return None

@@ -11,7 +11,6 @@ import numpy as np
 
 from .. import __version__, files
 from ..core.masks import measure
-from ..core.request import NODULE
 from ..core.segment import Segment
 from ..core.volume import Volume, clean_hu
 from ..nodule.measurements import measure_nodule
@@ -52,13 +51,16 @@ def add_correction(
     """
     case = record["case"]
     files.write_segmentation(corrected_path(folder, case), labelmap, volume.ijk_to_ras, segments)
+    nodules = record.get("target") == "nodule" or any(
+        "long_axis_mm" in m for m in (record.get("measurements") or {}).values()
+    )
     hu = Volume(clean_hu(volume.array)[0], volume.ijk_to_ras)
     line = {
         "case": f"{case}{CORRECTED}",
         "corrects": case,
         **{key: record.get(key) for key in KEPT},
         "status": "corrected",
-        "measurements": {s.name: _measured(labelmap == s.value, hu, record.get("target")) for s in segments},
+        "measurements": {s.name: _measured(labelmap == s.value, hu, nodules) for s in segments},
         "version": __version__,
     }
     append(folder, line)
@@ -66,6 +68,6 @@ def add_correction(
     return line
 
 
-def _measured(mask: np.ndarray, volume: Volume, target: str | None) -> dict[str, Any]:
-    found = measure_nodule(mask, volume) if target == NODULE else None
+def _measured(mask: np.ndarray, volume: Volume, nodules: bool) -> dict[str, Any]:
+    found = measure_nodule(mask, volume) if nodules else None
     return measure(mask, volume) | (asdict(found) if found else {})

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from .. import files
-from ..core.request import NODULE
 from ..core.segment import Segment
 from ..core.volume import AxialOrder, Volume, axial_order
 
@@ -17,7 +16,7 @@ SLICES = 3
 
 
 def write_picture(
-    path: Path, volume: Volume, labelmap: np.ndarray, segments: Sequence[Segment], target: str
+    path: Path, volume: Volume, labelmap: np.ndarray, segments: Sequence[Segment], nodules: bool
 ) -> list[str]:
     """Draw the three largest nodules, or three slices of organs, the most doubtful one among them.
 
@@ -26,7 +25,7 @@ def write_picture(
         volume: CT in HU.
         labelmap: uint8 (K, J, I).
         segments: With `doubtful_slices` among their measurements where these are known.
-        target: That of the run.
+        nodules: True if the segments are nodules, also where there are none.
 
     Returns:
         What each part of the picture shows, from left to right.
@@ -38,12 +37,12 @@ def write_picture(
         path.parent.mkdir(exist_ok=True)
     except OSError as error:
         raise files.FileError(f"{path.parent} cannot be created ({error.strerror}): choose another folder.") from error
-    if target == NODULE and segments:
+    if nodules and segments:
         files.write_close_ups(path, volume, labelmap, segments[:SLICES])
         return [segment.name for segment in segments[:SLICES]]
     order = axial_order(volume)
     chosen, worst = _slices(order.apply(labelmap), _most_doubtful(segments, order, volume.array.shape))
-    window = (-1350.0, 150.0) if target == NODULE else (-160.0, 240.0)
+    window = (-1350.0, 150.0) if nodules else (-160.0, 240.0)
     files.write_overlay(path, volume, labelmap, segments, window, chosen)
     return [f"S {_superior(volume, order, k):.0f} mm" + ", most doubtful" * (k == worst) for k in chosen]
 
