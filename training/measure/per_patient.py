@@ -146,9 +146,9 @@ def _found(engine: SliceEngine, scan: list[Slice], target: Target) -> dict[str, 
     if len(card.labels) > 1 or has_steps(card):
         values = np.array([label.value for label in card.labels])[:, None, None]
         found["postprocessed"] = {}
-        for name, (labels, probability) in maps.items():
+        for name, (labels, probabilities) in maps.items():
             labelmap = np.stack(labels)
-            postprocess(labelmap, card, partial(_weights, np.stack(probability), card.threshold))
+            postprocess(labelmap, card, partial(_weights, np.stack(probabilities), card.threshold))
             found["postprocessed"][name] = labelmap[:, None] == values
     return found
 

@@ -170,7 +170,8 @@ class OrganMaps(Maps):
             return weights_of_parts(self.pixels, threshold, number, parts, corner, axial.shape[1:])
 
         dropped = postprocess(axial, self.bundle, weigh)
-        segments, notes = [], []
+        segments: list[Segment] = []
+        notes: list[Note] = []
         for number, label in enumerate(self.bundle.labels):
             mask = labelmap == label.value
             found: dict[str, Any] = measure(mask, self.volume)
