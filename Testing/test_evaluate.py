@@ -14,12 +14,13 @@ from torch.nn.modules.module import register_module_forward_hook
 
 import evaluate as evaluation
 from data.slices import Slice
-from measure import heads, nodule_crops, per_patient, whole_organs, whole_scans
+from measure import heads, nodule_crops, per_patient, whole_scans
 from measure.per_patient import as_table, evaluate
-from measure.pooled import TOLERANCE_MM, Pooled, summary
+from measure.pooled import Pooled, summary
 from Testing.support.bright import bright_bundle, bright_nodule_bundle
 from Testing.support.slicefolders import nodule_folder
 from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.core.agreement import TOLERANCE_MM
 
 COLUMNS = ["file", "volume", "patient", "slice", "split", "source_pixel_mm", "size_from"]
 SIZE = 48
@@ -308,15 +309,6 @@ def test_on_whole_cts_an_organ_is_measured_against_every_mask_that_lies_beside_i
     assert found["hausdorff95_mm"] == 2 * PIXEL_MM
     assert 0.5 < found["surface_dice"] < 0.95
     assert found["notes"] == []
-
-
-def test_the_end_of_a_scan_is_no_surface_of_an_organ_that_goes_on_beyond_it():
-    one, other = np.zeros((10, 12, 12), bool), np.zeros((10, 12, 12), bool)
-    one[:6, 2:10, 2:10], other[:7, 2:10, 2:10] = True, True
-    there, back = whole_organs.surface_distances_mm(one, other, np.array([5.0, 1.0, 1.0]))
-    assert len(there) == 5 * 28 + 64 and len(back) == 6 * 28 + 64
-    assert back.max() == 5.0, "one slice"
-    assert there.max() == 3.0 and np.count_nonzero(there) == 36, "the side of the other is nearer than its end"
 
 
 def test_no_folder_of_volumes_is_refused_with_one_line(bundle, capsys):

@@ -172,7 +172,8 @@ def test_a_scene_that_0_1_saved_brings_its_settings(panel, scene, tmp_path):
         "inputVolume": "Abdomen", "outputSegmentation": "Abdomen segmentation", "points": "P", "roi": "R"
     }  # fmt: skip
     assert {name: getattr(parameters, name).GetName() for name in chosen} == chosen
-    assert (parameters.target.value, parameters.model) == ("liver", "bright-v1.0.0")
+    assert (parameters.target.casefold(), parameters.model) == ("liver", "bright-v1.0.0")
+    assert ui.targetComboBox.currentText == "Liver"
     for box in (ui.allFramesCheckBox, ui.forceCheckBox, ui.probabilityCheckBox, ui.uncertaintyCheckBox):
         assert box.checked
     assert (ui.speedComboBox.currentText, ui.deviceComboBox.currentText) == ("Fast", "CPU")
@@ -478,12 +479,12 @@ def test_the_table_says_how_far_to_trust_a_segment_and_a_click_goes_to_a_doubtfu
 def test_points_are_offered_for_nodules_alone(panel, models):
     ui = panel.ui
     assert not ui.targetComboBox.isVisibleTo(ui.inputsBox)
-    nodules = bright_bundle(models / "spots-v1.0.0", target="nodule")
+    nodules = bright_nodule_bundle(models / "spots-v1.0.0")
     try:
         panel.enter()
         assert ui.targetComboBox.isVisibleTo(ui.inputsBox)
         assert not ui.pointsSelector.isVisibleTo(ui.inputsBox)
-        ui.targetComboBox.setCurrentText("Lung nodules")
+        ui.targetComboBox.setCurrentText("Nodule")
         assert ui.pointsSelector.isVisibleTo(ui.inputsBox)
         points = ui.pointsSelector.addNode()
         assert ui.pointsPlaceWidget.currentNode() is points
@@ -497,7 +498,7 @@ def test_a_point_in_a_nodule_gives_it_a_segment_and_a_row_with_its_axes(panel, s
     bundle = bright_nodule_bundle(models / "spots-v1.0.0")
     try:
         panel.enter()
-        ui.targetComboBox.setCurrentText("Lung nodules")
+        ui.targetComboBox.setCurrentText("Nodule")
         chest = np.full((30, 80, 80), -850, np.int16) + np.random.default_rng(0).integers(
             -30, 30, (30, 80, 80), np.int16
         )

@@ -76,7 +76,8 @@ def test_every_shipped_config_can_be_loaded():
     configs = sorted((Path(__file__).parents[1] / "training" / "configs").glob("*.yaml"))
     assert configs
     for path in configs:
-        assert isinstance(load_settings(path), Settings)
+        given = ["name=own", "target=organs", "data=data/own"] if path.stem == "own" else []
+        assert isinstance(load_settings(path, given), Settings)
 
 
 def test_stored_zero_becomes_air_and_the_rest_of_the_window_keeps_its_hu():
@@ -192,6 +193,15 @@ def test_no_slice_without_the_organ_is_drawn_where_its_share_rounds_to_none(fold
     slices = read_slices(folder, LIVER, "train")
     drawn = list(BalancedSampler(slices, 2, 0.9, seed=3))
     assert len(drawn) == 2 and all(slices[i].mask.any() for i, _ in drawn)
+
+
+def test_faint_slices_of_few_patients_are_drawn_as_often_as_all_others_with_the_organ(folder):
+    slices = read_slices(folder, LIVER, "train")
+    shown = np.flatnonzero([s.mask.any() for s in slices])
+    faint = np.isin(np.arange(len(slices)), shown[:1])
+    drawn = [i for i, _ in BalancedSampler(slices, 16, 0.75, seed=3, faint=faint)]
+    assert drawn.count(shown[0]) == 6
+    assert sum(bool(slices[i].mask.any()) for i in drawn) == 12
 
 
 def settings_of(**changes) -> Settings:

@@ -6,6 +6,7 @@ python training/evaluate.py runs/liver/best.ckpt --data ../shared/data/liver --s
 python training/evaluate.py MODEL --data data/spleen --target spleen.yaml
 python training/evaluate.py MODEL --data ../shared/data/liver --split train --parts
 python training/evaluate.py NODULE_MODEL --data ../shared/data/nodule --moved-crops
+python training/evaluate.py MODEL --pairs CASES
 python training/evaluate.py MODEL --volumes ../shared/data/volumes
 python training/evaluate.py NODULE_MODEL --volumes ../shared/data/volumes --time
 """
@@ -21,7 +22,7 @@ from pathlib import Path
 from card.from_checkpoint import bundle_from_checkpoint, read_checkpoint
 from data.slices import DataError
 from data.targets import Target, TargetError, load_target
-from measure import nodule_crops, parts, per_patient, whole_scans
+from measure import nodule_crops, parts, per_patient, whole_pairs, whole_scans
 from measure.per_patient import WORST
 from measure.pictures import PicturesError, private_folder
 from UNetPlusPlusSegmentLib.files import FileError
@@ -56,6 +57,10 @@ def measure(bundle: Bundle, given: argparse.Namespace, target: Target | None) ->
     """The figures that were asked for, and what is printed of them."""
     if (given.moved_crops or given.time) and bundle.engine != "nodule":
         raise BundleError(f"--moved-crops and --time are for nodule models; {bundle.name} is for {bundle.target}.")
+    if given.pairs:
+        on_pairs = whole_pairs.measure(bundle, given.pairs, given.speed, given.device, given.segment)
+        figures = {"model": bundle.name, **on_pairs}
+        return figures, json.dumps(figures, indent=2)
     if given.volumes:
         on_scans = whole_scans.times if given.time else whole_scans.measure
         figures = {"model": bundle.name, **on_scans(bundle, given.volumes, given.speed, given.device)}
@@ -77,7 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the figures as JSON")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--data", type=Path, metavar="FOLDER", help="slice folder")
-    where.add_argument("--volumes", type=Path, metavar="FOLDER", help="whole CTs, with their truth")
+    where.add_argument(
+        "--pairs", type=Path, metavar="FOLDER", help="whole CTs of any organ, with segmentations beside them"
+    )
+    where.add_argument(
+        "--volumes", type=Path, metavar="FOLDER", help="the whole CTs that the shipped models are measured on"
+    )
     slices = parser.add_argument_group("with --data")
     slices.add_argument("--split", default="val")
     slices.add_argument(
@@ -96,7 +106,14 @@ def _parser() -> argparse.ArgumentParser:
         help="shares of a card's post-processing, on dense runs laid back as volumes and cut short",
     )
     slices.add_argument("--draws", type=int, default=5, help="windows of each nodule (5)")
-    scans = parser.add_argument_group("with --volumes")
+    scans = parser.add_argument_group("with --pairs or --volumes")
+    scans.add_argument(
+        "--segment",
+        action="append",
+        default=[],
+        metavar="LABEL=SEGMENTS",
+        help="the truth of a label where the files call it otherwise; + between several; only with --pairs",
+    )
     scans.add_argument("--speed", default="balanced")
     scans.add_argument("--device", default="auto")
     scans.add_argument("--time", action="store_true", help="the times of nodules, through a worker process, instead")

@@ -51,6 +51,7 @@ class Settings:
     ema_decay: float = 0.99  # of the averaged weights that are validated and shipped; 0: none
     loss: str = "bce_dice"
     with_organ: float = 0.75  # share of the drawn slices that show the organ
+    faint_hu: float = -1000.0  # CT: slices whose organ has a mean below this are drawn as often as all others with it
     scale: tuple[float, float] = (0.7, 1.4)
     rotation_degrees: float = 15.0
     shift: float = 0.15  # of the patch's side, from the middle of the slice
@@ -59,6 +60,7 @@ class Settings:
     gain: float = 0.2  # CT: contrast about the middle of the window, ± this share
     offset: float = 0.1  # CT: brightness, ± this share of the window
     gamma: tuple[float, float] = (0.7, 1.5)
+    noise: float = 0.1  # its largest deviation, as a share of the window
     sharpen: float = 0.0  # share of patches sharpened, as by another reconstruction kernel
     no_table: float = 0.0  # share of CT patches that lose what lies behind the body
     recolour: float = 0.0  # share of CT patches with a brighter or darker organ
@@ -119,7 +121,7 @@ class Settings:
         for key in ("pixel_mm", "warmup_steps", "weight_decay", "patience", "threads", "shift", "gain", "offset"):
             if getattr(self, key) < 0:
                 raise SettingsError(f"{key}={getattr(self, key)} must not be below zero.")
-        for key in ("with_organ", "roam", "no_table", "sharpen", "recolour", "bowel", "paste"):
+        for key in ("with_organ", "roam", "no_table", "noise", "sharpen", "recolour", "bowel", "paste"):
             if not 0 <= getattr(self, key) <= 1:
                 raise SettingsError(f"{key}={getattr(self, key)} is a share: it must lie in 0…1.")
         if not 0 <= self.ema_decay < 1:

@@ -12,7 +12,7 @@ from scipy.optimize import lsq_linear
 
 from data.targets import Target
 from measure.laid_back import Scan, dense_runs, made_worse
-from measure.pooled import dice
+from UNetPlusPlusSegmentLib.core.agreement import dice
 from UNetPlusPlusSegmentLib.core.request import SPEEDS, Request
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.engine.seen import seen

@@ -16,7 +16,8 @@ from data.slices import Slice, read_slices
 from data.targets import Target, TargetError, load_target
 from measure.heads import answer_of, answers, level_times
 from measure.pictures import FOUND, TRUTH, Panel, save_atlas
-from measure.pooled import TOLERANCE_MM, Pooled, dice, means_of, summary
+from measure.pooled import Pooled, means_of, summary
+from UNetPlusPlusSegmentLib.core.agreement import TOLERANCE_MM, dice
 from UNetPlusPlusSegmentLib.engine.label_map import has_steps, label_map, postprocess
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.engine.pixel_box import Box, grid_size

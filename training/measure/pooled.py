@@ -1,19 +1,15 @@
-"""Measures of one patient, pooled over slices: areas by counting, outlines by MONAI; and their summary over patients."""
+"""Measures of one patient, pooled over slices: areas, outlines, and their summary over patients."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from monai.metrics import get_mask_edges, get_surface_distance
 
-TOLERANCE_MM = 2.0  # an outline within it counts as met: about a pixel of the 256² slices of an abdomen
+from UNetPlusPlusSegmentLib.core.agreement import hausdorff95_mm, surface_dice, surface_distances
+
 BOOTSTRAP_DRAWS = 2000
-
-
-def dice(found: np.ndarray, truth: np.ndarray) -> float:
-    """2·overlap / (found + true) of two bool arrays, one of which holds something."""
-    return 2 * np.count_nonzero(found & truth) / (np.count_nonzero(found) + np.count_nonzero(truth))
 
 
 @dataclass
@@ -43,13 +39,27 @@ class Pooled:
         if not truth.any():
             self.false_mm2 = max(self.false_mm2, float(found.sum()) * pixel_mm**2)
         if outlines:
-            edges = get_mask_edges(found, truth)
-            for distances, one, other in ((self.to_truth, *edges), (self.to_found, *edges[::-1])):
-                if one.any():
-                    nothing_near = np.full(np.count_nonzero(one), np.inf)
-                    distances.append(
-                        get_surface_distance(one, other, spacing=pixel_mm) if other.any() else nothing_near
-                    )
+            self._add_distances(found, truth, np.eye(2) * pixel_mm)
+
+    def add_volume(self, found: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float]) -> None:
+        """Add a whole scan, its surfaces in space.
+
+        Args:
+            found: bool (slices, rows, columns).
+            truth: the same.
+            spacing_mm: Of slices, rows and columns.
+        """
+        self.overlap += int((found & truth).sum())
+        self.found += int(found.sum())
+        self.true += int(truth.sum())
+        false = np.where(truth.any(axis=(1, 2)), 0, found.sum(axis=(1, 2))).max()
+        self.false_mm2 = max(self.false_mm2, float(false) * spacing_mm[1] * spacing_mm[2])
+        self._add_distances(found, truth, np.diag(spacing_mm))
+
+    def _add_distances(self, found: np.ndarray, truth: np.ndarray, steps_mm: np.ndarray) -> None:
+        to_truth, to_found = surface_distances(found, truth, steps_mm)
+        self.to_truth.append(to_truth)
+        self.to_found.append(to_found)
 
     @property
     def dice(self) -> float:
@@ -71,12 +81,11 @@ class Pooled:
         figures: dict[str, float | None] = {}
         if self.true:
             figures |= {"dice": round(self.dice, 4), "iou": round(self.iou, 4)}
-        if self.true and self.to_found:
+        if self.true and any(map(len, self.to_found)):
             both = [np.concatenate(each) for each in (self.to_truth, self.to_found) if each]
-            farthest = max(np.quantile(each, 0.95, method="inverted_cdf") for each in both)
-            met = sum(np.count_nonzero(each <= TOLERANCE_MM) for each in both)
-            figures["hausdorff95_mm"] = round(float(farthest), 2) if np.isfinite(farthest) else None
-            figures["surface_dice"] = round(met / sum(map(len, both)), 4)
+            farthest = hausdorff95_mm(both)
+            figures["hausdorff95_mm"] = None if farthest is None else round(farthest, 2)
+            figures["surface_dice"] = round(surface_dice(both), 4)
         return figures | {"worst_false_mm2": round(self.false_mm2, 1)}
 
 

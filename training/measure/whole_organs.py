@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
-from measure.pooled import TOLERANCE_MM, dice
 from UNetPlusPlusSegmentLib.api import load_engine
-from UNetPlusPlusSegmentLib.core.masks import distance_mm
+from UNetPlusPlusSegmentLib.core.agreement import dice, hausdorff95_mm, surface_dice, surface_distances
 from UNetPlusPlusSegmentLib.core.request import Request
-from UNetPlusPlusSegmentLib.core.volume import Volume, axial_volume, bounding_box
+from UNetPlusPlusSegmentLib.core.volume import Volume, axial_volume
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
 from UNetPlusPlusSegmentLib.network.bundle import Bundle
 
@@ -53,35 +51,15 @@ def organs(bundle: Bundle, folder: Path, speed: str, device: str) -> dict[str, d
 
 
 def compare(found: np.ndarray, truth: np.ndarray, volume: Volume) -> dict[str, float | None]:
-    """The figures of a mask (K, J, I) against the truth, which is not empty; distances None if nothing was found."""
+    """The figures of a mask (K, J, I) against the truth, which is not empty; the distance None if nothing was found."""
     ml = volume.voxel_volume_ml
     error_ml = (np.count_nonzero(found) - np.count_nonzero(truth)) * ml
-    figures: dict[str, float | None] = {
+    distances = surface_distances(found, truth, np.diag(volume.spacing_mm[::-1]))
+    farthest = hausdorff95_mm(distances)
+    return {
         "dice": round(dice(found, truth), 4),
-        "hausdorff95_mm": None,
-        "surface_dice": 0.0,
+        "hausdorff95_mm": farthest and round(farthest, 2),
+        "surface_dice": round(surface_dice(distances), 4),
         "volume_error_ml": round(error_ml, 1),
         "volume_error_percent": round(100 * error_ml / (np.count_nonzero(truth) * ml), 2),
     }
-    if found.any():
-        distances = surface_distances_mm(found, truth, volume.spacing_mm[::-1])
-        figures["hausdorff95_mm"] = round(max(float(np.quantile(each, 0.95)) for each in distances), 2)
-        figures["surface_dice"] = round(float(np.mean(np.concatenate(distances) <= TOLERANCE_MM)), 4)
-    return figures
-
-
-def surface_distances_mm(one: np.ndarray, other: np.ndarray, spacing_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """From each surface voxel of one mask to the nearest of the other, and the other way round.
-
-    Surface voxels are those of a mask with a neighbour outside it, across a face; the end of the array is none, since an organ goes
-    on there in both masks.
-
-    Args:
-        one, other: bool, three axes, not empty.
-        spacing_mm: Along these axes.
-    """
-    tight = bounding_box(one | other) or ()
-    box = tuple(slice(max(0, along.start - 1), along.stop + 1) for along in tight)
-    surfaces = [mask[box] & ~ndimage.binary_erosion(mask[box], border_value=1) for mask in (one, other)]
-    far = [np.maximum(distance_mm(surface, spacing_mm), 0) for surface in surfaces]
-    return far[1][surfaces[0]], far[0][surfaces[1]]

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from measure.pooled import dice
 from measure.whole_organs import organs
 from UNetPlusPlusSegmentLib.api import load_engine
+from UNetPlusPlusSegmentLib.core.agreement import dice
 from UNetPlusPlusSegmentLib.core.request import Point, Request
 from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.core.volume import Volume

@@ -17,6 +17,7 @@ from ..core.result import Result
 from ..core.segment import Segment
 from ..core.volume import AxialOrder, Volume
 from ..network.bundle import Bundle
+from ..network.card import Label
 from .pixel_box import Box
 from .slice_pool import threads_of_torch
 
@@ -101,6 +102,7 @@ class Maps(ABC):
 
     Attributes:
         bundle: The model.
+        labels: Those of its labels that were asked for.
         volume: The part of the volume in `box`: HU, without padding.
         box: Where in the whole volume it lies: voxels along K, J and I.
         shape: Of the whole volume (K, J, I).
@@ -112,6 +114,7 @@ class Maps(ABC):
     """
 
     bundle: Bundle
+    labels: tuple[Label, ...]
     volume: Volume
     box: tuple[slice, ...]
     shape: tuple[int, ...]
@@ -145,7 +148,7 @@ class Maps(ABC):
         )  # fmt: skip
 
     def probability(self) -> np.ndarray:
-        """float32 (K, J, I) on the whole volume, 0…1: the heads' mean, of several labels the largest. Where
+        """float32 (K, J, I) on the whole volume, 0…1: the heads' mean, of several labels asked for the largest. Where
         nothing was predicted it is 0."""
         return self._on_voxels(self.pixels.probability)
 
@@ -160,12 +163,9 @@ class Maps(ABC):
     def _on_voxels(self, planes: np.ndarray) -> np.ndarray:
         whole = np.zeros(self.shape, np.float32)
         axial = self.pixels.order.apply(whole[self.box])
-        for k, plane in enumerate(any_label(planes)):
+        asked = [self.bundle.labels.index(label) for label in self.labels]
+        for k, of_labels in enumerate(planes):
+            plane = of_labels[asked].max(axis=0) if of_labels.ndim == 3 else of_labels
             if plane.any():
                 axial[k] = self.pixels.on_voxels(plane, axial.shape[1:])
         return whole
-
-
-def any_label(planes: np.ndarray) -> np.ndarray:
-    """Maps (slices, rows, columns) as they are; of several labels, (slices, labels, rows, columns), the largest of each pixel."""
-    return planes.max(axis=1) if planes.ndim == 4 else planes

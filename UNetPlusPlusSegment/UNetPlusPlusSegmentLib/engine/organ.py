@@ -49,7 +49,7 @@ class SliceEngine(Predictor):
 
         Raises:
             VolumeError: The volume is no CT or cannot be one, or the box reaches beyond it.
-            RequestError: The request is for another target.
+            RequestError: The request is for what the model does not do.
             BundleError: The model has no such speed.
         """
         started = time.perf_counter()
@@ -67,7 +67,8 @@ class SliceEngine(Predictor):
             pixels = PixelMaps.empty(len(axial), order, inside, len(self.bundle.labels))
             slices = self._fill(pixels, axial, speed, threshold, progress)
         return OrganMaps(
-            bundle=self.bundle, volume=Volume(hu, part.ijk_to_ras), box=box, shape=volume.array.shape, pixels=pixels,
+            bundle=self.bundle, labels=self.bundle.labels_of(*request.targets), volume=Volume(hu, part.ijk_to_ras),
+            box=box, shape=volume.array.shape, pixels=pixels,
             threshold=threshold, notes=(*notes, *more, *self.notes), device=self.device.label, slices=slices,
             seconds=time.perf_counter() - started, threads=request.threads, speed=request.speed,
         )  # fmt: skip
@@ -170,9 +171,13 @@ class OrganMaps(Maps):
             return weights_of_parts(self.pixels, threshold, number, parts, corner, axial.shape[1:])
 
         dropped = postprocess(axial, self.bundle, weigh)
+        if self.labels != self.bundle.labels:  # only now: the others have taken what is theirs
+            labelmap[~np.isin(labelmap, [label.value for label in self.labels])] = 0
         segments: list[Segment] = []
         notes: list[Note] = []
         for number, label in enumerate(self.bundle.labels):
+            if label not in self.labels:
+                continue
             mask = labelmap == label.value
             found: dict[str, Any] = measure(mask, self.volume)
             if found["volume_ml"]:

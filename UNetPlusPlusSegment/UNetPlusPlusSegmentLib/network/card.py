@@ -6,6 +6,7 @@ needs no new schema: an older version passes over it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -14,7 +15,8 @@ SCHEMA = 3  # 1 stored kernels in fp16; 1 and 2 held the figures, too, and named
 REQUIRED = (
     "target", "architecture", "labels", "input", "threshold", "average_from", "postprocessing", "speeds", "sha256",
 )  # fmt: skip
-ENGINES = ("slices", "nodule")
+NODULE = "nodule"  # the only engine that takes points
+ENGINES = ("slices", NODULE)
 MEASURED = ("volume_ml", "mean_hu")  # what may be usual or not
 AXIAL = "axial slices; rows run to posterior, columns to the patient's left"
 
@@ -147,7 +149,7 @@ class Card:
 
     Attributes:
         name: With version, `liver-ct-v1.0.0`; that of the folder, once there is one.
-        target: As a request names it: `liver`, `nodule`, or another one.
+        target: The word for all of its labels: `liver`, `nodule`, or another one.
         engine: The engine that runs it: `slices` each slice by itself, `nodule` what is pointed at, or found in a chest.
         labels: One for each output channel of the network; in a label map they exclude each other.
         priority: The names of all labels: of two that claim a pixel the first one gets it. Without it, the more probable one.
@@ -192,8 +194,37 @@ class Card:
             raise ValueError("each of its labels needs a name and a value, 1 to 255, of its own")
         if self.priority and sorted(self.priority) != sorted(names):
             raise ValueError("its priority does not name each label once")
-        if self.engine == "nodule" and len(self.labels) > 1:
+        if self.finds_nodules and len(self.labels) > 1:
             raise ValueError("the nodule engine takes a network of one label")
+
+    @property
+    def finds_nodules(self) -> bool:
+        """True if the nodule engine runs it, which takes points and gives each nodule a segment of its own."""
+        return self.engine == NODULE
+
+    def labels_of(self, *targets: str) -> tuple[Label, ...]:
+        """The labels that targets name, in the card's order; none if one of the targets names none.
+
+        A target is the card's own, for all labels; or the name of a label; or words that occur in the names of labels, for all of
+        these: `kidney` for `Right kidney` and `Left kidney`. Case does not matter, nor does `_` or `-` instead of a space.
+        """
+        each = [next(filter(None, self._ways(target)), ()) for target in targets]
+        named = {label.name for labels in each for label in labels} if all(each) else set()
+        return tuple(label for label in self.labels if label.name in named)
+
+    def distance_to(self, target: str) -> int | None:
+        """How near a target comes to the card: 0 its own target, 1 the name of a label, 2 words of it; None if it names nothing here."""
+        return next((way for way, labels in enumerate(self._ways(target)) if labels), None)
+
+    def _ways(self, target: str) -> tuple[tuple[Label, ...], ...]:
+        """The labels meant if the target is the card's, a label's name, or words of some."""
+        asked = _plain(target)
+        words = set(asked.split())
+        return (
+            self.labels if asked == _plain(self.target) else (),
+            tuple(label for label in self.labels if asked == _plain(label.name)),
+            tuple(label for label in self.labels if words and words <= set(_plain(label.name).split())),
+        )
 
     @property
     def pixel_mm(self) -> float:
@@ -233,7 +264,7 @@ def card_from_json(stored: Mapping[str, Any]) -> Card:
     return Card(
         name=stored.get("name", ""),
         target=stored["target"],
-        engine=stored.get("engine") or ("nodule" if stored["target"] == "nodule" else "slices"),  # cards without it
+        engine=stored.get("engine") or (NODULE if stored["target"] == "nodule" else "slices"),  # cards without it
         labels=tuple(map(_label, stored["labels"])),
         priority=tuple(stored.get("priority", ())),
         input=NetworkInput(float(given["pixel_mm"]), (float(low), float(high)), given.get("orientation", AXIAL)),
@@ -248,6 +279,10 @@ def card_from_json(stored: Mapping[str, Any]) -> Card:
         limits=tuple(stored.get("limits", ())),
         sha256=stored.get("sha256", ""),
     )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
 def _label(stored: Mapping[str, Any]) -> Label:
