@@ -81,9 +81,9 @@ def test_a_user_runs_a_cohort_looks_through_it_and_corrects_a_case(ui, scene, tm
     wait_until(lambda: ui.cohortProgressBar.maximum == 3)
     wait_until(lambda: ui.cohortRunButton.text == "Run cohort")
     assert ui.cohortLabel.text == "2 cases done, 1 failed."
-    assert table_of(ui) == [
-        ["broken", "failed", "", ""], ["one", "done", "", ""], ["two", "done", "", ""]
-    ]  # fmt: skip
+    rows = table_of(ui)
+    assert [row[:2] for row in rows] == [["broken", "failed"], ["one", "done"], ["two", "done"]]
+    assert rows[0][2] == "" and rows[1][2].endswith(" % doubtful")
     assert {"one.seg.nrrd", "two.seg.nrrd", "report.html", "measurements.csv"} <= {each.name for each in out.iterdir()}
     assert names_in(scene) == []
 
@@ -185,6 +185,22 @@ def test_a_case_that_was_removed_since_and_a_review_that_is_none_are_said_and_no
     (tmp_path / "out" / "review.csv").write_text("name,age\n")
     ui.cohortFolderEdit.editingFinished()
     assert "is no review" in ui.cohortLabel.text
+
+
+def test_the_table_tells_of_the_doubt_in_a_case(ui, tmp_path):
+    found = {
+        "a": {"L": {"volume_ml": 2.0, "expected_dice": 0.91, "doubtful_share": 0.3}},
+        "b": {"L": {"volume_ml": 0.0}},
+        "c": {},
+        "d": {"L": {"volume_ml": 2.0, "doubtful_share": 0.07}},
+    }
+    (tmp_path / "out").mkdir()
+    lines = [{"case": case, "status": "done", "measurements": measured} for case, measured in found.items()]
+    (tmp_path / "out" / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ui.cohortFolderEdit.editingFinished()
+    assert [(row[0], row[2]) for row in table_of(ui)] == [
+        ("b", "not found"), ("a", "expected Dice 0.91"), ("d", "7 % doubtful"), ("c", "")
+    ]  # fmt: skip
 
 
 def test_a_scene_that_is_closed_takes_the_case_with_it(ui, scene):

@@ -279,7 +279,7 @@ class CohortBox:
     # What is shown
 
     def _fillTable(self) -> None:
-        table, header = self._ui.cohortTable, [_("Case"), _("Status"), _("Expected Dice"), _("Review")]
+        table, header = self._ui.cohortTable, [_("Case"), _("Status"), _("Doubt"), _("Review")]
         table.setColumnCount(len(header))
         table.setHorizontalHeaderLabels(header)
         table.setRowCount(len(self._records))
@@ -289,17 +289,24 @@ class CohortBox:
         self._selectShown()
 
     def _texts(self, record) -> list[str]:
-        dice = [
-            each["expected_dice"] for each in (record.get("measurements") or {}).values() if each.get("expected_dice")
-        ]
         verdicts = {"accepted": _("accepted"), "flagged": _("flagged")}
         statuses = {"done": _("done"), "failed": _("failed")}
         return [
             record["case"],
             statuses.get(record["status"], record["status"]),
-            f"{min(dice):.2f}" if dice else "",
+            self._doubt([*(record.get("measurements") or {}).values()]),
             verdicts.get(self._reviewed.get(record["case"], {}).get("verdict"), ""),
         ]
+
+    def _doubt(self, segments) -> str:
+        """What is known of the doubt in a case: of its most doubtful segment."""
+        if any(not each["volume_ml"] for each in segments):
+            return _("not found")
+        dice = [each["expected_dice"] for each in segments if each.get("expected_dice") is not None]
+        shares = [each["doubtful_share"] for each in segments if each.get("doubtful_share") is not None]
+        if dice:
+            return _("expected Dice {dice}").format(dice=f"{min(dice):.2f}")
+        return _("{share} % doubtful").format(share=round(100 * max(shares))) if shares else ""
 
     def _update(self) -> None:
         ui, process, shown = self._ui, self._process, self._shown is not None
