@@ -1,0 +1,314 @@
+"""A session: what the buttons of the page do, on a scene of its own with a worker of its own. Knows the state of the page, no widget."""
+# ruff: noqa: ANN001 (Slicer's nodes have no types to import)
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from trame_server import Server
+from trame_slicer.app.logic.segmentation import SegmentEditorLogic
+
+from .. import files
+from ..core.request import DEVICES, NODULE, SPEEDS
+from ..jobs.protocol import JobError
+from ..jobs.review import add_to_review, read_review
+from ..network.bundle import find_bundles
+from ..scene import mrml
+from ..scene.logic import Segmenter
+from ..scene.runs import SceneRun
+from .cases import Case
+from .corrections import AutoSave, Snapshot, snapshot
+from .views import Views
+
+POLL_S = 0.05
+NOTHING_SAVED = "Changes are not saved on the computer of the app: download what you want to keep."
+_log = logging.getLogger(__name__)
+
+
+class Session:
+    """Opens cases, runs the network, shows results, keeps corrections and verdicts.
+
+    Actions are called by the page, on the thread of the event loop. What goes wrong is a sentence in `state.message`.
+    """
+
+    def __init__(self, server: Server, views: Views, cases: Mapping[str, Case], window: str = "Abdomen") -> None:
+        """Open nothing yet."""
+        self.server, self.views, self.cases = server, views, dict(cases)
+        self.segmenter = Segmenter()
+        self.editor = SegmentEditorLogic(server, views.app)
+        self.case: Case | None = None
+        self.segmentation: Any = None
+        self._runs: list[SceneRun] = []
+        self._places: list[Callable[[], tuple | None]] = []
+        self._following: asyncio.Task | None = None
+        self._autosave = AutoSave(partial(self._set, "saved"))
+        bundles, _ = find_bundles()
+        self._thresholds = {bundle.name: bundle.threshold for bundle in bundles}
+        self._models = {
+            target: [b.name for b in bundles if b.target == target] for target in dict.fromkeys(b.target for b in bundles)
+        }
+        target = next(iter(self._models), "")
+        self.state = server.state
+        self.state.update(
+            {
+                "cases": list(self.cases), "case_name": None, "position": "", "window_name": window, "message": "", "wrong": False,
+                "saved": "", "targets": list(self._models), "target": target, "models": self._models.get(target, []),
+                "model": next(iter(self._models.get(target, [])), None), "speeds": SPEEDS, "speed": "balanced",
+                "devices": DEVICES, "device": "auto", "threshold": 0.5, "running": False, "progress": 0,
+                "progress_text": "", "header": [], "rows": [], "picking": False, "overlay": False, "loaded": False,
+                "in_cohort": False, "verdict": "", "comment": "", "reviewer": "", "dicom": False,
+            }
+        )  # fmt: skip
+        self._choose_model()
+        self.state.change("target")(lambda **_: self._choose_target())
+        self.state.change("model")(lambda **_: self._choose_model())
+        self.state.change("case_name")(lambda case_name, **_: self.open(case_name))
+        self.state.change("window_name")(lambda window_name, **_: views.set_window(window_name))
+        self.state.change("threshold")(lambda threshold, **_: self.set_threshold(threshold))
+        self.state.change("overlay")(lambda **_: self._show_overlay())
+        self.state.change("picking")(lambda picking, **_: picking and views.app.segmentation_editor.deactivate_effect())
+        views.when_clicked(self._clicked)
+        self._connect_corrections()
+
+    # Cases
+
+    def open(self, name: str | None) -> None:
+        """Open a case by its name, with its segmentation if it has one."""
+        if name is None or (self.case and self.case.name == name):
+            return
+        if name not in self.cases:
+            self._tell(f"There is no case {name!r}.", wrong=True)
+            return
+        self._settle()
+        case = self.cases[name]
+        try:
+            found = case.segmentation and case.folders.scan(case.segmentation)
+            volume, notes = files.read_volume(case.folders.scan(case.scan), case.series)
+            self.views.app.segmentation_editor.clear()
+            node = self.views.show(volume, case.name, self.state.window_name)
+        except (ValueError, MemoryError) as error:
+            self._tell(str(error) or "There is not enough memory for this scan.", wrong=True)
+            self.state.case_name = self.case.name if self.case else None
+            return
+        self.case, self._runs = case, []
+        self.state.update({"case_name": name, "loaded": True, "overlay": False, "in_cohort": case.cohort is not None})
+        self.state.dicom = case.scan.is_dir()
+        self.state.saved = "" if case.corrected else NOTHING_SAVED
+        self._use(self.views.load_segmentation(found) if found else None)
+        self._autosave.follow(case.corrected, self.take, self.take())
+        self._show_rows(case.record.get("measurements") or {}, [self._place_of(each) for each in self._names()])
+        self._show_verdict()
+        self._tell(" ".join(notes))
+        _log.info("%s is open: %s", name, node.GetID())
+
+    def add(self, case: Case) -> None:
+        """Offer a case that was uploaded, and open it."""
+        self.cases[case.name] = case
+        self.state.cases = list(self.cases)
+        self.case = None if self.case and self.case.name == case.name else self.case
+        self.open(case.name)
+
+    def step(self, by: int) -> None:
+        """Open the next case (1) or the one before (-1)."""
+        names = list(self.cases)
+        here = names.index(self.case.name) if self.case else -1 if by > 0 else len(names)
+        if 0 <= here + by < len(names):
+            self.open(names[here + by])
+
+    def judge(self, verdict: str) -> None:
+        """Append a verdict on this case, with the comment, to the cohort's review: `accepted`, `flagged` or `""`."""
+        if self.case is None or self.case.cohort is None:
+            return
+        try:
+            add_to_review(self.case.cohort, self.case.name, verdict, self.state.comment or "", self.state.reviewer or "")
+        except ValueError as error:
+            self._tell(str(error), wrong=True)
+            return
+        self._show_verdict()
+
+    # Runs
+
+    def apply(self, points: list | None = None) -> None:
+        """Segment the volume, in place of the last result for the target; or the nodules at points, beside what is there."""
+        if self.case is None or self.state.running:
+            return
+        state = self.state
+        try:
+            run = self.segmenter.start(
+                self.views.volume, self.segmentation, state.target, speed=state.speed, device=state.device,
+                threshold=state.threshold, model=state.model, points=points,
+                existing="new" if points else "replace", maps=["probability"],
+            )  # fmt: skip
+        except ValueError as error:
+            self._tell(str(error), wrong=True)
+            return
+        if not points:
+            self._runs = [each for each in self._runs if each.bundle.target != state.target]
+        self._tell("")
+        state.update({"running": True, "progress": 0, "progress_text": "Starting …"})
+        self._follow(run)
+
+    def cancel(self) -> None:
+        """Stop the run; what is in the scene stays."""
+        for run in self._under_way():
+            run.cancel()
+
+    def set_threshold(self, threshold: float) -> None:
+        """Cut the last result anew, without running the network."""
+        if not self._runs or self.state.running or threshold == self._runs[-1].result.threshold:
+            return
+        try:
+            self._runs[-1].set_threshold(float(threshold))
+        except ValueError as error:
+            self._tell(str(error), wrong=True)
+            return
+        if self._runs[-1].jobs:
+            self._follow(self._runs[-1])
+
+    def look_at(self, row: int) -> None:
+        """Centre the slice views on the segment of a row of the table."""
+        place = self._places[int(row)]() if 0 <= int(row) < len(self._places) else None
+        if place:
+            self.views.centre(place)
+
+    def take(self) -> Snapshot | None:
+        """The segmentation now; None if there is none."""
+        if self.segmentation is None or self.views.volume is None:
+            return None
+        return snapshot(self.segmentation, self.views.volume)
+
+    async def close(self) -> None:
+        """Save what has changed, and end the worker."""
+        self._settle()
+        self.segmenter.close()
+        self._autosave.changed()
+        await self._autosave.finish()
+
+    def _settle(self) -> None:
+        """Cancel what is running, before another case or the end."""
+        self.cancel()
+        if self._following:
+            self._following.cancel()
+        self.state.update({"running": False, "progress_text": ""})
+
+    def _under_way(self) -> list[SceneRun]:
+        return [self._run] if self.state.running else []
+
+    def _follow(self, run: SceneRun) -> None:
+        self._run = run
+        self._following = asyncio.get_running_loop().create_task(self._watch(run))
+
+    async def _watch(self, run: SceneRun) -> None:
+        """Poll the worker until the run has ended, and show how far it is."""
+        before = run.result
+        while run.running or run.jobs:
+            self.segmenter.poll()
+            if run.running and run.progress:
+                done, total, left = run.progress.done, run.progress.total, run.progress.seconds_left
+                self.state.progress = round(100 * done / total)
+                self.state.progress_text = f"Slice {done} of {total}" + (f", {left:.0f} s left" if left is not None else "")
+            self.state.flush()
+            await asyncio.sleep(POLL_S)
+        self.state.update({"running": False, "progress_text": ""})
+        if run.result is not before:
+            self._take_in(run)
+        if run.error:
+            cancelled = isinstance(run.error, JobError) and run.error.kind == "cancelled"
+            self._tell(str(run.error), wrong=not cancelled)
+        self.state.flush()
+
+    def _take_in(self, run: SceneRun) -> None:
+        """Show a result: in the views, in the table; and save it."""
+        if run not in self._runs:
+            self._runs.append(run)
+        self._use(run.segmentationNode)
+        found = [(name, measured) for each in self._runs for name, measured in each.rows]
+        places = [partial(each.look_at, row) for each in self._runs for row in range(len(each.rows))]
+        self._show_rows(found, places)
+        self._show_overlay()
+        self._tell(" ".join(note.text for note in run.result.notes) if run.result else "")
+        self.state.threshold = run.result.threshold if run.result else self.state.threshold
+        self._autosave.changed()
+
+    # The scene
+
+    def _use(self, node) -> None:
+        """Make a segmentation the one that is edited, shown in 3D and saved."""
+        self.segmentation = node
+        if node is None:
+            return
+        editor = self.views.app.segmentation_editor
+        node.CreateDefaultDisplayNodes()
+        editor.set_active_segmentation(node, self.views.volume)
+        self.editor._on_segment_display_changed(self.editor.data.segment_display)
+        editor.show_3d(True)
+        self.views.look_from_the_front()
+
+    def _connect_corrections(self) -> None:
+        editor = self.views.app.segmentation_editor
+        editor.segmentation_modified.connect(self._corrected)
+        editor.undo_stack.index_changed.connect(self._corrected)
+
+    def _corrected(self, *_: object) -> None:
+        self._autosave.changed()
+
+    def _clicked(self, ras: tuple[float, float, float]) -> None:
+        if self.state.picking and self.state.target == NODULE:
+            self.apply([ras])
+            self.state.flush()
+
+    def _show_overlay(self) -> None:
+        maps = self._runs[-1].mapNodes if self._runs else []
+        self.views.overlay(maps[-1] if maps and self.state.overlay else None)
+
+    # The page
+
+    def _choose_target(self) -> None:
+        self.state.models = self._models.get(self.state.target, [])
+        self.state.model = next(iter(self.state.models), None)
+        self.state.picking = self.state.picking and self.state.target == NODULE
+        self._choose_model()
+
+    def _choose_model(self) -> None:
+        self.state.threshold = self._thresholds.get(self.state.model, 0.5)
+
+    def _names(self) -> list[str]:
+        segmentation = self.segmentation.GetSegmentation() if self.segmentation else None
+        return [segmentation.GetSegment(each).GetName() for each in segmentation.GetSegmentIDs()] if segmentation else []
+
+    def _place_of(self, name: str) -> Callable[[], tuple | None]:
+        segmentation = self.segmentation
+        return lambda: mrml.centre_of(segmentation, segmentation.GetSegmentation().GetSegmentIdBySegmentName(name))
+
+    def _show_rows(self, found, places: list) -> None:
+        self._places = places
+        pairs = list(found.items()) if isinstance(found, Mapping) else found
+        self.state.rows = [[name, *_as_text(measured)] for name, measured in pairs]
+
+    def _show_verdict(self) -> None:
+        case = self.case
+        said = read_review(case.cohort).get(case.name, {}) if case and case.cohort else {}
+        self.state.update({"verdict": said.get("verdict", ""), "comment": said.get("comment", "")})
+        names = list(self.cases)
+        self.state.position = f"{names.index(case.name) + 1} of {len(names)}" if case else ""
+
+    def _tell(self, message: str, wrong: bool = False) -> None:
+        self.state.update({"message": message, "wrong": wrong})
+
+    def _set(self, name: str, value: object) -> None:
+        self.state[name] = value
+        self.state.flush()
+
+
+def _as_text(measured: Mapping[str, Any]) -> list[str]:
+    """Volume, mean HU, diameter and kind for the table."""
+
+    def number(key: str, digits: int) -> str:
+        value = measured.get(key)
+        return "" if value is None else f"{value:.{digits}f}"
+
+    return [number("volume_ml", 1), number("mean_hu", 0), number("mean_diameter_mm", 1), str(measured.get("kind") or "")]
