@@ -1,4 +1,4 @@
-"""Takes the README's pictures of panel and effect, and of the sample data: `python -m pytest Testing/make_pictures.py`.
+"""Takes the README's pictures of panel, effect and app, and of the sample data: `make pictures`.
 
 From real runs on the stand-in for Slicer's Qt, with the chest CT that the slicerio package carries. Pixels are those of Qt's Fusion style.
 """
@@ -90,3 +90,23 @@ def test_picture_of_the_sample_data():
     top = (height - len(grey)) // 2
     framed[max(top, 0) : max(top, 0) + len(grey)] = grey[: height - max(top, 0)]
     sitk.WriteImage(sitk.GetImageFromArray(framed), str(THUMBNAIL))
+
+
+def test_pictures_of_the_app(an_app, a_browser):
+    """The page on Slicer's own views: the liver in three slices and 3D, nodules in a chest."""
+    from Testing.support.visitor import AXIAL, Visitor, wait_until
+
+    _, address = an_app(
+        slicerio.get_testdata_file("CTChest4.nrrd"), models=ROOT / "UNetPlusPlusSegment" / "Resources" / "Models"
+    )
+    page = Visitor(a_browser(), address)
+    wait_until(lambda: page.pixels(AXIAL).std() > 20, "the CT")
+    page.segment()
+    page.browser.find_element("css selector", "#results tbody tr").click()  # centres the views
+    wait_until(lambda: page.colored(AXIAL).sum() > 1000, "the liver")
+    page.picture(SCREENSHOTS / "app-liver.png")
+    page.set("target", "nodule")
+    page.set("window_name", "Lung")
+    page.segment()
+    page.browser.find_elements("css selector", "#results tbody tr")[1].click()
+    page.picture(SCREENSHOTS / "app-nodules.png")

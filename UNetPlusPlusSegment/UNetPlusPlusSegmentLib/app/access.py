@@ -21,7 +21,7 @@ DATA_FILE = {
 }
 
 
-class Refused(ValueError):
+class RefusedError(ValueError):
     """A visitor, a page or a file that the app does not serve; the message says why."""
 
 
@@ -44,22 +44,22 @@ class Door:
             given: The token in the address; a page that is opened with it keeps it as a cookie.
 
         Raises:
-            Refused: Wrong token, a name of this computer that is not its own (DNS rebinding), or a page of another origin.
+            RefusedError: Wrong token, a name of this computer that is not its own (DNS rebinding), or a page of another origin.
         """
         host = headers.get("Host", "")
         if self.token is None and re.sub(r":\d+$", "", host) not in LOCAL:
-            raise Refused(f"This app answers only as {' or '.join(sorted(LOCAL))}, not as {host!r}.")
+            raise RefusedError(f"This app answers only as {' or '.join(sorted(LOCAL))}, not as {host!r}.")
         if self.token is not None and not self._knows(given) and not self._knows(cookies.get(COOKIE)):
-            raise Refused("The token is missing or wrong: open the address that the app printed when it started.")
+            raise RefusedError("The token is missing or wrong: open the address that the app printed when it started.")
         origin = headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != host:
-            raise Refused(f"A page of {origin} may not use this app.")
+            raise RefusedError(f"A page of {origin} may not use this app.")
         opens_a_socket = headers.get("Upgrade", "").lower() == "websocket"
         if origin is None and (opens_a_socket or method not in ("GET", "HEAD")):
-            raise Refused("The request does not say which page it comes from.")
+            raise RefusedError("The request does not say which page it comes from.")
         # A link with the token may come from anywhere, by mail for example.
         if headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin") and not self._knows(given):
-            raise Refused("Another page may not open this app: type its address.")
+            raise RefusedError("Another page may not open this app: type its address.")
 
     def _knows(self, word: str | None) -> bool:
         return self.token is not None and hmac.compare_digest((word or "").encode(), self.token.encode())
@@ -76,11 +76,11 @@ class Folders:
         """The true place of a file or folder.
 
         Raises:
-            Refused: It is outside, be it by `..`, by a link or as an absolute path.
+            RefusedError: It is outside, be it by `..`, by a link or as an absolute path.
         """
         place = Path(path).resolve()
         if not any(place.is_relative_to(root) for root in self._roots):
-            raise Refused(
+            raise RefusedError(
                 f"{in_text(Path(path))} lies outside the folders that the app was started with: give its folder, too."
             )
         return place
@@ -89,7 +89,7 @@ class Folders:
         """The true place of a scan, after a look at all that reading it would open.
 
         Raises:
-            Refused: The scan, a file of the folder, or a file that its header names is outside.
+            RefusedError: The scan, a file of the folder, or a file that its header names is outside.
         """
         place = self.inside(path)
         if place.is_dir():
@@ -97,7 +97,9 @@ class Folders:
                 self.inside(each)
         for name in _named_files(place):
             if name.startswith("LIST") or "%" in name or Path(name).name != name:
-                raise Refused(f"{place.name} names other files than one beside it ({name}): save the scan in one file.")
+                raise RefusedError(
+                    f"{place.name} names other files than one beside it ({name}): save the scan in one file."
+                )
             self.inside(place.parent / name)
         return place
 
@@ -112,10 +114,10 @@ def _named_files(path: Path) -> list[str]:
     if kind == "nrrd":
         header, blank, _ = header.partition(b"\n\n")
         if len(header) == HEADER_BYTES and not blank:
-            raise Refused(f"{path.name} has a header without end.")
+            raise RefusedError(f"{path.name} has a header without end.")
         return [name.decode("latin-1").strip() for name in DATA_FILE[kind].findall(header)]
     first = DATA_FILE[kind].search(header)
     if first is None:
-        raise Refused(f"{path.name} does not say where its voxels are.")
+        raise RefusedError(f"{path.name} does not say where its voxels are.")
     name = first[1].decode("latin-1").strip()
     return [] if name.upper() == "LOCAL" else [name]

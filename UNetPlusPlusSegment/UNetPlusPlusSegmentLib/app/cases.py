@@ -9,7 +9,7 @@ from typing import Any
 
 from ..files.reading import volume_ending
 from ..jobs.cohort import ENDING, MANIFEST, CohortError, _read_manifest, find_cases
-from .access import Folders, Refused
+from .access import Folders, RefusedError
 
 CORRECTED = f".corrected{ENDING}"
 
@@ -52,22 +52,24 @@ def find(paths: Sequence[str | Path], output: str | Path | None = None) -> dict[
         output: A folder for what is changed of cases that belong to no cohort; None for none. Created if missing.
 
     Raises:
-        Refused: A path is not there, two cases have one name, or `output` cannot be created.
+        RefusedError: A path is not there, two cases have one name, or `output` cannot be created.
     """
     for path in map(Path, paths):
         if not path.exists():
-            raise Refused(f"There is no file or folder {path}: check the path.")
+            raise RefusedError(f"There is no file or folder {path}: check the path.")
     try:
         if output is not None:
             Path(output).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Refused(f"The folder {output} cannot be created ({error.strerror}): choose another one with -o.") from error
+        raise RefusedError(
+            f"The folder {output} cannot be created ({error.strerror}): choose another one with -o."
+        ) from error
     folders = Folders([*paths, *([output] if output else [])])
     cases: dict[str, Case] = {}
     for path in sorted(map(Path, paths), key=lambda path: not (path / MANIFEST).is_file()):  # cohorts know their scans
         for case in _cases_in(path, folders, Path(output) if output else None):
             if case.name in cases and not _is_scan_of(cases, case):
-                raise Refused(f"Two cases are called {case.name}: rename one, or open them one after the other.")
+                raise RefusedError(f"Two cases are called {case.name}: rename one, or open them one after the other.")
             cases.setdefault(case.name, case)
     return {name: cases[name] for name in sorted(cases, key=lambda name: (cases[name].cohort is None, name))}
 

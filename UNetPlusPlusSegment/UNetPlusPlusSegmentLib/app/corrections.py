@@ -21,6 +21,7 @@ from ..scene import mrml
 from .cases import Case
 
 FORMATS = {"seg.nrrd": ".seg.nrrd", "nifti": ".nii.gz", "dicom": ".dcm", "stl": ".zip"}
+MOST_SEGMENTS = 255
 BY_HAND = "corrected by hand"  # a DICOM SEG names what made it
 
 
@@ -44,7 +45,13 @@ class Snapshot:
 
 
 def snapshot(segmentationNode, volumeNode) -> Snapshot:  # noqa: N803
-    """Read a segmentation on the grid of its reference volume; where segments overlap, the later one counts."""
+    """Read a segmentation on the grid of its reference volume; where segments overlap, the later one counts.
+
+    Raises:
+        SegmentationError: There are more segments than a file can hold.
+    """
+    if segmentationNode.GetSegmentation().GetNumberOfSegments() > MOST_SEGMENTS:
+        raise mrml.SegmentationError(f"A file holds up to {MOST_SEGMENTS} segments: remove some.")
     segmentation, ids, merged = segmentationNode.GetSegmentation(), vtk.vtkStringArray(), slicer.vtkOrientedImageData()
     segments = []
     for value, each in enumerate(segmentation.GetSegmentIDs(), start=1):
@@ -105,10 +112,11 @@ class AutoSave:
     async def _save(self) -> None:
         while self._again:
             self._again = False
-            path, now = self._path, self._take()
-            if path is None or now is None or now.same_as(self._saved):
-                continue
+            path = self._path
             try:
+                now = self._take()
+                if path is None or now is None or now.same_as(self._saved):
+                    continue
                 writing = asyncio.to_thread(files.write_segmentation, path, now.labelmap, now.ijk_to_ras, now.segments)
                 await asyncio.shield(writing)  # the end of the session waits for it
             except ValueError as error:

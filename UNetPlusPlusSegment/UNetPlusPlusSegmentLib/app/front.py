@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import logging
 import secrets
@@ -14,16 +15,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from aiohttp import web
 
 from ..jobs.allocator import free_memory_bytes
 from ..jobs.child_process import ChildProcess
-from .access import COOKIE, Door, Refused
+from .access import COOKIE, Door, RefusedError
 
 NEEDED_BYTES = 2 << 30  # by a session with a chest CT, its views and its network
 START_S = 60.0  # on a busy computer, Slicer's libraries take a while to load
+SWEEP_S = 1.0
 END_S = 5.0  # for a session to save and end
 KEY = "X-Session-Key"  # with it the session knows the front door from anybody else on this computer
 HOP_BY_HOP = {
@@ -32,7 +35,7 @@ HOP_BY_HOP = {
 _log = logging.getLogger(__name__)
 
 
-class InUseError(Refused):
+class InUseError(RefusedError):
     """There is no memory for another session."""
 
 
@@ -68,7 +71,7 @@ class Sessions:
 
         Raises:
             InUseError: There is too little memory.
-            Refused: It did not start.
+            RefusedError: It did not start.
         """
         async with self._starting:
             self.sweep()
@@ -103,6 +106,12 @@ class Sessions:
             if session.process.has_ended:
                 self._open.pop(name).folder.cleanup()
 
+    async def sweep_again_and_again(self) -> None:
+        """Remove what visitors uploaded soon after they have left."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self.sweep()
+
     async def close(self) -> None:
         """End all sessions: each saves first."""
         for session in self._open.values():
@@ -121,11 +130,12 @@ class Sessions:
         while time.monotonic() < until:
             for line in process.received():
                 if line is None:
-                    raise Refused(f"The session ended at once. Its last words: {process.last_words[-400:] or 'none'}")
+                    _log.error("A session ended at once:\n%s", process.last_words)
+                    raise RefusedError("The session ended at once; the terminal of the app says why.")
                 with suppress(ValueError, TypeError, KeyError):  # what libraries print
                     return int(json.loads(line)["port"])
             await asyncio.sleep(0.02)
-        raise Refused(f"The session did not start within {START_S:g} s.")
+        raise RefusedError(f"The session did not start within {START_S:g} s.")
 
 
 def front(sessions: Sessions, door: Door, upload_bytes: int) -> web.Application:
@@ -142,11 +152,11 @@ def front(sessions: Sessions, door: Door, upload_bytes: int) -> web.Application:
         try:
             door.check(request.method, request.headers, request.cookies, request.query.get("token"))
             if (request.content_length or 0) > upload_bytes:
-                raise Refused(f"An upload may have up to {upload_bytes >> 20} MB.")
+                raise RefusedError(f"An upload may have up to {upload_bytes >> 20} MB.")
             response = await handler(request)
         except InUseError as error:
             response = _page("In use", str(error), status=503)
-        except Refused as error:
+        except RefusedError as error:
             response = _page("Refused", str(error), status=403)
         if not response.prepared:
             # Nobody may show the page in a frame, and nothing in it is loaded from elsewhere.
@@ -172,8 +182,12 @@ def front(sessions: Sessions, door: Door, upload_bytes: int) -> web.Application:
         return await _forward(request, session, request.app[_CLIENT])
 
     async def client(app: web.Application) -> AsyncIterator[None]:
-        async with aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=None)) as app[_CLIENT]:
+        async with aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=None)) as app[
+            _CLIENT
+        ]:
+            sweeping = asyncio.ensure_future(sessions.sweep_again_and_again())
             yield
+            sweeping.cancel()
             await sessions.close()
 
     app = web.Application(middlewares=[guard], client_max_size=upload_bytes)
@@ -181,6 +195,20 @@ def front(sessions: Sessions, door: Door, upload_bytes: int) -> web.Application:
     app.router.add_route("*", "/s/{name}/{rest:.*}", pass_on)
     app.cleanup_ctx.append(client)
     return app
+
+
+def only_for(key: str) -> Any:
+    """Let in only who knows a key: anybody on this computer can reach the port."""
+
+    @web.middleware
+    async def check(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        if not hmac.compare_digest(request.headers.get(KEY, ""), key):
+            raise web.HTTPForbidden(text="Open the app's own address.")
+        return await handler(request)
+
+    return check
 
 
 _CLIENT: web.AppKey[aiohttp.ClientSession] = web.AppKey("client", aiohttp.ClientSession)
@@ -235,7 +263,7 @@ def _page(title: str, text: str, status: int = 200, forward: str = "", after_s: 
     refresh = f'<meta http-equiv="refresh" content="{after_s}; url={forward}">' if forward else ""
     return web.Response(
         status=status, content_type="text/html",
-        text=f"<!doctype html><meta charset=utf-8>{refresh}<title>{escape(title)}</title>"
+        text=f"<!doctype html><meta charset=utf-8><link rel=icon href='data:,'>{refresh}<title>{escape(title)}</title>"
         f"<body style='font:16px sans-serif; margin:3em'>{escape(text)}",
     )  # fmt: skip
 
@@ -250,7 +278,7 @@ async def serve(app: web.Application, host: str, port: int, say: Callable[[int],
         until: Set it to end.
 
     Raises:
-        Refused: Another program listens there.
+        RefusedError: Another program listens there.
     """
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
@@ -259,7 +287,7 @@ async def serve(app: web.Application, host: str, port: int, say: Callable[[int],
             site = web.TCPSite(runner, host, port)
             await site.start()
         except OSError as error:
-            raise Refused(f"{host}:{port} cannot be used ({error.strerror}): choose another --port.") from error
+            raise RefusedError(f"{host}:{port} cannot be used ({error.strerror}): choose another --port.") from error
         say(runner.addresses[0][1])
         await until.wait()
     finally:

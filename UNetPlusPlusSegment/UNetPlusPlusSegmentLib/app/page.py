@@ -6,7 +6,8 @@ from trame.ui.vuetify3 import VAppLayout
 from trame.widgets import client, html
 from trame.widgets import vuetify3 as v
 from trame_slicer.app.ui import SegmentEditorUI
-from trame_slicer.app.ui.segmentation import SegmentEditorUndoRedoUI
+from trame_slicer.app.ui.segmentation import segment_editor_ui as effects
+from trame_slicer.app.ui.segmentation.segment_display_ui import SegmentDisplayUI
 
 from .corrections import FORMATS
 from .session import Session
@@ -56,9 +57,8 @@ class Page(VAppLayout):
                     self._run()
                     self._results()
                     self._downloads()
-                with html.Div(v_if="rows.length", style="height: 560px"):
-                    self.editor = SegmentEditorUI()
-                    SegmentEditorUndoRedoUI(self.editor, classes="flex-row")
+                with html.Div(v_show="loaded", classes="px-3", id="corrections"):
+                    self.editor = _Corrections()
                 with html.Div(classes="pa-3 text-caption text-medium-emphasis"):
                     html.Div(NO_DEVICE, id="no-device")
             with v.VMain(style="height: 100vh"):
@@ -68,12 +68,19 @@ class Page(VAppLayout):
     def _case(self) -> None:
         v.VSelect(v_model=("case_name",), items=("cases",), label="Case", id="case", **SMALL)
         with html.Div(classes="d-flex align-center my-2"):
-            v.VBtn("Upload …", size="small", click="window.document.getElementById('files').click()", prepend_icon="mdi-upload")
+            v.VBtn(
+                "Upload …",
+                size="small",
+                click="window.document.getElementById('files').click()",
+                prepend_icon="mdi-upload",
+            )
             html.Input(
                 ref="files", type="file", multiple=True, id="files", change="window.unetppUpload($event, trame.state)",
                 style="display: none",
             )  # fmt: skip
-            with v.VBtnToggle(v_model=("window_name",), mandatory=True, density="compact", classes="ml-auto", id="window"):
+            with v.VBtnToggle(
+                v_model=("window_name",), mandatory=True, density="compact", classes="ml-auto", id="window"
+            ):
                 for name in WINDOWS:
                     v.VBtn(name, value=name, size="small")
         v.VAlert("{{ message }}", v_if="message", type=("wrong ? 'error' : 'info'",), density="compact", id="message")
@@ -124,9 +131,11 @@ class Page(VAppLayout):
             with html.Thead(), html.Tr():
                 for title in COLUMNS:
                     html.Th(title)
-            with html.Tbody():
-                with html.Tr(v_for="(row, index) in rows", key="index", click=(self._session.look_at, "[index]")):
-                    html.Td("{{ text }}", v_for="(text, column) in row", key="column")
+            with (
+                html.Tbody(),
+                html.Tr(v_for="(row, index) in rows", key="index", click=(self._session.look_at, "[index]")),
+            ):
+                html.Td("{{ text }}", v_for="(text, column) in row", key="column")
 
     def _downloads(self) -> None:
         with html.Div(v_if="rows.length", classes="my-2"):
@@ -136,4 +145,33 @@ class Page(VAppLayout):
             html.Div("{{ saved }}", classes="text-caption", id="saved")
 
 
+class _Corrections(SegmentEditorUI):
+    """The segment editor of trame-slicer, in less room; its buttons for tools, undo and segments are theirs."""
+
+    def _build_ui(self) -> None:
+        name = self._typed_state.name
+        with self:
+            self.edit_ui._build_color_dialog()
+            self._create_segment_list()
+            with html.Div(classes="d-flex flex-wrap", id="tools"):
+                self.build_effect_buttons()
+                self.build_undo_redo_buttons()
+                v.VBtn(
+                    "Add segment", size="small", variant="text", click=self.add_segment_clicked, prepend_icon="mdi-plus"
+                )
+            for effect, ui in EFFECTS.items():
+                self._register_effect_ui(getattr(effects, f"SegmentationEffect{effect}"), ui)
+            SegmentDisplayUI(typed_state=self.sub_state(name.segment_display), variant="flat")
+
+
+EFFECTS = {
+    "Paint": effects.PaintEffectUI,
+    "Erase": effects.PaintEffectUI,
+    "Draw": effects.DrawEffectUI,
+    "Scissors": effects.ScissorsEffectUI,
+    "Threshold": effects.ThresholdEffectUI,
+    "LogicalOperators": effects.LogicalOperatorsEffectUI,
+    "Islands": effects.IslandsEffectUI,
+    "Smoothing": effects.SmoothingEffectUI,
+}
 SMALL = {"density": "compact", "hide_details": True, "variant": "outlined"}

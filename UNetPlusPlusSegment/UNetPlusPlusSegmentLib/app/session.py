@@ -6,11 +6,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from trame_server import Server
+from trame_server.utils.asynchronous import create_task
 from trame_slicer.app.logic.segmentation import SegmentEditorLogic
+from trame_slicer.segmentation import SegmentationEffectNoTool
 
 from .. import files
 from ..core.request import DEVICES, NODULE, SPEEDS
@@ -49,7 +52,8 @@ class Session:
         bundles, _ = find_bundles()
         self._thresholds = {bundle.name: bundle.threshold for bundle in bundles}
         self._models = {
-            target: [b.name for b in bundles if b.target == target] for target in dict.fromkeys(b.target for b in bundles)
+            target: [b.name for b in bundles if b.target == target]
+            for target in dict.fromkeys(b.target for b in bundles)
         }
         target = next(iter(self._models), "")
         self.state = server.state
@@ -124,7 +128,9 @@ class Session:
         if self.case is None or self.case.cohort is None:
             return
         try:
-            add_to_review(self.case.cohort, self.case.name, verdict, self.state.comment or "", self.state.reviewer or "")
+            add_to_review(
+                self.case.cohort, self.case.name, verdict, self.state.comment or "", self.state.reviewer or ""
+            )
         except ValueError as error:
             self._tell(str(error), wrong=True)
             return
@@ -137,6 +143,9 @@ class Session:
         if self.case is None or self.state.running:
             return
         state = self.state
+        if state.model not in self._models.get(state.target, []):  # what a page sends may be anything
+            self._tell("Choose a target and a model.", wrong=True)
+            return
         try:
             run = self.segmenter.start(
                 self.views.volume, self.segmentation, state.target, speed=state.speed, device=state.device,
@@ -159,21 +168,23 @@ class Session:
 
     def set_threshold(self, threshold: float) -> None:
         """Cut the last result anew, without running the network."""
-        if not self._runs or self.state.running or threshold == self._runs[-1].result.threshold:
+        run = self._runs[-1] if self._runs else None
+        if run is None or run.bundle.name != self.state.model or self.state.running:  # it is that of the next run
             return
         try:
-            self._runs[-1].set_threshold(float(threshold))
+            run.set_threshold(float(threshold))
         except ValueError as error:
             self._tell(str(error), wrong=True)
             return
-        if self._runs[-1].jobs:
-            self._follow(self._runs[-1])
+        if run.jobs:
+            self._follow(run)
 
     def look_at(self, row: int) -> None:
         """Centre the slice views on the segment of a row of the table."""
-        place = self._places[int(row)]() if 0 <= int(row) < len(self._places) else None
-        if place:
-            self.views.centre(place)
+        with suppress(IndexError):  # the segment was removed
+            place = self._places[row]()
+            if place:
+                self.views.centre(place)
 
     def take(self) -> Snapshot | None:
         """The segmentation now; None if there is none."""
@@ -200,7 +211,7 @@ class Session:
 
     def _follow(self, run: SceneRun) -> None:
         self._run = run
-        self._following = asyncio.get_running_loop().create_task(self._watch(run))
+        self._following = create_task(self._watch(run))
 
     async def _watch(self, run: SceneRun) -> None:
         """Poll the worker until the run has ended, and show how far it is."""
@@ -210,7 +221,9 @@ class Session:
             if run.running and run.progress:
                 done, total, left = run.progress.done, run.progress.total, run.progress.seconds_left
                 self.state.progress = round(100 * done / total)
-                self.state.progress_text = f"Slice {done} of {total}" + (f", {left:.0f} s left" if left is not None else "")
+                self.state.progress_text = f"Slice {done} of {total}" + (
+                    f", {left:.0f} s left" if left is not None else ""
+                )
             self.state.flush()
             await asyncio.sleep(POLL_S)
         self.state.update({"running": False, "progress_text": ""})
@@ -252,9 +265,14 @@ class Session:
         editor = self.views.app.segmentation_editor
         editor.segmentation_modified.connect(self._corrected)
         editor.undo_stack.index_changed.connect(self._corrected)
+        editor.active_effect_name_changed.connect(self._choose_tool)
 
     def _corrected(self, *_: object) -> None:
         self._autosave.changed()
+
+    def _choose_tool(self, name: str) -> None:
+        """A click does one thing: it paints, or it finds a nodule."""
+        self.state.picking = self.state.picking and name == SegmentationEffectNoTool.get_effect_name()
 
     def _clicked(self, ras: tuple[float, float, float]) -> None:
         if self.state.picking and self.state.target == NODULE:
@@ -278,7 +296,9 @@ class Session:
 
     def _names(self) -> list[str]:
         segmentation = self.segmentation.GetSegmentation() if self.segmentation else None
-        return [segmentation.GetSegment(each).GetName() for each in segmentation.GetSegmentIDs()] if segmentation else []
+        return (
+            [segmentation.GetSegment(each).GetName() for each in segmentation.GetSegmentIDs()] if segmentation else []
+        )
 
     def _place_of(self, name: str) -> Callable[[], tuple | None]:
         segmentation = self.segmentation
@@ -311,4 +331,9 @@ def _as_text(measured: Mapping[str, Any]) -> list[str]:
         value = measured.get(key)
         return "" if value is None else f"{value:.{digits}f}"
 
-    return [number("volume_ml", 1), number("mean_hu", 0), number("mean_diameter_mm", 1), str(measured.get("kind") or "")]
+    return [
+        number("volume_ml", 1),
+        number("mean_hu", 0),
+        number("mean_diameter_mm", 1),
+        str(measured.get("kind") or ""),
+    ]

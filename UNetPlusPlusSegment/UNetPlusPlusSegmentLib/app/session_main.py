@@ -1,14 +1,13 @@
 """The process of one session: a scene, its views and its page, served on a port that only the front door can use.
 
-The front door sends one JSON line: `key`, `folder` (for uploads), `paths`, `output`, `upload_bytes`. The answer is a line
-`{"port": number}`. A line `{"do": "end"}`, or the end of the front door, ends the session, and so does a page that has been
-closed for a while. What was changed is saved first.
+The front door sends one JSON line: `key`, `folder` (for uploads), `paths`, `output`, `upload_bytes`, `empty_s`. The answer is a
+line `{"port": number}`. A line `{"do": "end"}`, or the end of the front door, ends the session, and so does a page that has
+been closed for `empty_s` seconds. What was changed is saved first.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import os
 import shutil
@@ -21,13 +20,12 @@ from typing import Any
 
 from aiohttp import web
 
-from .access import Refused
+from .access import RefusedError
 from .cases import find, uploaded
 from .corrections import FORMATS, write
-from .front import KEY
+from .front import only_for
 
 CHUNK_BYTES = 1 << 20
-EMPTY_S = 60  # without a page; reloading it takes a moment
 
 
 def main() -> int:
@@ -73,22 +71,10 @@ def main() -> int:
 
     threading.Thread(target=_wait_for_end, args=(end,), daemon=True).start()
     server.start(
-        port=0, host="127.0.0.1", timeout=EMPTY_S, open_browser=False, show_connection_info=False, thread=True
+        port=0, host="127.0.0.1", timeout=given["empty_s"], open_browser=False, show_connection_info=False, thread=True
     )
     loop.run_until_complete(session.close())
     return 0
-
-
-def only_for(key: str) -> Any:
-    """Let in only who knows a key: anybody on this computer can reach the port."""
-
-    @web.middleware
-    async def check(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
-        if not hmac.compare_digest(request.headers.get(KEY, ""), key):
-            raise web.HTTPForbidden(text="Open the app's own address.")
-        return await handler(request)
-
-    return check
 
 
 def _wait_for_end(end: Callable[[], None]) -> None:
@@ -107,19 +93,19 @@ def _upload(session: Any, folder: Path, most_bytes: int) -> Callable[[web.Reques
             async for part in await request.multipart():
                 name = Path(str(part.filename).replace("\\", "/")).name
                 if not name or name.startswith("."):
-                    raise Refused("A file that is uploaded needs a name.")
+                    raise RefusedError("A file that is uploaded needs a name.")
                 with (into / name).open("xb") as stream:
                     while chunk := await part.read_chunk(CHUNK_BYTES):
                         size += len(chunk)
                         if size > most_bytes:
-                            raise Refused(f"An upload may have up to {most_bytes >> 20} MB.")
+                            raise RefusedError(f"An upload may have up to {most_bytes >> 20} MB.")
                         stream.write(chunk)
                 received.append(into / name)
             if not received:
-                raise Refused("No file was sent.")
-        except (Refused, OSError) as error:
+                raise RefusedError("No file was sent.")
+        except (RefusedError, OSError) as error:
             shutil.rmtree(into, ignore_errors=True)
-            return web.Response(status=400, text=str(error))
+            return web.Response(status=400, text=getattr(error, "strerror", None) or str(error))
         with session.state:
             session.add(uploaded(received, into))
         return web.Response(text="")
@@ -130,12 +116,13 @@ def _upload(session: Any, folder: Path, most_bytes: int) -> Callable[[web.Reques
 def _download(session: Any) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def download(request: web.Request) -> web.StreamResponse:
         """Write the segmentation in a format of `FORMATS`, and send it."""
-        kind, state = request.match_info["kind"], session.take()
-        if kind not in FORMATS or state is None or session.case is None:
+        kind, case = request.match_info["kind"], session.case
+        if kind not in FORMATS or case is None or session.segmentation is None:
             return web.Response(status=404, text="There is no such segmentation.")
         with TemporaryDirectory() as folder:
             try:
-                path = await asyncio.to_thread(write, state, session.case, kind, Path(folder))
+                state = session.take()
+                path = await asyncio.to_thread(write, state, case, kind, Path(folder))
             except ValueError as error:
                 return web.Response(status=400, text=str(error))
             content = await asyncio.to_thread(path.read_bytes)

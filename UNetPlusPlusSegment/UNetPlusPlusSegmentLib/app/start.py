@@ -10,10 +10,11 @@ import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .access import Door, Refused
+from .access import Door, RefusedError
 from .cases import find
 
 HERE = "127.0.0.1"
+EMPTY_S = 60  # a session without a page lasts this long: reloading one takes a moment
 PACKAGES = ("aiohttp", "slicer", "slicer_layer_dm", "trame_slicer")
 
 
@@ -31,11 +32,13 @@ def run(
         say: Prints a line.
 
     Raises:
-        Refused: A package is missing, a path cannot be served, or the port is taken.
+        RefusedError: A package is missing, a path cannot be served, or the port is taken.
     """
     missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
     if missing:
-        raise Refused(f"The app needs {', '.join(missing)}, which is not installed: pip install 'UNetPlusPlusSegment[app]'")
+        raise RefusedError(
+            f"The app needs {', '.join(missing)}, which is not installed: pip install 'UNetPlusPlusSegment[app]'"
+        )
     find(paths, output)  # what is wrong with the paths is said here, not in every session
     from .front import Sessions, front, serve
 
@@ -44,6 +47,7 @@ def run(
         "paths": [str(Path(path).absolute()) for path in paths],
         "output": output and str(Path(output).absolute()),
         "upload_bytes": upload_mb << 20,
+        "empty_s": EMPTY_S,
     }
 
     def tell(port: int) -> None:

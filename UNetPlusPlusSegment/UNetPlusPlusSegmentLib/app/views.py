@@ -27,7 +27,7 @@ class Views:
     def __init__(self, server: Server) -> None:
         """Create them; the page shows them where it calls `layout.initialize_layout_grid`."""
         self.app = SlicerApp()
-        # Half a frame's time is enough for a JPEG of a slice, and the network needs the processor, too.
+        # No more frames than the eye needs: the network wants the processor, too.
         register_rca_factories(self.app.view_manager, server, target_fps=20, blur_fps=5)
         self.layout = LayoutManager(self.app.scene, self.app.view_manager, server)
         axial, coronal = ViewLayoutDefinition.axial_view(), ViewLayoutDefinition.coronal_view()
@@ -74,19 +74,19 @@ class Views:
         if self.volume is not None:
             VolumeWindowLevel.set_volume_node_window_level(self.volume, *WINDOWS[name])
 
-    def overlay(self, mapNode) -> None:
+    def overlay(self, map_node) -> None:
         """Show a map of probabilities over the volume; None for none."""
-        if mapNode is not None:
-            display = mapNode.GetDisplayNode()
+        if map_node is not None:
+            display = map_node.GetDisplayNode()
             color = next((c for c in MAP_COLORS if self.scene.GetNodeByID(c)), None)
             display.SetAndObserveColorNodeID(color)
             display.SetAutoWindowLevel(False)
             display.SetWindowLevelMinMax(0, 1)
             display.SetThreshold(SEEN, 1)
             display.SetApplyThreshold(True)
-        self.app.display_manager.show_volume_in_slice_foreground(mapNode)
+        self.app.display_manager.show_volume_in_slice_foreground(map_node)
         for view in self.slices:
-            view.set_foreground_opacity(OVERLAY_OPACITY if mapNode is not None else 0)
+            view.set_foreground_opacity(OVERLAY_OPACITY if map_node is not None else 0)
 
     def centre(self, ras: tuple[float, float, float]) -> None:
         """Centre the slice views on a point in the world (mm)."""

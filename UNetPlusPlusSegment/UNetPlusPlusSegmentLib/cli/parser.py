@@ -68,7 +68,10 @@ def parser() -> argparse.ArgumentParser:
 
     app = commands.add_parser("app", help="segment, look and correct in a browser", epilog=APP_HELP)
     app.add_argument(
-        "paths", metavar="PATH", nargs="*", help="scans, folders of scans, and the results of cohorts; nothing else is read"
+        "paths",
+        metavar="PATH",
+        nargs="*",
+        help="scans, folders of scans, and the results of cohorts; nothing else is read",
     )
     app.add_argument("--port", type=int, default=8080, help="0 for a free one (default: %(default)s)")
     app.add_argument("--host", help="listen on this address, for visitors who know the token that is printed")

@@ -59,5 +59,7 @@ def add_to_review(folder: Path, case: str, verdict: str, comment: str = "", revi
             stream.flush()
             os.fsync(stream.fileno())
     except OSError as error:
-        raise ReviewError(f"{folder / REVIEW} cannot be written ({error.strerror}): free some space, or get leave to write there.") from error
+        raise ReviewError(
+            f"{folder / REVIEW} cannot be written ({error.strerror}): free some space, or get leave to write there."
+        ) from error
     return line
