@@ -94,6 +94,13 @@ def test_a_visitor_segments_cancels_cuts_corrects_undoes_and_downloads(opened, t
     assert where[1].mean() < 0.48 * width  # at the patient's right: left of the middle
     wait_until(lambda: page.colored(THREED).sum() > 500, "the surface in 3D")
 
+    page.browser.find_element(By.CSS_SELECTOR, "#results tbody tr").click()
+    wait_until(
+        lambda: abs(np.argwhere(page.colored(AXIAL)).mean(axis=0) - (height / 2, width / 2)).max() < 15,
+        "the row to centre the views",
+    )
+    where = np.argwhere(page.colored(AXIAL)).T
+
     corrected = tmp_path / "out" / "body.corrected.seg.nrrd"
     wait_until(lambda: "Saved" in page.text("saved") and corrected.exists(), "the result on the disk")
     np.testing.assert_array_equal(voxels(corrected) == 1, organ)

@@ -30,7 +30,7 @@ SWEEP_S = 1.0
 END_S = 5.0  # for a session to save and end
 KEY = "X-Session-Key"  # with it the session knows the front door from anybody else on this computer
 HOP_BY_HOP = {
-    "connection", "host", "keep-alive", "transfer-encoding", "upgrade", "content-length", "content-encoding", "te", KEY.lower(),
+    "connection", "host", "keep-alive", "transfer-encoding", "upgrade", "content-length", "te", KEY.lower(),
 }  # fmt: skip
 _log = logging.getLogger(__name__)
 
@@ -182,9 +182,8 @@ def front(sessions: Sessions, door: Door, upload_bytes: int) -> web.Application:
         return await _forward(request, session, request.app[_CLIENT])
 
     async def client(app: web.Application) -> AsyncIterator[None]:
-        async with aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=None)) as app[
-            _CLIENT
-        ]:
+        async with aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=None)) as client:
+            app[_CLIENT] = client
             sweeping = asyncio.ensure_future(sessions.sweep_again_and_again())
             yield
             sweeping.cancel()
@@ -223,8 +222,6 @@ async def _forward(request: web.Request, session: _Session, client: aiohttp.Clie
         allow_redirects=False,
     ) as answer:  # fmt: skip
         kept = {name: value for name, value in answer.headers.items() if name.lower() not in HOP_BY_HOP}
-        if "Content-Encoding" in answer.headers:
-            kept["Content-Encoding"] = answer.headers["Content-Encoding"]
         response = web.StreamResponse(status=answer.status, headers={**kept, "X-Frame-Options": "DENY"})
         await response.prepare(request)
         async for chunk in answer.content.iter_chunked(1 << 18):

@@ -142,6 +142,7 @@ class Page(VAppLayout):
             for kind in FORMATS:
                 with_series = {"v_if": "dicom"} if kind == "dicom" else {}
                 html.A(NAMES[kind], href=f"download/{kind}", id=f"download-{kind}", classes="mr-3", **with_series)
+            html.Div("{{ took }}", classes="text-caption", id="took")
             html.Div("{{ saved }}", classes="text-caption", id="saved")
 
 

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from trame_server import Server
@@ -17,6 +18,7 @@ from trame_slicer.segmentation import SegmentationEffectNoTool
 
 from .. import files
 from ..core.request import DEVICES, NODULE, SPEEDS
+from ..core.volume import Volume
 from ..jobs.protocol import JobError
 from ..jobs.review import add_to_review, read_review
 from ..network.bundle import find_bundles
@@ -29,7 +31,6 @@ from .views import Views
 
 POLL_S = 0.05
 NOTHING_SAVED = "Changes are not saved on the computer of the app: download what you want to keep."
-_log = logging.getLogger(__name__)
 
 
 class Session:
@@ -44,6 +45,7 @@ class Session:
         self.segmenter = Segmenter()
         self.editor = SegmentEditorLogic(server, views.app)
         self.case: Case | None = None
+        self._asked: Case | None = None
         self.segmentation: Any = None
         self._runs: list[SceneRun] = []
         self._places: list[Callable[[], tuple | None]] = []
@@ -64,13 +66,13 @@ class Session:
                 "model": next(iter(self._models.get(target, [])), None), "speeds": SPEEDS, "speed": "balanced",
                 "devices": DEVICES, "device": "auto", "threshold": 0.5, "running": False, "progress": 0,
                 "progress_text": "", "header": [], "rows": [], "picking": False, "overlay": False, "loaded": False,
-                "in_cohort": False, "verdict": "", "comment": "", "reviewer": "", "dicom": False,
+                "in_cohort": False, "took": "", "verdict": "", "comment": "", "reviewer": "", "dicom": False,
             }
         )  # fmt: skip
         self._choose_model()
         self.state.change("target")(lambda **_: self._choose_target())
         self.state.change("model")(lambda **_: self._choose_model())
-        self.state.change("case_name")(lambda case_name, **_: self.open(case_name))
+        self.state.change("case_name")(lambda case_name, **_: self.open(case_name))  # a coroutine, which trame awaits
         self.state.change("window_name")(lambda window_name, **_: views.set_window(window_name))
         self.state.change("threshold")(lambda threshold, **_: self.set_threshold(threshold))
         self.state.change("overlay")(lambda **_: self._show_overlay())
@@ -80,48 +82,70 @@ class Session:
 
     # Cases
 
-    def open(self, name: str | None) -> None:
-        """Open a case by its name, with its segmentation if it has one."""
+    async def open(self, name: str | None) -> None:
+        """Open a case by its name, with its segmentation if it has one; what was changed in the one before is saved first."""
         if name is None or (self.case and self.case.name == name):
             return
         if name not in self.cases:
             self._tell(f"There is no case {name!r}.", wrong=True)
             return
-        self._settle()
-        case = self.cases[name]
+        case = self._asked = self.cases[name]
+        self._tell("Opening …")
+        self.state.flush()
         try:
             found = case.segmentation and case.folders.scan(case.segmentation)
-            volume, notes = files.read_volume(case.folders.scan(case.scan), case.series)
-            self.views.app.segmentation_editor.clear()
-            node = self.views.show(volume, case.name, self.state.window_name)
+            volume, notes = await asyncio.to_thread(_read, case)
         except (ValueError, MemoryError) as error:
             self._tell(str(error) or "There is not enough memory for this scan.", wrong=True)
             self.state.case_name = self.case.name if self.case else None
             return
+        await self._leave()
+        if case is self._asked:  # nobody has asked for another one meanwhile
+            self._show(case, volume, found)
+            self._tell(" ".join(notes))
+        self.state.flush()
+
+    def _show(self, case: Case, volume: Volume, found: Path | None) -> None:
+        """Show a case that was read, instead of the one before."""
+        self.views.show(volume, case.name, self.state.window_name)
         self.case, self._runs = case, []
-        self.state.update({"case_name": name, "loaded": True, "overlay": False, "in_cohort": case.cohort is not None})
-        self.state.dicom = case.scan.is_dir()
-        self.state.saved = "" if case.corrected else NOTHING_SAVED
         self._use(self.views.load_segmentation(found) if found else None)
         self._autosave.follow(case.corrected, self.take, self.take())
-        self._show_rows(case.record.get("measurements") or {}, [self._place_of(each) for each in self._names()])
+        self.state.update(
+            {
+                "case_name": case.name, "loaded": True, "overlay": False, "in_cohort": case.cohort is not None,
+                "dicom": case.scan.is_dir(), "saved": "" if case.corrected else NOTHING_SAVED, "took": "",
+            }
+        )  # fmt: skip
+        self._show_rows(
+            (case.record.get("measurements") or {}).items(), [self._place_of(each) for each in self._names()]
+        )
         self._show_verdict()
-        self._tell(" ".join(notes))
-        _log.info("%s is open: %s", name, node.GetID())
 
-    def add(self, case: Case) -> None:
+    async def _leave(self) -> None:
+        """Stop what is running, and save what has changed."""
+        self.cancel()
+        if self._following:
+            self._following.cancel()
+        self._autosave.changed()
+        await self._autosave.finish()
+        self._autosave.follow(None, lambda: None, None)
+        self.segmentation = None
+        self.state.update({"running": False, "progress_text": ""})
+
+    async def add(self, case: Case) -> None:
         """Offer a case that was uploaded, and open it."""
         self.cases[case.name] = case
         self.state.cases = list(self.cases)
         self.case = None if self.case and self.case.name == case.name else self.case
-        self.open(case.name)
+        await self.open(case.name)
 
-    def step(self, by: int) -> None:
+    async def step(self, by: int) -> None:
         """Open the next case (1) or the one before (-1)."""
         names = list(self.cases)
-        here = names.index(self.case.name) if self.case else -1 if by > 0 else len(names)
+        here = names.index(self.case.name) if self.case else -1
         if 0 <= here + by < len(names):
-            self.open(names[here + by])
+            await self.open(names[here + by])
 
     def judge(self, verdict: str) -> None:
         """Append a verdict on this case, with the comment, to the cohort's review: `accepted`, `flagged` or `""`."""
@@ -194,17 +218,8 @@ class Session:
 
     async def close(self) -> None:
         """Save what has changed, and end the worker."""
-        self._settle()
+        await self._leave()
         self.segmenter.close()
-        self._autosave.changed()
-        await self._autosave.finish()
-
-    def _settle(self) -> None:
-        """Cancel what is running, before another case or the end."""
-        self.cancel()
-        if self._following:
-            self._following.cancel()
-        self.state.update({"running": False, "progress_text": ""})
 
     def _under_way(self) -> list[SceneRun]:
         return [self._run] if self.state.running else []
@@ -215,7 +230,7 @@ class Session:
 
     async def _watch(self, run: SceneRun) -> None:
         """Poll the worker until the run has ended, and show how far it is."""
-        before = run.result
+        before, started = run.result, time.perf_counter()
         while run.running or run.jobs:
             self.segmenter.poll()
             if run.running and run.progress:
@@ -229,6 +244,7 @@ class Session:
         self.state.update({"running": False, "progress_text": ""})
         if run.result is not before:
             self._take_in(run)
+            self.state.took = f"{run.result.slices} slices on {run.result.device}, {time.perf_counter() - started:.1f} s from click to mask"
         if run.error:
             cancelled = isinstance(run.error, JobError) and run.error.kind == "cancelled"
             self._tell(str(run.error), wrong=not cancelled)
@@ -304,10 +320,9 @@ class Session:
         segmentation = self.segmentation
         return lambda: mrml.centre_of(segmentation, segmentation.GetSegmentation().GetSegmentIdBySegmentName(name))
 
-    def _show_rows(self, found, places: list) -> None:
+    def _show_rows(self, found: Iterable[tuple[str, Mapping]], places: list) -> None:
         self._places = places
-        pairs = list(found.items()) if isinstance(found, Mapping) else found
-        self.state.rows = [[name, *_as_text(measured)] for name, measured in pairs]
+        self.state.rows = [[name, *_as_text(measured)] for name, measured in found]
 
     def _show_verdict(self) -> None:
         case = self.case
@@ -322,6 +337,10 @@ class Session:
     def _set(self, name: str, value: object) -> None:
         self.state[name] = value
         self.state.flush()
+
+
+def _read(case: Case) -> tuple[Volume, list[str]]:
+    return files.read_volume(case.folders.scan(case.scan), case.series)
 
 
 def _as_text(measured: Mapping[str, Any]) -> list[str]:

@@ -40,6 +40,7 @@ def main() -> int:
 
     render_without_a_screen()
     from trame.app import get_server
+    from trame_server.utils.asynchronous import create_task
     from trame_slicer import module
 
     from .page import Page
@@ -63,8 +64,7 @@ def main() -> int:
         print(json.dumps({"port": server.port}), flush=True)  # noqa: T201 (the protocol)
         first = next(iter(session.cases), None)
         if first:
-            session.open(first)
-            server.state.flush()
+            create_task(session.open(first))
 
     def end() -> None:
         asyncio.run_coroutine_threadsafe(server.stop(), loop)
@@ -106,8 +106,7 @@ def _upload(session: Any, folder: Path, most_bytes: int) -> Callable[[web.Reques
         except (RefusedError, OSError) as error:
             shutil.rmtree(into, ignore_errors=True)
             return web.Response(status=400, text=getattr(error, "strerror", None) or str(error))
-        with session.state:
-            session.add(uploaded(received, into))
+        await session.add(uploaded(received, into))
         return web.Response(text="")
 
     return upload
