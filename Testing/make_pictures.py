@@ -5,6 +5,7 @@ From real runs on the stand-in for Slicer's Qt, with the chest CT that the slice
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SCREENSHOTS = ROOT / "Resources" / "Screenshots"
 THUMBNAIL = ROOT / "UNetPlusPlusSegment" / "Resources" / "Icons" / "SmallChestCT.png"
 WIDTH = 420
+SPOT = 0.155, -0.02  # of the axial view's width and height, from its middle: in the left lung of the sample chest
 
 
 def take(frame, name: str) -> None:
@@ -92,21 +94,30 @@ def test_picture_of_the_sample_data():
     sitk.WriteImage(sitk.GetImageFromArray(framed), str(THUMBNAIL))
 
 
-def test_pictures_of_the_app(an_app, a_browser):
+def test_pictures_of_the_app(an_app, a_browser, tmp_path):
     """The page on Slicer's own views: the liver in three slices and 3D, nodules in a chest."""
     from Testing.support.visitor import AXIAL, Visitor, wait_until
 
     _, address = an_app(
-        slicerio.get_testdata_file("CTChest4.nrrd"), models=ROOT / "UNetPlusPlusSegment" / "Resources" / "Models"
+        slicerio.get_testdata_file("CTChest4.nrrd"),
+        "-o",
+        tmp_path,
+        models=ROOT / "UNetPlusPlusSegment" / "Resources" / "Models",
     )
     page = Visitor(a_browser(), address)
     wait_until(lambda: page.pixels(AXIAL).std() > 20, "the CT")
     page.segment()
-    page.browser.find_element("css selector", "#results tbody tr").click()  # centres the views
+    page.look_at(0)
     wait_until(lambda: page.colored(AXIAL).sum() > 1000, "the liver")
     page.picture(SCREENSHOTS / "app-liver.png")
-    page.set("target", "nodule")
+    page.browser.get(address)  # another session
+    wait_until(lambda: page.pixels(AXIAL).std() > 20, "the CT")
     page.set("window_name", "Lung")
-    page.segment()
-    page.browser.find_elements("css selector", "#results tbody tr")[1].click()
+    page.set("target", "nodule")
+    wait_until(lambda: page.has("picking"), "the switch")
+    page.set("picking", True)
+    time.sleep(3)
+    page.press(AXIAL, SPOT)
+    wait_until(lambda: page.rows(), f"the spot, not {page.text('message')!r}")
+    page.look_at(0)
     page.picture(SCREENSHOTS / "app-nodules.png")

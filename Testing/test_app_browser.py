@@ -20,7 +20,7 @@ from UNetPlusPlusSegmentLib.jobs.review import REVIEW
 
 pytest.importorskip("selenium", reason="selenium is not installed: pip install '.[test]'")
 
-from selenium.webdriver import ActionChains, Keys
+from selenium.webdriver import Keys
 from selenium.webdriver.common.by import By
 
 from Testing.support.visitor import AXIAL, CORONAL, SAGITTAL, THREED, Visitor, wait_until
@@ -94,7 +94,7 @@ def test_a_visitor_segments_cancels_cuts_corrects_undoes_and_downloads(opened, t
     assert where[1].mean() < 0.48 * width  # at the patient's right: left of the middle
     wait_until(lambda: page.colored(THREED).sum() > 500, "the surface in 3D")
 
-    page.browser.find_element(By.CSS_SELECTOR, "#results tbody tr").click()
+    page.look_at(0)
     wait_until(
         lambda: abs(np.argwhere(page.colored(AXIAL)).mean(axis=0) - (height / 2, width / 2)).max() < 15,
         "the row to centre the views",
@@ -121,7 +121,8 @@ def test_a_visitor_segments_cancels_cuts_corrects_undoes_and_downloads(opened, t
     wait_until(lambda: (voxels(corrected) == 1).sum() < core.sum() - 20, "the stroke of the eraser on the disk")
     page.tool("undo")
     page.tool("square-rounded-outline")
-    page.browser.find_element(By.XPATH, "//div[@id='corrections']//button[contains(., 'Apply')]").click()
+    apply = (By.XPATH, "//div[@id='corrections']//button[contains(., 'Apply')]")
+    wait_until(lambda: page.browser.find_elements(*apply), "the button to smooth")[0].click()
     wait_until(lambda: 0 < (voxels(corrected) == 1).sum() != core.sum(), "the smoothed one on the disk")
 
     page.click("download-seg.nrrd")
@@ -141,7 +142,7 @@ def test_a_click_on_a_nodule_segments_it(opened, tmp_path):
     wait_until(lambda: page.has("picking"), "the switch")
     page.set("picking", True)
     wait_until(lambda: page.pixels(AXIAL).std() > 5, "the CT")
-    ActionChains(page.browser).move_to_element(page.view(AXIAL)).click().perform()  # it lies in the middle
+    page.press(AXIAL, (0, 0))  # it lies in the middle
     wait_until(lambda: page.rows(), f"the nodule, not {page.text('message')!r}")
     assert page.rows()[0][0] == "Nodule 1"
     assert float(page.rows()[0][1]) == pytest.approx(one.sum() * 2 * 0.7**2 / 1000, abs=0.1)

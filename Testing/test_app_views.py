@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from Testing.support.mrml_scene import GRIDS, LIVER_TERMINOLOGY, TURN, slicer, v
 from Testing.support.sample_files import write_slice
 from UNetPlusPlusSegmentLib.app.access import Folders
 from UNetPlusPlusSegmentLib.app.cases import Case
-from UNetPlusPlusSegmentLib.app.corrections import snapshot, write
+from UNetPlusPlusSegmentLib.app.corrections import AutoSave, Snapshot, snapshot, write
 from UNetPlusPlusSegmentLib.scene import mrml
 
 SIZE = (260, 200)
@@ -44,7 +46,7 @@ def shown(views, ijk_to_ras, transform=None, labelmap=None):
     if transform is not None:
         above = views.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
         above.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(transform))
-        node.SetAndObserveTransformNodeID(above.GetID())
+        (node.GetParentTransformNode() or node).SetAndObserveTransformNodeID(above.GetID())
     for view in views.slices:
         view.update_size(*SIZE)
         view.interactor().InvokeEvent("WindowResizeEvent")
@@ -135,10 +137,21 @@ def test_a_snapshot_is_the_segmentation_voxel_for_voxel(views, grid, transform):
     node, segmentation = shown(views, GRIDS[grid], transform, labelmap)
     taken = snapshot(segmentation, node)
     np.testing.assert_array_equal(taken.labelmap, labelmap)
-    np.testing.assert_allclose(taken.ijk_to_ras, GRIDS[grid], atol=1e-9)
+    np.testing.assert_allclose(
+        taken.ijk_to_ras, (np.eye(4) if transform is None else transform) @ GRIDS[grid], atol=1e-9
+    )
     assert [(each.name, each.color, each.terminology) for each in taken.segments] == [
         (each.name, each.color, each.terminology) for each in (LIVER, NODULE)
     ]
+
+
+def test_a_tilted_scan_keeps_its_grid_when_its_segmentation_is_saved_and_opened_again(views, tmp_path):
+    node, segmentation = shown(views, GRIDS["sheared"])
+    taken = snapshot(segmentation, node)
+    again = views.load_segmentation(write(taken, Case("a", tmp_path, Folders([tmp_path])), "seg.nrrd", tmp_path))
+    found = snapshot(again, node)
+    assert found.same_as(taken)
+    np.testing.assert_allclose(found.ijk_to_ras, GRIDS["sheared"], atol=1e-9)
 
 
 def test_what_is_downloaded_is_what_was_shown(views, tmp_path):
@@ -193,6 +206,33 @@ def test_a_new_scan_takes_the_place_of_all_that_was_shown(views):
     shown(views, GRIDS["identity"])
     classes = [views.scene.GetNthNode(n).GetClassName() for n in range(views.scene.GetNumberOfNodes())]
     assert classes.count("vtkMRMLScalarVolumeNode") == classes.count("vtkMRMLSegmentationNode") == 1
+
+
+def test_each_change_is_saved_and_one_that_cannot_be_is_said(tmp_path):
+    first = Snapshot(np.zeros((2, 3, 4), np.uint8), (LIVER,), np.eye(4))
+    second = replace(first, labelmap=np.ones((2, 3, 4), np.uint8))
+    said, now = [], [first]
+
+    async def changes():
+        saving = AutoSave(said.append)
+        saving.follow(tmp_path / "a.seg.nrrd", lambda: now[0], first)
+        saving.changed()
+        await saving.finish()
+        assert said == []  # nothing had changed
+        now[0] = second
+        saving.changed()
+        await saving.finish()
+        np.testing.assert_array_equal(
+            sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.seg.nrrd"))), second.labelmap
+        )
+        saving.follow(tmp_path / "gone" / "a.seg.nrrd", lambda: first, second)
+        saving.changed()
+        await saving.finish()
+
+    asyncio.run(changes())
+    assert said[0] == "Saved: a.seg.nrrd"
+    assert "Not saved" in said[1]
+    assert len(said) == 2
 
 
 def test_without_a_screen_vtk_looks_for_none(monkeypatch):

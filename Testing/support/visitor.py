@@ -40,8 +40,7 @@ class Visitor:
         self.has(name)[0].click()
 
     def text(self, name):
-        found = self.has(name)
-        return found[0].text if found else ""
+        return self.browser.execute_script("return document.getElementById(arguments[0])?.innerText ?? ''", name)
 
     def set(self, name, value):
         """As the widget would, which opens a menu."""
@@ -51,8 +50,12 @@ class Visitor:
         return self.browser.execute_script("return window.trame.state.get(arguments[0])", name)
 
     def rows(self):
-        found = self.browser.find_elements(By.CSS_SELECTOR, "#results tbody tr")
-        return [[cell.text for cell in row.find_elements(By.TAG_NAME, "td")] for row in found]
+        return self.browser.execute_script(
+            "return [...document.querySelectorAll('#results tbody tr')].map(row => [...row.cells].map(cell => cell.innerText))"
+        )
+
+    def look_at(self, row):
+        self.browser.find_elements(By.CSS_SELECTOR, "#results tbody tr")[row].click()
 
     def view(self, number):
         return self.browser.find_elements(By.CLASS_NAME, "layout-grid-item")[number]
@@ -68,6 +71,12 @@ class Visitor:
     def tool(self, icon):
         self.browser.find_element(By.CSS_SELECTOR, f"#tools .mdi-{icon}").click()
 
+    def press(self, number, place):
+        """Click in a view; the place is from its middle, as a share of width and height."""
+        view = self.view(number)
+        offset = (round(place[0] * view.size["width"]), round(place[1] * view.size["height"]))
+        ActionChains(self.browser).move_to_element_with_offset(view, *offset).click().perform()
+
     def drag(self, number, start, way):
         view = self.view(number)
         ActionChains(self.browser, duration=50).move_to_element_with_offset(
@@ -82,5 +91,8 @@ class Visitor:
         self.browser.save_screenshot(str(path))
 
     def segment(self):
+        self.set("took", "")
+        self.set("wrong", False)
         self.click("apply")
-        wait_until(lambda: self.rows() and not self.state("running"), f"a result, not {self.text('message')!r}")
+        wait_until(lambda: self.state("took") or self.state("wrong"), "a result")
+        assert not self.state("wrong"), self.text("message")

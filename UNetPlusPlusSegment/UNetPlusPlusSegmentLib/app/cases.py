@@ -89,10 +89,9 @@ def _is_scan_of(cases: Mapping[str, Case], case: Case) -> bool:
 def _cases_in(path: Path, folders: Folders, output: Path | None) -> Iterable[Case]:
     if (path / MANIFEST).is_file():
         for name, record in _read_manifest(path / MANIFEST).items():
-            results = [path / f"{Path(name).name}{ending}" for ending in (ENDING, CORRECTED)]
-            yield Case(
-                name, Path(record.get("input", "")), folders, record.get("series"), *results, cohort=path, record=record
-            )
+            first, corrected = (path / f"{Path(name).name}{ending}" for ending in (ENDING, CORRECTED))
+            scan, series = Path(record.get("input", "")), record.get("series")
+            yield Case(name, scan, folders, series, first, corrected, cohort=path, record=record)
         return
     try:
         scans = find_cases(path) if path.is_dir() else {path.name[: len(path.name) - len(volume_ending(path))]: path}

@@ -18,11 +18,11 @@ NO_DEVICE = (
     "Not a medical device: do not use it, or its results, for diagnosis or treatment. The models are for research only;"
     " see MODELS_LICENSE.md."
 )
-COLUMNS = ("Segment", "ml", "HU", "mm", "Kind")
 NAMES = {"seg.nrrd": ".seg.nrrd", "nifti": "NIfTI", "dicom": "DICOM SEG", "stl": "STL"}
 STYLE = """
 html { overflow: hidden } .panel { font-size: 14px } .panel .v-btn { text-transform: none }
 .panel td, .panel th { padding: 0 6px !important; height: 26px !important } .panel tr { cursor: pointer }
+.panel .v-label { font-size: 14px; white-space: nowrap } #results, .panel .v-list { max-height: 220px; overflow-y: auto }
 """
 # The page sends files to its own address: a web socket would hold them in memory.
 UPLOAD = """
@@ -83,7 +83,14 @@ class Page(VAppLayout):
             ):
                 for name in WINDOWS:
                     v.VBtn(name, value=name, size="small")
-        v.VAlert("{{ message }}", v_if="message", type=("wrong ? 'error' : 'info'",), density="compact", id="message")
+        v.VAlert(
+            "{{ message }}",
+            v_if="message",
+            type=("wrong ? 'error' : 'info'",),
+            density="compact",
+            classes="mb-3",
+            id="message",
+        )
 
     def _review(self) -> None:
         session = self._session
@@ -110,10 +117,10 @@ class Page(VAppLayout):
         with html.Div(classes="d-flex mt-2", style="gap: 8px"):
             v.VSelect(v_model=("speed",), items=("speeds",), label="Speed", id="speed", **SMALL)
             v.VSelect(v_model=("device",), items=("devices",), label="Device", id="device", **SMALL)
-        v.VSlider(
-            v_model=("threshold",), min=0.01, max=0.99, step=0.01, label="Threshold", thumb_label=True, id="threshold",
-            **SMALL,
-        )  # fmt: skip
+        with html.Div(id="threshold"):
+            v.VSlider(
+                v_model=("threshold",), min=0.01, max=0.99, step=0.01, label="Threshold", thumb_label=True, **SMALL
+            )  # fmt: skip
         with html.Div(classes="d-flex align-center", style="gap: 8px"):
             v.VBtn("Apply", v_if="!running", disabled=("!loaded",), color="primary", click=session.apply, id="apply")
             v.VBtn("Cancel", v_if="running", click=session.cancel, id="cancel")
@@ -129,8 +136,7 @@ class Page(VAppLayout):
     def _results(self) -> None:
         with v.VTable(v_if="rows.length", density="compact", id="results"):
             with html.Thead(), html.Tr():
-                for title in COLUMNS:
-                    html.Th(title)
+                html.Th("{{ title }}", v_for="title in header", key="title")
             with (
                 html.Tbody(),
                 html.Tr(v_for="(row, index) in rows", key="index", click=(self._session.look_at, "[index]")),

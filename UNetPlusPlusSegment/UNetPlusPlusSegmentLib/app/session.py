@@ -18,6 +18,7 @@ from trame_slicer.segmentation import SegmentationEffectNoTool
 
 from .. import files
 from ..core.request import DEVICES, NODULE, SPEEDS
+from ..core.result import Result
 from ..core.volume import Volume
 from ..jobs.protocol import JobError
 from ..jobs.review import add_to_review, read_review
@@ -29,6 +30,7 @@ from .cases import Case
 from .corrections import AutoSave, Snapshot, snapshot
 from .views import Views
 
+COLUMNS = ("Segment", "ml", "HU", "mm", "Kind")
 POLL_S = 0.05
 NOTHING_SAVED = "Changes are not saved on the computer of the app: download what you want to keep."
 
@@ -98,6 +100,7 @@ class Session:
         except (ValueError, MemoryError) as error:
             self._tell(str(error) or "There is not enough memory for this scan.", wrong=True)
             self.state.case_name = self.case.name if self.case else None
+            self.state.flush()
             return
         await self._leave()
         if case is self._asked:  # nobody has asked for another one meanwhile
@@ -182,7 +185,7 @@ class Session:
         if not points:
             self._runs = [each for each in self._runs if each.bundle.target != state.target]
         self._tell("")
-        state.update({"running": True, "progress": 0, "progress_text": "Starting …"})
+        state.update({"running": True, "progress": 0, "progress_text": "Starting …", "took": ""})
         self._follow(run)
 
     def cancel(self) -> None:
@@ -224,7 +227,7 @@ class Session:
     def _under_way(self) -> list[SceneRun]:
         return [self._run] if self.state.running else []
 
-    def _follow(self, run: SceneRun) -> None:
+    def _follow(self, run: Any) -> None:
         self._run = run
         self._following = create_task(self._watch(run))
 
@@ -250,7 +253,7 @@ class Session:
             self._tell(str(run.error), wrong=not cancelled)
         self.state.flush()
 
-    def _take_in(self, run: SceneRun) -> None:
+    def _take_in(self, run: SceneRun, result: Result) -> None:
         """Show a result: in the views, in the table; and save it."""
         if run not in self._runs:
             self._runs.append(run)
@@ -259,8 +262,8 @@ class Session:
         places = [partial(each.look_at, row) for each in self._runs for row in range(len(each.rows))]
         self._show_rows(found, places)
         self._show_overlay()
-        self._tell(" ".join(note.text for note in run.result.notes) if run.result else "")
-        self.state.threshold = run.result.threshold if run.result else self.state.threshold
+        self._tell(" ".join(note.text for note in result.notes))
+        self.state.threshold = result.threshold
         self._autosave.changed()
 
     # The scene
@@ -322,7 +325,10 @@ class Session:
 
     def _show_rows(self, found: Iterable[tuple[str, Mapping]], places: list) -> None:
         self._places = places
-        self.state.rows = [[name, *_as_text(measured)] for name, measured in found]
+        rows = [[name, *_as_text(measured)] for name, measured in found]
+        shown = [column for column in range(len(COLUMNS)) if column < 2 or any(row[column] for row in rows)]
+        self.state.header = [COLUMNS[column] for column in shown]
+        self.state.rows = [[row[column] for column in shown] for row in rows]
 
     def _show_verdict(self) -> None:
         case = self.case

@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 
 from .access import RefusedError
 from .cases import find, uploaded
@@ -90,7 +90,8 @@ def _upload(session: Any, folder: Path, most_bytes: int) -> Callable[[web.Reques
         """Take the files of a form, into a folder that holds nothing else, and open them as one case."""
         into, size, received = Path(mkdtemp(dir=folder)), 0, []
         try:
-            async for part in await request.multipart():
+            form = await request.multipart()
+            while isinstance(part := await form.next(), BodyPartReader):
                 name = Path(str(part.filename).replace("\\", "/")).name
                 if not name or name.startswith("."):
                     raise RefusedError("A file that is uploaded needs a name.")

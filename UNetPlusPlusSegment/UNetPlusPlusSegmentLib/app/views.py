@@ -6,8 +6,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import slicer
+import vtk
 from trame_server import Server
 from trame_slicer.core import LayoutManager, SlicerApp, VolumeWindowLevel
 from trame_slicer.rca_view import register_rca_factories
@@ -36,7 +39,7 @@ class Views:
         self.layout.register_layout("four", Layout(LayoutDirection.Vertical, rows))
         self.layout.set_layout("four")
         self.layout.create_layout_views_if_needed("four")
-        self.volume = None
+        self.volume: Any = None
 
     @property
     def scene(self):
@@ -52,8 +55,13 @@ class Views:
         """Show a volume instead of all that the scene held; returns its `vtkMRMLScalarVolumeNode`."""
         self.scene.Clear()
         node = self.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
-        node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(volume.ijk_to_ras))
+        square = _square(volume.ijk_to_ras)
+        node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(square))
         slicer.util.updateVolumeFromArray(node, volume.array)
+        if not np.allclose(square, volume.ijk_to_ras):
+            tilt = self.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "gantry tilt")
+            tilt.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(volume.ijk_to_ras @ np.linalg.inv(square)))
+            node.SetAndObserveTransformNodeID(tilt.GetID())
         node.CreateDefaultDisplayNodes()
         self.volume = node
         self.set_window(window)
@@ -66,6 +74,12 @@ class Views:
         """Load a `.seg.nrrd` file; returns its `vtkMRMLSegmentationNode`, or None if it is no segmentation."""
         node = self.app.segmentation_editor.load_segmentation_from_file(str(path))
         if node is not None and self.volume is not None:
+            tilt = self.volume.GetParentTransformNode()
+            if tilt is not None:
+                matrix = vtk.vtkMatrix4x4()
+                tilt.GetMatrixTransformFromWorld(matrix)
+                node.ApplyTransformMatrix(matrix)
+                node.SetAndObserveTransformNodeID(tilt.GetID())
             node.SetReferenceImageGeometryParameterFromVolumeNode(self.volume)
         return node
 
@@ -103,6 +117,15 @@ class Views:
         """Fit the 3D view to what is in it."""
         for view in self.app.view_manager.get_threed_views():
             view.reset_view()
+
+
+def _square(ijk_to_ras: np.ndarray) -> np.ndarray:
+    """The grid with its slices upright on their stack: of a tilted one, Slicer's slice views do not show segments (5.11)."""
+    square = ijk_to_ras.copy()
+    upright = np.cross(square[:3, 0], square[:3, 1])
+    upright /= np.linalg.norm(upright)
+    square[:3, 2] = upright * (upright @ ijk_to_ras[:3, 2])
+    return square
 
 
 def _point(view: SliceView) -> tuple[float, float, float]:
