@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SCREENSHOTS = ROOT / "Resources" / "Screenshots"
 THUMBNAIL = ROOT / "UNetPlusPlusSegment" / "Resources" / "Icons" / "SmallChestCT.png"
 WIDTH = 420
-SPOT = 0.155, -0.02  # of the axial view's width and height, from its middle: in the left lung of the sample chest
+SPOT = 0.198, -0.046  # of the axial view's width and height, from its middle: in the left lung of the sample chest
 
 
 def take(frame, name: str) -> None:

@@ -245,9 +245,10 @@ class Session:
             self.state.flush()
             await asyncio.sleep(POLL_S)
         self.state.update({"running": False, "progress_text": ""})
-        if run.result is not before:
-            self._take_in(run)
-            self.state.took = f"{run.result.slices} slices on {run.result.device}, {time.perf_counter() - started:.1f} s from click to mask"
+        if run.result and run.result is not before:
+            self._take_in(run, run.result)
+            took = time.perf_counter() - started
+            self.state.took = f"{run.result.slices} slices on {run.result.device}, {took:.1f} s from click to mask"
         if run.error:
             cancelled = isinstance(run.error, JobError) and run.error.kind == "cancelled"
             self._tell(str(run.error), wrong=not cancelled)
