@@ -9,7 +9,7 @@ from PIL import Image
 
 from data.augmentation import Augment, coarsened, without_table
 from data.sampler import BalancedSampler
-from data.slices import DataError, Slice, SliceDataset, read_slices
+from data.slices import DataError, Slice, SliceDataset, read_rows, read_slices
 from data.targets import load_target
 from fit.settings import Settings, SettingsError, load_settings
 from Testing.support.slicefolders import liver_folder, read_table, write_table
@@ -76,7 +76,8 @@ def test_every_shipped_config_can_be_loaded():
     configs = sorted((Path(__file__).parents[1] / "training" / "configs").glob("*.yaml"))
     assert configs
     for path in configs:
-        assert isinstance(load_settings(path), Settings)
+        given = ["name=own", "target=organs", "data=data/own"] if path.stem == "own" else []
+        assert isinstance(load_settings(path, given), Settings)
 
 
 def test_stored_zero_becomes_air_and_the_rest_of_the_window_keeps_its_hu():
@@ -128,6 +129,26 @@ def test_an_empty_split_is_refused(folder):
         read_slices(folder, LIVER, "test")
 
 
+def test_folds_part_the_people_of_train_and_leave_val_alone(tmp_path):
+    people = {f"P{n}": "train" for n in range(7)} | {"V": "val"}
+    folder = liver_folder(tmp_path / "data", people, slices=2)
+    kind = load_target("liver").slices
+
+    def of(split):
+        return {row["patient"] for row in read_rows(folder, kind, split)}
+
+    folds = [of(f"train:{number}/3") for number in (1, 2, 3)]
+    assert sorted(name for fold in folds for name in fold) == sorted(of("train"))
+    assert sorted(map(len, folds)) == [2, 2, 3]
+    assert [of(f"train:-{number}/3") for number in (1, 2, 3)] == [of("train") - fold for fold in folds]
+
+
+@pytest.mark.parametrize("fold", ["0/3", "4/3", "1/1", "a/b", "-", "1"])
+def test_a_fold_that_cannot_be_is_refused_with_one_that_can(folder, fold):
+    with pytest.raises(DataError, match="the first of three is 1/3"):
+        read_rows(folder, load_target("liver").slices, f"train:{fold}")
+
+
 def test_a_folder_of_another_target_is_refused(folder):
     with pytest.raises(DataError, match="not of this target"):
         nuclei = load_target("nuclei")
@@ -172,6 +193,15 @@ def test_no_slice_without_the_organ_is_drawn_where_its_share_rounds_to_none(fold
     slices = read_slices(folder, LIVER, "train")
     drawn = list(BalancedSampler(slices, 2, 0.9, seed=3))
     assert len(drawn) == 2 and all(slices[i].mask.any() for i, _ in drawn)
+
+
+def test_faint_slices_of_few_patients_are_drawn_as_often_as_all_others_with_the_organ(folder):
+    slices = read_slices(folder, LIVER, "train")
+    shown = np.flatnonzero([s.mask.any() for s in slices])
+    faint = np.isin(np.arange(len(slices)), shown[:1])
+    drawn = [i for i, _ in BalancedSampler(slices, 16, 0.75, seed=3, faint=faint)]
+    assert drawn.count(shown[0]) == 6
+    assert sum(bool(slices[i].mask.any()) for i in drawn) == 12
 
 
 def settings_of(**changes) -> Settings:

@@ -65,7 +65,7 @@ class Augment:
         if draw.random() < 0.15:
             image = coarsened(image, draw.uniform(0.5, 1))
         if draw.random() < 0.4:
-            noise = image.new_tensor(draw.normal(0, draw.uniform(0, 0.1), image.shape))
+            noise = image.new_tensor(draw.normal(0, draw.uniform(0, self.settings.noise), image.shape))
             image = image + (noise * (image > 0) if self.width_hu else noise)
         return image.clamp(0, 1), mask
 

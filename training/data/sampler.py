@@ -29,10 +29,24 @@ class BalancedSampler(Sampler):
         rank: int = 0,
         world: int = 1,
         epoch: Callable[[], int] = lambda: 0,
+        faint: np.ndarray | None = None,
     ) -> None:
+        """Prepare it.
+
+        Args:
+            slices: All that may be drawn.
+            length: Draws of an epoch, over all ranks.
+            with_organ: Share of slices that show a label.
+            seed: Of the draw.
+            rank, world: This process, and how many there are.
+            epoch: Which epoch it is.
+            faint: bool, one of each slice: those with a label that are drawn as often as all others with one; None: no slice is.
+        """
         has = np.array([s.mask.any() for s in slices])
         patients = np.array([s.row.get("patient", s.row["file"]) for s in slices])
-        self.positive = _by_patient(patients, has)
+        faint = np.zeros(len(slices), bool) if faint is None else faint
+        kinds = (_by_patient(patients, has & each) for each in (~faint, faint))
+        self.positive = [kind for kind in kinds if kind]
         self.negative = [np.flatnonzero(~has)] if not has.all() else []
         self.length, self.with_organ, self.seed, self.rank, self.world = length, with_organ, seed, rank, world
         self.epoch = epoch
@@ -46,8 +60,9 @@ class BalancedSampler(Sampler):
         share = self.with_organ if len(self.negative) else 1.0
         share = share if len(self.positive) else 0.0
         wanted = round(self.length * share)
+        parts = np.diff(np.linspace(0, wanted, len(self.positive) + 1).round().astype(int))
         chosen = np.concatenate([
-            _take(self.positive, wanted, generator),
+            *(_take(kind, part, generator) for kind, part in zip(self.positive, parts, strict=True)),
             _take(self.negative, self.length - wanted, generator),
         ])  # fmt: skip
         generator.shuffle(chosen)

@@ -33,6 +33,9 @@ class Settings:
         default_factory=dict
     )  # more of other kinds: name or YAML file, and slice folder of each
     runs: str = "runs"  # where run folders go
+    fold: str = (
+        ""  # 1/3: validate on the first third of the people of `train`, and train on the others; empty: on `val`
+    )
     architecture: str = "unetpp_ds"
     filters: tuple[int, ...] = (32, 64, 128, 256, 512)
     batch_norm: bool = True
@@ -48,6 +51,7 @@ class Settings:
     ema_decay: float = 0.99  # of the averaged weights that are validated and shipped; 0: none
     loss: str = "bce_dice"
     with_organ: float = 0.75  # share of the drawn slices that show the organ
+    faint_hu: float = -1000.0  # CT: slices whose organ has a mean below this are drawn as often as all others with it
     scale: tuple[float, float] = (0.7, 1.4)
     rotation_degrees: float = 15.0
     shift: float = 0.15  # of the patch's side, from the middle of the slice
@@ -56,6 +60,7 @@ class Settings:
     gain: float = 0.2  # CT: contrast about the middle of the window, ± this share
     offset: float = 0.1  # CT: brightness, ± this share of the window
     gamma: tuple[float, float] = (0.7, 1.5)
+    noise: float = 0.1  # its largest deviation, as a share of the window
     sharpen: float = 0.0  # share of patches sharpened, as by another reconstruction kernel
     no_table: float = 0.0  # share of CT patches that lose what lies behind the body
     recolour: float = 0.0  # share of CT patches with a brighter or darker organ
@@ -116,7 +121,7 @@ class Settings:
         for key in ("pixel_mm", "warmup_steps", "weight_decay", "patience", "threads", "shift", "gain", "offset"):
             if getattr(self, key) < 0:
                 raise SettingsError(f"{key}={getattr(self, key)} must not be below zero.")
-        for key in ("with_organ", "roam", "no_table", "sharpen", "recolour", "bowel", "paste"):
+        for key in ("with_organ", "roam", "no_table", "noise", "sharpen", "recolour", "bowel", "paste"):
             if not 0 <= getattr(self, key) <= 1:
                 raise SettingsError(f"{key}={getattr(self, key)} is a share: it must lie in 0…1.")
         if not 0 <= self.ema_decay < 1:
@@ -138,6 +143,11 @@ class Settings:
         filters = WIDE_FILTERS if self.architecture == "wide_unet" else self.filters
         outside = {"in_channels": self.goal.slices.channels, "out_channels": len(self.goal.labels)}
         return {**outside, "filters": list(filters), "batch_norm": self.batch_norm}
+
+    @property
+    def splits(self) -> tuple[str, str]:
+        """The splits of the slice folders to train and to validate on."""
+        return (f"train:-{self.fold}", f"train:{self.fold}") if self.fold else ("train", "val")
 
     @property
     def depth(self) -> int:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import cast
 
 import lightning as L
+import numpy as np
 from torch.utils.data import DataLoader, Subset
 
 from data.augmentation import Augment
@@ -31,7 +32,7 @@ class SliceData(L.LightningDataModule):
         super().__init__()
         self.settings, self.target = settings, settings.goal
         self.sources = all_sources(settings)
-        self.training, validation = (read_all(settings, split) for split in ("train", "val"))
+        self.training, validation = (read_all(settings, split) for split in settings.splits)
         for at, label in enumerate(self.target.labels):
             if not any(item.knows(at) and item.mask[at].any() for item in self.training):
                 raise DataError(f"No slice of `train` shows {label.name}: there is nothing to learn it from.")
@@ -61,11 +62,19 @@ class SliceData(L.LightningDataModule):
             trainer.global_rank,
             trainer.world_size,
             epoch=lambda: trainer.global_step // s.steps_per_epoch,
+            faint=self._faint(),
         )
         pieces = pieces_beside(self.training, s) if s.paste else ()
         augment = Augment(s, self.target.window_hu, pieces)
         patches = SliceDataset(self.training, s.pixel_mm, augment)
         return DataLoader(patches, s.batch_size, sampler=sampler, drop_last=True)
+
+    def _faint(self) -> np.ndarray | None:
+        """bool, one of each slice of the training: its labels have a mean below `faint_hu`; None of colour images."""
+        to_hu, most_hu = self.target.to_hu, self.settings.faint_hu
+        if self.target.window_hu is None:
+            return None
+        return np.array([i.shown.any() and to_hu(i.image[i.shown]).mean() < most_hu for i in self.training])
 
     def val_dataloader(self) -> DataLoader:
         """This process's share of the validation, image by image."""
@@ -103,7 +112,7 @@ def all_sources(settings: Settings) -> list[Source]:
     Raises:
         DataError: As of `sources_of`.
     """
-    return [source for folder, kind in settings.folders for source in sources_of(folder, kind, "train")]
+    return [source for folder, kind in settings.folders for source in sources_of(folder, kind, settings.splits[0])]
 
 
 def pieces_beside(slices: list[Slice], settings: Settings) -> list[Piece]:
