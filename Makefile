@@ -26,7 +26,7 @@ test-all: export OMP_NUM_THREADS ?= 2
 test-all: $(ALL)
 	$(BIN)/python -m pytest -m "" $(PYTEST_ARGS)
 
-# The README's pictures, from real runs, without a screen. They need Chromium with its driver.
+# The README's pictures, from real runs, without a screen. They need Chromium.
 pictures: export QT_QPA_PLATFORM := offscreen
 pictures: $(ALL)
 	$(BIN)/python -m pytest -m "" Testing/make_pictures.py

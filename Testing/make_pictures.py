@@ -94,7 +94,7 @@ def test_picture_of_the_sample_data():
     sitk.WriteImage(sitk.GetImageFromArray(framed), str(THUMBNAIL))
 
 
-def test_pictures_of_the_app(an_app, a_browser, tmp_path):
+def test_pictures_of_the_app(an_app, a_page, tmp_path):
     """The page on Slicer's own views: the liver in three slices and 3D, nodules in a chest."""
     from Testing.support.visitor import AXIAL, Visitor, wait_until
 
@@ -104,13 +104,13 @@ def test_pictures_of_the_app(an_app, a_browser, tmp_path):
         tmp_path,
         models=ROOT / "UNetPlusPlusSegment" / "Resources" / "Models",
     )
-    page = Visitor(a_browser(), address)
+    page = Visitor(a_page(), address)
     wait_until(lambda: page.pixels(AXIAL).std() > 20, "the CT")
     page.segment()
     page.look_at(0)
     wait_until(lambda: page.colored(AXIAL).sum() > 1000, "the liver")
     page.picture(SCREENSHOTS / "app-liver.png")
-    page.browser.get(address)  # another session
+    page = Visitor(a_page(), address)  # another session
     wait_until(lambda: page.pixels(AXIAL).std() > 20, "the CT")
     page.set("window_name", "Lung")
     page.set("target", "nodule")

@@ -13,17 +13,11 @@ import SimpleITK as sitk
 
 from Testing.support.bright import bright_bundle, bright_nodule_bundle
 from Testing.support.nodule_scans import MATRIX, ball, lung_with
+from Testing.support.visitor import AXIAL, CORONAL, PATIENCE_S, SAGITTAL, THREED, Visitor, wait_until
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.jobs.cohort import MANIFEST
 from UNetPlusPlusSegmentLib.jobs.review import REVIEW
-
-pytest.importorskip("selenium", reason="selenium is not installed: pip install '.[test]'")
-
-from selenium.webdriver import Keys
-from selenium.webdriver.common.by import By
-
-from Testing.support.visitor import AXIAL, CORONAL, SAGITTAL, THREED, Visitor, wait_until
 
 SHAPE = (120, 128, 128)  # K, J, I
 SPACING_MM = 2.0
@@ -57,12 +51,12 @@ def voxels(path):
 
 
 @pytest.fixture
-def opened(an_app, a_browser, models, tmp_path):
+def opened(an_app, a_page, models):
     """Call it with arguments of the app: a visitor on the page, and the process of the app."""
 
-    def opened(*arguments, **options):
+    def opened(*arguments, browser=None, **options):
         process, address = an_app(*arguments, models=models, **options)
-        return Visitor(a_browser(), address), process
+        return Visitor(a_page(browser), address), process
 
     return opened
 
@@ -105,31 +99,29 @@ def test_a_visitor_segments_cancels_cuts_corrects_undoes_and_downloads(opened, t
     wait_until(lambda: "Saved" in page.text("saved") and corrected.exists(), "the result on the disk")
     np.testing.assert_array_equal(voxels(corrected) == 1, organ)
 
-    page.browser.find_element(By.CSS_SELECTOR, "#threshold [role=slider]").send_keys(*[Keys.RIGHT] * 40)  # 0.5 → 0.9
+    for _ in range(40):  # 0.5 → 0.9
+        page.page.locator("#threshold [role=slider]").press("ArrowRight")
     wait_until(lambda: float(page.rows()[0][1]) < 0.9 * float(ml), "the rim to go")
     core = voxels(tmp_path / "body.nrrd") == SURE
     wait_until(lambda: np.array_equal(voxels(corrected) == 1, core), "the smaller one on the disk")
 
     page.tool("brush")
-    page.drag(AXIAL, (60, 60), (60, 0))
+    page.drag(AXIAL, (0.1, 0.15), (0.2, 0.15))
     wait_until(lambda: (voxels(corrected) == 1).sum() > core.sum() + 20, "the stroke on the disk")
     assert (voxels(corrected)[core] == 1).all()
     page.tool("undo")
     wait_until(lambda: np.array_equal(voxels(corrected) == 1, core), "the stroke to be undone on the disk")
     page.tool("eraser")
-    page.drag(AXIAL, tuple(np.subtract(where[::-1].mean(axis=1), (width / 2, height / 2)).astype(int)), (20, 0))
+    organ_is_at = where[::-1].mean(axis=1) / (width, height) - 0.5
+    page.drag(AXIAL, organ_is_at, np.add(organ_is_at, (0.05, 0)))
     wait_until(lambda: (voxels(corrected) == 1).sum() < core.sum() - 20, "the stroke of the eraser on the disk")
     page.tool("undo")
     page.tool("square-rounded-outline")
-    apply = (By.XPATH, "//div[@id='corrections']//button[contains(., 'Apply')]")
-    wait_until(lambda: page.browser.find_elements(*apply), "the button to smooth")[0].click()
+    page.page.locator("#corrections button", has_text="Apply").click()
     wait_until(lambda: 0 < (voxels(corrected) == 1).sum() != core.sum(), "the smoothed one on the disk")
 
-    page.click("download-seg.nrrd")
-    downloaded = tmp_path / "downloads" / "body.seg.nrrd"
-    wait_until(downloaded.exists, "the download")
+    downloaded = page.download("seg.nrrd", tmp_path / "downloaded.seg.nrrd")
     np.testing.assert_array_equal(voxels(downloaded), voxels(corrected))
-    page.browser.save_screenshot(str(tmp_path / "page.png"))
 
 
 def test_a_click_on_a_nodule_segments_it(opened, tmp_path):
@@ -174,7 +166,7 @@ def test_a_cohort_is_walked_through_and_reviewed(opened, tmp_path):
     wait_until(lambda: page.text("position") == "2 of 2", "the second case")
     page.click("accepted")
     page.tool("brush")
-    page.drag(AXIAL, (60, 60), (40, 0))
+    page.drag(AXIAL, (0.1, 0.15), (0.2, 0.15))
     corrected = results / "b.corrected.seg.nrrd"
     wait_until(corrected.exists, "the correction beside the first segmentation")
     assert (voxels(corrected) == 1).sum() > (voxels(results / "b.seg.nrrd") == 1).sum()
@@ -188,41 +180,42 @@ def test_a_cohort_is_walked_through_and_reviewed(opened, tmp_path):
         ]
 
     # Another visitor: a session of its own, which finds what was saved.
-    first, address = page.browser.current_window_handle, page.browser.current_url
-    page.browser.switch_to.new_window("tab")
-    page.browser.get(address.partition("/s/")[0])
-    wait_until(lambda: page.text("position") == "1 of 2", "the second visitor's page")
-    page.click("next")
-    wait_until(lambda: page.state("verdict") == "accepted", "what the first visitor said")
-    assert page.browser.current_url != address
-    page.browser.switch_to.window(first)
+    address = page.page.url
+    other = Visitor(page.page.context.new_page(), address.partition("/s/")[0])
+    wait_until(lambda: other.text("position") == "1 of 2", "the second visitor's page")
+    other.click("next")
+    wait_until(lambda: other.state("verdict") == "accepted", "what the first visitor said")
+    assert other.page.url != address
     assert page.text("position") == "1 of 2"
 
 
 def test_with_a_host_the_page_opens_with_the_token_only_and_takes_uploads_up_to_the_limit(opened, tmp_path):
     page, _ = opened("--host", "127.0.0.1", "--upload-mb", "1")
-    address = page.browser.current_url.partition("/s/")[0]
-    assert "token" not in page.browser.current_url
-    page.has("files")[0].send_keys(str(a_body(tmp_path / "sent.nrrd", shape=(20, 64, 64))))
+    address = page.page.url.partition("/s/")[0]
+    assert "token" not in page.page.url
+    page.send(a_body(tmp_path / "sent.nrrd", shape=(20, 64, 64)))
     wait_until(lambda: page.state("case_name") == "sent.nrrd (uploaded)", f"the upload, not {page.text('message')!r}")
     wait_until(lambda: page.pixels(AXIAL).std() > 20, "the CT that was uploaded")
     (tmp_path / "big.nrrd").write_bytes(b"x" * (3 << 20))
-    page.has("files")[0].send_keys(str(tmp_path / "big.nrrd"))
+    page.send(tmp_path / "big.nrrd")
     wait_until(lambda: "up to 1 MB" in page.text("message"), "the limit")
     evil = tmp_path / "evil.nhdr"
     evil.write_text("NRRD0004\ntype: short\ndimension: 3\nsizes: 2 2 2\nencoding: raw\ndata file: /etc/passwd\n\n")
-    page.has("files")[0].send_keys(str(evil))
+    page.send(evil)
     wait_until(lambda: "names other files" in page.text("message"), "the refusal")
-    page.browser.delete_all_cookies()
-    page.browser.get(address)
-    assert "token" in page.browser.page_source
+    page.page.context.clear_cookies()
+    page.page.goto(address)
+    assert "token" in page.page.content()
     assert not page.has("apply")
 
 
-def test_no_correction_is_lost_and_no_process_is_left_when_worker_browser_and_server_are_killed(opened, tmp_path):
+def test_no_correction_is_lost_and_no_process_is_left_when_worker_browser_and_server_are_killed(
+    opened, a_doomed_browser, tmp_path
+):
     import psutil
 
-    page, process = opened(a_body(tmp_path / "body.nrrd"), "-o", tmp_path / "out", empty_s=2)
+    browser, kill_browser = a_doomed_browser
+    page, process = opened(a_body(tmp_path / "body.nrrd"), "-o", tmp_path / "out", empty_s=2, browser=browser)
     page.set("speed", "accurate")
     page.click("apply")
     wait_until(lambda: re.search(r"Slice \d+", page.text("progress")), "progress")
@@ -234,28 +227,23 @@ def test_no_correction_is_lost_and_no_process_is_left_when_worker_browser_and_se
     wait_until(corrected.exists, "the result on the disk")
     before = (voxels(corrected) == 1).sum()
     page.tool("brush")
-    page.drag(AXIAL, (60, 60), (60, 0))
+    page.drag(AXIAL, (0.1, 0.15), (0.2, 0.15))
     wait_until(lambda: (voxels(corrected) == 1).sum() > before, "the stroke on the disk")
     painted = voxels(corrected)
 
     sessions = process.children()
-    psutil.Process(page.browser.service.process.pid).children()[0].kill()
-    _, alive = psutil.wait_procs(sessions, timeout=20)
+    kill_browser()
+    _, alive = psutil.wait_procs(sessions, timeout=PATIENCE_S)
     assert not alive
     np.testing.assert_array_equal(voxels(corrected), painted)
 
-    again, _ = opened(tmp_path / "body.nrrd", "-o", tmp_path / "out")
+    again, server = opened(tmp_path / "body.nrrd", "-o", tmp_path / "out")
     wait_until(lambda: again.colored(AXIAL).sum() > 300, "what was saved")
-    server = next(
-        each
-        for each in psutil.Process().children()
-        if each.pid != process.pid and "start.EMPTY_S" in " ".join(each.cmdline())
-    )
     again.tool("brush")
-    again.drag(AXIAL, (60, -60), (60, 0))
+    again.drag(AXIAL, (0.1, -0.15), (0.2, -0.15))
     wait_until(lambda: (voxels(corrected) == 1).sum() > (painted == 1).sum(), "the second stroke")
     below = server.children(recursive=True)
     server.send_signal(signal.SIGKILL)
-    _, alive = psutil.wait_procs(below, timeout=20)
+    _, alive = psutil.wait_procs(below, timeout=PATIENCE_S)
     assert not alive
     assert (voxels(corrected) == 1).sum() > (painted == 1).sum()

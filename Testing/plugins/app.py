@@ -6,6 +6,7 @@ The imports stand inside: a file that needs none of these loads neither slicer n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import subprocess
@@ -89,39 +90,38 @@ def an_app(tmp_path):
         assert not alive
 
 
-@pytest.fixture(scope="session")
-def browser_path():
-    """A Chromium with its driver; without, the test is skipped."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("no Chromium with its driver here: apt-get install chromium chromium-driver")
-    return chromium, driver
+@pytest.fixture
+def a_page(chromium):
+    """Call it to get a new page in a context of its own, of the shared browser or of another one."""
+    contexts = []
+
+    def page(browser=None):
+        contexts.append((browser or chromium).new_context(viewport={"width": 1500, "height": 860}))
+        return contexts[-1].new_page()
+
+    yield page
+    for context in contexts:
+        if context.browser.is_connected():
+            context.close()
 
 
 @pytest.fixture
-def a_browser(browser_path, tmp_path):
-    """Call it to get a headless Chromium that downloads into `tmp_path / "downloads"`."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install '.[test]'")
-    chromium, driver = browser_path
-    started = []
+def a_doomed_browser(chromium):
+    """A browser of its own, and a function that kills it."""
+    psutil = pytest.importorskip("psutil")
 
-    def start():
-        options = webdriver.ChromeOptions()
-        options.binary_location = chromium
-        for each in (
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--window-size=1500,1000",
-        ):
-            options.add_argument(each)
-        options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path / "downloads")})
-        browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-        started.append(browser)
-        return browser
+    def below():
+        return {each for each in psutil.Process().children(recursive=True) if "chrom" in each.name()}
 
-    yield start
-    for browser in started:
-        browser.quit()
+    before = below()
+    program = os.environ.get("UNETPP_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    browser = chromium.browser_type.launch(executable_path=program, args=["--no-sandbox"])
+    processes = below() - before
+
+    def kill():
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    yield browser, kill
+    kill()

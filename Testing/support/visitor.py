@@ -7,88 +7,95 @@ import time
 
 import numpy as np
 from PIL import Image
-from selenium.webdriver import ActionChains
-from selenium.webdriver.common.by import By
 
+PATIENCE_S = 60  # before a test says that something hangs: on a busy computer it is only slow
 AXIAL, THREED, CORONAL, SAGITTAL = range(4)
 
 
-def wait_until(seen, what, seconds=60):
+def wait_until(seen, what):
     """Wait for a true value of `seen()`, and return it."""
-    until = time.monotonic() + seconds
+    until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         found = seen()
         if found:
             return found
         time.sleep(0.05)
-    raise AssertionError(f"waited {seconds} s in vain: {what}")
+    raise AssertionError(f"waited {PATIENCE_S} s in vain: {what}")
 
 
 class Visitor:
-    """A browser on the page of the app."""
+    """A page of the app, as Playwright drives it."""
 
-    def __init__(self, browser, address):
-        self.browser = browser
-        browser.get(address)
-        wait_until(lambda: self.has("apply"), "the page")
+    def __init__(self, page, address):
+        self.page = page
+        page.set_default_timeout(1000 * PATIENCE_S)
+        page.goto(address)
+        page.wait_for_selector("#apply")
 
     def has(self, name):
-        return self.browser.find_elements(By.ID, name)
+        return self.page.locator(f"#{name}").count() > 0
 
     def click(self, name):
-        wait_until(lambda: self.has(name) and self.has(name)[0].is_enabled(), name)
-        self.has(name)[0].click()
+        self.page.locator(f"#{name}").click()
 
     def text(self, name):
-        return self.browser.execute_script("return document.getElementById(arguments[0])?.innerText ?? ''", name)
+        return self.page.evaluate("name => document.getElementById(name)?.innerText ?? ''", name)
 
     def set(self, name, value):
         """As the widget would, which opens a menu."""
-        self.browser.execute_script("window.trame.state.set(arguments[0], arguments[1])", name, value)
+        self.page.evaluate("([name, value]) => window.trame.state.set(name, value)", [name, value])
 
     def state(self, name):
-        return self.browser.execute_script("return window.trame.state.get(arguments[0])", name)
+        return self.page.evaluate("name => window.trame.state.get(name)", name)
 
     def rows(self):
-        return self.browser.execute_script(
-            "return [...document.querySelectorAll('#results tbody tr')].map(row => [...row.cells].map(cell => cell.innerText))"
-        )
+        rows = "[...document.querySelectorAll('#results tbody tr')]"
+        return self.page.evaluate(f"{rows}.map(row => [...row.cells].map(cell => cell.innerText))")
 
     def look_at(self, row):
-        self.browser.find_elements(By.CSS_SELECTOR, "#results tbody tr")[row].click()
+        self.page.locator("#results tbody tr").nth(row).click()
 
     def view(self, number):
-        return self.browser.find_elements(By.CLASS_NAME, "layout-grid-item")[number]
+        return self.page.locator(".layout-grid-item").nth(number)
 
     def pixels(self, number):
         """(Y, X, RGB) of a view as it is on the screen, the top first."""
-        return np.array(Image.open(io.BytesIO(self.view(number).screenshot_as_png)).convert("RGB")).astype(int)
+        return np.array(Image.open(io.BytesIO(self.view(number).screenshot())).convert("RGB")).astype(int)
 
     def colored(self, number):
         """True where a view has colour: the segmentation, for the CT is grey."""
         return np.ptp(self.pixels(number), axis=-1) > 25
 
     def tool(self, icon):
-        self.browser.find_element(By.CSS_SELECTOR, f"#tools .mdi-{icon}").click()
+        self.page.locator(f"#tools .mdi-{icon}").click()
 
-    def press(self, number, place):
-        """Click in a view; the place is from its middle, as a share of width and height."""
-        view = self.view(number)
-        offset = (round(place[0] * view.size["width"]), round(place[1] * view.size["height"]))
-        ActionChains(self.browser).move_to_element_with_offset(view, *offset).click().perform()
+    def place(self, number, share):
+        """A place on the page: in a view, from its middle, as a share of width and height."""
+        box = self.view(number).bounding_box()
+        return box["x"] + (0.5 + share[0]) * box["width"], box["y"] + (0.5 + share[1]) * box["height"]
 
-    def drag(self, number, start, way):
-        view = self.view(number)
-        ActionChains(self.browser, duration=50).move_to_element_with_offset(
-            view, *start
-        ).click_and_hold().move_by_offset(way[0] // 2, way[1] // 2).move_by_offset(
-            way[0] // 2, way[1] // 2
-        ).release().perform()
+    def press(self, number, share):
+        self.page.mouse.click(*self.place(number, share))
+
+    def drag(self, number, start, end):
+        self.page.mouse.move(*self.place(number, start))
+        self.page.mouse.down()
+        self.page.mouse.move(*self.place(number, end), steps=4)
+        self.page.mouse.up()
+
+    def send(self, path):
+        self.page.locator("#files").set_input_files(path)
+
+    def download(self, kind, path):
+        with self.page.expect_download() as downloading:
+            self.page.locator(f"[id='download-{kind}']").click()
+        downloading.value.save_as(path)
+        return path
 
     def picture(self, path):
         """Save the page, once the views have come to rest."""
         time.sleep(3)
-        self.browser.save_screenshot(str(path))
+        self.page.screenshot(path=path)
 
     def segment(self):
         self.set("took", "")
