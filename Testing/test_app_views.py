@@ -46,7 +46,7 @@ def shown(views, ijk_to_ras, transform=None, labelmap=None):
     if transform is not None:
         above = views.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
         above.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(transform))
-        (node.GetParentTransformNode() or node).SetAndObserveTransformNodeID(above.GetID())
+        node.SetAndObserveTransformNodeID(above.GetID())
     for view in views.slices:
         view.update_size(*SIZE)
         view.interactor().InvokeEvent("WindowResizeEvent")

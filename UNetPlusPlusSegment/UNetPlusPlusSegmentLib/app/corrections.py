@@ -32,7 +32,7 @@ class Snapshot:
     Attributes:
         labelmap: uint8 (K, J, I) on the grid of the scan, 0 where there is no segment.
         segments: One for each value; without measurements.
-        ijk_to_ras: 4 × 4, mm, in the world: that of the file of the scan.
+        ijk_to_ras: 4 × 4, mm.
     """
 
     labelmap: np.ndarray
@@ -64,9 +64,7 @@ def snapshot(segmentationNode, volumeNode) -> Snapshot:  # noqa: N803
     whole = slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY
     if segments and segmentationNode.GenerateMergedLabelmapForAllSegments(merged, whole, None, ids):
         labelmap[...] = mrml.voxels_of(merged)
-    to_world = vtk.vtkMatrix4x4()
-    slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(volumeNode.GetParentTransformNode(), None, to_world)
-    return Snapshot(labelmap, tuple(segments), slicer.util.arrayFromVTKMatrix(to_world) @ volume.ijk_to_ras)
+    return Snapshot(labelmap, tuple(segments), volume.ijk_to_ras)
 
 
 class AutoSave:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import slicer
-import vtk
 from trame_server import Server
 from trame_slicer.core import LayoutManager, SlicerApp, VolumeWindowLevel
 from trame_slicer.rca_view import register_rca_factories
@@ -55,18 +54,15 @@ class Views:
         """Show a volume instead of all that the scene held; returns its `vtkMRMLScalarVolumeNode`."""
         self.scene.Clear()
         node = self.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
-        square = _square(volume.ijk_to_ras)
-        node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(square))
+        node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(volume.ijk_to_ras))
         slicer.util.updateVolumeFromArray(node, volume.array)
-        if not np.allclose(square, volume.ijk_to_ras):
-            tilt = self.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "gantry tilt")
-            tilt.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(volume.ijk_to_ras @ np.linalg.inv(square)))
-            node.SetAndObserveTransformNodeID(tilt.GetID())
         node.CreateDefaultDisplayNodes()
         self.volume = node
         self.set_window(window)
         self.app.display_manager.show_volume_in_slice_background(node)
         self.app.display_manager.show_volume_in_slice_foreground(None)
+        for view in self.slices:
+            _set_step(view, volume.ijk_to_ras)
         self.app.display_manager.reset_views()
         return node
 
@@ -74,12 +70,6 @@ class Views:
         """Load a `.seg.nrrd` file; returns its `vtkMRMLSegmentationNode`, or None if it is no segmentation."""
         node = self.app.segmentation_editor.load_segmentation_from_file(str(path))
         if node is not None and self.volume is not None:
-            tilt = self.volume.GetParentTransformNode()
-            if tilt is not None:
-                matrix = vtk.vtkMatrix4x4()
-                tilt.GetMatrixTransformFromWorld(matrix)
-                node.ApplyTransformMatrix(matrix)
-                node.SetAndObserveTransformNodeID(tilt.GetID())
             node.SetReferenceImageGeometryParameterFromVolumeNode(self.volume)
         return node
 
@@ -119,13 +109,15 @@ class Views:
             view.reset_view()
 
 
-def _square(ijk_to_ras: np.ndarray) -> np.ndarray:
-    """The grid with its slices upright on their stack: of a tilted one, Slicer's slice views do not show segments (5.11)."""
-    square = ijk_to_ras.copy()
-    upright = np.cross(square[:3, 0], square[:3, 1])
-    upright /= np.linalg.norm(upright)
-    square[:3, 2] = upright * (upright @ ijk_to_ras[:3, 2])
-    return square
+def _set_step(view: SliceView, ijk_to_ras: np.ndarray) -> None:
+    """Set the distance of slices where they are tilted against their stack: Slicer 5.11 takes 0 mm, and then draws no segment."""
+    node, axes = view.get_view_node(), ijk_to_ras[:3, :3] / np.linalg.norm(ijk_to_ras[:3, :3], axis=0)
+    if np.allclose(axes.T @ axes, np.eye(3), atol=1e-4):
+        node.SetSliceSpacingModeToAutomatic()
+        return
+    normal = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS())[:3, 2]
+    node.SetPrescribedSliceSpacing(*[np.abs(normal @ ijk_to_ras[:3, :3]).max()] * 3)
+    node.SetSliceSpacingModeToPrescribed()
 
 
 def _point(view: SliceView) -> tuple[float, float, float]:
