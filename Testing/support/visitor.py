@@ -78,10 +78,13 @@ class Visitor:
         self.page.mouse.click(*self.place(number, share))
 
     def drag(self, number, start, end):
-        self.page.mouse.move(*self.place(number, start))
-        self.page.mouse.down()
-        self.page.mouse.move(*self.place(number, end), steps=4)
-        self.page.mouse.up()
+        """As slowly as a hand: of events that come at once, the page sends the last one."""
+        for share, act in ((start, None), (start, self.page.mouse.down), (end, None), (end, self.page.mouse.up)):
+            self.page.mouse.move(*self.place(number, share), steps=4)
+            time.sleep(0.2)
+            if act:
+                act()
+                time.sleep(0.2)
 
     def send(self, path):
         self.page.locator("#files").set_input_files(path)

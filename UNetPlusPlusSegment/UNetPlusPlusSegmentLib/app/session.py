@@ -259,6 +259,8 @@ class Session:
         if run not in self._runs:
             self._runs.append(run)
         self._use(run.segmentationNode)
+        if run.segmentIDs:
+            self.views.app.segmentation_editor.set_active_segment_id(run.segmentIDs[0])
         found = [(name, measured) for each in self._runs for name, measured in each.rows]
         places = [partial(each.look_at, row) for each in self._runs for row in range(len(each.rows))]
         self._show_rows(found, places)

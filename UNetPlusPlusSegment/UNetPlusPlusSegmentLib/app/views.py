@@ -106,6 +106,7 @@ class Views:
     def look_from_the_front(self) -> None:
         """Fit the 3D view to what is in it."""
         for view in self.app.view_manager.get_threed_views():
+            view.render()  # new surfaces come into it only now
             view.reset_view()
 
 
