@@ -22,10 +22,10 @@ from ..core.result import Result
 from ..core.volume import Volume
 from ..jobs.protocol import JobError
 from ..jobs.review import add_to_review, read_review
-from ..network.bundle import find_bundles
+from ..network.bundle import Bundle, choose_bundle, find_bundles
 from ..scene import mrml
 from ..scene.logic import Segmenter
-from ..scene.runs import SceneRun
+from ..scene.runs import SceneRun, segments_of_target
 from .cases import Case
 from .corrections import AutoSave, Snapshot, snapshot
 from .views import Views
@@ -33,6 +33,10 @@ from .views import Views
 COLUMNS = ("Segment", "ml", "HU", "mm", "Kind")
 POLL_S = 0.05
 NOTHING_SAVED = "Changes are not saved on the computer of the app: download what you want to keep."
+CORRECTED_BEFORE = (
+    "The segments of this target were corrected, or saved before, and would be replaced: remove them in the list of segments, and"
+    " press Apply again."
+)
 
 
 class Session:
@@ -49,6 +53,8 @@ class Session:
         self.case: Case | None = None
         self._asked: Case | None = None
         self.segmentation: Any = None
+        self._by_hand = False  # segments may have been corrected before the last result
+        self._run: SceneRun | None = None
         self._runs: list[SceneRun] = []
         self._places: list[Callable[[], tuple | None]] = []
         self._following: asyncio.Task | None = None
@@ -104,14 +110,15 @@ class Session:
             return
         await self._leave()
         if case is self._asked:  # nobody has asked for another one meanwhile
-            self._show(case, volume, found)
             self._tell(" ".join(notes))
+            self._show(case, volume, found)
         self.state.flush()
 
     def _show(self, case: Case, volume: Volume, found: Path | None) -> None:
         """Show a case that was read, instead of the one before."""
         self.views.show(volume, case.name, self.state.window_name)
         self.case, self._runs = case, []
+        self._by_hand = found is not None and case.segmentation == case.corrected
         self._use(self.views.load_segmentation(found) if found else None)
         self._autosave.follow(case.corrected, self.take, self.take())
         self.state.update(
@@ -173,6 +180,9 @@ class Session:
         if state.model not in self._models.get(state.target, []):  # what a page sends may be anything
             self._tell("Choose a target and a model.", wrong=True)
             return
+        if not points and self._has_corrected(choose_bundle(state.target, state.model)):
+            self._tell(CORRECTED_BEFORE, wrong=True)
+            return
         try:
             run = self.segmenter.start(
                 self.views.volume, self.segmentation, state.target, speed=state.speed, device=state.device,
@@ -182,16 +192,19 @@ class Session:
         except ValueError as error:
             self._tell(str(error), wrong=True)
             return
-        if not points:
-            self._runs = [each for each in self._runs if each.bundle.target != state.target]
         self._tell("")
         state.update({"running": True, "progress": 0, "progress_text": "Starting …", "took": ""})
-        self._follow(run)
+        self._follow(run, beside=bool(points))
+
+    def _has_corrected(self, bundle: Bundle) -> bool:
+        """True if segments that a run would replace may have been corrected, now or before they were saved."""
+        by_hand = self._by_hand or self.views.app.segmentation_editor.undo_stack.can_undo()
+        return by_hand and bool(segments_of_target(self.segmentation, bundle))
 
     def cancel(self) -> None:
         """Stop the run; what is in the scene stays."""
-        for run in self._under_way():
-            run.cancel()
+        if self._run and self.state.running:
+            self._run.cancel()
 
     def set_threshold(self, threshold: float) -> None:
         """Cut the last result anew, without running the network."""
@@ -203,8 +216,8 @@ class Session:
         except ValueError as error:
             self._tell(str(error), wrong=True)
             return
-        if run.jobs:
-            self._follow(run)
+        if run.jobs and (self._following is None or self._following.done()):
+            self._follow(run, beside=True)
 
     def look_at(self, row: int) -> None:
         """Centre the slice views on the segment of a row of the table."""
@@ -224,43 +237,47 @@ class Session:
         await self._leave()
         self.segmenter.close()
 
-    def _under_way(self) -> list[SceneRun]:
-        return [self._run] if self.state.running else []
-
-    def _follow(self, run: Any) -> None:
+    def _follow(self, run: Any, beside: bool) -> None:
         self._run = run
-        self._following = create_task(self._watch(run))
+        self._following = create_task(self._watch(run, beside))
 
-    async def _watch(self, run: SceneRun) -> None:
-        """Poll the worker until the run has ended, and show how far it is."""
+    async def _watch(self, run: SceneRun, beside: bool) -> None:
+        """Poll the worker until the run has ended; show how far it is, and its result, beside others or instead of them."""
         before, started = run.result, time.perf_counter()
-        while run.running or run.jobs:
-            self.segmenter.poll()
-            if run.running and run.progress:
-                done, total, left = run.progress.done, run.progress.total, run.progress.seconds_left
-                self.state.progress = round(100 * done / total)
-                self.state.progress_text = f"Slice {done} of {total}" + (
-                    f", {left:.0f} s left" if left is not None else ""
-                )
+        try:
+            while run.running or run.jobs:
+                self.segmenter.poll()
+                self._show_progress(run)
+                await asyncio.sleep(POLL_S)
+            if run.result and run.result is not before:
+                self._take_in(run, run.result, beside)
+                took = time.perf_counter() - started
+                self.state.took = f"{run.result.slices} slices on {run.result.device}, {took:.1f} s from click to mask"
+            if run.error:
+                cancelled = isinstance(run.error, JobError) and run.error.kind == "cancelled"
+                self._tell(str(run.error), wrong=not cancelled)
+        finally:
+            self.state.update({"running": False, "progress_text": ""})
             self.state.flush()
-            await asyncio.sleep(POLL_S)
-        self.state.update({"running": False, "progress_text": ""})
-        if run.result and run.result is not before:
-            self._take_in(run, run.result)
-            took = time.perf_counter() - started
-            self.state.took = f"{run.result.slices} slices on {run.result.device}, {took:.1f} s from click to mask"
-        if run.error:
-            cancelled = isinstance(run.error, JobError) and run.error.kind == "cancelled"
-            self._tell(str(run.error), wrong=not cancelled)
+
+    def _show_progress(self, run: SceneRun) -> None:
+        if run.running and run.progress:
+            done, total, left = run.progress.done, run.progress.total, run.progress.seconds_left
+            text = f"Slice {done} of {total}" + (f", {left:.0f} s left" if left is not None else "")
+            self.state.update({"progress": round(100 * done / total), "progress_text": text})
         self.state.flush()
 
-    def _take_in(self, run: SceneRun, result: Result) -> None:
+    def _take_in(self, run: SceneRun, result: Result, beside: bool) -> None:
         """Show a result: in the views, in the table; and save it."""
+        if not beside:
+            self._runs = [each for each in self._runs if each.bundle.target != run.bundle.target]
         if run not in self._runs:
             self._runs.append(run)
+        editor = self.views.app.segmentation_editor
+        self._by_hand = self._by_hand or editor.undo_stack.can_undo()  # the next call forgets the steps
         self._use(run.segmentationNode)
         if run.segmentIDs:
-            self.views.app.segmentation_editor.set_active_segment_id(run.segmentIDs[0])
+            editor.set_active_segment_id(run.segmentIDs[0])
         found = [(name, measured) for each in self._runs for name, measured in each.rows]
         places = [partial(each.look_at, row) for each in self._runs for row in range(len(each.rows))]
         self._show_rows(found, places)
@@ -279,7 +296,6 @@ class Session:
         editor = self.views.app.segmentation_editor
         node.CreateDefaultDisplayNodes()
         editor.set_active_segmentation(node, self.views.volume)
-        self.editor._on_segment_display_changed(self.editor.data.segment_display)
         editor.show_3d(True)
         self.views.look_from_the_front()
 
@@ -335,7 +351,11 @@ class Session:
 
     def _show_verdict(self) -> None:
         case = self.case
-        said = read_review(case.cohort).get(case.name, {}) if case and case.cohort else {}
+        try:
+            said = read_review(case.cohort).get(case.name, {}) if case and case.cohort else {}
+        except ValueError as error:
+            said = {}
+            self._tell(str(error), wrong=True)
         self.state.update({"verdict": said.get("verdict", ""), "comment": said.get("comment", "")})
         names = list(self.cases)
         self.state.position = f"{names.index(case.name) + 1} of {len(names)}" if case else ""
