@@ -233,6 +233,22 @@ def test_each_change_is_saved_and_one_that_cannot_be_is_said(tmp_path):
     assert len(said) == 2
 
 
+def test_what_another_session_saved_is_not_overwritten(tmp_path):
+    mine = Snapshot(np.zeros((2, 3, 4), np.uint8), (LIVER,), np.eye(4))
+    said, path = [], tmp_path / "a.seg.nrrd"
+
+    async def changes():
+        saving = AutoSave(said.append)
+        saving.follow(path, lambda: mine, None)
+        path.write_text("of another session")
+        saving.changed()
+        await saving.finish()
+
+    asyncio.run(changes())
+    assert path.read_text() == "of another session"
+    assert "another session has changed a.seg.nrrd" in said[0]
+
+
 def test_without_a_screen_vtk_looks_for_none(monkeypatch):
     import os
 

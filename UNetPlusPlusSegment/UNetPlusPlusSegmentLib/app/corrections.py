@@ -83,6 +83,7 @@ class AutoSave:
         self._path: Path | None = None
         self._take: Callable[[], Snapshot | None] = lambda: None
         self._saved: Snapshot | None = None
+        self._stamp: tuple[int, int] | None = None  # of the file as this session knows it
         self._task: asyncio.Task | None = None
         self._again = False
 
@@ -95,6 +96,7 @@ class AutoSave:
             saved: The state that needs no saving.
         """
         self._path, self._take, self._saved = path, take, saved
+        self._stamp = _stamp(path)
 
     def changed(self) -> None:
         """Something may have changed: save it soon. To be called on the thread of the event loop."""
@@ -117,14 +119,26 @@ class AutoSave:
                 now = self._take()
                 if path is None or now is None or now.same_as(self._saved):
                     continue
+                if _stamp(path) != self._stamp:
+                    raise files.FileError(
+                        f"another session has changed {path.name}. Open the case again, or download this."
+                    )
                 writing = asyncio.to_thread(files.write_segmentation, path, now.labelmap, now.ijk_to_ras, now.segments)
                 await asyncio.shield(writing)  # the end of the session waits for it
             except ValueError as error:
                 self._said(f"Not saved: {error}")
                 return
             if path == self._path:
-                self._saved = now
+                self._saved, self._stamp = now, _stamp(path)
             self._said(f"Saved: {path.name}")
+
+
+def _stamp(path: Path | None) -> tuple[int, int] | None:
+    """Time and size of a file; None without one."""
+    if path is None or not path.exists():
+        return None
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
 
 
 def write(state: Snapshot, case: Case, kind: str, folder: Path) -> Path:
