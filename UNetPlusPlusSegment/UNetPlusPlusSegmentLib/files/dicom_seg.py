@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.segment import Segment
 from ..core.volume import Volume
-from .frames import frames_of
+from .frames import frames_of, order_of
 from .images import FileError, ijk_to_ras, in_text
 from .writing import whole_file
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pydicom.sr.coding import Code
 
 ENDING = ".dcm"
+LONGEST = 64  # characters of a string in DICOM; the names of several models may be more
 # What a SEG takes over from the series and may be empty (type 2).
 MAY_BE_EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "AccessionNumber", "ReferringPhysicianName",
@@ -35,7 +36,7 @@ def check_dicom_seg(source: Sequence[Path] = ()) -> None:
     """Refuse, before time is spent, where no DICOM SEG can be written.
 
     Args:
-        source: The DICOM files of the slices it is to refer to, one for each along K.
+        source: The DICOM files of the slices it is to refer to, as `slices_of` gives them.
 
     Raises:
         FileError: highdicom is not installed, or a file of the series lacks what a SEG takes from it.
@@ -48,7 +49,7 @@ def check_dicom_seg(source: Sequence[Path] = ()) -> None:
         ) from error
     if source:
         images = _images(source)
-        labelmap = np.zeros((len(images), images[0].Rows, images[0].Columns), np.uint8)
+        labelmap = np.zeros((len(source), images[0].Rows, images[0].Columns), np.uint8)
         labelmap[0, 0, 0] = 1  # a frame: of one it is seen whether all of them can be written
         _segmentation("The DICOM SEG", labelmap, [TRIAL], images, "trial-v0")
 
@@ -64,12 +65,14 @@ def write_dicom_seg(
         path: The file; what it held is replaced when the new one is whole.
         labelmap: uint8 (K, J, I), 0 where there is no segment.
         segments: One or more; DICOM knows no segmentation without any. One may be empty.
-        source: The DICOM files of the slices, one for each along K.
-        model: Name of the bundle, with its version.
+        source: The DICOM files of the slices, one for each along K, as `slices_of` gives them.
+        model: Name of the bundle, with its version; of several, with commas between them.
 
     Raises:
         FileError: It cannot be written, or a file of the series lacks what a SEG takes from it.
     """
+    if len(set(source)) == 1 < len(source):  # one file with many frames, in which they need not lie in order
+        labelmap = labelmap[np.argsort(order_of(frames_of(source[0])))]
     written = _segmentation(str(path), labelmap, segments, _images(source), model)
     with whole_file(path) as beside, _quiet():
         written.save_as(beside)
@@ -184,12 +187,12 @@ def _whole(path: Path) -> Iterator[None]:
 
 
 def _images(source: Sequence[Path]) -> list[Dataset]:
-    """The headers of the slices, with what a SEG needs of them and may be empty."""
+    """The headers of the files, with what a SEG needs of them and may be empty."""
     import pydicom
 
     images: list[Dataset] = []
     with _quiet():
-        for file in source:
+        for file in dict.fromkeys(source):
             image = pydicom.dcmread(file, stop_before_pixels=True, force=True)  # some archives leave out the preamble
             image.decode()  # for UTF-8, in which the SEG is written
             for keyword in MAY_BE_EMPTY:
@@ -221,6 +224,7 @@ def _segmentation(
     import highdicom as hd
     from pydicom.sr.coding import Code
 
+    model = model[:LONGEST]
     by_model = hd.AlgorithmIdentificationSequence(
         model, Code("123110", "DCM", "Artificial Intelligence"), model.rpartition("-v")[2]
     )

@@ -61,7 +61,7 @@ def name_of(path: Path) -> str:
         FileError: It is such a one.
     """
     if in_text(path) != str(path):
-        raise FileError(f"{in_text(path)} has a name that is no text: rename it.")
+        raise FileError(f"{in_text(path)} has a name that is not valid text: rename it.")
     return str(path)
 
 
@@ -173,7 +173,10 @@ def check_shape(path: Path, size: tuple[int, ...], values: int, is_colour: bool)
         what = f"a flat picture ({count}D, {by}) without a place in the patient"
     else:
         return size[:3]
-    raise FileError(f"{path} is {what}, not one volume of grey values: save the frame or channel that is meant as one.")
+    raise FileError(
+        f"{path} is {what}, not a single volume of grey values: save the frame or channel that you mean as a volume of its"
+        " own."
+    )
 
 
 def _check_header(path: Path, reader: sitk.ImageFileReader, most_values: int) -> None:

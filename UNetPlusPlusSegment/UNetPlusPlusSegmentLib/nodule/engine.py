@@ -84,7 +84,8 @@ class NoduleEngine(Predictor):
         whole = Box.whole(len(axial.array), axial.array.shape[1:])
         pixels = PixelMaps(patches.probability, patches.uncertainty, order, whole)
         return NoduleMaps(
-            bundle=self.bundle, volume=Volume(hu, volume.ijk_to_ras), box=tuple(slice(0, size) for size in hu.shape),
+            bundle=self.bundle, labels=self.bundle.labels, volume=Volume(hu, volume.ijk_to_ras),
+            box=tuple(slice(0, size) for size in hu.shape),
             shape=hu.shape, pixels=pixels, threshold=threshold, notes=(*notes, *more, *self.notes),
             device=self.device.label, slices=patches.slices, seconds=time.perf_counter() - started,
             threads=request.threads, patches=patches, places=places,
