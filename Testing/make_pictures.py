@@ -113,7 +113,7 @@ def test_pictures_of_the_app(an_app, a_page, tmp_path):
     page = Visitor(a_page(), address)  # another session
     wait_until(lambda: page.pixels(AXIAL).std() > 20, "the CT")
     page.set("window_name", "Lung")
-    page.set("target", "nodule")
+    page.set("target", "Nodule")
     wait_until(lambda: page.has("picking"), "the switch")
     page.set("picking", True)
     time.sleep(3)

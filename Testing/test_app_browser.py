@@ -143,7 +143,7 @@ def test_a_click_on_a_nodule_segments_it(opened, tmp_path):
     scan = tmp_path / "chest.nrrd"
     files.write_volume(scan, lung_with(one).array, MATRIX)
     page, _ = opened(scan)
-    page.set("target", "nodule")
+    page.set("target", "Nodule")
     page.set("window_name", "Lung")
     wait_until(lambda: page.has("picking"), "the switch")
     page.set("picking", True)

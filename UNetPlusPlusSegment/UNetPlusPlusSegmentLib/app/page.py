@@ -125,7 +125,7 @@ class Page(VAppLayout):
             v.VBtn("Apply", v_if="!running", disabled=("!loaded",), color="primary", click=session.apply, id="apply")
             v.VBtn("Cancel", v_if="running", click=session.cancel, id="cancel")
             v.VSwitch(
-                v_model=("picking",), v_if="target === 'nodule'", label="Click nodules", id="picking", color="primary",
+                v_model=("picking",), v_if="nodules", label="Click nodules", id="picking", color="primary",
                 **SMALL,
             )  # fmt: skip
             v.VSwitch(v_model=("overlay",), label="Probability", id="overlay", color="primary", **SMALL)

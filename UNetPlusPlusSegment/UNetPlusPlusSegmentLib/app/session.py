@@ -17,12 +17,12 @@ from trame_slicer.app.logic.segmentation import SegmentEditorLogic
 from trame_slicer.segmentation import SegmentationEffectNoTool
 
 from .. import files
-from ..core.request import DEVICES, NODULE, SPEEDS
+from ..core.request import DEVICES, SPEEDS
 from ..core.result import Result
 from ..core.volume import Volume
 from ..jobs.protocol import JobError
 from ..jobs.review import add_to_review, read_review
-from ..network.bundle import Bundle, choose_bundle, find_bundles
+from ..network.bundle import Bundle, find_bundles, providing
 from ..scene import mrml
 from ..scene.logic import Segmenter
 from ..scene.runs import SceneRun, segments_of_target
@@ -59,25 +59,20 @@ class Session:
         self._places: list[Callable[[], tuple | None]] = []
         self._following: asyncio.Task | None = None
         self._autosave = AutoSave(partial(self._set, "saved"))
-        bundles, _ = find_bundles()
-        self._thresholds = {bundle.name: bundle.threshold for bundle in bundles}
-        self._models = {
-            target: [b.name for b in bundles if b.target == target]
-            for target in dict.fromkeys(b.target for b in bundles)
-        }
-        target = next(iter(self._models), "")
+        self._bundles, _ = find_bundles()
+        targets = _targets(self._bundles)
         self.state = server.state
         self.state.update(
             {
                 "cases": list(self.cases), "case_name": None, "position": "", "window_name": window, "message": "", "wrong": False,
-                "saved": "", "targets": list(self._models), "target": target, "models": self._models.get(target, []),
-                "model": next(iter(self._models.get(target, [])), None), "speeds": SPEEDS, "speed": "balanced",
+                "saved": "", "targets": targets, "target": next(iter(targets), ""), "models": [], "model": None, "nodules": False,
+                "speeds": SPEEDS, "speed": "balanced",
                 "devices": DEVICES, "device": "auto", "threshold": 0.5, "running": False, "progress": 0,
                 "progress_text": "", "header": [], "rows": [], "picking": False, "overlay": False, "loaded": False,
                 "in_cohort": False, "took": "", "verdict": "", "comment": "", "reviewer": "", "dicom": False,
             }
         )  # fmt: skip
-        self._choose_model()
+        self._choose_target()
         self.state.change("target")(lambda **_: self._choose_target())
         self.state.change("model")(lambda **_: self._choose_model())
         self.state.change("case_name")(lambda case_name, **_: self.open(case_name))  # a coroutine, which trame awaits
@@ -176,17 +171,17 @@ class Session:
         """Segment the volume, in place of the last result for the target; or the nodules at points, beside what is there."""
         if self.case is None or self.state.running:
             return
-        state = self.state
-        if state.model not in self._models.get(state.target, []):  # what a page sends may be anything
+        state, bundle = self.state, self._bundle
+        if bundle is None:
             self._tell("Choose a target and a model.", wrong=True)
             return
-        if not points and self._has_corrected(choose_bundle(state.target, state.model)):
+        if not points and self._has_corrected(bundle):
             self._tell(CORRECTED_BEFORE, wrong=True)
             return
         try:
             run = self.segmenter.start(
                 self.views.volume, self.segmentation, state.target, speed=state.speed, device=state.device,
-                threshold=state.threshold, model=state.model, points=points,
+                threshold=state.threshold, model=bundle.name, points=points,
                 existing="new" if points else "replace", maps=["probability"],
             )  # fmt: skip
         except ValueError as error:
@@ -199,7 +194,7 @@ class Session:
     def _has_corrected(self, bundle: Bundle) -> bool:
         """True if segments that a run would replace may have been corrected, now or before they were saved."""
         by_hand = self._by_hand or self.views.app.segmentation_editor.undo_stack.can_undo()
-        return by_hand and bool(segments_of_target(self.segmentation, bundle))
+        return by_hand and bool(segments_of_target(self.segmentation, bundle, self.state.target))
 
     def cancel(self) -> None:
         """Stop the run; what is in the scene stays."""
@@ -270,7 +265,7 @@ class Session:
     def _take_in(self, run: SceneRun, result: Result, beside: bool) -> None:
         """Show a result: in the views, in the table; and save it."""
         if not beside:
-            self._runs = [each for each in self._runs if each.bundle.target != run.bundle.target]
+            self._runs = [each for each in self._runs if each.target != run.target]
         if run not in self._runs:
             self._runs.append(run)
         editor = self.views.app.segmentation_editor
@@ -313,7 +308,7 @@ class Session:
         self.state.picking = self.state.picking and name == SegmentationEffectNoTool.get_effect_name()
 
     def _clicked(self, ras: tuple[float, float, float]) -> None:
-        if self.state.picking and self.state.target == NODULE:
+        if self.state.picking and self._bundle and self._bundle.finds_nodules:
             self.apply([ras])
             self.state.flush()
 
@@ -323,14 +318,22 @@ class Session:
 
     # The page
 
+    @property
+    def _bundle(self) -> Bundle | None:
+        """The chosen model; None if it does not find the chosen target: what a page sends may be anything."""
+        found = providing(self.state.target or "", self._bundles)
+        return next((each for each in found if each.name == self.state.model), None)
+
     def _choose_target(self) -> None:
-        self.state.models = self._models.get(self.state.target, [])
+        self.state.models = [each.name for each in providing(self.state.target or "", self._bundles)]
         self.state.model = next(iter(self.state.models), None)
-        self.state.picking = self.state.picking and self.state.target == NODULE
         self._choose_model()
 
     def _choose_model(self) -> None:
-        self.state.threshold = self._thresholds.get(self.state.model, 0.5)
+        bundle = self._bundle
+        self.state.nodules = bundle is not None and bundle.finds_nodules
+        self.state.picking = self.state.picking and self.state.nodules
+        self.state.threshold = bundle.threshold if bundle else 0.5
 
     def _names(self) -> list[str]:
         segmentation = self.segmentation.GetSegmentation() if self.segmentation else None
@@ -370,6 +373,13 @@ class Session:
 
 def _read(case: Case) -> tuple[Volume, list[str]]:
     return files.read_volume(case.folders.scan(case.scan), case.series)
+
+
+def _targets(bundles: Iterable[Bundle]) -> list[str]:
+    """All that the models find: labels by their names, and of models with several, all of them; the liver first, as in the panel."""
+    found = {label.name for bundle in bundles for label in bundle.labels}
+    found |= {bundle.target for bundle in bundles if len(bundle.labels) > 1}
+    return sorted(found, key=lambda name: (name.casefold() != "liver", name.casefold()))
 
 
 def _as_text(measured: Mapping[str, Any]) -> list[str]:
