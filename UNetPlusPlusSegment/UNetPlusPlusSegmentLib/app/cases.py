@@ -94,7 +94,9 @@ def _cases_in(path: Path, folders: Folders, output: Path | None) -> Iterable[Cas
             yield Case(name, scan, folders, series, first, corrected, cohort=path, record=record)
         return
     try:
-        scans = find_cases(path) if path.is_dir() else {path.name[: len(path.name) - len(volume_ending(path))]: path}
+        scans = {path.name[: len(path.name) - len(volume_ending(path))]: path}
+        if path.is_dir():
+            scans, _ = find_cases(path)
     except CohortError:  # nothing in it that could be a case: the slices of one scan
         scans = {path.resolve().name: path}
     for name, scan in scans.items():

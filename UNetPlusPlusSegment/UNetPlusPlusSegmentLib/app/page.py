@@ -144,7 +144,7 @@ class Page(VAppLayout):
                 html.Td("{{ text }}", v_for="(text, column) in row", key="column")
 
     def _downloads(self) -> None:
-        with html.Div(v_if="rows.length", classes="my-2"):
+        with html.Div(v_if="loaded", classes="my-2"):
             for kind in FORMATS:
                 with_series = {"v_if": "dicom"} if kind == "dicom" else {}
                 html.A(NAMES[kind], href=f"download/{kind}", id=f"download-{kind}", classes="mr-3", **with_series)

@@ -114,7 +114,8 @@ class Session:
         self.views.show(volume, case.name, self.state.window_name)
         self.case, self._runs = case, []
         self._by_hand = found is not None and case.segmentation == case.corrected
-        self._use(self.views.load_segmentation(found) if found else None)
+        loaded = self.views.load_segmentation(found) if found else None
+        self._use(loaded or self.views.app.segmentation_editor.create_empty_segmentation_node())
         self._autosave.follow(case.corrected, self.take, self.take())
         self.state.update(
             {
@@ -122,8 +123,10 @@ class Session:
                 "dicom": case.scan.is_dir(), "saved": "" if case.corrected else NOTHING_SAVED, "took": "",
             }
         )  # fmt: skip
+        found_before = case.record.get("measurements") or {}
         self._show_rows(
-            (case.record.get("measurements") or {}).items(), [self._place_of(each) for each in self._names()]
+            [(each, found_before.get(each, {})) for each in self._names()],
+            [self._place_of(each) for each in self._names()],
         )
         self._show_verdict()
 
@@ -286,8 +289,6 @@ class Session:
     def _use(self, node) -> None:
         """Make a segmentation the one that is edited, shown in 3D and saved."""
         self.segmentation = node
-        if node is None:
-            return
         editor = self.views.app.segmentation_editor
         node.CreateDefaultDisplayNodes()
         editor.set_active_segmentation(node, self.views.volume)
@@ -336,10 +337,8 @@ class Session:
         self.state.threshold = bundle.threshold if bundle else 0.5
 
     def _names(self) -> list[str]:
-        segmentation = self.segmentation.GetSegmentation() if self.segmentation else None
-        return (
-            [segmentation.GetSegment(each).GetName() for each in segmentation.GetSegmentIDs()] if segmentation else []
-        )
+        segmentation = self.segmentation.GetSegmentation()
+        return [segmentation.GetSegment(each).GetName() for each in segmentation.GetSegmentIDs()]
 
     def _place_of(self, name: str) -> Callable[[], tuple | None]:
         segmentation = self.segmentation
