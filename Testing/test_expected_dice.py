@@ -126,6 +126,12 @@ def test_the_fit_finds_what_made_the_dice_and_predicts_people_it_has_not_seen():
     assert check(rows(seed=1), fitted)["in_range"] == pytest.approx(0.8, abs=0.12)
 
 
+def test_no_sign_makes_a_result_better_by_growing():
+    misleading = [replace(row, signs={**row.signs, "odd": row.dice}) for row in rows()]
+    fitted, _ = fit(misleading)
+    assert fitted.weights["odd"] == 0 and fitted.weights["unlikely"] > 0
+
+
 def test_a_person_with_many_scans_weighs_no_more_than_one_with_few():
     once = rows(noise=0)
     many = [replace(row, dice=row.dice / 2) for row in once if row.person == "0"]
@@ -154,12 +160,12 @@ def test_coefficients_are_fitted_on_people_left_out_and_go_into_the_bundle_with_
     monkeypatch.setattr(
         fit_trust,
         "read_checkpoint",
-        lambda path: SimpleNamespace(settings=SimpleNamespace(fold=path.stem.replace("of", "/"))),
+        lambda path: SimpleNamespace(settings=SimpleNamespace(fold={"one": "1/2", "two": "2/2"}.get(path.stem, ""))),
     )
     monkeypatch.setattr(fit_trust, "_on_val", lambda *_: {})
     bundle = bright_bundle(tmp_path / "liver-ct-v9.0.0", PIXEL_MM)
     given = [str(bundle.folder), "--data", str(folder), "--rows", str(tmp_path / "rows.csv"), "--folds"]
-    assert fit_trust.main([*given, "1of2.ckpt", "2of2.ckpt"]) == 0
+    assert fit_trust.main([*given, "one.ckpt", "two.ckpt"]) == 0
     printed = json.loads(capsys.readouterr().out)
     again = read_bundle(bundle.folder)
     assert set(again.labels[0].expected_dice) == {"accurate", "balanced", "fast"}
@@ -171,7 +177,7 @@ def test_coefficients_are_fitted_on_people_left_out_and_go_into_the_bundle_with_
         "accurate": 2, "balanced": 2, "fast": 2,
     }  # fmt: skip
     known = (tmp_path / "rows.csv").read_text()
-    assert fit_trust.main([*given, "1of2.ckpt", "2of2.ckpt"]) == 0
+    assert fit_trust.main([*given, "one.ckpt", "two.ckpt"]) == 0
     assert (tmp_path / "rows.csv").read_text() == known, "it goes on after what is there"
-    assert fit_trust.main([*given, ".ckpt"]) == 1
+    assert fit_trust.main([*given, "all.ckpt"]) == 1
     assert "trained on all people" in capsys.readouterr().err

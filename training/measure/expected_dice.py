@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import stats
+from scipy.optimize import lsq_linear
 
 from data.targets import Target
 from measure.laid_back import Scan, dense_runs, made_worse
@@ -86,13 +87,14 @@ def fit(rows: Sequence[Judged]) -> tuple[ExpectedDice, dict]:
 
 
 def _solved(signs: np.ndarray, errors: np.ndarray, people: np.ndarray) -> np.ndarray:
-    """Least squares in which all people weigh the same, with a little of a ridge: signs go together, or are constant."""
+    """Least squares in which all people weigh the same and no sign below nought, with a little of a ridge: signs go together."""
     _, which, counts = np.unique(people, return_inverse=True, return_counts=True)
     weights = 1 / counts[which] / len(counts)
     spread = np.sqrt(np.average((signs - np.average(signs, axis=0, weights=weights)) ** 2, axis=0, weights=weights))
-    ridge = (RIDGE * np.maximum(spread, LEAST_SPREAD)) ** 2
-    ridge[0] = 0  # of the intercept
-    return np.linalg.solve(signs.T @ (signs * weights[:, None]) + np.diag(ridge), signs.T @ (errors * weights))
+    ridge = np.diag(RIDGE * np.maximum(spread, LEAST_SPREAD))[1:]  # not of the intercept
+    left = np.concatenate([signs * np.sqrt(weights)[:, None], ridge])
+    right = np.concatenate([errors * np.sqrt(weights), np.zeros(len(ridge))])
+    return lsq_linear(left, right, ([-np.inf, *[0.0] * len(ridge)], np.inf)).x
 
 
 def check(rows: Sequence[Judged], fitted: ExpectedDice) -> dict:
@@ -104,9 +106,9 @@ def agreement(rows: Sequence[Judged], expected: np.ndarray, low: np.ndarray, hig
     """Expected against true Dice.
 
     Returns:
-        `people`, `scans`; `spearman`; `mean_error`, of |expected − true|, and the same of scans that were not made worse; `told_apart`,
-        the chance that of two scans, one below `BAD` and one above `GOOD`, the first has the lower expected Dice (None without both);
-        `in_range`, the share whose Dice lies between `low` and `high`.
+        `people` and `scans`, those with a Dice below `BAD` and above `GOOD`; `mean_error`, of |expected − true|, and the same of scans
+        that were not made worse; `told_apart`, the chance that of two scans, one bad and one good, the first has the lower expected
+        Dice (None without both); `in_range`, the share whose Dice lies between `low` and `high`; `spearman`.
     """
     true = np.array([row.dice for row in rows])
     bad, good = expected[true < BAD], expected[true > GOOD]

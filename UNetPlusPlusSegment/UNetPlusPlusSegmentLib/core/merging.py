@@ -47,7 +47,8 @@ def merged(results: Sequence[Result], volume: Volume) -> Result:
             labelmap[free] = value
             measurements = segment.measurements
             if (free != claimed).any():
-                measurements = {**measurements, **measure(free, hu)}
+                # What the model says of its own segment says something of a part of it, and nothing of none.
+                measurements = {**(measurements if free.any() else {}), **measure(free, hu)}
             segments[segment.name] = replace(segment, value=value, measurements=measurements)
     return replace(
         first,
