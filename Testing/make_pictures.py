@@ -118,6 +118,6 @@ def test_pictures_of_the_app(an_app, a_page, tmp_path):
     page.set("picking", True)
     time.sleep(3)
     page.press(AXIAL, SPOT)
-    wait_until(lambda: page.rows(), f"the spot, not {page.text('message')!r}")
-    page.look_at(0)
+    wait_until(lambda: len(page.rows()) == 2, f"the spot, not {page.text('message')!r}")
+    page.look_at(1)
     page.picture(SCREENSHOTS / "app-nodules.png")

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,7 +55,7 @@ class Session:
         self._by_hand = False  # segments may have been corrected before the last result
         self._run: SceneRun | None = None
         self._runs: list[SceneRun] = []
-        self._places: list[Callable[[], tuple | None]] = []
+        self._rows: list[str] = []  # IDs of the segments in the table
         self._following: asyncio.Task | None = None
         self._autosave = AutoSave(partial(self._set, "saved"))
         self._bundles, _ = find_bundles()
@@ -123,11 +122,7 @@ class Session:
                 "dicom": case.scan.is_dir(), "saved": "" if case.corrected else NOTHING_SAVED, "took": "",
             }
         )  # fmt: skip
-        found_before = case.record.get("measurements") or {}
-        self._show_rows(
-            [(each, found_before.get(each, {})) for each in self._names()],
-            [self._place_of(each) for each in self._names()],
-        )
+        self._show_rows()
         self._show_verdict()
 
     async def _leave(self) -> None:
@@ -192,7 +187,7 @@ class Session:
             return
         self._tell("")
         state.update({"running": True, "progress": 0, "progress_text": "Starting …", "took": ""})
-        self._follow(run, beside=bool(points))
+        self._follow(run)
 
     def _has_corrected(self, bundle: Bundle) -> bool:
         """True if segments that a run would replace may have been corrected, now or before they were saved."""
@@ -215,14 +210,13 @@ class Session:
             self._tell(str(error), wrong=True)
             return
         if run.jobs and (self._following is None or self._following.done()):
-            self._follow(run, beside=True)
+            self._follow(run)
 
     def look_at(self, row: int) -> None:
         """Centre the slice views on the segment of a row of the table."""
-        with suppress(IndexError):  # the segment was removed
-            place = self._places[row]()
-            if place:
-                self.views.centre(place)
+        place = mrml.centre_of(self.segmentation, self._rows[row])  # None if it was removed
+        if place:
+            self.views.centre(place)
 
     def take(self) -> Snapshot | None:
         """The segmentation now; None if there is none."""
@@ -235,12 +229,12 @@ class Session:
         await self._leave()
         self.segmenter.close()
 
-    def _follow(self, run: Any, beside: bool) -> None:
+    def _follow(self, run: Any) -> None:
         self._run = run
-        self._following = create_task(self._watch(run, beside))
+        self._following = create_task(self._watch(run))
 
-    async def _watch(self, run: SceneRun, beside: bool) -> None:
-        """Poll the worker until the run has ended; show how far it is, and its result, beside others or instead of them."""
+    async def _watch(self, run: SceneRun) -> None:
+        """Poll the worker until the run has ended; show how far it is, and its result."""
         before, started = run.result, time.perf_counter()
         try:
             while run.running or run.jobs:
@@ -248,7 +242,7 @@ class Session:
                 self._show_progress(run)
                 await asyncio.sleep(POLL_S)
             if run.result and run.result is not before:
-                self._take_in(run, run.result, beside)
+                self._take_in(run, run.result)
                 took = time.perf_counter() - started
                 self.state.took = f"{run.result.slices} slices on {run.result.device}, {took:.1f} s from click to mask"
             if run.error:
@@ -265,10 +259,8 @@ class Session:
             self.state.update({"progress": round(100 * done / total), "progress_text": text})
         self.state.flush()
 
-    def _take_in(self, run: SceneRun, result: Result, beside: bool) -> None:
+    def _take_in(self, run: SceneRun, result: Result) -> None:
         """Show a result: in the views, in the table; and save it."""
-        if not beside:
-            self._runs = [each for each in self._runs if each.target != run.target]
         if run not in self._runs:
             self._runs.append(run)
         editor = self.views.app.segmentation_editor
@@ -276,9 +268,7 @@ class Session:
         self._use(run.segmentationNode)
         if run.segmentIDs:
             editor.set_active_segment_id(run.segmentIDs[0])
-        found = [(name, measured) for each in self._runs for name, measured in each.rows]
-        places = [partial(each.look_at, row) for each in self._runs for row in range(len(each.rows))]
-        self._show_rows(found, places)
+        self._show_rows()
         self._show_overlay()
         self._tell(" ".join(note.text for note in result.notes))
         self.state.threshold = result.threshold
@@ -336,17 +326,20 @@ class Session:
         self.state.picking = self.state.picking and self.state.nodules
         self.state.threshold = bundle.threshold if bundle else 0.5
 
-    def _names(self) -> list[str]:
-        segmentation = self.segmentation.GetSegmentation()
-        return [segmentation.GetSegment(each).GetName() for each in segmentation.GetSegmentIDs()]
-
-    def _place_of(self, name: str) -> Callable[[], tuple | None]:
-        segmentation = self.segmentation
-        return lambda: mrml.centre_of(segmentation, segmentation.GetSegmentation().GetSegmentIdBySegmentName(name))
-
-    def _show_rows(self, found: Iterable[tuple[str, Mapping]], places: list) -> None:
-        self._places = places
-        rows = [[name, *_as_text(measured)] for name, measured in found]
+    def _show_rows(self) -> None:
+        """List all segments, with what runs measured, or the cohort did."""
+        segmentation, before = self.segmentation.GetSegmentation(), self.case.record.get("measurements") or {}
+        measured = {
+            segmentID: each.measurements
+            for run in self._runs if run.result
+            for segmentID, each in zip(run.segmentIDs, run.result.segments, strict=True)
+        }  # fmt: skip
+        self._rows = list(segmentation.GetSegmentIDs())
+        names = [segmentation.GetSegment(each).GetName() for each in self._rows]
+        rows = [
+            [name, *_as_text(measured.get(each, before.get(name, {})))]
+            for each, name in zip(self._rows, names, strict=True)
+        ]
         shown = [column for column in range(len(COLUMNS)) if column < 2 or any(row[column] for row in rows)]
         self.state.header = [COLUMNS[column] for column in shown]
         self.state.rows = [[row[column] for column in shown] for row in rows]
