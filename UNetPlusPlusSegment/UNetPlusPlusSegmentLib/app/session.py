@@ -328,11 +328,12 @@ class Session:
 
     def _show_rows(self) -> None:
         """List all segments, with what runs measured, or the cohort did."""
-        segmentation, before = self.segmentation.GetSegmentation(), self.case.record.get("measurements") or {}
+        segmentation = self.segmentation.GetSegmentation()
+        before = (self.case and self.case.record.get("measurements")) or {}
         measured = {
-            segmentID: each.measurements
+            segment_id: each.measurements
             for run in self._runs if run.result
-            for segmentID, each in zip(run.segmentIDs, run.result.segments, strict=True)
+            for segment_id, each in zip(run.segmentIDs, run.result.segments, strict=True)
         }  # fmt: skip
         self._rows = list(segmentation.GetSegmentIDs())
         names = [segmentation.GetSegment(each).GetName() for each in self._rows]
