@@ -8,7 +8,7 @@ import time
 import numpy as np
 from PIL import Image
 
-PATIENCE_S = 60  # before a test says that something hangs: on a busy computer it is only slow
+PATIENCE_S = 600  # before a test says that something hangs: on a busy computer it is only slow
 AXIAL, THREED, CORONAL, SAGITTAL = range(4)
 
 
