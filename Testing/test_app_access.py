@@ -8,7 +8,7 @@ import SimpleITK as sitk
 
 from UNetPlusPlusSegmentLib.app.access import COOKIE, Door, Folders, RefusedError
 from UNetPlusPlusSegmentLib.app.cases import find, uploaded
-from UNetPlusPlusSegmentLib.jobs.cohort import MANIFEST
+from UNetPlusPlusSegmentLib.jobs.manifest import MANIFEST
 from UNetPlusPlusSegmentLib.jobs.review import REVIEW, ReviewError, add_to_review, read_review
 
 HERE = {"Host": "127.0.0.1:8080"}

@@ -16,7 +16,7 @@ from Testing.support.nodule_scans import MATRIX, ball, lung_with
 from Testing.support.visitor import AXIAL, CORONAL, PATIENCE_S, SAGITTAL, THREED, Visitor, wait_until
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.segment import Segment
-from UNetPlusPlusSegmentLib.jobs.cohort import MANIFEST
+from UNetPlusPlusSegmentLib.jobs.manifest import MANIFEST
 from UNetPlusPlusSegmentLib.jobs.review import REVIEW
 
 SHAPE = (120, 128, 128)  # K, J, I
@@ -187,6 +187,8 @@ def test_a_cohort_is_walked_through_and_reviewed(opened, tmp_path):
     page.click("previous")
     wait_until(lambda: page.state("verdict") == "flagged", "the verdict of the first case")
     assert page.state("comment") == "too small"
+    table = (results / "measurements.csv").read_text()
+    assert "b.corrected,Liver" in table
     with (results / REVIEW).open() as stream:
         assert [(line["case"], line["verdict"]) for line in csv.DictReader(stream)] == [
             ("a", "flagged"),

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..files.reading import volume_ending
-from ..jobs.cohort import ENDING, MANIFEST, CohortError, _read_manifest, find_cases
+from ..files.reading import case_name, volume_ending
+from ..jobs.cohort import ENDING, find_cases
+from ..jobs.corrections import corrected_path
+from ..jobs.manifest import MANIFEST, CohortError, read_manifest
 from .access import Folders, RefusedError
-
-CORRECTED = f".corrected{ENDING}"
 
 
 @dataclass(frozen=True)
@@ -88,16 +88,17 @@ def _is_scan_of(cases: Mapping[str, Case], case: Case) -> bool:
 
 def _cases_in(path: Path, folders: Folders, output: Path | None) -> Iterable[Case]:
     if (path / MANIFEST).is_file():
-        for name, record in _read_manifest(path / MANIFEST).items():
-            first, corrected = (path / f"{Path(name).name}{ending}" for ending in (ENDING, CORRECTED))
-            scan, series = Path(record.get("input", "")), record.get("series")
-            yield Case(name, scan, folders, series, first, corrected, cohort=path, record=record)
+        for name, record in read_manifest(path).items():
+            if not record.get("corrects"):
+                file, scan = Path(name).name, Path(record.get("input", ""))
+                first, corrected = path / f"{file}{ENDING}", corrected_path(path, file)
+                yield Case(name, scan, folders, record.get("series"), first, corrected, cohort=path, record=record)
         return
     try:
-        scans = {path.name[: len(path.name) - len(volume_ending(path))]: path}
+        scans = {case_name(path): path}
         if path.is_dir():
             scans, _ = find_cases(path)
     except CohortError:  # nothing in it that could be a case: the slices of one scan
         scans = {path.resolve().name: path}
     for name, scan in scans.items():
-        yield Case(name, scan, folders, corrected=output / f"{name}{CORRECTED}" if output else None)
+        yield Case(name, scan, folders, corrected=corrected_path(output, name) if output else None)

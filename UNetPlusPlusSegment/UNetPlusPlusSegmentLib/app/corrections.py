@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import slicer
@@ -20,7 +18,7 @@ from ..core.segment import Segment
 from ..scene import mrml
 from .cases import Case
 
-FORMATS = {"seg.nrrd": ".seg.nrrd", "nifti": ".nii.gz", "dicom": ".dcm", "stl": ".zip"}
+FORMATS = {"seg.nrrd": ".seg.nrrd", "nifti": ".nii.gz", "dicom": ".dcm", "stl": ".stl"}
 MOST_SEGMENTS = 255
 BY_HAND = "corrected by hand"  # a DICOM SEG names what made it
 
@@ -84,6 +82,7 @@ class AutoSave:
         self._take: Callable[[], Snapshot | None] = lambda: None
         self._saved: Snapshot | None = None
         self._stamp: tuple[int, int] | None = None  # of the file as this session knows it
+        self.last: Snapshot | None = None  # what was saved of this case last; None if it did not change
         self._task: asyncio.Task | None = None
         self._again = False
 
@@ -97,6 +96,7 @@ class AutoSave:
         """
         self._path, self._take, self._saved = path, take, saved
         self._stamp = _stamp(path)
+        self.last = None
 
     def changed(self) -> None:
         """Something may have changed: save it soon. To be called on the thread of the event loop."""
@@ -129,7 +129,8 @@ class AutoSave:
                 self._said(f"Not saved: {error}")
                 return
             if path == self._path:
-                self._saved, self._stamp = now, _stamp(path)
+                self._saved = self.last = now
+                self._stamp = _stamp(path)
             self._said(f"Saved: {path.name}")
 
 
@@ -151,7 +152,7 @@ def write(state: Snapshot, case: Case, kind: str, folder: Path) -> Path:
         folder: Where the file goes.
 
     Returns:
-        The file; of STL, which knows one surface a file, a ZIP file.
+        The file.
 
     Raises:
         FileError: It cannot be written in this format.
@@ -162,22 +163,7 @@ def write(state: Snapshot, case: Case, kind: str, folder: Path) -> Path:
         source = files.slices_of(case.folders.scan(case.scan), case.series)
         files.write_dicom_seg(path, state.labelmap, state.segments, source, BY_HAND)
     elif kind == "stl":
-        _write_surfaces(path, state)
+        files.write_surfaces(path, state.labelmap, state.ijk_to_ras, state.segments)
     else:
         files.write_segmentation(path, state.labelmap, state.ijk_to_ras, state.segments)
     return path
-
-
-def _write_surfaces(path: Path, state: Snapshot) -> None:
-    """Write the surface of each segment as STL in LPS mm, as Slicer exports it."""
-    scene = slicer.vtkMRMLScene()
-    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "grid")
-    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(state.ijk_to_ras))
-    slicer.util.updateVolumeFromArray(node, state.labelmap)
-    segmentation = mrml.show_segmentation(state.labelmap, state.segments, node)
-    segmentation.CreateClosedSurfaceRepresentation()
-    with TemporaryDirectory() as folder, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
-        slicer.vtkSlicerSegmentationsModuleLogic.ExportSegmentsClosedSurfaceRepresentationToFiles(folder, segmentation)
-        for surface in sorted(Path(folder).glob("*.stl")):
-            packed.write(surface, surface.name)
-    scene.Clear(True)

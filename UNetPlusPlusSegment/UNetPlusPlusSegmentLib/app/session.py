@@ -19,6 +19,7 @@ from .. import files
 from ..core.request import DEVICES, SPEEDS
 from ..core.result import Result
 from ..core.volume import Volume
+from ..jobs.corrections import add_correction
 from ..jobs.protocol import JobError
 from ..jobs.review import add_to_review, read_review
 from ..network.bundle import Bundle, find_bundles, providing
@@ -132,9 +133,19 @@ class Session:
             self._following.cancel()
         self._autosave.changed()
         await self._autosave.finish()
+        if self.case and self.case.cohort and self._autosave.last:
+            await self._measure(self.case, self.case.cohort, self._autosave.last)
         self._autosave.follow(None, lambda: None, None)
         self.segmentation = None
         self.state.update({"running": False, "progress_text": ""})
+
+    async def _measure(self, case: Case, folder: Path, state: Snapshot) -> None:
+        """Give a correction its row in the cohort's table."""
+        volume = mrml.volume_from_node(self.views.volume)
+        try:
+            await asyncio.to_thread(add_correction, folder, case.record, volume, state.labelmap, state.segments)
+        except ValueError as error:
+            self._tell(str(error), wrong=True)
 
     async def add(self, case: Case) -> None:
         """Offer a case that was uploaded, and open it."""

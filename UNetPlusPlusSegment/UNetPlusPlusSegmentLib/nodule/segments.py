@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import colorsys
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
-from ..core.masks import boxes, components
+from ..core.masks import boxes, components, measure
 from ..core.note import Note
 from ..core.segment import Segment
 from ..core.volume import Volume, axial_order, crop
-from .measurements import NoduleMeasurements, measure_nodule
+from .measurements import measure_nodule
 
 # Limits of size and shape. The readers of LIDC-IDRI outlined nodules of 3 mm and more. Of 890 nodules (the largest section,
 # as marked by at least two readers), the most elongated is 2.9 times as long as wide, and the least compact fills half of
@@ -83,13 +84,14 @@ def number_nodules(
         margin = np.ceil(PLEURA_WITHIN_MM / volume.spacing_mm[::-1]).astype(int)
         wider = tuple(slice(max(0, along.start - m), along.stop + m) for along, m in zip(box, margin, strict=True))
         near = None if lungs is None else lungs[wider]
-        found = measure_nodule(labels[wider] == value, crop(volume, wider), near)
+        mask, part = labels[wider] == value, crop(volume, wider)
+        found = measure_nodule(mask, part, near)
         if found is not None:
-            measured.append((value, found))
-    measured.sort(key=lambda each: each[1].mean_diameter_mm, reverse=True)
+            measured.append((value, measure(mask, part) | asdict(found)))
+    measured.sort(key=lambda each: each[1]["mean_diameter_mm"], reverse=True)
     notes = []
     if len(measured) > MOST_NODULES:
-        smallest_mm = measured[MOST_NODULES - 1][1].mean_diameter_mm
+        smallest_mm = measured[MOST_NODULES - 1][1]["mean_diameter_mm"]
         text = f"{len(measured)} nodules were found; only the largest {MOST_NODULES} are kept, down to {smallest_mm:.0f} mm."
         notes.append(Note("largest-only", text))
         del measured[MOST_NODULES:]
@@ -112,9 +114,9 @@ def can_be_nodule(mask: np.ndarray, volume: Volume, least_mm: float, is_cut: boo
     return least_mm <= diameter_mm <= MOST_DIAMETER_MM and _is_compact(mask, volume, is_cut)
 
 
-def _segment(number: int, found: NoduleMeasurements) -> Segment:
-    name = f"{'Mass' if found.mean_diameter_mm > MASS_MM else 'Nodule'} {number}"
-    return Segment(number, name, TERMINOLOGY, _color(number), asdict(found))
+def _segment(number: int, measurements: dict[str, Any]) -> Segment:
+    name = f"{'Mass' if measurements['mean_diameter_mm'] > MASS_MM else 'Nodule'} {number}"
+    return Segment(number, name, TERMINOLOGY, _color(number), measurements)
 
 
 def _color(number: int) -> tuple[int, int, int]:
