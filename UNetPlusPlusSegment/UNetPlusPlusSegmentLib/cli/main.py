@@ -399,6 +399,12 @@ def _demo(given: argparse.Namespace) -> None:
     print(f"To view the result in 3D Slicer, drag these two files into its window: {scan} and {segmentation}")
 
 
+def _app(given: argparse.Namespace) -> None:
+    from ..app.start import run
+
+    run(given.paths, given.host, given.port, given.output, given.upload_mb, lambda line: print(line, flush=True))
+
+
 COMMANDS = {
     "segment": _segment,
     "liver": _segment,
@@ -409,6 +415,7 @@ COMMANDS = {
     "compare": _compare,
     "models": _models,
     "demo": _demo,
+    "app": _app,
 }
 
 

@@ -20,6 +20,7 @@ COHORT_HELP = (
     " with the state of each case."
 )
 REPORT_HELP = "Open report.html in a browser; save the review.csv that it offers into the same folder."
+APP_HELP = "Without --host, only this computer can open the page. Changes to a cohort's results are saved beside them."
 LICENCE_LINE = "The models are for research only, not for clinical use; see MODELS_LICENSE.md."
 
 
@@ -98,7 +99,21 @@ def parser() -> argparse.ArgumentParser:
         "-o", "--output", metavar="DIR", default="demo_output", help="folder for the results (default: %(default)s)"
     )
 
-    for command in (segment, liver, nodule, cohort, report, series, compare, models, demo):
+    app = commands.add_parser("app", help="segment, look and correct in a browser", epilog=APP_HELP)
+    app.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="*",
+        help="scans, folders of scans, and the results of cohorts; nothing else is read",
+    )
+    app.add_argument("--port", type=int, default=8080, help="0 for a free one (default: %(default)s)")
+    app.add_argument("--host", help="listen on this address, for visitors who know the token that is printed")
+    app.add_argument("-o", "--output", metavar="DIR", help="folder where changes are saved at once")
+    app.add_argument(
+        "--upload-mb", type=int, default=2000, metavar="MB", help="size of an upload at most (default: %(default)s)"
+    )
+
+    for command in (segment, liver, nodule, cohort, report, series, compare, models, demo, app):
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return program
 
