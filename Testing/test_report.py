@@ -26,6 +26,12 @@ def test_failed_cases_come_first_and_then_the_most_doubtful(tmp_path):
     assert "The file case0009 &lt;b&gt;is&lt;/b&gt; damaged." in page
 
 
+def test_an_organ_that_was_not_found_comes_before_what_is_doubtful(tmp_path):
+    lost = {**case(0), "case": "lost", "measurements": {"Liver": {"volume_ml": 0.0, "mean_hu": None}}}
+    folder = make_cohort(tmp_path / "out", 4, lambda number: lost if number == 0 else case(number))
+    assert names_in(make_report(folder).read_text(encoding="utf-8"))[0] == "lost"
+
+
 def test_a_name_is_text_wherever_it_stands(tmp_path):
     folder = make_cohort(tmp_path / "out", 5)
     add_to_review(folder, SCRIPT, "flagged", "</script><script>alert(2)</script>", "<b>")

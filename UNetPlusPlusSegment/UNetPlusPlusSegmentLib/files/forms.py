@@ -26,10 +26,10 @@ def form_of(path: str | Path) -> str:
 def beside(path: Path, forms: Iterable[str] = ()) -> list[Path]:
     """A file, and those of the same name in other forms, in the order of `FORMS`; an SR comes with the SEG that it refers to."""
     own = form_of(path)
-    stem = path.name[: len(path.name) - len(own)] if own else f"{path.name}."
-    wanted = {own, *forms}
-    if "sr.dcm" in wanted:
-        wanted.add("dcm")
+    if not own:
+        return [path]  # which no check will let pass
+    stem = path.name[: len(path.name) - len(own)]
+    wanted = {own, *forms} | ({"dcm"} if "sr.dcm" in {own, *forms} else set())
     return [path if form == own else path.with_name(stem + form) for form in FORMS if form in wanted]
 
 

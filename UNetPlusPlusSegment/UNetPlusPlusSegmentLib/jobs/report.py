@@ -115,10 +115,13 @@ def cases_of(manifest: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def doubt_of(record: Mapping[str, Any]) -> float:
-    """How doubtful a case is, 0…1, of its most doubtful segment: what is missing to an expected Dice of 1, or the doubtful share."""
+    """How doubtful a case is, 0…1, of its most doubtful segment: what is missing to an expected Dice of 1, or the doubtful share.
+
+    An organ that was not found is the most doubtful of all: most scans are made of people who have it.
+    """
     doubts = [0.0]
     for found in (record.get("measurements") or {}).values():
-        dice = found.get("expected_dice")
+        dice = found.get("expected_dice") if found.get("volume_ml") else 0.0
         doubts.append(found.get("doubtful_share") or 0.0 if dice is None else 1 - dice)
     return max(doubts)
 
