@@ -1,0 +1,105 @@
+"""The decision: how likely a finding is a nodule, from what the network and the scan show of it. NumPy only.
+
+A logistic regression, fitted by training/decide.py on the readers' nodules and on what else is found beside them; its weights
+stand in the model's card.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..core.masks import components, distance_mm
+from ..network.card import Decision
+from .candidates import Nodule
+from .segments import half_axes_mm
+from .windows import Windows
+
+AROUND_MM = 1.5, 5.0  # distance of what is looked at around a nodule; its blurred rim is nearer
+LUNG_HU = -850.0
+DENSE_HU, BRIGHT_HU = -450.0, 160.0  # of vessels and walls, and of bone, calcium and contrast medium, at least
+WALL_MM2 = 300.0  # a larger dense section beside a nodule is not a vessel
+
+
+def features(nodule: Nodule, windows: Windows) -> dict[str, float]:
+    """Numbers about a finding, each of which a decision may weigh. They hold for any place, whatever is known of the lungs.
+
+    Returns:
+        `size`, `elongation`, `thickness`, `fill`: of its shape; `density`, `bright`, `contrast`: HU in hundreds, shares;
+        `wall`, `beside`, `continued`: what is around it; `chance`, `peak`, `spread`, `ends`: what the network says.
+    """
+    spacing_mm = np.array(windows.spacing_mm)
+    volume_mm3 = np.count_nonzero(nodule.mask) * windows.volume.voxel_volume_ml * 1000
+    short, middle, long = half_axes_mm(nodule.mask, np.diag(spacing_mm))
+    mask, hu = _around(nodule, windows)
+    away_mm = distance_mm(mask, spacing_mm)
+    shell = (away_mm > AROUND_MM[0]) & (away_mm <= max(AROUND_MM[1], spacing_mm[0] + 0.01))  # the next slice, at least
+    wall = _walls(hu, mask, spacing_mm)
+    inside, free = hu[mask], shell & ~wall
+    dense_hu = np.percentile(inside, 80)
+    as_dense = ~wall & (hu >= (dense_hu + LUNG_HU) / 2) & (shell | (away_mm <= AROUND_MM[0]))
+    reached = components(mask | as_dense, corners=True)
+    own = np.isin(reached, np.unique(reached[mask]))
+    lung_hu = float(np.median(hu[free])) if free.any() else 0.0
+    chance, spread = (_planes(known, nodule) for known in (nodule.window.probability, nodule.window.uncertainty))
+    return {
+        "size": float(np.log(volume_mm3)) / 3,
+        "elongation": float(np.log(long / middle)),
+        "thickness": float(np.log(middle / short)),
+        "fill": float(volume_mm3 / (4 / 3 * np.pi * short * middle * long)),
+        "density": float(inside.mean()) / 100,
+        "bright": float((inside >= BRIGHT_HU).mean()),
+        "contrast": (float(dense_hu) - lung_hu) / 100,
+        "wall": float(wall[shell].mean()) if shell.any() else 0.0,
+        "beside": float((hu[free] >= DENSE_HU).mean()) if free.any() else 0.0,
+        "continued": float(np.log1p(np.count_nonzero(own & shell) / np.count_nonzero(mask))),
+        "chance": float(chance[nodule.mask].mean()),
+        "peak": float(chance[nodule.mask].max()),
+        "spread": float(spread[nodule.mask].mean()),
+        "ends": _ends(nodule),
+    }
+
+
+def probability(decision: Decision, nodule: Nodule, windows: Windows) -> float:
+    """How likely a finding is a nodule, 0…1."""
+    of_it = features(nodule, windows)
+    log_odds = decision.intercept + sum(weight * of_it[name] for name, weight in decision.weights.items())
+    return float(1 / (1 + np.exp(-log_odds)))
+
+
+def _around(nodule: Nodule, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+    """The nodule's mask and the HU in a box with a margin for all that is looked at."""
+    spacing_mm, array = windows.spacing_mm, windows.volume.array
+    margins = [int(np.ceil((max(AROUND_MM[1], spacing_mm[0]) + 0.01) / mm)) for mm in spacing_mm]
+    box = tuple(slice(max(0, b.start - m), b.stop + m) for b, m in zip(nodule.box, margins, strict=True))
+    hu = array[box].astype(np.float32)
+    mask = np.zeros(hu.shape, bool)
+    mask[tuple(slice(n.start - b.start, n.stop - b.start) for n, b in zip(nodule.box, box, strict=True))] = nodule.mask
+    return mask, hu
+
+
+def _walls(hu: np.ndarray, mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+    """bool (slices, rows, columns): dense sections beside the nodule that are too large for a vessel."""
+    least = WALL_MM2 / (spacing_mm[1] * spacing_mm[2])
+    return np.stack([components(dense, least=least) > 0 for dense in (hu >= DENSE_HU) & ~mask])
+
+
+def _planes(known: dict[int, np.ndarray], nodule: Nodule) -> np.ndarray:
+    """The part of a map in the box of a nodule, float32."""
+    rows, columns = (
+        slice(n.start - w.start, n.stop - w.start)
+        for n, w in zip(nodule.box[1:], (nodule.window.rows, nodule.window.columns), strict=True)
+    )
+    return np.stack([known[k][rows, columns] for k in range(nodule.box[0].start, nodule.box[0].stop)]).astype(
+        np.float32
+    )
+
+
+def _ends(nodule: Nodule) -> float:
+    """The mean probability at the nodule's own pixels on the two slices beyond its ends; where none was seen, on its last."""
+    rows, columns = (
+        slice(n.start - w.start, n.stop - w.start)
+        for n, w in zip(nodule.box[1:], (nodule.window.rows, nodule.window.columns), strict=True)
+    )
+    known, first, last = nodule.window.probability, nodule.box[0].start, nodule.box[0].stop - 1
+    pairs = ((known.get(first - 1, known[first]), nodule.mask[0]), (known.get(last + 1, known[last]), nodule.mask[-1]))
+    return float(np.mean([plane[rows, columns][section].astype(np.float32).mean() for plane, section in pairs]))
