@@ -16,7 +16,7 @@ MARGIN_MM = (
     5.0  # least margin around a nodule in its window: nearer to the edge, the network sees too little of what it is
 )
 BEYOND_MM = 2.0  # predicted beyond the ends of a nodule, in case the threshold is lowered
-MASS_MM3 = 4200.0  # least volume of a mass, a ball of 2 cm: the fine window shows smaller nodules whole
+LEAST_MASS_MM = 20.0  # least diameter of a mass: the fine window shows smaller nodules whole
 PART = 0.3  # a nodule that is less than this of a mass, in volume, is only a fragment of it: 2/3 of its diameter
 SAME = 0.5  # share of a nodule's voxels that lie in a larger one: the two are the same
 
@@ -78,7 +78,7 @@ def followed(candidate: Candidate, windows: Windows, threshold: float) -> Candid
     middle = candidate.index if found is None else found.middle
     coarse = windows.around(middle[1:], COARSE)
     seen: Nodule | None = None
-    if found is None or not has_room(found, windows) or _may_be_part(found, coarse, windows, threshold):
+    if (found and not has_room(found, windows)) or _may_be_mass(candidate, found, coarse, windows, threshold):
         seen = grown(coarse)
         if seen and not has_room(seen, windows):
             coarse = windows.around(seen.middle[1:], COARSE)
@@ -182,25 +182,34 @@ def label_apart(nodules: Sequence[Nodule]) -> tuple[Ranges, np.ndarray, list[int
     return around, labels, values
 
 
-def _may_be_part(nodule: Nodule, coarse: Window, windows: Windows, threshold: float) -> bool:
-    """True if a nodule's largest section lies in one in the coarse window that a mass may have."""
-    areas = np.count_nonzero(nodule.mask, axis=(1, 2))
-    k = nodule.box[0].start + int(areas.argmax())
-    plane = windows.plane_of(coarse)
-    starts = coarse.rows.start, coarse.columns.start
-    row, column = np.argwhere(nodule.mask[areas.argmax()])[0] + [along.start for along in nodule.box[1:]] - starts
-    section = follow(lambda at: plane(k) if at == k else None, (k, row, column), threshold, windows.spacing_mm).get(k)
-    if section is None:
+def _may_be_mass(
+    candidate: Candidate, nodule: Nodule | None, coarse: Window, windows: Windows, threshold: float
+) -> bool:
+    """True if the section at a candidate, or at the nodule found there, is as large as one of a mass in the coarse window."""
+    plane, starts = windows.plane_of(coarse), (0, coarse.rows.start, coarse.columns.start)
+    if nodule is None:
+        steps_mm = windows.volume.ijk_to_ras[:3, 2::-1].T
+        seeds = near(plane, candidate.index - starts, candidate.within_mm, steps_mm, threshold)
+        seed, least = next(seeds, None), 0.0
+    else:
+        areas = np.count_nonzero(nodule.mask, axis=(1, 2))
+        largest = int(areas.argmax())
+        inside = np.argwhere(nodule.mask[largest])
+        middle = inside[len(inside) // 2]
+        k, row, column = (int(x) for x in np.array([largest, *middle]) + [b.start for b in nodule.box] - starts)
+        seed, least = (k, row, column), areas.max() / PART ** (2 / 3)
+    if seed is None:
         return False
-    area = np.count_nonzero(section)
-    least = np.pi / 4 * (6 * MASS_MM3 / np.pi) ** (2 / 3) / (windows.spacing_mm[1] * windows.spacing_mm[2])
-    return area >= least and areas.max() < PART ** (2 / 3) * area
+    section = follow(lambda k: plane(k) if k == seed[0] else None, seed, threshold, windows.spacing_mm).get(seed[0])
+    area = 0 if section is None else np.count_nonzero(section)
+    pixel_mm2 = windows.spacing_mm[1] * windows.spacing_mm[2]
+    return bool(area > least and area * pixel_mm2 >= np.pi / 4 * LEAST_MASS_MM**2)
 
 
 def _is_part(nodule: Nodule, mass: Nodule, windows: Windows) -> bool:
     """True if a nodule is a fragment of a mass."""
     own, shared, whole = clipped(nodule, mass.box), clipped(mass, nodule.box), np.count_nonzero(mass.mask)
-    if own is None or shared is None or whole * windows.volume.voxel_volume_ml * 1000 < MASS_MM3:
+    if own is None or shared is None or whole * windows.volume.voxel_volume_ml * 1000 < np.pi / 6 * LEAST_MASS_MM**3:
         return False
     size = np.count_nonzero(nodule.mask)
     return size < PART * whole and np.count_nonzero(own.mask & shared.mask) >= SAME * size

@@ -8,9 +8,9 @@ import numpy as np
 from torch import Tensor
 
 from ..core.masks import boxes, components
-from ..core.volume import bounding_box
+from ..core.volume import Volume, bounding_box
 from ..engine.pixel_box import Box, aligned, grid_size
-from .candidates import Candidate
+from .candidates import Candidate, nodule_in
 from .segments import LEAST_DIAMETER_MM
 from .windows import COARSE, Windows
 
@@ -20,7 +20,7 @@ LEVELS = (0.9, 0.6, 0.3)  # of probability: each component above one that contai
 LEAST_PEAK_MM3 = 4.0  # least volume of such a component: a sphere of 2 mm
 PEAK_MM = 3.0  # largest distance of a nodule from its peak
 
-Peak = tuple[int, int, int]  # slice, row and column
+Peak = tuple[tuple[int, int, int], float]  # slice, row and column, and the least probability in its component
 
 
 def searched_slices(inside: np.ndarray, slice_mm: float, every: bool) -> list[int]:
@@ -41,39 +41,47 @@ def search(
         slices: Those to search, evenly spaced.
         progress: Called with the number of slices done.
     """
-    ranges = bounding_box(inside.any(axis=0))
-    if ranges is None:
+    region = bounding_box(inside.any(axis=0))
+    if region is None:
         return []
-    size, spacing_mm = inside.shape[1:], windows.spacing_mm
-    bundle = windows.predictor.bundle
-    grid = grid_size(size, spacing_mm[1:], COARSE[1] * bundle.pixel_mm)
-    sides = [
-        aligned((along.start - ROOM_MM / mm) * g / n, (along.stop + ROOM_MM / mm) * g / n, g, 2**bundle.depth)
-        for along, n, g, mm in zip(ranges, size, grid, spacing_mm[1:], strict=True)
-    ]
-    box = Box(grid, (0, len(inside)), *sides)
+    size, bundle = inside.shape[1:], windows.predictor.bundle
+    grid = grid_size(size, windows.spacing_mm[1:], COARSE[1] * bundle.pixel_mm)
+    step = np.array(
+        [slices[1] - slices[0] if len(slices) > 1 else 1, size[0] / grid[0], size[1] / grid[1]]
+    )  # in voxels
+    step_mm = step * windows.spacing_mm
+    rows, columns = (
+        aligned(along.start / n - ROOM_MM / mm, along.stop / n + ROOM_MM / mm, most, 2**bundle.depth)
+        for along, n, mm, most in zip(region, step[1:], step_mm[1:], grid, strict=True)
+    )
+    box = Box(grid, (0, len(inside)), rows, columns)
+    probability = np.zeros((len(slices), *box.size), np.float16)
+    first = np.array([slices[0], (rows[0] + 0.5) * step[1] - 0.5, (columns[0] + 0.5) * step[2] - 0.5])
 
     def of_heads(heads: Tensor) -> np.ndarray:
         return windows.predictor.probability_and_uncertainty(heads)[0].half().cpu().numpy()
 
-    probability = np.zeros((len(slices), *box.size), np.float16)
     done = 0
-    axial = windows.volume.array
-    for part, planes in windows.predictor.heads(axial, slices, box, windows.level, of_heads):
+    for part, planes in windows.predictor.heads(windows.volume.array, slices, box, windows.level, of_heads):
         probability[done : done + len(part)] = planes
         done += len(part)
         progress(done)
-    rows, columns = (
-        (np.arange(*side) + 0.5) * n / g - 0.5 for side, n, g in zip(sides, size, grid, strict=True)
-    )  # in voxels
-    within = inside[
-        np.ix_(slices, rows.round().astype(int).clip(0, size[0] - 1), columns.round().astype(int).clip(0, size[1] - 1))
-    ]
-    gap = slices[1] - slices[0] if len(slices) > 1 else 1
-    voxel_mm3 = gap * np.prod(spacing_mm) * (size[0] / grid[0]) * (size[1] / grid[1])
+    at = [np.rint(np.arange(n) * s + f).astype(int) for n, s, f in zip(probability.shape, step, first, strict=True)]
+    within = inside[np.ix_(*(each.clip(0, n - 1) for each, n in zip(at, inside.shape, strict=True)))]
+    seen = Windows(windows.predictor, Volume(probability, np.diag([*-step_mm[:0:-1], step_mm[0], 1])), windows.level)
+
+    def can_be_nodule(peak: Peak) -> bool:
+        index, least = peak
+        window = seen.around(index[1:], COARSE)
+        window.probability.update(enumerate(probability[:, window.rows, window.columns]))
+        return (
+            nodule_in(window, Candidate(np.array(index), PEAK_MM, 0), seen, window.probability.get, least) is not None
+        )
+
     return [
-        Candidate(np.array([slices[k], rows[row], columns[column]], float), PEAK_MM, LEAST_DIAMETER_MM)
-        for k, row, column in peaks(probability, within, float(voxel_mm3))
+        Candidate(first + np.array(peak[0]) * step, PEAK_MM, LEAST_DIAMETER_MM)
+        for peak in peaks(probability, within, float(step_mm.prod()))
+        if can_be_nodule(peak)
     ]
 
 
@@ -89,11 +97,11 @@ def peaks(probability: np.ndarray, inside: np.ndarray, voxel_mm3: float) -> list
     part = np.where(inside, probability, 0).astype(np.float32)
     for least in LEVELS:
         labels = components(part >= least, corners=True, least=LEAST_PEAK_MM3 / voxel_mm3)
-        known = {int(labels[at]) for at in found}
+        known = {int(labels[at]) for at, _ in found}
         for value, ranges in boxes(labels).items():
             if value not in known:
                 here = np.where(labels[ranges] == value, part[ranges], 0)
-                at = np.unravel_index(here.argmax(), here.shape)
-                k, row, column = (int(a) + along.start for a, along in zip(at, ranges, strict=True))
-                found.append((k, row, column))
+                place = np.unravel_index(here.argmax(), here.shape)
+                k, row, column = (int(a) + along.start for a, along in zip(place, ranges, strict=True))
+                found.append(((k, row, column), least))
     return found
