@@ -9,7 +9,7 @@ from PIL import Image
 
 from data.augmentation import Augment, coarsened, without_table
 from data.sampler import BalancedSampler
-from data.slices import DataError, Slice, SliceDataset, read_slices
+from data.slices import DataError, Slice, SliceDataset, read_rows, read_slices
 from data.targets import load_target
 from fit.settings import Settings, SettingsError, load_settings
 from Testing.support.slicefolders import liver_folder, read_table, write_table
@@ -126,6 +126,26 @@ def test_a_patient_in_two_splits_is_refused_by_name(folder):
 def test_an_empty_split_is_refused(folder):
     with pytest.raises(DataError, match=r"no row with split 'test'.*'train', 'val'"):
         read_slices(folder, LIVER, "test")
+
+
+def test_folds_part_the_people_of_train_and_leave_val_alone(tmp_path):
+    people = {f"P{n}": "train" for n in range(7)} | {"V": "val"}
+    folder = liver_folder(tmp_path / "data", people, slices=2)
+    kind = load_target("liver").slices
+
+    def of(split):
+        return {row["patient"] for row in read_rows(folder, kind, split)}
+
+    folds = [of(f"train:{number}/3") for number in (1, 2, 3)]
+    assert sorted(name for fold in folds for name in fold) == sorted(of("train"))
+    assert sorted(map(len, folds)) == [2, 2, 3]
+    assert [of(f"train:-{number}/3") for number in (1, 2, 3)] == [of("train") - fold for fold in folds]
+
+
+@pytest.mark.parametrize("fold", ["0/3", "4/3", "1/1", "a/b", "-", "1"])
+def test_a_fold_that_cannot_be_is_refused_with_one_that_can(folder, fold):
+    with pytest.raises(DataError, match="the first of three is 1/3"):
+        read_rows(folder, load_target("liver").slices, f"train:{fold}")
 
 
 def test_a_folder_of_another_target_is_refused(folder):

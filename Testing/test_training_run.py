@@ -20,8 +20,10 @@ from PIL import Image
 import export
 import train
 from card.from_checkpoint import _best_average, bundle_from_checkpoint
-from fit.settings import Settings
+from fit.settings import Settings, load_settings
+from fit.slice_data import SliceData
 from fit.task import SegmentationTask
+from fit.weights import load_weights
 from measure import nodule_crops
 from measure.heads import answer_of
 from measure.per_patient import evaluate
@@ -285,6 +287,22 @@ def test_a_training_can_start_from_a_bundle_and_from_a_checkpoint(trained, confi
         name = "nodes.0_0.0.weight"
         expected = read_bundle(source).load_state()[name] if number == 0 else averaged[f"network.{name}"]
         torch.testing.assert_close(saved[f"network.{name}"], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_network_of_other_labels_starts_from_all_but_the_heads(trained, config, tmp_path):
+    network = SegmentationTask(Settings("eight", "organs", str(tmp_path), filters=(2, 3, 4, 5, 6)), [0]).network
+    fresh = {name: value.clone() for name, value in network.state_dict().items()}
+    load_weights(network, str(trained / "last.ckpt"))
+    expected = torch.load(trained / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, fresh[name] if name.startswith("outputs.") else expected[f"network.{name}"])
+
+
+def test_a_training_holds_out_the_people_of_its_fold(config, tmp_path):
+    run(config, "name=fold", "fold=1/2", "steps=3")
+    slices = SliceData(load_settings(tmp_path / "runs" / "fold" / "settings.yaml"))
+    people = [{item.row["patient"] for item in part} for part in (slices.training, slices.validation)]
+    assert sorted(map(sorted, people)) == [["A"], ["B"]]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The time that a user waits for anything but the network: for a cancelled job to stop, and in front of a window that stands still.
+"""The time that a user waits: for a cancelled job to stop, in front of a window that stands still, and after a click on a nodule.
 
 python benchmarks/waiting.py [--scan tiled_200] [--speed balanced] [--moments 12] [--model NAME_OR_FOLDER]
 
@@ -49,10 +49,13 @@ def main() -> None:
         took_s, blocks = statistics.median(took for took, _ in rounds), [each for _, each in rounds]
         stops = [stopped(worker, node, job, share * took_s) for share in np.linspace(0, 0.95, given.moments)]
         killed = worker.pid != pid
+    with Worker() as worker:
+        clicks = clicked(worker)
     rows = [
         ("a cancelled job has stopped", spread(stops, 2), f"{given.moments} moments of a job of {took_s:.0f} s"),
         ("the volume is handed over", spread([hand for hand, _ in blocks], 2), "the window stands still"),
         ("the result is in the scene", spread([take for _, take in blocks], 2), "the window stands still"),
+        ("a nodule that was clicked on is in the scene", spread(clicks, 2), "chest_111, from the second click on"),
     ]
     about = f"{given.scan}, {given.speed}; {machine()}."
     if killed:
@@ -83,6 +86,16 @@ def blocked(worker: Worker, node: Any, job: Job) -> tuple[float, float]:
                 showing_s, _ = timed(mrml.show_segmentation, found.labelmap, found.segments, node, segmentation)
                 return handing_s, polling_s + showing_s
         time.sleep(0.01)
+
+
+def clicked(worker: Worker) -> list[float]:
+    """Seconds from a click on a nodule until it is in the scene, each time; the first click, which loads the model, left out."""
+    scan, readers = scans.load("chest_111"), scans.readers("chest_111")
+    node = slicer.util.addVolumeFromArray(scan.array, scan.ijk_to_ras, "chest_111")
+    middle = np.argwhere(readers >= 3).mean(axis=0).round()[::-1]
+    r, a, s = (float(mm) for mm in (scan.ijk_to_ras @ [*middle, 1])[:3])
+    job = choose_bundle("nodule").folder, Request("nodule", points=((r, a, s),))
+    return [timed(blocked, worker, node, job)[0] for _ in range(ROUNDS + 1)][1:]
 
 
 def stopped(worker: Worker, node: Any, job: Job, moment_s: float) -> float:

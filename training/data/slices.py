@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,7 +72,7 @@ def read_slices(folder: str | Path, target: Target, split: str, kind: Kind | Non
     Args:
         folder: A slice folder of the target's own kind, or of another.
         target: What is looked for in them.
-        split: The rows to read.
+        split: The rows to read: `train`, or of its people one fold of three, `train:1/3`, or all others, `train:-1/3`.
         kind: The other kind.
 
     Raises:
@@ -104,10 +106,25 @@ def read_rows(folder: str | Path, kind: Kind, split: str) -> list[dict[str, str]
                 f"{path}: {kind.group} {group} is in two splits, {split_of[group]} and {row['split']} (at {row['file']});"
                 " give all its slices the same split."
             )
-    chosen = [row for row in rows if row["split"] == split]
+    name, _, fold = split.partition(":")
+    people = [group for group, its in split_of.items() if its == name]
+    if fold:
+        people = _of_fold(people, fold)
+    chosen = [row for row in rows if row[kind.group] in set(people)]
     if not chosen:
         raise DataError(f"{path} has no row with split {split!r}; it has {sorted(set(split_of.values()))}.")
     return chosen
+
+
+def _of_fold(people: list[str], fold: str) -> list[str]:
+    """The people of one fold, `k/n`, or of all others, `-k/n`; dealt out by a hash of their names, whatever their order in the file."""
+    match = re.fullmatch(r"(-?)(\d+)/(\d+)", fold)
+    number, folds = (int(match[2]), int(match[3])) if match else (0, 0)
+    if not match or not 1 <= number <= folds or folds < 2:
+        raise DataError(f"{fold!r} is no fold: the first of three is 1/3, and all but it -1/3.")
+    dealt = sorted(people, key=lambda name: hashlib.sha256(name.encode()).digest())
+    held_out = set(dealt[number - 1 :: folds])
+    return [name for name in people if (name in held_out) != bool(match[1])]
 
 
 def sources_of(folder: str | Path, kind: Kind, split: str) -> list[Source]:

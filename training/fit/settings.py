@@ -33,6 +33,9 @@ class Settings:
         default_factory=dict
     )  # more of other kinds: name or YAML file, and slice folder of each
     runs: str = "runs"  # where run folders go
+    fold: str = (
+        ""  # 1/3: validate on the first third of the people of `train`, and train on the others; empty: on `val`
+    )
     architecture: str = "unetpp_ds"
     filters: tuple[int, ...] = (32, 64, 128, 256, 512)
     batch_norm: bool = True
@@ -140,6 +143,11 @@ class Settings:
         filters = WIDE_FILTERS if self.architecture == "wide_unet" else self.filters
         outside = {"in_channels": self.goal.slices.channels, "out_channels": len(self.goal.labels)}
         return {**outside, "filters": list(filters), "batch_norm": self.batch_norm}
+
+    @property
+    def splits(self) -> tuple[str, str]:
+        """The splits of the slice folders to train and to validate on."""
+        return (f"train:-{self.fold}", f"train:{self.fold}") if self.fold else ("train", "val")
 
     @property
     def depth(self) -> int:

@@ -32,7 +32,7 @@ class SliceData(L.LightningDataModule):
         super().__init__()
         self.settings, self.target = settings, settings.goal
         self.sources = all_sources(settings)
-        self.training, validation = (read_all(settings, split) for split in ("train", "val"))
+        self.training, validation = (read_all(settings, split) for split in settings.splits)
         for at, label in enumerate(self.target.labels):
             if not any(item.knows(at) and item.mask[at].any() for item in self.training):
                 raise DataError(f"No slice of `train` shows {label.name}: there is nothing to learn it from.")
@@ -112,7 +112,7 @@ def all_sources(settings: Settings) -> list[Source]:
     Raises:
         DataError: As of `sources_of`.
     """
-    return [source for folder, kind in settings.folders for source in sources_of(folder, kind, "train")]
+    return [source for folder, kind in settings.folders for source in sources_of(folder, kind, settings.splits[0])]
 
 
 def pieces_beside(slices: list[Slice], settings: Settings) -> list[Piece]:

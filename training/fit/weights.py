@@ -15,6 +15,8 @@ from UNetPlusPlusSegmentLib.network.bundle import read_bundle
 def load_weights(network: nn.Module, source: str) -> None:
     """Start from a bundle folder or a checkpoint of the same architecture: from its averaged weights, which were validated.
 
+    Heads for another number of labels stay as they are: they know nothing of these labels.
+
     Raises:
         SettingsError: It cannot be read, or is of another architecture.
     """
@@ -24,7 +26,9 @@ def load_weights(network: nn.Module, source: str) -> None:
         else:
             state = torch.load(source, map_location="cpu", weights_only=True)["state_dict"]
             state = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
-        network.load_state_dict(state)
+        own = network.state_dict()
+        heads = {k: v for k, v in own.items() if k.startswith("outputs.") and k in state and v.shape != state[k].shape}
+        network.load_state_dict({**state, **heads})
     except Exception as error:  # pickle, too, says in many ways that a file is no checkpoint
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise SettingsError(
