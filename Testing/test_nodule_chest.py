@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -98,12 +99,43 @@ def test_a_bulge_of_a_vessel_full_of_contrast_medium_is_no_nodule_and_a_calcifie
     assert not result.labelmap[bulge].any()
 
 
-def test_what_continues_as_a_vessel_is_left_out_of_a_chest_and_not_of_what_is_pointed_at(tmp_path, chest, monkeypatch):
+def test_what_is_unlikely_is_left_out_of_a_chest_and_a_box_and_not_of_what_is_pointed_at(tmp_path, chest):
+    volume, nodules, _ = chest
+    decision = {"intercept": 0.0, "weights": {"size": 1.0}, "least": 0.885}  # ln of the side of a cube, in mm
+    engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0", decision=decision), "cpu")
+    small = [ras((15, 65, 25), volume.ijk_to_ras)]
+    everything = tuple((0, n) for n in volume.array.shape)
+    for where in ({}, {"box": everything}):
+        maps = engine.predict(volume, Request("nodule", **where))
+        shown = maps.at()
+        assert not shown.labelmap[nodules[2]].any() and shown.labelmap[nodules[0]].all()
+        assert all(segment.measurements["probability"] >= 0.885 for segment in shown.segments)
+        assert len(replace(maps, least=0.0).at().segments) == 3
+    (segment,) = segmented(engine, volume, points=small).segments
+    assert 0.5 < segment.measurements["probability"] < 0.885
+
+
+def test_a_nodule_that_the_end_of_the_scan_cuts_says_so(tmp_path, chest):
     volume, _, _ = chest
     engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0"), "cpu")
-    monkeypatch.setattr("UNetPlusPlusSegmentLib.nodule.maps.continues_as_vessel", lambda *_: True)
-    assert segmented(engine, volume).segments == ()
-    assert len(segmented(engine, volume, points=[ras((12, 60, 50), volume.ijk_to_ras)]).segments) == 1
+    cut = Volume(volume.array[12:], volume.ijk_to_ras)  # through the middle of the first one
+    result = segmented(engine, cut, points=[ras((0, 60, 50), cut.ijk_to_ras)])
+    assert result.segments[0].measurements["cut_by_scan"]
+    assert [note.kind for note in result.notes] == ["cut-by-scan"]
+    whole = segmented(engine, volume, points=[ras((12, 60, 50), volume.ijk_to_ras)])
+    assert not whole.segments[0].measurements["cut_by_scan"]
+
+
+def test_a_point_a_box_and_a_chest_say_the_same_of_one_nodule(tmp_path, chest):
+    volume, _, _ = chest
+    engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0"), "cpu")
+    box = np.s_[5:20, 45:75, 35:66]
+    found = [
+        segmented(engine, volume, **where)
+        for where in ({}, {"box": box}, {"points": [ras((13, 61, 52), volume.ijk_to_ras)]})
+    ]
+    for result in found[1:]:
+        np.testing.assert_array_equal(result.labelmap[box] > 0, found[0].labelmap[box] > 0)
 
 
 def test_a_nodule_of_a_chest_that_may_go_on_beyond_its_window_has_a_note_as_one_of_a_point_has(

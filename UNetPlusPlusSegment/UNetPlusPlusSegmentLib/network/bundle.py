@@ -11,11 +11,11 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .card import REQUIRED, SCHEMA, BundleError, Card, card_from_json
+from .card import REQUIRED, SCHEMA, BundleError, Card, Decision, card_from_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -219,6 +219,16 @@ def write_bundle(
         _write_json(partial / EVALUATION, evaluation)
     partial.rename(folder)
     return read_bundle(folder)
+
+
+def add_decision(bundle: Bundle, decision: Decision, figures: Mapping[str, Any]) -> Bundle:
+    """Write the decision of a nodule model into its card, and how good it is into its evaluation; its weights stay as they are."""
+    card = Card(**{field.name: getattr(bundle, field.name) for field in fields(Card)})
+    _write_json(bundle.folder / CARD, replace(card, decision=decision).as_json())
+    path = bundle.folder / EVALUATION
+    evaluation = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    _write_json(path, {**evaluation, "decision": figures})
+    return read_bundle(bundle.folder)
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:

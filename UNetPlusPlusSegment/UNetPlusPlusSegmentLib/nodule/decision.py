@@ -17,7 +17,8 @@ from .windows import Windows
 AROUND_MM = 1.5, 5.0  # distance of what is looked at around a nodule; its blurred rim is nearer
 LUNG_HU = -850.0
 DENSE_HU, BRIGHT_HU = -450.0, 160.0  # of vessels and walls, and of bone, calcium and contrast medium, at least
-WALL_MM2 = 300.0  # a larger dense section beside a nodule is not a vessel
+WALL_MM2 = 300.0  # a larger dense section beside a nodule is not a vessel; as far as it lies in
+BESIDE_MM = 12.0  # this distance on the slice
 
 
 def features(nodule: Nodule, windows: Windows) -> dict[str, float]:
@@ -69,7 +70,8 @@ def probability(decision: Decision, nodule: Nodule, windows: Windows) -> float:
 def _around(nodule: Nodule, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
     """The nodule's mask and the HU in a box with a margin for all that is looked at."""
     spacing_mm, array = windows.spacing_mm, windows.volume.array
-    margins = [int(np.ceil((max(AROUND_MM[1], spacing_mm[0]) + 0.01) / mm)) for mm in spacing_mm]
+    reach_mm = max(AROUND_MM[1], spacing_mm[0]), BESIDE_MM, BESIDE_MM
+    margins = [int(np.ceil((reach + 0.01) / mm)) for reach, mm in zip(reach_mm, spacing_mm, strict=True)]
     box = tuple(slice(max(0, b.start - m), b.stop + m) for b, m in zip(nodule.box, margins, strict=True))
     hu = array[box].astype(np.float32)
     mask = np.zeros(hu.shape, bool)
