@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +27,12 @@ from UNetPlusPlusSegmentLib.nodule.segments import LEAST_INSIDE
 
 FOLDS = 5
 PENALTIES = (
-    0.1,
+    0.3,
     1.0,
+    3.0,
     10.0,
-    100.0,
-)  # of the squared weights of standardised features; the one with the least loss is taken
+    30.0,
+)  # of squared weights of standardised features; that with the least loss is taken
 SEED = 0
 
 
@@ -51,7 +52,7 @@ def examples_of_crops(bundle: Bundle, data: Path, split: str) -> list[Example]:
 
     How far apart the slices of a crop lie is not known: as far as makes the nodule as long as wide.
     """
-    engine, target, examples = NoduleEngine(bundle, "cpu"), load_target(bundle.target), []
+    engine, target, examples = _undecided(bundle), load_target(bundle.target), []
     for items in crops_of(data, split, target):
         readers, pixel_mm = np.stack([marks_of(data, item) for item in items]), items[0].pixel_mm
         wide_mm = 2 * np.sqrt((readers > 1).sum(axis=(1, 2)).max() / np.pi) * pixel_mm
@@ -66,9 +67,14 @@ def examples_of_crops(bundle: Bundle, data: Path, split: str) -> list[Example]:
 def examples_of_chest(bundle: Bundle, folder: Path, chest: Chest) -> list[Example]:
     """All that the search finds in a whole chest."""
     volume, _ = read_volume(folder / chest.image)
-    maps = NoduleEngine(bundle, "cpu").predict(volume, Request(bundle.target))
+    maps = _undecided(bundle).predict(volume, Request(bundle.target))
     readers = axial_order(volume).apply(readers_of(chest, folder, volume.array.shape))
     return _examples(maps, readers, chest.image, whole=True)
+
+
+def _undecided(bundle: Bundle) -> NoduleEngine:
+    """An engine that leaves no finding out, however unlikely."""
+    return NoduleEngine(replace(bundle, decision=None), "cpu")
 
 
 def _examples(maps: NoduleMaps, readers: np.ndarray, patient: str, whole: bool) -> list[Example]:
@@ -110,7 +116,10 @@ def fit(examples: Sequence[Example]) -> tuple[Decision, dict]:
     intercept, weights = _fitted(x, y, penalty)
     wrong = np.array([each.whole and not each.is_nodule and each.mean_mm >= LEAST_MM for each in examples])
     chests = max(1, len({each.patient for each in examples if each.whole}))
-    least = float(np.sort(chances[wrong])[::-1][chests]) if wrong.sum() > chests else 0.5
+    likely = np.sort(chances[wrong])[::-1]
+    least = (
+        float(likely[chests - 1 : chests + 1].mean()) if len(likely) > chests else 0.5
+    )  # between the last allowed and the next
     decision = Decision(round(intercept, 4), dict(zip(names, weights.round(4).tolist(), strict=True)), round(least, 4))
     return decision, {
         "nodules": int(y.sum()),

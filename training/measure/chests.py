@@ -85,7 +85,7 @@ def measure(bundle: Bundle, folder: Path, speed: str = "balanced", device: str =
         shown, marked = findings(result, readers), nodules_of(readers)
         wrong = [finding for finding in shown if finding.is_false]
         figures[chest.image] = {
-            "nodules": marked.max(),
+            "nodules": int(marked.max()),
             "found": len({finding.nodule for finding in shown if finding.nodule}),
             f"false of {LEAST_MM:g} mm and more": [*map(str, wrong)],
             "dice": [_best_dice(result, marked == n, readers) for n in range(1, marked.max() + 1)],
@@ -95,7 +95,7 @@ def measure(bundle: Bundle, folder: Path, speed: str = "balanced", device: str =
         }
         if not chest.fitted:
             every.append(findings(replace(maps, least=0.0).at(), readers))
-            nodules, false = nodules + marked.max(), false + len(wrong)
+            nodules, false = nodules + int(marked.max()), false + len(wrong)
             found += figures[chest.image]["found"]
     return {
         "command": f"python training/evaluate.py <bundle> --volumes <volumes> --chests --speed {speed}",

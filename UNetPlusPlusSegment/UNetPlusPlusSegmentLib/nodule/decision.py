@@ -16,47 +16,50 @@ from .windows import Windows
 
 AROUND_MM = 1.5, 5.0  # distance of what is looked at around a nodule; its blurred rim is nearer
 LUNG_HU = -850.0
+MOST_MM = 12.0  # diameter beyond which size says nothing
 DENSE_HU, BRIGHT_HU = -450.0, 160.0  # of vessels and walls, and of bone, calcium and contrast medium, at least
 WALL_MM2 = 300.0  # a larger dense section beside a nodule is not a vessel; as far as it lies in
 BESIDE_MM = 12.0  # this distance on the slice
 
 
 def features(nodule: Nodule, windows: Windows) -> dict[str, float]:
-    """Numbers about a finding, each of which a decision may weigh. They hold for any place, whatever is known of the lungs.
+    """Numbers about a finding, each of which a decision may weigh.
+
+    They need neither the lungs nor the distance of the slices, so that crops of unknown distance can be learned from; and where
+    a nodule ends through the slices, which the crops do not show, is not among them.
 
     Returns:
-        `size`, `elongation`, `thickness`, `fill`: of its shape; `density`, `bright`, `contrast`: HU in hundreds, shares;
-        `wall`, `beside`, `continued`: what is around it; `chance`, `peak`, `spread`, `ends`: what the network says.
+        `size`, `elongation`: of the largest section; `fill`: of the ellipsoid with the same moments of inertia; `density`,
+        `contrast`: in hundreds of HU; `bright`: a share; `wall`, `beside`, `continued`: shares of what lies around it; `chance`,
+        `spread`: what the network says.
     """
     spacing_mm = np.array(windows.spacing_mm)
-    volume_mm3 = np.count_nonzero(nodule.mask) * windows.volume.voxel_volume_ml * 1000
+    section = nodule.mask[np.count_nonzero(nodule.mask, axis=(1, 2)).argmax()]
+    area_mm2 = np.count_nonzero(section) * spacing_mm[1] * spacing_mm[2]
+    _, narrow, wide = half_axes_mm(section[None], np.diag(spacing_mm))
     short, middle, long = half_axes_mm(nodule.mask, np.diag(spacing_mm))
     mask, hu = _around(nodule, windows)
     away_mm = distance_mm(mask, spacing_mm)
     shell = (away_mm > AROUND_MM[0]) & (away_mm <= max(AROUND_MM[1], spacing_mm[0] + 0.01))  # the next slice, at least
     wall = _walls(hu, mask, spacing_mm)
     inside, free = hu[mask], shell & ~wall
-    dense_hu = np.percentile(inside, 80)
+    dense_hu = float(np.percentile(inside, 80))
     as_dense = ~wall & (hu >= (dense_hu + LUNG_HU) / 2) & (shell | (away_mm <= AROUND_MM[0]))
     reached = components(mask | as_dense, corners=True)
     own = np.isin(reached, np.unique(reached[mask]))
-    lung_hu = float(np.median(hu[free])) if free.any() else 0.0
     chance, spread = (_planes(known, nodule) for known in (nodule.window.probability, nodule.window.uncertainty))
     return {
-        "size": float(np.log(volume_mm3)) / 3,
-        "elongation": float(np.log(long / middle)),
-        "thickness": float(np.log(middle / short)),
-        "fill": float(volume_mm3 / (4 / 3 * np.pi * short * middle * long)),
+        "size": float(np.log(min(2 * np.sqrt(area_mm2 / np.pi), MOST_MM))),
+        "elongation": float(np.log(wide / narrow)),
+        "fill": float(len(inside) * spacing_mm.prod() / (4 / 3 * np.pi * short * middle * long)),
         "density": float(inside.mean()) / 100,
+        "contrast": (dense_hu - (float(np.median(hu[free])) if free.any() else LUNG_HU)) / 100,
         "bright": float((inside >= BRIGHT_HU).mean()),
-        "contrast": (float(dense_hu) - lung_hu) / 100,
         "wall": float(wall[shell].mean()) if shell.any() else 0.0,
         "beside": float((hu[free] >= DENSE_HU).mean()) if free.any() else 0.0,
-        "continued": float(np.log1p(np.count_nonzero(own & shell) / np.count_nonzero(mask))),
+        "continued": float(np.log1p(np.count_nonzero(own & shell) / len(inside))),
         "chance": float(chance[nodule.mask].mean()),
-        "peak": float(chance[nodule.mask].max()),
         "spread": float(spread[nodule.mask].mean()),
-        "ends": _ends(nodule),
     }
 
 
@@ -94,14 +97,3 @@ def _planes(known: dict[int, np.ndarray], nodule: Nodule) -> np.ndarray:
     return np.stack([known[k][rows, columns] for k in range(nodule.box[0].start, nodule.box[0].stop)]).astype(
         np.float32
     )
-
-
-def _ends(nodule: Nodule) -> float:
-    """The mean probability at the nodule's own pixels on the two slices beyond its ends; where none was seen, on its last."""
-    rows, columns = (
-        slice(n.start - w.start, n.stop - w.start)
-        for n, w in zip(nodule.box[1:], (nodule.window.rows, nodule.window.columns), strict=True)
-    )
-    known, first, last = nodule.window.probability, nodule.box[0].start, nodule.box[0].stop - 1
-    pairs = ((known.get(first - 1, known[first]), nodule.mask[0]), (known.get(last + 1, known[last]), nodule.mask[-1]))
-    return float(np.mean([plane[rows, columns][section].astype(np.float32).mean() for plane, section in pairs]))

@@ -49,7 +49,7 @@ def number_nodules(
 
     Returns:
         uint8 (K, J, I) with the values 1…n; the segments with these values, by mean diameter, the largest first; and
-        notes for the user. Only the largest `MOST_NODULES` are kept.
+        notes for the user. Only `MOST_NODULES` are kept: the most likely, or the largest where it is not known.
     """
     measured = []
     for value, box in boxes(labels).items():
@@ -59,18 +59,23 @@ def number_nodules(
         found = measure_nodule(labels[wider] == value, crop(volume, wider), near)
         if found is not None:
             measured.append((value, found))
-    measured.sort(key=lambda each: each[1].mean_diameter_mm, reverse=True)
-    notes = []
-    if len(measured) > MOST_NODULES:
-        smallest_mm = measured[MOST_NODULES - 1][1].mean_diameter_mm
-        text = f"{len(measured)} nodules were found; only the largest {MOST_NODULES} are kept, down to {smallest_mm:.0f} mm."
-        notes.append(Note("largest-only", text))
-        del measured[MOST_NODULES:]
-    labelmap = np.zeros(labels.shape, np.uint8)
-    for number, (value, _) in enumerate(measured, start=1):
-        labelmap[labels == value] = number
     more = known or {}
-    segments = tuple(_segment(n, found, more.get(value, {})) for n, (value, found) in enumerate(measured, start=1))
+    measured.sort(key=lambda each: each[1].mean_diameter_mm, reverse=True)
+    kept, notes = measured, []
+    if len(measured) > MOST_NODULES:
+        chances = [more.get(value, {}).get("probability") or 0.0 for value, _ in measured]
+        likely = sorted(range(len(measured)), key=lambda n: -chances[n])[:MOST_NODULES]
+        kept = [measured[n] for n in sorted(likely)]
+        which = "most likely" if any(chances) else "largest"
+        least_mm = kept[-1][1].mean_diameter_mm
+        text = (
+            f"{len(measured)} nodules were found; only the {which} {MOST_NODULES} are kept, down to {least_mm:.0f} mm."
+        )
+        notes.append(Note("not-all-kept", text))
+    numbers = np.zeros(int(labels.max(initial=0)) + 1, np.uint8)
+    numbers[[value for value, _ in kept]] = np.arange(1, len(kept) + 1)
+    labelmap = numbers[labels]
+    segments = tuple(_segment(n, found, more.get(value, {})) for n, (value, found) in enumerate(kept, start=1))
     return labelmap, segments, notes
 
 
