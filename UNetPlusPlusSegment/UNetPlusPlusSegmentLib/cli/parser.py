@@ -36,10 +36,16 @@ def parser() -> argparse.ArgumentParser:
         help="a point in a nodule, RAS in mm; repeat it for more nodules; not together with --box",
     )  # fmt: skip
 
+    nodule.add_argument(
+        "--points",
+        metavar="FILE",
+        help="points in nodules: Slicer's .mrk.json or .fcsv, or a CSV with the columns r, a and s",
+    )
+
     cohort = commands.add_parser(
         "cohort", help="segment many scans; another call runs only missing and failed cases", epilog=COHORT_HELP
     )
-    cohort.set_defaults(point=[], box=None)
+    cohort.set_defaults(point=[], points=None, box=None)
     cohort.add_argument("target", choices=["liver", "nodule"])
     cohort.add_argument(
         "inputs", metavar="INPUT", nargs="+", help="volume files and DICOM folders, or one folder that contains them"
@@ -72,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_options(command: argparse.ArgumentParser, target: str) -> None:
     """Add the arguments of both targets."""
-    command.set_defaults(target=target, point=[])
+    command.set_defaults(target=target, point=[], points=None)
     command.add_argument(
         "input", metavar="INPUT", help="CT volume: .nrrd .nhdr .nii .nii.gz .mha .mhd, a DICOM file or a folder of them"
     )

@@ -5,6 +5,7 @@ from .dicom_seg import check_dicom_seg, write_dicom_seg
 from .images import FileError
 from .label_maps import label_maps
 from .overlay import write_close_ups, write_overlay
+from .points import read_points, read_points_table
 from .reading import read_volume
 from .series_table import read_series_table
 from .writing import check_grid, check_output, write_report, write_segmentation, write_volume
@@ -16,6 +17,8 @@ __all__ = [
     "check_output",
     "label_maps",
     "list_series",
+    "read_points",
+    "read_points_table",
     "read_series_table",
     "read_volume",
     "slices_of",
