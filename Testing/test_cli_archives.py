@@ -99,7 +99,7 @@ def test_a_cohort_takes_the_series_that_a_table_names_and_tells_its_notes(two_ph
     ("text", "words"),
     [
         ("patient,series\na,1\n", "no column case"),
-        ("case,series\na,1\na,2\n", "two series of the case a"),
+        ("case,series\na,1\na,2\n", "two series for the case a"),
         (b"\xff\xfe\x00", "cannot be read as a table"),
         ("", "no column case"),
     ],

@@ -88,3 +88,19 @@ def test_without_a_scheduler_nothing_is_begun_and_where_no_case_is_left_none_is_
     with Worker() as worker:
         done = run_cohort(one_after_the_other(worker), [case], out, bundle, REQUEST)
     assert run_cohort(on_cluster("tcp://127.0.0.1:9"), [case], out, bundle, REQUEST) == done
+
+
+def test_a_cluster_without_workers_is_named_and_waited_for(bundle, cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr("UNetPlusPlusSegmentLib.jobs.dask_cluster.WORKER_S", 0.5)
+    with LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster:
+        started, address = [], cluster.scheduler_address
+
+        def start_one(text, *values):
+            started.append(text % values)
+            cluster.scale(1)
+
+        monkeypatch.setattr("UNetPlusPlusSegmentLib.jobs.dask_cluster._log.warning", start_one)
+        run = on_cluster(address)
+        (record,) = run_cohort(run, [cohort / "a.nrrd"], tmp_path / "out", bundle, REQUEST)
+    assert started == [f"No worker has joined the Dask scheduler at {address}: start one with `dask worker {address}`."]
+    assert record["status"] == "done"

@@ -62,14 +62,14 @@ def test_results_and_what_is_hidden_are_no_cases(logic, cohort, tmp_path):
         records = logic.processFolder(cohort, cohort / "out", device="cpu")
         assert [each["case"] for each in records] == ["broken", "one", "two"]
     logic.processFolder([cohort / "one.nrrd"], cohort / "results" / "livers", device="cpu")
-    assert sorted(find_cases(cohort, besides=cohort / "results" / ".." / "results" / "livers")) == [
+    assert sorted(find_cases(cohort, besides=cohort / "results" / ".." / "results" / "livers")[0]) == [
         "broken",
         "one",
         "two",
     ]
     (cohort / "results").rename(tmp_path / "results")
     logic.processFolder([cohort / "one.nrrd"], cohort, device="cpu")
-    assert sorted(find_cases(cohort, besides=cohort / "out")) == ["broken", "one", "two"]
+    assert sorted(find_cases(cohort, besides=cohort / "out")[0]) == ["broken", "one", "two"]
 
 
 def test_a_case_that_fails_with_other_settings_takes_no_earlier_result_away_and_says_so(logic, cohort, tmp_path):
@@ -122,7 +122,7 @@ def test_a_name_that_is_no_text_stops_nothing(logic, cohort, tmp_path):
         records = logic.processFolder(cohort, tmp_path / "out", device="cpu")
         states = {each["case"]: each["status"] for each in records}
         assert states == {"broken": "failed", "two": "done", odd.name.removesuffix(".nrrd"): "failed"}
-    assert "M\\udcfcller.nrrd has a name that is no text" in next(
+    assert "M\\udcfcller.nrrd has a name that is not valid text" in next(
         each["reason"] for each in records if "M" in each["case"]
     )
     assert len((tmp_path / "out" / "measurements.csv").read_text().splitlines()) == 4
@@ -203,8 +203,27 @@ def test_a_cohort_that_is_stopped_reads_no_further_case_and_waits_for_none(monke
     assert len(begun) <= 1
 
 
-def test_files_that_may_be_scans_but_are_no_case_are_named(tmp_path, caplog):
+def test_files_that_may_be_scans_but_are_no_case_are_named_with_the_reason(tmp_path):
     for name in ("a.nrrd", "b.dcm", "c.dcm", "d.zip", "e.nii.gz", ".hidden", "notes.txt"):
         (tmp_path / name).write_bytes(b"x")
-    assert list(find_cases(tmp_path)) == ["a", "e"]
-    assert "Skipped files that lie in no folder of their own or are packed: b.dcm and 2 more" in caplog.text
+    cases, skipped = find_cases(tmp_path)
+    assert list(cases) == ["a", "e"]
+    assert [path.name for path in skipped] == ["b.dcm", "c.dcm", "d.zip"]
+    assert "in no folder of its own" in skipped[tmp_path / "b.dcm"] and "unpack it" in skipped[tmp_path / "d.zip"]
+
+
+def test_files_that_are_no_case_are_in_manifest_and_table_once(logic, cohort, tmp_path):
+    mask = (a_scan() > 50).astype(np.uint8)
+    files.write_volume(cohort / "one-label.nrrd", mask, np.diag([-2.0, -2.0, 3.0, 1.0]))
+    (cohort / "loose.dcm").write_bytes(b"x")
+    for _ in range(2):
+        records = logic.processFolder(cohort, tmp_path / "out", device="cpu")
+    assert [(each["case"], each["status"]) for each in records[3:]] == [
+        ("loose.dcm", "skipped"), ("one-label.nrrd", "skipped")
+    ]  # fmt: skip
+    assert records[4]["reason"] == "It is a label map of another file."
+    lines = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
+    assert [line["case"] for line in lines if line["status"] == "skipped"] == ["loose.dcm", "one-label.nrrd"]
+    with (tmp_path / "out" / "measurements.csv").open(newline="") as stream:
+        rows = {row["case"]: row for row in csv.DictReader(stream)}
+    assert rows["one-label.nrrd"]["status"] == "skipped" and "label map" in rows["one-label.nrrd"]["reason"]

@@ -11,6 +11,7 @@ import pytest
 from pydicom.uid import CTImageStorage, generate_uid
 
 from Testing.support.bright import bright_bundle
+from Testing.support.enhanced_ct import enhanced_ct
 from Testing.support.sample_files import SEGMENTS, labels, write_slice
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
@@ -92,7 +93,7 @@ def test_what_is_no_series_and_a_missing_library_are_refused_before_anything_run
 ):
     volume = tmp_path / "scan.nrrd"
     files.write_volume(volume, np.zeros((2, 3, 4), np.int16), np.eye(4))
-    with pytest.raises(FileError, match="no DICOM image"):
+    with pytest.raises(FileError, match="not a DICOM image"):
         files.slices_of(volume)
     bundle = bright_bundle(tmp_path / "liver-ct-v99.0.0")
     monkeypatch.setitem(sys.modules, "highdicom", None)
@@ -179,3 +180,64 @@ def test_a_seg_is_written_of_slices_without_preamble(series, tmp_path):
     source = files.slices_of(series)
     files.write_dicom_seg(tmp_path / "out.dcm", labels(), SEGMENTS, source, "liver-ct-v1.2.3")
     assert hd.seg.segread(tmp_path / "out.dcm").number_of_segments == len(SEGMENTS)
+
+
+def places_of_mask(path):
+    """The place of every frame of a segmentation, and the frame of the image that it refers to."""
+    found = {}
+    for frame in hd.seg.segread(path).PerFrameFunctionalGroupsSequence:
+        referred = frame.DerivationImageSequence[0].SourceImageSequence[0]
+        found[float(frame.PlanePositionSequence[0].ImagePositionPatient[2])] = int(referred.ReferencedFrameNumber)
+    return found
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [3, 0, 4, 1, 2]])
+def test_a_seg_of_one_file_with_many_frames_lies_on_the_frames_it_was_made_from(tmp_path, order):
+    path = enhanced_ct(tmp_path / "ct.dcm", [2.0 * n for n in order])
+    header = pydicom.dcmread(path)
+    header.StudyInstanceUID, header.FrameOfReferenceUID = generate_uid(), generate_uid()
+    header.save_as(path)
+    volume, _ = files.read_volume(path)
+    mask = np.zeros(volume.array.shape, np.uint8)
+    mask[1, 1:3, 2:4] = 1  # at 2 mm
+    mask[4, 0, 0] = 1  # at 8 mm
+    source = files.slices_of(path)
+    files.check_dicom_seg(source)
+    files.write_dicom_seg(tmp_path / "out.dcm", mask, SEGMENTS[:1], source, "liver-ct-v1.0.0")
+    assert places_of_mask(tmp_path / "out.dcm") == {2.0: order.index(1) + 1, 8.0: order.index(4) + 1}
+    pixels = hd.seg.segread(tmp_path / "out.dcm").get_pixels_by_source_frame(
+        source_sop_instance_uid=header.SOPInstanceUID,
+        source_frame_numbers=[order.index(k) + 1 for k in range(5)],
+        ignore_spatial_locations=True,
+        assert_missing_frames_are_empty=True,
+        combine_segments=True,
+    )
+    np.testing.assert_array_equal(pixels, mask)
+
+
+def test_a_real_enhanced_ct_gets_a_seg_from_the_command_line(shared_data, tmp_path):
+    scan = shared_data("odd_inputs/eCT_Supplemental.dcm")
+    bundle = bright_bundle(tmp_path / "liver-ct-v99.0.0")
+    asked = ["liver", str(scan), "--model", str(bundle.folder), "--device", "cpu", "--force"]
+    for name in ("out.nii.gz", "out.dcm"):
+        assert main([*asked, "-o", str(tmp_path / name)]) == 0
+    mask, affine = (v := files.read_volume(tmp_path / "out.nii.gz")[0]).array, v.ijk_to_ras
+    assert set(places_of_mask(tmp_path / "out.dcm")) == {
+        float((affine @ [0, 0, k, 1])[2]) for k in np.flatnonzero(mask.any(axis=(1, 2)))
+    }
+    assert hd.seg.segread(tmp_path / "out.dcm").pixel_array.sum() == mask.sum() > 0
+
+
+def test_a_seg_of_a_single_slice_is_written_beside_it(series, tmp_path):
+    bundle = bright_bundle(tmp_path / "liver-ct-v99.0.0")
+    slice_ = series / "9.dcm"
+    asked = ["liver", str(slice_), "--model", str(bundle.folder), "--device", "cpu", "--force"]
+    assert main([*asked, "-o", str(tmp_path / "out.dcm")]) == 0
+    uid = pydicom.dcmread(slice_).SOPInstanceUID
+    assert (
+        pydicom.dcmread(tmp_path / "out.dcm")
+        .ReferencedSeriesSequence[0]
+        .ReferencedInstanceSequence[0]
+        .ReferencedSOPInstanceUID
+        == uid
+    )

@@ -5,49 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import RLELossless
 
+from Testing.support.enhanced_ct import enhanced_ct
 from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.cli.main import main
 
-ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
 EVEN = [0.0, 2.0, 4.0, 6.0, 8.0]
-
-
-def sequence(**values) -> pydicom.Sequence:
-    item = pydicom.Dataset()
-    for name, value in values.items():
-        setattr(item, name, value)
-    return pydicom.Sequence([item])
-
-
-def enhanced_ct(path, positions_mm, aside_mm=0.0, intercepts=(-1000,), placed=True):
-    """Frames of 4 × 5 pixels of 0.7 × 0.5 mm, whose HU are 10 times their place in the file; `positions_mm` along S, in file order."""
-    header = pydicom.Dataset()
-    header.file_meta = pydicom.dataset.FileMetaDataset()
-    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID = ENHANCED_CT
-    header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID = generate_uid()
-    header.SeriesInstanceUID, header.Modality = generate_uid(), "CT"
-    header.Rows, header.Columns, header.NumberOfFrames = 4, 5, len(positions_mm)
-    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
-    header.BitsAllocated = header.BitsStored = 16
-    header.HighBit, header.PixelRepresentation = 15, 1
-    header.SharedFunctionalGroupsSequence = sequence(
-        PixelMeasuresSequence=sequence(PixelSpacing=[0.7, 0.5], SliceThickness=3.0),
-        PlaneOrientationSequence=sequence(ImageOrientationPatient=[1, 0, 0, 0, 1, 0]),
-    )
-    frames = []
-    for number, position in enumerate(positions_mm):
-        slope = sequence(RescaleSlope=1, RescaleIntercept=intercepts[number % len(intercepts)], RescaleType="HU")
-        groups = {"PixelValueTransformationSequence": slope}
-        if placed:
-            groups["PlanePositionSequence"] = sequence(ImagePositionPatient=[10 + aside_mm * number, 20, position])
-        frames += sequence(**groups)
-    header.PerFrameFunctionalGroupsSequence = pydicom.Sequence(frames)
-    values = np.arange(len(positions_mm), dtype=np.int16)[:, None, None] * 10 + 1000
-    header.PixelData = np.broadcast_to(values, (len(positions_mm), 4, 5)).astype("<i2").tobytes()
-    header.save_as(path, enforce_file_format=True)
-    return path
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [3, 0, 4, 1, 2]])
@@ -73,6 +37,34 @@ def test_uneven_and_tilted_frames_have_a_note(tmp_path):
     np.testing.assert_allclose(volume.ijk_to_ras[:3, 2], [-0.7, 0, 2])
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [3, 0, 4, 1, 2]])
+@pytest.mark.parametrize("packed", [False, True])
+def test_frames_that_are_scaled_each_in_its_own_way_are_all_in_hu(tmp_path, order, packed):
+    path = enhanced_ct(tmp_path / "ct.dcm", [EVEN[n] for n in order], scales=((1, -1000), (2, -1024), (0.5, 0)))
+    if packed:
+        header = pydicom.dcmread(path)
+        header.compress(RLELossless, generate_instance_uid=False)
+        header.save_as(path)
+    volume, notes = files.read_volume(path)
+    assert notes == []
+    np.testing.assert_array_equal(volume.array[:, 0, 0], 10 * np.argsort(order))
+    assert (volume.array == volume.array[:, :1, :1]).all()
+
+
+def test_frames_that_do_not_say_how_they_become_hu_have_a_note(tmp_path):
+    volume, (note,) = files.read_volume(enhanced_ct(tmp_path / "ct.dcm", EVEN, scales=(None,)))
+    assert "does not say how the values become HU" in note
+    np.testing.assert_array_equal(volume.array[:, 0, 0], [0, 10, 20, 30, 40])
+
+
+def test_a_file_of_frames_is_listed_with_its_true_size_and_spacing(tmp_path, capsys):
+    enhanced_ct(tmp_path / "ct.dcm", [4.0, 0.0, 2.0])
+    (entry,) = files.list_series(tmp_path)
+    assert (entry["size"], entry["slices"], entry["spacing_mm"]) == ([5, 4], 3, [0.5, 0.7, 2.0])
+    assert main(["series", str(tmp_path)]) == 0
+    assert "5 × 4 × 3 voxels of 0.5 × 0.7 × 2 mm" in capsys.readouterr().out
+
+
 def test_a_file_of_one_frame_is_one_slice(tmp_path):
     volume, _ = files.read_volume(enhanced_ct(tmp_path / "ct.dcm", [5]))
     assert volume.array.shape == (1, 4, 5)
@@ -83,8 +75,11 @@ def test_a_file_of_one_frame_is_one_slice(tmp_path):
     ("options", "words"),
     [
         ({"positions_mm": [0, 2, 4, 0, 2, 4]}, "is a sequence, with 6 images at 3 places"),
-        ({"positions_mm": [0, 2, 4, 10, 12]}, "lacks 2 slices, at 6, 8 mm along its z axis"),
-        ({"positions_mm": EVEN, "intercepts": (-1000, -900)}, "scaled to HU in different ways"),
+        ({"positions_mm": [0, 2, 4, 10, 12]}, "lacks 2 slices, at z = 6 mm, z = 8 mm: copy"),
+        (
+            {"positions_mm": EVEN, "scales": ((1, -1000), None)},
+            r"2 of the frames .* \(Rescale Intercept\), frame 2 for one",
+        ),
         ({"positions_mm": EVEN, "placed": False}, "does not say where each of its frames lies"),
     ],
 )

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from Testing.support.sample_files import FLIPPED, OBLIQUE, STRAIGHT, ct, grid, raw_nrrd, write_slice
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.files import FileError
+from UNetPlusPlusSegmentLib.jobs.cohort import find_cases
 
 GUESSED_PLACE, GUESSED_SIZE = "does not say how the patient lies", "every volume and length is a guess"
 
@@ -248,3 +249,49 @@ def test_a_nifti_lies_where_simpleitk_puts_it(tmp_path_factory, angles, flip, co
     assert notes == []
     np.testing.assert_allclose(lps[:3, :3] / volume.spacing_mm, np.reshape(expected.GetDirection(), (3, 3)), atol=1e-4)
     np.testing.assert_allclose(lps[:3, 3], expected.GetOrigin(), atol=1e-3)
+
+
+def pair(folder, packed=False):
+    """A NIfTI header and its image."""
+    image = nibabel.Nifti1Pair(ct().T, grid((20, -10, 30)))
+    nibabel.save(image, folder / "ct.img")
+    if packed:
+        (folder / "ct.img.gz").write_bytes(gzip.compress((folder / "ct.img").read_bytes()))
+        (folder / "ct.img").unlink()
+    return folder / "ct.hdr"
+
+
+@pytest.mark.parametrize("given", ["ct.hdr", "ct.img"])
+def test_a_nifti_pair_is_read_by_its_header_or_its_image(tmp_path, given):
+    pair(tmp_path)
+    volume, notes = files.read_volume(tmp_path / given)
+    assert notes == []
+    np.testing.assert_array_equal(volume.array, ct())
+    np.testing.assert_allclose(volume.ijk_to_ras, grid((20, -10, 30)), atol=1e-3)
+    assert list(find_cases(tmp_path)[0]) == ["ct"]
+
+
+def test_the_image_of_a_nifti_pair_may_be_compressed_or_missing(tmp_path):
+    header = pair(tmp_path, packed=True)
+    np.testing.assert_array_equal(files.read_volume(header)[0].array, ct())
+    (tmp_path / "ct.img.gz").unlink()
+    with pytest.raises(FileError, match=r"ct\.hdr is the header of a NIfTI pair, and its image ct\.img is missing"):
+        files.read_volume(header)
+
+
+@pytest.mark.parametrize("given", ["ct.hdr", "ct.img"])
+def test_an_analyze_file_is_refused_as_it_does_not_tell_left_from_right(tmp_path, given):
+    nibabel.save(nibabel.AnalyzeImage(ct().T, np.eye(4)), tmp_path / "ct.img")
+    with pytest.raises(FileError, match=r"ct\.hdr is an Analyze file.* on which side .*convert the DICOM series"):
+        files.read_volume(tmp_path / given)
+
+
+def test_values_of_a_metaimage_are_scaled_as_its_header_says(tmp_path):
+    lines = ("ElementSpacing = 1 1 1", "Offset = 0 0 0", "TransformMatrix = 1 0 0 0 1 0 0 0 1")
+    scaled = ("ElementToIntensityFunctionSlope = 2", "ElementToIntensityFunctionOffset = -1024")
+    volume, notes = files.read_volume(mha(tmp_path / "ct.mha", *lines, *scaled))
+    assert notes == []
+    np.testing.assert_array_equal(volume.array, 2.0 * ct() - 1024)
+    for odd in ("0", "nan", "x"):
+        with pytest.raises(FileError, match=f"scaled by {odd} and 0, which is impossible"):
+            files.read_volume(mha(tmp_path / "odd.mha", *lines, f"ElementToIntensityFunctionSlope = {odd}"))

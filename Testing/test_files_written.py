@@ -6,6 +6,7 @@ import csv
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nibabel
@@ -18,6 +19,7 @@ from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.files import FileError
+from UNetPlusPlusSegmentLib.files.writing import MACHINE, whole_file
 
 
 @pytest.mark.parametrize(
@@ -317,3 +319,24 @@ for name in ("a[1].csv", "b.csv"):
     assert len([path for path in tmp_path.iterdir() if path.name.startswith(".")]) == 1, "that of another file"
     files.write_report(tmp_path / "b.csv", [{"x": 1}])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a[1].csv", "b.csv"]
+
+
+def test_two_that_write_one_file_at_once_take_nothing_from_each_other(tmp_path):
+    path = tmp_path / "a.csv"
+    with whole_file(path) as beside:
+        beside.write_text("first")
+        files.write_report(path, [{"x": 1}])
+        assert path.read_text() == "x\n1\n"
+    assert path.read_text() == "first"
+    assert [*tmp_path.iterdir()] == [path]
+
+
+@pytest.mark.parametrize(("hours", "stays"), [(1, True), (25, False)])
+def test_what_another_machine_writes_stays_for_a_day(tmp_path, hours, stays):
+    path = tmp_path / "a.csv"
+    with whole_file(path) as beside:
+        other = beside.with_name(beside.name.replace(MACHINE, "0" * 8))
+        other.write_text("")
+        os.utime(other, (time.time() - 3600 * hours,) * 2)
+        beside.write_text("x")
+    assert other.exists() is stays

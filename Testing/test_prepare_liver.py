@@ -12,6 +12,7 @@ import SimpleITK as sitk
 
 import anatomy
 import liver
+import slicefolder
 from data.slices import read_slices
 from data.targets import load_target
 from Testing.support.prepare_scripts import picture, refused, rows_of
@@ -83,9 +84,13 @@ def test_a_lits_scan_gives_the_same_slices_in_whatever_order_its_header_says_it_
 @pytest.mark.parametrize(
     ("signs", "named"), [((1, 1, 1), "ap, lr"), ((1, -1, 1), "lr"), ((-1, 1, 1), "ap")], ids=["RAS", "RPS", "LAS"]
 )
-def test_a_header_that_is_wrong_about_right_and_back_is_put_right_after_the_image(abdomen, tmp_path, signs, named):
+def test_a_header_that_is_wrong_about_right_and_back_is_put_right_after_the_image_where_one_asks_for_it(
+    abdomen, tmp_path, capsys, signs, named
+):
     source = write_lits(tmp_path / "in", abdomen, directions=np.diag(signs), stored_as="RAS")
-    assert liver.main([str(source), "-o", str(tmp_path / "out"), "--val", "0"]) == 0
+    line = refused(liver, [source, "--val", "0"], tmp_path / "out", capsys)
+    assert f"its header is wrong about {named}" in line and "--flip image" in line and "--flip 3=none" in line
+    assert liver.main([str(source), "-o", str(tmp_path / "out"), "--val", "0", "--flip", "image"]) == 0
     assert_is_abdomen(tmp_path / "out", abdomen)
     assert f"lits003: the header is wrong about {named}," in (tmp_path / "out" / "notes.txt").read_text()
 
@@ -105,7 +110,7 @@ def test_a_header_that_is_wrong_where_the_image_tells_only_half_is_refused(abdom
     hu, labels, spacing_mm = abdomen
     boneless = hu.clip(None, 200)  # without bones nothing shows front and back
     source = write_lits(tmp_path / "in", (boneless, labels, spacing_mm), directions=np.eye(3), stored_as="RAS")
-    line = refused(liver, [source, "--val", "0"], tmp_path / "out", capsys)
+    line = refused(liver, [source, "--val", "0", "--flip", "image"], tmp_path / "out", capsys)
     assert "volume-3.nii" in line
     assert "wrong about lr, but si, ap cannot be told" in line
     assert liver.main([str(source), "-o", str(tmp_path / "out"), "--val", "0", "--flip", "lr,ap"]) == 0
@@ -175,7 +180,7 @@ def test_the_decathlon_form_is_read_and_scans_7_to_10_are_one_patient(abdomen, t
 def test_an_empty_header_gives_no_sizes(abdomen, tmp_path):
     hu, labels, _ = abdomen
     source = write_lits(tmp_path / "in", (hu, labels, np.ones(3)), directions=np.eye(3), stored_as="RAS")
-    assert liver.main([str(source), "-o", str(tmp_path / "out"), "--val", "0"]) == 0
+    assert liver.main([str(source), "-o", str(tmp_path / "out"), "--val", "0", "--flip", "image"]) == 0
     assert_is_abdomen(tmp_path / "out", abdomen)
     row = rows_of(tmp_path / "out")[0]
     assert row["source_pixel_mm"] == row["source_slice_mm"] == row["size_from"] == ""
@@ -199,11 +204,11 @@ def test_slices_are_chosen_as_in_the_folder_the_networks_are_trained_on(shared_d
     with_liver = [int(row["slice"]) for row in rows if row["liver_px"] != "0"]
     has_liver = np.zeros(842, bool)
     has_liver[with_liver[0] : with_liver[-1] + 1] = True
-    chosen = liver.chosen_slices(has_liver, every=2)
+    chosen = slicefolder.chosen_slices(has_liver, every=2)
     assert [k for k in chosen if has_liver[k]] == with_liver
     assert abs(len(chosen) - len(rows)) < 20
     assert np.diff(chosen).max() == 12
-    assert liver.chosen_slices(np.zeros(25, bool), every=2) == [0, 12, 24]
+    assert slicefolder.chosen_slices(np.zeros(25, bool), every=2) == [0, 12, 24]
 
 
 def damage(source: Path, how: str, abdomen) -> str:

@@ -1,6 +1,7 @@
 """Targets as YAML files: what is wrong is refused by name, labels are made of what folders mark, and what is unknown does not count."""
 
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,28 @@ def test_the_example_of_the_readme_is_a_target():
     text = (Path(__file__).parents[1] / "training" / "README.md").read_text(encoding="utf-8")
     (example,) = (part.partition("```")[0] for part in text.split("```yaml\n")[1:])
     assert load_target(yaml.safe_load(example)).labels[0].name == "Spleen"
+
+
+def test_the_terms_of_the_organs_are_among_those_that_the_extension_gives_to_slicer():
+    path = Path(__file__).parents[1] / "UNetPlusPlusSegment/Resources/Terminologies/UNetPlusPlusSegment.term.json"
+    (category, _) = json.loads(path.read_text(encoding="utf-8"))["SegmentationCodes"]["Category"]
+    known = {}
+    for kind in category["Type"]:
+        for side in kind.get(
+            "Modifier", [{"CodeValue": "", "CodeMeaning": "", "CodingSchemeDesignator": "", **look(kind)}]
+        ):
+            known[code(kind), code(side)] = (side["3dSlicerLabel"], tuple(side["recommendedDisplayRGBValue"]))
+    for label in load_target("organs").labels:
+        kind, side = label.terminology.split("~")[2:4]
+        assert known[kind, side] == (label.name.lower(), label.color)
+
+
+def look(kind: dict) -> dict:
+    return {key: kind[key] for key in ("3dSlicerLabel", "recommendedDisplayRGBValue")}
+
+
+def code(entry: dict) -> str:
+    return f"{entry['CodingSchemeDesignator']}^{entry['CodeValue']}^{entry['CodeMeaning']}"
 
 
 def test_the_organs_are_the_eight_that_their_masks_hold():

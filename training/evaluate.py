@@ -5,6 +5,7 @@ python training/evaluate.py UNetPlusPlusSegment/Resources/Models/liver-ct-v1.0.0
 python training/evaluate.py runs/liver/best.ckpt --data ../shared/data/liver --split val -o figures.json --pictures runs/liver/worst
 python training/evaluate.py MODEL --data data/spleen --target spleen.yaml
 python training/evaluate.py NODULE_MODEL --data ../shared/data/nodule --moved-crops
+python training/evaluate.py MODEL --pairs CASES
 python training/evaluate.py MODEL --volumes ../shared/data/volumes
 python training/evaluate.py NODULE_MODEL --volumes ../shared/data/volumes --chests
 python training/evaluate.py NODULE_MODEL --volumes ../shared/data/volumes --time
@@ -58,7 +59,11 @@ def measure(bundle: Bundle, given: argparse.Namespace, target: Target | None) ->
         raise BundleError(
             f"--moved-crops, --time and --chests are for nodule models; {bundle.name} is for {bundle.target}."
         )
-    if given.volumes and given.chests:
+    if given.pairs:
+        on_pairs = whole_scans.measure_pairs(bundle, given.pairs, given.speed, given.device, given.segment)
+        figures = {"model": bundle.name, **on_pairs}
+        return figures, json.dumps(figures, indent=2)
+    if given.chests and given.volumes:
         figures = {"model": bundle.name, **chests.measure(bundle, given.volumes, given.speed, given.device)}
         return figures, chests.as_table(figures)
     if given.volumes:
@@ -79,7 +84,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the figures as JSON")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--data", type=Path, metavar="FOLDER", help="slice folder")
-    where.add_argument("--volumes", type=Path, metavar="FOLDER", help="whole CTs, with their truth")
+    where.add_argument(
+        "--pairs", type=Path, metavar="FOLDER", help="whole CTs of any organ, with segmentations beside them"
+    )
+    where.add_argument(
+        "--volumes", type=Path, metavar="FOLDER", help="the whole CTs that the shipped models are measured on"
+    )
     slices = parser.add_argument_group("with --data")
     slices.add_argument("--split", default="val")
     slices.add_argument(
@@ -93,7 +103,14 @@ def _parser() -> argparse.ArgumentParser:
         "--moved-crops", action="store_true", help="nodules in windows that were moved off them instead"
     )
     slices.add_argument("--draws", type=int, default=5, help="windows of each nodule (5)")
-    scans = parser.add_argument_group("with --volumes")
+    scans = parser.add_argument_group("with --pairs or --volumes")
+    scans.add_argument(
+        "--segment",
+        action="append",
+        default=[],
+        metavar="LABEL=SEGMENTS",
+        help="the truth of a label where the files call it otherwise; + between several; only with --pairs",
+    )
     scans.add_argument("--speed", default="balanced")
     scans.add_argument("--device", default="auto")
     scans.add_argument("--chests", action="store_true", help="findings in whole chests: FROC and times, instead")

@@ -6,7 +6,7 @@ python training/export.py runs/liver/last.ckpt UNetPlusPlusSegment/Resources/Mod
 python training/export.py runs/nodule/last.ckpt UNetPlusPlusSegment/Resources/Models/lung-nodule-ct-v1.2.0 --data ../shared/data/nodule \
     --volumes ../shared/data/volumes --level 3
 
-With --volumes its evaluation.json also says how the model does on whole CTs; that of a nodule model always says how it does on
+With --volumes or --pairs its evaluation.json also says how the model does on whole CTs; that of a nodule model always says how it does on
 crops moved off the nodule.
 """
 
@@ -22,6 +22,7 @@ from card.from_checkpoint import bundle_from_checkpoint, read_checkpoint
 from data.slices import DataError
 from measure import nodule_crops, per_patient, whole_scans
 from UNetPlusPlusSegmentLib.files import FileError
+from UNetPlusPlusSegmentLib.files.pairs import find_pairs
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError
 
 
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="slice folder to measure it on")
     parser.add_argument("--split", default="val")
     parser.add_argument("--volumes", type=Path, help="folder of whole CTs to measure the model on, too")
+    parser.add_argument("--pairs", type=Path, help="folder of whole CTs with segmentations beside them, likewise")
     parser.add_argument("--level", type=int, help="prune the network to this depth (the paper's L1 to L4)")
     given = parser.parse_args(arguments)
     try:
@@ -42,8 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
             raise BundleError(f"{given.folder.name} names no version: call it {given.folder.name}-v1.0.0, say.")
         if given.volumes and not given.volumes.is_dir():
             raise FileError(f"{given.volumes} is no folder: --volumes takes that of the whole CTs.")
+        if given.pairs:
+            find_pairs(given.pairs)
         figures, average_from, threshold = measure(
-            given.checkpoint, given.folder.name, given.data, given.split, given.volumes, given.level
+            given.checkpoint, given.folder.name, given.data, given.split, given.volumes, given.level, given.pairs
         )
         bundle_from_checkpoint(given.checkpoint, given.folder, figures, average_from, threshold, given.level)
     except (BundleError, DataError, FileError) as error:
@@ -57,7 +61,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(
-    checkpoint: Path, name: str, data: Path, split: str, volumes: Path | None, level: int | None = None
+    checkpoint: Path,
+    name: str,
+    data: Path,
+    split: str,
+    volumes: Path | None,
+    level: int | None = None,
+    pairs: Path | None = None,
 ) -> tuple[dict, int | None, float]:
     """The figures of a checkpoint's card, and its answer: the first head to average, and the threshold.
 
@@ -81,6 +91,8 @@ def measure(
             figures["moved_crops"] = nodule_crops.evaluate(model, data, split, target=target)
         if volumes:
             figures["whole_cts"] = whole_scans.measure(model, volumes)
+        if pairs:
+            figures["pairs"] = whole_scans.measure_pairs(model, pairs)
         return figures, *answer
 
 

@@ -91,7 +91,7 @@ class Kind:
     """The way to read a slice folder of one kind.
 
     Attributes:
-        window_hu: HU at stored 0 and 255 for CT; None for colour images.
+        window_hu: HU at the least and the greatest stored value for CT, 0 and 255, or 65535 in pictures of 16 bits; None for colour images.
         structures: From the name of what is marked to its values in a stored mask, which exclude each other. 0 is nothing of it.
         pixel_mm: The size of stored pixels.
         sources: Where the images come from.

@@ -33,7 +33,7 @@ class Slice:
 
     Attributes:
         row: Its line of slices.csv.
-        image: uint8 (height, width) or (height, width, 3), in the target's window.
+        image: uint8 (height, width) or (height, width, 3), in the target's window; uint16 as long as it is not.
         mask: bool (labels, height, width).
         pixel_mm: Side of a pixel; 1 for images without one.
         known: bool (labels,): the labels whose masks say all; the others' are not to be trusted. None: all of them.
@@ -58,10 +58,11 @@ class Slice:
 
     def in_window(self, stored_hu: tuple[float, float] | None, wanted_hu: tuple[float, float] | None) -> Slice:
         """The slice with grey values of another window; what the stored one cut off below stays cut off."""
-        if stored_hu is None or wanted_hu is None or stored_hu == wanted_hu:
+        is_8_bit = self.image.dtype == np.uint8
+        if stored_hu is None or wanted_hu is None or (is_8_bit and stored_hu == wanted_hu):
             return self
         (low, high), (new_low, new_high) = stored_hu, wanted_hu
-        hu = low + self.image.astype(np.float32) * ((high - low) / 255)
+        hu = low + self.image.astype(np.float32) * ((high - low) / np.iinfo(self.image.dtype).max)
         image = ((hu - new_low) * (255 / (new_high - new_low))).round().clip(0, 255).astype(np.uint8)
         return replace(self, image=image * (self.image > 0))
 
@@ -98,14 +99,7 @@ def read_rows(folder: str | Path, kind: Kind, split: str) -> list[dict[str, str]
     for column in ("file", "split", kind.group):
         if not rows or column not in rows[0]:
             raise DataError(f"{path} has no column {column!r}, or no rows; is the folder of another target?")
-    split_of: dict[str, str] = {}
-    for row in rows:
-        group = row[kind.group]
-        if split_of.setdefault(group, row["split"]) != row["split"]:
-            raise DataError(
-                f"{path}: {kind.group} {group} is in two splits, {split_of[group]} and {row['split']} (at {row['file']});"
-                " give all its slices the same split."
-            )
+    split_of = _split_of(path, rows, kind)
     name, _, fold = split.partition(":")
     people = [group for group, its in split_of.items() if its == name]
     if fold:
@@ -114,6 +108,19 @@ def read_rows(folder: str | Path, kind: Kind, split: str) -> list[dict[str, str]
     if not chosen:
         raise DataError(f"{path} has no row with split {split!r}; it has {sorted(set(split_of.values()))}.")
     return chosen
+
+
+def _split_of(path: Path, rows: list[dict[str, str]], kind: Kind) -> dict[str, str]:
+    """The split that each patient is in."""
+    split_of: dict[str, str] = {}
+    for row in rows:
+        group = row[kind.group]
+        if split_of.setdefault(group, row["split"]) != row["split"]:
+            raise DataError(
+                f"{path}: {kind.group} {group} is in two splits, {split_of[group]} and {row['split']} (at {row['file']});"
+                " give all its slices the same split."
+            )
+    return split_of
 
 
 def _of_fold(people: list[str], fold: str) -> list[str]:
@@ -161,12 +168,7 @@ def _read_slice(folder: Path, row: dict[str, str], target: Target, kind: Kind) -
             f"{mask_path} holds the value {max(strange, default=mask.max(initial=0))}: labels must be {', '.join(map(str, kind.values))}"
             " in one channel."
         )
-    channels = 1 if image.ndim == 2 else image.shape[2]
-    if image.dtype != np.uint8 or channels != kind.channels:
-        raise DataError(
-            f"{image_path} has {channels} channels of {image.dtype}, not {kind.channels} of uint8: it is not of this target;"
-            " check `target` and `data`."
-        )
+    _check_image(image_path, image, target, kind)
     try:
         pixel_mm = kind.pixel_mm.known(row) or kind.pixel_mm.usual
         if pixel_mm is None:
@@ -186,10 +188,23 @@ def _read_slice(folder: Path, row: dict[str, str], target: Target, kind: Kind) -
     return item.in_window(kind.window_hu, target.window_hu)
 
 
+def _check_image(image_path: Path, image: np.ndarray, target: Target, kind: Kind) -> None:
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    is_16_bit = image.dtype == np.uint16
+    fits = target.window_hu != kind.window_hu if is_16_bit else image.dtype == np.uint8
+    if not fits or channels != kind.channels:
+        hint = " HU in 16 bits need a window_hu of the target, beside that of its slices." * is_16_bit
+        raise DataError(
+            f"{image_path} has {channels} channels of {image.dtype}, not {kind.channels} of uint8: it is not of this target;"
+            f" check `target` and `data`.{hint}"
+        )
+
+
 def _read_picture(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as picture:
-            return np.asarray(picture)
+            is_16_bit = picture.mode.startswith("I")  # which older versions of Pillow read as 32
+            return np.asarray(picture).astype(np.uint16) if is_16_bit else np.asarray(picture)
     except (OSError, SyntaxError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from monai.metrics import get_mask_edges, get_surface_distance
+from scipy import ndimage
+
+from UNetPlusPlusSegmentLib.core.volume import bounding_box
 
 TOLERANCE_MM = 2.0  # an outline within it counts as met: about a pixel of the 256² slices of an abdomen
 BOOTSTRAP_DRAWS = 2000
@@ -51,6 +55,26 @@ class Pooled:
                         get_surface_distance(one, other, spacing=pixel_mm) if other.any() else nothing_near
                     )
 
+    def add_volume(self, found: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float]) -> None:
+        """Add a whole scan, its surfaces in space.
+
+        Args:
+            found: bool (slices, rows, columns).
+            truth: the same.
+            spacing_mm: Of slices, rows and columns.
+        """
+        self.overlap += int((found & truth).sum())
+        self.found += int(found.sum())
+        self.true += int(truth.sum())
+        false = np.where(truth.any(axis=(1, 2)), 0, found.sum(axis=(1, 2))).max()
+        self.false_mm2 = max(self.false_mm2, float(false) * spacing_mm[1] * spacing_mm[2])
+        box = bounding_box(found | truth)
+        if box is not None:
+            one, other = (surface_of(np.pad(mask[box], 1)) for mask in (found, truth))
+            for distances, own, others in ((self.to_truth, one, other), (self.to_found, other, one)):
+                if own.any():
+                    distances.append(_distances_mm(own, others, spacing_mm))
+
     @property
     def dice(self) -> float:
         """2·overlap / (found + true)."""
@@ -78,6 +102,18 @@ class Pooled:
             figures["hausdorff95_mm"] = round(float(farthest), 2) if np.isfinite(farthest) else None
             figures["surface_dice"] = round(met / sum(map(len, both)), 4)
         return figures | {"worst_false_mm2": round(self.false_mm2, 1)}
+
+
+def surface_of(mask: np.ndarray) -> np.ndarray:
+    """The voxels of a bool array that have a neighbour outside, across a face; it must not reach the array's rim."""
+    return mask & ~ndimage.binary_erosion(mask)
+
+
+def _distances_mm(one: np.ndarray, other: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """From each voxel of one surface to the nearest of the other; infinite where there is none."""
+    if not other.any():
+        return np.full(np.count_nonzero(one), np.inf)
+    return ndimage.distance_transform_edt(~other, sampling=spacing_mm)[one]
 
 
 def summary(pooled: dict[str, Pooled]) -> dict:

@@ -1,14 +1,14 @@
 #!/usr/bin/env python
 """Makes a slice folder of liver CT from LiTS or from Task03_Liver of the Medical Segmentation Decathlon.
 
-    python training/prepare/liver.py Task03_Liver -o data/liver
-    python training/prepare/liver.py LITS17 -o data/liver --split splits.csv
+    python training/prepare/liver.py Task03_Liver -o data/liver --flip image
+    python training/prepare/liver.py LITS17 -o data/liver --flip image --split splits.csv
 
 LiTS: volume-N.nii and segmentation-N.nii, in any folders. Decathlon: imagesTr/liver_N.nii.gz and labelsTr/.
 Their headers are often wrong about right and left, front and back: the Decathlon is said to call the order of DICOM
-(Left, Posterior) Right and Anterior, and volumes 28 to 47 of LiTS have an empty header. So the image decides: the
-liver lies on the right, the spine behind it, the lungs above it. What was turned is told and kept in notes.txt;
---flip decides instead.
+(Left, Posterior) Right and Anterior, and volumes 28 to 47 of LiTS have an empty header. A header that the image contradicts
+is refused, until --flip says what to do. With --flip image the image decides: the liver lies on the right, the spine behind
+it, the lungs above it. What was turned is told and kept in notes.txt. Other organs, and other layouts: pairs.py.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from slicefolder import (
     SliceFolder,
     area_average,
     assign_splits,
+    chosen_slices,
     parser_of,
     run,
     to_8_bit,
@@ -40,6 +41,7 @@ COLUMNS = [
     "tumour_px",
 ]  # fmt: skip
 SOURCE_SIZE = 512  # pixels of a slice, in every scan of both data sets; a stored pixel is the mean of 2 × 2
+AS_SHOWN = {"as the image shows"}
 ONE_PATIENT = range(7, 11)  # these volumes of LiTS are four scans of one patient
 LITS_NAMES = {"image": r"volume-(\d+)\.nii(\.gz)?", "mask": r"segmentation-(\d+)\.nii(\.gz)?"}
 DECATHLON_NAMES = {"image": r"imagesTr/liver_(\d+)\.nii(\.gz)?", "mask": r"labelsTr/liver_(\d+)\.nii(\.gz)?"}
@@ -79,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         action="append",
         default=[],
         metavar="[N=]AXES",
-        help="turn scan N, or all, against its header along si,ap,lr or none; without it the image decides",
+        help="turn scan N, or all, against its header: as the image shows (image), along si,ap,lr, or not at all (none)",
     )
     return run(prepare, parser, arguments)
 
@@ -119,7 +121,8 @@ def find_scans(source: Path) -> list[Scan]:
     if not images and not masks:
         raise PrepareError(
             f"{source} holds no volume-N.nii(.gz) with segmentation-N.nii(.gz), and no imagesTr/liver_N.nii.gz with"
-            " labelsTr/liver_N.nii.gz: give the folder of the unpacked data set."
+            " labelsTr/liver_N.nii.gz: give the folder of the unpacked data set. For images and segmentations that are laid"
+            " otherwise, such as case.nrrd with case.seg.nrrd, there is training/prepare/pairs.py."
         )
     for number in sorted(images.keys() ^ masks.keys()):
         path, lacking = (images[number], "mask") if number in images else (masks[number], "image")
@@ -128,13 +131,15 @@ def find_scans(source: Path) -> list[Scan]:
 
 
 def read_flips(texts: list[str], scans: list[Scan]) -> dict[int | None, set[str]]:
-    """The axes to turn by scan number; under None, those of all other scans."""
+    """The axes to turn by scan number, or `AS_SHOWN`; under None, those of all other scans."""
     flips: dict[int | None, set[str]] = {}
     for text in texts:
         number, _, axes = text.rpartition("=")
-        chosen = set() if axes == "none" else set(axes.split(","))
-        if not chosen <= set(AXES):
-            raise PrepareError(f"--flip {text}: the axes must be of {', '.join(AXES)}, with commas between, or none.")
+        chosen = {"none": set(), "image": AS_SHOWN}.get(axes, set(axes.split(",")))
+        if not chosen <= {*AXES, *AS_SHOWN}:
+            raise PrepareError(
+                f"--flip {text}: the axes must be of {', '.join(AXES)}, with commas between, or it is image or none."
+            )
         if number and number not in {str(scan.number) for scan in scans}:
             raise PrepareError(f"--flip {text}: there is no scan {number} in the source.")
         flips[int(number) if number else None] = chosen
@@ -212,9 +217,24 @@ def matching_labels(scan: Scan, hu: np.ndarray, volume: Volume, mask: Volume, no
 def turned(
     scan: Scan, hu: np.ndarray, labels: np.ndarray, flip: set[str] | None, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Image and mask the right way round: turned along the axes `flip`, or if that is None, as the image shows."""
+    """Image and mask the right way round.
+
+    Args:
+        scan: To name the files.
+        hu, labels: In training order, as the header says.
+        flip: The axes to turn; `AS_SHOWN`: what the image shows; None: none, and a header that the image contradicts is refused.
+        notes: Grows by what was found odd.
+
+    Raises:
+        PrepareError: Nobody said what to do about a wrong header, or the image shows only a part of what is wrong.
+    """
     wrong, unclear = wrong_axes(hu, labels > 0)
-    if flip is None:
+    if flip is None and wrong:
+        raise PrepareError(
+            f"{scan.image}: by the image its header is wrong about {_listed(wrong)}, if what is marked is a liver: look at it, and"
+            f" add --flip image to turn what the image shows, or --flip {scan.number}=none to keep to the header."
+        )
+    if flip == AS_SHOWN:
         if wrong & {"ap", "lr"} and unclear & {"ap", "lr"}:  # one turned without the other may make a mirror image
             raise PrepareError(
                 f"{scan.image}: by the image its header is wrong about {_listed(wrong)}, but {_listed(unclear)} cannot"
@@ -222,23 +242,14 @@ def turned(
             )
         if wrong:
             notes.append(f"the header is wrong about {_listed(wrong)}, as the image shows; turned.")
+    if flip in (None, AS_SHOWN):
         if unclear:
             notes.append(f"the image does not show which way {_listed(unclear)} runs; taken from the header.")
+        flip = wrong
     elif contradicted := wrong ^ (flip - unclear):
         notes.append(f"the image contradicts --flip about {_listed(contradicted)}: look at the slices.")
-    axes = tuple(AXES.index(axis) for axis in (wrong if flip is None else flip))
+    axes = tuple(AXES.index(axis) for axis in flip)
     return np.flip(hu, axes), np.flip(labels, axes)
-
-
-def chosen_slices(has_liver: np.ndarray, every: int) -> list[int]:
-    """Every `every`-th slice with liver, fewer near it and fewest far from it."""
-    step = np.full(len(has_liver), 6 * every)
-    with_liver = np.flatnonzero(has_liver)
-    if with_liver.size:
-        low, high = with_liver[0], with_liver[-1] + 1
-        step[max(0, low - 12 * every) : high + 12 * every] = 2 * every
-        step[low:high] = every
-    return np.flatnonzero(np.arange(len(has_liver)) % step == 0).tolist()
 
 
 def halved_labels(labels: np.ndarray) -> np.ndarray:

@@ -72,7 +72,7 @@ class SliceFolder:
 
         Args:
             row: Its line of slices.csv.
-            image: uint8 (height, width) or (height, width, 3).
+            image: uint8 (height, width) or (height, width, 3), or uint16 (height, width).
             mask: uint8 (height, width).
         """
         for folder, name, picture in (("images", row["file"], image), ("masks", row.get("mask", row["file"]), mask)):
@@ -85,6 +85,10 @@ class SliceFolder:
             except OSError as error:
                 raise self._not_written(self.path / folder / str(name), error) from error
         self.rows.append(row)
+
+    def file(self, *names: str) -> Path:
+        """The path of a file of the folder, as long as that is in the making."""
+        return self._part.joinpath(*names)
 
     def note(self, text: str) -> None:
         """Tell what was found odd or put right; it is kept in notes.txt of the folder too."""
@@ -190,6 +194,17 @@ def area_majority(mask: np.ndarray, size: int) -> np.ndarray:
     return (_mean_of_area(mask, size) >= 0.5).astype(np.uint8)
 
 
+def chosen_slices(has_organ: np.ndarray, every: int) -> list[int]:
+    """Every `every`-th slice with the organ, fewer near it and fewest far from it."""
+    step = np.full(len(has_organ), 6 * every)
+    with_organ = np.flatnonzero(has_organ)
+    if with_organ.size:
+        low, high = with_organ[0], with_organ[-1] + 1
+        step[max(0, low - 12 * every) : high + 12 * every] = 2 * every
+        step[low:high] = every
+    return np.flatnonzero(np.arange(len(has_organ)) % step == 0).tolist()
+
+
 def read_rgb(path: Path) -> np.ndarray:
     """A photograph as uint8 (H, W, 3); transparency is dropped."""
     return _read_picture(path, "RGB")
@@ -209,14 +224,15 @@ def read_mask(path: Path, image: np.ndarray) -> np.ndarray:
     return grey > 127
 
 
-def parser_of(description: str) -> argparse.ArgumentParser:
-    """The arguments that all prepare scripts share."""
+def parser_of(description: str, shares: bool = True) -> argparse.ArgumentParser:
+    """The arguments that all prepare scripts share; those of the shares of patients only where these are drawn so."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder with the unpacked data set")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="the slice folder to make")
     parser.add_argument("--split", type=Path, metavar="FILE", help="CSV with patient, split; else splits are drawn")
-    parser.add_argument("--val", type=float, default=0.1, help="share of patients drawn to validate (%(default)s)")
-    parser.add_argument("--test", type=float, default=0.0, help="share of patients drawn to test (%(default)s)")
+    if shares:
+        parser.add_argument("--val", type=float, default=0.1, help="share of patients drawn to validate (%(default)s)")
+        parser.add_argument("--test", type=float, default=0.0, help="share of patients drawn to test (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (%(default)s)")
     parser.add_argument("--force", action="store_true", help="replace the slice folder if it is there")
     return parser

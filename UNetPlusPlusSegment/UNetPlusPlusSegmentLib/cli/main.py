@@ -181,8 +181,7 @@ def _source_of_seg(given: argparse.Namespace, outputs: Sequence[Path]) -> list[P
         return []
     files.check_dicom_seg()
     source = files.slices_of(Path(given.input), given.series)
-    taken = {path.resolve() for path in (Path(given.input), *outputs)}
-    if {path.resolve() for path in source} & taken:
+    if {path.resolve() for path in source} & {path.resolve() for path in outputs}:
         raise files.FileError(f"{given.output} is a slice of the input: give another output.")
     files.check_dicom_seg(source)
     return source
@@ -258,15 +257,16 @@ def _tell_cohort(given: argparse.Namespace, records: Sequence[Mapping[str, Any]]
 
     if given.json:
         print(json.dumps(records, ensure_ascii=False))
-    bad = [record for record in records if record["status"] != "done"]
+    bad = [record for record in records if record["status"] == "failed"]
+    skipped = [record for record in records if record["status"] == "skipped"]
     _say(f"{record['case']}: {note}" for record in records for note in record.get("notes") or ())
     _say(f"{record['case']}: {record['reason']}" for record in bad)
+    cases = len(records) - len(skipped)
+    also = f" {len(skipped)} files were skipped; {given.output}/measurements.csv says why." if skipped else ""
     if bad:
-        raise CohortError(
-            f"{len(bad)} of {len(records)} cases failed; the results of the others are in {given.output}."
-        )
+        raise CohortError(f"{len(bad)} of {cases} cases failed; the results of the others are in {given.output}.{also}")
     if not given.json:
-        print(f"{len(records)} cases done, written to {given.output}")
+        print(f"{cases} cases done, written to {given.output}.{also}")
     print(LICENCE_LINE, file=sys.stderr)
 
 

@@ -7,6 +7,7 @@ from .label_maps import label_maps
 from .overlay import write_close_ups, write_overlay
 from .points import read_points, read_points_table
 from .reading import read_volume
+from .segmentations import masks_of, segments_in
 from .series_table import read_series_table
 from .writing import check_grid, check_output, write_report, write_segmentation, write_volume
 
@@ -17,10 +18,12 @@ __all__ = [
     "check_output",
     "label_maps",
     "list_series",
+    "masks_of",
     "read_points",
     "read_points_table",
     "read_series_table",
     "read_volume",
+    "segments_in",
     "slices_of",
     "write_close_ups",
     "write_dicom_seg",

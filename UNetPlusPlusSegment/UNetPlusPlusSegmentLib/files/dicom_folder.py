@@ -25,14 +25,14 @@ def headers_in(folder: Path) -> tuple[list[Header], list[str]]:
         FileError: There is no image; a file may not be read; or one that is, or by its name was, a slice is damaged or empty.
     """
     headers: list[Header] = []
-    no_images, empty, dead, packed = [], [], [], []
+    no_images, lost, dead, packed = [], [], [], []
     for path in _files_under(folder):
         if not path.is_file():
             dead += [path] if path.is_symlink() else []
             continue
         start = start_of(path)
         if not start.strip(b"\0"):
-            empty.append(path)
+            lost.append(path)
         elif is_dicom(start):
             header = read_header(path)
             if header is not None:
@@ -41,10 +41,16 @@ def headers_in(folder: Path) -> tuple[list[Header], list[str]]:
                 no_images.append(path)
         elif path.suffix.lower() in PACKED:
             packed.append(path)
-    _check_none_empty([*empty, *dead], headers)
+        else:
+            lost.append(path)
+    _check_none_lost([*lost, *dead, *packed], headers)
     if not headers:
         _refuse_without_images(folder, packed)
-    return headers, [*_left_out(no_images, "hold no image"), *_left_out(dead, "lead nowhere")]
+    return headers, [
+        *_left_out(no_images, "hold no image"),
+        *_left_out(dead, "lead nowhere"),
+        *_left_out(packed, "are packed"),
+    ]
 
 
 def _refuse_without_images(folder: Path, packed: Sequence[Path]) -> NoReturn:
@@ -80,24 +86,34 @@ def _refuse(error: OSError) -> None:
     ) from error
 
 
-def _check_none_empty(nothing: Sequence[Path], headers: Sequence[Header]) -> None:
-    """Refuse files without content, and links that lead nowhere, which by their names are slices of a series.
+def _check_none_lost(paths: Sequence[Path], headers: Sequence[Header]) -> None:
+    """Refuse files without an image, and links that lead nowhere, which by their names are slices of a series.
 
     Others, as programs leave them behind (locks, marks that a copy is done), are no loss.
     """
     names = {(header.path.parent, _shape(header.path.name)) for header in headers}
-    for path in nothing:
+    for path in paths:
         aims = [path.name, path.readlink().name] if path.is_symlink() else [path.name]
+        aims += [path.stem] if path.suffix.lower() in PACKED else []
         named_alike = any((path.parent, _shape(name)) in names for name in aims)
-        if named_alike or (not path.name.startswith(".") and Path(aims[-1]).suffix.lower() in SLICE_ENDINGS):
-            what = (
-                "leads nowhere"
-                if not path.exists()
-                else "is empty"
-                if not path.stat().st_size
-                else "holds nothing but zeros"
-            )
-            raise FileError(f"{in_text(path)} {what}, so a series would lack a slice: copy it again, or remove it.")
+        if named_alike or (
+            not path.name.startswith(".") and Path(aims[-1]).suffix.lower() in SLICE_ENDINGS and headers
+        ):
+            what, way_out = _what_is_wrong(path)
+            raise FileError(f"{in_text(path)} {what}, so a series would lack a slice: {way_out}, or remove it.")
+
+
+def _what_is_wrong(path: Path) -> tuple[str, str]:
+    """The fault of a file that should be a slice, and what to do with it."""
+    if not path.exists():
+        return "leads nowhere", "copy it again"
+    if not path.stat().st_size:
+        return "is empty", "copy it again"
+    if path.suffix.lower() in PACKED:
+        return "is packed", "unpack it"
+    if not start_of(path).strip(b"\0"):
+        return "holds nothing but zeros", "copy it again"
+    return "is not DICOM, though it is named like a slice", "copy it again"
 
 
 def _shape(name: str) -> str:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from pydicom import Dataset
@@ -45,7 +45,8 @@ TAGS = (
     "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID",
     "Modality", "StudyDate", "SeriesDate", "AcquisitionDate", "StudyID", "PatientID", "PatientName", "PatientBirthDate",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "NumberOfFrames",
-    "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "SpacingBetweenSlices", "RescaleIntercept",
+    "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "SpacingBetweenSlices",
+    "RescaleIntercept", "RescaleSlope", "RescaleType", "ModalityLUTSequence",
     *ACQUISITION, *SEQUENTIAL,
 )  # fmt: skip
 
@@ -54,18 +55,39 @@ class DamagedFileError(FileError):
     """A DICOM file that is cut or emptied; the message says which."""
 
 
+class Group(NamedTuple):
+    """What is equal for slices that can lie in one stack, as far as identifiers, size and kind of pixels go."""
+
+    patient: tuple[str, ...]
+    study: str | tuple[str, ...]
+    series: str | tuple[str, ...]
+    frame_of_reference: str
+    modality: str
+    size: tuple[int, int]
+    is_grey: bool
+    own: Path | None  # the file, if it holds many frames
+
+
+# In a message; the order is that of `Group`.
+GROUP_FIELDS = (
+    "Patient ID or Name", "Study Instance UID", "Series Instance UID", "Frame of Reference UID", "Modality",
+    "number of rows and columns", "kind of pixels", "file",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, eq=False)
 class Header:
     """The part of the header of one DICOM image file that stacking needs; lengths in mm, directions and positions in LPS.
 
     Attributes:
         patient: Equal for one person; made of identifiers, so never to be shown.
-        group: Equal for slices that can lie in one stack as far as identifiers, size and kind of pixels go.
         size: Columns, rows, frames.
         position: Centre of the first pixel; None if it is not told.
         directions: 3 × 3, its columns along I, J and the normal of the slice; None if they are not told.
         spacing: Along I and J, and the thickness; NaN where it is not told.
-        is_rescaled: Whether it says how its values become HU.
+        rescaling: What it says of how its values become HU: intercept, slope.
+        unit: Of the rescaled values, if that is not HU; empty if it is, or is not told.
+        unread: Why its values cannot be read right, to follow its name in a message; empty if they can.
         acquisition: By the names of `ACQUISITION` and `SEQUENTIAL`; empty where it is not told.
         end: Where the pixel data ends in the file.
         is_odd: Whether GDCM would misread it: an element has a type that DICOM does not know, which it may take for one of
@@ -79,13 +101,15 @@ class Header:
     modality: str
     date: str
     patient: tuple[str, ...]
-    group: tuple
+    group: Group
     size: tuple[int, int, int]
     is_grey: bool
     position: np.ndarray | None
     directions: np.ndarray | None
     spacing: tuple[float, ...]
-    is_rescaled: bool
+    rescaling: tuple[bool, bool]
+    unit: str
+    unread: str
     acquisition: dict[str, str]
     end: int
     is_odd: bool
@@ -188,26 +212,39 @@ def _header(path: Path, fields: _Fields, found: _Found) -> Header:
     of_study = fields.uid("StudyInstanceUID") or (fields.text("StudyID"), fields.text("StudyDate"))
     of_series = series or (acquisition["SeriesNumber"], acquisition["SeriesDescription"])
     frame, own = fields.uid("FrameOfReferenceUID"), path if size[2] > 1 else None
-    group = (patient, of_study, of_series, frame, fields.text("Modality"), size[:2], is_grey, own)
+    sop_class = fields.uid("SOPClassUID")
+    modality = fields.text("Modality").upper() or ("CT" if sop_class in CT_CLASSES else "")
+    unit = fields.text("RescaleType").upper()
     return Header(
         path=path,
-        sop_class=fields.uid("SOPClassUID"),
+        sop_class=sop_class,
         instance=fields.uid("SOPInstanceUID"),
         series=series,
-        modality=fields.text("Modality"),
+        modality=modality,
         date=next(filter(None, map(fields.text, ("StudyDate", "SeriesDate", "AcquisitionDate"))), ""),
         patient=patient,
-        group=group,
+        group=Group(patient, of_study, of_series, frame, modality, size[:2], is_grey, own),
         size=size,
         is_grey=is_grey,
         position=_or_none(place.origin, 3),
         directions=_or_none(place.directions, 3, 3),
         spacing=place.spacing,
-        is_rescaled=found.has_frames or bool(fields.numbers("RescaleIntercept", 1)),
+        rescaling=(bool(fields.numbers("RescaleIntercept", 1)), bool(fields.numbers("RescaleSlope", 1))),
+        unit="" if unit in ("HU", "US") else unit,  # US: unspecified
+        unread=_unread(fields),
         acquisition=acquisition,
         end=found.end,
         is_odd=found.is_odd or fields.text("PhotometricInterpretation") == "MONOCHROME1",
     )
+
+
+def _unread(fields: _Fields) -> str:
+    stored, high = fields.integer("BitsStored"), fields.integer("HighBit")
+    if fields.has_items("ModalityLUTSequence"):
+        return "maps its values to HU by a table (Modality LUT Sequence)"
+    if stored and high != stored - 1:
+        return f"keeps its values in other bits than DICOM allows (High Bit {high} of {stored} Bits Stored)"
+    return ""
 
 
 def _or_none(numbers: Sequence[float], *shape: int) -> np.ndarray | None:
@@ -355,6 +392,10 @@ class _Fields:
             return int(value.strip(b" \0") or b"0")
         except ValueError:
             return 0
+
+    def has_items(self, keyword: str) -> bool:
+        """True if a sequence is there and holds something."""
+        return Tag(keyword) in self._data and bool(self._data.get_item(Tag(keyword)).value)
 
     def fits(self, coded_pixels: int) -> bool:
         """True if a JPEG 2000 image is about as large as rows and columns say: its decoder takes the memory that it claims."""

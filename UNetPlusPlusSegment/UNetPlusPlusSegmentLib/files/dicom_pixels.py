@@ -10,15 +10,17 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 from pydicom.tag import Tag
+from pydicom.uid import UID
 
 from .dicom_headers import Header
 from .images import GDCM, FileError, in_text, read_image
 
 ESSENCE = (
     "SOPClassUID", "SOPInstanceUID", "Modality", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
-    "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "RescaleIntercept",
-    "RescaleSlope", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "PixelData",
+    "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData",
 )  # fmt: skip
+RESCALING = ("RescaleIntercept", "RescaleSlope", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+MANY_FRAMES = UID("1.2.840.10008.5.1.4.1.1.7.3")  # SOP class of multi-frame words, which are not rescaled
 BODY_HU = (-200, 300)  # where contrast agent makes a difference
 BLOCKS = 64  # along the shorter side of a slice: means over so many blocks have little noise
 MOST_PHASES = 3
@@ -55,12 +57,27 @@ def values_of(header: Header) -> np.ndarray:
         return _decoded(copy, path)
 
 
-def _write_essence(path: Path, copy: Path) -> None:
-    """Write of a DICOM file what decoding needs, and nothing else."""
+def stored_values_of(header: Header) -> np.ndarray:
+    """The images (frame, row, column) of a DICOM file of many frames before any rescaling.
+
+    Raises:
+        FileError: It cannot be decoded.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "frames.dcm")
+        _write_essence(header.path, copy, is_rescaled=False)
+        return _decoded(copy, header.path)
+
+
+def _write_essence(path: Path, copy: Path, is_rescaled: bool = True) -> None:
+    """Write of a DICOM file what decoding needs, and nothing else; without its rescaling if that is not wanted."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's may quote the patient's name
         try:
-            data = pydicom.dcmread(path, force=True, specific_tags=[*map(Tag, ESSENCE)])
+            wanted = [*ESSENCE, *RESCALING] if is_rescaled else ESSENCE
+            data = pydicom.dcmread(path, force=True, specific_tags=[*map(Tag, wanted)])
+            if not is_rescaled:
+                data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = MANY_FRAMES
             if data.get("PhotometricInterpretation") == "MONOCHROME1":
                 data.PhotometricInterpretation = "MONOCHROME2"  # HU are the same, however they are meant to be shown
             data.save_as(copy)

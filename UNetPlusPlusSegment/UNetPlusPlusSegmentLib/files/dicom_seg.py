@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.segment import Segment
-from .images import FileError
+from ..core.volume import Volume
+from .frames import frames_of, order_of
+from .images import FileError, ijk_to_ras, in_text
 from .writing import whole_file
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def check_dicom_seg(source: Sequence[Path] = ()) -> None:
     """Refuse, before time is spent, where no DICOM SEG can be written.
 
     Args:
-        source: The DICOM files of the slices it is to refer to, one for each along K.
+        source: The DICOM files of the slices it is to refer to, as `slices_of` gives them.
 
     Raises:
         FileError: highdicom is not installed, or a file of the series lacks what a SEG takes from it.
@@ -46,7 +48,7 @@ def check_dicom_seg(source: Sequence[Path] = ()) -> None:
         ) from error
     if source:
         images = _images(source)
-        labelmap = np.zeros((len(images), images[0].Rows, images[0].Columns), np.uint8)
+        labelmap = np.zeros((len(source), images[0].Rows, images[0].Columns), np.uint8)
         labelmap[0, 0, 0] = 1  # a frame: of one it is seen whether all of them can be written
         _segmentation("The DICOM SEG", labelmap, [TRIAL], images, "trial-v0")
 
@@ -62,24 +64,134 @@ def write_dicom_seg(
         path: The file; what it held is replaced when the new one is whole.
         labelmap: uint8 (K, J, I), 0 where there is no segment.
         segments: One or more; DICOM knows no segmentation without any. One may be empty.
-        source: The DICOM files of the slices, one for each along K.
+        source: The DICOM files of the slices, one for each along K, as `slices_of` gives them.
         model: Name of the bundle, with its version.
 
     Raises:
         FileError: It cannot be written, or a file of the series lacks what a SEG takes from it.
     """
+    if len(set(source)) == 1 < len(source):  # one file with many frames, in which they need not lie in order
+        labelmap = labelmap[np.argsort(order_of(frames_of(source[0])))]
     written = _segmentation(str(path), labelmap, segments, _images(source), model)
     with whole_file(path) as beside, _quiet():
         written.save_as(beside)
 
 
+def segments_of_dicom_seg(path: Path) -> list[tuple[int, str, str, tuple[int, int, int] | None]]:
+    """Number, name, terminology (Slicer's seven parts) and colour of each segment of a DICOM SEG; no pixel is read.
+
+    Raises:
+        FileError: It is damaged.
+    """
+    with _whole(path):
+        import pydicom
+
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        return [
+            (int(item.SegmentNumber), str(item.SegmentLabel), _terminology(item), _color(item))
+            for item in header.SegmentSequence
+        ]
+
+
+def series_of_dicom_seg(path: Path) -> str:
+    """The UID of the series that a DICOM SEG refers to; empty if it names none.
+
+    Raises:
+        FileError: It is damaged.
+    """
+    with _whole(path):
+        import pydicom
+
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["ReferencedSeriesSequence"])
+        referenced = header.get("ReferencedSeriesSequence")
+        return str(referenced[0].get("SeriesInstanceUID", "")) if referenced else ""
+
+
+def read_dicom_seg(path: Path) -> list[Volume]:
+    """Read the frames of a DICOM SEG, each as a volume of one slice that holds the number of its segment; 0 is background.
+
+    Raises:
+        FileError: It is damaged, or does not say where its frames lie.
+    """
+    frames = frames_of(path)
+    with _whole(path):
+        import pydicom
+
+        data = pydicom.dcmread(path)
+        pixels = data.pixel_array.reshape(-1, data.Rows, data.Columns)
+        kind = data.SegmentationType
+        if kind == "FRACTIONAL":
+            pixels = pixels * 2 >= int(data.MaximumFractionalValue)
+        numbers = [1] * len(frames) if kind == "LABELMAP" else [_number_of(data, n) for n in range(len(frames))]
+        slices = []
+        for frame, plane, number in zip(frames, pixels, numbers, strict=True):
+            steps = np.reshape(frame.directions, (3, 3)) * (
+                *frame.spacing[:2],
+                1.0,
+            )  # of one slice; it may be said to be 0 mm thick
+            values = plane.astype(np.uint16) * number
+            slices.append(Volume(values[np.newaxis], ijk_to_ras(steps, np.array(frame.origin))))
+        return slices
+
+
+def _number_of(data: Dataset, frame: int) -> int:
+    for groups in (data.PerFrameFunctionalGroupsSequence[frame], data.SharedFunctionalGroupsSequence[0]):
+        if "SegmentIdentificationSequence" in groups:
+            return int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+    raise ValueError("a frame without segment")
+
+
+def _terminology(item: Dataset) -> str:
+    """Slicer's seven parts of the codes of a segment."""
+
+    def code(within: Dataset, keyword: str) -> tuple[str, Dataset | None]:
+        found = (within.get(keyword) or [None])[0]
+        if found is None:
+            return "^^", None
+        value = found.get("CodeValue") or found.get("LongCodeValue", "")
+        return f"{found.get('CodingSchemeDesignator', '')}^{value}^{found.get('CodeMeaning', '')}", found
+
+    category, _ = code(item, "SegmentedPropertyCategoryCodeSequence")
+    kind, inner = code(item, "SegmentedPropertyTypeCodeSequence")
+    if inner is None:
+        return ""
+    modifier, _ = code(inner, "SegmentedPropertyTypeModifierCodeSequence")
+    region, place = code(item, "AnatomicRegionSequence")
+    side, _ = code(place, "AnatomicRegionModifierSequence") if place is not None else ("^^", None)
+    lists = "Segmentation category and type - DICOM master list", "Anatomic codes - DICOM master list"
+    return "~".join([lists[0], category, kind, modifier, lists[1], region, side])
+
+
+def _color(item: Dataset) -> tuple[int, int, int] | None:
+    if "RecommendedDisplayCIELabValue" not in item:
+        return None
+    try:
+        import highdicom as hd
+    except ImportError:  # a colour is not worth a refusal
+        return None
+    red, green, blue = hd.color.CIELabColor.from_dicom_value(item.RecommendedDisplayCIELabValue).to_rgb()
+    return int(red), int(green), int(blue)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """A sentence for whatever pydicom meets in a damaged file."""
+    try:
+        with _quiet():
+            yield
+    except FileError:
+        raise
+    except Exception as error:
+        raise FileError(f"{in_text(path)} is damaged or incomplete: copy it again.") from error
+
+
 def _images(source: Sequence[Path]) -> list[Dataset]:
-    """The headers of the slices, with what a SEG needs of them and may be empty."""
+    """The headers of the files, with what a SEG needs of them and may be empty."""
     import pydicom
 
     images: list[Dataset] = []
     with _quiet():
-        for file in source:
+        for file in dict.fromkeys(source):
             image = pydicom.dcmread(file, stop_before_pixels=True, force=True)  # some archives leave out the preamble
             image.decode()  # for UTF-8, in which the SEG is written
             for keyword in MAY_BE_EMPTY:

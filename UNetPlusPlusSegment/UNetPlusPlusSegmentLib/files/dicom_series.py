@@ -7,21 +7,27 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
 from pydicom.datadict import dictionary_description
 
+from .dicom_aside import without_aside
 from .dicom_headers import ACQUISITION, SEQUENTIAL, Header
+from .dicom_places import (
+    EVEN,
+    FEWEST_SLICES,
+    LONGEST_HOLE,
+    along_normal,
+    coincident,
+    in_one_plane,
+    in_order,
+    place_in_words,
+    step_of,
+)
 
-SAME_PLACE = 0.02  # of a step: slices nearer than this lie at one place
-SAME_PLACE_MM = 1e-3
-MOVES_PIXELS = 2.0  # slices whose corners differ by less, from turned axes or other pixels, lie in one plane's stack
-EVEN = 0.15  # of a step: gaps that differ by less are alike
-LONGEST_HOLE = 3.5  # steps: beyond, more than two slices would be missing, and the stack is parted
 ACQUISITION_GAP = 1.5  # steps: between two acquisitions this is a gap
-FEWEST_SLICES = 3  # of a part whose evenness says something
 
 SamePixels = Callable[[Header, Header], bool]
 
@@ -34,11 +40,13 @@ class Stack:
         slices: In order along their normal; one file if it holds many frames.
         part: What tells it from other stacks of its series, e.g. "acquisition number 2"; empty if nothing does.
         copies: Slices left out as another instance has their pixels at their place. Of one instance in many files nothing is said.
+        aside: Images left out as they lie beside the stack, as those of bolus tracking.
     """
 
     slices: list[Header]
     part: str = ""
     copies: int = 0
+    aside: Sequence[Header] = ()
     number: int = field(default=0, compare=False)
 
     @property
@@ -88,71 +96,6 @@ def stacks_of(headers: Iterable[Header], same_pixels: SamePixels) -> list[Stack]
     return stacks
 
 
-def in_one_plane(one: Header, other: Header) -> bool:
-    """True if no corner moves by more than `MOVES_PIXELS` when a slice is drawn with the axes and pixels of another."""
-    size = np.array(one.size[:2]) - 1
-    steps = [np.array(header.directions)[:, :2] * header.spacing[:2] for header in (one, other)]
-    pixel_mm = min(one.spacing[:2])
-    return bool((np.linalg.norm((steps[0] - steps[1]) * size, axis=0) <= MOVES_PIXELS * pixel_mm).all())
-
-
-def mean_plane(slices: Sequence[Header]) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Directions and spacing of a stack whose slices are placed: medians, which a few odd ones do not move."""
-    directions = np.median([header.directions for header in slices], axis=0)
-    spacing = np.median([header.spacing for header in slices], axis=0)
-    return directions / np.linalg.norm(directions, axis=0), tuple(spacing.tolist())
-
-
-def along_normal(slices: Sequence[Header]) -> np.ndarray:
-    """Places of slices along the normal of their stack, in mm."""
-    return np.array([header.position for header in slices]) @ mean_plane(slices)[0][:, 2]
-
-
-def in_order(slices: Sequence[Header]) -> list[Header]:
-    """Slices sorted along their normal; as they come where they have no place."""
-    if not all(header.is_placed for header in slices):
-        return list(slices)
-    return [slices[index] for index in np.argsort(along_normal(slices), kind="stable")]
-
-
-def step_of(places: np.ndarray) -> float:
-    """The usual distance of neighbouring slices: of their gaps the middle one, or the shorter of the two middle ones."""
-    gaps = np.sort(np.diff(places))
-    return float(gaps[(len(gaps) - 1) // 2]) if len(gaps) else 0.0
-
-
-def missing_places(places: np.ndarray) -> list[tuple[int, list[float]]]:
-    """Places at which slices of a stack are missing: where a gap is two or three steps, and not the beginning of wider steps.
-
-    Args:
-        places: In order along the normal, in mm.
-
-    Returns:
-        For each such gap the index of the slice before it, and the places in mm.
-    """
-    gaps, step = np.diff(places), step_of(places)
-    found = []
-    for index, gap in enumerate(gaps):
-        steps = round(gap / step) if step > 0 else 0
-        alike = np.abs(gaps - gap) <= EVEN * step
-        run = 1 + _length(alike[index + 1 :]) + _length(alike[:index][::-1])
-        if 2 <= steps <= LONGEST_HOLE and abs(gap - steps * step) <= EVEN * step and run < FEWEST_SLICES:
-            found.append((index, [float(places[index] + n * gap / steps) for n in range(1, steps)]))
-    return found
-
-
-def coincident(places: np.ndarray) -> np.ndarray:
-    """For each slice but the first, whether it lies where the one before it lies."""
-    gaps = np.diff(places)
-    real = gaps[gaps > SAME_PLACE_MM]
-    return gaps <= max(SAME_PLACE_MM, SAME_PLACE * float(np.median(real)) if len(real) else 0.0)
-
-
-def _length(alike: np.ndarray) -> int:
-    """The number of True values before the first False."""
-    return len(alike) if alike.all() else int(alike.argmin())
-
-
 def _planes(group: Sequence[Header]) -> list[list[Header]]:
     """Images that could lie on one grid but for their place along the normal; those without a place apart."""
     planes: list[list[Header]] = []
@@ -182,13 +125,17 @@ def _stacks_of_plane(plane: list[Header], same_pixels: SamePixels) -> list[Stack
 def _parted(stack: Stack, same_pixels: SamePixels) -> list[Stack]:
     """Part a stack by what tells its acquisitions apart, where they overlap, and leave out slices that came twice."""
     stack = _without_copies(stack, same_pixels)
+    stack.slices, stack.aside = without_aside(stack.slices)
     for name in ACQUISITION:
         values = [header.acquisition[name] for header in stack.slices]
         if _overlap(stack.slices, values, only_at_one_place=name == "SliceThickness"):
             return _parts(stack, values, dictionary_description(name).lower(), same_pixels)
     for name in SEQUENTIAL:
         runs = _runs(stack.slices, name)
-        if _overlap(stack.slices, runs):
+        alternate = sum(a != b for a, b in pairwise(runs)) > len(
+            set(runs)
+        )  # else one slice may only have a wrong place
+        if alternate and 2 * max(Counter(runs).values()) >= stack.places and _overlap(stack.slices, runs):
             return _parts(stack, runs, f"run by {dictionary_description(name).lower()}", same_pixels)
     folders = [str(header.path.parent) for header in stack.slices]
     if _overlap(stack.slices, folders, only_at_one_place=True):
@@ -222,9 +169,7 @@ def _overlap(slices: Sequence[Header], values: Sequence[str], only_at_one_place:
     places, pairs = along_normal(slices), pairwise(values)
     parts = [places[[v == value for v in values]] for value in set(values)]
     if any(same and a != b for same, (a, b) in zip(coincident(places), pairs, strict=True)):
-        return sum(map(_faults, parts)) < _faults(places) + (
-            len(parts) == 2
-        )  # one slice that was taken again may go apart
+        return sum(map(_faults, parts)) < _faults(places)
     if only_at_one_place or sum(a != b for a, b in pairwise(values)) < len(parts):
         return False
     return min(map(len, parts)) >= FEWEST_SLICES and max(map(_faults, parts)) <= _faults(places)
@@ -289,8 +234,10 @@ def _cut_at_gaps(stack: Stack) -> list[Stack]:
     said = [stack.part] if stack.part else []
     parts = [stack.slices[a:b] for a, b in pairwise([0, *ends, len(stack.slices)])]
     return [
-        Stack(part, ", ".join([*said, f"from {along[0]:.0f} to {along[-1]:.0f} mm along the normal"]), stack.copies)
-        for part, along in ((part, along_normal(part)) for part in parts)
+        replace(
+            stack, slices=part, part=", ".join([*said, f"from {place_in_words(part[0])} to {place_in_words(part[-1])}"])
+        )
+        for part in parts
     ]
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pydicom
 
-from .images import FileError
+from .images import FileError, in_text
 
 
 class Frame(NamedTuple):
@@ -18,13 +19,14 @@ class Frame(NamedTuple):
     origin: tuple[float, ...]  # centre of its first pixel
     directions: tuple[float, ...]  # 3 × 3 by rows; its columns are I, J and the normal
     spacing: tuple[float, ...]  # along I and J, and its thickness
+    rescale: tuple[float, float] | None = None  # slope and intercept of its values; None if they are not told
 
 
 def frames_of(path: Path) -> list[Frame]:
     """The frames of a DICOM file as they lie in it, from its functional groups (PS3.3 C.7.6.16); none if it has no such groups.
 
     Raises:
-        FileError: A frame does not say where it lies, or they are scaled to HU in different ways.
+        FileError: A frame does not say where it lies.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's may quote the patient's name
@@ -33,37 +35,58 @@ def frames_of(path: Path) -> list[Frame]:
         except FileError:
             raise
         except Exception as error:  # whatever pydicom meets in a damaged file
-            raise FileError(f"{path} is damaged or incomplete: copy it again.") from error
+            raise FileError(f"{in_text(path)} is damaged or incomplete: copy it again.") from error
+
+
+def order_of(frames: Sequence[Frame]) -> list[int]:
+    """Indices of frames of one plane in their order along its normal."""
+    normal = np.reshape(frames[0].directions, (3, 3))[:, 2]
+    return np.argsort([np.dot(frame.origin, normal) for frame in frames], kind="stable").tolist()
 
 
 def _frames_of(path: Path) -> list[Frame]:
     header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
     shared = (header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
+    groups = [_Groups(frame, shared) for frame in header.get("PerFrameFunctionalGroupsSequence") or ()]
+    frames = [group.frame() for group in groups]
+    if None in frames:
+        raise FileError(
+            f"{in_text(path)} does not say where each of its frames lies in the patient, or how large its pixels are: export"
+            " it as a series of single slices."
+        )
+    return [frame for frame in frames if frame]
 
-    def values(frame: pydicom.Dataset, group: str, name: str, count: int) -> list[float]:
-        for items in (frame.get(group), shared.get(group)):
+
+class _Groups:
+    """The functional groups of one frame: its own, or else those that all frames share."""
+
+    def __init__(self, own: pydicom.Dataset, shared: pydicom.Dataset) -> None:
+        self._each = (own, shared)
+
+    def frame(self) -> Frame | None:
+        """None if its place or the size of its pixels is not told."""
+        orientation = self._values("PlaneOrientationSequence", "ImageOrientationPatient", 6)
+        pixel = self._values("PixelMeasuresSequence", "PixelSpacing", 2)
+        thickness_mm = self._values("PixelMeasuresSequence", "SliceThickness", 1)
+        origin = self._values("PlanePositionSequence", "ImagePositionPatient", 3)
+        if not (orientation and pixel and thickness_mm and origin):
+            return None
+        along, down = np.reshape(orientation, (2, 3))
+        directions = np.column_stack([along, down, np.cross(along, down)])
+        slope = self._values("PixelValueTransformationSequence", "RescaleSlope", 1)
+        intercept = self._values("PixelValueTransformationSequence", "RescaleIntercept", 1)
+        return Frame(
+            tuple(origin),
+            tuple(directions.ravel()),
+            (pixel[1], pixel[0], thickness_mm[0]),
+            (slope[0], intercept[0]) if slope and intercept else None,
+        )
+
+    def _values(self, group: str, name: str, count: int) -> list[float]:
+        """So many finite numbers, or none."""
+        for items in (each.get(group) for each in self._each):
             if items and items[0].get(name) is not None:
                 found = np.atleast_1d(items[0].get(name)).astype(float)
                 if len(found) == count and np.isfinite(found).all():
                     return found.tolist()
-        raise FileError(
-            f"{path} does not say where each of its frames lies in the patient, or how large its pixels are: export it"
-            " as a series of single slices."
-        )
-
-    frames, scales = [], set()
-    for frame in header.get("PerFrameFunctionalGroupsSequence") or ():
-        along, down = np.reshape(values(frame, "PlaneOrientationSequence", "ImageOrientationPatient", 6), (2, 3))
-        directions = np.column_stack([along, down, np.cross(along, down)])
-        row_mm, column_mm = values(frame, "PixelMeasuresSequence", "PixelSpacing", 2)
-        thickness_mm = values(frame, "PixelMeasuresSequence", "SliceThickness", 1)
-        origin = values(frame, "PlanePositionSequence", "ImagePositionPatient", 3)
-        frames.append(Frame(tuple(origin), tuple(directions.ravel()), (column_mm, row_mm, *thickness_mm)))
-        transformation = (frame.get("PixelValueTransformationSequence") or [{}])[0]
-        scales.add((transformation.get("RescaleSlope"), transformation.get("RescaleIntercept")))
-    if len(scales) > 1:
-        raise FileError(
-            f"The frames of {path} are scaled to HU in different ways, which is not read here: export it as a series of"
-            " single slices."
-        )
-    return frames
+        return []

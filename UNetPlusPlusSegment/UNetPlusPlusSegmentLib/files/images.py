@@ -61,11 +61,13 @@ def name_of(path: Path) -> str:
         FileError: It is such a one.
     """
     if in_text(path) != str(path):
-        raise FileError(f"{in_text(path)} has a name that is no text: rename it.")
+        raise FileError(f"{in_text(path)} has a name that is not valid text: rename it.")
     return str(path)
 
 
-def read_image(path: Path, image_io: str, called: Path | None = None, most_bytes: float | None = None) -> sitk.Image:
+def read_image(
+    path: Path, image_io: str, called: Path | None = None, most_bytes: float | None = None, most_values: int = 1
+) -> sitk.Image:
     """Read one grey-value volume.
 
     Args:
@@ -74,11 +76,12 @@ def read_image(path: Path, image_io: str, called: Path | None = None, most_bytes
         called: The name for messages, where `path` is a copy.
         most_bytes: Of voxels that there can be; as many as a DICOM file can hold if None. SimpleITK takes the
             memory that a header claims, and a damaged one may claim all.
+        most_values: In a voxel, as the layers of a segmentation.
 
     Raises:
         FileError: It cannot be read, or is something else.
     """
-    reader = read_information(path, image_io, called)
+    reader = read_information(path, image_io, called, most_values)
     voxel = sitk.Image([1] * reader.GetDimension(), reader.GetPixelID(), reader.GetNumberOfComponents())
     claimed = math.prod(reader.GetSize()) * voxel.GetSizeOfPixelComponent() * voxel.GetNumberOfComponentsPerPixel()
     if most_bytes is None:
@@ -92,7 +95,9 @@ def read_image(path: Path, image_io: str, called: Path | None = None, most_bytes
         raise FileError(f"{in_text(called or path)} {_what_is_wrong(path, image_io, str(error))}") from error
 
 
-def read_information(path: Path, image_io: str, called: Path | None = None) -> sitk.ImageFileReader:
+def read_information(
+    path: Path, image_io: str, called: Path | None = None, most_values: int = 1
+) -> sitk.ImageFileReader:
     """A reader that has seen the header of one grey-value volume, and could read the rest; arguments as of `read_image`.
 
     Raises:
@@ -106,7 +111,7 @@ def read_information(path: Path, image_io: str, called: Path | None = None) -> s
             reader.ReadImageInformation()
     except RuntimeError as error:
         raise FileError(f"{in_text(called or path)} {_what_is_wrong(path, image_io, str(error))}") from error
-    _check_header(called or path, reader)
+    _check_header(called or path, reader, most_values)
     return reader
 
 
@@ -168,13 +173,19 @@ def check_shape(path: Path, size: tuple[int, ...], values: int, is_colour: bool)
         what = f"a flat picture ({count}D, {by}) without a place in the patient"
     else:
         return size[:3]
-    raise FileError(f"{path} is {what}, not one volume of grey values: save the frame or channel that is meant as one.")
+    raise FileError(
+        f"{path} is {what}, not a single volume of grey values: save the frame or channel that you mean as a volume of its"
+        " own."
+    )
 
 
-def _check_header(path: Path, reader: sitk.ImageFileReader) -> None:
+def _check_header(path: Path, reader: sitk.ImageFileReader, most_values: int) -> None:
     values = reader.GetNumberOfComponents()
     is_colour = values in (3, 4) and reader.GetPixelID() == sitk.sitkVectorUInt8
-    check_shape(path, reader.GetSize(), values, is_colour)
+    if values > most_values:
+        check_shape(path, reader.GetSize(), values, is_colour)
+    else:
+        check_shape(path, reader.GetSize(), 1, is_colour=False)
     # Of DICOM the spacing is read elsewhere. GDCM counts the frames of a file with a negative step where they run down.
     if reader.GetImageIO() == GDCM or all(np.isfinite(s) and s > 0 for s in reader.GetSpacing()):
         return

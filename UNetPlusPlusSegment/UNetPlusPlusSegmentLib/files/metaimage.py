@@ -17,6 +17,7 @@ MAX_DIMENSIONS = 10  # ITK writes past the end of its memory where a header clai
 SPACING = ("elementspacing", "elementsize")
 DIRECTIONS = ("transformmatrix", "rotation", "orientation")
 ORIGIN = ("offset", "position", "origin")
+SLOPE, INTERCEPT = "elementtointensityfunctionslope", "elementtointensityfunctionoffset"  # which ITK passes over
 
 
 def read_metaimage(path: Path, force: bool = False) -> tuple[Volume, list[str]]:
@@ -27,7 +28,7 @@ def read_metaimage(path: Path, force: bool = False) -> tuple[Volume, list[str]]:
         force: Take 1 mm for a spacing that is missing.
 
     Returns:
-        The volume and notes for the user.
+        The volume and notes for the user. Values are scaled as the header says, to float32 or float64.
 
     Raises:
         FileError: Damaged, not one volume of grey values, or without voxel size.
@@ -55,7 +56,23 @@ def read_metaimage(path: Path, force: bool = False) -> tuple[Volume, list[str]]:
         said.directions if tells(DIRECTIONS) else None,
         np.array(said.origin) * unit_mm if tells(ORIGIN) else None,
     )
-    return place_volume(path, array_of(image), place, force)
+    return place_volume(path, _scaled(path, array_of(image), fields), place, force)
+
+
+def _scaled(path: Path, array: np.ndarray, fields: dict[str, str]) -> np.ndarray:
+    try:
+        slope, intercept = float(fields.get(SLOPE, 1)), float(fields.get(INTERCEPT, 0))
+    except ValueError:
+        slope = intercept = math.nan
+    if (slope, intercept) == (1, 0):
+        return array
+    if not (math.isfinite(slope) and math.isfinite(intercept) and slope):
+        raise FileError(
+            f"{path} says that its values are scaled by {fields.get(SLOPE, 1)} and {fields.get(INTERCEPT, 0)}, which is impossible:"
+            " correct ElementToIntensityFunctionSlope and Offset in its header, or export it again from where it came."
+        )
+    exact = array.dtype if array.dtype.kind == "f" else np.float32
+    return (array.astype(np.float64) * slope + intercept).astype(exact)
 
 
 def _fields(path: Path) -> dict[str, str]:

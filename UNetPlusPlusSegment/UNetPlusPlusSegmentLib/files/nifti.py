@@ -25,6 +25,8 @@ from .images import LPS_TO_RAS, FileError, check_shape
 
 HEADER_BYTES = 348  # NIfTI-1; a NIfTI-2 header has 540
 CHUNK_BYTES = 1 << 22
+SINGLE, PAIR = b"n+1\0", b"ni1\0"  # what the header says at its end
+IMAGE_ENDINGS = (".img", ".img.gz", ".IMG")
 GZIP = b"\x1f\x8b"
 TOLERANCE_MM = 0.5  # between two places that are meant as one: a matrix in single precision, or a rounded one
 ORTHONORMAL = 1e-4  # a matrix times its transpose may differ so much from 1: single precision
@@ -41,6 +43,7 @@ class Header:
     """The fields of a NIfTI-1 header that reading needs, as they stand in it; names as in nifti1.h."""
 
     order: str  # of the bytes, "<" or ">"
+    is_pair: bool  # the voxels lie in a file of their own
     dim: tuple[int, ...]  # the sizes alone
     datatype: int
     vox_offset: int
@@ -60,24 +63,30 @@ class Header:
 
 
 def read_nifti(path: Path, force: bool = False) -> tuple[Volume, list[str]]:
-    """Read a NIfTI-1 file, compressed or not, whatever its ending says.
+    """Read a NIfTI-1 file, compressed or not, whatever its ending says; or a pair of header and image.
 
     Args:
-        path: A file that is there and may be read.
+        path: A file that is there and may be read; of a pair, the header (`.hdr`), beside which the image lies (`.img`).
         force: Take 1 mm for a spacing that is missing.
 
     Returns:
         The volume and notes for the user. Values are scaled as the header says, to float32 or float64.
 
     Raises:
-        FileError: NIfTI-2, truncated, damaged, no NIfTI at all, not one volume of grey values, or with an impossible place.
+        FileError: NIfTI-2, Analyze, truncated, damaged, no NIfTI at all, not one volume of grey values, or with an impossible
+            place.
 
     Source: nifti1.h of the NIFTI Data Format Working Group. Of qform and sform that one is taken which ITK takes
     (`itk::NiftiImageIO::SetImageIOOrientationFromNIfTI`), so that the masks lie alike in programs built on it.
     """
     with _opened(path) as stream:
         header = _header(path, stream.read(HEADER_BYTES))
-        array = _voxels(path, header, stream)
+        if not header.is_pair:
+            array = _voxels(path, header, stream)
+    if header.is_pair:
+        image = _image_of(path)
+        with _opened(image) as stream:
+            array = _voxels(image, header, stream)
     slope, intercept = header.scl
     if math.isfinite(slope) and math.isfinite(intercept) and slope != 0 and (slope, intercept) != (1, 0):
         exact = array.dtype if array.dtype.kind == "f" else np.float32
@@ -134,20 +143,30 @@ def _header(path: Path, content: bytes) -> Header:
         )
     order = next((o for o in "<>" if content[:4] == struct.pack(o + "i", HEADER_BYTES)), None)
     if order is None or len(content) < HEADER_BYTES:
-        raise FileError(f"{path} is no NIfTI file, though its name says so: copy it again, or correct its ending.")
+        raise FileError(f"{path} is not a NIfTI file, though its name says so: copy it again, or correct its ending.")
+
+    magic, is_header = content[344:348], path.name.lower().endswith(".hdr")
+    is_pair = is_header and magic == PAIR
+    if is_header and magic not in (SINGLE, PAIR):
+        raise FileError(
+            f"{path} is an Analyze file, which does not say on which side of the patient its voxels lie: convert the DICOM series"
+            " that it was made from to NIfTI or NRRD, or give that series."
+        )
 
     def values(form: str, offset: int) -> tuple:
         return struct.unpack_from(order + form, content, offset)
 
     count, *sizes = values("8h", 40)
     (datatype,), (start,), (units,) = values("h", 70), values("f", 108), values("B", 123)
-    whole = 1 <= count <= 7 and min(sizes[:count]) > 0 and datatype in TYPES and HEADER_BYTES <= start < 2**31
+    first = 0 if is_pair else HEADER_BYTES
+    whole = 1 <= count <= 7 and min(sizes[:count]) > 0 and datatype in TYPES and first <= start < 2**31
     srow = np.reshape(values("12f", 280), (3, 4))
     qform_code, sform_code = values("2h", 252)
     if not whole or (sform_code > 0 and not np.isfinite(srow).all()):
         raise FileError(f"{path} has a damaged header: copy it again, or export it again from where it came.")
     return Header(
         order=order,
+        is_pair=is_pair,
         dim=tuple(sizes[:count]),
         datatype=datatype,
         vox_offset=int(start),
@@ -160,6 +179,18 @@ def _header(path: Path, content: bytes) -> Header:
         qoffset=values("3f", 268),
         srow=srow,
     )
+
+
+def _image_of(path: Path) -> Path:
+    """The file that holds the voxels of a header."""
+    stem = path.name[: path.name.lower().rfind(".hdr")]
+    found = [path.with_name(stem + ending) for ending in IMAGE_ENDINGS]
+    image = next((each for each in found if each.is_file()), None)
+    if image is None:
+        raise FileError(
+            f"{path} is the header of a NIfTI pair, and its image {found[0].name} is missing: copy both again."
+        )
+    return image
 
 
 def _voxels(path: Path, header: Header, stream: BufferedIOBase) -> np.ndarray:
@@ -196,7 +227,7 @@ def _place(path: Path, header: Header) -> tuple[Place, list[str]]:
     lengths = np.linalg.norm(steps, axis=0)
     if not (lengths > 0).all() or abs(np.linalg.det(steps / lengths)) < 1e-3:
         raise FileError(
-            f"{path} has axes that span no space: correct its sform, or export it again from where it came."
+            f"{path} has axes that do not span a volume: correct its sform, or export it again from where it came."
         )
     directions, origin = LPS_TO_RAS @ (steps / lengths), LPS_TO_RAS @ offset * header.unit_mm
     if _is_orthonormal(directions):

@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 
 from ..core.volume import Volume
 from .geometry import LIE_IS_A_GUESS, UNITS_MM, Place, place_of, place_volume
-from .images import COMPRESSION, FileError, array_of, read_image
+from .images import COMPRESSION, FileError, array_of, read_image, read_information
 
 IO = "NrrdImageIO"
+MOST_LAYERS = 1000
 BYTES_OF_A_FIGURE = 8  # in memory at most, of a figure in a text encoding
 HEADER_BYTES = 1 << 20  # of a header at most; that of a segmentation with hundreds of segments has 0.1 MB
 PATIENT_SPACES = {"left-posterior-superior", "right-anterior-superior", "left-anterior-superior", "lps", "ras", "las"}
@@ -55,6 +57,37 @@ def read_nrrd(path: Path, force: bool = False) -> tuple[Volume, list[str]]:
     if placed and space not in PATIENT_SPACES:
         notes.append(LIE_IS_A_GUESS.format(path.name))
     return volume, notes
+
+
+def read_nrrd_layers(path: Path) -> tuple[list[Volume], list[str]]:
+    """Read the label maps of a segmentation of Slicer, which keeps segments that overlap in several layers of one file.
+
+    Returns:
+        A volume for each layer, and notes for the user.
+
+    Raises:
+        FileError, VolumeError: As of `read_nrrd`.
+    """
+    kinds = _fields(path).get("kinds", "").lower().split()
+    if len(kinds) < 4:
+        volume, notes = read_nrrd(path)
+        return [volume], notes
+    image = read_image(path, IO, most_bytes=_most_bytes(path, _fields(path)), most_values=MOST_LAYERS)
+    voxels = sitk.GetArrayFromImage(image).reshape(*image.GetSize()[2::-1], image.GetNumberOfComponentsPerPixel())
+    placed = [
+        place_volume(path, np.ascontiguousarray(layer), place_of(image), False) for layer in np.moveaxis(voxels, -1, 0)
+    ]
+    return [volume for volume, _ in placed], placed[0][1]
+
+
+def text_of_nrrd(path: Path) -> dict[str, str]:
+    """The keys and values of a NRRD header that are no fields of the format, such as those of Slicer's segments.
+
+    Raises:
+        FileError: It cannot be read.
+    """
+    reader = read_information(path, IO, most_values=MOST_LAYERS)
+    return {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
 
 
 def _fields(path: Path) -> dict[str, str]:

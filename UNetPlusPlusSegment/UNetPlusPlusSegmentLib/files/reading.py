@@ -17,6 +17,7 @@ READERS = {
     ".nhdr": read_nrrd,
     ".nii": read_nifti,
     ".nii.gz": read_nifti,
+    ".hdr": read_nifti,
     ".mha": read_metaimage,
     ".mhd": read_metaimage,
 }
@@ -26,8 +27,8 @@ def read_volume(path: str | Path, series: str | None = None, force: bool = False
     """Read a volume with its place in the patient.
 
     Args:
-        path: `.nrrd`, `.nhdr`, `.nii`, `.nii.gz`, `.mha` or `.mhd`; any other file is taken for DICOM. Of a folder and the
-            folders in it, the CT series with the most slices is read.
+        path: `.nrrd`, `.nhdr`, `.nii`, `.nii.gz`, `.hdr` or `.img` (a NIfTI pair), `.mha` or `.mhd`; any other file is taken
+            for DICOM. Of a folder and the folders in it, the CT series with the most slices is read.
         series: What to read from a folder, CT or not: its Series Instance UID, or its number in `list_series`.
         force: Take 1 mm where the file does not say how large its voxels are.
 
@@ -45,6 +46,8 @@ def read_volume(path: str | Path, series: str | None = None, force: bool = False
         raise FileError(
             f"{path} is a file, which has no series to choose from: leave --series out, or give its folder."
         )
+    if path.suffix.lower() == ".img" and (header := path.with_suffix(".hdr")).is_file():
+        path = header
     read = READERS.get(volume_ending(path), read_dicom_file)
     return read(path, force=force)
 

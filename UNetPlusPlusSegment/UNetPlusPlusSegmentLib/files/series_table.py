@@ -32,7 +32,7 @@ def read_series_table(path: str | Path) -> dict[str, str]:
             for row in rows:
                 case, wanted = (str(row[name] or "").strip() for name in COLUMNS)
                 if series.get(case, wanted) != wanted:
-                    raise FileError(f"{path} names two series of the case {case}: leave one of them.")
+                    raise FileError(f"{path} names two series for the case {case}: keep one of them.")
                 if wanted:
                     series[case] = wanted
             return series

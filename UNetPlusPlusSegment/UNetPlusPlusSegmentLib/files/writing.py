@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import platform
 import secrets
+import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +23,8 @@ from .images import FileError, image_from_array, name_of, silence
 from .nifti import check_whole
 
 NIFTI = ".nii.gz"
+MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+LEFT_AFTER_S = 24 * 3600.0  # nothing is written for so long
 
 
 def check_output(path: str | Path, endings: Sequence[str]) -> None:
@@ -51,7 +56,7 @@ def check_output(path: str | Path, endings: Sequence[str]) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise FileError(
-            f"{path} cannot be written: {error.strerror or error}. Choose another place, or get leave to write there."
+            f"{path} cannot be written: {error.strerror or error}. Choose another place, or get permission to write there."
         ) from error
 
 
@@ -134,7 +139,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """Give a path beside `path` to write to, and move that file there at the end; on any failure nothing is left or lost.
 
     Where `path` is a link, the file that it leads to is replaced, and the link stays. What a process that was killed left beside
-    `path` goes with the next one that writes it.
+    `path` goes with the next one that writes it; what another one is writing there stays.
 
     Raises:
         FileError: From an OSError, or from a RuntimeError of SimpleITK.
@@ -142,18 +147,33 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     path, target = Path(path), Path(os.path.realpath(path))
     ending = "".join(path.suffixes[-2:]).lower()  # the writer goes by it
     mark = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]}-"
-    beside = target.with_name(f"{mark}{secrets.token_hex(4)}{ending}")
+    beside = target.with_name(f"{mark}{MACHINE}-{os.getpid()}-{secrets.token_hex(4)}{ending}")
     try:
         yield beside
         beside.replace(target)
         with suppress(OSError):
-            for left in target.parent.glob(f"{mark}*"):
-                left.unlink()
+            for other in target.parent.glob(f"{mark}*-*-*"):
+                if _is_left(other):
+                    other.unlink()
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or "the disk may be full or the folder gone"
         raise FileError(f"{path} could not be written: {reason}. Free some space, or choose another place.") from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _is_left(path: Path) -> bool:
+    """True if the process that wrote a file of `whole_file` no longer runs, or on another machine cannot be writing any more."""
+    _, machine, process, _ = path.name.split("-", 3)
+    if machine == MACHINE and sys.platform != "win32":  # there, the signal would end the process
+        try:
+            os.kill(int(process), 0)
+        except (ProcessLookupError, OverflowError, ValueError):
+            return True
+        except PermissionError:  # it runs, for somebody else
+            return False
+        return False
+    return time.time() - path.stat().st_mtime > LEFT_AFTER_S
 
 
 def _write_image(path: str | Path, image: sitk.Image, ijk_to_ras: np.ndarray) -> None:

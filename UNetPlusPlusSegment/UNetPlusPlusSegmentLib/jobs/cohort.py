@@ -71,14 +71,14 @@ def run_cohort(
         series: The DICOM series to segment, by the name of the case; for other cases, the largest CT series.
 
     Returns:
-        The last line of the manifest for each case, in order.
+        The last line of the manifest for each case, in order, and for each file that was skipped, with the status `skipped`.
 
     Raises:
         CohortError: There are no inputs, or two with one name; a series is given for an unknown case; the folder is not
             writable, or contains a result of another target or another file under the name of a case.
     """
     folder = Path(folder)
-    cases = find_cases(inputs, besides=folder)
+    cases, skipped = find_cases(inputs, besides=folder)
     series = series or {}
     unknown = sorted(set(series) - set(cases))
     if unknown:
@@ -104,6 +104,10 @@ def run_cohort(
         (folder / MANIFEST).open("ab").close()
     except OSError as error:
         raise CohortError(f"{folder} is not writable ({error.strerror}): choose another folder.") from error
+    for name, record in _skipped_records(skipped).items():
+        if record != known.get(name):
+            known[name] = record
+            _append(folder / MANIFEST, record)
     try:
         for ended, waiting in enumerate(todo, start=len(cases) - len(todo)):
             progress(ended, len(cases), waiting.case)
@@ -115,7 +119,17 @@ def run_cohort(
         rows = [row for case in sorted(known) for row in _rows(known[case])]
         if rows:
             files.write_report(folder / TABLE, rows)
-    return [known[case] for case in cases]
+    return [known[name] for name in [*cases, *(path.name for path in skipped)]]
+
+
+def _skipped_records(skipped: Mapping[Path, str]) -> dict[str, dict]:
+    """Lines of the manifest for files that are no cases, by their names; the log tells of them before the run."""
+    for path, reason in skipped.items():
+        _log.warning("Skipped %s: %s", in_text(path), reason)
+    return {
+        path.name: {"case": path.name, "input": str(path.absolute()), "status": "skipped", "reason": reason}
+        for path, reason in skipped.items()
+    }
 
 
 def _is_done(output: Path, asked: Mapping, last: Mapping) -> bool:
@@ -132,23 +146,32 @@ def _is_done(output: Path, asked: Mapping, last: Mapping) -> bool:
     return last.get("status") == "done" and output.is_file() and asked.items() <= {"series": None, **last}.items()
 
 
-def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None = None) -> dict[str, Path]:
+def find_cases(
+    inputs: str | Path | Iterable[str | Path], besides: Path | None = None
+) -> tuple[dict[str, Path], dict[Path, str]]:
     """Name each input after its file or folder; if one folder is given, all volume files and folders in it are inputs.
 
-    Hidden files and results are skipped: segmentations, folders of results, and folders that contain the folder `besides`.
-    Label maps of other inputs are skipped, too, and DICOM files and packed ones beside them, with a warning in the log.
+    Hidden files and results are passed over: segmentations, folders of results, and folders that contain the folder `besides`.
+
+    Returns:
+        The inputs by the names of their cases; and files that may be scans but are no inputs, with the reason: label maps of
+        other inputs, and DICOM files and packed ones beside them.
 
     Raises:
         CohortError: There are no inputs, or two would have the same name.
     """
+    skipped: dict[Path, str] = {}
     if isinstance(inputs, (str, Path)):
         parent = Path(inputs)
         if not parent.is_dir():
             raise CohortError(f"{parent} is not a folder: give a folder, or a list of files.")
         inputs = [path for path in sorted(parent.iterdir()) if _may_be_case(path, besides)]
-        _tell_of_loose_files(parent)
+        skipped = _loose_files(parent)
+    paths = [Path(path) for path in inputs]
+    labels = files.label_maps(paths)
+    skipped |= dict.fromkeys(sorted(labels), "It is a label map of another file.")
     cases: dict[str, Path] = {}
-    for path in _without_label_maps([Path(path) for path in inputs]):
+    for path in (path for path in paths if path not in labels):
         case = _case_name(path)
         if case in cases:
             raise CohortError(f"{cases[case]} and {path} would both be called {case}: rename one of them.")
@@ -158,27 +181,20 @@ def find_cases(inputs: str | Path | Iterable[str | Path], besides: Path | None =
             "There is nothing to do: no volume files or folders were found. For DICOM series, give the folder that contains their"
             " folders."
         )
-    return cases
+    return cases, skipped
 
 
-def _tell_of_loose_files(parent: Path) -> None:
-    """Warn of files that may be scans but are no case: which of them belong together is not known."""
-    endings = (*SLICE_ENDINGS, *PACKED)
-    loose = sorted(
-        p.name for p in parent.iterdir() if p.suffix.lower() in endings and not volume_ending(p) and p.is_file()
+def _loose_files(parent: Path) -> dict[Path, str]:
+    """Files in a folder of inputs that may be scans but are no case, and why."""
+    reasons = dict.fromkeys(
+        SLICE_ENDINGS, "It is in no folder of its own: put the files of each DICOM series into one."
     )
-    if loose:
-        more = f" and {len(loose) - 1} more" if loose[1:] else ""
-        _log.warning(
-            "Skipped files that lie in no folder of their own or are packed: %s%s", in_text(Path(loose[0])), more
-        )
-
-
-def _without_label_maps(paths: Sequence[Path]) -> list[Path]:
-    labels = files.label_maps(paths)
-    if labels:
-        _log.warning("Skipped label maps of other files: %s", ", ".join(sorted(p.name for p in labels)))
-    return [path for path in paths if path not in labels]
+    reasons |= dict.fromkeys(PACKED, "It is packed: unpack it.")
+    return {
+        path: reasons[path.suffix.lower()]
+        for path in sorted(parent.iterdir())
+        if path.suffix.lower() in reasons and not volume_ending(path) and path.is_file()
+    }
 
 
 def _may_be_case(path: Path, besides: Path | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
 CONNECT_S = 15
+WORKER_S = 10  # without a worker, after which the user is told
+_log = logging.getLogger(__name__)
 _one_at_a_time = threading.Lock()  # for a process with several threads, which share its processor or graphics card
 _worker: Worker | None = None
 
@@ -51,10 +54,24 @@ def _outcomes(client: Client, todo: Sequence[Todo]) -> Iterator[tuple[str, dict]
     from distributed import as_completed
 
     with client:
+        _tell_without_workers(client)
         cases = {client.submit(_do, each, pure=False): each.case for each in todo}
         for future in as_completed(cases, loop=client.loop):
             error = future.exception()  # of Dask, or because its process died repeatedly
             yield cases[future], future.result() if error is None else failed(error)
+
+
+def _tell_without_workers(client: Client) -> None:
+    """Say so if a cluster has no worker; it may still start one, and is waited for."""
+    from distributed import TimeoutError as NoWorkerError
+
+    try:
+        client.wait_for_workers(1, WORKER_S)
+    except NoWorkerError:
+        address = client.scheduler_info()["address"]
+        _log.warning(
+            "No worker has joined the Dask scheduler at %s: start one with `dask worker %s`.", address, address
+        )
 
 
 def _do(todo: Todo) -> dict:

@@ -1,0 +1,89 @@
+"""Pairs of image and segmentation made on the spot, on any grid, in the layouts that programs leave behind."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+from Testing.support.spleen import TERM
+from UNetPlusPlusSegmentLib.core.segment import Segment
+from UNetPlusPlusSegmentLib.files import write_segmentation, write_volume
+
+SPLEEN = Segment(1, "Spleen", TERM, (157, 108, 162), {})
+KIDNEY = Segment(2, "Right kidney", TERM, (185, 102, 83), {})
+LPS = np.diag([-1.5, -1.5, 3.0, 1.0])  # in RAS, the order of DICOM
+
+
+def a_ct(seed: int = 0, shape: tuple[int, int, int] = (6, 20, 24)) -> np.ndarray:
+    """Fat, with noise, and something brighter in the middle."""
+    hu = np.random.default_rng(seed).integers(-110, -80, shape)
+    hu[1:-1, 6:14, 7:18] = 60 + seed
+    return hu.astype(np.int16)
+
+
+def a_labelmap(shape: tuple[int, int, int] = (6, 20, 24)) -> np.ndarray:
+    """Two labels of no symmetry."""
+    labelmap = np.zeros(shape, np.uint8)
+    labelmap[1:-1, 6:14, 7:12] = 1
+    labelmap[2:-1, 7:10, 14:18] = 2
+    return labelmap
+
+
+def ras_of_every_voxel(shape: tuple[int, ...], ijk_to_ras: np.ndarray) -> np.ndarray:
+    """Centres of all voxels, (K, J, I, 3)."""
+    k, j, i = np.indices(shape)
+    return np.stack([i, j, k, np.ones(shape)], axis=-1) @ ijk_to_ras[:3].T
+
+
+def write_nifti(path: Path, array: np.ndarray, ijk_to_ras: np.ndarray, stored_as: str | None = None) -> None:
+    """Write an array (K, J, I); its axes may be stored in another order, at the same places."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nibabel.Nifti1Image(array.transpose(2, 1, 0), ijk_to_ras)
+    if stored_as:
+        now, then = nibabel.io_orientation(ijk_to_ras), nibabel.orientations.axcodes2ornt(stored_as)
+        image = image.as_reoriented(nibabel.orientations.ornt_transform(now, then))
+    nibabel.save(image, path)
+
+
+def slicer_case(folder: Path, name: str, hu=None, labelmap=None, ijk_to_ras=LPS, segments=(SPLEEN, KIDNEY)) -> None:
+    """As Slicer saves them: case.nrrd and case.seg.nrrd."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_volume(folder / f"{name}.nrrd", a_ct() if hu is None else hu, ijk_to_ras)
+    write_segmentation(
+        folder / f"{name}.seg.nrrd", a_labelmap() if labelmap is None else labelmap, ijk_to_ras, segments
+    )
+
+
+def numbered_cases(folder: Path, names: list[str], nnunet: bool) -> None:
+    """As nnU-Net or the Decathlon has them."""
+    for seed, name in enumerate(names):
+        write_nifti(folder / "imagesTr" / f"{name}{'_0000' * nnunet}.nii.gz", a_ct(seed), LPS)
+        write_nifti(folder / "labelsTr" / f"{name}.nii.gz", a_labelmap(), LPS, stored_as="RAS")
+    named = {"background": 0, "spleen": 1, "right_kidney": 2}
+    labels = named if nnunet else {str(value): name for name, value in named.items()}
+    about = {"name": "Task", "licence": "CC-BY-SA 4.0", "reference": "They, 2018.", "labels": labels}
+    (folder / "dataset.json").write_text(json.dumps(about))
+
+
+def folder_of_masks(folder: Path) -> None:
+    """As TotalSegmentator has it: an image, and a file for each organ, those that are not there too."""
+    write_nifti(folder / "ct.nii.gz", a_ct(), LPS)
+    organs = {"spleen": 1, "kidney_right": 2, "gallbladder": 9}
+    for organ, value in organs.items():
+        write_nifti(folder / "segmentations" / f"{organ}.nii.gz", (a_labelmap() == value).astype(np.uint8), LPS)
+
+
+def cut(mask: np.ndarray, ijk_to_ras: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest part of a mask that holds all of it, and its place."""
+    marked = np.argwhere(mask)
+    low, high = marked.min(axis=0), marked.max(axis=0) + 1
+    moved = ijk_to_ras.copy()
+    moved[:3, 3] += ijk_to_ras[:3, :3] @ low[::-1]
+    return mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))], moved
+
+
+ORDERS = ["".join(axes) for axes in product("RL", "AP", "SI")]

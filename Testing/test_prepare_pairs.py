@@ -1,0 +1,486 @@
+"""pairs.py: every layout gives the same slices, a voxel keeps its place on any grid, and what does not fit is refused by name."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.spatial.transform import Rotation
+
+import pairs
+from data.slices import DataError, read_slices, sources_of
+from data.targets import TargetError, load_target
+from Testing.support.pairs import (
+    KIDNEY,
+    LPS,
+    SPLEEN,
+    a_ct,
+    a_labelmap,
+    cut,
+    folder_of_masks,
+    numbered_cases,
+    ras_of_every_voxel,
+    slicer_case,
+    write_nifti,
+)
+from Testing.support.prepare_scripts import picture, refused, rows_of
+from Testing.support.sample_files import write_slice
+from Testing.support.spleen import TERM
+from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.core.segment import Segment
+from UNetPlusPlusSegmentLib.core.volume import Volume, axial_order
+from UNetPlusPlusSegmentLib.files.pairs import find_pairs
+from UNetPlusPlusSegmentLib.files.segmentations import masks_of, segments_in
+
+SAID = ["--source", "Ours", "--licence", "CC BY 4.0", "--citation", "We, 2025."]
+BOTH = ["--segment", "Spleen", "--segment", "Right kidney"]
+
+
+def prepared(source, output, *arguments):
+    assert pairs.main([str(source), "-o", str(output), *map(str, arguments)]) == 0
+    return output
+
+
+def stored_of(folder, case):
+    """HU and labels (slices, rows, columns) of a case as they were written in 16 bits."""
+    rows = [row for row in rows_of(folder) if row["volume"] == case]
+    hu, labels = (np.stack([picture(folder / part / row["file"]) for row in rows]) for part in ("images", "masks"))
+    return hu.astype(int) - 1024, labels
+
+
+def assert_is_the_case(folder, case, seed=0):
+    hu, labels = stored_of(folder, case)
+    np.testing.assert_array_equal(labels, a_labelmap()[[0, 1, 2, 3, 4]] if len(labels) == 5 else a_labelmap()[1:5])
+    np.testing.assert_array_equal(hu[-1], a_ct(seed)[4])
+
+
+def test_what_slicer_saved_becomes_slices_with_all_hu_and_a_target_that_training_takes(tmp_path):
+    for seed, name in enumerate(["Ann", "Ben", "Cid"]):
+        slicer_case(tmp_path / "in", name, a_ct(seed))
+    out = prepared(tmp_path / "in", tmp_path / "out", *BOTH, *SAID)
+    assert_is_the_case(out, "Ben", seed=1)
+    rows = rows_of(out)
+    assert list(rows[0]) == pairs.COLUMNS
+    assert {(row["pixel_mm"], row["source_slice_mm"]) for row in rows} == {("1.5", "3.0")}
+    assert {row["patient"]: row["split"] for row in rows if row["fold"] == "0"}.keys() < {"Ann", "Ben", "Cid"}
+    assert {row["split"] for row in rows if row["fold"] == "0"} == {"val"}
+    assert {row["split"] for row in rows if row["fold"] != "0"} == {"train"}
+    target = load_target(str(out / "target.yaml"))
+    assert [(each.name, each.terminology, each.color) for each in target.labels] == [
+        ("Spleen", TERM, SPLEEN.color), ("Right kidney", TERM, KIDNEY.color),
+    ]  # fmt: skip
+    (source,) = sources_of(out, target.slices, "train")
+    assert (source.name, source.licence, source.citation) == ("Ours (2 patients)", "CC BY 4.0", "We, 2025.")
+    with Image.open(out / "look.png") as look:
+        assert look.size[0] > 900
+
+
+def test_a_window_chosen_after_the_slices_were_made_is_the_one_the_network_sees(tmp_path):
+    slicer_case(tmp_path / "in", "Ann", a_ct(5), segments=(SPLEEN,))
+    out = prepared(tmp_path / "in", tmp_path / "out", "--segment", "Spleen", "--folds", "1", *SAID)
+    about = yaml.safe_load((out / "target.yaml").read_text())
+    assert about["slices"]["window_hu"] == [-1024, 64511]
+    for low, high in ((-160, 240), (0, 100)):
+        target = load_target({**about, "window_hu": [low, high]})
+        item = read_slices(out, target, "train")[-1]
+        expected = np.rint((a_ct(5)[4].clip(low, high) - low) * (255 / (high - low)))
+        assert item.image.dtype == np.uint8
+        np.testing.assert_allclose(item.image, expected, atol=1)
+    del about["window_hu"]
+    with pytest.raises(DataError, match=r"16 bits.*window_hu"):
+        read_slices(out, load_target(about), "train")
+
+
+def test_a_window_given_at_once_makes_pictures_of_eight_bits(tmp_path):
+    slicer_case(tmp_path / "in", "Ann")
+    out = prepared(
+        tmp_path / "in", tmp_path / "out", "--segment", "Spleen", "--folds", "1", "--window", "-100", "240", *SAID
+    )
+    target = load_target(str(out / "target.yaml"))
+    assert target.window_hu == target.slices.window_hu == (-100, 240)
+    item = read_slices(out, target, "train")[-1]
+    expected = (a_ct()[4].clip(-100, 240) + 100.0) * (255 / 340)
+    assert picture(out / "images" / item.row["file"]).dtype == np.uint8
+    np.testing.assert_allclose(item.image, expected, atol=0.5)
+
+
+@pytest.mark.parametrize("nnunet", [True, False], ids=["nnU-Net", "Decathlon"])
+def test_numbered_files_are_paired_and_dataset_json_names_their_labels(tmp_path, nnunet):
+    numbered_cases(tmp_path / "in", ["case_001", "case_002"], nnunet)
+    (tmp_path / "in" / "imagesTr" / "._case_001.nii.gz").write_bytes(b"what macOS leaves behind")
+    out = prepared(tmp_path / "in", tmp_path / "out", *BOTH)
+    assert_is_the_case(out, "case_002", seed=1)
+    target = load_target(str(out / "target.yaml"))
+    assert (target.licence, target.slices.sources[0].citation) == ("CC-BY-SA 4.0", "They, 2018.")
+    assert "SCT^64033007^Kidney~SCT^24028007^Right" in target.labels[1].terminology  # as the shipped organs have it
+
+
+def test_folders_of_masks_are_paired_and_segments_can_be_renamed_and_united(tmp_path):
+    for name in ("s0001", "s0002"):
+        folder_of_masks(tmp_path / "in" / name)
+    out = prepared(
+        tmp_path / "in", tmp_path / "out", "--segment", "Spleen", "--segment", "Right kidney=kidney_right", *SAID
+    )
+    assert_is_the_case(out, "s0001")
+    united = prepared(tmp_path / "in", tmp_path / "united", "--segment", "Both=spleen+kidney_right", *SAID)
+    np.testing.assert_array_equal(stored_of(united, "s0002")[1] > 0, stored_of(out, "s0002")[1] > 0)
+
+
+def test_a_label_map_without_names_gives_its_labels_by_value(tmp_path, capsys):
+    write_nifti(tmp_path / "in" / "Ann.nii.gz", a_ct(), LPS)
+    write_nifti(tmp_path / "in" / "Ann-label.nii.gz", a_labelmap(), LPS)
+    line = refused(pairs, [tmp_path / "in", "--segment", "Spleen"], tmp_path / "out", capsys)
+    assert 'No case has a segment Spleen; there are 1, 2. --segment "Spleen=OTHER"' in line
+    out = prepared(tmp_path / "in", tmp_path / "out", "--segment", "Spleen=1", "--segment", "Kidney=2", "--folds", "1")
+    assert_is_the_case(out, "Ann")
+
+
+def dicom_case(folder, patient, labelmap, seg="seg"):
+    """A series of slices, and a DICOM SEG in a folder beside it."""
+    from pydicom.uid import generate_uid
+
+    frame, who = (
+        generate_uid(),
+        {"PatientID": patient, "PatientName": f"{patient}^X", "PatientBirthDate": "", "PatientSex": "O"},
+    )
+    about = {"StudyID": "1", "AccessionNumber": "2", "StudyDate": "20260101", "StudyTime": "120000",
+             "ReferringPhysicianName": "", "SeriesNumber": 3, "FrameOfReferenceUID": frame}  # fmt: skip
+    study, series = generate_uid(), generate_uid()
+    for k in range(len(labelmap)):
+        write_slice(folder / "ct" / f"{9 - k}.dcm", (1, 2, 30 + 2.5 * k), -100 + 30 * k, InstanceNumber=k, **who, **about,
+                    StudyInstanceUID=study, SeriesInstanceUID=series)  # fmt: skip
+    (folder / seg).mkdir(parents=True, exist_ok=True)
+    files.write_dicom_seg(
+        folder / seg / "s.dcm", labelmap, [SPLEEN, KIDNEY], files.slices_of(folder / "ct"), "hand-drawn-v1.0.0"
+    )
+
+
+def seg_labels(folder) -> np.ndarray:
+    """A label map on the slices that `write_slice` writes; odd ones are empty, and so have no frame."""
+    volume, _ = files.read_volume(folder)
+    labelmap = np.zeros(volume.array.shape, np.uint8)
+    labelmap[::2, 1, 1:3], labelmap[0, 0, 0] = 1, 2
+    return labelmap
+
+
+def test_a_dicom_seg_lies_on_the_series_that_it_refers_to(tmp_path):
+    for k in range(5):
+        write_slice(tmp_path / "probe" / f"{k}.dcm", (1, 2, 30 + 2.5 * k), InstanceNumber=k)
+    labelmap = seg_labels(tmp_path / "probe")
+    dicom_case(tmp_path / "in" / "P1", "1", labelmap)
+    dicom_case(tmp_path / "in" / "P2", "2", labelmap[:, ::-1])
+    found = find_pairs(tmp_path / "in")
+    assert [(pair.name, [s.name for s in pair.segments]) for pair in found.found] == [
+        ("P1", ["Spleen", "Right kidney"]), ("P2", ["Spleen", "Right kidney"]),
+    ]  # fmt: skip
+    pair = found.found[0]
+    volume, _ = files.read_volume(pair.image, pair.series)
+    for mask, value in zip(masks_of(pair.segments, volume), (1, 2), strict=True):
+        np.testing.assert_array_equal(mask, labelmap == value)
+    assert pair.segments[0].terminology.split("~")[1:3] == TERM.split("~")[1:3]
+    assert np.abs(np.subtract(pair.segments[0].color, SPLEEN.color)).max() <= 2  # through CIELab
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["in the folder of the slices", "beside it"])
+def test_a_segmentation_that_slicer_saved_beside_a_dicom_series_is_paired_with_it(tmp_path, inside):
+    for name, patient in (("Ann", "7"), ("Ben", "7")):
+        for k in range(5):
+            place = (1, 2, 30 + 2.5 * k)
+            write_slice(tmp_path / "in" / name / f"{k}.dcm", place, -100 + 30 * k, InstanceNumber=k, PatientID=patient)
+        volume, _ = files.read_volume(tmp_path / "in" / name)
+        labelmap = np.zeros(volume.array.shape, np.uint8)
+        labelmap[1:3, 1, 2:5] = 1
+        called = f"{name}/Segmentation.seg.nrrd" if inside else f"{name}.seg.nrrd"
+        files.write_segmentation(tmp_path / "in" / called, labelmap, volume.ijk_to_ras, [SPLEEN])
+    out = prepared(tmp_path / "in", tmp_path / "out", "--segment", "Spleen", "--pixel", "0.5")
+    rows = rows_of(out)
+    assert {row["volume"] for row in rows} == {"Ann", "Ben"} and len({row["patient"] for row in rows}) == 1
+    assert [int(row["slice"]) for row in rows if row["marked_px"] != "0"] == [1, 2] * 2
+
+
+def test_a_damaged_dicom_seg_and_a_damaged_dataset_json_are_refused_by_name(tmp_path, capsys):
+    for k in range(5):
+        write_slice(tmp_path / "probe" / f"{k}.dcm", (1, 2, 30 + 2.5 * k), InstanceNumber=k)
+    dicom_case(tmp_path / "in" / "P1", "1", seg_labels(tmp_path / "probe"))
+    seg = tmp_path / "in" / "P1" / "seg" / "s.dcm"
+    seg.write_bytes(seg.read_bytes()[:900])
+    assert "s.dcm" in refused(pairs, [tmp_path / "in", "--segment", "Spleen"], tmp_path / "out", capsys)
+    numbered_cases(tmp_path / "numbered", ["a", "b"], nnunet=True)
+    (tmp_path / "numbered" / "dataset.json").write_text('{"labels": {"background": 0, "spleen": "many"}}')
+    line = refused(pairs, [tmp_path / "numbered", "--segment", "Spleen"], tmp_path / "out", capsys)
+    assert "spleen of dataset.json has no number" in line
+
+
+@settings(max_examples=30)
+@given(
+    turns=st.tuples(*[st.floats(-180, 180)] * 3),
+    flips=st.tuples(*[st.sampled_from([1, -1])] * 3),
+    shear=st.sampled_from([0.0, 0.0, 0.3]),
+    shape=st.tuples(*[st.integers(4, 7)] * 3),
+    sides_mm=st.tuples(st.floats(0.6, 2.0), st.floats(0.7, 3.0)),
+    is_cut=st.booleans(),
+    stored_as=st.sampled_from(["", "LPS", "RAS", "SRA", "PIL"]),
+    seed=st.integers(0, 99),
+)
+def test_a_voxel_keeps_its_place_whatever_the_grid_and_however_the_mask_is_stored(
+    tmp_path_factory, turns, flips, shear, shape, sides_mm, is_cut, stored_as, seed
+):
+    folder = tmp_path_factory.mktemp("grid")
+    ijk_to_ras = oblique(turns, flips, shear, shape, sides_mm)
+    pixels_mm = axial_order(Volume(np.zeros(shape), ijk_to_ras)).spacing_mm[1:]
+    assume(
+        np.isclose(*pixels_mm)
+    )  # the slices of a sheared grid may run along another axis; pixels that are not square are resampled
+    ras = ras_of_every_voxel(shape, ijk_to_ras)
+    mask = np.random.default_rng(seed).random(shape) < 0.3
+    mask[1:-1, 1:-1, 1:-1] = True
+    mask[0] = mask[:, 0] = mask[:, :, 0] = False
+    part, place = cut(mask, ijk_to_ras) if is_cut else (mask, ijk_to_ras)
+    (folder / "in").mkdir()
+    if shear or not stored_as:
+        files.write_segmentation(folder / "in" / "Ann.seg.nrrd", part.astype(np.uint8), place, [SPLEEN])
+    else:
+        write_nifti(folder / "in" / "Ann.seg.nii.gz", part.astype(np.uint8), place, stored_as)
+    places, hu_per_mm = [], 1000 / np.abs(ras).max(axis=(0, 1, 2))
+    for axis in range(3):  # HU that say where a voxel lies, along one axis of the patient after the other
+        image = np.rint(ras[..., axis] * hu_per_mm[axis]).astype(np.int16)
+        files.write_volume(folder / "in" / "Ann.nrrd", image, ijk_to_ras)
+        segment = "Spleen" if shear or not stored_as else "Spleen=1"
+        out = prepared(folder / "in", folder / f"out{axis}", "--segment", segment, "--folds", "1", "--every", "1")
+        hu, labels = stored_of(out, "Ann")
+        places.append(hu / hu_per_mm[axis])
+    stored, rounding_mm = np.stack(places, axis=-1), 0.51 / hu_per_mm
+    distances = np.abs((stored[labels == 1][:, None] - ras[mask][None]) / rounding_mm).max(axis=2)
+    assert distances.min(axis=1).max() <= 1, "a marked pixel lies where no marked voxel does"
+    assert sorted(distances.argmin(axis=1)) == list(range(np.count_nonzero(mask))), "a marked voxel is lost"
+    down, along = (np.diff(stored, axis=axis).mean(axis=(0, 1, 2)) for axis in (1, 2))
+    assert down[1] < 2 * rounding_mm[1] and along[0] < 2 * rounding_mm[0]  # row 0 anterior, column 0 at the right
+    assert (stored[-1] - stored[0]).mean(axis=(0, 1))[2] > -2 * rounding_mm[2]
+
+
+def oblique(turns, flips, shear, shape, sides_mm) -> np.ndarray:
+    """IJK to RAS of a grid about the origin, with square pixels in its axial slices; degrees, and mm of pixels and slices."""
+    directions = Rotation.from_euler("xyz", turns, degrees=True).as_matrix() * flips
+    placed = np.eye(4)
+    placed[:3, :3] = directions
+    slices, rows = (2 - axis for axis in axial_order(Volume(np.zeros((2, 2, 2)), placed)).axes[:2])
+    placed[:3, slices] += shear * directions[:, rows]
+    lengths = np.full(3, sides_mm[0])
+    lengths[slices] = sides_mm[1]
+    placed[:3, :3] *= lengths
+    placed[:3, 3] = (0.3, -0.2, 0.1) - placed[:3, :3] @ ((np.array(shape[::-1]) - 1) / 2)
+    return placed
+
+
+@pytest.mark.parametrize("pixel_mm", [0.9, 1.1, 2.0, 3.7])
+def test_pixels_of_another_size_lie_about_the_same_centre(pixel_mm):
+    rows, columns = np.indices((40, 52)).astype(np.float32)
+    spacing_mm = (0.8, 1.3)  # no square pixels
+    for ramp, mm, axis in ((rows, 0.8, 0), (columns, 1.3, 1)):
+        new = pairs.to_pixels(ramp, spacing_mm, pixel_mm)
+        middle, new_middle = (ramp.shape[axis] - 1) / 2, (new.shape[axis] - 1) / 2
+        places = middle + (np.indices(new.shape)[axis] - new_middle) * pixel_mm / mm
+        inner = np.s_[2:-2, 2:-2]  # the rim of a slice has no neighbour to interpolate with
+        np.testing.assert_allclose(new[inner], places[inner], atol=0.1)  # Pillow's weights are not quite even
+        assert new.shape == (int(40 * 0.8 / pixel_mm + 1e-6), int(52 * 1.3 / pixel_mm + 1e-6))
+
+
+def test_labels_of_coarser_pixels_exclude_each_other_and_keep_their_area():
+    labels = np.zeros((60, 60), np.uint8)
+    labels[10:40, 10:30], labels[10:40, 30:50] = 1, 2
+    new = pairs.to_pixels(labels, (1.0, 1.0), 2.5)
+    for value in (1, 2):
+        assert np.count_nonzero(new == value) * 2.5**2 == pytest.approx(600, rel=0.1)
+    assert not pairs.to_pixels(np.zeros((60, 60), np.uint8), (1.0, 1.0), 2.5).any()
+
+
+def test_folds_are_drawn_over_people_not_over_cases(tmp_path):
+    for name in ("P1-a", "P1-b", "P2-a", "P2-b", "P3-a"):
+        slicer_case(tmp_path / "in", name)
+    out = prepared(tmp_path / "in", tmp_path / "out", "--segment", "Spleen", "--people", r"(P\d)", "--folds", "3")
+    rows = rows_of(out)
+    folds = {(row["patient"], row["fold"]) for row in rows}
+    assert sorted(person for person, _ in folds) == ["P1", "P2", "P3"]
+    assert sorted(fold for _, fold in folds) == ["0", "1", "2"]
+
+
+def test_a_split_file_decides_and_one_that_tears_a_person_apart_is_refused(tmp_path, capsys):
+    for k in range(5):
+        write_slice(tmp_path / "probe" / f"{k}.dcm", (1, 2, 30 + 2.5 * k), InstanceNumber=k)
+    labelmap = seg_labels(tmp_path / "probe")
+    for name, patient in (("before", "7"), ("after", "7"), ("other", "8")):
+        dicom_case(tmp_path / "in" / name, patient, labelmap)
+    table = tmp_path / "split.csv"
+
+    def write(**split_of):
+        with table.open("w", newline="") as file:
+            csv.writer(file).writerows([("patient", "split"), *split_of.items()])
+
+    arguments = [tmp_path / "in", "--segment", "Spleen", "--split", table]
+    write(before="train", after="val", other="train")
+    line = refused(pairs, arguments, tmp_path / "out", capsys)
+    assert "after and before are one person" in line and "val and train" in line
+    write(before="train", other="val")
+    assert "has no line for after" in refused(pairs, arguments, tmp_path / "out", capsys)
+    write(before="train", after="train", other="val")
+    rows = rows_of(prepared(tmp_path / "in", tmp_path / "out", *arguments[1:]))
+    assert {row["volume"]: row["split"] for row in rows} == {"before": "train", "after": "train", "other": "val"}
+    drawn = rows_of(prepared(tmp_path / "in", tmp_path / "drawn", "--segment", "Spleen"))
+    assert len({row["patient"] for row in drawn if row["volume"] in ("before", "after")}) == 1
+
+
+def spoil(source, how: str) -> str:
+    """Spoil the case Ben; returns what the refusal must say."""
+    shifted, ct = LPS.copy(), a_ct()
+    shifted[:3, 3] += (0.6, 0, 0)
+    if how == "no such segment":
+        slicer_case(source, "Ben", segments=(Segment(1, "Milz", TERM, (1, 2, 3), {}), KIDNEY))
+        return "it has no segment Spleen; there are Milz, Right kidney."
+    if how == "empty":
+        slicer_case(source, "Ben", labelmap=a_labelmap() * (a_labelmap() == 2))
+        return "its segment Spleen is empty"
+    if how == "shifted by a part of a voxel":
+        files.write_segmentation(source / "Ben.seg.nrrd", a_labelmap(), shifted, [SPLEEN])
+        return "Ben.seg.nrrd has other voxels than its image"
+    if how == "another spacing":
+        files.write_segmentation(source / "Ben.seg.nrrd", a_labelmap(), LPS @ np.diag([1, 1, 1.1, 1]), [SPLEEN])
+        return "Ben.seg.nrrd has other voxels than its image, 24 × 20 × 6 of 1.5 × 1.5 × 3.3 mm"
+    if how == "beyond the image":
+        files.write_volume(source / "Ben.nrrd", ct[:3], LPS)
+        return "voxels that lie outside its image"
+    if how == "not CT":
+        files.write_volume(source / "Ben.nrrd", ct + 200, LPS)
+        return "This does not look like CT"
+    if how == "cut short":
+        whole = (source / "Ben.nrrd").read_bytes()
+        (source / "Ben.nrrd").write_bytes(whole[: len(whole) // 2])
+        return "Ben.nrrd"
+    if how == "alone":
+        (source / "Ben.seg.nrrd").unlink()
+        return "Ben.nrrd has no segmentation beside it"
+    assert how == "no orientation"
+    (source / "Ben.nrrd").unlink()
+    write_nifti(source / "Ben.nii.gz", ct, LPS)
+    import nibabel
+
+    image = nibabel.load(source / "Ben.nii.gz")
+    voxels = np.asarray(image.dataobj)
+    image = nibabel.Nifti1Image(voxels, None)
+    image.header.set_zooms((1.5, 1.5, 3.0))
+    nibabel.save(image, source / "Ben.nii.gz")
+    return "does not say how the patient lies"
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "no such segment", "empty", "shifted by a part of a voxel", "another spacing", "beyond the image", "not CT", "cut short",
+        "alone", "no orientation",
+    ],
+)  # fmt: skip
+def test_a_case_that_cannot_be_used_is_refused_by_name_and_nothing_is_written_or_it_is_left_out(tmp_path, capsys, how):
+    for name in ("Ann", "Ben", "Cid"):
+        slicer_case(tmp_path / "in", name)
+    words = spoil(tmp_path / "in", how)
+    arguments = [tmp_path / "in", "--segment", "Spleen"]
+    line = refused(pairs, arguments, tmp_path / "out", capsys)
+    assert "Ben" in line and words in line
+    out = prepared(tmp_path / "in", tmp_path / "out", *arguments[1:], "--leave-out")
+    assert {row["volume"] for row in rows_of(out)} == {"Ann", "Cid"}
+    assert words in (out / "notes.txt").read_text()
+
+
+def test_each_refused_case_has_a_sentence_of_its_own(tmp_path, capsys):
+    for name in ("Ann", "Ben", "Cid"):
+        slicer_case(tmp_path / "in", name)
+    spoil(tmp_path / "in", "empty")
+    (tmp_path / "in" / "Cid.seg.nrrd").unlink()
+    assert pairs.main([str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--segment", "Spleen"]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if " slices (" not in line]
+    assert len(lines) == 2 and "Cid" in lines[0] and "Ben" in lines[1]
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_labels_that_overlap_are_refused_and_slicer_s_layers_are_read(tmp_path, capsys):
+    scene_file = tmp_path / "in" / "Ann.seg.nrrd"
+    slicer_case(tmp_path / "in", "Ann")
+    two = np.stack([a_labelmap() == 1, a_labelmap() > 0], axis=-1).astype(np.uint8)  # as overlapping segments are saved
+    write_layers(scene_file, two)
+    assert [(each.name, each.layer) for each in segments_in(scene_file)] == [("Spleen", 0), ("Both", 1)]
+    line = refused(
+        pairs, [tmp_path / "in", "--segment", "Spleen", "--segment", "Both", "--folds", "1"], tmp_path / "out", capsys
+    )
+    assert f"Spleen and Both overlap in {np.count_nonzero(a_labelmap() == 1)} voxels" in line
+    out = prepared(tmp_path / "in", tmp_path / "out", "--segment", "Both", "--folds", "1")
+    np.testing.assert_array_equal(stored_of(out, "Ann")[1][-1] > 0, a_labelmap()[4] > 0)
+
+
+def write_layers(path, layers: np.ndarray) -> None:
+    """A .seg.nrrd of several layers, (K, J, I, layer), on the grid LPS."""
+    import SimpleITK as sitk
+
+    image = sitk.GetImageFromArray(layers, isVector=True)
+    image.SetSpacing((1.5, 1.5, 3.0))
+    for number, name in enumerate(("Spleen", "Both")):
+        image.SetMetaData(f"Segment{number}_ID", f"Segment_{number}")
+        image.SetMetaData(f"Segment{number}_Name", name)
+        image.SetMetaData(f"Segment{number}_Layer", str(number))
+        image.SetMetaData(f"Segment{number}_LabelValue", "1")
+    sitk.WriteImage(image, str(path), useCompression=True)
+
+
+@pytest.mark.parametrize("lacking", ["--source", "--licence", "--citation"])
+def test_a_target_without_source_licence_or_citation_is_told_and_refused_by_training(tmp_path, capsys, lacking):
+    slicer_case(tmp_path / "in", "Ann")
+    at = SAID.index(lacking)
+    out = prepared(
+        tmp_path / "in", tmp_path / "out", "--segment", "Spleen", "--folds", "1", *SAID[:at], *SAID[at + 2 :]
+    )
+    assert f"lacks what {lacking} would have said" in capsys.readouterr().err
+    with pytest.raises(TargetError, match="must say its"):
+        load_target(str(out / "target.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--segment", "=1"], "--segment '=1' must be a name"),
+        (["--segment", "Spleen="], "must be a name"),
+        (["--segment", "Spleen", "--segment", "Spleen"], "a name of its own"),
+        (["--segment", "Spleen", "--window", "240", "-100"], "the smaller number comes first"),
+        (["--segment", "Spleen", "--pixel", "0"], "--pixel 0 must be above zero"),
+        (["--segment", "Spleen", "--every", "0"], "--every 0 must be 1 or more"),
+        (["--segment", "Spleen", "--folds", "3"], "too few for 3 folds"),
+        (["--segment", "Spleen", "--folds", "2", "--split", "x.csv"], "give one of them"),
+        (["--segment", "Spleen", "--people", "("], "is no pattern"),
+        (["--segment", "Spleen", "--people", "Q"], "finds nobody in the name Ann"),
+        (["--segment", "Spleen", "--name", "My Spleen"], "one word of small letters"),
+        (["--segment", "Liver"], "there are Right kidney, Spleen"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused_before_anything_is_written(tmp_path, capsys, arguments, words):
+    slicer_case(tmp_path / "in", "Ann")
+    assert words in refused(pairs, [tmp_path / "in", *arguments], tmp_path / "out", capsys)
+
+
+def test_a_folder_without_pairs_is_refused_with_the_layouts_that_are_known(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    write_nifti(tmp_path / "in" / "ct.nii.gz", a_ct(), LPS)
+    line = refused(pairs, [tmp_path / "in", "--segment", "Spleen"], tmp_path / "out", capsys)
+    assert "holds no pairs" in line and "labelsTr" in line
+
+
+def test_a_preparation_that_crashes_leaves_no_half_folder(tmp_path, monkeypatch):
+    for name in ("Ann", "Ben"):
+        slicer_case(tmp_path / "in", name)
+    monkeypatch.setattr(pairs, "draw_look", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        pairs.main([str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--segment", "Spleen"])
+    assert not list(tmp_path.glob("*out*"))
+    shutil.rmtree(tmp_path / "in")

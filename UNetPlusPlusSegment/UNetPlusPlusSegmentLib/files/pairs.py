@@ -1,0 +1,298 @@
+"""Pairs of an image and its segmentation, as Slicer, nnU-Net, the Decathlon, TotalSegmentator and archives of DICOM lay them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .dicom_folder import headers_in
+from .dicom_headers import SEGMENTATION_CLASS, class_of
+from .dicom_seg import series_of_dicom_seg
+from .images import FileError
+from .reading import volume_ending
+from .segmentations import Stored, is_segmentation, segments_in
+
+LAYOUTS = (
+    "case.nrrd with case.seg.nrrd; imagesTr with labelsTr; folders with ct.nii.gz and segmentations/*.nii.gz; DICOM series with"
+    " DICOM SEG"
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and all that is marked on it.
+
+    Attributes:
+        name: The case, in letters that a file name may have.
+        image: A file, or a folder of DICOM files.
+        series: The one in the folder that the segmentation refers to.
+        person: Equal for images of one person, as far as their DICOM headers tell; else the name. Never to be shown.
+    """
+
+    name: str
+    image: Path
+    segments: tuple[Stored, ...]
+    series: str | None = None
+    person: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A label by name, and the segments that it is made of: their names, or their values where they have none."""
+
+    name: str
+    parts: tuple[str, ...]
+
+    def of(self, pair: Pair) -> list[Stored]:
+        """The segments of a pair that the label is made of; none if one of them is missing.
+
+        Raises:
+            FileError: The pair has two segments of one name.
+        """
+        found = [segments_called(part, pair.segments) for part in self.parts]
+        if any(len(same) > 1 for same in found):
+            raise FileError(f"{pair.name} has two segments {self.name}: rename one of them, or take it away.")
+        return [same[0] for same in found if same] if all(found) else []
+
+
+def read_wanted(text: str) -> Wanted:
+    """A label from `Spleen`, `Spleen=1` or `Liver=liver+tumour`.
+
+    Raises:
+        FileError: A name is missing.
+    """
+    name, equals, parts = (part.strip() for part in text.partition("="))
+    made_of = tuple(part.strip() for part in parts.split("+")) if equals else (name,)
+    if not name or not all(made_of):
+        raise FileError(
+            f"--segment {text!r} must be a name, or a name = the segments that it is made of, with + between."
+        )
+    return Wanted(name, made_of)
+
+
+@dataclass
+class Pairs:
+    """The pairs of a folder.
+
+    Attributes:
+        refused: A sentence for each file that has no partner, or cannot be read.
+        about: What dataset.json says, of one of its kind.
+    """
+
+    found: list[Pair] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def find_pairs(folder: str | Path) -> Pairs:
+    """Find all pairs in a folder and the folders in it; hidden ones and what lies beside no segmentation at all are passed over.
+
+    Raises:
+        FileError: There is none; or two would have one name.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileError(f"{folder} is no folder: give the one that holds pairs of images and segmentations.")
+    pairs = Pairs()
+    _look_into(folder, folder, pairs)
+    _find_dicom(folder, pairs)
+    if not pairs.found and not pairs.refused:
+        raise FileError(f"{folder} holds no pairs of images and segmentations. These are known: {LAYOUTS}.")
+    names: dict[str, Path] = {}
+    for pair in pairs.found:
+        if names.setdefault(pair.name, pair.image) != pair.image:
+            raise FileError(
+                f"{names[pair.name]} and {pair.image} would both be called {pair.name}: rename one of them."
+            )
+    pairs.found.sort(key=lambda pair: pair.name)
+    return pairs
+
+
+def segments_called(name: str, segments: Sequence[Stored]) -> list[Stored]:
+    """The segments of that name; without one, those whose name differs in capitals, spaces, hyphens or underscores only."""
+    exact = [each for each in segments if each.name == name]
+    return exact or [each for each in segments if _plain(each.name) == _plain(name)]
+
+
+def names_in_words(segments: Iterable[Stored]) -> str:
+    """The names of segments, each once."""
+    return ", ".join(sorted({segment.name for segment in segments})) or "none"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+
+
+def _look_into(folder: Path, root: Path, pairs: Pairs) -> None:
+    images, labels, masks = folder / "imagesTr", folder / "labelsTr", folder / "segmentations"
+    if images.is_dir() and labels.is_dir():
+        _add_numbered(images, labels, folder / "dataset.json", pairs)
+        return
+    volumes = _volumes(folder)
+    drawn = list(filter(is_segmentation, volumes))
+    scans = [path for path in volumes if path not in drawn]
+    if masks.is_dir() and not drawn:
+        _add_folder_of_masks(folder, scans, masks, root, pairs)
+        return
+    inner = [path for path in _shown(folder) if path.is_dir()]
+    if drawn:
+        scans += _series_called_after(drawn, inner)
+        _add_side_by_side(scans or [folder], drawn, folder, root, pairs)
+    for path in inner:
+        _look_into(path, root, pairs)
+
+
+def _add_numbered(images: Path, labels: Path, dataset: Path, pairs: Pairs) -> None:
+    """nnU-Net and the Decathlon: files of the same name in two folders, and dataset.json with the names of the values."""
+    about = _dataset(dataset)
+    pairs.about = pairs.about or about
+    scans = {re.sub(r"_0000$", "", _stem(path)): path for path in _volumes(images)}
+    masks = {_stem(path): path for path in _volumes(labels)}
+    for stem in sorted(scans.keys() ^ masks.keys()):
+        path, lacking = (scans[stem], labels) if stem in scans else (masks[stem], images)
+        pairs.refused.append(f"{path} has no partner in {lacking}: add it, or take it away.")
+    for stem in sorted(scans.keys() & masks.keys()):
+        named = [Stored(masks[stem], name, values) for name, values in _labels(about)]
+        _add(pairs, stem, scans[stem], masks[stem], named)
+
+
+def _dataset(path: Path) -> dict[str, Any]:
+    try:
+        about = json.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path} cannot be read ({error}): correct it, or take it away.") from error
+    return about if isinstance(about, dict) else {}
+
+
+def _labels(about: Mapping[str, Any]) -> list[tuple[str, tuple[int, ...]]]:
+    """Names and values: `{"spleen": 1}` of nnU-Net, where a region has several, or `{"1": "spleen"}` of the Decathlon."""
+    found = []
+    for key, value in dict(about.get("labels") or {}).items():
+        name, numbers = (str(value), key) if str(key).isdigit() else (str(key), value)
+        try:
+            values = tuple(int(number) for number in (numbers if isinstance(numbers, list) else [numbers]))
+        except (TypeError, ValueError) as error:
+            raise FileError(f"The label {name} of dataset.json has no number ({numbers!r}): correct it.") from error
+        if values != (0,):
+            found.append((name, values))
+    return found
+
+
+def _add_folder_of_masks(folder: Path, scans: Sequence[Path], masks: Path, root: Path, pairs: Pairs) -> None:
+    """TotalSegmentator: an image, and a folder with a mask of each organ."""
+    if len(scans) != 1:
+        pairs.refused.append(f"{folder} holds {len(scans)} images beside {masks.name}: there must be one.")
+        return
+    segments = [Stored(path, _stem(path)) for path in _volumes(masks)]
+    _add(pairs, _name_of(folder, root), scans[0], masks, segments)
+
+
+def _add_side_by_side(scans: Sequence[Path], drawn: Sequence[Path], folder: Path, root: Path, pairs: Pairs) -> None:
+    """Slicer: a segmentation beside its image, called after it, or beside the only image of a folder; DICOM folders are images."""
+    of_scan: dict[Path, list[Path]] = defaultdict(list)
+    for path in drawn:
+        near = [scan for scan in scans if _called_after(scan, [path])] or (scans if len(scans) == 1 else [])
+        if near:
+            of_scan[max(near, key=lambda scan: len(scan.name))].append(path)
+        else:
+            pairs.refused.append(f"{path} lies beside no image whose name it begins with: rename it after its image.")
+    for scan in scans:
+        if scan in of_scan:
+            alone = len(scans) == 1 and folder != root
+            _add_drawn(pairs, _name_of(folder, root) if alone else _stem(scan), scan, of_scan[scan])
+        else:
+            pairs.refused.append(f"{scan} has no segmentation beside it: add {_stem(scan)}.seg.nrrd, or take it away.")
+
+
+def _add_drawn(pairs: Pairs, name: str, scan: Path, drawn: Sequence[Path]) -> None:
+    try:
+        segments = [segment for path in drawn for segment in segments_in(path)]
+        person = headers_in(scan)[0][0].patient if scan.is_dir() else ()
+    except FileError as error:
+        pairs.refused.append(str(error))
+        return
+    _add(pairs, name, scan, drawn[0], segments, person=person)
+
+
+def _series_called_after(drawn: Sequence[Path], folders: Sequence[Path]) -> list[Path]:
+    """The folders of DICOM images that segmentations are called after."""
+    return [path for path in folders if _called_after(path, drawn) and _holds_images(path)]
+
+
+def _called_after(scan: Path, drawn: Sequence[Path]) -> bool:
+    """True if the name of a segmentation begins with that of the image, as a word."""
+    return any(re.match(rf"{re.escape(_stem(scan))}(?![a-z0-9])", path.name, re.IGNORECASE) for path in drawn)
+
+
+def _find_dicom(root: Path, pairs: Pairs) -> None:
+    """Archives: a DICOM SEG in or below the folder of the series that it refers to."""
+    at: dict[tuple[Path, str], list[Path]] = defaultdict(list)
+    for path in sorted(root.rglob("*")):
+        try:
+            if path.is_file() and not volume_ending(path) and class_of(path) == SEGMENTATION_CLASS:
+                folder = next((p for p in path.parents if _holds_images(p) or p == root), root)
+                at[folder, series_of_dicom_seg(path)].append(path)
+        except FileError as error:
+            pairs.refused.append(str(error))
+    folders = [folder for folder, _ in at]
+    for (folder, series), files in at.items():
+        name = _name_of(folder, root) + f"_{series.rpartition('.')[2]}" * (folders.count(folder) > 1)
+        _add_series(pairs, name, folder, series, files)
+
+
+def _add_series(pairs: Pairs, name: str, folder: Path, series: str, files: Sequence[Path]) -> None:
+    try:
+        segments = [segment for path in files for segment in segments_in(path)]
+        person = next((header.patient for header in headers_in(folder)[0] if header.series == series), None)
+    except FileError as error:
+        pairs.refused.append(str(error))
+        return
+    if person is None:
+        pairs.refused.append(f"{files[0]} refers to the series {series}, which is not in {folder}: add it.")
+    else:
+        _add(pairs, name, folder, files[0], segments, series, person)
+
+
+def _holds_images(folder: Path) -> bool:
+    """True if there is another DICOM file than segmentations, in the folder or further down."""
+    classes = (class_of(path) for path in folder.rglob("*") if path.is_file() and not volume_ending(path))
+    return any(each not in ("", SEGMENTATION_CLASS) for each in classes)
+
+
+def _add(
+    pairs: Pairs,
+    name: str,
+    image: Path,
+    mask: Path,
+    segments: Sequence[Stored],
+    series: str | None = None,
+    person: tuple[str, ...] = (),
+) -> None:
+    name = re.sub(r"[^\w.-]+", "_", name)
+    try:
+        pairs.found.append(Pair(name, image, tuple(segments or segments_in(mask)), series, person or (name,)))
+    except FileError as error:
+        pairs.refused.append(str(error))
+
+
+def _volumes(folder: Path) -> list[Path]:
+    return [path for path in _shown(folder) if volume_ending(path) and path.is_file()]
+
+
+def _shown(folder: Path) -> list[Path]:
+    """What is in a folder and not hidden, as `._case.nii.gz` of macOS is."""
+    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+
+
+def _stem(path: Path) -> str:
+    return path.name[: len(path.name) - len(volume_ending(path))]
+
+
+def _name_of(folder: Path, root: Path) -> str:
+    """A folder's way from the root, in one word."""
+    return "_".join(folder.relative_to(root).parts) or folder.resolve().name

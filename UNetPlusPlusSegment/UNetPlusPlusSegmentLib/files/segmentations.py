@@ -1,0 +1,203 @@
+"""Segmentations that were drawn elsewhere: the segments of a file by name, and their voxels laid on those of an image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from ..core.volume import Volume
+from .dicom_headers import SEGMENTATION_CLASS, class_of
+from .dicom_seg import read_dicom_seg, segments_of_dicom_seg
+from .geometry import LIE_IS_A_GUESS
+from .images import FileError, in_text
+from .nrrd import read_nrrd_layers, text_of_nrrd
+from .reading import read_volume, volume_ending
+
+SAME_VOXEL = 0.1  # of a voxel: rounding in a header moves a corner by less, another grid by more
+TERMINOLOGY = "TerminologyEntry:"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A segment as it lies in a file.
+
+    Attributes:
+        values: Its values in the file's label map, or its number in a DICOM SEG; none for whatever is not 0.
+        layer: The label map among several in a `.seg.nrrd`.
+        terminology: Slicer's seven parts; empty where the file has none.
+        color: Red, green and blue, 0…255.
+    """
+
+    path: Path
+    name: str
+    values: tuple[int, ...] = ()
+    layer: int = 0
+    terminology: str = ""
+    color: tuple[int, int, int] | None = None
+
+
+def segments_in(path: str | Path) -> list[Stored]:
+    """Find the segments of a `.seg.nrrd` of Slicer, a DICOM SEG, or a label map.
+
+    Those of a label map without names are called by their values, for which its voxels are read.
+
+    Raises:
+        FileError: It cannot be read, or is no segmentation.
+    """
+    path = Path(path)
+    if volume_ending(path) in (".nrrd", ".nhdr"):
+        keys = text_of_nrrd(path)
+        if "Segment0_ID" in keys or "Segment0_Name" in keys:
+            return _of_slicer(path, keys)
+    elif not volume_ending(path) and class_of(path) == SEGMENTATION_CLASS:
+        return [
+            Stored(path, name, (number,), 0, term, color) for number, name, term, color in segments_of_dicom_seg(path)
+        ]
+    values = np.unique(read_volume(path)[0].array)
+    if (values % 1).any() or values[0] < 0:
+        raise FileError(f"{path} is no label map: it holds values such as {values[0]:g} and {values[-1]:g}.")
+    return [Stored(path, str(int(value)), (int(value),)) for value in values if value]
+
+
+def is_segmentation(path: Path) -> bool:
+    """True for a DICOM SEG, and for a volume file that is called one, as case.seg.nrrd or case-label.nrrd."""
+    if volume_ending(path):
+        return bool(
+            re.search(
+                r"[._ -](seg|segmentation|mask|labels?|labelmap)$", path.name[: -len(volume_ending(path))].lower()
+            )
+        )
+    return class_of(path) == SEGMENTATION_CLASS
+
+
+def masks_of(segments: Iterable[Stored], image: Volume) -> Iterator[np.ndarray]:
+    """Read segments as masks on the voxels of an image.
+
+    A file may hold its axes in another order than the image, run along them the other way, and be cut to less: nothing is resampled.
+
+    Yields:
+        For each segment, bool (K, J, I). A file is read once for those of its segments that follow each other.
+
+    Raises:
+        FileError: A file cannot be read, does not say how the patient lies, has other voxels than the image, or marks voxels beyond it.
+        VolumeError: Its place makes no sense.
+    """
+    path: Path | None = None
+    parts: Sequence[
+        Sequence[Volume]
+    ] = ()  # of the file that was read last: all of them would take its memory for each label
+    for segment in segments:
+        if segment.path != path:
+            path, parts = segment.path, _parts(segment.path)
+        mask = np.zeros(image.array.shape, bool)
+        for part in parts[segment.layer] if len(parts) > segment.layer else ():
+            marked = np.isin(part.array, segment.values) if segment.values else part.array != 0
+            box, voxels = laid_on(image, marked, part.ijk_to_ras, in_text(segment.path))
+            mask[box] |= voxels
+        yield mask
+
+
+def laid_on(
+    image: Volume, mask: np.ndarray, ijk_to_ras: np.ndarray, called: str
+) -> tuple[tuple[slice, ...], np.ndarray]:
+    """Lay a mask on the voxels of an image, which must be its own, but for their order.
+
+    Args:
+        image: The grid.
+        mask: bool (K, J, I); its grid may be a part of the image's, or reach beyond it with nothing marked there.
+        ijk_to_ras: Its place, 4 × 4, mm.
+        called: The mask, in messages.
+
+    Returns:
+        A box of voxels (K, J, I) of the image, and the mask in it.
+
+    Raises:
+        FileError: The voxels are others, or one is marked where the image has none.
+    """
+    to_image = np.linalg.solve(image.ijk_to_ras, ijk_to_ras)  # from I, J, K of the mask to those of the image
+    whole = np.rint(to_image)
+    for axis in np.flatnonzero(np.array(mask.shape[::-1]) == 1):  # the step along it leads nowhere
+        others = np.delete(np.abs(whole[:3, :3]), axis, axis=1).any(axis=1)
+        to_image[:3, axis] = whole[:3, axis] = np.eye(3)[int(others.argmin())]
+    corners = np.array([*product(*((0, size - 1) for size in mask.shape[::-1]), [1])])
+    turned = np.abs(whole[:3, :3])
+    if np.abs((to_image - whole) @ corners.T).max() > SAME_VOXEL or (turned.T @ turned != np.eye(3)).any():
+        raise FileError(
+            f"{called} has other voxels than its image, {_in_words(mask, ijk_to_ras)}, not {_in_words(image.array, image.ijk_to_ras)}"
+            " at the same places: export it again with the image as its reference geometry."
+        )
+    ends = np.sort((whole @ corners.T)[2::-1].astype(int), axis=1)[:, [0, -1]].tolist()  # first and last K, J, I there
+    axes = [2 - int(row.argmax()) for row in turned[::-1]]
+    backwards = (whole[2::-1, :3].sum(axis=1) < 0).tolist()
+    voxels = mask.transpose(axes)[tuple(slice(None, None, -1 if back else 1) for back in backwards)]
+    sizes = image.array.shape
+    inside = voxels[
+        tuple(slice(max(0, -first), max(0, size - first)) for (first, _), size in zip(ends, sizes, strict=True))
+    ]
+    beyond = int(np.count_nonzero(voxels)) - int(np.count_nonzero(inside))
+    if beyond:
+        raise FileError(
+            f"{called} marks {beyond} voxels that lie outside its image: give the image that it was drawn on."
+        )
+    box = tuple(
+        slice(max(0, first), max(0, first) + count) for (first, _), count in zip(ends, inside.shape, strict=True)
+    )
+    return box, inside
+
+
+def _of_slicer(path: Path, keys: Mapping[str, str]) -> list[Stored]:
+    found: list[Stored] = []
+    while f"Segment{len(found)}_ID" in keys or f"Segment{len(found)}_Name" in keys:
+        number = len(found)
+
+        def about(key: str, otherwise: str = "", number: int = number) -> str:
+            return keys.get(f"Segment{number}_{key}", otherwise)
+
+        terms = [tag.removeprefix(TERMINOLOGY) for tag in about("Tags").split("|") if tag.startswith(TERMINOLOGY)]
+        parts = [round(float(part) * 255) for part in about("Color").split()]
+        found.append(
+            Stored(
+                path,
+                about("Name") or about("ID"),
+                (int(about("LabelValue", "1")),),
+                int(about("Layer", str(number))),  # before Slicer 4.11 each segment had a layer of its own
+                terms[0] if terms else "",
+                (parts[0], parts[1], parts[2]) if len(parts) == 3 else None,
+            )
+        )
+    return found
+
+
+def _parts(path: Path) -> Sequence[Sequence[Volume]]:
+    """The label maps of a file, layer by layer; each may lie in several pieces."""
+    if volume_ending(path) in (".nrrd", ".nhdr"):
+        layers, notes = read_nrrd_layers(path)
+        parts = [[layer] for layer in layers]
+    elif not volume_ending(path) and class_of(path) == SEGMENTATION_CLASS:
+        return [read_dicom_seg(path)]
+    else:
+        volume, notes = read_volume(path)
+        parts = [[volume]]
+    check_orientation(path, notes)
+    return parts
+
+
+def check_orientation(path: Path, notes: Iterable[str]) -> None:
+    """Refuse a file by what its reader noted, if it does not say how the patient lies.
+
+    Raises:
+        FileError: Left and right would be a guess.
+    """
+    guess = LIE_IS_A_GUESS.partition("{}")[2]
+    if any(note.endswith(guess) for note in notes):
+        raise FileError(LIE_IS_A_GUESS.format(in_text(path)).rstrip(".") + ": export it from where it came.")
+
+
+def _in_words(array: np.ndarray, ijk_to_ras: np.ndarray) -> str:
+    sizes = " × ".join(map(str, array.shape[::-1]))
+    return f"{sizes} of {' × '.join(f'{mm:.4g}' for mm in np.linalg.norm(ijk_to_ras[:3, :3], axis=0))} mm"

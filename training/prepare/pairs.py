@@ -1,0 +1,286 @@
+#!/usr/bin/env python
+"""Makes a slice folder of CTs and segmentations of any organ, and the target that train.py takes.
+
+    python training/prepare/pairs.py CASES -o data/spleen --segment Spleen --licence "CC BY 4.0" --citation "We, 2025." --source "Ours"
+    python training/prepare/pairs.py CASES -o data/kidneys --segment "Right kidney=kidney_right" --segment "Left kidney=kidney_left"
+    python training/prepare/pairs.py Task03_Liver -o data/liver --segment Liver=liver+cancer --window -100 240 --pixel 1.5
+
+CASES holds pairs as Slicer (case.nrrd, case.seg.nrrd), nnU-Net and the Decathlon (imagesTr, labelsTr, dataset.json), TotalSegmentator
+(a folder each with ct.nii.gz and segmentations/) or archives (DICOM series and DICOM SEG) lay them, of any size and orientation.
+The headers say how the patient lies. A case that cannot be used is refused in a sentence, and then nothing is written; --leave-out
+makes the folder of the others. Slices are kept with all their HU unless --window is given, so that a window can be chosen later.
+
+Beside images, masks and slices.csv the folder holds target.yaml, for `train.py target=`, and look.png: look at it first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from pairs_look import draw_look
+from pairs_people import FOLDS, people_of, share_out
+from pairs_target import DEFAULT_WINDOW_HU, HU_16_BIT, Described, check_name, write_target
+from slicefolder import PrepareError, SliceFolder, chosen_slices, parser_of, run, to_8_bit
+from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, axial_order, check_ct, clean_hu
+from UNetPlusPlusSegmentLib.files import FileError, read_volume
+from UNetPlusPlusSegmentLib.files.pairs import Pair, Pairs, Wanted, find_pairs, names_in_words, read_wanted
+from UNetPlusPlusSegmentLib.files.segmentations import Stored, check_orientation, masks_of
+
+COLUMNS = [
+    "file", "volume", "patient", "slice", "split", "fold", "pixel_mm", "source_pixel_mm", "source_slice_mm", "marked_px",
+]  # fmt: skip
+SQUARE = 0.01  # by so much may the sides of a pixel differ
+APART_MM = 2.0  # nearer slices look alike
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One case as read.
+
+    Attributes:
+        hu, labels: In training order, (slices, rows, columns); 1 is the first label.
+        spacing_mm: Of slices, rows and columns.
+    """
+
+    hu: np.ndarray
+    labels: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    notes: tuple[str, ...]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prepare as the command line says; 0 done, 1 refused with a line on stderr for each case."""
+    return run(prepare, _parser(), arguments)
+
+
+def prepare(given: argparse.Namespace) -> None:
+    """Make the folder.
+
+    Raises:
+        PrepareError: A case, the splits or the folder is wrong, or no case has such a segment.
+    """
+    try:
+        wanted = [read_wanted(text) for text in given.segment]
+        _check(given, wanted)
+        pairs = find_pairs(given.source)
+        parts = {pair.name: {each.name: each.of(pair) for each in wanted} for pair in pairs.found}
+    except FileError as error:
+        raise PrepareError(str(error)) from error
+    _check_segments(pairs, parts, wanted)
+    person_of = people_of(pairs.found, given)
+    refused = list(pairs.refused)
+    looks: dict[str, Stored] = {}
+    with SliceFolder(given.output, COLUMNS, given.force) as folder:
+        for done, pair in enumerate(pairs.found, 1):
+            before = len(folder.rows)
+            try:
+                scan = read_scan(pair, parts[pair.name], wanted)
+            except (PrepareError, FileError, VolumeError) as error:
+                refused.append(_called(pair, error))
+                continue
+            add_scan(folder, pair.name, person_of[pair.name], scan, given)
+            looks = {name: stored[0] for name, stored in parts[pair.name].items() if stored} | looks
+            print(
+                f"{pair.name}: {len(folder.rows) - before} slices ({done} of {len(pairs.found)} cases)", file=sys.stderr
+            )
+        _tell(refused, folder, given)
+        share_out(folder, given)
+        described = [Described(each.name, looks.get(each.name), number) for number, each in enumerate(wanted)]
+        write_target(folder, described, given, pairs.about)
+        draw_look(folder, given.window or DEFAULT_WINDOW_HU, HU_16_BIT[0])
+
+
+def read_scan(pair: Pair, parts: dict[str, list[Stored]], wanted: Sequence[Wanted]) -> Scan:
+    """Read an image and the labels on it.
+
+    Raises:
+        PrepareError: A label is missing or all are empty, or two of them overlap.
+        FileError, VolumeError: A file cannot be read, is no CT, does not say how the patient lies, or has other voxels.
+    """
+    missing = [each.name for each in wanted if not parts[each.name]]
+    if missing:
+        raise PrepareError(f"it has no segment {missing[0]}; there are {names_in_words(pair.segments)}.")
+    volume, notes = read_volume(pair.image, pair.series)
+    check_orientation(pair.image, notes)
+    notes += map(str, check_ct(volume))
+    labels = _labels(volume, parts, wanted)
+    counts = np.bincount(labels.ravel(), minlength=len(wanted) + 1)[1:]
+    empty = [each.name for each, count in zip(wanted, counts, strict=True) if not count]
+    if len(empty) == len(wanted):
+        raise PrepareError(f"its segment {' and '.join(empty)} is empty.")
+    if empty:
+        notes.append(f"no voxel of {', '.join(empty)} is marked, so it counts as absent.")
+    order = axial_order(volume)
+    hu, odd = clean_hu(order.apply(volume.array))
+    return Scan(hu, order.apply(labels), order.spacing_mm, (*notes, *map(str, odd)))
+
+
+def add_scan(folder: SliceFolder, name: str, person: str, scan: Scan, given: argparse.Namespace) -> None:
+    """Add the slices of a case to the folder; which split they are in is told later."""
+    for note in scan.notes:
+        folder.note(f"{name}: {note}")
+    slice_mm, row_mm, column_mm = scan.spacing_mm
+    pixel_mm = given.pixel or min(row_mm, column_mm)
+    every = given.every or max(1, round(APART_MM / slice_mm))
+    for k in chosen_slices(np.any(scan.labels, axis=(1, 2)), every):
+        hu = scan.hu[k].astype(np.float32).clip(*(given.window or HU_16_BIT))  # as a network sees it, before averaging
+        image, mask = (to_pixels(each, (row_mm, column_mm), pixel_mm) for each in (hu, scan.labels[k]))
+        row = {
+            "file": f"{name}_{k:04d}.png",
+            "volume": name,
+            "patient": person,
+            "slice": k,
+            "pixel_mm": round(pixel_mm, 6),
+            "source_pixel_mm": round(column_mm, 6),
+            "source_slice_mm": round(slice_mm, 6),
+            "marked_px": np.count_nonzero(mask),
+        }
+        folder.add(row, to_8_bit(image, given.window) if given.window else to_16_bit(image), mask)
+
+
+def to_pixels(plane: np.ndarray, spacing_mm: tuple[float, float], pixel_mm: float) -> np.ndarray:
+    """Resample a slice to square pixels about the same centre; a pixel that would reach beyond the slice is left out.
+
+    Args:
+        plane: (rows, columns) of HU (float32), or of labels (uint8), which exclude each other: a pixel is marked if half of it is,
+            by the label that has most of that.
+        spacing_mm: Of rows and columns.
+        pixel_mm: Side of the new pixels; if the old ones are as large, nothing is changed.
+    """
+    step = np.array([pixel_mm / mm for mm in spacing_mm])  # a new pixel, in old ones
+    if (np.abs(step - 1) < SQUARE).all():
+        return plane
+    if plane.dtype == np.uint8:
+        values = np.arange(1, plane.max(initial=0) + 1)
+        if not len(values):
+            return np.zeros(_size(plane, step), np.uint8)
+        shares = np.stack([to_pixels((plane == value).astype(np.float32), spacing_mm, pixel_mm) for value in values])
+        return np.where(shares.sum(axis=0) >= 0.5, values[shares.argmax(axis=0)], 0).astype(np.uint8)
+    size = _size(plane, step)
+    top, left = (np.array(plane.shape) - size * step) / 2
+    bottom, right = np.array(plane.shape) - (top, left)
+    picture = Image.fromarray(plane).resize(
+        (size[1], size[0]), Image.Resampling.BILINEAR, box=(left, top, right, bottom)
+    )
+    return np.asarray(picture)
+
+
+def to_16_bit(hu: np.ndarray) -> np.ndarray:
+    """HU as stored values that keep each of them, rounded to whole HU."""
+    return np.rint(hu - HU_16_BIT[0]).astype(np.uint16)
+
+
+def _size(plane: np.ndarray, step: np.ndarray) -> np.ndarray:
+    return np.maximum(1, np.floor(np.array(plane.shape) / step + 1e-6)).astype(int)
+
+
+def _labels(volume: Volume, parts: dict[str, list[Stored]], wanted: Sequence[Wanted]) -> np.ndarray:
+    """uint8 (K, J, I): the number of the label that a voxel belongs to."""
+    labels = np.zeros(volume.array.shape, np.uint8)
+    masks = masks_of([segment for each in wanted for segment in parts[each.name]], volume)
+    for number, each in enumerate(wanted, 1):
+        mask = np.logical_or.reduce([next(masks) for _ in parts[each.name]])
+        shared = labels[mask]
+        if shared.any():
+            other = wanted[int(shared.max()) - 1].name
+            raise PrepareError(
+                f"{other} and {each.name} overlap in {np.count_nonzero(shared)} voxels: labels must exclude each other."
+            )
+        labels[mask] = number
+    return labels
+
+
+def _check_segments(
+    pairs: Pairs, parts: Mapping[str, Mapping[str, Sequence[Stored]]], wanted: Sequence[Wanted]
+) -> None:
+    """Refuse a label that no case has."""
+    for each in wanted:
+        if pairs.found and not any(of_case[each.name] for of_case in parts.values()):
+            there = names_in_words(segment for pair in pairs.found for segment in pair.segments)
+            raise PrepareError(
+                f"No case has a segment {' + '.join(each.parts)}; there are {there}."
+                f' --segment "{each.name}=OTHER" takes another one, or several with + between.'
+            )
+
+
+def _tell(refused: Sequence[str], folder: SliceFolder, given: argparse.Namespace) -> None:
+    """Tell each refusal; go on only if the refused cases may be left out, and others are left."""
+    if refused and not (given.leave_out and folder.rows):
+        raise PrepareError("\n".join(refused))
+    for sentence in refused:
+        folder.note(f"left out: {sentence}")
+
+
+def _called(pair: Pair, error: Exception) -> str:
+    """A sentence that names the case."""
+    return f"{pair.name} ({pair.image}): {error}"
+
+
+def _check(given: argparse.Namespace, wanted: Sequence[Wanted]) -> None:
+    names = [each.name for each in wanted]
+    if len(set(names)) < len(names):
+        raise PrepareError(f"--segment: each label needs a name of its own; got {', '.join(names)}.")
+    if given.name:
+        check_name(given.name)
+    _check_numbers(given)
+    if given.split and given.folds:
+        raise PrepareError("--split and --folds: give one of them.")
+    try:
+        re.compile(given.people or "")
+    except re.error as error:
+        raise PrepareError(f"--people {given.people!r} is no pattern: {error}.") from error
+
+
+def _check_numbers(given: argparse.Namespace) -> None:
+    low, high = given.window or (0, 1)
+    if not low < high:
+        raise PrepareError(f"--window {low:g} {high:g}: the smaller number comes first.")
+    if given.pixel is not None and not (math.isfinite(given.pixel) and given.pixel > 0):
+        raise PrepareError(f"--pixel {given.pixel:g} must be above zero, in mm.")
+    for option in ("every", "folds"):
+        number = getattr(given, option)
+        if number is not None and number < 1:
+            raise PrepareError(f"--{option} {number} must be 1 or more.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = parser_of(__doc__, shares=False)
+    parser.add_argument(
+        "--segment",
+        action="append",
+        required=True,
+        metavar="NAME[=SEGMENTS]",
+        help="a label to learn: the segment of that name, or the named ones (or their values), with + between; again and again",
+    )
+    parser.add_argument(
+        "--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="HU kept, in 8 bits; without it all, in 16"
+    )
+    parser.add_argument("--pixel", type=float, metavar="MM", help="side of the stored pixels; else that of the scan")
+    parser.add_argument(
+        "--every", type=int, metavar="N", help=f"keep every N-th slice with a label; else some {APART_MM:g} mm apart"
+    )
+    parser.add_argument(
+        "--folds", type=int, metavar="N", help=f"draw people into so many folds ({FOLDS}), of which fold 0 is `val`"
+    )
+    parser.add_argument("--people", metavar="PATTERN", help="regular expression that finds the person in a case's name")
+    parser.add_argument(
+        "--leave-out", action="store_true", help="leave out what is refused, instead of writing nothing"
+    )
+    parser.add_argument("--name", help="of the target, one word; else that of the label, or of the folder")
+    about = parser.add_argument_group("for the model card; training needs all three")
+    about.add_argument("--source", dest="source_name", metavar="TEXT", help="where the data comes from")
+    about.add_argument("--licence", metavar="TEXT", help="of the data, and of weights that were trained on it")
+    about.add_argument("--citation", metavar="TEXT", help="how the data wants to be cited")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""The target of prepared pairs, as a YAML file that train.py takes: names, colours, terms, sources."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from slicefolder import PrepareError, SliceFolder
+from UNetPlusPlusSegmentLib.files.segmentations import Stored
+
+DEFAULT_WINDOW_HU = (-160.0, 240.0)  # soft tissue
+HU_16_BIT = (-1024.0, 64511.0)  # HU of stored 0 and 65535: a stored value is a HU and 1024
+LEAST_PIXEL_MM = (
+    1.5  # of the network, unless --pixel says otherwise: finer ones cost more than they bring to most organs
+)
+TISSUE = (
+    "Segmentation category and type - 3D Slicer General Anatomy list~SCT^85756007^Tissue~SCT^85756007^Tissue~^^"
+    "~Anatomic codes - DICOM master list~^^~^^"
+)
+UNSAID = "SCT^85756007^Tissue~SCT^85756007^Tissue"  # what Slicer gives a segment that nobody gave a term
+COLORS = [(230, 85, 65), (80, 170, 90), (70, 130, 230), (240, 190, 60), (170, 95, 200), (60, 190, 200), (235, 130, 180)]
+OPTIONS = {"source": "name", "licence": "licence", "citation": "citation"}
+SHIPPED = Path(__file__).resolve().parents[1] / "targets"
+
+HEAD = """\
+# Made by training/prepare/pairs.py; every key can be changed. What they mean stands in training/README.md under Targets.
+{hu}# For organs in one piece:
+# postprocessing: {{largest_component: true, fill_holes: true}}
+"""
+HU = "# The slices hold all HU: window_hu, the network's window, can be chosen at will; slices: window_hu says how they are stored.\n"
+
+
+@dataclass(frozen=True)
+class Described:
+    """A label, described by the segment that it was drawn as, or by a shipped target that knows its name."""
+
+    name: str
+    drawn: Stored | None
+    number: int  # among the labels
+
+    @cached_property
+    def terminology(self) -> str:
+        """Slicer's seven parts."""
+        said = self.drawn.terminology if self.drawn else ""
+        is_whole = said.count("~") == 6 and said.count("^") >= 4 and UNSAID not in said
+        return said if is_whole else _known().get(_plain(self.name), (TISSUE, ()))[0]
+
+    @cached_property
+    def color(self) -> tuple[int, int, int]:
+        """Red, green and blue, 0…255."""
+        if self.drawn and self.drawn.color:
+            return self.drawn.color
+        return _known().get(_plain(self.name), ("", COLORS[self.number % len(COLORS)]))[1]
+
+
+def write_target(
+    folder: SliceFolder, labels: Sequence[Described], given: argparse.Namespace, about: Mapping[str, Any]
+) -> None:
+    """Write target.yaml into a folder in the making.
+
+    Args:
+        folder: With all its slices.
+        labels: In the order of their values.
+        given: The command line.
+        about: dataset.json of the source, which may name licence and reference.
+    """
+    source = _source(given, about)
+    window_hu = [float(hu) for hu in given.window or DEFAULT_WINDOW_HU]
+    names = [label.name for label in labels]
+    target = {
+        "name": given.name or _word(names[0] if len(names) == 1 else folder.path.resolve().name),
+        "pixel_mm": given.pixel or max(LEAST_PIXEL_MM, _usual_pixel_mm(folder)),
+        "labels": _labels(labels),
+        "window_hu": window_hu,
+        "slices": {
+            "window_hu": window_hu if given.window else list(HU_16_BIT),
+            "structures": {name: [value] for value, name in enumerate(names, 1)},
+            "pixel_mm": {"column": "pixel_mm"},
+            "sources": [source],
+        },
+        "licence": source["licence"],
+        "intended_use": f"Research: outlining {_in_words(names)} in axial CT. Not for diagnosis or treatment.",
+        "limits": [
+            _made_of(folder),
+            "Each slice is segmented by itself; neighbouring slices are not looked at.",
+        ],
+    }
+    lacking = [f"--{option}" for option, key in OPTIONS.items() if not source[key].strip()]
+    if lacking:
+        folder.note(
+            f"target.yaml lacks what {', '.join(lacking)} would have said: training is refused until it is filled in."
+        )
+    text = yaml.safe_dump(target, sort_keys=False, allow_unicode=True, width=140, default_flow_style=None)
+    head = HEAD.format(hu="" if given.window else HU)
+    folder.file("target.yaml").write_text(head + text, encoding="utf-8")
+
+
+def _usual_pixel_mm(folder: SliceFolder) -> float:
+    sizes = sorted(float(str(row["pixel_mm"])) for row in folder.rows)
+    return round(sizes[len(sizes) // 2], 2)
+
+
+def _made_of(folder: SliceFolder) -> str:
+    cases, people = (len({row[column] for row in folder.rows}) for column in ("volume", "patient"))
+    counted = f"{_counted(cases, 'scan', 'scans')} of {_counted(people, 'person', 'people')}"
+    return f"Made of {counted}; how it does on others was not measured."
+
+
+def _source(given: argparse.Namespace, about: Mapping[str, Any]) -> dict[str, str]:
+    """What the command line says of the data, or else dataset.json; empty where neither does."""
+    return {
+        "name": given.source_name or str(about.get("name") or ""),
+        "licence": given.licence or str(about.get("licence") or about.get("license") or ""),
+        "citation": given.citation or str(about.get("reference") or ""),
+    }
+
+
+def _labels(labels: Sequence[Described]) -> list[dict[str, Any]]:
+    return [
+        {"name": label.name, "terminology": label.terminology, "color": list(label.color), "made_of": [label.name]}
+        for label in labels
+    ]
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no request could say.
+
+    Raises:
+        PrepareError: It is none.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+        raise PrepareError(f"--name {name!r} must be one word of small letters and digits.")
+
+
+@cache
+def _known() -> dict[str, tuple[str, tuple[int, int, int]]]:
+    """Terminology and colour of what the shipped targets know, by name."""
+    known = {}
+    for path in sorted(SHIPPED.glob("*.yaml")):
+        for label in yaml.safe_load(path.read_text(encoding="utf-8"))["labels"]:
+            red, green, blue = label["color"]
+            known[_plain(label["name"])] = (label["terminology"], (red, green, blue))
+    return known
+
+
+def _plain(name: str) -> str:
+    return " ".join(sorted(re.split(r"[\s_-]+", name.casefold())))  # kidney_right is a right kidney
+
+
+def _word(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-") or "organ"
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
+
+
+def _in_words(names: Sequence[str]) -> str:
+    words = [f"the {name}" if name.isupper() else f"the {name[0].lower()}{name[1:]}" for name in names]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
