@@ -80,16 +80,23 @@ def test_bone_calcium_and_contrast_medium_are_bright_and_ground_glass_is_faint()
     assert of(BALL, glass)["contrast"] == pytest.approx(2.5)
 
 
-def test_the_shape_of_a_tube_is_long_and_that_of_a_ball_is_not():
-    ball, tube = of(BALL, lung(tissue=BALL)), of(TUBE, lung(tissue=TUBE))
+def test_the_shape_of_what_lies_along_the_slice_is_long_and_that_of_a_ball_is_not():
+    lying = ((KK - 15) ** 2 + (JJ - 30) ** 2 <= 3**2) & (abs(II - 30) < 12)
+    ball, tube = of(BALL, lung(tissue=BALL)), of(lying, lung(tissue=lying))
     assert ball["elongation"] < 0.1 < 1 < tube["elongation"]
-    assert ball["size"] == pytest.approx(np.log(4 / 3 * np.pi * 5**3) / 3, abs=0.05)
+    assert ball["fill"] == pytest.approx(1, abs=0.05)
+    assert ball["size"] == pytest.approx(np.log(10), abs=0.03)
 
 
-def test_what_the_network_says_beside_the_ends_counts():
-    beyond = TUBE & (abs(KK - 15) < 5)
-    assert of(PIECE, lung(tissue=TUBE), chance=np.where(beyond, 0.7, 0.0))["ends"] == pytest.approx(0.7)
-    assert of(PIECE, lung(tissue=TUBE), chance=np.where(PIECE, 0.7, 0.0))["ends"] == 0
+def test_the_distance_of_the_slices_changes_no_shape():
+    hu = lung(tissue=BALL)
+    near, far = (of(BALL, hu, (mm, 1.0, 1.0)) for mm in (1.0, 2.0))
+    for name in ("size", "elongation", "fill"):
+        assert near[name] == pytest.approx(far[name])
+
+
+def test_what_the_network_says_is_the_mean_over_the_finding():
+    assert of(BALL, lung(tissue=BALL), chance=np.where(BALL, 0.7, 0.0))["chance"] == pytest.approx(0.7)
 
 
 def test_at_a_corner_of_the_volume_a_finding_has_features_as_far_as_it_is_there():

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Fits the decision of a nodule model, which of its findings are shown, and writes it into the model's card.
+"""Fits the decision of a nodule model, which of its findings are shown, writes it into the model's card, and measures it on chests.
 
 python training/decide.py UNetPlusPlusSegment/Resources/Models/lung-nodule-ct-v2.0.0 --data ../shared/data/nodule --split train:1/6 \
     --volumes ../shared/data/volumes
@@ -12,11 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from data.slices import DataError
 from fit.decision import examples_of_chest, examples_of_crops, fit
-from measure.chests import CHESTS
+from measure import chests
 from UNetPlusPlusSegmentLib.files import FileError
 from UNetPlusPlusSegmentLib.network.bundle import BundleError, add_decision, read_bundle
 
@@ -34,14 +35,17 @@ def main(arguments: list[str] | None = None) -> int:
         if bundle.engine != "nodule":
             raise BundleError(f"{bundle.name} is for {bundle.target}: only a nodule model decides between findings.")
         examples = examples_of_crops(bundle, given.data, given.split)
-        for chest in CHESTS:
+        for chest in chests.CHESTS:
             examples += examples_of_chest(bundle, given.volumes, chest) if chest.fitted else []
         decision, figures = fit(examples)
-        add_decision(bundle, decision, {"split": given.split, **figures})
+        bundle = add_decision(bundle, decision, {"split": given.split, **figures})
+        in_chests = chests.measure(bundle, given.volumes)
+        add_decision(bundle, decision, {"split": given.split, **figures, "whole_chests": in_chests})
     except (BundleError, DataError, FileError) as error:
         print(f"decide.py: {error}", file=sys.stderr)
         return 1
-    print(json.dumps({"decision": decision.__dict__, **figures}, indent=2))
+    print(json.dumps({**asdict(decision), **figures}, indent=2))
+    print(chests.as_table(in_chests))
     return 0
 
 

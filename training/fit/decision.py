@@ -48,12 +48,13 @@ class Example:
 
 
 def examples_of_crops(bundle: Bundle, data: Path, split: str) -> list[Example]:
-    """All that the search finds in the crops of a split, those of each nodule being a scan.
+    """All that the search finds in the crops of a split, those of each nodule being a scan, and every second one being another.
 
     How far apart the slices of a crop lie is not known: as far as makes the nodule as long as wide.
     """
     engine, target, examples = _undecided(bundle), load_target(bundle.target), []
-    for items in crops_of(data, split, target):
+    crops = crops_of(data, split, target)
+    for items in (each[::step] for each in crops for step in (1, 2) if step == 1 or len(each) > 2):
         readers, pixel_mm = np.stack([marks_of(data, item) for item in items]), items[0].pixel_mm
         wide_mm = 2 * np.sqrt((readers > 1).sum(axis=(1, 2)).max() / np.pi) * pixel_mm
         matrix = np.diag([-pixel_mm, -pixel_mm, np.clip(wide_mm / len(items), *SLICE_MM), 1])

@@ -31,7 +31,7 @@ def features(nodule: Nodule, windows: Windows) -> dict[str, float]:
     Returns:
         `size`, `elongation`: of the largest section; `fill`: of the ellipsoid with the same moments of inertia; `density`,
         `contrast`: in hundreds of HU; `bright`: a share; `wall`, `beside`, `continued`: shares of what lies around it; `chance`,
-        `spread`: what the network says.
+        `spread`, `next`: what the network says of it, and at the place of its largest section on the slices beside it.
     """
     spacing_mm = np.array(windows.spacing_mm)
     section = nodule.mask[np.count_nonzero(nodule.mask, axis=(1, 2)).argmax()]
@@ -59,6 +59,7 @@ def features(nodule: Nodule, windows: Windows) -> dict[str, float]:
         "beside": float((hu[free] >= DENSE_HU).mean()) if free.any() else 0.0,
         "continued": float(np.log1p(np.count_nonzero(own & shell) / len(inside))),
         "chance": float(chance[nodule.mask].mean()),
+        "next": _next(nodule),
         "spread": float(spread[nodule.mask].mean()),
     }
 
@@ -97,3 +98,15 @@ def _planes(known: dict[int, np.ndarray], nodule: Nodule) -> np.ndarray:
     return np.stack([known[k][rows, columns] for k in range(nodule.box[0].start, nodule.box[0].stop)]).astype(
         np.float32
     )
+
+
+def _next(nodule: Nodule) -> float:
+    """The mean probability at the pixels of the largest section on one of the slices beside it, the higher one; or on its own."""
+    largest = int(np.count_nonzero(nodule.mask, axis=(1, 2)).argmax())
+    k, known = nodule.box[0].start + largest, nodule.window.probability
+    rows, columns = (
+        slice(n.start - w.start, n.stop - w.start)
+        for n, w in zip(nodule.box[1:], (nodule.window.rows, nodule.window.columns), strict=True)
+    )
+    slices = [each for each in (k - 1, k + 1) if each in known] or [k]
+    return max(float(known[each][rows, columns][nodule.mask[largest]].astype(np.float32).mean()) for each in slices)

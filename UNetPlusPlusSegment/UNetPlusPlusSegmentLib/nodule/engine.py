@@ -34,8 +34,8 @@ class NoduleEngine(Predictor):
         Args:
             volume: HU; any orientation.
             request: The network sees only the surroundings of its points.
-            progress: Called after each slice searched and each candidate; an exception raised in it stops the run and passes
-                through.
+            progress: Called after each slice searched, which are the first half of the work, and after each candidate. An exception
+                raised in it stops the run and passes through.
 
         Returns:
             The answers of the network; `at()` makes of them one segment for each nodule, largest first; without nodules, no
@@ -48,45 +48,38 @@ class NoduleEngine(Predictor):
         """
         clock = _Clock()
         notes = self.check(volume, request)
-        speed, decision = self.bundle.speed(request.speed), self.bundle.decision
-        threshold = self.threshold_of(request)
+        speed, decision, threshold = self.bundle.speed(request.speed), self.bundle.decision, self.threshold_of(request)
         order, axial = axial_order(volume), axial_volume(volume)
         places = [Candidate(index_of(axial, point), NEAR_MM, LEAST_POINTED_MM) for point in request.points]
         hu, more = clean_hu(volume.array)
         axial = Volume(order.apply(hu), axial.ijk_to_ras)
         windows = Windows(self, axial, speed.level)
-        region = (
-            _in_axial_order(request.box, order, hu.shape)
-            if request.box
-            else tuple(slice(0, n) for n in axial.array.shape)
-        )
+        box = request.box or tuple(slice(0, size) for size in hu.shape)
+        region = _in_axial_order(box, order, hu.shape)
         lungs: np.ndarray | None = None
         slices: list[int] = []
         with threads_of_torch(request.threads):
             if not request.points:
-                inside = lungs = find_lungs(axial) if request.box is None else None
-                if inside is None:
-                    inside = np.zeros(axial.array.shape, bool)
-                    inside[region] = True
+                lungs = None if request.box else find_lungs(axial)
+                inside = _filled(region, axial.array.shape) if lungs is None else lungs
                 clock.ends("lungs")
                 slices = searched_slices(inside, windows.spacing_mm[0], every=not speed.find_first)
                 places = search(windows, inside, slices, lambda done: progress(done, 2 * len(slices)))
                 clock.ends("search")
-            candidates = []
+            total = 2 * len(slices) or len(places)
+            candidates: list[Candidate] = []
             for each in self.in_threads(lambda place: followed(place, windows, threshold), places):
                 candidates.append(each)
-                share = len(candidates) / len(places)
-                progress(len(slices) + round(share * len(slices)), 2 * len(slices)) if slices else progress(
-                    len(candidates), len(places)
-                )
+                left = len(places) - len(candidates)
+                progress(total - left * (total - len(slices)) // len(places), total)
             clock.ends("candidates")
             pixels = _maps(candidates, windows, threshold, order)
         looked_at = {*slices, *(k for c in candidates for window in c.windows for k in window.probability)}
         return NoduleMaps(
             bundle=self.bundle, volume=Volume(hu, volume.ijk_to_ras), box=tuple(slice(0, size) for size in hu.shape),
             shape=hu.shape, pixels=pixels, threshold=threshold, notes=(*notes, *more, *self.notes),
-            device=self.device.label, slices=len(looked_at), seconds=sum(clock.phases.values()), threads=request.threads, windows=windows,
-            candidates=candidates, points=request.points, region=region, lungs=lungs,
+            device=self.device.label, slices=len(looked_at), seconds=sum(clock.phases.values()), threads=request.threads,
+            windows=windows, candidates=candidates, points=request.points, region=region, lungs=lungs,
             least=decision.least if decision else 0.0, phases=clock.phases,
         )  # fmt: skip
 
@@ -100,6 +93,12 @@ class _Clock:
     def ends(self, phase: str) -> None:
         now = time.perf_counter()
         self.phases[phase], self._last = now - self._last, now
+
+
+def _filled(region: Ranges, shape: tuple[int, ...]) -> np.ndarray:
+    inside = np.zeros(shape, bool)
+    inside[region] = True
+    return inside
 
 
 def _maps(candidates: Sequence[Candidate], windows: Windows, threshold: float, order: AxialOrder) -> PixelMaps:
