@@ -13,7 +13,7 @@ from scipy.special import expit, log_expit
 from data.targets import load_target
 from measure.chests import LEAST_MM, READERS, Chest, readers_of
 from measure.nodule_crops import SLICE_MM, crops_of, hu_of, marks_of
-from UNetPlusPlusSegmentLib.core.request import Request
+from UNetPlusPlusSegmentLib.core.request import Request, as_box
 from UNetPlusPlusSegmentLib.core.volume import Volume, axial_order, crop
 from UNetPlusPlusSegmentLib.files import read_volume
 from UNetPlusPlusSegmentLib.network.bundle import Bundle
@@ -59,7 +59,7 @@ def examples_of_crops(bundle: Bundle, data: Path, split: str) -> list[Example]:
         wide_mm = 2 * np.sqrt((readers > 1).sum(axis=(1, 2)).max() / np.pi) * pixel_mm
         matrix = np.diag([-pixel_mm, -pixel_mm, np.clip(wide_mm / len(items), *SLICE_MM), 1])
         volume = Volume(hu_of(items, target), matrix)
-        everything = tuple((0, n) for n in readers.shape)
+        everything = as_box([(0, n) for n in readers.shape])
         maps = engine.predict(volume, Request(bundle.target, speed="accurate", box=everything, force=True))
         examples += _examples(maps, readers, items[0].row["patient"], whole=False)
     return examples

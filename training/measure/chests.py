@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from measure.pooled import dice
-from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.masks import components
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.files import read_volume
 from UNetPlusPlusSegmentLib.network.bundle import Bundle
+from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
 
 RATES = (0.25, 0.5, 1, 2, 4, 8)  # false findings per scan: those of LUNA16's score but the smallest
 READERS = 3  # as many must have marked a nodule that counts
@@ -75,8 +75,10 @@ def measure(bundle: Bundle, folder: Path, speed: str = "balanced", device: str =
         `froc`, sensitivity by false findings per scan, and `default`, what a user gets, both without the chest that the decision
         was fitted on; `chests`, each with its nodules, those found, the false findings and the seconds of each phase.
     """
-    engine, request = load_engine(bundle, device), Request(bundle.target, speed=speed)
-    figures, every, nodules, found, false = {}, [], 0, 0, 0
+    engine, request = NoduleEngine(bundle, device), Request(bundle.target, speed=speed)
+    figures: dict[str, dict] = {}
+    every: list[list[Finding]] = []
+    nodules = found = false = 0
     for chest in CHESTS:
         volume, _ = read_volume(folder / chest.image)
         readers = readers_of(chest, folder, volume.array.shape)

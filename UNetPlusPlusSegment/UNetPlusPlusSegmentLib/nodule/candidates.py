@@ -17,6 +17,7 @@ MARGIN_MM = (
 )
 BEYOND_MM = 2.0  # predicted beyond the ends of a nodule, in case the threshold is lowered
 LEAST_MASS_MM = 20.0  # least diameter of a mass: the fine window shows smaller nodules whole
+LEAST_MASS_MM2 = np.pi / 4 * LEAST_MASS_MM**2  # of its largest section
 PART = 0.3  # a nodule that is less than this of a mass, in volume, is only a fragment of it: 2/3 of its diameter
 SAME = 0.5  # share of a nodule's voxels that lie in a larger one: the two are the same
 
@@ -51,12 +52,14 @@ class Candidate:
         index: Slice, row and column; may lie between voxels.
         within_mm: Largest distance of the nodule from the index.
         least_mm: Least diameter, of a sphere of the same volume.
+        may_be_mass: False where coarse pixels have shown that it is none.
         windows: Those that the network has looked at, on some slices: a fine one, and a coarse one where it was needed.
     """
 
     index: np.ndarray
     within_mm: float
     least_mm: float
+    may_be_mass: bool = True
     windows: tuple[Window, ...] = ()
 
 
@@ -78,7 +81,8 @@ def followed(candidate: Candidate, windows: Windows, threshold: float) -> Candid
     middle = candidate.index if found is None else found.middle
     coarse = windows.around(middle[1:], COARSE)
     seen: Nodule | None = None
-    if (found and not has_room(found, windows)) or _may_be_mass(candidate, found, coarse, windows, threshold):
+    is_cut_off = found is not None and not has_room(found, windows)
+    if is_cut_off or (candidate.may_be_mass and _may_be_mass(candidate, found, coarse, windows, threshold)):
         seen = grown(coarse)
         if seen and not has_room(seen, windows):
             coarse = windows.around(seen.middle[1:], COARSE)
@@ -203,7 +207,7 @@ def _may_be_mass(
     section = follow(lambda k: plane(k) if k == seed[0] else None, seed, threshold, windows.spacing_mm).get(seed[0])
     area = 0 if section is None else np.count_nonzero(section)
     pixel_mm2 = windows.spacing_mm[1] * windows.spacing_mm[2]
-    return bool(area > least and area * pixel_mm2 >= np.pi / 4 * LEAST_MASS_MM**2)
+    return bool(area > least and area * pixel_mm2 >= LEAST_MASS_MM2)
 
 
 def _is_part(nodule: Nodule, mass: Nodule, windows: Windows) -> bool:
@@ -212,7 +216,7 @@ def _is_part(nodule: Nodule, mass: Nodule, windows: Windows) -> bool:
     if own is None or shared is None or whole * windows.volume.voxel_volume_ml * 1000 < np.pi / 6 * LEAST_MASS_MM**3:
         return False
     size = np.count_nonzero(nodule.mask)
-    return size < PART * whole and np.count_nonzero(own.mask & shared.mask) >= SAME * size
+    return bool(size < PART * whole and np.count_nonzero(own.mask & shared.mask) >= SAME * size)
 
 
 def _within(box: Ranges, around: Ranges) -> Ranges:

@@ -85,7 +85,7 @@ class NoduleMaps(Maps):
             if outside or (chance is not None and chance < self.least):
                 return None
         part = clipped(nodule, self.region)
-        return part and (part, chance)
+        return (part, chance) if part else None
 
     def _numbered(self, found: Sequence[Finding]) -> Found:
         """The findings, each once, on the voxels of the volume in axial order."""

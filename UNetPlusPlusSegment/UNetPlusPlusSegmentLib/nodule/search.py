@@ -12,7 +12,7 @@ from ..core.masks import boxes, components
 from ..core.volume import Volume, bounding_box
 from ..engine.pixel_box import Box, aligned, grid_size
 from ..engine.slice_pool import in_order
-from .candidates import Candidate, nodule_in
+from .candidates import LEAST_MASS_MM2, Candidate, nodule_in
 from .decision import probability
 from .segments import LEAST_DIAMETER_MM
 from .windows import COARSE, Windows
@@ -45,7 +45,7 @@ def search(
         slices: Those to search, evenly spaced.
         progress: Called with the number of slices done.
     """
-    region = bounding_box(inside.any(axis=0))
+    region = bounding_box(np.asarray(inside.any(axis=0)))
     if region is None:
         return []
     size, bundle = inside.shape[1:], windows.predictor.bundle
@@ -77,23 +77,23 @@ def search(
     coarse = Volume(windows.volume.array[np.ix_(*places)], np.diag([*-step_mm[:0:-1], step_mm[0], 1]))
     seen = Windows(windows.predictor, coarse, windows.level)
 
-    def is_worth_a_look(peak: Peak) -> bool:
+    def looked_at(peak: Peak) -> Candidate | None:
         index, least = peak
         window = seen.around(index[1:], COARSE)
         for known, planes in zip((window.probability, window.uncertainty), maps, strict=True):
             known.update(enumerate(planes[:, window.rows, window.columns]))
-        candidate = Candidate(np.array(index), PEAK_MM, 0)
-        nodule = nodule_in(window, candidate, seen, window.probability.get, least)
+        nodule = nodule_in(window, Candidate(np.array(index), PEAK_MM, 0), seen, window.probability.get, least)
         decision = windows.predictor.bundle.decision
-        return nodule is not None and (decision is None or probability(decision, nodule, seen) >= HOPELESS)
+        if nodule is None or (decision and probability(decision, nodule, seen) < HOPELESS):
+            return None
+        area_mm2 = np.count_nonzero(nodule.mask, axis=(1, 2)).max() * step_mm[1] * step_mm[2]
+        may_be_mass = bool(
+            area_mm2 >= LEAST_MASS_MM2 / 2
+        )  # it reaches less far at this probability than at the threshold
+        return Candidate(first + np.array(index) * step, PEAK_MM, LEAST_DIAMETER_MM, may_be_mass)
 
     found = peaks(maps[0], inside[np.ix_(*places)], float(step_mm.prod()))
-    worth = in_order(is_worth_a_look, found)
-    return [
-        Candidate(first + np.array(index) * step, PEAK_MM, LEAST_DIAMETER_MM)
-        for (index, _), good in zip(found, worth, strict=True)
-        if good
-    ]
+    return [candidate for candidate in in_order(looked_at, found) if candidate]
 
 
 def peaks(probability: np.ndarray, inside: np.ndarray, voxel_mm3: float) -> list[Peak]:
