@@ -66,9 +66,9 @@ def test_pictures_of_the_effect(opened):
     at = opened(volume.array, volume.ijk_to_ras)
     at.editor.show()
     if find_bundles("nodule")[0]:
-        at.effect._options.targetBox.setCurrentIndex(at.effect._options.targetBox.findData("nodule"))
+        at.effect._options.targetBox.setCurrentIndex(at.effect._options.targetBox.findData("Nodule"))
         take(at.editor, "effect-nodules")
-        at.effect._options.targetBox.setCurrentIndex(at.effect._options.targetBox.findData("liver"))
+        at.effect._options.targetBox.setCurrentIndex(at.effect._options.targetBox.findData("Liver"))
     press(at, "preview")
     wait(at)
     take(at.editor, "effect-preview")

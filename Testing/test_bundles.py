@@ -275,7 +275,7 @@ def test_without_any_model_the_places_looked_at_are_named(only_here):
 
 
 def test_a_model_for_another_target_is_refused(only_here):
-    make(only_here / "nodule-v1.0.0", target="nodule")
+    make(only_here / "nodule-v1.0.0", target="nodule", labels=[{**CARD["labels"][0], "name": "Nodule"}])
     with pytest.raises(BundleError, match="for nodule, not for liver"):
         choose_bundle("liver", str(only_here / "nodule-v1.0.0"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from Testing.support.bright import bright_nodule_bundle
 from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import Volume, bounding_box
-from UNetPlusPlusSegmentLib.network.bundle import add_decision, read_bundle
+from UNetPlusPlusSegmentLib.network.bundle import amend_bundle, read_bundle
 from UNetPlusPlusSegmentLib.network.card import Decision
 from UNetPlusPlusSegmentLib.nodule.candidates import Nodule
 from UNetPlusPlusSegmentLib.nodule.decision import features
@@ -133,8 +134,9 @@ def test_a_whole_chest_has_one_false_finding_at_the_least_probability_and_not_mo
 def test_a_decision_is_kept_in_the_card_and_its_figures_beside_it(tmp_path):
     bundle = bright_nodule_bundle(tmp_path / "nodule-v1.0.0")
     decision = Decision(-1.5, {"size": 0.25}, 0.4)
-    changed = add_decision(bundle, decision, {"nodules": 7})
-    assert changed.decision == read_bundle(bundle.folder).decision == decision
+    amend_bundle(replace(bundle, decision=decision), {"decision": {"nodules": 7}})
+    changed = read_bundle(bundle.folder)
+    assert changed.decision == decision
     assert json.loads((bundle.folder / "evaluation.json").read_text())["decision"] == {"nodules": 7}
     changed.load_network()
 

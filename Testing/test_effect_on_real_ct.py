@@ -66,7 +66,7 @@ def test_a_click_on_a_nodule_gives_what_the_command_line_does(opened, shared_dat
     assert main(["nodule", str(scan), "--point", ",".join(map(str, point)), "-o", str(output)]) == 0
     found = sitk.GetArrayFromImage(sitk.ReadImage(str(output))) > 0
     at = opened(volume.array, volume.ijk_to_ras)
-    at.effect._options.targetBox.setCurrentIndex(at.effect._options.targetBox.findData("nodule"))
+    at.effect._options.targetBox.setCurrentIndex(at.effect._options.targetBox.findData("Nodule"))
     at.effect.segmentAt(point)
     wait(at)
     assert np.count_nonzero(found) > 500

@@ -16,10 +16,11 @@ import evaluate as evaluation
 from data.slices import Slice
 from measure import heads, nodule_crops, per_patient, whole_scans
 from measure.per_patient import as_table, evaluate
-from measure.pooled import TOLERANCE_MM, Pooled, summary
+from measure.pooled import Pooled, summary
 from Testing.support.bright import bright_bundle, bright_nodule_bundle
 from Testing.support.slicefolders import nodule_folder
 from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.core.agreement import TOLERANCE_MM
 
 COLUMNS = ["file", "volume", "patient", "slice", "split", "source_pixel_mm", "size_from"]
 SIZE = 48
@@ -288,6 +289,26 @@ def test_on_whole_cts_a_liver_model_says_what_it_finds_where_there_is_no_liver(b
     (found,) = [each for name, each in json.loads(capsys.readouterr().out).items() if "no liver" in name]
     assert found["ml"] == 0
     assert any("No liver was found" in note for note in found["notes"])
+
+
+def test_on_whole_cts_an_organ_is_measured_against_every_mask_that_lies_beside_its_ct(bundle, tmp_path, capsys):
+    hu = np.full((20, 64, 64), -1000, np.int16)
+    hu[:, 4:60, 4:60] = np.random.default_rng(0).integers(-200, 40, (20, 56, 56))
+    hu[4:16, 20:40, 20:40] = 90
+    truth = np.zeros(hu.shape, np.uint8)
+    truth[4:16, 20:40, 22:40] = 1  # two columns less, of 1.5 mm
+    place = np.diag([-PIXEL_MM, -PIXEL_MM, 5.0, 1.0])
+    files.write_volume(tmp_path / "abdomen_ct.nrrd", hu, place)
+    files.write_volume(tmp_path / "abdomen_liver.nii.gz", truth, place)
+    files.write_volume(tmp_path / whole_scans.CLEAN, hu.clip(max=40), place)
+    assert evaluation.main([str(bundle.folder), "--volumes", str(tmp_path), "--speed", "accurate"]) == 0
+    found = json.loads(capsys.readouterr().out)["abdomen, Liver"]
+    assert found["dice"] == pytest.approx(2 * 18 / (18 + 20), abs=1e-4)
+    assert found["volume_error_ml"] == pytest.approx(12 * 20 * 2 * PIXEL_MM**2 * 5 / 1000, abs=0.1)
+    assert found["volume_error_percent"] == pytest.approx(100 * 2 / 18, abs=0.01)
+    assert found["hausdorff95_mm"] == 2 * PIXEL_MM
+    assert 0.5 < found["surface_dice"] < 0.95
+    assert found["notes"] == []
 
 
 def test_no_folder_of_volumes_is_refused_with_one_line(bundle, capsys):

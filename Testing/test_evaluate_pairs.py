@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import evaluate as evaluation
-from measure import whole_scans
+from measure import whole_pairs
 from measure.pooled import Pooled
 from Testing.support.bright import bright_bundle
 from Testing.support.pairs import write_nifti
@@ -81,7 +81,7 @@ def test_the_truth_of_a_label_may_have_another_name_and_stored_axes(bundle, tmp_
     assert "has a segment Liver; there are hepar. --segment" in capsys.readouterr().err
     assert evaluation.main([*arguments, "--segment", "Spleen=hepar"]) == 1
     assert "no label Spleen; it has Liver" in capsys.readouterr().err
-    figures = whole_scans.measure_pairs(bundle, tmp_path / "cases", "accurate", "cpu", ["Liver=hepar"])
+    figures = whole_pairs.measure(bundle, tmp_path / "cases", "accurate", "cpu", ["Liver=hepar"])
     assert figures["labels"]["Liver"]["patients"]["s1"]["dice"] > 0.98
 
 

@@ -131,8 +131,16 @@ def test_what_lies_in_a_box_is_segmented_as_if_it_were_all_there_is(random_engin
         expected = np.zeros(volume.array.shape, part.dtype)
         expected[box] = part
         np.testing.assert_array_equal(whole, expected)
-    assert of_box.at().segments == alone.at().segments
-    assert [note.kind for note in alone.at().notes] == ["forced"]
+    (ours,), (theirs,) = (maps.at().segments for maps in (of_box, alone))
+    for key in ("volume_ml", "mean_hu", "doubtful_share", "doubtful_slices_ras"):
+        assert ours.measurements[key] == theirs.measurements[key]
+    first = box[0].start
+    assert [each["k"] - first for each in ours.measurements["doubtful_slices"]] == [
+        each["k"] for each in theirs.measurements["doubtful_slices"]
+    ]
+    assert not ours.measurements["cut_by_scan"], "the end of a box is not that of the scan"
+    assert theirs.measurements["cut_by_scan"]
+    assert [note.kind for note in alone.at().notes] == ["forced", "cut-by-scan"]
     assert of_box.at().notes == ()
 
 
@@ -225,7 +233,7 @@ def test_what_is_no_ct_is_refused_unless_forced(engine):
     no_ct = Volume(np.abs(body().array), LPS)
     with pytest.raises(VolumeError):
         segmented(engine, no_ct)
-    assert [note.kind for note in segmented(engine, no_ct, force=True).notes] == ["forced"]
+    assert segmented(engine, no_ct, force=True).notes[0].kind == "forced"
 
 
 class Hungry(torch.nn.Module):

@@ -48,8 +48,45 @@ def test_post_processing_of_a_label_leaves_the_others_alone():
     expected[1, 2, 2], expected[1, 3, 8] = 1, 0
     steps = card(first=PostProcessing(largest_component=True, fill_holes=True))
     assert has_steps(steps) and not has_steps(card())
-    postprocess(volume, steps)
+    postprocess(volume, steps, weigh=None)
     np.testing.assert_array_equal(volume, expected)
+
+
+def parts_of(*shares: float) -> tuple[np.ndarray, np.ndarray]:
+    """A label map of 5 slices with a part in each of several columns, and a function that gives them these weights."""
+    labelmap = np.zeros((5, 3, 2 * len(shares)), np.uint8)
+    labelmap[1:4, :, ::2] = 1
+    return labelmap, lambda number, parts, corner: np.array([0, *shares])
+
+
+@pytest.mark.parametrize(
+    ("steps", "kept"),
+    [
+        (PostProcessing(largest_component=True), [3]),
+        (PostProcessing(least_part=0.3), [0, 1]),
+        (PostProcessing(least_part=0.12), [0, 1, 2, 3]),
+        (PostProcessing(least_part=0.3, least_part_at_end=0.1), [0, 1, 3]),
+        (PostProcessing(), [0, 1, 2, 3, 4]),
+    ],
+)
+def test_parts_stay_that_are_heavy_against_the_heaviest_and_at_the_ends_of_the_scan_lighter_ones(steps, kept):
+    labelmap, weigh = parts_of(10.0, 3.0, 1.5, 1.4, 0.5)
+    labelmap[4, :, 6] = 1  # the fourth goes on to the last slice: by voxels it is the largest
+    before = labelmap.copy()
+    dropped = postprocess(labelmap, card(first=steps), weigh)
+    assert (np.flatnonzero(labelmap.any(axis=(0, 1))) // 2).tolist() == kept
+    assert dropped.get(1, 0) == np.count_nonzero(before != labelmap)
+
+
+def test_without_a_part_on_the_first_or_last_slice_the_share_for_all_counts():
+    labelmap, weigh = parts_of(10.0, 2.0)
+    postprocess(labelmap, card(first=PostProcessing(least_part=0.3, least_part_at_end=0.1)), weigh)
+    assert np.flatnonzero(labelmap.any(axis=(0, 1))).tolist() == [0]
+
+
+def test_a_share_of_a_part_lies_between_none_and_all():
+    with pytest.raises(ValueError, match=r"0…1; got 1\.5"):
+        PostProcessing(least_part=1.5)
 
 
 @pytest.mark.parametrize("speed", SPEEDS)

@@ -1,5 +1,6 @@
 """The liver model that ships, on real CT: what a user gets from the command line."""
 
+import csv
 import json
 
 import numpy as np
@@ -44,6 +45,28 @@ def test_the_liver_lies_where_another_tool_sees_it(shared_data, tmp_path, capsys
     assert dice_where_they_lie(found, sitk.ReadImage(str(shared_data(mask)))) >= least
     voxels = np.count_nonzero(sitk.GetArrayFromImage(found))
     assert segment["volume_ml"] == pytest.approx(voxels * np.prod(found.GetSpacing()) / 1000)
+
+
+def test_a_real_scan_says_where_it_cuts_the_liver_off_and_where_to_look(shared_data, tmp_path, capsys):
+    scan, report = shared_data("volumes/abdomen_dicom"), tmp_path / "r.csv"
+    command = ["liver", str(scan), "-o", str(tmp_path / "x.seg.nrrd"), "--report", str(report), "--json"]
+    assert main(command) == 0
+    printed = json.loads(capsys.readouterr().out)
+    (segment,) = printed["segments"]
+    assert segment["cut_by_scan"] == ["inferior", "superior"], "20 slices in the middle of the liver"
+    assert any("lower bound" in note for note in printed["notes"])
+    assert 0 < segment["doubtful_share"] < 0.5 and segment["dropped_ml"] >= 0
+    slices = [each["k"] for each in segment["doubtful_slices"]]
+    assert 1 <= len(slices) <= 3 and set(slices) <= {*range(20)}
+    volume, _ = read_volume(scan)
+    for each, point in zip(segment["doubtful_slices"], segment["doubtful_slices_ras"], strict=True):
+        assert np.linalg.solve(volume.ijk_to_ras, [*point, 1])[2] == pytest.approx(each["k"])
+        assert point[2] == each["s_mm"]
+    with report.open(encoding="utf-8", newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert row["cut_by_scan"] == "inferior, superior"
+    assert row["doubtful_slices"].startswith(f"{slices[0]} (S ")
+    assert float(row["doubtful_share"]) == segment["doubtful_share"]
 
 
 def evaluation_of(bundle) -> dict:

@@ -28,9 +28,12 @@ from Testing.support.mrml_scene import (
     slicer,
     take_messages,
 )
+from Testing.support.organs import organ, organs_bundle, organs_scan
 from Testing.support.worker_logic import GRID, LONG, a_run, a_scan, expected, started, wait
+from UNetPlusPlusSegmentLib.core.request import RequestError
 from UNetPlusPlusSegmentLib.core.volume import VolumeError
 from UNetPlusPlusSegmentLib.jobs.protocol import JobError
+from UNetPlusPlusSegmentLib.network.bundle import BundleError
 from UNetPlusPlusSegmentLib.scene import mrml, pytorch_install
 from UNetPlusPlusSegmentLib.scene.runs import RunError, segments_of_target
 
@@ -306,8 +309,46 @@ def test_of_several_labels_each_takes_the_place_of_its_own_whatever_their_order_
     segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode").GetSegmentation()
     first, _, liver, _ = (segmentation.AddEmptySegment("", name) for name in ("Tumour", "Other", "Liver", "Tumour"))
     labels = [types.SimpleNamespace(name=name) for name in ("Liver", "Tumour", "Spleen")]
-    bundle = types.SimpleNamespace(engine="slices", labels=labels)
-    assert segments_of_target(scene.GetFirstNodeByClass("vtkMRMLSegmentationNode"), bundle) == [liver, first]
+    bundle = types.SimpleNamespace(finds_nodules=False, labels_of=lambda target: labels)
+    node = scene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+    assert segments_of_target(node, bundle, "all") == [liver, first]
+
+
+def test_any_target_of_a_network_with_several_labels_is_found_and_only_its_own_segments_are_replaced(
+    scene, logic, models
+):
+    bundle = organs_bundle(models / "abdomen-ct-v1.0.0")
+    try:
+        volumeNode = add_volume(organs_scan().array, organs_scan().ijk_to_ras)
+        measurements = logic.process(volumeNode, target="spleen", device="cpu", speed="accurate")
+        assert list(measurements) == ["Spleen"]
+        segmentationNode = scene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+        (spleen,) = segments_of(segmentationNode)
+        np.testing.assert_array_equal(mrml.labelmap_of(segmentationNode, spleen, volumeNode), organ("Spleen"))
+        options = {"device": "cpu", "speed": "accurate", "existing": "replace"}
+        measurements = logic.process(volumeNode, segmentationNode, "organs", **options)
+        assert list(measurements) == ["Spleen", "Right kidney", "Left kidney"]
+        segments = segments_of(segmentationNode)
+        assert [each.GetName() for each in segments.values()] == list(measurements)
+        assert next(iter(segments)) == spleen, "it was there: it is the same segment, not a new one"
+        left = list(segments)[2]
+        segmentationNode.GetSegmentation().RemoveSegment(left)
+        run = a_run(logic, volumeNode, segmentationNode, target="kidney", speed="accurate", existing="replace")
+        assert list(run.measurements) == ["Right kidney", "Left kidney"]
+        assert [each.GetName() for each in segments_of(segmentationNode).values()] == [
+            "Spleen", "Right kidney", "Left kidney",
+        ]  # fmt: skip
+        for segmentID, name in zip(run.segmentIDs, run.measurements, strict=True):
+            np.testing.assert_array_equal(mrml.labelmap_of(segmentationNode, segmentID, volumeNode), organ(name))
+        run.set_threshold(0.9)
+        wait(logic, lambda: not run.jobs)
+        assert (run.error, list(run.measurements)) == (None, ["Right kidney", "Left kidney"])
+        with pytest.raises(RequestError, match="Points can only be used for nodules"):
+            logic.process(volumeNode, target="spleen", points=[(1, 2, 3)])
+        with pytest.raises(BundleError, match=r"There are models for .*organs \(Spleen"):
+            logic.process(volumeNode, target="heart")
+    finally:
+        shutil.rmtree(bundle.folder)
 
 
 def test_surfaces_and_other_segments_do_not_stop_the_threshold(scene, logic):
@@ -340,7 +381,7 @@ def test_a_segment_that_was_edited_is_left_alone(scene, logic):
 # What the form of the panel is bound to
 
 
-def test_every_choice_in_the_panel_is_bound_to_a_field_and_every_field_but_the_model_to_a_choice():
+def test_every_choice_in_the_panel_is_bound_to_a_field_and_every_field_but_target_and_model_to_a_choice():
     form = ElementTree.parse(MODULE / "Resources/UI/UNetPlusPlusSegment.ui")
     bound = [each.findtext("string") for each in form.iter("property") if each.get("name") == "SlicerParameterName"]
     tree = ast.parse(PANEL.read_text(encoding="utf-8"))
@@ -350,7 +391,7 @@ def test_every_choice_in_the_panel_is_bound_to_a_field_and_every_field_but_the_m
         if isinstance(each, ast.ClassDef) and each.name == "UNetPlusPlusSegmentParameterNode"
     )
     assert len(bound) == len(set(bound))
-    assert set(bound) == fields - {"model"}
+    assert set(bound) == fields - {"model", "target"}
 
 
 def test_what_is_translated_is_written_out():

@@ -122,10 +122,10 @@ def test_a_nodule_that_the_end_of_the_scan_cuts_says_so(tmp_path, chest):
     engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0"), "cpu")
     cut = Volume(volume.array[12:], volume.ijk_to_ras)  # through the middle of the first one
     result = segmented(engine, cut, points=[ras((0, 60, 50), cut.ijk_to_ras)])
-    assert result.segments[0].measurements["cut_by_scan"]
+    assert result.segments[0].measurements["cut_by_scan"] == ["inferior"]
     assert [note.kind for note in result.notes] == ["cut-by-scan"]
     whole = segmented(engine, volume, points=[ras((12, 60, 50), volume.ijk_to_ras)])
-    assert not whole.segments[0].measurements["cut_by_scan"]
+    assert whole.segments[0].measurements["cut_by_scan"] == []
 
 
 def test_a_point_a_box_and_a_chest_say_the_same_of_one_nodule(tmp_path, chest):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.files.lettering import letters
-from UNetPlusPlusSegmentLib.files.overlay import CLOSE_UP_PIXELS, GAP_PIXELS, write_close_ups
+from UNetPlusPlusSegmentLib.files.overlay import CLOSE_UP_PIXELS, FRAME_COLOR, GAP_PIXELS, write_close_ups
 
 
 def picture(path: Path) -> np.ndarray:
@@ -72,6 +73,23 @@ def test_the_overlay_of_a_volume_without_anybody_in_it_is_written_too(tmp_path):
     nobody[0, 0, 0] = np.nan
     files.write_overlay(tmp_path / "o.png", Volume(nobody, np.eye(4)), np.zeros(nobody.shape, np.uint8), SEGMENTS)
     assert picture(tmp_path / "o.png").max() == 0
+
+
+@pytest.mark.parametrize("flip", [1, -1])
+def test_the_most_doubtful_slices_are_drawn_in_a_frame_after_the_others(tmp_path, flip):
+    hu, labelmap = (array[::flip] for array in head_phantom())
+    hu[:, 30:40, 30:60] = (np.arange(9)[::flip] * 20)[:, None, None]  # a grey that tells the slice, from the lowest
+    doubtful = [6, 3] if flip > 0 else [2, 5]  # of the array as it is
+    segment = replace(SEGMENTS[0], measurements={"doubtful_slices": [{"k": k, "s_mm": 0.0} for k in doubtful]})
+    files.write_overlay(tmp_path / "o.png", Volume(hu, np.diag([-1.0, -1, 3 * flip, 1])), labelmap, [segment])
+    row = picture(tmp_path / "o.png")
+    framed = (np.abs(row - FRAME_COLOR).max(axis=2) == 0).all(axis=0)
+    sides = np.flatnonzero(np.diff(np.pad(framed, 1).astype(int)))
+    assert len(sides) == 8, "two tiles with a left and a right side"
+    for tile, k in ((row[:, sides[0] : sides[3]], 3), (row[:, sides[4] : sides[7]], 6)):
+        grey = tile[int(tile.shape[0] * 0.7), int(tile.shape[1] * 0.6), 0]
+        assert round((grey / 255 * 400 - 160) / 20) == k
+    assert sides[0] > row.shape[1] * 5 / 7 - 10
 
 
 def close_ups(tmp_path, count: int, known: dict) -> np.ndarray:

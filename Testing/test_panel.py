@@ -118,7 +118,7 @@ def test_a_user_segments_a_ct_cancels_tries_again_and_comes_back_to_the_saved_sc
     assert ui.messageLabel.text.startswith("Done in ")
     segmentation = ui.outputSelector.currentNode()
     assert segmentation.GetName() == "CTChest segmentation"
-    ((name, volume_ml, mean_hu),) = table_of(ui)
+    ((name, volume_ml, mean_hu, *_),) = table_of(ui)
     assert name == "Liver"
     assert 300 < float(volume_ml) < 3000
     assert 0 < float(mean_hu) < 120
@@ -172,7 +172,8 @@ def test_a_scene_that_0_1_saved_brings_its_settings(panel, scene, tmp_path):
         "inputVolume": "Abdomen", "outputSegmentation": "Abdomen segmentation", "points": "P", "roi": "R"
     }  # fmt: skip
     assert {name: getattr(parameters, name).GetName() for name in chosen} == chosen
-    assert (parameters.target.value, parameters.model) == ("liver", "bright-v1.0.0")
+    assert (parameters.target.casefold(), parameters.model) == ("liver", "bright-v1.0.0")
+    assert ui.targetComboBox.currentText == "Liver"
     for box in (ui.allFramesCheckBox, ui.forceCheckBox, ui.probabilityCheckBox, ui.uncertaintyCheckBox):
         assert box.checked
     assert (ui.speedComboBox.currentText, ui.deviceComboBox.currentText) == ("Fast", "CPU")
@@ -443,15 +444,47 @@ def test_a_click_on_a_row_centres_the_slice_views_on_the_segment(panel, scene):
         np.testing.assert_allclose(toRAS[:3, 3], center, atol=1e-6)
 
 
+def test_the_table_says_how_far_to_trust_a_segment_and_a_click_goes_to_a_doubtful_slice(panel, scene, models):
+    fitted = {"intercept": 0.0, "weights": {"doubtful": 1.0}, "low": -0.5, "high": 0.5}
+    card = json.loads((models / "bright-v1.0.0" / "model.json").read_text())
+    label = {**card["labels"][0], "expected_dice": {"balanced": fitted}}
+    bundle = bright_bundle(models / "bright-v2.0.0", labels=[label])
+    try:
+        panel.enter()
+        panel.ui.modelComboBox.setCurrentText("bright-v2.0.0")
+        view = scene.AddNewNodeByClass("vtkMRMLSliceNode")
+        scan = a_scan()
+        scan[12, 8:25, 15:40] = 62  # the bright network is not sure of it
+        scan[10:15, 8:25, :15] = 90
+        add_volume(scan, GRID)
+        click_apply(panel.ui)
+        wait_for_end(panel)
+        table, (row,) = panel.ui.resultsTable, table_of(panel.ui)
+        header = [table.horizontalHeaderItem(column).text() for column in range(table.columnCount)]
+        shown = dict(zip(header, row, strict=True))
+        ((_, found),) = panel._run.rows
+        assert shown["Expected Dice"].startswith(f"{found['expected_dice']:.2f} (")
+        assert float(shown["Doubtful (%)"]) == pytest.approx(100 * found["doubtful_share"], abs=0.5)
+        assert shown["Cut by the scan"] == "left"  # by this grid
+        point = found["doubtful_slices_ras"][0]
+        assert shown["Check 1 (mm)"] == f"S {point[2]:.0f}"
+        table.cellClicked(0, header.index("Check 1 (mm)"))
+        np.testing.assert_allclose(slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())[:3, 3], point, atol=1e-6)
+        assert np.linalg.solve(GRID, [*point, 1])[2] == pytest.approx(12, abs=1e-3)
+        assert found["doubtful_slices"][0]["k"] == 12
+    finally:
+        shutil.rmtree(bundle.folder)
+
+
 def test_points_are_offered_for_nodules_alone(panel, models):
     ui = panel.ui
     assert not ui.targetComboBox.isVisibleTo(ui.inputsBox)
-    nodules = bright_bundle(models / "spots-v1.0.0", target="nodule")
+    nodules = bright_nodule_bundle(models / "spots-v1.0.0")
     try:
         panel.enter()
         assert ui.targetComboBox.isVisibleTo(ui.inputsBox)
         assert not ui.pointsSelector.isVisibleTo(ui.inputsBox)
-        ui.targetComboBox.setCurrentText("Lung nodules")
+        ui.targetComboBox.setCurrentText("Nodule")
         assert ui.pointsSelector.isVisibleTo(ui.inputsBox)
         points = ui.pointsSelector.addNode()
         assert ui.pointsPlaceWidget.currentNode() is points
@@ -465,7 +498,7 @@ def test_a_point_in_a_nodule_gives_it_a_segment_and_a_row_with_its_axes(panel, s
     bundle = bright_nodule_bundle(models / "spots-v1.0.0")
     try:
         panel.enter()
-        ui.targetComboBox.setCurrentText("Lung nodules")
+        ui.targetComboBox.setCurrentText("Nodule")
         chest = np.full((30, 80, 80), -850, np.int16) + np.random.default_rng(0).integers(
             -30, 30, (30, 80, 80), np.int16
         )
@@ -519,7 +552,9 @@ def test_the_table_is_copied_and_saved_with_all_digits(panel, scene, tmp_path):
     wait_for_end(panel)
     panel.ui.copyButton.click()
     lines = slicer.app.clipboard().text().splitlines()
-    assert lines == ["Segment\tVolume (ml)\tMean HU", "\t".join(table_of(panel.ui)[0])]
+    header, row = (line.split("\t") for line in lines)
+    assert header[:3] == ["Segment", "Volume (ml)", "Mean HU"]
+    assert row == table_of(panel.ui)[0]
     dialogs.answers.append(str(tmp_path / "table"))
     panel.ui.saveButton.click()
     with (tmp_path / "table.csv").open(encoding="utf-8") as stream:

@@ -22,7 +22,6 @@ POINT = (1.0, -2.0, 3.5)
         ({"speed": "warp"}, "Unknown speed 'warp': choose one of accurate, balanced, fast"),
         ({"device": "abacus"}, "Unknown device 'abacus'"),
         *[({"threshold": threshold}, r"between 0 and 1, such as 0\.5") for threshold in (0, 1, 50, float("nan"))],
-        ({"target": "liver", "points": [POINT]}, "Points can only be used for nodules"),
         ({"target": "nodule", "points": [POINT], "box": BOX}, "only one of the two"),
         ({"target": "nodule", "points": [(1, 2)]}, "three numbers"),
         ({"target": "nodule", "points": [(np.nan, 2, 3)]}, "three numbers"),
@@ -43,6 +42,7 @@ def test_what_makes_sense_for_no_volume_is_refused_with_one_sentence(asked, word
         Request(),
         Request(model="liver-ct-v1.0.0", speed="fast", threshold=0.25, force=True, device="cpu", box=BOX),
         Request("nodule", points=[POINT, np.array(POINT) + 1]),
+        Request("spleen", also=["left kidney"]),
     ],
 )
 def test_a_request_arrives_in_the_worker_as_it_was(request_):

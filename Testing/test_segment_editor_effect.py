@@ -6,6 +6,7 @@ import ast
 import gc
 import importlib
 import itertools
+import shutil
 import weakref
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from Testing.support.bright import bright_bundle, bright_nodule_bundle, segmented
 from Testing.support.mrml_scene import TURN, add_linear_transform, add_roi, add_volume, all_about, rotation, slicer, vtk
 from Testing.support.nodule_scans import MATRIX, A, B, lung_with, ras
+from Testing.support.organs import organ, organs_bundle, organs_scan
 from Testing.support.segment_editor import choose_box, paint, painted, press, segment_ids, wait
 from Testing.support.slicer_qt.application import wait_until
 from Testing.support.slicer_qt.effects import qMRMLSliceWidget
@@ -403,6 +405,36 @@ def test_each_target_has_a_threshold_of_its_own_also_when_a_script_chooses_it(op
     assert at.host.doubleParameter("NoduleThreshold") == 0.2
 
 
+def test_what_there_are_models_for_is_offered_by_the_names_of_its_labels(opened, models):
+    folder = organs_bundle(models / "abdomen-ct-v1.0.0", threshold=0.3).folder
+    (models / "broken-v1.0.0").mkdir()
+    (models / "broken-v1.0.0" / "model.json").write_text("{}")
+    try:
+        at = opened(organs_scan().array, organs_scan().ijk_to_ras)
+        box = at.effect._options.targetBox
+        rows = ["Left kidney", "Liver", "Nodule", "Right kidney", "Spleen"]
+        assert ([box.itemText(row) for row in range(box.count)], box.currentText) == (rows, "Liver")
+        box.setCurrentIndex(rows.index("Right kidney"))
+        assert at.effect._options.thresholdSlider.value == 0.3
+        at.effect._options.speedBox.setCurrentIndex(2)
+        assert "has no speed 'fast'; it has accurate, balanced" in at.effect._options.message.text
+        assert not at.effect._options.applyButton.enabled
+        at.effect._options.speedBox.setCurrentIndex(1)
+        press(at, "apply")
+        wait(at)
+        assert (painted(at, "selected") == organ("Right kidney")).all()
+        at.host.setParameter("Target", "kidney")  # by a script: both, into the selected segment
+        press(at, "apply")
+        wait(at)
+        assert (painted(at, "selected") == organ("Right kidney", "Left kidney")).all()
+        at.host.setParameter("Target", "heart")
+        assert "There is no model for this target." in at.effect._options.message.text
+        assert "broken-v1.0.0" in at.effect._options.message.text
+    finally:
+        shutil.rmtree(folder)
+        shutil.rmtree(models / "broken-v1.0.0")
+
+
 def test_a_box_that_is_removed_leaves_none_and_no_other_in_its_place(opened, scene):
     at = opened(SCAN, GRID)
     roi, _other = (add_roi(at.volume, (1, 1, 1), (size, 5, 5)) for size in (5, 9))
@@ -471,8 +503,8 @@ def test_nothing_keeps_a_cleaned_up_effect_alive(opened):
 def chest(opened):
     """The editor on a lung with two nodules, the target chosen."""
     at = opened(lung_with(A, B).array, MATRIX)
-    at.effect._options.targetBox.setCurrentIndex(at.effect._options.targetBox.findData("nodule"))
-    assert at.host.parameter("Target") == "nodule"
+    at.effect._options.targetBox.setCurrentIndex(at.effect._options.targetBox.findData("Nodule"))
+    assert at.host.parameter("Target") == "Nodule"
     return at
 
 
@@ -598,6 +630,6 @@ def test_other_clicks_are_left_to_the_views(chest, scene):
     assert not click(at, place)
     assert at.editor.activeEffect() is at.host  # drawing a box does not end the effect
     mode.SetCurrentInteractionMode(mode.ViewTransform)
-    at.effect._options.targetBox.setCurrentIndex(at.effect._options.targetBox.findData("liver"))
+    at.effect._options.targetBox.setCurrentIndex(at.effect._options.targetBox.findData("Liver"))
     assert not click(at, place)
     assert at.effect._edit is None

@@ -27,7 +27,7 @@ from slicer.ScriptedLoadableModule import (
 from UNetPlusPlusSegmentLib.network.bundle import find_bundles
 from UNetPlusPlusSegmentLib.scene import pytorch_install
 from UNetPlusPlusSegmentLib.scene.logic import Segmenter
-from UNetPlusPlusSegmentUILib.messages import LICENCE_URL, deviceTitle, speedTitle, targetTitle
+from UNetPlusPlusSegmentUILib.messages import LICENCE_URL, deviceTitle, speedTitle
 from UNetPlusPlusSegmentUILib.widget import UNetPlusPlusSegmentWidget  # noqa: F401 (Slicer looks for it here)
 
 SAMPLE = {
@@ -51,7 +51,8 @@ class UNetPlusPlusSegment(ScriptedLoadableModule):
         self.parent.dependencies = ["Segmentations", "Markups", "Sequences", "Terminologies"]
         self.parent.contributors = ["UNetPlusPlusSegment contributors"]
         self.parent.helpText = _("""
-Segments the liver or lung nodules in CT with a UNet++ network, and measures them. Select a CT volume and click Apply.
+Segments the liver, lung nodules, or whatever there is a model for in CT with a UNet++ network, and measures it. Select a CT volume
+and click Apply.
 For research use only; this is not a medical device. See the <a href="{url}">home page of the extension</a>.
 """).format(url="https://github.com/unetplusplussegment/SlicerUNetPlusPlusSegment")
         self.parent.acknowledgementText = _("""
@@ -100,19 +101,8 @@ def registerInOtherModules() -> None:
         SegmentStatisticsLogic.registerPlugin(UNetPlusPlusSegmentStatisticsPlugin())
 
 
-class TargetChoice(enum.Enum):
-    """The target; those without a model are not offered. Scenes keep the names of these members, as for the choices below."""
-
-    LIVER = "liver"
-    NODULE = "nodule"
-
-    def label(self) -> str:
-        """For the user."""
-        return targetTitle(self.value)
-
-
 class SpeedChoice(enum.Enum):
-    """The speed, at the cost of accuracy."""
+    """The speed, at the cost of accuracy. Scenes keep the names of these members, as of those below."""
 
     BALANCED = "balanced"
     ACCURATE = "accurate"
@@ -140,12 +130,12 @@ class DeviceChoice(enum.Enum):
 class UNetPlusPlusSegmentParameterNode:
     """The user's choices, saved with the scene.
 
-    `model` is the name of the model that `threshold` goes with. It has no SlicerParameterName in the .ui file: the list
-    of models changes, which no wrapped type allows.
+    `target` is as the logic takes it, and `model` the name of the model that `threshold` goes with. They have no
+    SlicerParameterName in the .ui file: the lists change with the models, which no wrapped type allows.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
-    target: TargetChoice
+    target: str
     points: vtkMRMLMarkupsFiducialNode
     roi: vtkMRMLMarkupsROINode
     allFrames: bool

@@ -12,14 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from data.slices import DataError
 from fit.decision import examples_of_chest, examples_of_crops, fit
 from measure import chests
 from UNetPlusPlusSegmentLib.files import FileError
-from UNetPlusPlusSegmentLib.network.bundle import BundleError, add_decision, read_bundle
+from UNetPlusPlusSegmentLib.network.bundle import BundleError, amend_bundle, read_bundle
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,9 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
         for chest in chests.CHESTS:
             examples += examples_of_chest(bundle, given.volumes, chest) if chest.fitted else []
         decision, figures = fit(examples)
-        bundle = add_decision(bundle, decision, {"split": given.split, **figures})
+        bundle = replace(bundle, decision=decision)
         in_chests = chests.measure(bundle, given.volumes)
-        add_decision(bundle, decision, {"split": given.split, **figures, "whole_chests": in_chests})
+        amend_bundle(bundle, {"decision": {"split": given.split, **figures, "whole_chests": in_chests}})
     except (BundleError, DataError, FileError) as error:
         print(f"decide.py: {error}", file=sys.stderr)
         return 1

@@ -4,6 +4,7 @@
 python training/evaluate.py UNetPlusPlusSegment/Resources/Models/liver-ct-v1.0.0 --data ../shared/data/liver
 python training/evaluate.py runs/liver/best.ckpt --data ../shared/data/liver --split val -o figures.json --pictures runs/liver/worst
 python training/evaluate.py MODEL --data data/spleen --target spleen.yaml
+python training/evaluate.py MODEL --data ../shared/data/liver --split train --parts
 python training/evaluate.py NODULE_MODEL --data ../shared/data/nodule --moved-crops
 python training/evaluate.py MODEL --pairs CASES
 python training/evaluate.py MODEL --volumes ../shared/data/volumes
@@ -22,7 +23,7 @@ from pathlib import Path
 from card.from_checkpoint import bundle_from_checkpoint, read_checkpoint
 from data.slices import DataError
 from data.targets import Target, TargetError, load_target
-from measure import chests, nodule_crops, per_patient, whole_scans
+from measure import chests, nodule_crops, parts, per_patient, whole_pairs, whole_scans
 from measure.per_patient import WORST
 from measure.pictures import PicturesError, private_folder
 from UNetPlusPlusSegmentLib.files import FileError
@@ -60,7 +61,7 @@ def measure(bundle: Bundle, given: argparse.Namespace, target: Target | None) ->
             f"--moved-crops, --time and --chests are for nodule models; {bundle.name} is for {bundle.target}."
         )
     if given.pairs:
-        on_pairs = whole_scans.measure_pairs(bundle, given.pairs, given.speed, given.device, given.segment)
+        on_pairs = whole_pairs.measure(bundle, given.pairs, given.speed, given.device, given.segment)
         figures = {"model": bundle.name, **on_pairs}
         return figures, json.dumps(figures, indent=2)
     if given.chests and given.volumes:
@@ -73,6 +74,9 @@ def measure(bundle: Bundle, given: argparse.Namespace, target: Target | None) ->
     if given.moved_crops:
         figures = nodule_crops.evaluate(bundle, given.data, given.split, given.draws, target)
         return figures, nodule_crops.as_table(figures)
+    if given.parts:
+        figures = parts.measure(bundle, given.data, target or load_target(bundle.target), given.split)
+        return figures, parts.as_table(figures)
     pictures = private_folder(given.pictures) if given.pictures else None
     figures = per_patient.evaluate(bundle, given.data, given.split, given.every, pictures, target)
     return figures, per_patient.as_table(figures)
@@ -101,6 +105,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     slices.add_argument(
         "--moved-crops", action="store_true", help="nodules in windows that were moved off them instead"
+    )
+    slices.add_argument(
+        "--parts",
+        action="store_true",
+        help="shares of a card's post-processing, on dense runs laid back as volumes and cut short",
     )
     slices.add_argument("--draws", type=int, default=5, help="windows of each nodule (5)")
     scans = parser.add_argument_group("with --pairs or --volumes")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from card.from_checkpoint import bundle_from_checkpoint, read_checkpoint
 from data.slices import DataError
-from measure import nodule_crops, per_patient, whole_scans
+from measure import nodule_crops, per_patient, whole_pairs, whole_scans
 from UNetPlusPlusSegmentLib.files import FileError
 from UNetPlusPlusSegmentLib.files.pairs import find_pairs
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError
@@ -100,7 +100,7 @@ def measure(
         if volumes:
             figures["whole_cts"] = whole_scans.measure(model, volumes)
         if pairs:
-            figures["pairs"] = whole_scans.measure_pairs(model, pairs)
+            figures["pairs"] = whole_pairs.measure(model, pairs)
         return figures, *answer
 
 

@@ -9,6 +9,7 @@ from SegmentEditorEffects import AbstractScriptedSegmentEditorEffect
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
+from UNetPlusPlusSegmentLib.network.bundle import find_bundles
 from UNetPlusPlusSegmentUILib.messages import reason, showError, showProgress
 from UNetPlusPlusSegmentUILib.questions import mayRun
 
@@ -44,7 +45,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect, VTKObservationMix
 
     def helpText(self):
         return "<html>" + _(
-            """Segment the liver or lung nodules with a UNet++ network.
+            """Segment the liver, lung nodules, or whatever there is a model for with a UNet++ network.
 For research use only.<p>
 <ul>
 <li><b>Apply</b> replaces the selected segment with the result for the source volume, or only inside the box if one is
@@ -79,7 +80,7 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
             self._options.disconnect()
 
     def setMRMLDefaults(self):
-        setDefaults(self.scriptedEffect)
+        setDefaults(self.scriptedEffect, find_bundles()[0])
 
     def updateGUIFromMRML(self):
         self._options.show()
@@ -133,7 +134,8 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
         """Only for nodules; while a box is chosen, clicks are for moving it, and in place mode for drawing."""
         interaction = slicer.mrmlScene.GetNodeByID("vtkMRMLInteractionNodeSingleton")
         return (
-            self._options.target == "nodule"
+            self._options.model is not None
+            and self._options.model.finds_nodules
             and self._options.roiNode is None
             and (interaction is None or interaction.GetCurrentInteractionMode() == interaction.ViewTransform)
         )
@@ -256,14 +258,21 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
             showProgress(edit.run, options.progressBar, options.message)
             return
         advice = _("Click a nodule in a slice view, or click Apply to find all nodules.") if self._takesClicks() else ""
-        options.message.text = self._outcome or obstacle or advice
+        options.message.text = " ".join(filter(None, (self._outcome, obstacle))) or advice
 
     def _obstacle(self):
         """Why there can be no run now; empty if there can."""
         node = self.scriptedEffect.parameterSetNode()
         if node is None or node.GetSourceVolumeNode() is None:
             return _("Load a CT and select it as the source volume.")
-        return "" if self._options.target in self._options.models else _("There is no model for this target.")
+        model = self._options.model
+        if model is None:
+            return " ".join([_("There is no model for this target."), *self._options.refused])
+        try:
+            model.speed(self._options.speed)
+        except ValueError as error:
+            return str(error)
+        return ""
 
 
 def _found(run):

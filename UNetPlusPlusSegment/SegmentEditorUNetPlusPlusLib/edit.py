@@ -97,7 +97,7 @@ class Edit:
         node, segmentationNode = host.parameterSetNode(), self._segmentationNode
         if node.GetSegmentationNode() is not segmentationNode or not self._isThere(self.run.volumeNode):
             raise ValueError(_("Another segmentation or source volume was selected during the run. Run it again."))
-        parts = self._nodules() if newSegments and self.target == "nodule" else self._whole()
+        parts = self._nodules() if newSegments and self.run.bundle.finds_nodules else self._whole()
         before, written = node.GetSelectedSegmentID(), []
         with slicer.util.NodeModify(node):
             # The editor's table learns of new segments as the inner block ends: one selected by then would be deselected, and the

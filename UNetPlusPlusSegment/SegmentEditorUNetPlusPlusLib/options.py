@@ -5,20 +5,24 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from UNetPlusPlusSegmentLib.network.bundle import find_bundles
-from UNetPlusPlusSegmentUILib.messages import speedTitle, targetTitle
+from UNetPlusPlusSegmentLib.network.bundle import find_bundles, providing
+from UNetPlusPlusSegmentUILib.messages import speedTitle
+from UNetPlusPlusSegmentUILib.models import DEFAULT
 
-TARGETS, SPEEDS = ("liver", "nodule"), ("balanced", "accurate", "fast")
+SPEEDS = ("balanced", "accurate", "fast")
 
 
-def setDefaults(host):
-    """Give the parameters that a vtkMRMLSegmentEditorNode lacks their defaults; each target has a threshold of its own."""
-    models = [model for model in find_bundles()[0] if model.target in TARGETS]
-    there = {model.target for model in models}
-    host.setParameterDefault("Target", next((target for target in TARGETS if target in there), TARGETS[0]))
-    thresholds = dict.fromkeys(TARGETS, 0.5) | {model.target: model.threshold for model in reversed(models)}
-    for target, threshold in thresholds.items():
-        host.setParameterDefault(_thresholdOf(target), threshold)
+def setDefaults(host, models):
+    """Give the parameters that a vtkMRMLSegmentEditorNode lacks their defaults; all targets of a model share its threshold.
+
+    Args:
+        host: The effect's C++ side, with such a node.
+        models: All that there are, as `find_bundles` has them.
+    """
+    isThere = not models or providing(DEFAULT, models)
+    host.setParameterDefault("Target", DEFAULT if isThere else _names(models)[0])
+    for model in models:
+        host.setParameterDefault(_thresholdOf(model), model.threshold)
     host.setParameterDefault("Speed", "balanced")
     host.setParameterDefault("NewSegment", 0)
 
@@ -29,7 +33,8 @@ class Options:
     Attributes:
         targetBox, speedBox, thresholdSlider, roiSelector, placeWidget, newSegmentBox: The choices.
         previewButton, refineButton, applyButton, cancelButton, progressBar, message: The rest.
-        models: The newest model for each target that there is one for.
+        models: All that there are.
+        refused: A sentence about each that cannot be used.
     """
 
     def __init__(self, host):
@@ -38,7 +43,7 @@ class Options:
         Args:
             host: The effect's C++ side.
         """
-        self._host, self._connections, self.models = host, [], {}
+        self._host, self._connections, self.models, self.refused = host, [], [], []
         self._addChoices()
         self._addBox()
         self._addButtons()
@@ -131,8 +136,13 @@ class Options:
 
     @property
     def target(self):
-        """`liver` or `nodule`."""
+        """As the logic takes it: `liver`, `nodule`, or what any other model finds."""
         return self._host.parameter("Target") if self.there else ""
+
+    @property
+    def model(self):
+        """The model that the logic will take for the target; None if there is none."""
+        return next(iter(providing(self.target, self.models)), None)
 
     @property
     def speed(self):
@@ -141,8 +151,8 @@ class Options:
 
     @property
     def threshold(self):
-        """That of the target."""
-        return self._host.doubleParameter(_thresholdOf(self.target))
+        """That of the target's model; without one, one half."""
+        return self._host.doubleParameter(_thresholdOf(self.model)) if self.model else 0.5
 
     @property
     def roiNode(self):
@@ -158,7 +168,9 @@ class Options:
         """Show the parameters, without a signal."""
         widgets = (self.targetBox, self.speedBox, self.thresholdSlider, self.roiSelector, self.newSegmentBox)
         blocked = [widget.blockSignals(True) for widget in widgets]
-        self.targetBox.setCurrentIndex(self.targetBox.findData(self.target))
+        labels = self.model.labels_of(self.target) if self.model else ()
+        row = self.targetBox.findText(labels[0].name, qt.Qt.MatchFixedString) if len(labels) == 1 else -1  # in any case
+        self.targetBox.setCurrentIndex(row)
         self.speedBox.setCurrentIndex(self.speedBox.findData(self.speed))
         self.thresholdSlider.value = self.threshold
         self.roiSelector.setCurrentNode(self.roiNode)
@@ -171,7 +183,8 @@ class Options:
         """Keep the choices as parameters."""
         if self.there:
             self._host.setParameter("Speed", self.speedBox.currentData)
-            self._host.setParameter(_thresholdOf(self.target), self.thresholdSlider.value)
+            if self.model:
+                self._host.setParameter(_thresholdOf(self.model), self.thresholdSlider.value)
             self._host.setParameter("NewSegment", int(self.newSegmentBox.checked))
 
     def onTarget(self, index):
@@ -191,16 +204,14 @@ class Options:
         self.placeWidget.placeModeEnabled = True
 
     def refreshModels(self):
-        """Offer the targets that there are models for, each with the newest."""
-        self.models = {}
-        for model in find_bundles()[0]:
-            if model.target in TARGETS:
-                self.models.setdefault(model.target, model)
+        """Offer what there are models for, each label by its own name."""
+        self.models, self.refused = find_bundles()
+        if self.there:
+            setDefaults(self._host, self.models)
         blocked = self.targetBox.blockSignals(True)
         self.targetBox.clear()
-        for target in TARGETS:
-            if target in self.models:
-                self.targetBox.addItem(targetTitle(target), target)
+        for name in _names(self.models):
+            self.targetBox.addItem(name, name)
         self.targetBox.blockSignals(blocked)
 
     def enable(self, running, ready, canCancel):
@@ -214,7 +225,7 @@ class Options:
         severalTargets, hasBox = self.targetBox.count > 1, self.roiNode is not None
         self.targetBox.setVisible(severalTargets)
         self._targetLabel.setVisible(severalTargets)
-        self.newSegmentBox.setVisible(self.target == "nodule")
+        self.newSegmentBox.setVisible(self.model is not None and self.model.finds_nodules)
         self.progressBar.setVisible(running)
         for widget in (self.targetBox, self.speedBox, self.thresholdSlider, self.roiSelector, self.newSegmentBox):
             widget.setEnabled(not running)
@@ -225,6 +236,12 @@ class Options:
         self.cancelButton.setEnabled(canCancel)
 
 
-def _thresholdOf(target):
-    """Name of the parameter with the threshold of a target."""
-    return f"{target.capitalize()}Threshold"
+def _names(models):
+    """The labels of all models, each name once, from A to Z."""
+    names = {label.name.casefold(): label.name for model in reversed(models) for label in model.labels}
+    return [names[each] for each in sorted(names)]
+
+
+def _thresholdOf(model):
+    """Name of the parameter with the threshold of a model's target."""
+    return f"{model.target.capitalize()}Threshold"

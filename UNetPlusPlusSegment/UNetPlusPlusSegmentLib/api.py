@@ -53,6 +53,7 @@ def segment(
         device=device, threads=threads, box=None if box is None else as_box(box), points=tuple(points),
     )  # fmt: skip
     bundle = choose_bundle(request.target, request.model)
+    bundle.check_request(request)
     notes: list[str] = []
     if not isinstance(volume, Volume):
         volume, notes = read_volume(volume, force=force)
@@ -64,7 +65,7 @@ def load_engine(model: Bundle | str = "liver", device: str = "auto") -> Engine:
     """Load the engine for a model, and verify its weights.
 
     Args:
-        model: A bundle, or a target for its newest model.
+        model: A bundle, or a target for its first model (`choose_bundle`).
         device: As in `Request`.
 
     Returns:
@@ -74,4 +75,4 @@ def load_engine(model: Bundle | str = "liver", device: str = "auto") -> Engine:
         BundleError, DeviceError: The model or the device cannot be used.
     """
     bundle = choose_bundle(model) if isinstance(model, str) else model
-    return NoduleEngine(bundle, device) if bundle.engine == "nodule" else SliceEngine(bundle, device)
+    return NoduleEngine(bundle, device) if bundle.finds_nodules else SliceEngine(bundle, device)

@@ -6,13 +6,14 @@ import slicer
 class Choices:
     """Reads the parameter node of the panel; without one, nothing is chosen."""
 
-    def __init__(self, parameterNode):
+    def __init__(self, parameterNode, models):
         """Nothing is read yet.
 
         Args:
             parameterNode: A `UNetPlusPlusSegmentParameterNode`, or None.
+            models: The `ModelList`, which has the chosen model.
         """
-        self._parameters = parameterNode
+        self._parameters, self._models = parameterNode, models
 
     @property
     def volume(self):
@@ -26,8 +27,9 @@ class Choices:
 
     @property
     def findsNodules(self) -> bool:
-        """True if the target is nodules."""
-        return self._parameters is not None and self._parameters.target.value == "nodule"
+        """True if the model finds nodules."""
+        model = self._models.chosen if self._parameters else None
+        return model is not None and model.finds_nodules
 
     @property
     def isFrame(self) -> bool:
@@ -57,7 +59,7 @@ class Choices:
         return {
             "volumeNode": self.volume,
             "segmentationNode": None if allFrames else self.output,
-            "target": parameters.target.value,
+            "target": parameters.target,
             "speed": parameters.speed.value,
             "device": parameters.device.value,
             "threshold": parameters.threshold,

@@ -8,9 +8,9 @@ from slicer.i18n import tr as _
 LICENCE_URL = "https://github.com/unetplusplussegment/SlicerUNetPlusPlusSegment/blob/main/MODELS_LICENSE.md"
 
 
-def targetTitle(target: str) -> str:
-    """Name of a target in a list."""
-    return {"liver": _("Liver"), "nodule": _("Lung nodules")}[target]
+def allLabelsTitle(bundle) -> str:
+    """Name in a list of all that a model with several labels finds."""
+    return _("{target} (all {count})").format(target=bundle.target.capitalize(), count=len(bundle.labels))
 
 
 def speedTitle(speed: str) -> str:
@@ -53,8 +53,8 @@ def _timeLeft(seconds: float) -> str:
 
 def summary(result) -> str:
     """One line about a result: its time, device and notes."""
-    done = _("Done in {seconds} s on {device} ({slices} slices analysed).").format(
-        seconds=round(result.seconds, 1), device=result.device, slices=result.slices
+    done = _("Done in {seconds} s by {model} on {device} ({slices} slices analysed).").format(
+        seconds=round(result.seconds, 1), model=result.model, device=result.device, slices=result.slices
     )
     return " ".join([done, *map(str, result.notes)])
 

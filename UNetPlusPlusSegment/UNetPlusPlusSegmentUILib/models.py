@@ -1,66 +1,97 @@
-"""The panel's list of models, with the targets that there are models for."""
+"""The panel's lists of targets and models: what the model folders have, by the names of the labels."""
+
+from contextlib import suppress
 
 import qt
 import slicer
 
-from UNetPlusPlusSegmentLib.network.bundle import find_bundles, user_folder
+from UNetPlusPlusSegmentLib.network.bundle import find_bundles, providing, user_folder
+
+from .messages import allLabelsTitle
+
+DEFAULT = "liver"  # the target of a new scene, where there is a model for it
+LOOK_MS = 2000  # between two looks at the models folder, once the user has opened it
 
 
 class ModelList:
-    """Offers the models for the chosen target, the newest first. The choice is kept in the parameter node.
+    """Offers targets and the models for the chosen one, the first as `providing` has them. Both choices are kept in the parameter node.
 
     Attributes:
         refused: A sentence about each model folder that cannot be used.
     """
 
-    def __init__(self, ui):
-        """Take over the list; nothing is offered before `bind`.
+    def __init__(self, ui, whenFolderChanged):
+        """Take over the lists; nothing is offered before `bind`.
 
         Args:
             ui: The panel's widgets by name.
+            whenFolderChanged: Called after the lists have followed what was put into the models folder.
         """
-        self._ui, self._parameterNode = ui, None
-        self._models, self._listed = [], None
+        self._ui, self._parameterNode, self._whenFolderChanged = ui, None, whenFolderChanged
+        self._targets, self._models, self._listed, self._seen = [], [], None, None
         self.refused = []
+        ui.targetComboBox.connect("currentIndexChanged(int)", self.onTarget)
         ui.modelComboBox.connect("currentIndexChanged(int)", self.onModel)
         ui.modelsFolderButton.connect("clicked(bool)", self.onModelsFolder)
+        self._timer = qt.QTimer()
+        self._timer.setInterval(LOOK_MS)
+        self._timer.connect("timeout()", self.onLook)
 
     def bind(self, parameterNode) -> None:
-        """Keep the choice in this parameter node; None: nowhere."""
+        """Keep the choices in this parameter node; None: nowhere."""
         self._parameterNode = parameterNode
+
+    def close(self) -> None:
+        """Look at the models folder no more."""
+        self._timer.stop()
+        self._timer.disconnect("timeout()", self.onLook)  # the connection would keep this object alive
 
     @property
     def chosen(self):
         """The chosen model, a `Bundle`; None if there is none for the target."""
-        return self._models[self._ui.modelComboBox.currentIndex] if self._models else None
+        index = self._ui.modelComboBox.currentIndex
+        return self._models[index] if 0 <= index < len(self._models) else None
 
     def follow(self) -> None:
-        """List the models anew if another target or model was chosen, by a script or by loading a scene."""
+        """List anew if another target or model was chosen, by the user, a script or by loading a scene."""
         if (self._parameterNode.target, self._parameterNode.model) != self._listed:
             self.refresh()
 
     def refresh(self) -> None:
-        """Look for models, and list those for the target; the saved choice stays if it is still there."""
+        """Look for models, and list targets and the models for the chosen one; saved choices stay if they are still there."""
         parameters = self._parameterNode
         found, self.refused = find_bundles()
-        self._models = [model for model in found if model.target == parameters.target.value]
+        self._targets = offered(found)
+        if not parameters.target and self._targets:
+            targets = [target for _title, target in self._targets]
+            parameters.target = next((each for each in targets if each.casefold() == DEFAULT), targets[0])
+        self._models = providing(parameters.target, found)
         names = [model.name for model in self._models]
         index = names.index(parameters.model) if parameters.model in names else 0
-        box = self._ui.modelComboBox
-        wasBlocked = box.blockSignals(True)
-        box.clear()
-        box.addItems(names)
-        box.setCurrentIndex(index if names else -1)
-        box.blockSignals(wasBlocked)
-        severalTargets = any(model.target != "liver" for model in found)
+        _fill(self._ui.targetComboBox, [title for title, _target in self._targets], self._rowOf(parameters.target))
+        _fill(self._ui.modelComboBox, names, index if names else -1)
         for shown, widgets in (
-            (severalTargets, (self._ui.targetLabel, self._ui.targetComboBox)),
-            (len(names) > 1, (self._ui.modelLabel, box)),
+            (len(self._targets) > 1, (self._ui.targetLabel, self._ui.targetComboBox)),
+            (len(names) > 1, (self._ui.modelLabel, self._ui.modelComboBox)),
         ):
             for widget in widgets:
                 widget.setVisible(shown)
         self._listed = parameters.target, names[index] if names else parameters.model
         self.onModel(index)
+
+    def _rowOf(self, target: str) -> int:
+        """The row of a target, however a script or an older scene spells it; -1 if it has none."""
+        model = self._models[0] if self._models else None
+        labels = model.labels_of(target) if model else ()
+        meant = labels[0].name if len(labels) == 1 else model.target if labels and labels == model.labels else target
+        targets = [each.casefold() for _title, each in self._targets]
+        return targets.index(meant.casefold()) if meant.casefold() in targets else -1
+
+    def onTarget(self, index) -> None:
+        """Take another target, and with it the first of its models, even where the one chosen before has it, too."""
+        if self._parameterNode and 0 <= index < len(self._targets):
+            with slicer.util.NodeModify(self._parameterNode):
+                self._parameterNode.target, self._parameterNode.model = self._targets[index][1], ""
 
     def onModel(self, index) -> None:
         """Take another model, and with it its threshold."""
@@ -72,7 +103,46 @@ class ModelList:
                     self._parameterNode.threshold = model.threshold
 
     def onModelsFolder(self) -> None:
-        """Open the folder for the user's own models, in the file manager."""
+        """Open the folder for the user's own models, in the file manager, and watch what is put there."""
         folder = user_folder()
         folder.mkdir(parents=True, exist_ok=True)
+        self._seen = _filesIn(folder)
+        self._timer.start()
         qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(folder)))
+
+    def onLook(self) -> None:
+        """List anew if a model has come, gone or been copied further."""
+        there = _filesIn(user_folder())
+        if self._parameterNode and there != self._seen:
+            self._seen = there
+            self.refresh()
+            self._whenFolderChanged()
+
+
+def offered(bundles) -> list[tuple[str, str]]:
+    """Title and target of all that bundles find: each label by its own name, and of several labels all at once, from A to Z."""
+    titles = {
+        label.name.casefold(): (label.name, label.name) for bundle in reversed(bundles) for label in bundle.labels
+    }
+    for bundle in reversed(bundles):
+        if len(bundle.labels) > 1:
+            titles[f"{bundle.target.casefold()} *"] = (allLabelsTitle(bundle), bundle.target)
+    return [titles[each] for each in sorted(titles)]
+
+
+def _fill(box, texts, index) -> None:
+    """Give a list other rows, without a signal."""
+    wasBlocked = box.blockSignals(True)
+    box.clear()
+    box.addItems(texts)
+    box.setCurrentIndex(index)
+    box.blockSignals(wasBlocked)
+
+
+def _filesIn(folder) -> set:
+    """The files of the models in a folder, with their size and date."""
+    found = set()
+    for path in folder.glob("*/*"):
+        with suppress(OSError):  # removed just now
+            found.add((path, path.stat().st_size, path.stat().st_mtime_ns))
+    return found

@@ -37,18 +37,18 @@ def _licenceAccepted() -> bool:
     return accepted
 
 
-def replaceOrAdd(segmentationNode, model, parent) -> str:
+def replaceOrAdd(segmentationNode, model, target, parent) -> str:
     """Ask what becomes of the segments that an earlier run left, if it did.
 
     Args:
         segmentationNode: The segmentation to write to; None for a new one.
-        model: The `Bundle` of the run to come.
+        model, target: The `Bundle` of the run to come, and what it is to find.
         parent: The widget over which the question is asked.
 
     Returns:
         `replace`, `new`, or nothing if the user cancels.
     """
-    segmentIDs = segments_of_target(segmentationNode, model)
+    segmentIDs = segments_of_target(segmentationNode, model, target)
     if not segmentIDs:
         return "new"
     segmentation = segmentationNode.GetSegmentation()

@@ -54,11 +54,15 @@ class ResultsTable:
         return header, [list(row) for row in zip(names, *(texts for _title, texts in shown), strict=True)]
 
     def onRow(self, row, column) -> None:
-        """Centre the slice views on a segment."""
+        """Centre the slice views on a segment, or on what is doubtful on the slice that was clicked."""
         if self._shown != self._content():  # segments were removed or renamed since: the user shall see that first
             self.show(self._run)
             return
-        place = self._run.look_at(row)
+        place = self._run.look_at(row)  # of a sequence, this also goes to the frame
+        title = self._shown[0][column]
+        if place and title in _doubtfulTitles():
+            points = self._run.rows[row][1].get("doubtful_slices_ras", ())
+            place = dict(zip(_doubtfulTitles(), points, strict=False)).get(title, place)
         if place:
             slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *place, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
 
@@ -87,6 +91,10 @@ class ResultsTable:
 
 def _columns() -> list:
     """Titles of the columns, each with a function from the measurements of a segment to its text, "" if they lack it."""
+    sides = {
+        "inferior": _("inferior"), "superior": _("superior"), "anterior": _("anterior"), "posterior": _("posterior"),
+        "right": _("right"), "left": _("left"),
+    }  # fmt: skip
     types = {"solid": _("solid"), "part-solid": _("part-solid"), "ground-glass": _("ground-glass")}
 
     def number(value, digits: int) -> str:
@@ -98,10 +106,34 @@ def _columns() -> list:
     def axes(found) -> str:
         return f"{found['long_axis_mm']:.1f} × {found['short_axis_mm']:.1f}" if "long_axis_mm" in found else ""
 
+    def expected(found) -> str:
+        if "expected_dice" not in found:
+            return ""
+        return "{expected_dice:.2f} ({expected_dice_low:.2f}–{expected_dice_high:.2f})".format(**found)
+
+    def doubtful(number: int):
+        def text(found) -> str:
+            points = found.get("doubtful_slices_ras", ())
+            return f"S {points[number][2]:.0f}" if number < len(points) else ""
+
+        return text
+
     return [
         (_("Volume (ml)"), volume),
         (_("Mean HU"), lambda found: number(found["mean_hu"], 0)),
         (_("Axes (mm)"), axes),
         (_("Diameter (mm)"), lambda found: number(found.get("mean_diameter_mm"), 1)),
         (_("Type"), lambda found: types.get(found.get("kind"), "")),
+        (_("Expected Dice"), expected),
+        (
+            _("Doubtful (%)"),
+            lambda found: number(100 * found["doubtful_share"], 0) if "doubtful_share" in found else "",
+        ),
+        (_("Cut by the scan"), lambda found: ", ".join(sides[each] for each in found.get("cut_by_scan", ()))),
+        *((title, doubtful(n)) for n, title in enumerate(_doubtfulTitles())),
     ]
+
+
+def _doubtfulTitles() -> list:
+    """Titles of the columns with the most doubtful slices, the worst first; a click on a cell goes there."""
+    return [_("Check 1 (mm)"), _("Check 2 (mm)"), _("Check 3 (mm)")]

@@ -34,7 +34,8 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = self.controller = None
-        self._parameterNode, self._choices = None, Choices(None)
+        self._parameterNode = self._models = None
+        self._choices = Choices(None, None)
         self._guiTag = None
         self._lastInput = None
         self._run = None
@@ -51,7 +52,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         panel.setMRMLScene(slicer.mrmlScene)
         self.logic = UNetPlusPlusSegmentLogic()
         self.controller = RunController(self.logic)
-        self._models = ModelList(self.ui)
+        self._models = ModelList(self.ui, self._update)
         self._results = ResultsTable(self.ui, self.parent)
         self.ui.applyButton.connect("clicked(bool)", self.onApply)
         self.ui.pointsSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.onPointsAdded)
@@ -69,6 +70,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
     def cleanup(self) -> None:
         """End the worker and let go of everything that would keep this panel alive."""
         self._forgetRun()
+        self._models.close()
         self.logic.close()
         self.controller.close()
         self._setParameterNode(None)
@@ -128,7 +130,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         if self._parameterNode:
             self._parameterNode.disconnectGui(self._guiTag)
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameterModified)
-        self._parameterNode, self._choices = parameterNode, Choices(parameterNode)
+        self._parameterNode, self._choices = parameterNode, Choices(parameterNode, self._models)
         self._models.bind(parameterNode)
         if self._parameterNode:
             self._guiTag = self._parameterNode.connectGui(self.ui)
@@ -181,7 +183,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
 
     def _start(self) -> None:
         output = None if self._choices.allFrames else self._choices.output
-        existing = replaceOrAdd(output, self._models.chosen, self.parent)
+        existing = replaceOrAdd(output, self._models.chosen, self._parameterNode.target, self.parent)
         if not existing:
             return
         self._forgetRun()
@@ -233,8 +235,8 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         run, parameters = self._run, self._parameterNode
         if run is None or run.running or run.result is None:
             return
-        shown = parameters.inputVolume, parameters.outputSegmentation, parameters.model
-        if shown == (run.volumeNode, run.segmentationNode, run.bundle.name):
+        shown = parameters.inputVolume, parameters.outputSegmentation, parameters.model, parameters.target
+        if shown == (run.volumeNode, run.segmentationNode, run.bundle.name, run.target):
             self.controller.setThreshold(run, parameters.threshold)
 
     # What is shown
@@ -272,6 +274,10 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         if not self._models.chosen:
             missing = _("There is no model for this target. Copy a model folder into the models folder (see Advanced).")
             return " ".join([missing, *self._models.refused])
+        try:
+            self._models.chosen.speed(self._parameterNode.speed.value)
+        except ValueError as error:
+            return str(error)
         return ""
 
     def _advice(self) -> str:

@@ -100,7 +100,7 @@ def bundle_from_checkpoint(
         target=target.name,
         engine=target.engine,
         labels=tuple(
-            Label(value, each.name, each.terminology, each.color, each.postprocessing)
+            Label(value, each.name, each.terminology, each.color, each.postprocessing, each.usual)
             for value, each in enumerate(target.labels, start=1)
         ),
         priority=target.priority,

@@ -14,7 +14,7 @@ import yaml
 
 from data.kinds import Kind, check_window
 from data.plain import PlainError, checked
-from UNetPlusPlusSegmentLib.network.card import ENGINES, PostProcessing, Speed
+from UNetPlusPlusSegmentLib.network.card import ENGINES, PostProcessing, Speed, check_usual
 
 AIR_HU = -1000.0
 FOLDER = Path(__file__).resolve().parents[1] / "targets"
@@ -47,6 +47,7 @@ class TargetLabel:
         name, terminology, color: For the user, as in a card.
         made_of: The structures whose pixels belong to it.
         postprocessing: Its own; that of the target if None.
+        usual: Low and high end of the `volume_ml` and `mean_hu` that most people have, for a note about others.
     """
 
     name: str
@@ -54,8 +55,10 @@ class TargetLabel:
     color: tuple[int, int, int]
     made_of: tuple[str, ...]
     postprocessing: PostProcessing | None = None
+    usual: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_usual(self.usual)
         if not self.made_of:
             raise ValueError(f"the label {self.name} is made of nothing.")
         if self.terminology.count("~") != 6 or self.terminology.count("^") < 4:

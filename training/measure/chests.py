@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from measure.pooled import dice
+from UNetPlusPlusSegmentLib.core.agreement import dice
 from UNetPlusPlusSegmentLib.core.masks import components
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.result import Result

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from data.slices import Slice, read_slices
 from data.targets import Target, TargetError, load_target
 from measure.heads import answer_of, answers, level_times
 from measure.pictures import FOUND, TRUTH, Panel, save_atlas
-from measure.pooled import TOLERANCE_MM, Pooled, dice, means_of, summary
+from measure.pooled import Pooled, means_of, summary
+from UNetPlusPlusSegmentLib.core.agreement import TOLERANCE_MM, dice
 from UNetPlusPlusSegmentLib.engine.label_map import has_steps, label_map, postprocess
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.engine.pixel_box import Box, grid_size
@@ -135,20 +137,30 @@ def _found(engine: SliceEngine, scan: list[Slice], target: Target) -> dict[str, 
     """
     card = engine.bundle
     masks: dict[str, list[np.ndarray]] = defaultdict(list)
-    maps: dict[str, list[np.ndarray]] = defaultdict(list)
+    maps: dict[str, tuple[list[np.ndarray], list[np.ndarray]]] = defaultdict(lambda: ([], []))
     for heads in _probabilities(engine, scan, target):
         for name, probability in answers(heads, card.depth).items():
             masks[name].append((probability >= card.threshold).numpy())
-            maps[name].append(label_map(probability.numpy(), card, card.threshold))
+            maps[name][0].append(label_map(probability.numpy(), card, card.threshold))
+            maps[name][1].append(probability.half().numpy())
     found = {"heads": {name: np.stack(each) for name, each in masks.items()}}
     if len(card.labels) > 1 or has_steps(card):
         values = np.array([label.value for label in card.labels])[:, None, None]
         found["postprocessed"] = {}
-        for name, each in maps.items():
-            labelmap = np.stack(each)
-            postprocess(labelmap, card)
+        for name, (labels, probabilities) in maps.items():
+            labelmap = np.stack(labels)
+            postprocess(labelmap, card, partial(_weights, np.stack(probabilities), card.threshold))
             found["postprocessed"][name] = labelmap[:, None] == values
     return found
+
+
+def _weights(
+    probability: np.ndarray, threshold: float, number: int, parts: np.ndarray, corner: Sequence[int]
+) -> np.ndarray:
+    """As `engine.seen.weights_of_parts`, of probabilities (slices, labels, rows, columns) at the pixels of the parts."""
+    box = tuple(slice(start, start + length) for start, length in zip(corner, parts.shape, strict=True))
+    excess = np.maximum(probability[:, number][box] - threshold, 0)
+    return np.bincount(parts.ravel(), weights=excess.ravel())
 
 
 def _probabilities(engine: SliceEngine, items: list[Slice], target: Target) -> Iterator[torch.Tensor]:

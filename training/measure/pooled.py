@@ -1,4 +1,4 @@
-"""Measures of one patient, pooled over slices: areas by counting, outlines by MONAI; and their summary over patients."""
+"""Measures of one patient, pooled over slices: areas, outlines, and their summary over patients."""
 
 from __future__ import annotations
 
@@ -6,18 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from monai.metrics import get_mask_edges, get_surface_distance
-from scipy import ndimage
 
-from UNetPlusPlusSegmentLib.core.volume import bounding_box
+from UNetPlusPlusSegmentLib.core.agreement import hausdorff95_mm, surface_dice, surface_distances
 
-TOLERANCE_MM = 2.0  # an outline within it counts as met: about a pixel of the 256² slices of an abdomen
 BOOTSTRAP_DRAWS = 2000
-
-
-def dice(found: np.ndarray, truth: np.ndarray) -> float:
-    """2·overlap / (found + true) of two bool arrays, one of which holds something."""
-    return 2 * np.count_nonzero(found & truth) / (np.count_nonzero(found) + np.count_nonzero(truth))
 
 
 @dataclass
@@ -47,13 +39,7 @@ class Pooled:
         if not truth.any():
             self.false_mm2 = max(self.false_mm2, float(found.sum()) * pixel_mm**2)
         if outlines:
-            edges = get_mask_edges(found, truth)
-            for distances, one, other in ((self.to_truth, *edges), (self.to_found, *edges[::-1])):
-                if one.any():
-                    nothing_near = np.full(np.count_nonzero(one), np.inf)
-                    distances.append(
-                        get_surface_distance(one, other, spacing=pixel_mm) if other.any() else nothing_near
-                    )
+            self._add_distances(found, truth, np.eye(2) * pixel_mm)
 
     def add_volume(self, found: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float]) -> None:
         """Add a whole scan, its surfaces in space.
@@ -68,12 +54,12 @@ class Pooled:
         self.true += int(truth.sum())
         false = np.where(truth.any(axis=(1, 2)), 0, found.sum(axis=(1, 2))).max()
         self.false_mm2 = max(self.false_mm2, float(false) * spacing_mm[1] * spacing_mm[2])
-        box = bounding_box(found | truth)
-        if box is not None:
-            one, other = (surface_of(np.pad(mask[box], 1)) for mask in (found, truth))
-            for distances, own, others in ((self.to_truth, one, other), (self.to_found, other, one)):
-                if own.any():
-                    distances.append(_distances_mm(own, others, spacing_mm))
+        self._add_distances(found, truth, np.diag(spacing_mm))
+
+    def _add_distances(self, found: np.ndarray, truth: np.ndarray, steps_mm: np.ndarray) -> None:
+        to_truth, to_found = surface_distances(found, truth, steps_mm)
+        self.to_truth.append(to_truth)
+        self.to_found.append(to_found)
 
     @property
     def dice(self) -> float:
@@ -95,25 +81,12 @@ class Pooled:
         figures: dict[str, float | None] = {}
         if self.true:
             figures |= {"dice": round(self.dice, 4), "iou": round(self.iou, 4)}
-        if self.true and self.to_found:
+        if self.true and any(map(len, self.to_found)):
             both = [np.concatenate(each) for each in (self.to_truth, self.to_found) if each]
-            farthest = max(np.quantile(each, 0.95, method="inverted_cdf") for each in both)
-            met = sum(np.count_nonzero(each <= TOLERANCE_MM) for each in both)
-            figures["hausdorff95_mm"] = round(float(farthest), 2) if np.isfinite(farthest) else None
-            figures["surface_dice"] = round(met / sum(map(len, both)), 4)
+            farthest = hausdorff95_mm(both)
+            figures["hausdorff95_mm"] = None if farthest is None else round(farthest, 2)
+            figures["surface_dice"] = round(surface_dice(both), 4)
         return figures | {"worst_false_mm2": round(self.false_mm2, 1)}
-
-
-def surface_of(mask: np.ndarray) -> np.ndarray:
-    """The voxels of a bool array that have a neighbour outside, across a face; it must not reach the array's rim."""
-    return mask & ~ndimage.binary_erosion(mask)
-
-
-def _distances_mm(one: np.ndarray, other: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """From each voxel of one surface to the nearest of the other; infinite where there is none."""
-    if not other.any():
-        return np.full(np.count_nonzero(one), np.inf)
-    return ndimage.distance_transform_edt(~other, sampling=spacing_mm)[one]
 
 
 def summary(pooled: dict[str, Pooled]) -> dict:

@@ -13,14 +13,17 @@ import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .. import files
-from ..core.request import NODULE, Request, RequestError, check_places
+from ..core.request import Request, RequestError, check_places
 from ..core.segment import Segment, as_columns
 from ..core.volume import Volume, box_between, clean_hu, index_of
-from ..network.bundle import choose_bundle, find_bundles, search_folders
+from ..network.bundle import Bundle, choose_bundle, find_bundles, search_folders
 from .parser import LICENCE_LINE, parser, with_minus
 
 if TYPE_CHECKING:
@@ -113,23 +116,25 @@ def _segment(given: argparse.Namespace) -> None:
     started = time.perf_counter()
     request = _request(given)
     outputs = _outputs(given)
-    bundle = choose_bundle(request.target, request.model)
+    parts = _by_model(request)
     source = _source_of_seg(given, outputs)
     volume, notes = files.read_volume(given.input, given.series, given.force)
     for path in outputs:
         files.check_grid(path, volume.ijk_to_ras)
-    if given.box:
-        request = replace(request, box=box_between(volume, given.box[:3], given.box[3:]))
+    box = box_between(volume, given.box[:3], given.box[3:]) if given.box else None
     for point in request.points:
         index_of(volume, point)
     _say([] if given.json else notes)  # before the run: what was read may not be what was meant
 
     from ..api import load_engine  # imports torch, which takes seconds, so only after all checks
+    from ..core.merging import merged
 
-    with _ProgressBar() as bar:
-        maps = load_engine(bundle, request.device).predict(volume, request, bar.show)
-        result = maps.at()
-    _write(given, volume, maps, result, source)
+    runs = []
+    for bundle, asked in parts:
+        with _ProgressBar() as bar:
+            runs.append(load_engine(bundle, asked.device).predict(volume, replace(asked, box=box), bar.show))
+    result = merged([maps.at() for maps in runs], volume)
+    _write(given, volume, runs, result, source)
     later = list(map(str, result.notes))
     if given.json:
         _print_json(result, [*notes, *later], time.perf_counter() - started)
@@ -137,7 +142,9 @@ def _segment(given: argparse.Namespace) -> None:
     _say(later)
     for segment in result.segments:
         print(_in_words(segment.name, segment.measurements))
-    print(f"{result.slices} slices on {result.device} in {result.seconds:.1f} s, written to {given.output}")
+    print(
+        f"{result.slices} slices by {result.model} on {result.device} in {result.seconds:.1f} s, written to {given.output}"
+    )
     print(LICENCE_LINE, file=sys.stderr)
 
 
@@ -148,12 +155,34 @@ def _say(notes: Iterable[str]) -> None:
 
 def _request(given: argparse.Namespace) -> Request:
     """The request without its box, which needs the volume."""
-    check_places(given.target, has_points=bool(given.point or given.points), has_box=given.box is not None)
+    check_places(has_points=bool(given.point or given.points), has_box=given.box is not None)
     points = [*given.point, *(files.read_points(given.points) if given.points else ())]
     return Request(
-        given.target, model=given.model, speed=given.speed, threshold=given.threshold, force=given.force,
+        given.target, also=given.also, model=given.model, speed=given.speed, threshold=given.threshold, force=given.force,
         device=given.device, threads=given.threads, points=tuple(points),
     )  # fmt: skip
+
+
+def _by_model(request: Request) -> list[tuple[Bundle, Request]]:
+    """A request for each model that is needed, with those of the targets that it has; nodules before organs, which may be cut.
+
+    `--model` is the model of the first target, and of all others that it has.
+    """
+    first = choose_bundle(request.target, request.model)
+    chosen = [(request.target, first)]
+    for target in request.also:
+        has_it = request.model is not None and first.labels_of(target)
+        chosen.append((target, first if has_it else choose_bundle(target)))
+    bundles = {bundle.folder: bundle for _, bundle in chosen}
+    any_nodules = any(bundle.finds_nodules for bundle in bundles.values())
+    parts = []
+    for bundle in bundles.values():
+        target, *also = (target for target, its in chosen if its.folder == bundle.folder)
+        points = request.points if bundle.finds_nodules or not any_nodules else ()
+        asked = replace(request, target=target, also=tuple(also), model=None, points=points)
+        bundle.check_request(asked)
+        parts.append((bundle, asked))
+    return sorted(parts, key=lambda part: not part[0].finds_nodules)
 
 
 def _outputs(given: argparse.Namespace) -> list[Path]:
@@ -187,24 +216,27 @@ def _source_of_seg(given: argparse.Namespace, outputs: Sequence[Path]) -> list[P
     return source
 
 
-def _write(given: argparse.Namespace, volume: Volume, maps: Maps, result: Result, source: Sequence[Path]) -> None:
+def _write(
+    given: argparse.Namespace, volume: Volume, runs: Sequence[Maps], result: Result, source: Sequence[Path]
+) -> None:
     affine = volume.ijk_to_ras
     # First the segmentation, which took the time.
     if source:
         # A DICOM SEG must have a segment: if none was found, it gets an empty one.
-        nothing = [Segment(1, label.name, label.terminology, label.color, {}) for label in maps.bundle.labels]
+        nothing = [Segment(1, label.name, label.terminology, label.color, {}) for label in runs[0].labels]
         files.write_dicom_seg(given.output, result.labelmap, result.segments or nothing, source, result.model)
     else:
         files.write_segmentation(given.output, result.labelmap, affine, result.segments)
     if given.probability:
-        files.write_volume(given.probability, maps.probability(), affine)
+        files.write_volume(given.probability, reduce(np.maximum, (maps.probability() for maps in runs)), affine)
     if given.uncertainty:
-        files.write_volume(given.uncertainty, maps.uncertainty(), affine)
+        files.write_volume(given.uncertainty, reduce(np.maximum, (maps.uncertainty() for maps in runs)), affine)
     if given.report:
         rows = [{"file": str(given.input), "segment": s.name, **as_columns(s.measurements)} for s in result.segments]
         files.write_report(given.report, rows, ("file", "segment"))
     if given.overlay:
-        write = files.write_close_ups if given.target == NODULE else files.write_overlay
+        of_nodules = all(maps.bundle.finds_nodules for maps in runs)
+        write = files.write_close_ups if of_nodules else files.write_overlay
         write(given.overlay, Volume(clean_hu(volume.array)[0], affine), result.labelmap, result.segments)
 
 
@@ -229,7 +261,17 @@ def _in_words(name: str, measurements: Mapping[str, Any]) -> str:
             "{0}: {mean_diameter_rounded_mm} mm ({long_axis_mm:.1f} × {short_axis_mm:.1f} mm), {kind}, {volume_mm3:.0f} mm³,"
             " at R {1:.0f}, A {2:.0f}, S {3:.0f}"
         ).format(name, *measurements["centroid_ras"], **measurements)
-    return f"{name}: {measurements['volume_ml']:.0f} ml, mean {measurements['mean_hu']:.0f} HU"
+    words = [f"{name}: {measurements['volume_ml']:.0f} ml, mean {measurements['mean_hu']:.0f} HU"]
+    if "expected_dice" in measurements:
+        words.append(
+            "expected Dice {expected_dice:.2f} ({expected_dice_low:.2f} to {expected_dice_high:.2f})".format(
+                **measurements
+            )
+        )
+    if measurements.get("doubtful_slices"):
+        positions = ", ".join(f"{each['s_mm']:.0f}" for each in measurements["doubtful_slices"])
+        words.append(f"most doubtful at S {positions} mm")
+    return ", ".join(words)
 
 
 def _cohort(given: argparse.Namespace) -> None:
@@ -288,13 +330,19 @@ def _series(given: argparse.Namespace) -> None:
         print(f"{each['number']}: {each['modality']}, {size} voxels of {spacing} mm, {', '.join(filter(None, about))}")
 
 
+def _compare(given: argparse.Namespace) -> None:
+    from .compare import compare  # imports SciPy, which takes its time
+
+    compare(given)
+
+
 def _models(given: argparse.Namespace) -> None:
     found, refused = find_bundles()
     if given.json:
         print(json.dumps([{"folder": str(b.folder), **b.as_json()} for b in found], ensure_ascii=False))
     else:
-        for bundle in found:
-            print(f"{bundle.name}  ({bundle.target}, {bundle.pixel_mm:g} mm pixels)  {bundle.folder}")
+        for bundle in sorted(found, key=lambda each: each.target):
+            print(f"{bundle.name}  ({bundle.about}; {bundle.pixel_mm:g} mm pixels)  {bundle.folder}")
         if not found:
             print("No models were found.")
         print("Folders searched for models:", *map(str, search_folders()), sep="\n  ")
@@ -327,10 +375,12 @@ def _demo(given: argparse.Namespace) -> None:
 
 
 COMMANDS = {
+    "segment": _segment,
     "liver": _segment,
     "nodule": _segment,
     "cohort": _cohort,
     "series": _series,
+    "compare": _compare,
     "models": _models,
     "demo": _demo,
 }

@@ -11,42 +11,43 @@ from typing import NoReturn
 from .. import __version__
 from ..core.request import DEVICES, SPEEDS
 
-LIVER_HELP = "Coordinates are RAS, as Slicer shows them."
-NODULE_HELP = f"Without --point and --box, the lungs are searched. {LIVER_HELP}"
+RAS_HELP = "Coordinates are RAS, as Slicer shows them."
+NODULE_HELP = f"Without --point and --box, the lungs are searched. {RAS_HELP}"
+TARGET_HELP = "target or segment of a model, such as liver, nodule or spleen; a word takes all segments that have it (see: models)"
 COHORT_HELP = "The output folder gets a .seg.nrrd file for each case, measurements.csv, and manifest.jsonl with the state of each case."
 LICENCE_LINE = "The models are for research only, not for clinical use; see MODELS_LICENSE.md."
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser. It sets `command` to the subcommand, and `target` for a segmentation."""
+    """The parser. It sets `command` to the subcommand; for a segmentation also `target`, `also`, `point` and `box`."""
     program = _Parser(
         prog="unetpp-segment", description="Segment CT volumes slice by slice with UNet++. " + LICENCE_LINE
     )
     program.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = program.add_subparsers(required=True, dest="command", metavar="COMMAND")
 
-    liver = commands.add_parser("liver", help="segment the liver", epilog=LIVER_HELP)
+    segment = commands.add_parser("segment", help="segment what any of the models has", epilog=RAS_HELP)
+    segment.add_argument("target", metavar="TARGET", help=TARGET_HELP)
+    _add_options(segment)
+    _add_point(segment)
+    segment.add_argument(
+        "--also", action="append", default=[], metavar="TARGET",
+        help="a further target for the same segmentation; repeat it for more. Where two models claim a voxel, nodules come"
+        " first, then targets in the order in which they are named",
+    )  # fmt: skip
+    liver = commands.add_parser("liver", help="segment the liver", epilog=RAS_HELP)
     _add_options(liver, target="liver")
     nodule = commands.add_parser(
         "nodule", help="segment lung nodules: at points, in a box, or in the whole chest", epilog=NODULE_HELP
     )
     _add_options(nodule, target="nodule")
-    nodule.add_argument(
-        "--point", type=_numbers(3), action="append", default=[], metavar="R,A,S",
-        help="a point in a nodule, RAS in mm; repeat it for more nodules; not together with --box",
-    )  # fmt: skip
-
-    nodule.add_argument(
-        "--points",
-        metavar="FILE",
-        help="points in nodules: Slicer's .mrk.json or .fcsv, or a CSV with the columns r, a and s",
-    )
+    _add_point(nodule)
 
     cohort = commands.add_parser(
         "cohort", help="segment many scans; another call runs only missing and failed cases", epilog=COHORT_HELP
     )
-    cohort.set_defaults(point=[], points=None, box=None)
-    cohort.add_argument("target", choices=["liver", "nodule"])
+    cohort.set_defaults(point=[], points=None, box=None, also=[])
+    cohort.add_argument("target", metavar="TARGET", help=TARGET_HELP)
     cohort.add_argument(
         "inputs", metavar="INPUT", nargs="+", help="volume files and DICOM folders, or one folder that contains them"
     )
@@ -63,6 +64,13 @@ def parser() -> argparse.ArgumentParser:
     series.add_argument("folder", metavar="FOLDER", help="a folder that contains DICOM files, also in subfolders")
     series.add_argument("--json", action="store_true", help="print the list as JSON")
 
+    compare = commands.add_parser("compare", help="compare two segmentations of a scan, segment by segment")
+    compare.add_argument(
+        "first", metavar="A", help="segmentation: .seg.nrrd, a label map (.nrrd .nii .nii.gz .mha), or a DICOM SEG"
+    )
+    compare.add_argument("second", metavar="B", help="another one with the same voxels, such as one drawn by hand")
+    compare.add_argument("--json", action="store_true", help="print the figures as JSON")
+
     models = commands.add_parser("models", help="list the installed models")
     models.add_argument("--json", action="store_true", help="print the model cards as a JSON list")
 
@@ -71,14 +79,14 @@ def parser() -> argparse.ArgumentParser:
         "-o", "--output", metavar="DIR", default="demo_output", help="folder for the results (default: %(default)s)"
     )
 
-    for command in (liver, nodule, cohort, series, models, demo):
+    for command in (segment, liver, nodule, cohort, series, compare, models, demo):
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return program
 
 
-def _add_options(command: argparse.ArgumentParser, target: str) -> None:
-    """Add the arguments of both targets."""
-    command.set_defaults(target=target, point=[], points=None)
+def _add_options(command: argparse.ArgumentParser, **target: str) -> None:
+    """Add the arguments of all targets."""
+    command.set_defaults(point=[], points=None, also=[], **target)
     command.add_argument(
         "input", metavar="INPUT", help="CT volume: .nrrd .nhdr .nii .nii.gz .mha .mhd, a DICOM file or a folder of them"
     )
@@ -103,6 +111,19 @@ def _add_options(command: argparse.ArgumentParser, target: str) -> None:
     _add_run_options(command)
 
 
+def _add_point(command: argparse.ArgumentParser) -> None:
+    """Add the arguments that only nodules take."""
+    command.add_argument(
+        "--point", type=_numbers(3), action="append", default=[], metavar="R,A,S",
+        help="a point in a nodule, RAS in mm; repeat it for more nodules; not together with --box",
+    )  # fmt: skip
+    command.add_argument(
+        "--points",
+        metavar="FILE",
+        help="points in nodules: Slicer's .mrk.json or .fcsv, or a CSV with the columns r, a and s",
+    )
+
+
 def _add_run_options(command: argparse.ArgumentParser) -> None:
     """Add the arguments of single scans and cohorts."""
     command.add_argument(
@@ -124,7 +145,9 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
         help="lowest probability inside a segment, between 0 and 1 (default: that of the model)",
     )
     command.add_argument(
-        "--model", metavar="NAME_OR_FOLDER", help="model to use (default: the newest one for the target)"
+        "--model",
+        metavar="NAME_OR_FOLDER",
+        help="model to use (default: the newest one, in the first folder that has one for the target)",
     )
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument(

@@ -9,7 +9,6 @@ from dataclasses import KW_ONLY, dataclass
 
 SPEEDS = ("accurate", "balanced", "fast")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-NODULE = "nodule"  # the only target that points can mark
 
 Point = tuple[float, float, float]
 
@@ -23,8 +22,9 @@ class Request:
     """A target and the settings of a run: the same object from the command line, the scene and cohorts to the engine.
 
     Attributes:
-        target: `liver`, `nodule`, or the target of any other model.
-        model: Name or folder; None for the newest one for the target.
+        target: What to segment, as `Card.labels_of` takes it: the target of a model, or a label of one: `liver`, `left kidney`.
+        also: Further targets of the same model.
+        model: Name or folder; None for the newest one of the nearest folder that has the target.
         speed: `accurate` predicts every slice; `balanced` and `fast` locate the target first, with the settings of the model.
         threshold: Lowest probability, between 0 and 1, at which a voxel belongs to the target; None for the model's own.
         force: Accept a volume that does not look like CT.
@@ -32,15 +32,16 @@ class Request:
         threads: Number of CPU threads that run the network; None for one for each core, or what torch has been told.
         box: Half-open ranges of voxels along K, J and I; nothing outside is segmented. None for the whole volume. Pairs of
             first and past-the-last index are converted to slices.
-        points: (R, A, S) in mm, each in a nodule or within 10 mm of one; only these nodules are segmented.
+        points: (R, A, S) in mm, each in a nodule or within 10 mm of one; only these nodules are segmented. A model of
+            anything else refuses them.
 
     Raises:
-        RequestError: A value is invalid, points and a box are given together, or points for another target than
-            nodules.
+        RequestError: A value is invalid, or points and a box are given together.
     """
 
     target: str = "liver"
     _: KW_ONLY
+    also: tuple[str, ...] = ()
     model: str | None = None
     speed: str = "balanced"
     threshold: float | None = None
@@ -60,12 +61,18 @@ class Request:
         if self.threshold is not None:
             check_threshold(self.threshold)
             object.__setattr__(self, "threshold", float(self.threshold))
-        check_places(self.target, has_points=len(self.points) > 0, has_box=self.box is not None)
+        check_places(has_points=len(self.points) > 0, has_box=self.box is not None)
+        object.__setattr__(self, "also", tuple(self.also))
         if self.model is not None:
             object.__setattr__(self, "model", str(self.model))
         if self.box is not None:
             object.__setattr__(self, "box", as_box(self.box))
         object.__setattr__(self, "points", tuple(map(_as_point, self.points)))
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """All of its targets."""
+        return (self.target, *self.also)
 
     def to_json(self) -> dict:
         """All attributes, in types for `json.dumps`."""
@@ -98,14 +105,12 @@ def check_device(device: str) -> None:
         raise RequestError(f"Unknown device {device!r}: choose one of {', '.join(DEVICES)}.")
 
 
-def check_places(target: str, has_points: bool, has_box: bool) -> None:
-    """Refuse points for another target than nodules, and points together with a box.
+def check_places(has_points: bool, has_box: bool) -> None:
+    """Refuse points together with a box.
 
     Raises:
-        RequestError: The request has one of these.
+        RequestError: The request has both.
     """
-    if has_points and target != NODULE:
-        raise RequestError(f"Points can only be used for nodules: leave them out, or choose the target {NODULE}.")
     if has_points and has_box:
         raise RequestError("Nodules are segmented either at points or in a box: give only one of the two.")
 

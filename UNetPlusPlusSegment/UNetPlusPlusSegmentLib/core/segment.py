@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from .trust import in_words
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -44,11 +46,11 @@ def overlapping(before: np.ndarray, after: np.ndarray) -> dict[int, int]:
 
 
 def as_columns(measurements: Mapping[str, Any]) -> dict[str, Any]:
-    """Measurements as table columns: a point `…_ras` becomes `…_r_mm`, `…_a_mm` and `…_s_mm`; lines are left out."""
+    """Measurements as table columns: a point `…_ras` becomes `…_r_mm`, `…_a_mm` and `…_s_mm`; lines are left out, lists become text."""
     columns: dict[str, Any] = {}
     for key, value in measurements.items():
         if not key.endswith("_ras"):
-            columns[key] = value
+            columns[key] = in_words(key, value)
         elif np.ndim(value) == 1:
             columns |= {f"{key.removesuffix('ras')}{axis}_mm": x for axis, x in zip("ras", value, strict=True)}
     return columns

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..core.masks import fill_holes, largest_component
+from ..core.masks import components, fill_holes, largest_component
 from ..core.volume import bounding_box
-from ..network.card import Card, Label
+from ..network.card import Card, Label, PostProcessing
 
-STEPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # of a card, in its order
-    "largest_component": largest_component,
-    "fill_holes": fill_holes,
-}
+# Weights of the parts 1…n of a label, n + 1 of them: from its number in the card, the parts, and the corner that they begin at.
+Weigh = Callable[[int, np.ndarray, Sequence[int]], np.ndarray]
 
 
 def label_map(probability: np.ndarray, card: Card, threshold: float) -> np.ndarray:
@@ -40,29 +38,56 @@ def label_map(probability: np.ndarray, card: Card, threshold: float) -> np.ndarr
     return values[first] * found.any(axis=0)
 
 
-def postprocess(labelmap: np.ndarray, card: Card) -> None:
+def postprocess(labelmap: np.ndarray, card: Card, weigh: Weigh) -> dict[int, int]:
     """Take away of each label, in place, what its post-processing drops, and fill its holes where no other label lies.
 
     Args:
-        labelmap: uint8, three axes in any order; a view will do.
+        labelmap: uint8 (slices, rows, columns), all slices of the scan; a view will do.
+        card: Its steps, and those of its labels.
+        weigh: Is called if light parts of a label are dropped.
+
+    Returns:
+        The number of voxels that were dropped, by the value of the label.
     """
-    for label in card.labels:
-        steps = _steps(label, card)
-        box = bounding_box(labelmap == label.value) if steps else None
-        if box is not None:
-            part = labelmap[box]
-            before = kept = part == label.value
-            for step in steps:
-                kept = step(kept)
-            part[before & ~kept] = 0
-            part[kept & (part == 0)] = label.value
+    dropped = {}
+    for number, label in enumerate(card.labels):
+        how = _steps(label, card)
+        box = bounding_box(labelmap == label.value) if how != PostProcessing() else None
+        if box is None:
+            continue
+        part = labelmap[box]
+        before = kept = part == label.value
+        if how.largest_component:
+            kept = largest_component(kept)
+        if how.least_part:
+            parts = components(kept)
+            weights = weigh(number, parts, [along.start for along in box])
+            ends = parts[
+                [end for end, is_end in ((0, box[0].start == 0), (-1, box[0].stop == len(labelmap))) if is_end]
+            ]
+            kept = heavy_parts(weights, ends, how)[parts]
+        dropped[label.value] = int(np.count_nonzero(before) - np.count_nonzero(kept))
+        if how.fill_holes:
+            kept = fill_holes(kept)
+        part[before & ~kept] = 0
+        part[kept & (part == 0)] = label.value
+    return dropped
+
+
+def heavy_parts(weights: np.ndarray, ends: np.ndarray, how: PostProcessing) -> np.ndarray:
+    """bool for each part: those to keep; the first is none. `ends`: their numbers on the first and the last slice."""
+    least = np.full(len(weights), how.least_part)
+    if how.least_part_at_end is not None:
+        least[ends] = how.least_part_at_end
+    keep = weights >= least * weights[1:].max()
+    keep[0] = False
+    return keep
 
 
 def has_steps(card: Card) -> bool:
     """True if `postprocess` may change something."""
-    return any(_steps(label, card) for label in card.labels)
+    return any(_steps(label, card) != PostProcessing() for label in card.labels)
 
 
-def _steps(label: Label, card: Card) -> list[Callable[[np.ndarray], np.ndarray]]:
-    how = label.postprocessing or card.postprocessing
-    return [step for name, step in STEPS.items() if getattr(how, name)]
+def _steps(label: Label, card: Card) -> PostProcessing:
+    return label.postprocessing or card.postprocessing

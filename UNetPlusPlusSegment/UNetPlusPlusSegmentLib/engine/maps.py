@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +17,26 @@ from ..core.result import Result
 from ..core.segment import Segment
 from ..core.volume import AxialOrder, Volume
 from ..network.bundle import Bundle
+from ..network.card import Label
 from .pixel_box import Box
 from .slice_pool import threads_of_torch
 
 Found = tuple[np.ndarray, tuple[Segment, ...], list[Note]]  # label map, its segments, notes about them
+
+
+@dataclass(frozen=True, eq=False)
+class Around:
+    """The answers of the network for a label in some part of a volume.
+
+    Attributes:
+        rows, columns: Indices of the voxels, in axial order, in which the middles of the pixels lie.
+        probability, uncertainty: float32 (slices, rows, columns).
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
+    probability: np.ndarray
+    uncertainty: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +63,29 @@ class PixelMaps:
         probability, uncertainty = (np.zeros(shape, np.float16) for _ in range(2))
         return cls(probability, uncertainty, order, box)
 
+    def of_label(self, number: int) -> np.ndarray:
+        """Probability of the label at a place in the card, (slices, rows, columns); a view."""
+        return self.probability[:, number] if self.probability.ndim == 4 else self.probability
+
+    def around(self, number: int, ranges: Sequence[slice], size: tuple[int, int]) -> Around:
+        """The pixels whose middle lies in ranges of voxels.
+
+        Args:
+            number: The place of a label in the card.
+            ranges: Slices, rows and columns of voxels in axial order.
+            size: Rows and columns of voxels of a whole slice.
+        """
+        at = []
+        for inside, voxels, grid, along in zip(
+            (self.box.rows, self.box.columns), size, self.box.grid, ranges[1:], strict=True
+        ):
+            nearest = ((np.arange(*inside) + 0.5) * voxels / grid).astype(int)
+            at.append((nearest, slice(*np.searchsorted(nearest, [along.start, along.stop]))))
+        (rows, high), (columns, wide) = at
+        maps = (planes[:, number] if planes.ndim == 4 else planes for planes in (self.probability, self.uncertainty))
+        probability, uncertainty = (torch.from_numpy(planes[ranges[0], high, wide]).float().numpy() for planes in maps)
+        return Around(rows[high], columns[wide], probability, uncertainty)
+
     def on_voxels(self, plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """One slice of a map, float32 (rows, columns) at the volume's own pixels."""
         whole = np.zeros(self.box.grid, np.float32)
@@ -62,6 +102,7 @@ class Maps(ABC):
 
     Attributes:
         bundle: The model.
+        labels: Those of its labels that were asked for.
         volume: The part of the volume in `box`: HU, without padding.
         box: Where in the whole volume it lies: voxels along K, J and I.
         shape: Of the whole volume (K, J, I).
@@ -73,6 +114,7 @@ class Maps(ABC):
     """
 
     bundle: Bundle
+    labels: tuple[Label, ...]
     volume: Volume
     box: tuple[slice, ...]
     shape: tuple[int, ...]
@@ -106,7 +148,7 @@ class Maps(ABC):
         )  # fmt: skip
 
     def probability(self) -> np.ndarray:
-        """float32 (K, J, I) on the whole volume, 0…1: the heads' mean, of several labels the largest. Where
+        """float32 (K, J, I) on the whole volume, 0…1: the heads' mean, of several labels asked for the largest. Where
         nothing was predicted it is 0."""
         return self._on_voxels(self.pixels.probability)
 
@@ -121,12 +163,9 @@ class Maps(ABC):
     def _on_voxels(self, planes: np.ndarray) -> np.ndarray:
         whole = np.zeros(self.shape, np.float32)
         axial = self.pixels.order.apply(whole[self.box])
-        for k, plane in enumerate(any_label(planes)):
+        asked = [self.bundle.labels.index(label) for label in self.labels]
+        for k, of_labels in enumerate(planes):
+            plane = of_labels[asked].max(axis=0) if of_labels.ndim == 3 else of_labels
             if plane.any():
                 axial[k] = self.pixels.on_voxels(plane, axial.shape[1:])
         return whole
-
-
-def any_label(planes: np.ndarray) -> np.ndarray:
-    """Maps (slices, rows, columns) as they are; of several labels, (slices, labels, rows, columns), the largest of each pixel."""
-    return planes.max(axis=1) if planes.ndim == 4 else planes

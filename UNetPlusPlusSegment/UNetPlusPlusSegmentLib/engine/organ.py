@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,9 @@ from .label_map import label_map, postprocess
 from .maps import Found, Maps, PixelMaps
 from .pixel_box import Box, aligned, body_ranges, every, grid_size
 from .predictor import Predictor, ProgressCallback, ignore_progress
+from .seen import weights_of_parts
 from .slice_pool import in_order, threads_of_torch
+from .trust import judge, notes_about
 
 # The coarse pass of a speed that finds the organ first: so deep, and pixels so small, that no liver slips through.
 COARSE_STEP_MM, COARSE_PIXEL, COARSE_LEVEL, COARSE_PROBABILITY = 20.0, 2.0, 3, 0.3
@@ -46,7 +49,7 @@ class SliceEngine(Predictor):
 
         Raises:
             VolumeError: The volume is no CT or cannot be one, or the box reaches beyond it.
-            RequestError: The request is for another target.
+            RequestError: The request is for what the model does not do.
             BundleError: The model has no such speed.
         """
         started = time.perf_counter()
@@ -64,9 +67,10 @@ class SliceEngine(Predictor):
             pixels = PixelMaps.empty(len(axial), order, inside, len(self.bundle.labels))
             slices = self._fill(pixels, axial, speed, threshold, progress)
         return OrganMaps(
-            bundle=self.bundle, volume=Volume(hu, part.ijk_to_ras), box=box, shape=volume.array.shape, pixels=pixels,
+            bundle=self.bundle, labels=self.bundle.labels_of(*request.targets), volume=Volume(hu, part.ijk_to_ras),
+            box=box, shape=volume.array.shape, pixels=pixels,
             threshold=threshold, notes=(*notes, *more, *self.notes), device=self.device.label, slices=slices,
-            seconds=time.perf_counter() - started, threads=request.threads,
+            seconds=time.perf_counter() - started, threads=request.threads, speed=request.speed,
         )  # fmt: skip
 
     def _fill(
@@ -141,31 +145,50 @@ class SliceEngine(Predictor):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class OrganMaps(Maps):
-    """The answers of the network for one organ or several."""
+    """The answers of the network for one organ or several.
+
+    Attributes:
+        speed: Name of the speed that they were made at.
+    """
+
+    speed: str
 
     def _find(self, threshold: float) -> Found:
         """Threshold on the volume's voxels, keep what the bundle's post-processing keeps, and measure."""
         labelmap = np.zeros(self.volume.array.shape, np.uint8)
         axial = self.pixels.order.apply(labelmap)
 
-        def on_voxels(k: int) -> bool:
+        def on_voxels(k: int) -> None:
             planes = self.pixels.probability[k]
-            if hit := bool((planes >= threshold / 2).any()):
+            if (planes >= threshold / 2).any():
                 labels = planes.reshape(-1, *planes.shape[-2:])
                 probability = np.stack([self.pixels.on_voxels(plane, axial.shape[1:]) for plane in labels])
                 axial[k] = label_map(probability, self.bundle, threshold)
-            return hit
 
-        hit = np.flatnonzero([*in_order(on_voxels, range(len(axial)))])
-        postprocess(axial[hit[0] : hit[-1] + 1] if len(hit) else axial[:0], self.bundle)
-        segments = tuple(
-            Segment(
-                label.value, label.name, label.terminology, label.color, measure(labelmap == label.value, self.volume)
-            )
-            for label in self.bundle.labels
-        )
-        missing = [each for each in segments if not each.measurements["volume_ml"]]
-        return labelmap, segments, [Note("not-found", f"No {each.name.lower()} was found.") for each in missing]
+        deque(in_order(on_voxels, range(len(axial))), maxlen=0)
+
+        def weigh(number: int, parts: np.ndarray, corner: Sequence[int]) -> np.ndarray:
+            return weights_of_parts(self.pixels, threshold, number, parts, corner, axial.shape[1:])
+
+        dropped = postprocess(axial, self.bundle, weigh)
+        if self.labels != self.bundle.labels:  # only now: the others have taken what is theirs
+            labelmap[~np.isin(labelmap, [label.value for label in self.labels])] = 0
+        segments: list[Segment] = []
+        notes: list[Note] = []
+        for number, label in enumerate(self.bundle.labels):
+            if label not in self.labels:
+                continue
+            mask = labelmap == label.value
+            found: dict[str, Any] = measure(mask, self.volume)
+            if found["volume_ml"]:
+                dropped_ml = dropped.get(label.value, 0) * self.volume.voxel_volume_ml
+                fitted = label.expected_dice.get(self.speed)
+                found |= judge(self, number, mask, threshold, dropped_ml, fitted).as_measurements()
+                notes += notes_about(label, found)
+            else:
+                notes.append(Note("not-found", f"No {label.name.lower()} was found."))
+            segments.append(Segment(label.value, label.name, label.terminology, label.color, found))
+        return labelmap, tuple(segments), notes
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.note import Note
-from ..core.request import Request, RequestError
+from ..core.request import Request
 from ..core.volume import Volume, VolumeError, check_ct
 from ..network.bundle import Bundle
 from ..network.device import Device, choose_device, is_out_of_memory
@@ -48,10 +48,9 @@ class Predictor:
 
         Raises:
             VolumeError: The volume is no CT or cannot be one, or the box reaches beyond it.
-            RequestError: The request is for another target.
+            RequestError: The request is for what the model does not do.
         """
-        if request.target != self.bundle.target:
-            raise RequestError(f"The model {self.bundle.name} is for {self.bundle.target}, not for {request.target}.")
+        self.bundle.check_request(request)
         if request.box and any(along.stop > n for along, n in zip(request.box, volume.array.shape, strict=True)):
             reach = ", ".join(f"{along.start} to {along.stop}" for along in request.box)
             raise VolumeError(

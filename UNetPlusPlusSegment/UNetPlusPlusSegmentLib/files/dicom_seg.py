@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pydicom.sr.coding import Code
 
 ENDING = ".dcm"
+LONGEST = 64  # characters of a string in DICOM; the names of several models may be more
 # What a SEG takes over from the series and may be empty (type 2).
 MAY_BE_EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "AccessionNumber", "ReferringPhysicianName",
@@ -65,7 +66,7 @@ def write_dicom_seg(
         labelmap: uint8 (K, J, I), 0 where there is no segment.
         segments: One or more; DICOM knows no segmentation without any. One may be empty.
         source: The DICOM files of the slices, one for each along K, as `slices_of` gives them.
-        model: Name of the bundle, with its version.
+        model: Name of the bundle, with its version; of several, with commas between them.
 
     Raises:
         FileError: It cannot be written, or a file of the series lacks what a SEG takes from it.
@@ -223,6 +224,7 @@ def _segmentation(
     import highdicom as hd
     from pydicom.sr.coding import Code
 
+    model = model[:LONGEST]
     by_model = hd.AlgorithmIdentificationSequence(
         model, Code("123110", "DCM", "Artificial Intelligence"), model.rpartition("-v")[2]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,12 @@ import SimpleITK as sitk
 
 from ..core.masks import largest_component
 from ..core.segment import Segment
-from ..core.volume import AIR_HU, Volume, axial_order, bounding_box
+from ..core.volume import AIR_HU, AxialOrder, Volume, axial_order, bounding_box
 from .images import name_of, silence
 from .lettering import HEIGHT, letters
 from .writing import whole_file
 
-TILES = 5  # in a row
+TILES, DOUBTFUL = 5, 3  # in a row, and of them doubtful slices at most
 TILE_PIXELS = (420, 300)  # the most that a tile takes, width and height
 CLOSE_UP_MM, CLOSE_UP_PIXELS = 50.0, 320  # side of a square round a small segment
 LUNG_WINDOW_HU = (-1350.0, 150.0)
@@ -23,6 +24,7 @@ GAP_PIXELS = 6
 LETTER_PIXELS = 2  # side of a dot of a letter
 SCALE_MM = 10.0
 LINE_PIXELS = 1.5
+FRAME_PIXELS, FRAME_COLOR = 3, (255, 190, 0)  # round a doubtful slice
 FILL_ALPHA = 0.3
 FINER = 2  # drawn at so many times the size and averaged: smooth edges
 BODY_HU = -400  # the picture is cut to what is denser
@@ -39,14 +41,15 @@ def write_overlay(
 ) -> None:
     """Draw up to five axial slices in a row, from the lowest to the highest, seen from the patient's feet.
 
-    Anterior is at the top, the patient's right at the left; lengths are true to scale in both directions.
+    After them, in frames, come up to three slices that the segments' measurements call the most doubtful, likewise from the lowest to
+    the highest. Anterior is at the top, the patient's right at the left; lengths are true to scale in both directions.
 
     Args:
         path: The PNG; what it held is replaced when the new one is whole.
         volume: CT in HU.
         labelmap: uint8 (K, J, I) on the volume's voxels. The slices are spread over what is not 0 in it, or over the
             volume if nothing is.
-        segments: With their colours.
+        segments: With their colours, and measurements.
         window_hu: Shown black and white.
 
     Raises:
@@ -54,12 +57,16 @@ def write_overlay(
     """
     order = axial_order(volume)
     hu, labels = order.apply(volume.array), order.apply(labelmap)
-    chosen = _spread(labels)
+    spread, doubtful = _spread(labels), _doubtful(segments, order, len(labels))
+    chosen = [*spread, *doubtful]
     hu, labels = np.nan_to_num(hu[chosen], nan=window_hu[0]), labels[chosen]
     box = _body(hu, labels, order.spacing_mm[1:])
     hu, labels = hu[(slice(None), *box)], labels[(slice(None), *box)]
     size = _tile_size(hu.shape[1:], order.spacing_mm[1:])
-    _write_rows(path, [_tile(h, m, size, segments, window_hu) for h, m in zip(hu, labels, strict=True)])
+    tiles = [_tile(h, m, size, segments, window_hu) for h, m in zip(hu, labels, strict=True)]
+    for tile in tiles[len(spread) :]:
+        _frame(tile)
+    _write_rows(path, tiles, len(tiles))
 
 
 def write_close_ups(path: str | Path, volume: Volume, labelmap: np.ndarray, segments: Sequence[Segment]) -> None:
@@ -102,7 +109,7 @@ def write_close_ups(path: str | Path, volume: Volume, labelmap: np.ndarray, segm
     if not tiles:
         write_overlay(path, volume, labelmap, segments, LUNG_WINDOW_HU)
         return
-    _write_rows(path, tiles)
+    _write_rows(path, tiles, TILES)
 
 
 def _title(segment: Segment) -> str:
@@ -133,14 +140,14 @@ def _draw_scale(picture: np.ndarray, pixels_per_mm: float) -> None:
     _write(picture, f"{SCALE_MM:.0f} mm", bottom - LETTER_PIXELS * (HEIGHT + 4))
 
 
-def _write_rows(path: str | Path, tiles: Sequence[np.ndarray]) -> None:
-    """Write pictures of one size in rows of `TILES`."""
+def _write_rows(path: str | Path, tiles: Sequence[np.ndarray], columns: int) -> None:
+    """Write pictures of one size in rows of as many."""
     height, width = tiles[0].shape[:2]
-    columns, rows = min(TILES, len(tiles)), -(-len(tiles) // TILES)
-    step = height + GAP_PIXELS, width + GAP_PIXELS
+    columns, step = min(columns, len(tiles)), (height + GAP_PIXELS, width + GAP_PIXELS)
+    rows = -(-len(tiles) // columns)
     page = np.zeros((rows * step[0] - GAP_PIXELS, columns * step[1] - GAP_PIXELS, 3), np.uint8)
     for number, tile in enumerate(tiles):
-        top, left = number // TILES * step[0], number % TILES * step[1]
+        top, left = number // columns * step[0], number % columns * step[1]
         page[top : top + height, left : left + width] = tile
     with whole_file(path) as beside, silence():
         sitk.WriteImage(sitk.GetImageFromArray(page, isVector=True), name_of(beside), useCompression=True)
@@ -152,6 +159,19 @@ def _spread(labels: np.ndarray) -> np.ndarray:
     slices = with_label if len(with_label) else np.arange(len(labels))
     count = min(TILES, len(slices))
     return slices[((np.arange(count) + 0.5) * len(slices) / count).astype(int)]
+
+
+def _doubtful(segments: Sequence[Segment], order: AxialOrder, slices: int) -> list[int]:
+    """Up to `DOUBTFUL` slices in axial order, the worst of each segment first; of several segments not all may have room."""
+    named = [[each["k"] for each in segment.measurements.get("doubtful_slices", ())] for segment in segments]
+    worst = dict.fromkeys(k for rank in zip_longest(*named) for k in rank if k is not None)
+    return sorted(slices - 1 - k if order.flips[0] else k for k in [*worst][:DOUBTFUL])
+
+
+def _frame(tile: np.ndarray) -> None:
+    """Draw a line round a picture (row, column, RGB), in place."""
+    for edge in (np.s_[:FRAME_PIXELS], np.s_[-FRAME_PIXELS:], np.s_[:, :FRAME_PIXELS], np.s_[:, -FRAME_PIXELS:]):
+        tile[edge] = FRAME_COLOR
 
 
 def _body(hu: np.ndarray, labels: np.ndarray, spacing_mm: Sequence[float]) -> tuple[slice, slice]:

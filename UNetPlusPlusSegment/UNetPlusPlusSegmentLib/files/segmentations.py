@@ -50,6 +50,8 @@ def segments_in(path: str | Path) -> list[Stored]:
         FileError: It cannot be read, or is no segmentation.
     """
     path = Path(path)
+    if not path.exists():
+        raise FileError(f"There is no file {in_text(path)}: check the path.")
     if volume_ending(path) in (".nrrd", ".nhdr"):
         keys = text_of_nrrd(path)
         if "Segment0_ID" in keys or "Segment0_Name" in keys:
@@ -100,6 +102,24 @@ def masks_of(segments: Iterable[Stored], image: Volume) -> Iterator[np.ndarray]:
             box, voxels = laid_on(image, marked, part.ijk_to_ras, in_text(segment.path))
             mask[box] |= voxels
         yield mask
+
+
+def grid_around(paths: Iterable[str | Path]) -> Volume:
+    """The voxels of the first segmentation, carried on until those of all of them lie inside; their values are none.
+
+    Raises:
+        FileError, VolumeError: As of `masks_of`, which also refuses what does not lie on these voxels.
+    """
+    volumes = [volume for path in paths for layer in _parts(Path(path)) for volume in layer]
+    matrix = volumes[0].ijk_to_ras.copy()
+    corners = [
+        (np.linalg.solve(matrix, volume.ijk_to_ras) @ (*corner, 1))[:3]
+        for volume in volumes
+        for corner in product(*((0, size - 1) for size in volume.array.shape[::-1]))
+    ]
+    low, high = (np.rint(end(corners, axis=0)).astype(int) for end in (np.min, np.max))
+    matrix[:3, 3] += matrix[:3, :3] @ low
+    return Volume(np.broadcast_to(np.uint8(0), tuple((high - low + 1)[::-1])), matrix)
 
 
 def laid_on(

@@ -87,7 +87,7 @@ def run_cohort(
         )
     known = _read_manifest(folder / MANIFEST)
     about = {
-        "target": bundle.target, "model": bundle.name, "speed": request.speed, "threshold": request.threshold,
+        "target": request.target.lower(), "model": bundle.name, "speed": request.speed, "threshold": request.threshold,
         "force": request.force,
     }  # fmt: skip
     asked = {

@@ -10,12 +10,13 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .card import REQUIRED, SCHEMA, BundleError, Card, Decision, card_from_json
+from ..core.request import Request, RequestError
+from .card import REQUIRED, SCHEMA, BundleError, Card, card_from_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +32,30 @@ class Bundle(Card):
     """A model folder whose card has been read and checked; its weights are checked when they are loaded."""
 
     folder: Path
+
+    def check_request(self, request: Request, has_points: bool = False) -> None:
+        """Refuse a request for what the model does not do.
+
+        Args:
+            request: The targets that are to be segmented.
+            has_points: It will get points that it has not yet.
+
+        Raises:
+            RequestError: The model has not all of its targets, or it has points and the model finds no nodules.
+        """
+        for target in request.targets:
+            if not self.labels_of(target):
+                raise RequestError(f"The model {self.name} is for {self.about}, not for {target}.")
+        if (has_points or request.points) and not self.finds_nodules:
+            raise RequestError(
+                f"Points can only be used for nodules, and {self.name} is for {self.about}: leave them out, or choose another target."
+            )
+
+    @property
+    def about(self) -> str:
+        """Its target, and of several labels their names: `organs (Spleen, Left kidney)`."""
+        names = ", ".join(label.name for label in self.labels)
+        return f"{self.target} ({names})" if len(self.labels) > 1 else self.target
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -85,7 +110,7 @@ def read_bundle(folder: str | Path) -> Bundle:
     """Read and check the card of a model folder.
 
     Raises:
-        BundleError: The folder or its card is missing, or the card is not JSON, is incomplete, or has a newer schema.
+        BundleError: The folder, its card or its weights are missing, or the card is not JSON, is incomplete, or has a newer schema.
     """
     folder = Path(folder)
     path = folder / CARD
@@ -116,6 +141,8 @@ def read_bundle(folder: str | Path) -> Bundle:
             f"The model {folder.name} cannot be used: its {CARD} is not a valid card ({type(error).__name__}: {error})."
             " Copy the folder again, or update the extension."
         ) from error
+    if not (folder / WEIGHTS).exists():
+        raise BundleError(f"The model {folder.name} cannot be used: it has no {WEIGHTS}. Copy the folder again.")
     return Bundle(folder=folder, **vars(card))
 
 
@@ -141,9 +168,10 @@ def search_folders() -> list[Path]:
 
 
 def find_bundles(target: str | None = None) -> tuple[list[Bundle], list[str]]:
-    """All usable bundles (for one target, if given), newest first, and a sentence about each folder that cannot be used.
+    """All usable bundles (for one target, if given), and a sentence about each folder that cannot be used.
 
-    Of two folders with the same name, the first in `search_folders` is used.
+    Those of the folders that stand first in `search_folders` come first, in each of them the newest. Of two folders with the
+    same name, only the first is used. For a target they are in the order of `providing`.
     """
     found: dict[str, Bundle] = {}
     refused = []
@@ -153,38 +181,53 @@ def find_bundles(target: str | None = None) -> tuple[list[Bundle], list[str]]:
         except OSError as error:
             refused.append(f"The models folder {parent} cannot be read ({error.strerror}).")
             continue
+        here = []
         for folder in folders:
-            if folder.name in found or not (folder / CARD).exists():
+            is_model = any((folder / name).exists() for name in (CARD, WEIGHTS)) and not folder.name.startswith(".")
+            if folder.name in found or not is_model:
                 continue
             try:
-                found[folder.name] = read_bundle(folder)
+                here.append(read_bundle(folder))
             except BundleError as error:
                 refused.append(str(error))
-    chosen = [b for b in found.values() if target in (None, b.target)]
-    return sorted(chosen, key=lambda b: (b.target, [-n for n in b.version], b.name)), refused
+        found |= {each.name: each for each in sorted(here, key=lambda b: [-n for n in b.version])}
+    return [*found.values()] if target is None else providing(target, found.values()), refused
+
+
+def providing(target: str, bundles: Iterable[Bundle]) -> list[Bundle]:
+    """Those of the bundles that have a target, the best first: one whose own target it is, one with such a label, and then the rest.
+
+    Args:
+        target: As `Card.labels_of` takes it.
+        bundles: In the order of `find_bundles`, which decides between equals.
+    """
+    near = [(bundle.distance_to(target), bundle) for bundle in bundles]
+    return [bundle for way in range(3) for distance, bundle in near if distance == way]
 
 
 def choose_bundle(target: str, model: str | None = None) -> Bundle:
-    """The bundle for a target: the newest, or the one that `model` names (a folder's path, or a name from `find_bundles`).
+    """The bundle for a target: the first of `providing`, or the one that `model` names (a folder's path, or a bundle's name).
 
     Raises:
-        BundleError: No model is usable, there is no such model, or it is for another target.
+        BundleError: No model has the target, there is no such model, or it is for another target.
     """
     if model is not None and (os.sep in model or Path(model).is_dir()):
         bundle = read_bundle(model)
-    else:
-        bundles, refused = find_bundles(target)
-        if not bundles:
-            places = ", ".join(map(str, search_folders()))
-            raise BundleError(" ".join([f"No usable model for {target} was found in {places}.", *refused]))
-        wanted = [b for b in bundles if model is None or b.name == model]
-        if not wanted:
-            known = ", ".join(b.name for b in bundles)
-            raise BundleError(" ".join([f"There is no model {model!r} for {target}; choose one of {known}.", *refused]))
-        bundle = wanted[0]
-    if bundle.target != target:
-        raise BundleError(f"The model {bundle.name} is for {bundle.target}, not for {target}. Choose another model.")
-    return bundle
+        if not bundle.labels_of(target):
+            raise BundleError(f"The model {bundle.name} is for {bundle.about}, not for {target}. Choose another model.")
+        return bundle
+    found, refused = find_bundles()
+    bundles = providing(target, found)
+    if not bundles:
+        there = "; ".join(sorted({each.about for each in found})) or "nothing"
+        places = ", ".join(map(str, search_folders()))
+        text = f"No usable model for {target} was found. There are models for {there}. Folders searched: {places}."
+        raise BundleError(" ".join([text, *refused]))
+    wanted = [each for each in bundles if model is None or each.name == model]
+    if not wanted:
+        known = ", ".join(each.name for each in bundles)
+        raise BundleError(" ".join([f"There is no model {model!r} for {target}; choose one of {known}.", *refused]))
+    return wanted[0]
 
 
 def write_bundle(
@@ -221,14 +264,17 @@ def write_bundle(
     return read_bundle(folder)
 
 
-def add_decision(bundle: Bundle, decision: Decision, figures: Mapping[str, Any]) -> Bundle:
-    """Write the decision of a nodule model into its card, and how good it is into its evaluation; its weights stay as they are."""
-    card = Card(**{field.name: getattr(bundle, field.name) for field in fields(Card)})
-    _write_json(bundle.folder / CARD, replace(card, decision=decision).as_json())
+def amend_bundle(bundle: Bundle, evaluation: Mapping[str, Any]) -> None:
+    """Write a card again, for the same weights, and add figures to its evaluation.
+
+    Args:
+        bundle: With the fields of its card as they shall be.
+        evaluation: Takes the place of what has the same names.
+    """
     path = bundle.folder / EVALUATION
-    evaluation = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    _write_json(path, {**evaluation, "decision": figures})
-    return read_bundle(bundle.folder)
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    _write_json(path, {**known, **evaluation})
+    _write_json(bundle.folder / CARD, bundle.as_json())
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -6,15 +6,18 @@ needs no new schema: an older version passes over it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 SCHEMA = 3  # 1 stored kernels in fp16; 1 and 2 held the figures, too, and named one source of training data
 REQUIRED = (
     "target", "architecture", "labels", "input", "threshold", "average_from", "postprocessing", "speeds", "sha256",
 )  # fmt: skip
-ENGINES = ("slices", "nodule")
+NODULE = "nodule"  # the only engine that takes points
+ENGINES = ("slices", NODULE)
+MEASURED = ("volume_ml", "mean_hu")  # what may be usual or not
 AXIAL = "axial slices; rows run to posterior, columns to the patient's left"
 
 
@@ -41,17 +44,62 @@ class Architecture:
 
 @dataclass(frozen=True)
 class PostProcessing:
-    """The steps that follow the threshold, in this order."""
+    """The steps that follow the threshold, in this order.
+
+    Attributes:
+        largest_component: Keep the largest part alone.
+        least_part: Drop each part that weighs less than this share of the heaviest one; 0 drops none. A part weighs what the
+            probability of its pixels exceeds the threshold by: it has to be large and probable.
+        least_part_at_end: The same for parts on the first or last slice, which may be one beyond it; None: `least_part`.
+        fill_holes: Fill what a label encloses.
+    """
 
     largest_component: bool = False
+    least_part: float = 0.0
+    least_part_at_end: float | None = None
     fill_holes: bool = False
+
+    def __post_init__(self) -> None:
+        for share in (self.least_part, self.least_part_at_end or 0.0):
+            if not 0 <= share <= 1:
+                raise ValueError(f"a part weighs a share of the heaviest one, 0…1; got {share}.")
+
+
+@dataclass(frozen=True)
+class ExpectedDice:
+    """The way from the signs of a result (`engine.trust`) to the Dice that it is expected to have, at one speed.
+
+    Attributes:
+        intercept, weights: Of ln(1 − Dice), by the name of a sign.
+        low, high: Added to it for the ends of the range that holds the Dice of eight people in ten.
+    """
+
+    intercept: float
+    weights: dict[str, float]
+    low: float
+    high: float
+
+
+def check_usual(usual: Mapping[str, tuple[float, float]]) -> None:
+    """Refuse ranges of what is not measured, and empty ones.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for name, (low, high) in usual.items():
+        if name not in MEASURED or low >= high:
+            raise ValueError(f"usual: {name}={[low, high]} must be low and high end of {' or '.join(MEASURED)}.")
 
 
 @dataclass(frozen=True)
 class Label:
     """The meaning of a value in the mask, with Slicer's terminology string and colour (0…255).
 
-    Its own post-processing takes the place of the card's.
+    Attributes:
+        postprocessing: In place of the card's.
+        usual: By the name of a measurement (`volume_ml`, `mean_hu`), low and high end of the range beyond which a note says that it
+            is unusual.
+        expected_dice: By speed; none if it was not fitted.
     """
 
     value: int
@@ -59,6 +107,11 @@ class Label:
     terminology: str
     color: tuple[int, int, int]
     postprocessing: PostProcessing | None = None
+    usual: dict[str, tuple[float, float]] = field(default_factory=dict)
+    expected_dice: dict[str, ExpectedDice] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_usual(self.usual)
 
 
 @dataclass(frozen=True)
@@ -110,7 +163,7 @@ class Card:
 
     Attributes:
         name: With version, `liver-ct-v1.0.0`; that of the folder, once there is one.
-        target: As a request names it: `liver`, `nodule`, or another one.
+        target: The word for all of its labels: `liver`, `nodule`, or another one.
         engine: The engine that runs it: `slices` each slice by itself, `nodule` what is pointed at, or found in a chest.
         labels: One for each output channel of the network; in a label map they exclude each other.
         priority: The names of all labels: of two that claim a pixel the first one gets it. Without it, the more probable one.
@@ -157,8 +210,37 @@ class Card:
             raise ValueError("each of its labels needs a name and a value, 1 to 255, of its own")
         if self.priority and sorted(self.priority) != sorted(names):
             raise ValueError("its priority does not name each label once")
-        if self.engine == "nodule" and len(self.labels) > 1:
+        if self.finds_nodules and len(self.labels) > 1:
             raise ValueError("the nodule engine takes a network of one label")
+
+    @property
+    def finds_nodules(self) -> bool:
+        """True if the nodule engine runs it, which takes points and gives each nodule a segment of its own."""
+        return self.engine == NODULE
+
+    def labels_of(self, *targets: str) -> tuple[Label, ...]:
+        """The labels that targets name, in the card's order; none if one of the targets names none.
+
+        A target is the card's own, for all labels; or the name of a label; or words that occur in the names of labels, for all of
+        these: `kidney` for `Right kidney` and `Left kidney`. Case does not matter, nor does `_` or `-` instead of a space.
+        """
+        each = [next(filter(None, self._ways(target)), ()) for target in targets]
+        named = {label.name for labels in each for label in labels} if all(each) else set()
+        return tuple(label for label in self.labels if label.name in named)
+
+    def distance_to(self, target: str) -> int | None:
+        """How near a target comes to the card: 0 its own target, 1 the name of a label, 2 words of it; None if it names nothing here."""
+        return next((way for way, labels in enumerate(self._ways(target)) if labels), None)
+
+    def _ways(self, target: str) -> tuple[tuple[Label, ...], ...]:
+        """The labels meant if the target is the card's, a label's name, or words of some."""
+        asked = _plain(target)
+        words = set(asked.split())
+        return (
+            self.labels if asked == _plain(self.target) else (),
+            tuple(label for label in self.labels if asked == _plain(label.name)),
+            tuple(label for label in self.labels if words and words <= set(_plain(label.name).split())),
+        )
 
     @property
     def pixel_mm(self) -> float:
@@ -184,7 +266,7 @@ class Card:
     def as_json(self) -> dict[str, Any]:
         """The card as `model.json` holds it and `card_from_json` reads it."""
         values = asdict(self)
-        return {"schema": SCHEMA, **{field.name: values[field.name] for field in fields(Card)}}
+        return {"schema": SCHEMA, **{each.name: values[each.name] for each in fields(Card)}}
 
 
 def card_from_json(stored: Mapping[str, Any]) -> Card:
@@ -198,7 +280,7 @@ def card_from_json(stored: Mapping[str, Any]) -> Card:
     return Card(
         name=stored.get("name", ""),
         target=stored["target"],
-        engine=stored.get("engine") or ("nodule" if stored["target"] == "nodule" else "slices"),  # cards without it
+        engine=stored.get("engine") or (NODULE if stored["target"] == "nodule" else "slices"),  # cards without it
         labels=tuple(map(_label, stored["labels"])),
         priority=tuple(stored.get("priority", ())),
         input=NetworkInput(float(given["pixel_mm"]), (float(low), float(high)), given.get("orientation", AXIAL)),
@@ -216,7 +298,16 @@ def card_from_json(stored: Mapping[str, Any]) -> Card:
     )
 
 
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+
+
 def _label(stored: Mapping[str, Any]) -> Label:
     own = stored.get("postprocessing")
-    steps = None if own is None else PostProcessing(**own)
-    return Label(**{**stored, "color": tuple(stored["color"]), "postprocessing": steps})
+    parts = {
+        "color": tuple(stored["color"]),
+        "postprocessing": None if own is None else PostProcessing(**own),
+        "usual": {name: (float(low), float(high)) for name, (low, high) in stored.get("usual", {}).items()},
+        "expected_dice": {name: ExpectedDice(**each) for name, each in stored.get("expected_dice", {}).items()},
+    }
+    return Label(**{**stored, **parts})

@@ -124,14 +124,17 @@ def nodule_in(window: Window, candidate: Candidate, windows: Windows, plane: Pla
             continue
         box = tuple(slice(t.start + s, t.stop + s) for t, s in zip(tight, (first, *starts[1:]), strict=True))
         nodule = Nodule(box, mask[tight], window)
-        if can_be_nodule(nodule.mask, crop(windows.volume, box), candidate.least_mm, is_cut(nodule, windows)):
+        if can_be_nodule(
+            nodule.mask, crop(windows.volume, box), candidate.least_mm, bool(cut_by_scan(nodule, windows))
+        ):
             return nodule
     return None
 
 
-def is_cut(nodule: Nodule, windows: Windows) -> bool:
-    """True if a nodule reaches the first or the last slice of the scan, and may go on beyond it."""
-    return nodule.box[0].start == 0 or nodule.box[0].stop == len(windows.volume.array)
+def cut_by_scan(nodule: Nodule, windows: Windows) -> list[str]:
+    """The ends of the scan, `inferior` and `superior`, that a nodule reaches: it may go on beyond them."""
+    ends = {"inferior": nodule.box[0].start == 0, "superior": nodule.box[0].stop == len(windows.volume.array)}
+    return [side for side, is_reached in ends.items() if is_reached]
 
 
 def has_room(nodule: Nodule, windows: Windows) -> bool:

@@ -76,7 +76,8 @@ class NoduleEngine(Predictor):
             pixels = _maps(candidates, windows, threshold, order)
         looked_at = {*slices, *(k for c in candidates for window in c.windows for k in window.probability)}
         return NoduleMaps(
-            bundle=self.bundle, volume=Volume(hu, volume.ijk_to_ras), box=tuple(slice(0, size) for size in hu.shape),
+            bundle=self.bundle, labels=self.bundle.labels, volume=Volume(hu, volume.ijk_to_ras),
+            box=tuple(slice(0, size) for size in hu.shape),
             shape=hu.shape, pixels=pixels, threshold=threshold, notes=(*notes, *more, *self.notes),
             device=self.device.label, slices=len(looked_at), seconds=sum(clock.phases.values()), threads=request.threads,
             windows=windows, candidates=candidates, points=request.points, region=region, lungs=lungs,

@@ -12,7 +12,7 @@ from ..core.request import Point
 from ..core.volume import crop, in_words
 from ..engine.maps import Found, Maps
 from ..engine.slice_pool import in_order
-from .candidates import Candidate, Nodule, Ranges, clipped, has_room, is_cut, is_seen_whole, label_apart, nodule_at
+from .candidates import Candidate, Nodule, Ranges, clipped, cut_by_scan, has_room, is_seen_whole, label_apart, nodule_at
 from .decision import probability
 from .segments import LEAST_INSIDE, number_nodules
 from .windows import Windows
@@ -95,7 +95,7 @@ class NoduleMaps(Maps):
             return labelmap, (), []
         box, labels, values = label_apart([nodule for nodule, _ in found])
         known = {
-            value: {"probability": chance, "cut_by_scan": is_cut(nodule, self.windows)}
+            value: {"probability": chance, "cut_by_scan": cut_by_scan(nodule, self.windows)}
             for value, (nodule, chance) in zip(values, found, strict=True)
         }
         if self.lungs is not None:  # the pleura may be far away
@@ -111,7 +111,7 @@ class NoduleMaps(Maps):
         doubts = (
             ("may-extend", _MAY_EXTEND, not has_room(nodule, self.windows)),
             ("not-seen-whole", _NOT_SEEN, not is_seen_whole(nodule, self.windows)),
-            ("cut-by-scan", _CUT, is_cut(nodule, self.windows)),
+            ("cut-by-scan", _CUT, bool(cut_by_scan(nodule, self.windows))),
         )
         return [Note(kind, text.format(place=in_words(centre[:3]))) for kind, text, holds in doubts if holds]
 

@@ -44,7 +44,7 @@ class Segmenter:
         Args:
             volumeNode: The CT, a `vtkMRMLScalarVolumeNode` in HU.
             segmentationNode: The `vtkMRMLSegmentationNode` to add to; None makes a new one, "<volume> segmentation".
-            target: `liver` or `nodule`.
+            target: What to segment: the target of a model, or a label of one, such as `liver`, `nodule` or `left kidney`.
             options: speed, device, threshold, force, model, existing, maps, roi, points and allFrames, as for `start`.
 
         Returns:
@@ -136,7 +136,7 @@ class Segmenter:
             device: `auto`, `cuda`, `mps` or `cpu`.
             threshold: Lowest probability at which a voxel belongs to the target; None for the model's own.
             force: Accept a volume that does not look like CT.
-            model: Name or folder; None for the newest one for the target.
+            model: Name or folder; None for the newest one of the nearest folder that has the target.
             existing: If the segmentation already has a segment of this target: add a `new` one, or `replace` it.
             maps: `probability`, `uncertainty` or both are added to the scene as volumes.
             roi: A `vtkMRMLMarkupsROINode`: only voxels inside it are segmented.
@@ -193,9 +193,10 @@ class Segmenter:
 
     def _begin(self, kind: Callable[..., AnyTask], volumeNode, request: Request, **options: Any) -> AnyTask:
         has_points, has_box = (options.get(each) is not None for each in ("points", "roi"))
-        check_places(request.target, has_points, has_box)  # before the scene is read
+        check_places(has_points, has_box)  # before the scene is read
         pytorch_install.require()
         bundle = choose_bundle(request.target, request.model)
+        bundle.check_request(request, has_points)
         run = kind(self._worker, volumeNode, bundle, request, **options)
         self._runs.add(run)
         return run

@@ -34,7 +34,7 @@ class Task(ABC):
 
     Attributes:
         volumeNode: The CT.
-        bundle: The model.
+        bundle, target: The model, and what of it was asked for.
         running: False once the result, with all requested maps, is there, or the task has failed.
         progress, device: The latest reported by the worker; None before the first report.
         result: The latest label map with its notes and measurements; None before.
@@ -42,14 +42,14 @@ class Task(ABC):
         jobs: Numbers of the worker's jobs that have not ended.
     """
 
-    def __init__(self, worker: Worker, volumeNode, bundle: Bundle) -> None:
+    def __init__(self, worker: Worker, volumeNode, bundle: Bundle, request: Request) -> None:
         """Send nothing to the worker yet.
 
         Raises:
             VolumeError: `volumeNode` is not a scalar volume, or has no voxels.
         """
         mrml.volume_from_node(volumeNode)
-        self.volumeNode, self.bundle = volumeNode, bundle
+        self.volumeNode, self.bundle, self.target = volumeNode, bundle, request.target
         self.running = True
         self.progress: Progress | None = None
         self.device: DeviceState | None = None
@@ -151,7 +151,7 @@ class Run(Task):
             VolumeError: `volumeNode` is not a scalar volume with voxels, or the ROI or a point is outside it.
             JobError: There is no disk space to send it.
         """
-        super().__init__(worker, volumeNode, bundle)
+        super().__init__(worker, volumeNode, bundle, request)
         # A transform above it may turn the patient, on the side or feet first: slices are axial in the world.
         own = mrml.volume_from_node(volumeNode)
         self._volume = Volume(own.array, mrml.world_ijk_to_ras(volumeNode))
@@ -232,7 +232,7 @@ class SceneRun(Run):
         self.mapNodes: list = []
         self._maps = tuple(maps)
         self._replaces = replaces
-        self._replaced = segments_of_target(segmentationNode, bundle) if replaces else []
+        self._replaced = segments_of_target(segmentationNode, bundle, self.target) if replaces else []
         self._shown: list = []
         self._edited: set[str] = set()
 
@@ -272,8 +272,8 @@ class SceneRun(Run):
 
     def _show_map(self, name: str, array: np.ndarray) -> Any:
         """Put a map into the scene; if the run replaces an earlier result, in place of its map."""
-        role = f"unetpp.{self.bundle.target}.{name}.{self.volumeNode.GetID()}"
-        title = f"{self.volumeNode.GetName()} {self.bundle.target} {name}"
+        role = f"unetpp.{self.target}.{name}.{self.volumeNode.GetID()}"
+        title = f"{self.volumeNode.GetName()} {self.target} {name}"
         old = self.segmentationNode.GetNodeReference(role) if self._replaces else None
         mapNode = mrml.show_scalar_volume(array, self.volumeNode, title, old)
         self.segmentationNode.SetNodeReferenceID(role, mapNode.GetID())
@@ -302,12 +302,14 @@ class SceneRun(Run):
         A label of the model replaces the same label. A nodule replaces the nodule that it overlaps, but only one of the same
         run at another threshold: other runs may have found other nodules.
         """
-        if self.bundle.engine != "nodule":
-            values = [each.value for each in result.segments]
-            return dict(zip(values, old, strict=True)) if len(old) == len(values) else {}
         if self.result is None:
-            return {}
+            if self.bundle.finds_nodules:
+                return {}
+            by_name = {self.segmentationNode.GetSegmentation().GetSegment(each).GetName(): each for each in old}
+            return {each.value: by_name[each.name] for each in result.segments if each.name in by_name}
         ids = {each.value: segmentID for each, segmentID in zip(self.result.segments, self.segmentIDs, strict=True)}
+        if not self.bundle.finds_nodules:
+            return {value: segmentID for value, segmentID in ids.items() if segmentID in old}
         before = overlapping(self.result.labelmap, result.labelmap)
         return {new: ids[value] for new, value in before.items()}
 
@@ -335,16 +337,16 @@ class SceneRun(Run):
             )
 
 
-def segments_of_target(segmentationNode, bundle: Bundle) -> list[str]:
-    """IDs of the segments named like results of a model, in the order of its labels; for nodules, `Nodule 2` or `Mass 1`."""
+def segments_of_target(segmentationNode, bundle: Bundle, target: str) -> list[str]:
+    """IDs of the segments named as a model names a target, in the order of its labels; for nodules, `Nodule 2` or `Mass 1`."""
     if segmentationNode is None:
         return []
     segmentation = segmentationNode.GetSegmentation()
     names = {each: segmentation.GetSegment(each).GetName() for each in segmentation.GetSegmentIDs()}
-    if bundle.engine == "nodule":
+    if bundle.finds_nodules:
         return [each for each, name in names.items() if NUMBERED.fullmatch(name)]
     first = {name: each for each, name in reversed(names.items())}
-    return [first[label.name] for label in bundle.labels if label.name in first]
+    return [first[label.name] for label in bundle.labels_of(target) if label.name in first]
 
 
 def _like(old, segment: Segment) -> Segment:

@@ -37,7 +37,7 @@ class SequenceRun(Task):
             VolumeError: The volume is not a frame of a sequence, or the ROI is outside it.
             JobError: There is no disk space to send it.
         """
-        super().__init__(worker, volumeNode, bundle)
+        super().__init__(worker, volumeNode, bundle, request)
         self.segmentationNode = None
         self._browserNode = browser_of(volumeNode)
         if self._browserNode is None:

@@ -1,0 +1,250 @@
+"""Targets come from the bundles: a network with three labels in the shell, in Python, in cohorts and beside other models."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from Testing.support.bright import bright_bundle, bright_nodule_bundle
+from Testing.support.organs import LABELS, models_of_three_targets, organ, organs_bundle, organs_scan
+from UNetPlusPlusSegmentLib import api, files
+from UNetPlusPlusSegmentLib.cli.main import main
+from UNetPlusPlusSegmentLib.core.merging import merged
+from UNetPlusPlusSegmentLib.core.note import Note
+from UNetPlusPlusSegmentLib.core.request import Request, RequestError
+from UNetPlusPlusSegmentLib.core.result import Result
+from UNetPlusPlusSegmentLib.core.segment import Segment
+from UNetPlusPlusSegmentLib.core.volume import Volume
+from UNetPlusPlusSegmentLib.network.bundle import BundleError, choose_bundle, find_bundles
+
+VOXEL_ML = 2 * 2 * 3 / 1000
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    models_of_three_targets(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("UNetPlusPlusSegmentLib.network.bundle.search_folders", lambda: [folder])
+        yield folder
+
+
+@pytest.fixture
+def scan(models, tmp_path):
+    volume = organs_scan()
+    files.write_volume(tmp_path / "scan.nrrd", volume.array, volume.ijk_to_ras)
+    return tmp_path / "scan.nrrd"
+
+
+def run(capsys, *arguments) -> dict:
+    assert main([*map(str, arguments), "--json", "--device", "cpu"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def refused(capsys, *arguments) -> str:
+    assert main([*map(str, arguments)]) in (1, 2)
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("target", "names"),
+    [
+        ("spleen", ["Spleen"]),
+        ("Left_Kidney", ["Left kidney"]),
+        ("kidney", ["Right kidney", "Left kidney"]),
+        ("organs", ["Spleen", "Right kidney", "Left kidney"]),
+    ],
+)
+def test_what_is_asked_for_comes_out_and_nothing_else(scan, tmp_path, capsys, target, names):
+    out, report, probability = tmp_path / "out.seg.nrrd", tmp_path / "r.csv", tmp_path / "p.nrrd"
+    command = ("segment", target, scan, "-o", out, "--report", report, "--probability", probability)
+    summary = run(capsys, *command, "--overlay", tmp_path / "o.png")
+    assert [each["name"] for each in summary["segments"]] == names
+    assert [each["volume_ml"] for each in summary["segments"]] == [
+        pytest.approx(organ(name).sum() * VOXEL_ML) for name in names
+    ]
+    assert summary["model"] == "abdomen-ct-v1.0.0"
+    image = sitk.ReadImage(str(out))
+    labels = sitk.GetArrayFromImage(image)
+    assert sum(key.endswith("_Name") for key in image.GetMetaDataKeys()) == len(names)
+    known = {name: (terminology, color) for name, terminology, color, _ in LABELS}
+    for number, name in enumerate(names):
+        about = {key: image.GetMetaData(f"Segment{number}_{key}") for key in ("Name", "Tags", "Color", "LabelValue")}
+        terminology, color = known[name]
+        assert about["Name"] == name
+        assert about["Tags"] == f"TerminologyEntry:{terminology}|"
+        assert np.array(about["Color"].split(), float) * 255 == pytest.approx(color, abs=0.01)
+        np.testing.assert_array_equal(labels == int(about["LabelValue"]), organ(name))
+    np.testing.assert_array_equal(labels > 0, organ(*names))
+    with report.open(encoding="utf-8") as stream:
+        assert [row["segment"] for row in csv.DictReader(stream)] == names
+    likely = sitk.GetArrayFromImage(sitk.ReadImage(str(probability))) >= 0.5
+    assert likely[organ(*names)].all()
+    if "Spleen" not in names:
+        assert not likely[organ("Spleen")].any()
+
+
+def test_an_unknown_target_lists_what_there_is_and_where_it_was_looked_for(scan, models, tmp_path, capsys):
+    for command in (("segment", "heart", scan), ("cohort", "heart", scan)):
+        line = refused(capsys, *command, "-o", tmp_path / "out.seg.nrrd")
+        assert "No usable model for heart was found" in line
+        assert "organs (Spleen, Right kidney, Left kidney)" in line and "liver" in line
+        assert str(models) in line and "lung-ct-v1.0.0 needs a newer" in line
+    assert not (tmp_path / "out.seg.nrrd").exists()
+
+
+def test_the_models_are_listed_with_their_labels(models, capsys):
+    assert main(["models"]) == 0
+    printed = capsys.readouterr()
+    assert "abdomen-ct-v1.0.0  (organs (Spleen, Right kidney, Left kidney); 2 mm pixels)" in printed.out
+    assert "lung-ct-v1.0.0" in printed.err
+
+
+def test_points_are_refused_before_anything_is_read_where_the_model_finds_no_nodules(models, tmp_path, capsys):
+    line = refused(capsys, "segment", "spleen", "nowhere.nrrd", "--point", "1,2,3", "-o", tmp_path / "out.seg.nrrd")
+    assert "Points can only be used for nodules" in line and "nowhere" not in line
+    with pytest.raises(RequestError, match=r"abdomen-ct-v1\.0\.0 is for organs"):
+        api.segment("nowhere.nrrd", "spleen", points=[(1, 2, 3)])
+    engine = api.load_engine("spleen", "cpu")
+    with pytest.raises(RequestError, match="Points can only"):
+        engine.predict(organs_scan(), Request("spleen", points=((1, 2, 3),)))
+
+
+def test_python_takes_any_target(models):
+    result = api.segment(organs_scan(), "left kidney", device="cpu", speed="accurate")
+    assert [each.name for each in result.segments] == ["Left kidney"]
+    np.testing.assert_array_equal(result.labelmap == 3, organ("Left kidney"))
+    with pytest.raises(BundleError, match="has no speed 'fast'; it has accurate, balanced"):
+        api.segment(organs_scan(), "left kidney", device="cpu", speed="fast")
+
+
+# Several targets at once
+
+
+def test_targets_of_one_network_take_one_run(scan, tmp_path, capsys):
+    out = tmp_path / "out.seg.nrrd"
+    alone = run(capsys, "segment", "spleen", scan, "-o", out)
+    both = run(capsys, "segment", "left kidney", scan, "-o", out, "--also", "spleen")
+    assert [each["name"] for each in both["segments"]] == ["Spleen", "Left kidney"]
+    assert both["slices"] == alone["slices"]
+
+
+def test_where_two_models_claim_a_voxel_it_stays_with_the_target_named_first(scan, tmp_path, capsys):
+    out = tmp_path / "out.seg.nrrd"
+    summary = run(capsys, "segment", "liver", scan, "-o", out, "--also", "organs")
+    assert [each["name"] for each in summary["segments"]] == ["Liver", "Spleen", "Right kidney", "Left kidney"]
+    assert summary["model"] == "liver-ct-v99.0.0, abdomen-ct-v1.0.0"
+    # Brighter than 60 HU are both kidneys; the larger one is what this liver's post-processing keeps.
+    counts = [organ(name).sum() * VOXEL_ML for name in ("Left kidney", "Spleen", "Right kidney")]
+    assert [each["volume_ml"] for each in summary["segments"]] == pytest.approx([*counts, 0])
+    image = sitk.GetArrayFromImage(sitk.ReadImage(str(out)))
+    np.testing.assert_array_equal(image, 1 * organ("Left kidney") + 2 * organ("Spleen") + 3 * organ("Right kidney"))
+    other = run(capsys, "segment", "kidney", scan, "-o", out, "--also", "liver")
+    assert [each["name"] for each in other["segments"]] == ["Right kidney", "Left kidney", "Liver"]
+    assert other["segments"][2] == {"name": "Liver", "volume_ml": 0, "mean_hu": None}
+
+
+def test_a_named_model_is_that_of_all_targets_that_it_has(scan, models, tmp_path, capsys):
+    other = organs_bundle(models / "mine-v0.1.0", target="mine").folder
+    try:
+        command = ("segment", "spleen", scan, "-o", tmp_path / "out.seg.nrrd", "--also", "kidney", "--also", "liver")
+        assert run(capsys, *command, "--model", "mine-v0.1.0")["model"] == "mine-v0.1.0, liver-ct-v99.0.0"
+        assert run(capsys, *command)["model"] == "abdomen-ct-v1.0.0, liver-ct-v99.0.0"
+    finally:
+        shutil.rmtree(other)
+
+
+def test_nodules_come_before_organs_and_points_are_theirs(scan, models, tmp_path, capsys):
+    folder = bright_nodule_bundle(models / "spots-v1.0.0").folder
+    try:
+        with_points = ("--point", "-30,-44,30", "-o", tmp_path / "out.seg.nrrd")
+        summary = run(capsys, "segment", "spleen", scan, "--also", "nodule", *with_points)
+        assert summary["model"] == "spots-v1.0.0, abdomen-ct-v1.0.0"
+        assert summary["segments"][-1]["name"] == "Spleen"
+    finally:
+        shutil.rmtree(folder)
+
+
+def result_of(model: str, **masks) -> Result:
+    names = list(masks)
+    labelmap = np.zeros((1, 2, 4), np.uint8)
+    for value, name in enumerate(names, start=1):
+        labelmap[0, 0, masks[name]] = value
+    counted = [{"volume_ml": float((labelmap == n).sum()), "mean_hu": 0.0} for n in range(1, len(names) + 1)]
+    segments = [Segment(n, name, "", (0, 0, 0), m) for n, (name, m) in enumerate(zip(names, counted, strict=True), 1)]
+    return Result(labelmap, tuple(segments), (Note("same", "Same."),), 0.5, model, "cpu", 2, 1.0)
+
+
+def test_segments_of_one_name_are_kept_once_with_a_note_and_what_was_cut_is_measured_anew():
+    volume = Volume(np.array([[[10, 20, 30, 40], [0, 0, 0, 0]]], np.int16), np.diag([10.0, 10, 5, 1]))
+    first, second = result_of("a-v1", Liver=slice(0, 2)), result_of("b-v1", Spleen=slice(1, 3), Liver=slice(3, 4))
+    both = merged([first, second], volume)
+    np.testing.assert_array_equal(both.labelmap[0, 0], [1, 1, 2, 0])
+    assert [(s.value, s.name) for s in both.segments] == [(1, "Liver"), (2, "Spleen")]
+    assert both.segments[0].measurements == first.segments[0].measurements
+    assert both.segments[1].measurements == {"volume_ml": pytest.approx(0.5), "mean_hu": 30}
+    assert [str(note) for note in both.notes] == [
+        "Same.", "Liver of b-v1 was left out: a model named before it has that segment, too.",
+    ]  # fmt: skip
+    assert (both.model, both.device, both.slices, both.seconds) == ("a-v1, b-v1", "cpu", 4, 2)
+    assert merged([first], volume) is first
+
+
+# Which model
+
+
+def test_the_newest_version_in_the_nearest_folder_is_taken_and_a_target_of_its_own_before_a_label(
+    tmp_path, monkeypatch
+):
+    near, far = tmp_path / "near", tmp_path / "far"
+    for folder, name in ((near, "liver-ct-v1.0.0"), (near, "liver-ct-v1.2.0"), (far, "liver-ct-v3.0.0")):
+        bright_bundle(folder / name)
+    organs_bundle(near / "abdomen-ct-v9.0.0")
+    organs_bundle(far / "abdomen-ct-v10.0.0")
+    labels = [{"value": 1, "name": "Both kidneys", "terminology": "", "color": [1, 2, 3]}]
+    bright_bundle(far / "kidneys-v1.0.0", target="kidney", labels=labels)
+    monkeypatch.setattr("UNetPlusPlusSegmentLib.network.bundle.search_folders", lambda: [near, far])
+    assert [each.name for each in find_bundles("liver")[0]] == ["liver-ct-v1.2.0", "liver-ct-v1.0.0", "liver-ct-v3.0.0"]
+    assert choose_bundle("spleen").name == "abdomen-ct-v9.0.0"
+    assert choose_bundle("kidney").name == "kidneys-v1.0.0"
+    assert choose_bundle("left kidney", "abdomen-ct-v10.0.0").folder.parent == far
+
+
+def test_a_folder_without_card_or_without_weights_says_so_and_a_hidden_one_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("UNetPlusPlusSegmentLib.network.bundle.search_folders", lambda: [tmp_path])
+    for name in ("a-v1.0.0", "b-v1.0.0", ".c-v1.0.0"):
+        organs_bundle(tmp_path / name)
+    (tmp_path / "a-v1.0.0" / "model.json").unlink()
+    (tmp_path / "b-v1.0.0" / "weights.pt").unlink()
+    found, reasons = find_bundles()
+    assert not found
+    assert ["model.json" in reasons[0], "has no weights.pt" in reasons[1], len(reasons)] == [True, True, 2]
+
+
+def test_no_word_at_all_is_no_target(models):
+    with pytest.raises(BundleError, match="No usable model for"):
+        choose_bundle(" ")
+
+
+# Cohorts
+
+
+def test_a_cohort_takes_any_target_and_keeps_results_of_another_one(scan, tmp_path, capsys):
+    out = tmp_path / "out"
+    (record,) = run_cohort(capsys, "kidney", scan, out)
+    assert list(record["measurements"]) == ["Right kidney", "Left kidney"]
+    assert (record["target"], record["model"]) == ("kidney", "abdomen-ct-v1.0.0")
+    with (out / "measurements.csv").open(encoding="utf-8") as stream:
+        assert [row["segment"] for row in csv.DictReader(stream)] == ["Right kidney", "Left kidney"]
+    assert "is a result of kidney" in refused(capsys, "cohort", "spleen", scan, "-o", out)
+
+
+def run_cohort(capsys, target, scan, out) -> list[dict]:
+    assert main(["cohort", target, str(scan), "-o", str(out), "--json", "--device", "cpu"]) == 0
+    return json.loads(capsys.readouterr().out)

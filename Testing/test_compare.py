@@ -1,0 +1,159 @@
+"""Two segmentations compared: figures that can be worked out by hand, and files whose voxels are counted in other ways."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.cli.main import main
+from UNetPlusPlusSegmentLib.core.segment import Segment
+from UNetPlusPlusSegmentLib.core.volume import Volume, crop
+from UNetPlusPlusSegmentLib.files.images import image_from_array
+
+TILT = np.deg2rad(20)
+OBLIQUE = np.eye(4)
+OBLIQUE[:3, :3] = [[np.cos(TILT), -np.sin(TILT), 0], [np.sin(TILT), np.cos(TILT), 0], [0, 0, 1]] @ np.diag(
+    [-1.0, -1.5, 3]
+)
+OBLIQUE[:3, 3] = [10, -20, 30]
+
+
+def block(k, j, i) -> np.ndarray:
+    mask = np.zeros((12, 20, 24), bool)
+    mask[k, j, i] = True
+    return mask
+
+
+LIVER, MOVED = block(*np.s_[2:8, 4:14, 4:14]), block(*np.s_[2:8, 4:14, 7:17])  # three voxels of 1 mm further along I
+SPLEEN = block(*np.s_[2:5, 15:19, 2:6])
+
+
+def write(path, labelmap, names=("Liver", "Spleen"), matrix=OBLIQUE):
+    segments = [Segment(value, name, "", (1, 2, 3), {}) for value, name in enumerate(names, start=1)]
+    files.write_segmentation(path, labelmap.astype(np.uint8), matrix, segments)
+    return str(path)
+
+
+def compared(capsys, *arguments) -> dict:
+    assert main(["compare", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture
+def one(tmp_path):
+    return write(tmp_path / "one.seg.nrrd", LIVER + 2 * SPLEEN)
+
+
+def test_a_block_three_millimetres_off_has_the_figures_worked_out_by_hand(one, tmp_path, capsys):
+    other = write(tmp_path / "other.seg.nrrd", MOVED + 2 * SPLEEN)
+    liver, spleen = compared(capsys, one, other)["segments"]
+    voxel_ml = 1.0 * 1.5 * 3 / 1000
+    assert liver["segment"] == "Liver"
+    assert liver["dice"] == pytest.approx(0.7)
+    assert liver["volume_a_ml"] == liver["volume_b_ml"] == pytest.approx(600 * voxel_ml)
+    assert liver["hausdorff95_mm"] == pytest.approx(3)
+    # Further than 2 mm off lie the face that juts out, and of the one inside the other block what is not near its sides.
+    assert liver["surface_dice"] == pytest.approx(1 - (6 * 10 + 4 * 6) / (600 - 4 * 8 * 8))
+    assert (spleen["dice"], spleen["hausdorff95_mm"], spleen["surface_dice"]) == (1, 0, 1)
+
+
+def test_segments_are_matched_by_name_whatever_their_values_and_one_alone_is_told(one, tmp_path, capsys):
+    other = write(
+        tmp_path / "other.seg.nrrd", 1 * SPLEEN + 2 * LIVER + 3 * (MOVED & ~LIVER), ("Spleen", "Liver", "Tumour")
+    )
+    found = compared(capsys, one, other)
+    assert [(each["segment"], each["dice"]) for each in found["segments"]] == [("Liver", 1), ("Spleen", 1)]
+    assert found["notes"] == [f"Only {other} has Tumour."]
+
+
+@pytest.mark.parametrize("named_first", [True, False])
+def test_a_label_map_without_names_is_compared_by_value_and_takes_the_names_of_the_other(
+    one, tmp_path, capsys, named_first
+):
+    plain = write(tmp_path / "plain.nii.gz", 2 * SPLEEN + 7 * LIVER)
+    found = compared(capsys, *((one, plain) if named_first else (plain, one)))
+    assert [(each["segment"], each["dice"]) for each in found["segments"]] == [("Spleen", 1)]
+    assert sorted(found["notes"]) == sorted([f"Only {one} has Liver.", f"Only {plain} has 7."])
+    (both,) = compared(capsys, plain, write(tmp_path / "more.nii.gz", 2 * SPLEEN))["segments"]
+    assert both["segment"] == "2"
+
+
+def test_voxels_counted_along_other_axes_and_from_another_first_one_are_the_same_voxels(one, tmp_path, capsys):
+    labels = LIVER + 2 * SPLEEN
+    part = crop(Volume(labels, OBLIQUE), np.s_[1:9, 3:20, 2:20])
+    array = np.flip(part.array.transpose(2, 0, 1), 2)  # (new K, J, I) = (old I, K, J back)
+    columns = part.ijk_to_ras[:, [1, 2, 0, 3]].copy()
+    columns[:, 3] += columns[:, 0] * (part.array.shape[1] - 1)
+    columns[:, 0] *= -1
+    image = image_from_array(np.ascontiguousarray(array.astype(np.uint8)), columns)
+    sitk.WriteImage(image, str(tmp_path / "turned.nrrd"))
+    found = compared(capsys, one, str(tmp_path / "turned.nrrd"))
+    assert [(each["segment"], each["dice"]) for each in found["segments"]] == [("Liver", 1), ("Spleen", 1)]
+
+
+@pytest.mark.parametrize(
+    "moved", [np.diag([1, 1, 1.01, 1]), [[1, 0, 0, 0.4], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]]
+)
+def test_other_voxels_are_refused_with_both_grids(one, tmp_path, capsys, moved):
+    other = write(tmp_path / "other.seg.nrrd", 1 * LIVER, matrix=np.array(moved) @ OBLIQUE)
+    assert main(["compare", one, other]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "has other voxels than" in line and "24 × 20 × 12 of 1 × 1.5 × 3" in line
+
+
+def test_segments_that_overlap_lie_in_layers_and_are_told_apart(one, tmp_path, capsys):
+    image = sitk.GetImageFromArray(np.stack([LIVER, LIVER & MOVED], axis=-1).astype(np.uint8), isVector=True)
+    image.CopyInformation(image_from_array(LIVER.astype(np.uint8), OBLIQUE))
+    for number, name in enumerate(("Liver", "Lobe")):
+        for key, value in (("Name", name), ("Layer", str(number)), ("LabelValue", "1")):
+            image.SetMetaData(f"Segment{number}_{key}", value)
+    sitk.WriteImage(image, str(tmp_path / "layers.seg.nrrd"))
+    (liver,) = compared(capsys, one, str(tmp_path / "layers.seg.nrrd"))["segments"]
+    assert (liver["segment"], liver["dice"]) == ("Liver", 1)
+    plain = write(tmp_path / "plain.nii.gz", 1 * LIVER)
+    assert main(["compare", plain, str(tmp_path / "layers.seg.nrrd")]) == 1
+    assert "two segments of one value" in capsys.readouterr().err
+
+
+def test_a_segment_that_is_empty_in_one_or_in_both_has_no_distance(one, tmp_path, capsys):
+    empty = write(tmp_path / "empty.seg.nrrd", 0 * SPLEEN)
+    liver, _ = compared(capsys, one, empty)["segments"]
+    assert (liver["dice"], liver["hausdorff95_mm"], liver["surface_dice"], liver["volume_b_ml"]) == (0, None, 0, 0)
+    nothing, _ = compared(capsys, empty, empty)["segments"]
+    assert (nothing["dice"], nothing["hausdorff95_mm"], nothing["surface_dice"]) == (None, None, None)
+    assert main(["compare", empty, empty]) == 0
+    assert "Liver: empty in both" in capsys.readouterr().out
+
+
+def test_the_figures_are_told_in_words(one, tmp_path, capsys):
+    other = write(tmp_path / "other.seg.nrrd", MOVED + 2 * SPLEEN)
+    assert main(["compare", one, other]) == 0
+    first, _ = capsys.readouterr().out.splitlines()
+    assert first.startswith("Liver: Dice 0.700, 2.7 and 2.7 ml, 95 % surface distance 3.0 mm, surface Dice at 2 mm 0.")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("nothing", "There is no file"),
+        ("scan", "no label map"),
+        ("names", "no segment in common"),
+        ("text", "unetpp-segment: "),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_in_one_line(one, tmp_path, capsys, content, words):
+    path = tmp_path / "other.seg.nrrd"
+    if content == "scan":
+        files.write_volume(path, np.full(LIVER.shape, -1000, np.int16), OBLIQUE)
+    elif content == "names":
+        write(path, LIVER, ("Kidney",))
+    elif content == "text":
+        path = tmp_path / "other.txt"
+        path.write_text("Liver")
+    assert main(["compare", one, str(path)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line

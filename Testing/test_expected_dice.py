@@ -1,0 +1,183 @@
+"""Dense runs laid back as volumes, and what is measured and fitted on them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import evaluate as evaluation
+import fit_trust
+from data.slices import DataError
+from data.targets import load_target
+from measure import parts
+from measure.expected_dice import Judged, agreement, check, fit
+from measure.laid_back import dense_runs, made_worse
+from Testing.support.bright import bright_bundle
+from UNetPlusPlusSegmentLib.network.bundle import read_bundle
+from UNetPlusPlusSegmentLib.network.card import ExpectedDice
+
+SIZE, PIXEL_MM, SLICE_MM = 48, 1.5, 1.0
+COLUMNS = ["file", "volume", "patient", "slice", "split", "source_pixel_mm", "source_slice_mm", "tumour_px"]
+LIVER = load_target("liver")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A slice folder of two people, every second slice of 1 mm and fewer beyond the organ; all found but some columns."""
+    folder = tmp_path / "data"
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    with (folder / "slices.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS)
+        table.writeheader()
+        for person, missed in (("A", 2), ("B", 4)):
+            for number in [*range(0, 24, 6), *range(24, 64, 2), *range(66, 90, 6)]:
+                mask = np.zeros((SIZE, SIZE), bool)
+                mask[10:34, 8:32] = 24 <= number < 64
+                image = np.where(mask, 200, 60).astype(np.uint8)
+                image[10 : 10 + missed, 8:32] = 60
+                image[:4] = 0
+                name = f"{person}_{number}.png"
+                Image.fromarray(image).save(folder / "images" / name)
+                Image.fromarray(mask.astype(np.uint8)).save(folder / "masks" / name)
+                table.writerow({
+                    "file": name, "volume": person, "patient": person, "slice": number, "split": "train",
+                    "source_pixel_mm": PIXEL_MM / 2, "source_slice_mm": SLICE_MM, "tumour_px": "0",
+                })  # fmt: skip
+    return folder
+
+
+def test_a_dense_run_is_laid_back_at_even_distances_and_says_which_slices_are_real(folder):
+    scan, _ = dense_runs(folder, LIVER, "train")
+    assert scan.volume.spacing_mm == pytest.approx([PIXEL_MM, PIXEL_MM, 2 * SLICE_MM])
+    assert len(scan.stored) == 43 and np.count_nonzero(scan.stored) == 4 + 20 + 4
+    assert scan.truth[0][scan.stored].sum() == 20 * 24 * 24
+    assert scan.volume.ijk_to_ras[2, 2] > 0, "slices run to the head"
+
+
+def test_slices_that_lie_unevenly_apart_are_no_dense_run(folder):
+    header, *lines = (folder / "slices.csv").read_text().splitlines()
+    kept = [line for line in lines if int(line.split(",")[3]) % 7 in (0, 1)]
+    (folder / "slices.csv").write_text("\n".join([header, *kept]))
+    with pytest.raises(DataError, match="no dense run"):
+        next(dense_runs(folder, LIVER, "train"))
+
+
+def test_a_scan_is_made_worse_where_it_was_measured_and_its_truth_goes_along(folder):
+    scan, _ = dense_runs(folder, LIVER, "train")
+    first, stop = scan.height
+    changed = {each.change: each for each in made_worse(scan)}
+    assert changed[""] is scan and len(changed) == 10
+    thick = changed["10 mm slices"]
+    assert thick.volume.spacing_mm[2] == 10 and len(thick.stored) == 43 // 5
+    assert thick.volume.ijk_to_ras[2, 3] == pytest.approx(2 * 2 * SLICE_MM), "the middle of five slices"
+    dim = changed["organ -100 HU"].volume.array - scan.volume.array
+    assert (dim[scan.truth[0]] == -100).all() and not dim[~scan.truth[0]].any()
+    lower, upper, height = changed["lower 0.15"], changed["upper 0.15"], round(0.15 * (stop - first))
+    assert len(lower.stored) == first + height and len(upper.stored) == height + 43 - stop
+    assert upper.volume.ijk_to_ras[2, 3] == pytest.approx((stop - height) * 2 * SLICE_MM)
+
+
+def test_the_shares_of_the_post_processing_are_measured_on_scans_cut_short(folder, tmp_path, capsys):
+    bundle = bright_bundle(tmp_path / "bright-v1.0.0", PIXEL_MM)
+    for number in range(24, 36, 2):  # a false part, 2 % of what is right
+        path = folder / "images" / f"A_{number}.png"
+        image = np.array(Image.open(path))
+        image[20:24, 38:46] = 200
+        Image.fromarray(image).save(path)
+    arguments = [str(bundle.folder), "--data", str(folder), "--split", "train", "--target", "liver", "--parts"]
+    assert evaluation.main([*arguments, "-o", str(tmp_path / "f.json")]) == 0
+    assert "least_part  0.3" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert figures["scans"] == 2
+    lower, whole = (figures["labels"]["Liver"][kind] for kind in ("lower", "whole"))
+    assert len(lower) == len(whole) == len(parts.STEPS)
+    assert [row["worse"] for row in whole] == [0] * len(whole)
+    by_shares = {(row["least_part"], row["least_part_at_end"]): row for row in lower}
+    assert by_shares[1.0, 0.03]["worse"] > 0 == by_shares[1.0, 0.1]["worse"]
+
+
+def rows(people=12, scans=6, noise=0.1, seed=0) -> list[Judged]:
+    """Results whose ln(1 − Dice) is 0.5 + 0.8·unlikely + 0.3·ragged, and noise."""
+    draw = np.random.default_rng(seed)
+    made = []
+    for person in range(people):
+        for scan in range(scans):
+            signs = {"unlikely": draw.uniform(-4, -1), "ragged": draw.uniform(-4, -2)}
+            error = 0.5 + 0.8 * signs["unlikely"] + 0.3 * signs["ragged"] + draw.normal(0, noise)
+            made.append(Judged("m", str(scan), str(person), "", "fast", "Liver", 1 - np.exp(error), signs))
+    return made
+
+
+def test_the_fit_finds_what_made_the_dice_and_predicts_people_it_has_not_seen():
+    fitted, figures = fit(rows())
+    assert fitted.weights["unlikely"] == pytest.approx(0.8, abs=0.05)
+    assert fitted.weights["ragged"] == pytest.approx(0.3, abs=0.1)
+    assert figures["people"] == 12 and figures["scans"] == 72
+    assert figures["mean_error"] < 0.02 and figures["told_apart"] > 0.99 and figures["spearman"] > 0.95
+    assert figures["in_range"] == pytest.approx(0.8, abs=0.04)
+    assert check(rows(seed=1), fitted)["in_range"] == pytest.approx(0.8, abs=0.12)
+
+
+def test_no_sign_makes_a_result_better_by_growing():
+    misleading = [replace(row, signs={**row.signs, "odd": row.dice}) for row in rows()]
+    fitted, _ = fit(misleading)
+    assert fitted.weights["odd"] == 0 and fitted.weights["unlikely"] > 0
+
+
+def test_a_person_with_many_scans_weighs_no_more_than_one_with_few():
+    once = rows(noise=0)
+    many = [replace(row, dice=row.dice / 2) for row in once if row.person == "0"]
+    few, _ = fit([*once, *many])
+    often, _ = fit([*once, *many * 20])
+    assert often.intercept == pytest.approx(few.intercept, abs=0.15)
+
+
+def test_the_agreement_of_hand_made_expectations():
+    made = [replace(rows()[0], person=str(n), dice=dice) for n, dice in enumerate((0.5, 0.8, 0.94, 0.96))]
+    figures = agreement(made, np.array([0.6, 0.95, 0.9, 0.96]), np.full(4, 0.7), np.full(4, 0.95))
+    assert figures["told_apart"] == 3 / 4 and figures["in_range"] == 2 / 4
+    assert figures["mean_error"] == pytest.approx((0.1 + 0.15 + 0.04 + 0) / 4)
+    assert (figures["bad"], figures["good"]) == (2, 2)
+
+
+def test_coefficients_are_fitted_on_people_left_out_and_go_into_the_bundle_with_their_figures(
+    folder, tmp_path, monkeypatch, capsys
+):
+    network = bright_bundle(tmp_path / "fold-v0.0.1", PIXEL_MM)  # in place of a checkpoint, which says what it left out
+    monkeypatch.setattr(
+        fit_trust,
+        "bundle_from_checkpoint",
+        lambda checkpoint, folder, figures: read_bundle(shutil.copytree(network.folder, folder)),
+    )
+    monkeypatch.setattr(
+        fit_trust,
+        "read_checkpoint",
+        lambda path: SimpleNamespace(settings=SimpleNamespace(fold={"one": "1/2", "two": "2/2"}.get(path.stem, ""))),
+    )
+    monkeypatch.setattr(fit_trust, "_on_val", lambda *_: {})
+    bundle = bright_bundle(tmp_path / "liver-ct-v9.0.0", PIXEL_MM)
+    given = [str(bundle.folder), "--data", str(folder), "--rows", str(tmp_path / "rows.csv"), "--folds"]
+    assert fit_trust.main([*given, "one.ckpt", "two.ckpt"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    again = read_bundle(bundle.folder)
+    assert set(again.labels[0].expected_dice) == {"accurate", "balanced", "fast"}
+    assert all(isinstance(each, ExpectedDice) for each in again.labels[0].expected_dice.values())
+    assert again.sha256 == bundle.sha256
+    written = json.loads((bundle.folder / "evaluation.json").read_text())["expected_dice"]
+    assert written == printed
+    assert {speed: each["people"] for speed, each in written["left_out_people"]["Liver"].items()} == {
+        "accurate": 2, "balanced": 2, "fast": 2,
+    }  # fmt: skip
+    known = (tmp_path / "rows.csv").read_text()
+    assert fit_trust.main([*given, "one.ckpt", "two.ckpt"]) == 0
+    assert (tmp_path / "rows.csv").read_text() == known, "it goes on after what is there"
+    assert fit_trust.main([*given, "all.ckpt"]) == 1
+    assert "trained on all people" in capsys.readouterr().err

@@ -1,0 +1,229 @@
+"""Trust: a result says where the scan cuts the organ off, what is doubtful, what was dropped, and which Dice to expect."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from Testing.support.bodies import LPS, body, reorder
+from Testing.support.bright import bright_bundle, segmented
+from UNetPlusPlusSegmentLib.core.request import SPEEDS, Request
+from UNetPlusPlusSegmentLib.core.result import Result
+from UNetPlusPlusSegmentLib.core.volume import Volume
+from UNetPlusPlusSegmentLib.engine.maps import PixelMaps
+from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
+from UNetPlusPlusSegmentLib.engine.pixel_box import Box
+from UNetPlusPlusSegmentLib.engine.seen import weights_of_parts
+from UNetPlusPlusSegmentLib.engine.trust import expected_dice
+from UNetPlusPlusSegmentLib.network.card import ExpectedDice
+
+FITTED = ExpectedDice(-3.0, {"unlikely": 0.1, "doubtful": 0.2}, low=-0.5, high=0.6)
+DOUBTFUL_HU = 62  # the bright network says 0.6
+INSIDE = np.s_[10:20, 30:60, 25:70]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return bright_bundle(tmp_path_factory.mktemp("models") / "bright-v1.0.0")
+
+
+@pytest.fixture(scope="module")
+def engine(bundle):
+    return SliceEngine(bundle, "cpu")
+
+
+def with_label(engine, **changes) -> SliceEngine:
+    """The same network with another card."""
+    label = replace(engine.bundle.labels[0], **changes)
+    return SliceEngine(replace(engine.bundle, labels=(label,)), "cpu")
+
+
+def found(engine, volume, **asked) -> dict:
+    (segment,) = segmented(engine, volume, **asked).segments
+    return segment.measurements
+
+
+def kinds(engine, volume, **asked) -> list[str]:
+    return [note.kind for note in segmented(engine, volume, **asked).notes]
+
+
+# The ends of the scan
+
+
+def organ_at(side: str) -> Volume:
+    """A body whose organ reaches one side of the array."""
+    organ = {
+        "inferior": np.s_[:10, 30:60, 25:70],
+        "superior": np.s_[20:, 30:60, 25:70],
+        "anterior": np.s_[10:20, :40, 25:70],
+        "posterior": np.s_[10:20, 50:, 25:70],
+        "right": np.s_[10:20, 30:60, :40],
+        "left": np.s_[10:20, 30:60, 70:],
+        "": INSIDE,
+    }
+    return body(organ=organ[side])
+
+
+@pytest.mark.parametrize("side", ["inferior", "superior", "anterior", "posterior", "right", "left", ""])
+@settings(max_examples=10)
+@given(axes=st.permutations([0, 1, 2]), flips=st.tuples(*[st.booleans()] * 3))
+def test_the_side_at_which_an_organ_is_cut_off_is_named_however_the_array_lies(engine, side, axes, flips):
+    volume, _ = reorder(organ_at(side), axes, flips)
+    result = segmented(engine, volume, speed="accurate")
+    assert result.segments[0].measurements["cut_by_scan"] == ([side] if side else [])
+    assert [note.kind for note in result.notes] == (["cut-by-scan"] if side else [])
+
+
+@pytest.mark.parametrize("speed", SPEEDS)
+def test_a_round_field_of_view_cuts_an_organ_off_where_nothing_was_measured_beyond_it(engine, speed):
+    volume = body(organ=np.s_[10:20, 30:60, 10:70])
+    assert found(engine, volume, speed=speed)["cut_by_scan"] == []
+    volume.array[:, :, :10] = -2000
+    assert found(engine, volume, speed=speed)["cut_by_scan"] == ["right"]
+
+
+def test_a_box_of_the_user_is_no_end_of_the_scan(engine):
+    assert found(engine, body(), box=np.s_[12:18, 35:50, 30:60])["cut_by_scan"] == []
+
+
+# Doubt
+
+
+@pytest.mark.parametrize("speed", SPEEDS)
+def test_the_doubtful_share_and_the_most_doubtful_slices_are_those_of_the_doubtful_voxels(engine, speed):
+    volume = body(shape=(60, 90, 110), organ=np.s_[10:50, 30:60, 25:70])
+    for k, rows in ((14, 10), (33, 20), (44, 5)):  # 3 mm slices
+        volume.array[k - 1 : k + 2, 30 : 30 + rows, 25:70] = DOUBTFUL_HU
+    now = found(engine, volume, speed=speed)
+    assert now["doubtful_share"] == pytest.approx(3 * (10 + 20 + 5) / (40 * 30), rel=0.1 if speed == "accurate" else 1)
+    assert sorted(slice["k"] // 10 for slice in now["doubtful_slices"]) == [1, 3, 4]
+    for each, (r, a, s) in zip(now["doubtful_slices"], now["doubtful_slices_ras"], strict=True):
+        assert each["s_mm"] == s == pytest.approx(3.0 * each["k"])
+        assert r == pytest.approx(-2 * 47, abs=2) and -2 * 60 < a < -2 * 29
+    if speed == "accurate":
+        assert [each["k"] // 10 for each in now["doubtful_slices"]] == [3, 1, 4], "the worst comes first"
+
+
+@settings(max_examples=10)
+@given(axes=st.permutations([0, 1, 2]), flips=st.tuples(*[st.booleans()] * 3))
+def test_a_doubtful_slice_has_the_index_of_the_array_as_it_came_and_its_place_in_the_patient(engine, axes, flips):
+    volume, _ = reorder(body(), axes, flips)
+    doubtful, _ = reorder(
+        Volume(np.where(np.arange(30)[:, None, None] == 15, 1.0, 0.0) + 0 * body().array, LPS), axes, flips
+    )
+    volume.array[(doubtful.array > 0) & (volume.array > 60)] = DOUBTFUL_HU
+    now = found(engine, volume, speed="accurate")
+    doubtful_along = [doubtful.array.any(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
+    (through,) = (each for each in doubtful_along if each.sum() == 1)
+    assert now["doubtful_slices"][0]["k"] == through.argmax()
+    assert now["doubtful_slices"][0]["s_mm"] == pytest.approx(45)
+
+
+# Parts
+
+
+@given(st.floats(0.51, 0.74))
+def test_the_weight_of_a_part_is_its_size_times_what_its_probability_exceeds_the_threshold_by(probability):
+    parts = np.zeros((4, 20, 20), np.uint8)
+    parts[1:3, 2:8, 2:8], parts[1:3, 12:18, 12:18] = 1, 2
+    pixels = PixelMaps.empty(4, None, Box.whole(4, (20, 20)))
+    pixels.probability[parts == 1] = probability
+    pixels.probability[parts == 2] = 0.5 + 2 * (probability - 0.5)
+    _, one, two = weights_of_parts(pixels, 0.5, 0, parts, (0, 0, 0), (20, 20))
+    assert one == pytest.approx(72 * (probability - 0.5), rel=0.05)
+    assert two == pytest.approx(2 * one, rel=0.05)
+
+
+def two_parts() -> Volume:
+    volume = body(shape=(40, 90, 110), organ=np.s_[10:30, 20:60, 20:60])
+    volume.array[12:22, 30:60, 75:95] = 90
+    return volume
+
+
+def test_parts_that_were_dropped_are_measured_and_noted(engine):
+    volume = two_parts()
+    now = found(engine, volume, speed="accurate")
+    assert now["dropped_ml"] == pytest.approx(10 * 30 * 20 * volume.voxel_volume_ml)
+    (note,) = segmented(engine, volume, speed="accurate").notes
+    assert note.kind == "dropped" and f"{now['dropped_ml']:.0f} ml" in note.text
+    assert found(engine, body(), speed="accurate")["dropped_ml"] == 0
+
+
+@pytest.mark.parametrize("speed", SPEEDS)
+def test_a_large_part_stays_by_a_card_that_says_so_and_leaves_by_one_that_keeps_the_largest(engine, speed):
+    steps = replace(engine.bundle.postprocessing, largest_component=False, least_part=0.1)
+    keeps = SliceEngine(replace(engine.bundle, postprocessing=steps), "cpu")
+    volume = two_parts()
+    most = volume.array >= 75
+    assert (segmented(keeps, volume, speed=speed).labelmap > 0)[most].all()
+    dim = replace(volume, array=np.where(volume.array == 90, DOUBTFUL_HU, volume.array))  # as large, but improbable
+    assert not (segmented(keeps, dim, speed=speed).labelmap > 0)[dim.array == DOUBTFUL_HU].any()
+    assert not (segmented(engine, volume, speed=speed).labelmap > 0)[volume.array == 90].any()
+
+
+# The usual
+
+
+def test_what_is_unusual_is_noted_in_plain_words_but_no_small_volume_of_an_organ_that_is_cut(engine):
+    judged = with_label(engine, usual={"volume_ml": (200.0, 300.0), "mean_hu": (100.0, 160.0)})
+    notes = [note.text for note in segmented(judged, body()).notes if note.kind == "unusual"]
+    assert notes == [
+        "The volume of the liver, 162 ml, is unusual: most have 200 to 300 ml.",
+        "The mean of the liver, 90 HU, is unusual: most have 100 to 160 HU.",
+    ]
+    assert kinds(judged, organ_at("right")) == ["cut-by-scan", "unusual"]
+
+
+# The expected Dice
+
+
+@given(st.floats(-20, 20), st.dictionaries(st.sampled_from("ab"), st.floats(-9, 9), min_size=2), st.floats(-7, 0))
+def test_the_expected_dice_and_its_range_lie_between_0_and_1_in_order(intercept, weights, sign):
+    fitted = ExpectedDice(intercept, weights, low=-0.4, high=0.7)
+    dice, low, high = expected_dice({"a": sign, "b": sign / 2}, fitted)
+    assert 0 <= low <= dice <= high <= 1
+
+
+@pytest.mark.parametrize("speed", SPEEDS)
+def test_only_a_card_that_says_so_at_this_speed_gives_an_expected_dice(engine, speed):
+    says = with_label(engine, expected_dice={speed: FITTED})
+    for each in SPEEDS:
+        assert ("expected_dice" in found(says, body(), speed=each)) == (each == speed)
+    assert not any(key.startswith("expected_dice") for key in found(engine, body()))
+
+
+def test_a_doubtful_organ_has_a_lower_expected_dice_and_a_note_that_says_where_to_look(engine):
+    says = with_label(engine, expected_dice={"accurate": replace(FITTED, weights={"doubtful": 1.0}, intercept=0.0)})
+    good, bad = body(), body()
+    bad.array[12:18, 30:60, 25:70] = DOUBTFUL_HU
+    assert found(says, good, speed="accurate")["expected_dice"] > 0.95
+    assert found(says, bad, speed="accurate")["expected_dice"] < 0.85
+    (note,) = segmented(says, bad, speed="accurate").notes
+    assert note.kind == "low-dice" and "look at S" in note.text
+
+
+def test_another_threshold_is_judged_anew(engine):
+    volume = body()
+    volume.array[12:18, 30:60, 25:70] = DOUBTFUL_HU
+    maps = engine.predict(volume, Request(speed="accurate"))
+    at = [maps.at(threshold).segments[0].measurements for threshold in (0.5, 0.7)]
+    assert at[0]["doubtful_share"] > at[1]["doubtful_share"] == 0
+
+
+def test_an_organ_that_was_not_found_is_not_judged(engine):
+    assert found(engine, body(organ=np.s_[:0])) == {"volume_ml": 0.0, "mean_hu": None}
+
+
+def test_a_card_keeps_what_is_usual_and_the_coefficients_and_a_result_survives_json(tmp_path, bundle):
+    label = replace(bundle.labels[0], usual={"mean_hu": (20.0, 160.0)}, expected_dice={"fast": FITTED})
+    stored = [json.loads(json.dumps(each)) for each in replace(bundle, labels=(label,)).as_json()["labels"]]
+    again = bright_bundle(tmp_path / "again-v1.0.0", labels=stored)
+    assert again.labels == (label,)
+    result = segmented(SliceEngine(again, "cpu"), body(), speed="fast")
+    message = json.loads(json.dumps(result.to_json()))
+    assert json.loads(json.dumps(Result.from_json(message, result.labelmap).to_json())) == message

@@ -1,0 +1,134 @@
+"""Trust in a segment: sides where the scan cuts it off, what is doubtful, the Dice to expect, and notes about these. NumPy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from ..core.note import Note
+from ..core.trust import Trust
+from ..core.volume import AIR_HU, axial_volume, bounding_box
+from ..network.card import ExpectedDice, Label
+from .maps import Maps
+from .seen import seen
+
+WORST, APART_MM = 3, 10.0  # slices that are named, and from one to the next: neighbours show the same
+SIDES = (
+    ("inferior", "superior"),
+    ("anterior", "posterior"),
+    ("right", "left"),
+)  # of slices, rows and columns in axial order
+LEAST_DROPPED_ML = 1.0  # of which a note is made
+LOW_DICE = 0.85  # expected; below it a note says so
+USUAL = {"volume_ml": ("volume", "ml"), "mean_hu": ("mean", "HU")}
+
+
+def judge(
+    maps: Maps, number: int, mask: np.ndarray, threshold: float, dropped_ml: float, fitted: ExpectedDice | None
+) -> Trust:
+    """Judge a segment.
+
+    Args:
+        maps: The answers of the network.
+        number: The place of its label in the card.
+        mask: bool (K, J, I) on the voxels of `maps.volume`; not empty.
+        threshold: The least probability of a voxel in it.
+        dropped_ml: Volume of what post-processing took away.
+        fitted: Of the model at this speed; None if it cannot say what Dice to expect.
+    """
+    order, volume = maps.pixels.order, axial_volume(maps.volume)
+    axial = order.apply(mask)
+    through, last = order.axes[0], len(axial) - 1
+    sides = _sides(maps, axial, volume.array)
+    segment = seen(maps.pixels, number, axial, threshold)
+    if segment is None:
+        return Trust(sides, 1.0, dropped_ml, (), ())
+    slices, points = [], []
+    for k, row, column in segment.worst_slices(WORST, APART_MM):
+        r, a, s = (volume.ijk_to_ras @ [column, row, k, 1])[:3].tolist()
+        slices.append({"k": maps.box[through].start + (last - k if order.flips[0] else k), "s_mm": s})
+        points.append((r, a, s))
+    expected = expected_dice(segment.signs(), fitted) if fitted else ()
+    return Trust(sides, segment.doubtful_share, dropped_ml, tuple(slices), tuple(points), *expected)
+
+
+def expected_dice(signs: Mapping[str, float], fitted: ExpectedDice) -> tuple[float, float, float]:
+    """The expected Dice, and the ends of its range, 0…1 each."""
+    error = fitted.intercept + sum(weight * signs[name] for name, weight in fitted.weights.items())  # ln(1 − Dice)
+    dice, low, high = (1 - math.exp(min(0.0, error + more)) for more in (0.0, fitted.high, fitted.low))
+    return dice, low, high
+
+
+def _sides(maps: Maps, mask: np.ndarray, hu: np.ndarray) -> tuple[str, ...]:
+    """The sides at which a mask in axial order is cut off by the scan; the end of a box that the user chose is none."""
+    order, pixel_mm = maps.pixels.order, maps.bundle.pixel_mm
+    ends = []
+    for axis, flip in zip(order.axes, order.flips, strict=True):
+        at_ends = maps.box[axis].start == 0, maps.box[axis].stop == maps.shape[axis]
+        ends.append(at_ends[::-1] if flip else at_ends)
+    step = [max(1, int(pixel_mm / mm)) for mm in order.spacing_mm[1:]]  # no voxel between the network's pixels counts
+    thin = np.s_[:, :: step[0], :: step[1]]
+    gaps = [0, *(math.ceil(pixel_mm / mm / n) for mm, n in zip(order.spacing_mm[1:], step, strict=True))]
+    return sides_cut(mask[thin], hu[thin], gaps, ends)
+
+
+def sides_cut(
+    mask: np.ndarray, hu: np.ndarray, gaps: Sequence[int], ends: Sequence[tuple[bool, bool]]
+) -> tuple[str, ...]:
+    """The sides at which a mask reaches the end of the scan, or of a field of view beyond which the scan is blank.
+
+    Args:
+        mask: bool (slices, rows, columns), axial order.
+        hu: The same shape; what was not measured is `AIR_HU`.
+        gaps: So many voxels may lie between mask and end, along slices, rows and columns.
+        ends: For these axes, whether the array ends where the scan does, at the first and at the last index.
+    """
+    box = bounding_box(mask)
+    if box is None:
+        return ()
+    found = []
+    for axis, end in product(range(3), range(2)):
+        region = tuple(slice(None) if each == axis else along for each, along in enumerate(box))
+        lines, values = (np.moveaxis(array[region], axis, 0)[:: -1 if end else 1] for array in (mask, hu))
+        if ends[axis][end] and _reaches_end(lines, values, gaps[axis]):
+            found.append(SIDES[axis][end])
+    return tuple(found)
+
+
+def _reaches_end(mask: np.ndarray, hu: np.ndarray, gap: int) -> bool:
+    """True if on any line along the first axis, which begins at the end, nothing but blank voxels lie before the mask."""
+    if mask[: gap + 1].any():
+        return True
+    lines = hu[0] <= AIR_HU  # the others begin with something measured
+    mask, hu = mask[:, lines], hu[:, lines]
+    blank = (hu > AIR_HU).argmax(axis=0)
+    return bool((mask.any(axis=0) & (blank + gap >= mask.argmax(axis=0))).any())
+
+
+def notes_about(label: Label, found: Mapping[str, Any]) -> Iterator[Note]:
+    """Notes for the user about a segment that is not empty, by its measurements."""
+    name, sides, dropped_ml = label.name.lower(), found["cut_by_scan"], found["dropped_ml"]
+    if sides:
+        text = f"The {name} reaches the end of the scan ({', '.join(sides)}), so its volume is a lower bound."
+        yield Note("cut-by-scan", text)
+    if dropped_ml >= LEAST_DROPPED_ML:
+        text = (
+            f"{dropped_ml:.0f} ml apart from the {name} were left out, as too small or too improbable to belong to it."
+        )
+        yield Note("dropped", text)
+    for key, (low, high) in label.usual.items():
+        what, unit = USUAL[key]
+        is_cut = bool(sides) and key == "volume_ml" and found[key] < low
+        if not low <= found[key] <= high and not is_cut:
+            text = (
+                f"The {what} of the {name}, {found[key]:.0f} {unit}, is unusual: most have {low:g} to {high:g} {unit}."
+            )
+            yield Note("unusual", text)
+    if found.get("expected_dice", 1.0) < LOW_DICE:
+        positions = ", ".join(f"{each['s_mm']:.0f}" for each in found["doubtful_slices"])
+        text = f"The outline of the {name} may be wrong (expected Dice {found['expected_dice']:.2f}): look at S {positions} mm."
+        yield Note("low-dice", text)

@@ -1,0 +1,134 @@
+#!/usr/bin/env python
+"""Fits what Dice a bundle's results can be expected to have, by networks that are tested on people they have not seen.
+
+python training/fit_trust.py UNetPlusPlusSegment/Resources/Models/liver-ct-v2.0.0 --data ../shared/data/liver \
+    --folds runs/liver-fold1/best.ckpt runs/liver-fold2/best.ckpt runs/liver-fold3/best.ckpt --rows runs/trust.csv
+
+Each network of --folds segments the people that its training left out (`fold=1/3`), as they are and made worse, at each speed of
+the bundle. The coefficients go into the bundle's model.json, how well they predict people left out of the fit into its
+evaluation.json; so does what they predict for the bundle itself on `val`, which neither has seen. An early checkpoint
+beside the last one of a fold adds results of a poor network. Stopped and started again, it goes on after the rows in --rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from card.from_checkpoint import bundle_from_checkpoint, read_checkpoint
+from data.slices import DataError
+from data.targets import Target, TargetError, load_target
+from measure.expected_dice import Judged, check, fit, judged
+from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, amend_bundle, read_bundle
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Fit, print and write; 0 done, 1 refused with one line on stderr."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path, help="model folder that gets the coefficients")
+    parser.add_argument("--data", type=Path, required=True, help="slice folder")
+    parser.add_argument("--folds", type=Path, nargs="+", required=True, help="checkpoints trained with fold=…")
+    parser.add_argument("--rows", type=Path, help="CSV of the results so far, to go on with")
+    parser.add_argument("--target", help="name or YAML file, if it is not the shipped one of the bundle's name")
+    given = parser.parse_args(arguments)
+    try:
+        bundle = read_bundle(given.bundle)
+        target = load_target(given.target or bundle.target)
+        rows = list(_rows(bundle, given.folds, given.data, target, given.rows))
+        amended, figures = fitted_bundle(bundle, rows)
+        figures["command"] = "python training/fit_trust.py <bundle> --data <data> --folds <checkpoints>"
+        figures["val"] = _on_val(amended, given.data, target)
+        amend_bundle(amended, {"expected_dice": figures})
+    except (BundleError, DataError, TargetError) as error:
+        print(f"fit_trust.py: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(figures, indent=2))
+    return 0
+
+
+def fitted_bundle(bundle: Bundle, rows: list[Judged]) -> tuple[Bundle, dict]:
+    """The bundle with coefficients for each label at each speed, and their figures, by label and speed.
+
+    Raises:
+        BundleError: Of a label the results of two people are not known.
+    """
+    labels, figures = [], {}
+    for label in bundle.labels:
+        of_speed = {
+            speed: [row for row in rows if (row.label, row.speed) == (label.name, speed)] for speed in bundle.speeds
+        }
+        if any(len({row.person for row in of_this}) < 2 for of_this in of_speed.values()):
+            raise BundleError(f"There are results of {label.name} of fewer than two people: nothing can be fitted.")
+        answers = {speed: fit(of_this) for speed, of_this in of_speed.items()}
+        labels.append(replace(label, expected_dice={speed: fitted for speed, (fitted, _) in answers.items()}))
+        figures[label.name] = {speed: each for speed, (_, each) in answers.items()}
+    return replace(bundle, labels=tuple(labels)), {"left_out_people": figures}
+
+
+def _on_val(bundle: Bundle, data: Path, target: Target) -> dict:
+    """The figures of the coefficients for results of the bundle itself, by label and speed."""
+    rows = list(judged(bundle, data, target, "val"))
+    return {
+        label.name: {
+            speed: check(of_this, label.expected_dice[speed])
+            for speed in bundle.speeds
+            if (of_this := [row for row in rows if (row.label, row.speed) == (label.name, speed)])
+        }
+        for label in bundle.labels
+    }
+
+
+def _rows(bundle: Bundle, checkpoints: list[Path], data: Path, target: Target, path: Path | None) -> Iterator[Judged]:
+    """The results of all networks, those in the CSV first; a network of which there are some there is not run again."""
+    known = _read(path) if path and path.exists() else []
+    yield from known
+    for number, checkpoint in enumerate(checkpoints, start=1):
+        name = f"{number} {'/'.join(checkpoint.parts[-2:])}"
+        if any(row.model == name for row in known):
+            continue
+        rows = [replace(row, model=name) for row in _of_network(bundle, checkpoint, data, target)]
+        if path:
+            _append(path, rows)
+        yield from rows
+
+
+def _of_network(bundle: Bundle, checkpoint: Path, data: Path, target: Target) -> Iterator[Judged]:
+    """The results of a checkpoint, run as the bundle's card says, on those people that its training left out."""
+    fold = read_checkpoint(checkpoint).settings.fold
+    if not fold:
+        raise BundleError(
+            f"{checkpoint} was trained on all people: train with fold=1/3, so that some are left to test it on."
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        own = bundle_from_checkpoint(checkpoint, Path(scratch) / "fold", {})
+        rest = ("labels", "priority", "threshold", "average_from", "postprocessing", "speeds")
+        network = replace(own, **{name: getattr(bundle, name) for name in rest})
+        yield from judged(network, data, target, f"train:{fold}")
+
+
+def _append(path: Path, rows: list[Judged]) -> None:
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        plain = [{**vars(row), "signs": json.dumps(row.signs)} for row in rows]
+        table = csv.DictWriter(file, [*plain[0]])
+        if new:
+            table.writeheader()
+        table.writerows(plain)
+
+
+def _read(path: Path) -> list[Judged]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            Judged(**{**row, "dice": float(row["dice"]), "signs": json.loads(row["signs"])})
+            for row in csv.DictReader(file)
+        ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""Expected Dice: signs of results and their true Dice on people that a network has not seen, and coefficients fitted to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+from scipy.optimize import lsq_linear
+
+from data.targets import Target
+from measure.laid_back import Scan, dense_runs, made_worse
+from UNetPlusPlusSegmentLib.core.agreement import dice
+from UNetPlusPlusSegmentLib.core.request import SPEEDS, Request
+from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
+from UNetPlusPlusSegmentLib.engine.seen import seen
+from UNetPlusPlusSegmentLib.engine.trust import expected_dice
+from UNetPlusPlusSegmentLib.network.bundle import Bundle
+from UNetPlusPlusSegmentLib.network.card import ExpectedDice
+
+LEAST_ERROR = 0.01  # 1 − Dice below it counts as it: experts differ by more
+RIDGE, LEAST_SPREAD = 0.1, 0.05  # of a sign's deviation, and what that is taken to be at least
+RANGE = 0.1, 0.9  # quantiles of people's errors at the ends of the range
+BAD, GOOD = 0.85, 0.93  # Dice of scans that have to be told apart
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One result beside the truth: which network, scan and label, the signs that the engine saw, and the true Dice."""
+
+    model: str
+    scan: str
+    person: str
+    change: str
+    speed: str
+    label: str
+    dice: float
+    signs: dict[str, float]
+
+
+def judged(bundle: Bundle, folder: Path, target: Target, split: str, worse: bool = True) -> Iterator[Judged]:
+    """The results of a network on a dense run of each person of a split, at each speed; with `worse` also made worse."""
+    engine = SliceEngine(bundle)
+    people = set()
+    for scan in dense_runs(folder, target, split):
+        if scan.person in people:
+            continue
+        people.add(scan.person)
+        for changed in made_worse(scan) if worse else [scan]:
+            for speed in SPEEDS:
+                yield from _judged(engine, changed, speed)
+
+
+def _judged(engine: SliceEngine, scan: Scan, speed: str) -> Iterator[Judged]:
+    maps = engine.predict(scan.volume, Request(engine.bundle.target, speed=speed))
+    result = maps.at()
+    for number, label in enumerate(engine.bundle.labels):
+        mask, truth = result.labelmap == label.value, scan.truth[number]
+        segment = seen(maps.pixels, number, mask, result.threshold)
+        if segment is None or not truth[scan.stored].any():
+            continue
+        true_dice = dice(mask[scan.stored], truth[scan.stored])
+        yield Judged(
+            engine.bundle.name, scan.name, scan.person, scan.change, speed, label.name, true_dice, segment.signs()
+        )
+
+
+def fit(rows: Sequence[Judged]) -> tuple[ExpectedDice, dict]:
+    """Coefficients for one label at one speed, and how well they predict people that were left out of the fit, one by one."""
+    names = sorted(rows[0].signs)
+    people = np.array([row.person for row in rows])
+    signs = np.array([[1.0, *(row.signs[name] for name in names)] for row in rows])
+    errors = np.log([max(1 - row.dice, LEAST_ERROR) for row in rows])
+    left_out = np.empty(len(rows))
+    for person in np.unique(people):
+        others = people != person
+        left_out[~others] = signs[~others] @ _solved(signs[others], errors[others], people[others])
+    low, high = np.quantile(errors - left_out, RANGE)
+    solution = _solved(signs, errors, people).round(4).tolist()
+    fitted = ExpectedDice(
+        solution[0], dict(zip(names, solution[1:], strict=True)), round(float(low), 4), round(float(high), 4)
+    )
+    expected = [1 - np.exp(np.minimum(left_out + more, 0)) for more in (0, high, low)]
+    return fitted, agreement(rows, *expected)
+
+
+def _solved(signs: np.ndarray, errors: np.ndarray, people: np.ndarray) -> np.ndarray:
+    """Least squares in which all people weigh the same and no sign below nought, with a little of a ridge: signs go together."""
+    _, which, counts = np.unique(people, return_inverse=True, return_counts=True)
+    weights = 1 / counts[which] / len(counts)
+    spread = np.sqrt(np.average((signs - np.average(signs, axis=0, weights=weights)) ** 2, axis=0, weights=weights))
+    ridge = np.diag(RIDGE * np.maximum(spread, LEAST_SPREAD))[1:]  # not of the intercept
+    left = np.concatenate([signs * np.sqrt(weights)[:, None], ridge])
+    right = np.concatenate([errors * np.sqrt(weights), np.zeros(len(ridge))])
+    return lsq_linear(left, right, ([-np.inf, *[0.0] * len(ridge)], np.inf)).x
+
+
+def check(rows: Sequence[Judged], fitted: ExpectedDice) -> dict:
+    """How well coefficients predict results that they were not fitted to; see `agreement`."""
+    return agreement(rows, *np.transpose([expected_dice(row.signs, fitted) for row in rows]))
+
+
+def agreement(rows: Sequence[Judged], expected: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict:
+    """Expected against true Dice.
+
+    Returns:
+        `people` and `scans`, those with a Dice below `BAD` and above `GOOD`; `mean_error`, of |expected − true|, and the same of scans
+        that were not made worse; `told_apart`, the chance that of two scans, one bad and one good, the first has the lower expected
+        Dice (None without both); `in_range`, the share whose Dice lies between `low` and `high`; `spearman`.
+    """
+    true = np.array([row.dice for row in rows])
+    bad, good = expected[true < BAD], expected[true > GOOD]
+    told_apart = np.mean(bad[:, None] < good) if len(bad) and len(good) else None
+    errors, as_it_is = np.abs(expected - true), np.array([not row.change for row in rows])
+    figures = {
+        "mean_error": errors.mean(),
+        "mean_error_as_they_are": errors[as_it_is].mean() if as_it_is.any() else None,
+        "told_apart": told_apart,
+        "in_range": np.mean((low <= true) & (true <= high)),
+        "spearman": stats.spearmanr(expected, true).statistic if len(rows) > 2 else None,
+    }
+    counts = {"people": len({row.person for row in rows}), "scans": len(rows), "bad": len(bad), "good": len(good)}
+    return counts | {name: None if value is None else round(float(value), 4) for name, value in figures.items()}

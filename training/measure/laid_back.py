@@ -1,0 +1,146 @@
+"""Dense runs of slices laid back as volumes, as the product gets them; and the same scans made worse, or cut short."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from data.slices import DataError, Slice, read_slices
+from data.targets import AIR_HU, Target
+from UNetPlusPlusSegmentLib.core.volume import Volume
+
+LEAST_SLICES = 10  # of a label, so many evenly apart, make a dense run
+AROUND_MM = 60.0  # of what lies below and above the labels is kept: the rest of a body costs time and shows nothing new
+# So much worse that some networks fail and others do not: at half of it, hardly any does.
+NOISE_HU = 60.0, 120.0  # standard deviation
+BLOTCHES_HU, BLOTCH_PIXELS = 45.0, 5.0  # of noise as coarse as bowel
+BLUR_PIXELS = 4.0
+CONTRAST, MIDDLE_HU = 0.2, 60.0  # of what is left, about the middle of the liver's window
+DARKER_HU = -100.0  # the labels alone: a fatty liver is by up to 80 HU, and by 20 in an early phase
+THICK_MM = 10.0
+CUT = (0.15,)  # of the labels' height is left
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A volume with its truth.
+
+    Attributes:
+        name, person: Of slices.csv.
+        volume: HU, float32 (slices, rows, columns) in axial order.
+        truth: bool (labels, slices, rows, columns).
+        stored: bool (slices,): those that are in the folder. The others repeat the nearest one.
+        change: What was done to it; empty: nothing.
+    """
+
+    name: str
+    person: str
+    volume: Volume
+    truth: np.ndarray
+    stored: np.ndarray
+    change: str = ""
+
+    @property
+    def height(self) -> tuple[int, int]:
+        """The first slice with a label, and the one after the last."""
+        shown = np.flatnonzero(self.truth.any(axis=(0, 2, 3)))
+        return int(shown[0]), int(shown[-1]) + 1
+
+    def only(self, slices: slice, change: str) -> Scan:
+        """Some of the slices."""
+        matrix = self.volume.ijk_to_ras.copy()
+        matrix[:3, 3] += matrix[:3, 2] * slices.start
+        volume = Volume(self.volume.array[slices], matrix)
+        return replace(self, volume=volume, truth=self.truth[:, slices], stored=self.stored[slices], change=change)
+
+    def with_hu(self, hu: np.ndarray, change: str) -> Scan:
+        """The same with other values; what was air stays air."""
+        array = np.where(self.volume.array == AIR_HU, AIR_HU, hu).astype(np.float32)
+        return replace(self, volume=Volume(array, self.volume.ijk_to_ras), change=change)
+
+
+def dense_runs(folder: str | Path, target: Target, split: str) -> Iterator[Scan]:
+    """The volumes of a split whose slices lie evenly apart where they show a label, by the columns `slice` and `source_slice_mm`.
+
+    Raises:
+        DataError: As of `read_slices`, or there is none.
+    """
+    by_volume: dict[str, list[Slice]] = defaultdict(list)
+    for item in read_slices(folder, target, split):
+        if item.row.get("source_slice_mm") and item.row.get("slice"):
+            by_volume[item.row["volume"]].append(item)
+    dense = {name: items for name, items in sorted(by_volume.items()) if _is_dense(items)}
+    if not dense:
+        raise DataError(f"{folder} has no dense run of slices in {split} (columns slice and source_slice_mm).")
+    for items in dense.values():
+        yield _laid_back(sorted(items, key=_number), target)
+
+
+def _number(item: Slice) -> int:
+    return int(item.row["slice"])
+
+
+def _is_dense(items: list[Slice]) -> bool:
+    shown = np.sort([_number(item) for item in items if item.mask.any()])
+    return len(shown) >= LEAST_SLICES and bool(np.median(np.diff(shown)) == np.diff(shown).min())
+
+
+def _laid_back(items: list[Slice], target: Target) -> Scan:
+    row = items[0].row
+    shown = [_number(item) for item in items if item.mask.any()]
+    step, slice_mm = int(np.diff(shown).min()), float(row["source_slice_mm"])
+    around = AROUND_MM / slice_mm
+    items = [item for item in items if shown[0] - around <= _number(item) <= shown[-1] + around]
+    numbers = np.array([_number(item) for item in items])
+    places = np.arange(numbers[0], numbers[-1] + 1, step)
+    distance = np.abs(places[:, None] - numbers)
+    nearest = distance.argmin(axis=1)
+    hu = np.stack([target.to_hu(items[n].image) for n in nearest])
+    truth = np.stack([items[n].mask for n in nearest], axis=1)
+    matrix = np.diag([-items[0].pixel_mm, -items[0].pixel_mm, slice_mm * step, 1.0])
+    return Scan(row["volume"], row[target.slices.group], Volume(hu, matrix), truth, distance.min(axis=1) == 0)
+
+
+def made_worse(scan: Scan) -> Iterator[Scan]:
+    """The scan as it is, then with noise, blurred, with less contrast, a darker organ, thick slices, and cut short."""
+    yield scan
+    hu, draw = scan.volume.array, np.random.default_rng(0)
+    for deviation in NOISE_HU:
+        yield scan.with_hu(hu + draw.normal(0, deviation, hu.shape), f"noise of {deviation:g} HU")
+    coarse = gaussian_filter(draw.normal(0, 1, hu.shape), (0, BLOTCH_PIXELS, BLOTCH_PIXELS))
+    yield scan.with_hu(hu + BLOTCHES_HU / coarse.std() * coarse, f"blotches of {BLOTCHES_HU:g} HU")
+    yield scan.with_hu(gaussian_filter(hu, (0, BLUR_PIXELS, BLUR_PIXELS)), f"blurred by {BLUR_PIXELS:g} pixels")
+    yield scan.with_hu(MIDDLE_HU + CONTRAST * (hu - MIDDLE_HU), f"{CONTRAST:g} of the contrast")
+    yield scan.with_hu(hu + DARKER_HU * scan.truth.any(axis=0), f"organ {DARKER_HU:+g} HU")
+    together = round(THICK_MM / scan.volume.spacing_mm[2])
+    if together > 1:
+        yield _thick(scan, together)
+    yield from cut_short(scan)
+
+
+def _thick(scan: Scan, together: int) -> Scan:
+    """Slices as thick as `together` of them; their truth is that of the middle one."""
+    count = len(scan.stored) // together
+    stacked = scan.volume.array[: count * together].reshape(count, together, *scan.volume.array.shape[1:])
+    middle = slice(together // 2, count * together, together)
+    matrix = scan.volume.ijk_to_ras.copy()
+    matrix[:3, 3] += matrix[:3, 2] * (together - 1) / 2
+    matrix[:3, 2] *= together
+    volume = Volume(stacked.mean(axis=1), matrix)
+    return replace(
+        scan, volume=volume, truth=scan.truth[:, middle], stored=scan.stored[middle], change=f"{THICK_MM:g} mm slices"
+    )
+
+
+def cut_short(scan: Scan, shares: tuple[float, ...] = CUT) -> Iterator[Scan]:
+    """The scan with shares of the labels' height alone: the lower, and what lies below; the upper, and what lies above."""
+    first, stop = scan.height
+    for share in shares:
+        height = max(1, round(share * (stop - first)))
+        yield scan.only(slice(0, first + height), f"lower {share:g}")
+        yield scan.only(slice(stop - height, len(scan.stored)), f"upper {share:g}")

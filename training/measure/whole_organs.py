@@ -1,0 +1,65 @@
+"""Organs on whole CTs beside their truth, as a user gets them: Dice, distances between surfaces in 3D, error of the volume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from UNetPlusPlusSegmentLib.api import load_engine
+from UNetPlusPlusSegmentLib.core.agreement import dice, hausdorff95_mm, surface_dice, surface_distances
+from UNetPlusPlusSegmentLib.core.request import Request
+from UNetPlusPlusSegmentLib.core.volume import Volume, axial_volume
+from UNetPlusPlusSegmentLib.files import FileError, read_volume
+from UNetPlusPlusSegmentLib.network.bundle import Bundle
+
+MASK, CTS = (
+    ".nii.gz",
+    ("", "_ct.nii.gz", "_ct.nrrd"),
+)  # abdomen_liver.nii.gz is the liver in the folder abdomen, or abdomen_ct.…
+
+
+def organs(bundle: Bundle, folder: Path, speed: str, device: str) -> dict[str, dict]:
+    """The figures of each label in each CT of a folder that has a mask of it: `<CT>_<label>.nii.gz`, in small letters.
+
+    Returns:
+        By `<CT>, <label>`: `dice`; `hausdorff95_mm` and `surface_dice`, at 2 mm, in 3D; `volume_error_ml`, found less true, and
+        `volume_error_percent`; `expected_dice` where the model says so; and the notes to the user.
+
+    Raises:
+        FileError: A file cannot be read, or a mask does not lie on the voxels of its CT.
+    """
+    engine, figures = load_engine(bundle, device), {}
+    for number, label in enumerate(bundle.labels):
+        ending = f"_{label.name.lower().replace(' ', '_')}{MASK}"
+        for path in sorted(folder.glob(f"*{ending}")):
+            name = path.name.removesuffix(ending)
+            ct = next((path.with_name(name + end) for end in CTS if path.with_name(name + end).exists()), None)
+            if ct is None:
+                continue
+            volume, truth = (axial_volume(read_volume(each, force=True)[0]) for each in (ct, path))
+            if volume.array.shape != truth.array.shape or np.abs(volume.ijk_to_ras - truth.ijk_to_ras).max() > 0.01:
+                raise FileError(f"{path} does not lie on the voxels of {ct}.")
+            result = engine.predict(volume, Request(bundle.target, speed=speed)).at()
+            known = result.segments[number].measurements
+            figures[f"{name}, {label.name}"] = {
+                **compare(result.labelmap == label.value, truth.array > 0, volume),
+                **{key: round(known[key], 4) for key in ("expected_dice",) if key in known},
+                "notes": [*map(str, result.notes)],
+            }
+    return figures
+
+
+def compare(found: np.ndarray, truth: np.ndarray, volume: Volume) -> dict[str, float | None]:
+    """The figures of a mask (K, J, I) against the truth, which is not empty; the distance None if nothing was found."""
+    ml = volume.voxel_volume_ml
+    error_ml = (np.count_nonzero(found) - np.count_nonzero(truth)) * ml
+    distances = surface_distances(found, truth, np.diag(volume.spacing_mm[::-1]))
+    farthest = hausdorff95_mm(distances)
+    return {
+        "dice": round(dice(found, truth), 4),
+        "hausdorff95_mm": farthest and round(farthest, 2),
+        "surface_dice": round(surface_dice(distances), 4),
+        "volume_error_ml": round(error_ml, 1),
+        "volume_error_percent": round(100 * error_ml / (np.count_nonzero(truth) * ml), 2),
+    }

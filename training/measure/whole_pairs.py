@@ -1,0 +1,117 @@
+"""Figures of a model on pairs of whole CTs and segmentations, through the engine that a user runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from measure.pooled import Pooled, means_of, summary
+from UNetPlusPlusSegmentLib.api import Engine, load_engine
+from UNetPlusPlusSegmentLib.core.agreement import TOLERANCE_MM
+from UNetPlusPlusSegmentLib.core.request import Request
+from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, axial_order
+from UNetPlusPlusSegmentLib.files import FileError, read_volume
+from UNetPlusPlusSegmentLib.files.pairs import Pair, Pairs, Wanted, find_pairs, names_in_words, read_wanted
+from UNetPlusPlusSegmentLib.files.segmentations import check_orientation, masks_of
+from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError
+
+CASES = ("patients", "without_organ")  # of a summary; here each is a case
+
+
+def measure(
+    bundle: Bundle, folder: Path, speed: str = "balanced", device: str = "auto", segments: Sequence[str] = ()
+) -> dict:
+    """Figures of a model on whole CTs with their truth, through the engine that a user runs.
+
+    Args:
+        bundle: One whose engine needs nothing pointed at.
+        folder: Pairs of image and segmentation, as `find_pairs` takes them.
+        speed, device: As in `Request`.
+        segments: The truth of a label where a file calls it otherwise: `Right kidney=kidney_right`.
+
+    Returns:
+        `labels`: for each its `summary` over the cases, surfaces in space, with volumes in ml; of several also the means.
+
+    Raises:
+        BundleError, FileError: The model or a case cannot be used; or no case has a label of the model.
+    """
+    pairs = find_pairs(folder)
+    if pairs.refused:
+        raise FileError("\n".join(pairs.refused))
+    wanted = _truths(bundle, pairs, segments)
+    engine = load_engine(bundle, device)
+    pooled: dict[str, dict[str, Pooled]] = {each.name: {} for each in wanted}
+    volumes: dict[str, dict[str, dict]] = {each.name: {} for each in wanted}
+    for pair in pairs.found:
+        volume = _image_of(pair)
+        order = axial_order(volume)
+        labelmap = _segmented(engine, volume, pair, speed)
+        for each, label in zip(wanted, bundle.labels, strict=True):
+            parts = each.of(pair)
+            if not parts:
+                continue  # nobody marked it here, which does not say that it is absent
+            found, truth = labelmap == label.value, np.logical_or.reduce([*masks_of(parts, volume)])
+            figures = pooled[each.name].setdefault(pair.name, Pooled())
+            figures.add_volume(order.apply(found), order.apply(truth), order.spacing_mm)
+            volumes[each.name][pair.name] = _volumes(found, truth, volume.voxel_volume_ml)
+    labels = {name: _with_volumes(summary(of_case), volumes[name]) for name, of_case in pooled.items() if of_case}
+    means = {"mean of the labels": means_of([*labels.values()])} if len(labels) > 1 else {}
+    return {
+        "command": f"python training/evaluate.py <bundle> --pairs <pairs> --speed {speed}",
+        "cases": len(pairs.found),
+        "surface_tolerance_mm": TOLERANCE_MM,
+        "labels": labels,
+        **means,
+    }
+
+
+def _truths(bundle: Bundle, pairs: Pairs, segments: Sequence[str]) -> list[Wanted]:
+    """The segments that are the truth of each label.
+
+    Raises:
+        BundleError: One is named for a label that the model lacks; or no case has any.
+    """
+    names = [label.name for label in bundle.labels]
+    truths = {name: Wanted(name, (name,)) for name in names}
+    for each in map(read_wanted, segments):
+        if each.name not in names:
+            raise BundleError(f"--segment: {bundle.name} has no label {each.name}; it has {', '.join(names)}.")
+        truths[each.name] = each
+    if not any(each.of(pair) for each in truths.values() for pair in pairs.found):
+        there = names_in_words(segment for pair in pairs.found for segment in pair.segments)
+        meant = " or ".join(" + ".join(each.parts) for each in truths.values())
+        raise BundleError(
+            f'No case has a segment {meant}; there are {there}. --segment "{names[0]}=OTHER" says which is meant.'
+        )
+    return list(truths.values())
+
+
+def _image_of(pair: Pair) -> Volume:
+    try:
+        volume, notes = read_volume(pair.image, pair.series)
+    except VolumeError as error:
+        raise FileError(f"{pair.image}: {error}") from error
+    check_orientation(pair.image, notes)
+    return volume
+
+
+def _segmented(engine: Engine, volume: Volume, pair: Pair, speed: str) -> np.ndarray:
+    """The label map that a user gets."""
+    try:
+        return engine.predict(volume, Request(engine.bundle.target, speed=speed)).at().labelmap
+    except VolumeError as error:
+        raise FileError(f"{pair.image}: {error}") from error
+
+
+def _volumes(found: np.ndarray, truth: np.ndarray, voxel_ml: float) -> dict[str, float | None]:
+    """Volumes in ml, and by how much of the true one that which was found is too large."""
+    ml, true_ml = (np.count_nonzero(mask) * voxel_ml for mask in (found, truth))
+    error = round(100 * (ml - true_ml) / true_ml, 1) if true_ml else None
+    return {"volume_ml": round(ml, 2), "true_volume_ml": round(true_ml, 2), "volume_error_percent": error}
+
+
+def _with_volumes(summed: dict, volumes: dict[str, dict]) -> dict:
+    both = {key: {case: {**its, **volumes[case]} for case, its in summed[key].items()} for key in CASES}
+    return {**summed, **both}
