@@ -11,13 +11,14 @@ import pytest
 from fit.decision import Example, fit
 from measure.chests import Finding, findings, froc, nodules_of
 from Testing.support.bright import bright_nodule_bundle
+from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import Volume, bounding_box
-from UNetPlusPlusSegmentLib.network.bundle import amend_bundle, read_bundle
+from UNetPlusPlusSegmentLib.network.bundle import BundleError, amend_bundle, read_bundle
 from UNetPlusPlusSegmentLib.network.card import Decision
 from UNetPlusPlusSegmentLib.nodule.candidates import Nodule
-from UNetPlusPlusSegmentLib.nodule.decision import features
+from UNetPlusPlusSegmentLib.nodule.decision import FEATURES, features
 from UNetPlusPlusSegmentLib.nodule.windows import Window, Windows
 
 LUNG, TISSUE, CONTRAST = -850, 30, 300
@@ -139,6 +140,13 @@ def test_a_decision_is_kept_in_the_card_and_its_figures_beside_it(tmp_path):
     assert changed.decision == decision
     assert json.loads((bundle.folder / "evaluation.json").read_text())["decision"] == {"nodules": 7}
     changed.load_network()
+
+
+def test_a_model_that_decides_by_what_is_not_known_here_is_refused(tmp_path):
+    decision = {"intercept": 0.0, "weights": {"smell": 1.0}, "least": 0.5}
+    with pytest.raises(BundleError, match="'smell'"):
+        load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0", decision=decision), "cpu")
+    assert set(of(BALL, lung(tissue=BALL))) == set(FEATURES)
 
 
 def scan(*marks: tuple[slice, int]) -> np.ndarray:

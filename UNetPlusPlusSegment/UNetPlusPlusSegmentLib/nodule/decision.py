@@ -14,6 +14,8 @@ from .candidates import Nodule
 from .segments import half_axes_mm
 from .windows import Windows
 
+FEATURES = ("size", "fill", "density", "beside", "continued", "spread", "next")
+
 AROUND_MM = 1.5, 5.0  # distance of what is looked at around a nodule; its blurred rim is nearer
 LUNG_HU = -850.0
 MOST_MM = 12.0  # diameter beyond which size says nothing

@@ -16,7 +16,9 @@ from ..engine.maps import PixelMaps
 from ..engine.pixel_box import Box
 from ..engine.predictor import Predictor, ProgressCallback, ignore_progress
 from ..engine.slice_pool import threads_of_torch
+from ..network.bundle import Bundle, BundleError
 from .candidates import Candidate, Ranges, followed, nodule_at
+from .decision import FEATURES
 from .lungs import find_lungs
 from .maps import NEAR_MM, NoduleMaps
 from .search import search, searched_slices
@@ -27,6 +29,20 @@ LEAST_POINTED_MM = 2.0  # least diameter at a point: the user has seen the nodul
 
 class NoduleEngine(Predictor):
     """A nodule bundle on a device, ready for many volumes."""
+
+    def __init__(self, bundle: Bundle, device: str = "auto") -> None:
+        """Load and check the weights.
+
+        Raises:
+            BundleError, DeviceError: The model or the device cannot be used.
+        """
+        unknown = sorted({*(bundle.decision.weights if bundle.decision else ())} - {*FEATURES})
+        if unknown:
+            raise BundleError(
+                f"The model {bundle.name} decides by {unknown[0]!r}, which this version does not know. Update the extension, or choose"
+                " another model."
+            )
+        super().__init__(bundle, device)
 
     def predict(self, volume: Volume, request: Request, progress: ProgressCallback = ignore_progress) -> NoduleMaps:
         """Find lung nodules: those at the points, those in the box, or all in the chest.
