@@ -161,10 +161,11 @@ def _say(notes: Iterable[str]) -> None:
 
 def _request(given: argparse.Namespace) -> Request:
     """The request without its box, which needs the volume."""
-    check_places(has_points=bool(given.point), has_box=given.box is not None)
+    check_places(has_points=bool(given.point or given.points), has_box=given.box is not None)
+    points = [*given.point, *(files.read_points(given.points) if given.points else ())]
     return Request(
         given.target, also=given.also, model=given.model, speed=given.speed, threshold=given.threshold, force=given.force,
-        device=given.device, threads=given.threads, points=tuple(given.point),
+        device=given.device, threads=given.threads, points=tuple(points),
     )  # fmt: skip
 
 

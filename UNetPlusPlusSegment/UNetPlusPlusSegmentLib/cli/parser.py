@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     cohort = commands.add_parser(
         "cohort", help="segment many scans; another call runs only missing and failed cases", epilog=COHORT_HELP
     )
-    cohort.set_defaults(point=[], box=None, also=[])
+    cohort.set_defaults(point=[], points=None, box=None, also=[])
     cohort.add_argument("target", metavar="TARGET", help=TARGET_HELP)
     cohort.add_argument(
         "inputs", metavar="INPUT", nargs="+", help="volume files and DICOM folders, or one folder that contains them"
@@ -120,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_options(command: argparse.ArgumentParser, **target: str) -> None:
     """Add the arguments of all targets."""
-    command.set_defaults(point=[], also=[], **target)
+    command.set_defaults(point=[], points=None, also=[], **target)
     command.add_argument(
         "input", metavar="INPUT", help="CT volume: .nrrd .nhdr .nii .nii.gz .mha .mhd, a DICOM file or a folder of them"
     )
@@ -146,11 +146,16 @@ def _add_options(command: argparse.ArgumentParser, **target: str) -> None:
 
 
 def _add_point(command: argparse.ArgumentParser) -> None:
-    """Add the argument that only nodules take."""
+    """Add the arguments that only nodules take."""
     command.add_argument(
         "--point", type=_numbers(3), action="append", default=[], metavar="R,A,S",
         help="a point in a nodule, RAS in mm; repeat it for more nodules; not together with --box",
     )  # fmt: skip
+    command.add_argument(
+        "--points",
+        metavar="FILE",
+        help="points in nodules: Slicer's .mrk.json or .fcsv, or a CSV with the columns r, a and s",
+    )
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
