@@ -89,9 +89,30 @@ def test_no_nodule_is_a_result_with_every_output(scan, tmp_path, capsys, ending)
     assert outputs[2].stat().st_size
 
 
+def test_points_from_a_file_are_taken_with_those_of_the_command_line(scan, tmp_path, capsys):
+    path = tmp_path / "points.fcsv"
+    path.write_text(f"# CoordinateSystem = RAS\n1,{words((20, 100, 110))}\n")
+    summary = run(
+        capsys,
+        scan,
+        "--points",
+        path,
+        "--point",
+        words((10, 50, 40)),
+        "-o",
+        tmp_path / "n.nii.gz",
+        "--overlay",
+        tmp_path / "o.png",
+    )
+    assert [segment["name"] for segment in summary["segments"]] == ["Nodule 1", "Nodule 2"]
+    assert main(["nodule", str(scan), "--points", str(tmp_path / "no.csv"), "-o", str(tmp_path / "m.nii.gz")]) == 1
+    assert "no.csv cannot be read" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
+        ["--points", "p.csv", "--box", "1,2,3,4,5,6"],
         ["--point", "1,2"],
         ["--point", "1,2,x"],
         ["--point", "1,2,nan"],

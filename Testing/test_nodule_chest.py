@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -98,12 +99,45 @@ def test_a_bulge_of_a_vessel_full_of_contrast_medium_is_no_nodule_and_a_calcifie
     assert not result.labelmap[bulge].any()
 
 
-def test_what_continues_as_a_vessel_is_left_out_of_a_chest_and_not_of_what_is_pointed_at(tmp_path, chest, monkeypatch):
+def test_what_is_unlikely_is_left_out_of_a_chest_and_a_box_and_not_of_what_is_pointed_at(tmp_path, chest):
+    volume, _, _ = chest
+    decision = {"intercept": 0.0, "weights": {"size": 1.0}, "least": 0.0}
+    folder = tmp_path / "models" / "nodule-v1.0.0"
+    engine = load_engine(bright_nodule_bundle(folder, decision=decision), "cpu")
+    smallest, _, largest = sorted(s.measurements["probability"] for s in segmented(engine, volume).segments)
+    everything = tuple((0, n) for n in volume.array.shape)
+    for where in ({}, {"box": everything}):
+        maps = engine.predict(volume, Request("nodule", **where))
+        (segment,) = replace(maps, least=largest).at().segments
+        assert segment.measurements["probability"] == largest
+        assert len(maps.at().segments) == 3
+    at_smallest = replace(
+        engine.predict(volume, Request("nodule", points=[ras((15, 65, 25), volume.ijk_to_ras)])), least=largest
+    )
+    assert at_smallest.at().segments[0].measurements["probability"] == pytest.approx(smallest, abs=0.01)
+
+
+def test_a_nodule_that_the_end_of_the_scan_cuts_says_so(tmp_path, chest):
     volume, _, _ = chest
     engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0"), "cpu")
-    monkeypatch.setattr("UNetPlusPlusSegmentLib.nodule.maps.continues_as_vessel", lambda *_: True)
-    assert segmented(engine, volume).segments == ()
-    assert len(segmented(engine, volume, points=[ras((12, 60, 50), volume.ijk_to_ras)]).segments) == 1
+    cut = Volume(volume.array[12:], volume.ijk_to_ras)  # through the middle of the first one
+    result = segmented(engine, cut, points=[ras((0, 60, 50), cut.ijk_to_ras)])
+    assert result.segments[0].measurements["cut_by_scan"] == ["inferior"]
+    assert [note.kind for note in result.notes] == ["cut-by-scan"]
+    whole = segmented(engine, volume, points=[ras((12, 60, 50), volume.ijk_to_ras)])
+    assert whole.segments[0].measurements["cut_by_scan"] == []
+
+
+def test_a_point_a_box_and_a_chest_say_the_same_of_one_nodule(tmp_path, chest):
+    volume, _, _ = chest
+    engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0"), "cpu")
+    box = np.s_[5:20, 45:75, 35:66]
+    found = [
+        segmented(engine, volume, **where)
+        for where in ({}, {"box": box}, {"points": [ras((13, 61, 52), volume.ijk_to_ras)]})
+    ]
+    for result in found[1:]:
+        np.testing.assert_array_equal(result.labelmap[box] > 0, found[0].labelmap[box] > 0)
 
 
 def test_a_nodule_of_a_chest_that_may_go_on_beyond_its_window_has_a_note_as_one_of_a_point_has(

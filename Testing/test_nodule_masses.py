@@ -12,6 +12,7 @@ from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.nodule.candidates import Nodule, label_apart
 from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
+from UNetPlusPlusSegmentLib.nodule.windows import Window
 
 
 @pytest.mark.parametrize("at", [(15, 70, 75), (15, 40, 75), (20, 70, 50)])
@@ -82,12 +83,14 @@ def test_a_box_of_few_slices_has_a_slab_of_a_nodule_in_it(engine):
 @pytest.mark.parametrize("way", [1, -1])
 def test_of_two_nodules_that_share_voxels_the_larger_one_stays_whole_whichever_came_first(way):
     large, small = np.ones((4, 20, 20), bool), np.ones((4, 6, 10), bool)
+    window = Window(slice(0, 30), slice(0, 30), (30, 30))
     nodules = [
-        Nodule(np.s_[0:4, 0:20, 0:20], large),
-        Nodule(np.s_[0:4, 5:11, 14:24], small),  # most of it lies in the large one
-        Nodule(np.s_[0:4, 17:23, 12:22], small),  # and of this one less than half
+        Nodule(np.s_[0:4, 0:20, 0:20], large, window),
+        Nodule(np.s_[0:4, 5:11, 14:24], small, window),  # most of it lies in the large one
+        Nodule(np.s_[0:4, 17:23, 12:22], small, window),  # and of this one less than half
     ]
-    _, labels = label_apart(nodules[::way])
+    _, labels, values = label_apart(nodules[::way])
+    assert [value > 0 for value in values[::way]] == [True, False, True]
     sizes = np.unique(labels[labels > 0], return_counts=True)[1]
     assert sorted(sizes.tolist()) == [4 * (60 - 3 * 8), 4 * 400]
 

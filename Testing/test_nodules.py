@@ -1,4 +1,4 @@
-"""Nodules: which spots of a probability map count, and in what order they stand in the table."""
+"""Nodules: which shapes count, and in what order they stand in the table."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from UNetPlusPlusSegmentLib.core.masks import components
+from UNetPlusPlusSegmentLib.core.note import Note
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.files import read_volume, write_segmentation
 from UNetPlusPlusSegmentLib.nodule.lungs import find_lungs
-from UNetPlusPlusSegmentLib.nodule.segments import MOST_NODULES, find_nodules, number_nodules
+from UNetPlusPlusSegmentLib.nodule.segments import LEAST_DIAMETER_MM, MOST_NODULES, can_be_nodule, number_nodules
 
 SHAPE = (30, 120, 130)
 SPACING_MM = np.array([2.0, 0.8, 0.7])  # K, J, I
@@ -42,7 +44,6 @@ NO_NODULES = {
     "a spot on one thin slice": ellipsoid((3, 70, 70), (1, 12, 12)),
     "a lobe without air": LUNGS,
     "a fork": np.logical_or.reduce([ellipsoid((14, 60, 70), axes) for axes in [(2, 2, 24), (2, 24, 2), (24, 2, 2)]]),
-    "outside the lungs": ellipsoid((15, 113, 60), (4, 4, 4)),
 }
 
 
@@ -50,9 +51,12 @@ def volume_of(*spots: np.ndarray) -> Volume:
     return Volume(np.where(np.logical_or.reduce(spots), 30, -850).astype(np.int16), MATRIX)
 
 
-def found(*spots: np.ndarray, lungs: np.ndarray = LUNGS) -> tuple[np.ndarray, tuple[Segment, ...], list[str]]:
-    probability = np.where(np.logical_or.reduce(spots), 0.9, 0.1).astype(np.float32)
-    return find_nodules(probability, volume_of(*spots), lungs)
+def found(*spots: np.ndarray) -> tuple[np.ndarray, tuple[Segment, ...], list[Note]]:
+    volume, labels = volume_of(*spots), components(np.logical_or.reduce(spots), corners=True)
+    for value in range(1, labels.max() + 1):
+        if not can_be_nodule(labels == value, volume, LEAST_DIAMETER_MM, is_cut=False):
+            labels[labels == value] = 0
+    return number_nodules(labels, volume, LUNGS)
 
 
 def test_nodules_are_numbered_from_the_largest_on():
@@ -108,44 +112,30 @@ def test_every_limit_is_needed_for_one_of_the_shapes(monkeypatch):
         "a spot on one thin slice": ("MOST_ELONGATION", 12),
         "a fork": ("LEAST_FILL", 0),
         "a lobe without air": ("MOST_DIAMETER_MM", 100),
-        "outside the lungs": ("LEAST_INSIDE", 0),
     }
     for what, (limit, value) in reason.items():
         assert found(NO_NODULES[what])[1] == ()
         with monkeypatch.context() as patch:
             patch.setattr(f"UNetPlusPlusSegmentLib.nodule.segments.{limit}", value)
+            patch.setitem(globals(), limit, value)  # the least diameter is the caller's
             assert len(found(NO_NODULES[what])[1]) == 1, what
 
 
-def test_a_nodule_half_in_the_chest_wall_is_kept_whole():
-    nodule = ellipsoid((15, 107, 60), (5, 5, 5))
-    assert 0.5 < LUNGS[nodule].mean() < 0.9
-    labelmap, segments, _ = found(nodule)
-    np.testing.assert_array_equal(labelmap == 1, nodule)
-    assert segments[0].measurements["pleura_mm"] == 0
+def test_a_nodule_half_in_the_chest_wall_touches_the_pleura():
+    _, (segment,), _ = found(ellipsoid((15, 107, 60), (5, 5, 5)))
+    assert segment.measurements["pleura_mm"] == 0
 
 
-def test_a_slanting_nodule_whose_sections_touch_at_a_corner_is_one():
-    nodule = np.zeros(SHAPE, bool)
-    nodule[10, 50:56, 50:56] = True
-    nodule[11, 56:62, 56:62] = True
-    assert len(found(nodule)[1]) == 1
-
-
-def test_the_threshold_decides_how_far_a_nodule_reaches():
-    probability = np.where(LARGE, 0.4, 0).astype(np.float32)
-    probability[SMALL] = 0.8
-    volume = volume_of(LARGE, SMALL)
-    assert len(find_nodules(probability, volume, LUNGS)[1]) == 1
-    assert len(find_nodules(probability, volume, LUNGS, threshold=0.4)[1]) == 2
-
-
-@pytest.mark.parametrize("lungs", [LUNGS, np.zeros(SHAPE, bool)], ids=["lungs", "no lungs"])
-def test_no_nodule_is_a_result(lungs):
-    spots = LARGE if not lungs.any() else np.zeros(SHAPE, bool)
-    labelmap, segments, notes = found(spots, lungs=lungs)
+def test_no_nodule_is_a_result():
+    labelmap, segments, notes = found(np.zeros(SHAPE, bool))
     assert not labelmap.any()
     assert (segments, notes) == ((), [])
+
+
+def test_what_else_is_known_of_a_nodule_stands_among_its_measurements():
+    labels = LARGE * 7 + SMALL * 3
+    _, segments, _ = number_nodules(labels, volume_of(LARGE, SMALL), None, {3: {"probability": 0.4}})
+    assert [segment.measurements.get("probability") for segment in segments] == [None, 0.4]
 
 
 def test_more_than_3_cm_is_called_a_mass():
@@ -187,11 +177,12 @@ def test_the_terminology_survives_the_file(tmp_path):
     assert terminology["anatomicRegion"] == ["SCT", "39607008", "Lung"]
 
 
-def test_the_real_nodule_among_its_vessels_is_the_only_one(shared_data):
+def test_the_real_nodule_has_the_shape_of_one(shared_data):
     volume, _ = read_volume(shared_data("volumes/LIDC-IDRI-0001_ct.nii.gz"))
     truth = read_volume(shared_data("volumes/LIDC-IDRI-0001_nodule.nii.gz"))[0].array
     truth = (truth > 0) & (truth < 100)
-    labelmap, segments, _ = find_nodules(truth.astype(np.float32), volume, find_lungs(volume))
+    assert can_be_nodule(truth, volume, LEAST_DIAMETER_MM, is_cut=False)
+    labelmap, segments, _ = number_nodules(truth.astype(np.uint8), volume, find_lungs(volume))
     np.testing.assert_array_equal(labelmap == 1, truth)
     assert [s.name for s in segments] == ["Nodule 1"]
     assert 0 <= segments[0].measurements["pleura_mm"] <= 6  # it all but touches the wall

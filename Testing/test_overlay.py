@@ -11,8 +11,10 @@ import SimpleITK as sitk
 
 from Testing.support.sample_files import SEGMENTS
 from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import Volume
-from UNetPlusPlusSegmentLib.files.overlay import FRAME_COLOR
+from UNetPlusPlusSegmentLib.files.lettering import letters
+from UNetPlusPlusSegmentLib.files.overlay import CLOSE_UP_PIXELS, FRAME_COLOR, GAP_PIXELS, write_close_ups
 
 
 def picture(path: Path) -> np.ndarray:
@@ -88,3 +90,35 @@ def test_the_most_doubtful_slices_are_drawn_in_a_frame_after_the_others(tmp_path
         grey = tile[int(tile.shape[0] * 0.7), int(tile.shape[1] * 0.6), 0]
         assert round((grey / 255 * 400 - 160) / 20) == k
     assert sides[0] > row.shape[1] * 5 / 7 - 10
+
+
+def close_ups(tmp_path, count: int, known: dict) -> np.ndarray:
+    """The close-ups of balls in a row, each with these measurements, as an array (row, column, RGB)."""
+    labels = np.zeros((3, 60, 30 * count), np.uint8)
+    for number in range(count):
+        labels[1, 25:35, 30 * number + 10 : 30 * number + 20] = number + 1
+    volume = Volume(np.where(labels > 0, 0, -850).astype(np.int16), np.diag([-1.0, -1.0, 2.0, 1.0]))
+    segments = [Segment(n, f"Nodule {n}", "", (255, 0, 0), known) for n in range(1, count + 1)]
+    write_close_ups(tmp_path / "o.png", volume, labels, segments)
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "o.png")))
+
+
+def test_close_ups_show_every_segment_in_rows_of_five(tmp_path):
+    side, gap = CLOSE_UP_PIXELS, GAP_PIXELS
+    page = close_ups(tmp_path, 12, {})
+    assert page.shape[:2] == (3 * side + 2 * gap, 5 * side + 4 * gap)
+    for number in range(15):
+        top, left = (n * (side + gap) for n in divmod(number, 5))
+        tile = page[top : top + side, left : left + side]
+        assert (tile == (255, 0, 0)).all(axis=-1).any() == (number < 12)
+
+
+def test_a_close_up_has_its_title_and_a_bar_of_10_mm(tmp_path):
+    known = {"mean_diameter_rounded_mm": 7, "centroid_ras": (1.0, 2.0, -156.4), "probability": 0.914}
+    page = close_ups(tmp_path, 1, known)
+    white = (page == 255).all(axis=-1)
+    ink = letters("Nodule 1 · 7 mm · S −156 · 0.91").repeat(2, axis=0).repeat(2, axis=1)
+    top, left = np.argwhere(white)[:, 0].min(), (CLOSE_UP_PIXELS - ink.shape[1]) // 2
+    np.testing.assert_array_equal(white[top : top + 14, left : left + ink.shape[1]], ink)
+    bar = white[-GAP_PIXELS - 1].sum()
+    assert bar == pytest.approx(10 * CLOSE_UP_PIXELS / 50, abs=1)  # the square is 50 mm wide

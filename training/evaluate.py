@@ -8,6 +8,7 @@ python training/evaluate.py MODEL --data ../shared/data/liver --split train --pa
 python training/evaluate.py NODULE_MODEL --data ../shared/data/nodule --moved-crops
 python training/evaluate.py MODEL --pairs CASES
 python training/evaluate.py MODEL --volumes ../shared/data/volumes
+python training/evaluate.py NODULE_MODEL --volumes ../shared/data/volumes --chests
 python training/evaluate.py NODULE_MODEL --volumes ../shared/data/volumes --time
 """
 
@@ -22,7 +23,7 @@ from pathlib import Path
 from card.from_checkpoint import bundle_from_checkpoint, read_checkpoint
 from data.slices import DataError
 from data.targets import Target, TargetError, load_target
-from measure import nodule_crops, parts, per_patient, whole_pairs, whole_scans
+from measure import chests, nodule_crops, parts, per_patient, whole_pairs, whole_scans
 from measure.per_patient import WORST
 from measure.pictures import PicturesError, private_folder
 from UNetPlusPlusSegmentLib.files import FileError
@@ -55,12 +56,17 @@ def _target(given: argparse.Namespace) -> Target | None:
 
 def measure(bundle: Bundle, given: argparse.Namespace, target: Target | None) -> tuple[dict, str]:
     """The figures that were asked for, and what is printed of them."""
-    if (given.moved_crops or given.time) and bundle.engine != "nodule":
-        raise BundleError(f"--moved-crops and --time are for nodule models; {bundle.name} is for {bundle.target}.")
+    if (given.moved_crops or given.time or given.chests) and bundle.engine != "nodule":
+        raise BundleError(
+            f"--moved-crops, --time and --chests are for nodule models; {bundle.name} is for {bundle.target}."
+        )
     if given.pairs:
         on_pairs = whole_pairs.measure(bundle, given.pairs, given.speed, given.device, given.segment)
         figures = {"model": bundle.name, **on_pairs}
         return figures, json.dumps(figures, indent=2)
+    if given.chests and given.volumes:
+        figures = {"model": bundle.name, **chests.measure(bundle, given.volumes, given.speed, given.device)}
+        return figures, chests.as_table(figures)
     if given.volumes:
         on_scans = whole_scans.times if given.time else whole_scans.measure
         figures = {"model": bundle.name, **on_scans(bundle, given.volumes, given.speed, given.device)}
@@ -116,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     scans.add_argument("--speed", default="balanced")
     scans.add_argument("--device", default="auto")
+    scans.add_argument("--chests", action="store_true", help="findings in whole chests: FROC and times, instead")
     scans.add_argument("--time", action="store_true", help="the times of nodules, through a worker process, instead")
     return parser
 

@@ -33,6 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="the bundle to make: <name>-v<major>.<minor>.<patch>")
     parser.add_argument("--data", type=Path, required=True, help="slice folder to measure it on")
     parser.add_argument("--split", default="val")
+    parser.add_argument(
+        "--choose-on",
+        metavar="SPLIT",
+        help="people on whom the threshold of a nodule model is chosen, unseen in training: train:1/6, say (as --split)",
+    )
     parser.add_argument("--volumes", type=Path, help="folder of whole CTs to measure the model on, too")
     parser.add_argument("--pairs", type=Path, help="folder of whole CTs with segmentations beside them, likewise")
     parser.add_argument("--level", type=int, help="prune the network to this depth (the paper's L1 to L4)")
@@ -47,8 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
         if given.pairs:
             find_pairs(given.pairs)
         figures, average_from, threshold = measure(
-            given.checkpoint, given.folder.name, given.data, given.split, given.volumes, given.level, given.pairs
-        )
+            given.checkpoint, given.folder.name, given.data, given.split, given.volumes, given.level, given.pairs,
+            given.choose_on,
+        )  # fmt: skip
         bundle_from_checkpoint(given.checkpoint, given.folder, figures, average_from, threshold, given.level)
     except (BundleError, DataError, FileError) as error:
         print(f"export.py: {error}", file=sys.stderr)
@@ -68,10 +74,12 @@ def measure(
     volumes: Path | None,
     level: int | None = None,
     pairs: Path | None = None,
+    choose_on: str | None = None,
 ) -> tuple[dict, int | None, float]:
     """The figures of a checkpoint's card, and its answer: the first head to average, and the threshold.
 
-    Of a nodule model it is the best one for what is pointed at; otherwise the figures say it (None), at one half.
+    Of a nodule model it is the best one for what is pointed at, on the people of `choose_on`, or else of the split; otherwise the
+    figures say it (None), at one half.
     """
     target = read_checkpoint(checkpoint).target
     with tempfile.TemporaryDirectory() as scratch:
@@ -83,7 +91,7 @@ def measure(
         answer: tuple[int | None, float] = None, 0.5
         model = bundle({})
         if model.engine == "nodule":
-            answer = nodule_crops.best_answer(model, data, split, target)
+            answer = nodule_crops.best_answer(model, data, choose_on or split, target)
             model = bundle({}, *answer)
         figures = per_patient.evaluate(model, data, split, target=target)
         model = bundle(figures, *answer)

@@ -48,12 +48,12 @@ def evaluate(bundle: Bundle, data: Path, split: str = "val", draws: int = 5, tar
     """
     engine = NoduleEngine(bundle)
     target = target or load_target(bundle.target)
-    nodules = _nodules(data, split, target)
+    nodules = crops_of(data, split, target)
     draw = np.random.default_rng(SEED)
     found: dict[str, list[tuple[float, dict]]] = defaultdict(list)
     levels: dict[str, list[tuple[float, dict]]] = defaultdict(list)
     for items in nodules:
-        counts = np.stack([_counts(data, item) for item in items])
+        counts = np.stack([marks_of(data, item) for item in items])
         size_mm = max(
             2 * np.sqrt((c >= 2).sum() / np.pi) * item.pixel_mm for c, item in zip(counts, items, strict=True)
         )
@@ -62,7 +62,7 @@ def evaluate(bundle: Bundle, data: Path, split: str = "val", draws: int = 5, tar
         for _ in range(draws):
             window = _window(counts.shape[1:], draw.integers(-SHIFT, SHIFT + 1, size=2))
             truth = counts[(slice(None), *window)] >= 2
-            seen = _hu(items, target)[(slice(None), *window)], items[0].pixel_mm
+            seen = hu_of(items, target)[(slice(None), *window)], items[0].pixel_mm
             for name, probability in _probabilities(engine, *seen).items():
                 found[name].append((size_mm, _scores(probability >= bundle.threshold, truth)))
             pointed = _pointed(engine, *seen, truth).labelmap > 0
@@ -89,16 +89,16 @@ def best_answer(bundle: Bundle, data: Path, split: str = "val", target: Target |
     engines = {level: NoduleEngine(replace(bundle, average_from=level)) for level, _ in choices}
     target = target or load_target(bundle.target)
     draw, dices = np.random.default_rng(SEED), []
-    for items in _nodules(data, split, target):
+    for items in crops_of(data, split, target):
         window = _window(items[0].image.shape, draw.integers(-SHIFT, SHIFT + 1, size=2))
         truth = np.stack([item.mask[0] for item in items])[(slice(None), *window)]
-        seen = _hu(items, target)[(slice(None), *window)], items[0].pixel_mm
+        seen = hu_of(items, target)[(slice(None), *window)], items[0].pixel_mm
         masks = [_pointed(engines[level], *seen, truth, threshold).labelmap > 0 for level, threshold in choices]
         dices.append([_scores(mask, truth)["dice"] for mask in masks])
     return choices[int(np.argmax(np.mean(dices, axis=0)))]
 
 
-def _nodules(data: Path, split: str, target: Target) -> list[list[Slice]]:
+def crops_of(data: Path, split: str, target: Target) -> list[list[Slice]]:
     """The slices of each nodule, in order."""
     nodules: dict[tuple[str, str], list[Slice]] = defaultdict(list)
     for item in read_slices(data, target, split):
@@ -106,7 +106,7 @@ def _nodules(data: Path, split: str, target: Target) -> list[list[Slice]]:
     return [sorted(items, key=lambda item: int(item.row["slice"])) for items in nodules.values()]
 
 
-def _counts(data: Path, item: Slice) -> np.ndarray:
+def marks_of(data: Path, item: Slice) -> np.ndarray:
     """The number of readers who marked each pixel."""
     with Image.open(data / "masks" / item.row["file"]) as picture:
         return np.asarray(picture)
@@ -117,7 +117,7 @@ def _window(shape: tuple[int, int], shift: np.ndarray) -> tuple[slice, slice]:
     return slice(rows, rows + WINDOW), slice(columns, columns + WINDOW)
 
 
-def _hu(items: list[Slice], target: Target) -> np.ndarray:
+def hu_of(items: list[Slice], target: Target) -> np.ndarray:
     """float32 HU (slices, rows, columns)."""
     return np.stack([target.to_hu(item.image) for item in items])
 

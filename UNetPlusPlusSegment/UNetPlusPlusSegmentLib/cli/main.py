@@ -161,10 +161,11 @@ def _say(notes: Iterable[str]) -> None:
 
 def _request(given: argparse.Namespace) -> Request:
     """The request without its box, which needs the volume."""
-    check_places(has_points=bool(given.point), has_box=given.box is not None)
+    check_places(has_points=bool(given.point or given.points), has_box=given.box is not None)
+    points = [*given.point, *(files.read_points(given.points) if given.points else ())]
     return Request(
         given.target, also=given.also, model=given.model, speed=given.speed, threshold=given.threshold, force=given.force,
-        device=given.device, threads=given.threads, points=tuple(given.point),
+        device=given.device, threads=given.threads, points=tuple(points),
     )  # fmt: skip
 
 
@@ -399,6 +400,12 @@ def _demo(given: argparse.Namespace) -> None:
     print(f"To view the result in 3D Slicer, drag these two files into its window: {scan} and {segmentation}")
 
 
+def _app(given: argparse.Namespace) -> None:
+    from ..app.start import run
+
+    run(given.paths, given.host, given.port, given.output, given.upload_mb, lambda line: print(line, flush=True))
+
+
 COMMANDS = {
     "segment": _segment,
     "liver": _segment,
@@ -409,6 +416,7 @@ COMMANDS = {
     "compare": _compare,
     "models": _models,
     "demo": _demo,
+    "app": _app,
 }
 
 

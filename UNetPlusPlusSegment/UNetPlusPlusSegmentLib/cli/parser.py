@@ -20,6 +20,7 @@ COHORT_HELP = (
     " with the state of each case."
 )
 REPORT_HELP = "Open report.html in a browser; save the review.csv that it offers into the same folder."
+APP_HELP = "Without --host, only this computer can open the page. Changes to a cohort's results are saved beside them."
 LICENCE_LINE = "The models are for research only, not for clinical use; see MODELS_LICENSE.md."
 
 
@@ -51,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     cohort = commands.add_parser(
         "cohort", help="segment many scans; another call runs only missing and failed cases", epilog=COHORT_HELP
     )
-    cohort.set_defaults(point=[], box=None, also=[])
+    cohort.set_defaults(point=[], points=None, box=None, also=[])
     cohort.add_argument("target", metavar="TARGET", help=TARGET_HELP)
     cohort.add_argument(
         "inputs", metavar="INPUT", nargs="+", help="volume files and DICOM folders, or one folder that contains them"
@@ -98,14 +99,28 @@ def parser() -> argparse.ArgumentParser:
         "-o", "--output", metavar="DIR", default="demo_output", help="folder for the results (default: %(default)s)"
     )
 
-    for command in (segment, liver, nodule, cohort, report, series, compare, models, demo):
+    app = commands.add_parser("app", help="segment, look and correct in a browser", epilog=APP_HELP)
+    app.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="*",
+        help="scans, folders of scans, and the results of cohorts; nothing else is read",
+    )
+    app.add_argument("--port", type=int, default=8080, help="0 for a free one (default: %(default)s)")
+    app.add_argument("--host", help="listen on this address, for visitors who know the token that is printed")
+    app.add_argument("-o", "--output", metavar="DIR", help="folder where changes are saved at once")
+    app.add_argument(
+        "--upload-mb", type=int, default=2000, metavar="MB", help="size of an upload at most (default: %(default)s)"
+    )
+
+    for command in (segment, liver, nodule, cohort, report, series, compare, models, demo, app):
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return program
 
 
 def _add_options(command: argparse.ArgumentParser, **target: str) -> None:
     """Add the arguments of all targets."""
-    command.set_defaults(point=[], also=[], **target)
+    command.set_defaults(point=[], points=None, also=[], **target)
     command.add_argument(
         "input", metavar="INPUT", help="CT volume: .nrrd .nhdr .nii .nii.gz .mha .mhd, a DICOM file or a folder of them"
     )
@@ -131,11 +146,16 @@ def _add_options(command: argparse.ArgumentParser, **target: str) -> None:
 
 
 def _add_point(command: argparse.ArgumentParser) -> None:
-    """Add the argument that only nodules take."""
+    """Add the arguments that only nodules take."""
     command.add_argument(
         "--point", type=_numbers(3), action="append", default=[], metavar="R,A,S",
         help="a point in a nodule, RAS in mm; repeat it for more nodules; not together with --box",
     )  # fmt: skip
+    command.add_argument(
+        "--points",
+        metavar="FILE",
+        help="points in nodules: Slicer's .mrk.json or .fcsv, or a CSV with the columns r, a and s",
+    )
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ from .forms import FORMS, beside, check_forms, form_of, write_forms
 from .images import FileError
 from .label_maps import label_maps
 from .overlay import write_close_ups, write_overlay
+from .points import read_points, read_points_table
 from .reading import read_volume
 from .segmentations import masks_of, segments_in
 from .series_table import read_series_table
@@ -26,6 +27,8 @@ __all__ = [
     "label_maps",
     "list_series",
     "masks_of",
+    "read_points",
+    "read_points_table",
     "read_series_table",
     "read_volume",
     "segments_in",

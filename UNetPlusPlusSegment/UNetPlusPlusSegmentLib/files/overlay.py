@@ -13,14 +13,17 @@ from ..core.masks import largest_component
 from ..core.segment import Segment
 from ..core.volume import AIR_HU, AxialOrder, Volume, axial_order, bounding_box
 from .images import name_of, silence
+from .lettering import HEIGHT, letters
 from .writing import whole_file
 
-TILES, DOUBTFUL = 5, 3
+TILES, DOUBTFUL = 5, 3  # in a row, and of them doubtful slices at most
 TILE_PIXELS = (420, 300)  # the most that a tile takes, width and height
-CLOSE_UP_MM, CLOSE_UP_PIXELS = 50.0, 300  # side of a square round a small segment
+CLOSE_UP_MM, CLOSE_UP_PIXELS = 50.0, 320  # side of a square round a small segment
 LUNG_WINDOW_HU = (-1350.0, 150.0)
 GAP_PIXELS = 6
 JPEG_QUALITY = 80
+LETTER_PIXELS = 2  # side of a dot of a letter
+SCALE_MM = 10.0
 LINE_PIXELS = 1.5
 FRAME_PIXELS, FRAME_COLOR = 3, (255, 190, 0)  # round a doubtful slice
 FILL_ALPHA = 0.3
@@ -67,14 +70,14 @@ def write_overlay(
     tiles = [_tile(h, m, size, segments, window_hu) for h, m in zip(hu, labels, strict=True)]
     for tile in tiles[len(spread) :]:
         _frame(tile)
-    _write_row(path, tiles)
+    _write_rows(path, tiles, len(tiles))
 
 
 def write_close_ups(path: str | Path, volume: Volume, labelmap: np.ndarray, segments: Sequence[Segment]) -> None:
-    """Draw the first five segments in a row, each alone in the middle of a square, on the slice that shows most of it.
+    """Draw every segment, each alone in the middle of a square, on the slice that shows most of it, with its title and a scale bar.
 
-    Seen as in `write_overlay`, in a lung window; of no segment at all there is nothing to be seen close up, and slices are
-    drawn as there.
+    Seen as in `write_overlay`, in a lung window, in rows of five; of no segment at all there is nothing to be seen close up, and
+    slices are drawn as there.
 
     Args:
         path, volume, labelmap, segments: As in `write_overlay`.
@@ -86,7 +89,7 @@ def write_close_ups(path: str | Path, volume: Volume, labelmap: np.ndarray, segm
     hu, labels = order.apply(volume.array), order.apply(labelmap)
     pixel_mm = np.array(order.spacing_mm[1:])
     tiles: list[np.ndarray] = []
-    for segment in segments[:TILES]:
+    for segment in segments:
         mask = labels == segment.value
         k = int(mask.sum(axis=(1, 2)).argmax())
         box = bounding_box(mask[k])
@@ -102,22 +105,57 @@ def write_close_ups(path: str | Path, volume: Volume, labelmap: np.ndarray, segm
             np.pad(plane, [(p, p) for p in pad], constant_values=outside)[square]
             for plane, outside in ((np.nan_to_num(hu[k], nan=AIR_HU), AIR_HU), (labels[k], 0))
         )
-        size = _tile_size(part.shape, order.spacing_mm[1:], (CLOSE_UP_PIXELS, CLOSE_UP_PIXELS))
-        tiles.append(_tile(part, seen, size, segments, LUNG_WINDOW_HU, fill_alpha=0))
+        size = (CLOSE_UP_PIXELS * FINER, CLOSE_UP_PIXELS * FINER)  # it is square but for a voxel's rounding
+        tile = _tile(part, seen, size, segments, LUNG_WINDOW_HU, fill_alpha=0)
+        _write(tile, _title(segment), GAP_PIXELS)
+        _draw_scale(tile, CLOSE_UP_PIXELS / (part.shape[1] * pixel_mm[1]))
+        tiles.append(tile)
     if not tiles:
         write_overlay(path, volume, labelmap, segments, LUNG_WINDOW_HU)
         return
-    height, width = (min(tile.shape[axis] for tile in tiles) for axis in (0, 1))
-    _write_row(path, [tile[:height, :width] for tile in tiles])
+    _write_rows(path, tiles, TILES)
 
 
-def _write_row(path: str | Path, tiles: Sequence[np.ndarray]) -> None:
-    """Write pictures of one height side by side."""
-    gap = np.zeros((tiles[0].shape[0], GAP_PIXELS, 3), np.uint8)
-    row = np.concatenate([part for tile in tiles for part in (tile, gap)][:-1], axis=1)
+def _title(segment: Segment) -> str:
+    """`Nodule 2 · 7 mm · S −156 · 0.91`: name, mean diameter, place along Superior, probability; as far as they are known."""
+    known = segment.measurements
+    parts = [segment.name]
+    if "mean_diameter_rounded_mm" in known:
+        parts.append(f"{known['mean_diameter_rounded_mm']} mm")
+    if "centroid_ras" in known:
+        parts.append(f"S {known['centroid_ras'][2]:.0f}".replace("-", "−"))
+    if known.get("probability") is not None:
+        parts.append(f"{known['probability']:.2f}")
+    return " · ".join(parts)
+
+
+def _write(picture: np.ndarray, text: str, top: int) -> None:
+    """Write a text into a picture (row, column, RGB), white on black, in its middle; one that is too wide is cut off."""
+    ink = np.pad(letters(text), 1).repeat(LETTER_PIXELS, axis=0).repeat(LETTER_PIXELS, axis=1)[:, : picture.shape[1]]
+    left = (picture.shape[1] - ink.shape[1]) // 2
+    picture[top : top + ink.shape[0], left : left + ink.shape[1]] = ink[..., np.newaxis] * np.uint8(255)
+
+
+def _draw_scale(picture: np.ndarray, pixels_per_mm: float) -> None:
+    """Draw a bar of `SCALE_MM`, with its length above it, at the lower edge of a picture."""
+    length = round(SCALE_MM * pixels_per_mm)
+    left, bottom = (picture.shape[1] - length) // 2, picture.shape[0] - GAP_PIXELS
+    picture[bottom - LETTER_PIXELS : bottom, left : left + length] = 255
+    _write(picture, f"{SCALE_MM:.0f} mm", bottom - LETTER_PIXELS * (HEIGHT + 4))
+
+
+def _write_rows(path: str | Path, tiles: Sequence[np.ndarray], columns: int) -> None:
+    """Write pictures of one size in rows of as many."""
+    height, width = tiles[0].shape[:2]
+    columns, step = min(columns, len(tiles)), (height + GAP_PIXELS, width + GAP_PIXELS)
+    rows = -(-len(tiles) // columns)
+    page = np.zeros((rows * step[0] - GAP_PIXELS, columns * step[1] - GAP_PIXELS, 3), np.uint8)
+    for number, tile in enumerate(tiles):
+        top, left = number // columns * step[0], number % columns * step[1]
+        page[top : top + height, left : left + width] = tile
     with whole_file(path) as beside, silence():
         level = JPEG_QUALITY if beside.suffix == ".jpg" else -1  # what a PNG does by itself
-        image = sitk.GetImageFromArray(row, isVector=True)
+        image = sitk.GetImageFromArray(page, isVector=True)
         sitk.WriteImage(image, name_of(beside), useCompression=True, compressionLevel=level)
 
 
@@ -157,12 +195,10 @@ def _body(hu: np.ndarray, labels: np.ndarray, spacing_mm: Sequence[float]) -> tu
     return rows, columns
 
 
-def _tile_size(
-    shape: tuple[int, ...], spacing_mm: Sequence[float], most: tuple[int, int] = TILE_PIXELS
-) -> tuple[int, int]:
+def _tile_size(shape: tuple[int, ...], spacing_mm: Sequence[float]) -> tuple[int, int]:
     """Width and height of a tile in fine pixels, equally many per mm."""
     height_mm, width_mm = shape[0] * spacing_mm[0], shape[1] * spacing_mm[1]
-    scale = min(most[0] / width_mm, most[1] / height_mm)
+    scale = min(TILE_PIXELS[0] / width_mm, TILE_PIXELS[1] / height_mm)
     width, height = (max(1, round(side * scale)) * FINER for side in (width_mm, height_mm))
     return width, height
 

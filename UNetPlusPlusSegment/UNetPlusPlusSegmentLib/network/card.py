@@ -135,6 +135,20 @@ class Speed:
 
 
 @dataclass(frozen=True)
+class Decision:
+    """A logistic regression that says how likely a finding is one, from what it looks like.
+
+    Attributes:
+        intercept, weights: Of the log-odds; the weights by the names of `nodule.decision.features`.
+        least: Probability of a finding that is shown, at least.
+    """
+
+    intercept: float
+    weights: dict[str, float]
+    least: float
+
+
+@dataclass(frozen=True)
 class Source:
     """Data that a model was trained on, with its licence and how it wants to be cited."""
 
@@ -156,6 +170,7 @@ class Card:
         threshold: Least probability of a pixel that belongs to the label.
         average_from: The shallowest head that is averaged: with shallower ones the mask was worse when the model was evaluated.
         speeds: By name: `accurate`, `balanced`, `fast`.
+        decision: Of a nodule model, which of its findings are shown; without one all are.
         licence: Of the weights.
         sha256: Of weights.pt, in hexadecimal.
     """
@@ -171,6 +186,7 @@ class Card:
     average_from: int
     postprocessing: PostProcessing
     speeds: dict[str, Speed]
+    decision: Decision | None = None
     training_data: tuple[Source, ...] = ()
     licence: str = ""
     intended_use: str = ""
@@ -273,6 +289,7 @@ def card_from_json(stored: Mapping[str, Any]) -> Card:
         average_from=int(stored["average_from"]),
         postprocessing=PostProcessing(**stored["postprocessing"]),
         speeds={name: Speed(**speed) for name, speed in stored["speeds"].items()},
+        decision=Decision(**stored["decision"]) if stored.get("decision") else None,
         training_data=tuple(Source(**source) for source in ([sources] if isinstance(sources, Mapping) else sources)),
         licence=stored.get("licence", ""),
         intended_use=stored.get("intended_use", ""),

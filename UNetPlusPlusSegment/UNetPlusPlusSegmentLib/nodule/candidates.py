@@ -1,25 +1,47 @@
-"""Candidates: places to search for a nodule, and the nodule found there in the maps of patches. NumPy only."""
+"""Candidates: places to search for a nodule, and the nodule found there in the windows around them. NumPy only."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..core.masks import boxes, components
 from ..core.volume import bounding_box, crop
 from .region_growing import END, Plane, Sections, follow, near, without_tails
 from .segments import can_be_nodule
-from .windows import Patches, Window
+from .windows import COARSE, FINE, Window, Windows
 
-MARGIN_MM = 5.0  # least margin around a nodule in its window
+MARGIN_MM = (
+    5.0  # least margin around a nodule in its window: nearer to the edge, the network sees too little of what it is
+)
+BEYOND_MM = 2.0  # predicted beyond the ends of a nodule, in case the threshold is lowered
+LEAST_MASS_MM = 20.0  # least diameter of a mass: the fine window shows smaller nodules whole
+LEAST_MASS_MM2 = np.pi / 4 * LEAST_MASS_MM**2  # of its largest section
+PART = 0.3  # a nodule that is less than this of a mass, in volume, is only a fragment of it: 2/3 of its diameter
 SAME = 0.5  # share of a nodule's voxels that lie in a larger one: the two are the same
-PEAKS = (0.9, 0.6, 0.3)  # levels of probability: each component above one that contains no peak yet gets one
-LEAST_PEAK_MM3 = 4.0  # least volume of such a component: a sphere of 2 mm
 
 Ranges = tuple[slice, ...]
-Peak = tuple[tuple[int, int, int], float]  # slice, row and column, and the least probability of its component
+
+
+@dataclass(frozen=True, eq=False)
+class Nodule:
+    """A nodule in a volume.
+
+    Attributes:
+        box: The slices, rows and columns that contain it.
+        mask: bool, of the shape of the box.
+        window: That in which it was found.
+    """
+
+    box: Ranges
+    mask: np.ndarray
+    window: Window
+
+    @property
+    def middle(self) -> np.ndarray:
+        """Slice, row and column of the middle of its box."""
+        return np.array([(along.start + along.stop - 1) / 2 for along in self.box])
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,88 +50,98 @@ class Candidate:
 
     Attributes:
         index: Slice, row and column; may lie between voxels.
-        window: The part of the slices that the network sees.
         within_mm: Largest distance of the nodule from the index.
         least_mm: Least diameter, of a sphere of the same volume.
+        may_be_mass: False where coarse pixels have shown that it is none.
+        windows: Those that the network has looked at, on some slices: a fine one, and a coarse one where it was needed.
     """
 
     index: np.ndarray
-    window: Window
     within_mm: float
     least_mm: float
+    may_be_mass: bool = True
+    windows: tuple[Window, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
-class Nodule:
-    """The box of slices, rows and columns that contains a nodule, and the nodule's mask in it."""
+def followed(candidate: Candidate, windows: Windows, threshold: float) -> Candidate:
+    """Look at what lies at a candidate: in a fine window, and in a coarse one if it does not fit or may be part of a mass.
 
-    box: Ranges
-    mask: np.ndarray
+    The network finds only fragments of a mass whose edges lie outside the window, and nothing of one that ends at the chest
+    wall or the diaphragm, where it looks like them.
+    """
 
+    def grown(window: Window) -> Nodule | None:
+        return nodule_in(window, candidate, windows, windows.plane_of(window), threshold)
 
-def section_of(candidate: Candidate, patches: Patches, plane: Plane, threshold: float) -> Nodule | None:
-    """The section of the object at a candidate, on the candidate's own slice; None if there is none."""
-    starts = 0, candidate.window.rows.start, candidate.window.columns.start
-    seed = tuple(round(float(i)) - start for i, start in zip(candidate.index, starts, strict=True))
-    if not all(
-        0 <= at < n.stop - n.start
-        for at, n in zip(seed[1:], (candidate.window.rows, candidate.window.columns), strict=True)
-    ):
-        return None  # the window is that of a nodule beside it
-    section = follow(lambda k: plane(k) if k == seed[0] else None, seed, threshold, patches.spacing_mm).get(seed[0])
-    tight = None if section is None else bounding_box(section)
-    if section is None or tight is None:
-        return None
-    rows, columns = tight
-    box = (
-        slice(seed[0], seed[0] + 1),
-        *(
-            slice(along.start + start, along.stop + start)
-            for along, start in zip((rows, columns), starts[1:], strict=True)
-        ),
-    )
-    return Nodule(box, section[None, rows, columns])
+    fine = windows.around(candidate.index[1:], FINE)
+    found = grown(fine)
+    if found and not has_room(found, windows):
+        fine = windows.around(found.middle[1:], FINE)
+        found = grown(fine)
+    middle = candidate.index if found is None else found.middle
+    coarse = windows.around(middle[1:], COARSE)
+    seen: Nodule | None = None
+    is_cut_off = found is not None and not has_room(found, windows)
+    if is_cut_off or (candidate.may_be_mass and _may_be_mass(candidate, found, coarse, windows, threshold)):
+        seen = grown(coarse)
+        if seen and not has_room(seen, windows):
+            coarse = windows.around(seen.middle[1:], COARSE)
+            seen = grown(coarse)
+    for nodule in filter(None, (found, seen)):
+        beyond = int(BEYOND_MM / windows.spacing_mm[0])
+        windows.predict(nodule.window, range(nodule.box[0].start - beyond, nodule.box[0].stop + beyond))
+    return replace(candidate, windows=(fine, coarse) if seen else (fine,))
 
 
-def section_mm(candidate: Candidate, patches: Patches, plane: Plane, threshold: float) -> float:
-    """Diameter of a disc with the area of the section at a candidate; 0 if there is none."""
-    section = section_of(candidate, patches, plane, threshold)
-    pixel_mm2 = patches.spacing_mm[1] * patches.spacing_mm[2]
-    return 0.0 if section is None else 2 * float(np.sqrt(np.count_nonzero(section.mask) * pixel_mm2 / np.pi))
+def nodule_at(candidate: Candidate, windows: Windows, threshold: float) -> Nodule | None:
+    """The nodule at a candidate, as far as its slices were predicted: the fine one, unless it is cut or a part of a mass."""
+    found = [nodule_in(w, candidate, windows, w.probability.get, threshold) for w in candidate.windows]
+    fine, coarse = (*found, None)[:2]
+    if fine is None or coarse is None:
+        return fine or coarse
+    return coarse if not has_room(fine, windows) or _is_part(fine, coarse, windows) else fine
 
 
-def nodule_of(candidate: Candidate, patches: Patches, plane: Plane, threshold: float) -> Nodule | None:
-    """The nodule at a candidate, or else the nearest one.
+def nodule_in(window: Window, candidate: Candidate, windows: Windows, plane: Plane, threshold: float) -> Nodule | None:
+    """The nodule at a candidate in a window, or else the nearest one.
 
     Args:
-        plane: The probability in the candidate's window.
+        plane: The probability in the window.
     """
-    rows, columns = candidate.window.rows, candidate.window.columns
-    place = candidate.index - [0, rows.start, columns.start]
+    starts = 0, window.rows.start, window.columns.start
     tried: Sections = {}
-    for seed in near(plane, place, candidate.within_mm, patches.volume.ijk_to_ras[:3, 2::-1].T, threshold):
+    steps_mm = windows.volume.ijk_to_ras[:3, 2::-1].T
+    for seed in near(plane, candidate.index - starts, candidate.within_mm, steps_mm, threshold):
         if seed[0] in tried and tried[seed[0]][seed[1:]]:
             continue
-        followed = follow(plane, seed, threshold, patches.spacing_mm)
-        tried |= {k: section | tried.get(k, False) for k, section in followed.items()}
-        sections = without_tails(followed)
-        first, last = min(sections), max(sections)
-        mask = np.stack([sections[k] for k in range(first, last + 1)])
+        sections = follow(plane, seed, threshold, windows.spacing_mm)
+        tried |= {k: section | tried.get(k, False) for k, section in sections.items()}
+        sections = without_tails(sections)
+        first = min(sections)
+        mask = np.stack([sections[k] for k in sorted(sections)])
         tight = bounding_box(mask)
         if tight is None:
             continue
-        starts = first, rows.start, columns.start
-        box = tuple(slice(along.start + s, along.stop + s) for along, s in zip(tight, starts, strict=True))
-        is_cut = box[0].start == 0 or box[0].stop == len(patches.volume.array)
-        if can_be_nodule(mask[tight], crop(patches.volume, box), candidate.least_mm, is_cut):
-            return Nodule(box, mask[tight])
+        box = tuple(slice(t.start + s, t.stop + s) for t, s in zip(tight, (first, *starts[1:]), strict=True))
+        nodule = Nodule(box, mask[tight], window)
+        if can_be_nodule(
+            nodule.mask, crop(windows.volume, box), candidate.least_mm, bool(cut_by_scan(nodule, windows))
+        ):
+            return nodule
     return None
 
 
-def has_room(nodule: Nodule, window: Window, patches: Patches) -> bool:
+def cut_by_scan(nodule: Nodule, windows: Windows) -> list[str]:
+    """The ends of the scan, `inferior` and `superior`, that a nodule reaches: it may go on beyond them."""
+    ends = {"inferior": nodule.box[0].start == 0, "superior": nodule.box[0].stop == len(windows.volume.array)}
+    return [side for side, is_reached in ends.items() if is_reached]
+
+
+def has_room(nodule: Nodule, windows: Windows) -> bool:
     """True if there is a margin between a nodule and the edges of its window, except where they are the edges of the slice."""
-    sizes, spacing_mm = patches.volume.array.shape[1:], patches.spacing_mm[1:]
-    for along, edge, size, mm in zip(nodule.box[1:], (window.rows, window.columns), sizes, spacing_mm, strict=True):
+    edges = nodule.window.rows, nodule.window.columns
+    sizes, spacing_mm = windows.volume.array.shape[1:], windows.spacing_mm[1:]
+    for along, edge, size, mm in zip(nodule.box[1:], edges, sizes, spacing_mm, strict=True):
         if edge.start > 0 and (along.start - edge.start) * mm < MARGIN_MM:
             return False
         if edge.stop < size and (edge.stop - along.stop) * mm < MARGIN_MM:
@@ -117,56 +149,79 @@ def has_room(nodule: Nodule, window: Window, patches: Patches) -> bool:
     return True
 
 
-def is_seen_whole(nodule: Nodule, window: Window, patches: Patches) -> bool:
+def is_seen_whole(nodule: Nodule, windows: Windows) -> bool:
     """True if the nodule ends because nothing follows, and not because the network has not seen the next slice."""
     areas = np.count_nonzero(nodule.mask, axis=(1, 2))
     return not any(
-        0 <= beyond < len(patches.volume.array) and beyond not in window.planes and area >= END * areas.max()
+        0 <= beyond < len(windows.volume.array)
+        and beyond not in nodule.window.probability
+        and area >= END * areas.max()
         for beyond, area in ((nodule.box[0].start - 1, areas[0]), (nodule.box[0].stop, areas[-1]))
     )
 
 
-def label_apart(nodules: Sequence[Nodule]) -> tuple[Ranges, np.ndarray]:
+def clipped(nodule: Nodule, region: Ranges) -> Nodule | None:
+    """The part of a nodule in a box of slices, rows and columns; None if there is none."""
+    box = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(nodule.box, region, strict=True))
+    if any(along.start >= along.stop for along in box):
+        return None
+    mask = nodule.mask[_within(box, nodule.box)]
+    return Nodule(box, mask, nodule.window) if mask.any() else None
+
+
+def label_apart(nodules: Sequence[Nodule]) -> tuple[Ranges, np.ndarray, list[int]]:
     """Label one or more nodules in one array, each of them once; of two that share voxels, the larger comes first.
 
     Returns:
-        The box of slices, rows and columns that contains them all, and their uint16 labels in it, from 1 on.
+        The box of slices, rows and columns that contains them all; their uint16 labels in it; and the label of each nodule, 0 if
+        it is the same as another one.
     """
     around = tuple(
         slice(min(n.box[axis].start for n in nodules), max(n.box[axis].stop for n in nodules)) for axis in range(3)
     )
     labels = np.zeros([along.stop - along.start for along in around], np.uint16)
-    for value, nodule in enumerate(sorted(nodules, key=lambda n: -np.count_nonzero(n.mask)), start=1):
-        pairs = zip(nodule.box, around, strict=True)
-        here = labels[tuple(slice(b.start - a.start, b.stop - a.start) for b, a in pairs)]
-        if np.count_nonzero(here[nodule.mask]) < SAME * np.count_nonzero(nodule.mask):
-            here[nodule.mask & (here == 0)] = value
-    return around, labels
+    values = [0] * len(nodules)
+    order = sorted(range(len(nodules)), key=lambda n: -np.count_nonzero(nodules[n].mask))
+    for value, number in enumerate(order, start=1):
+        here, mask = labels[_within(nodules[number].box, around)], nodules[number].mask
+        if np.count_nonzero(here[mask]) < SAME * np.count_nonzero(mask):
+            here[mask & (here == 0)] = values[number] = value
+    return around, labels, values
 
 
-def peaks(probability: np.ndarray, inside: np.ndarray, voxel_mm3: float) -> list[Peak]:
-    """The most probable voxel of each component of a map, and of each part of a component that stands out.
+def _may_be_mass(
+    candidate: Candidate, nodule: Nodule | None, coarse: Window, windows: Windows, threshold: float
+) -> bool:
+    """True if the section at a candidate, or at the nodule found there, is as large as one of a mass in the coarse window."""
+    plane, starts = windows.plane_of(coarse), (0, coarse.rows.start, coarse.columns.start)
+    if nodule is None:
+        steps_mm = windows.volume.ijk_to_ras[:3, 2::-1].T
+        seeds = near(plane, candidate.index - starts, candidate.within_mm, steps_mm, threshold)
+        seed, least = next(seeds, None), 0.0
+    else:
+        areas = np.count_nonzero(nodule.mask, axis=(1, 2))
+        largest = int(areas.argmax())
+        inside = np.argwhere(nodule.mask[largest])
+        middle = inside[len(inside) // 2]
+        k, row, column = (int(x) for x in np.array([largest, *middle]) + [b.start for b in nodule.box] - starts)
+        seed, least = (k, row, column), areas.max() / PART ** (2 / 3)
+    if seed is None:
+        return False
+    section = follow(lambda k: plane(k) if k == seed[0] else None, seed, threshold, windows.spacing_mm).get(seed[0])
+    area = 0 if section is None else np.count_nonzero(section)
+    pixel_mm2 = windows.spacing_mm[1] * windows.spacing_mm[2]
+    return bool(area > least and area * pixel_mm2 >= LEAST_MASS_MM2)
 
-    Args:
-        probability: (slices, rows, columns).
-        inside: bool, the same shape: True where a peak may lie.
-        voxel_mm3: Volume of a voxel.
 
-    Returns:
-        Slice, row and column of each, and the least probability in its component.
-    """
-    found: list[Peak] = []
-    box = bounding_box(probability >= min(PEAKS))
-    if box is None:
-        return found
-    part = np.where(inside[box], probability[box], 0).astype(np.float32)
-    for least in PEAKS:
-        labels = components(part >= least, corners=True, least=int(LEAST_PEAK_MM3 / voxel_mm3))
-        known = {int(labels[at]) for at, _ in found}
-        for value, ranges in boxes(labels).items():
-            if value in known:
-                continue
-            here = np.where(labels[ranges] == value, part[ranges], 0)
-            at = np.unravel_index(here.argmax(), here.shape)
-            found.append((tuple(int(a) + along.start for a, along in zip(at, ranges, strict=True)), least))
-    return [(tuple(a + along.start for a, along in zip(at, box, strict=True)), least) for at, least in found]
+def _is_part(nodule: Nodule, mass: Nodule, windows: Windows) -> bool:
+    """True if a nodule is a fragment of a mass."""
+    own, shared, whole = clipped(nodule, mass.box), clipped(mass, nodule.box), np.count_nonzero(mass.mask)
+    if own is None or shared is None or whole * windows.volume.voxel_volume_ml * 1000 < np.pi / 6 * LEAST_MASS_MM**3:
+        return False
+    size = np.count_nonzero(nodule.mask)
+    return bool(size < PART * whole and np.count_nonzero(own.mask & shared.mask) >= SAME * size)
+
+
+def _within(box: Ranges, around: Ranges) -> Ranges:
+    """A box counted from the first voxel of one around it."""
+    return tuple(slice(b.start - a.start, b.stop - a.start) for b, a in zip(box, around, strict=True))

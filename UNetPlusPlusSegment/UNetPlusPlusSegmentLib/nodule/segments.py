@@ -1,14 +1,15 @@
-"""Segments: the lung nodules in a probability map, and one segment for each. NumPy only."""
+"""Segments: what can be a nodule, and one measured and numbered segment for each. NumPy only."""
 
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from ..core.masks import boxes, components, measure
+from ..core.masks import boxes, measure
 from ..core.note import Note
 from ..core.segment import Segment
 from ..core.volume import Volume, axial_order, crop
@@ -32,41 +33,11 @@ TERMINOLOGY = (
 )
 
 
-def find_nodules(
-    probability: np.ndarray, volume: Volume, lungs: np.ndarray | None, threshold: float = 0.5
-) -> tuple[np.ndarray, tuple[Segment, ...], list[Note]]:
-    """Find the nodules in a probability map.
-
-    Voxels that touch, even at a corner only, belong to one nodule: on thick slices the sections of a slanting one hardly
-    overlap. A nodule is kept or dropped as a whole; the part outside the lungs is not cut off. One that reaches the first
-    or the last slice may continue beyond it.
-
-    Args:
-        probability: (K, J, I) on the volume's voxels, 0…1.
-        volume: The CT in HU, any orientation and spacing.
-        lungs: bool (K, J, I), from `find_lungs`; None to accept nodules anywhere.
-        threshold: Least probability of a voxel in a nodule.
-
-    Returns:
-        The same as `number_nodules`.
-    """
-    least = np.pi / 6 * LEAST_DIAMETER_MM**3 / 1000 / volume.voxel_volume_ml
-    labels = components(probability >= threshold, corners=True, least=least)
-    most = np.pi / 6 * MOST_DIAMETER_MM**3 / 1000 / volume.voxel_volume_ml
-    sizes = np.bincount(labels.ravel())
-    keep = sizes <= most
-    if lungs is not None:
-        keep &= np.bincount(labels[lungs], minlength=len(sizes)) >= LEAST_INSIDE * sizes
-    keep[0] = False
-    through = axial_order(volume).axes[0]
-    for value, box in boxes(labels).items():
-        is_cut = box[through].start == 0 or box[through].stop == labels.shape[through]
-        keep[value] = keep[value] and _is_compact(labels[box] == value, volume, is_cut)
-    return number_nodules(np.where(keep[labels], labels, 0), volume, lungs)
-
-
 def number_nodules(
-    labels: np.ndarray, volume: Volume, lungs: np.ndarray | None = None
+    labels: np.ndarray,
+    volume: Volume,
+    lungs: np.ndarray | None = None,
+    known: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> tuple[np.ndarray, tuple[Segment, ...], list[Note]]:
     """Measure nodules and number them, largest first.
 
@@ -74,10 +45,11 @@ def number_nodules(
         labels: Integers (K, J, I) on the volume's voxels: a value above 0 for each nodule, in any order.
         volume: The CT in HU.
         lungs: bool (K, J, I), for the distance to the pleura, which is searched for within `PLEURA_WITHIN_MM`.
+        known: What else is known of each value; it stands among its measurements.
 
     Returns:
         uint8 (K, J, I) with the values 1…n; the segments with these values, by mean diameter, the largest first; and
-        notes for the user. Only the largest `MOST_NODULES` are kept.
+        notes for the user. Only `MOST_NODULES` are kept: the most likely, or the largest where it is not known.
     """
     measured = []
     for value, box in boxes(labels).items():
@@ -87,18 +59,23 @@ def number_nodules(
         mask, part = labels[wider] == value, crop(volume, wider)
         found = measure_nodule(mask, part, near)
         if found is not None:
-            measured.append((value, measure(mask, part) | asdict(found)))
+            measured.append((value, {**measure(mask, part), **asdict(found), **(known or {}).get(value, {})}))
     measured.sort(key=lambda each: each[1]["mean_diameter_mm"], reverse=True)
-    notes = []
+    kept, notes = measured, []
     if len(measured) > MOST_NODULES:
-        smallest_mm = measured[MOST_NODULES - 1][1]["mean_diameter_mm"]
-        text = f"{len(measured)} nodules were found; only the largest {MOST_NODULES} are kept, down to {smallest_mm:.0f} mm."
-        notes.append(Note("largest-only", text))
-        del measured[MOST_NODULES:]
-    labelmap = np.zeros(labels.shape, np.uint8)
-    for number, (value, _) in enumerate(measured, start=1):
-        labelmap[labels == value] = number
-    segments = tuple(_segment(number, found) for number, (_, found) in enumerate(measured, start=1))
+        chances = [found.get("probability") or 0.0 for _, found in measured]
+        likely = sorted(range(len(measured)), key=lambda n: -chances[n])[:MOST_NODULES]
+        kept = [measured[n] for n in sorted(likely)]
+        which = "most likely" if any(chances) else "largest"
+        least_mm = kept[-1][1]["mean_diameter_mm"]
+        text = (
+            f"{len(measured)} nodules were found; only the {which} {MOST_NODULES} are kept, down to {least_mm:.0f} mm."
+        )
+        notes.append(Note("not-all-kept", text))
+    numbers = np.zeros(int(labels.max(initial=0)) + 1, np.uint8)
+    numbers[[value for value, _ in kept]] = np.arange(1, len(kept) + 1)
+    labelmap = numbers[labels]
+    segments = tuple(_segment(n, found) for n, (_, found) in enumerate(kept, start=1))
     return labelmap, segments, notes
 
 
@@ -131,12 +108,26 @@ def _is_compact(mask: np.ndarray, volume: Volume, is_cut: bool) -> bool:
     A slab that the end of a scan has cut from a sphere is a plate: it may be flat, but must be round seen from above.
     """
     steps_ras = volume.ijk_to_ras[:3, 2::-1].T  # to the next voxel along K, J, I
-    positions_ras = np.argwhere(mask) @ steps_ras
-    moments = np.cov(positions_ras.T, bias=True) + steps_ras.T @ steps_ras / 12  # of the centres, and of the voxels
-    short, middle, long = np.sqrt(5 * np.linalg.eigvalsh(moments))  # half axes of an ellipsoid
+    moments = _moments(mask, steps_ras)
+    short, middle, long = half_axes_mm(mask, steps_ras)
     _, rows, columns = axial_order(volume).axes
     plane_ras, _ = np.linalg.qr(steps_ras[[rows, columns]].T)
     narrow, wide = np.sqrt(np.linalg.eigvalsh(plane_ras.T @ moments @ plane_ras))
-    fill = len(positions_ras) * volume.voxel_volume_ml * 1000 / (4 / 3 * np.pi * short * middle * long)
+    fill = np.count_nonzero(mask) * volume.voxel_volume_ml * 1000 / (4 / 3 * np.pi * short * middle * long)
     elongation = max(long / middle, 1 if is_cut else middle / short, wide / narrow)
     return bool(elongation <= MOST_ELONGATION and fill >= LEAST_FILL)
+
+
+def half_axes_mm(mask: np.ndarray, steps_mm: np.ndarray) -> np.ndarray:
+    """Half axes of the ellipsoid with the same moments of inertia, the shortest first.
+
+    Args:
+        mask: bool, three axes; at least one voxel.
+        steps_mm: 3 × 3, its rows the steps from voxel to voxel along each axis.
+    """
+    return np.sqrt(5 * np.linalg.eigvalsh(_moments(mask, steps_mm)))
+
+
+def _moments(mask: np.ndarray, steps_mm: np.ndarray) -> np.ndarray:
+    """Of the centres, and of the voxels: 3 × 3, mm²."""
+    return np.cov((np.argwhere(mask) @ steps_mm).T, bias=True) + steps_mm.T @ steps_mm / 12

@@ -1,0 +1,102 @@
+"""The decision: how likely a finding is a nodule, from what the network and the scan show of it. NumPy only.
+
+A logistic regression, fitted by training/decide.py on the readers' nodules and on what else is found beside them; its weights
+stand in the model's card.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..core.masks import components, distance_mm
+from ..network.card import Decision
+from .candidates import Nodule
+from .segments import half_axes_mm
+from .windows import Windows
+
+FEATURES = ("size", "fill", "density", "beside", "continued", "spread", "next")
+
+AROUND_MM = 1.5, 5.0  # distance of what is looked at around a nodule; its blurred rim is nearer
+LUNG_HU = -850.0
+MOST_MM = 12.0  # diameter beyond which size says nothing
+DENSE_HU = -450.0  # vessels and walls, at least
+WALL_MM2 = 300.0  # a larger dense section beside a nodule is not a vessel; as far as it lies in
+BESIDE_MM = 12.0  # this distance on the slice
+
+
+def features(nodule: Nodule, windows: Windows) -> dict[str, float]:
+    """Numbers about a finding, each of which a decision may weigh.
+
+    They need neither the lungs nor the distance of the slices, so that crops of unknown distance can be learned from; and where
+    a nodule ends through the slices, which the crops do not show, is not among them. Of those that were tried these have the
+    least cross-validated loss; elongation, contrast, bright pixels, the share of wall and the mean probability added nothing.
+
+    Returns:
+        `size`: of the largest section; `fill`: share of the ellipsoid with the same moments of inertia; `density`: in hundreds of
+        HU; `beside`, `continued`: of what lies around it, free of walls, the dense share, and what is joined to it and as dense;
+        `spread`, `next`: what the network says, the heads' deviation, and at its largest section on the slices beside it.
+    """
+    spacing_mm = np.array(windows.spacing_mm)
+    areas = np.count_nonzero(nodule.mask, axis=(1, 2))
+    area_mm2 = areas.max() * spacing_mm[1] * spacing_mm[2]
+    mask, hu = _around(nodule, windows)
+    away_mm = distance_mm(mask, spacing_mm)
+    free = (away_mm <= max(AROUND_MM[1], spacing_mm[0] + 0.01)) & ~_walls(
+        hu, mask, spacing_mm
+    )  # the next slice, at least
+    shell = free & (away_mm > AROUND_MM[0])
+    dense_hu = np.percentile(hu[mask], 80)
+    reached = components(mask | (free & (hu >= (dense_hu + LUNG_HU) / 2)), corners=True)
+    own = np.isin(reached, np.unique(reached[mask]))
+    ellipsoid_mm3 = 4 / 3 * np.pi * half_axes_mm(nodule.mask, np.diag(spacing_mm)).prod()
+    spread = [_plane(nodule, nodule.window.uncertainty[nodule.box[0].start + n])[s] for n, s in enumerate(nodule.mask)]
+    return {
+        "size": float(np.log(min(2 * np.sqrt(area_mm2 / np.pi), MOST_MM))),
+        "fill": float(areas.sum() * spacing_mm.prod() / ellipsoid_mm3),
+        "density": float(hu[mask].mean()) / 100,
+        "beside": float((hu[shell] >= DENSE_HU).mean()) if shell.any() else 0.0,
+        "continued": float(np.log1p(np.count_nonzero(own & shell) / areas.sum())),
+        "spread": float(np.concatenate(spread).mean()),
+        "next": _next(nodule, int(areas.argmax())),
+    }
+
+
+def probability(decision: Decision, nodule: Nodule, windows: Windows) -> float:
+    """How likely a finding is a nodule, 0…1."""
+    of_it = features(nodule, windows)
+    log_odds = decision.intercept + sum(weight * of_it[name] for name, weight in decision.weights.items())
+    return float(1 / (1 + np.exp(-log_odds)))
+
+
+def _around(nodule: Nodule, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+    """The nodule's mask and the HU in a box with a margin for all that is looked at."""
+    spacing_mm, array = windows.spacing_mm, windows.volume.array
+    reach_mm = max(AROUND_MM[1], spacing_mm[0]), BESIDE_MM, BESIDE_MM
+    margins = [int(np.ceil((reach + 0.01) / mm)) for reach, mm in zip(reach_mm, spacing_mm, strict=True)]
+    box = tuple(slice(max(0, b.start - m), b.stop + m) for b, m in zip(nodule.box, margins, strict=True))
+    hu = array[box].astype(np.float32)
+    mask = np.zeros(hu.shape, bool)
+    mask[tuple(slice(n.start - b.start, n.stop - b.start) for n, b in zip(nodule.box, box, strict=True))] = nodule.mask
+    return mask, hu
+
+
+def _walls(hu: np.ndarray, mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+    """bool (slices, rows, columns): dense sections beside the nodule that are too large for a vessel."""
+    least = WALL_MM2 / (spacing_mm[1] * spacing_mm[2])
+    return np.stack([components(dense, least=least) > 0 for dense in (hu >= DENSE_HU) & ~mask])
+
+
+def _plane(nodule: Nodule, plane: np.ndarray) -> np.ndarray:
+    """The part of a slice of a map that lies in the box of a nodule, float32."""
+    rows, columns = (
+        slice(n.start - w.start, n.stop - w.start)
+        for n, w in zip(nodule.box[1:], (nodule.window.rows, nodule.window.columns), strict=True)
+    )
+    return plane[rows, columns].astype(np.float32)
+
+
+def _next(nodule: Nodule, largest: int) -> float:
+    """The mean probability at the pixels of the largest section on one of the slices beside it, the higher one; or on its own."""
+    k, known = nodule.box[0].start + largest, nodule.window.probability
+    slices = [each for each in (k - 1, k + 1) if each in known] or [k]
+    return max(float(_plane(nodule, known[each])[nodule.mask[largest]].mean()) for each in slices)

@@ -1,0 +1,53 @@
+#!/usr/bin/env python
+"""Fits the decision of a nodule model, which of its findings are shown, writes it into the model's card, and measures it on chests.
+
+python training/decide.py UNetPlusPlusSegment/Resources/Models/lung-nodule-ct-v2.0.0 --data ../shared/data/nodule --split train:1/6 \
+    --volumes ../shared/data/volumes
+
+The people of the split must not be those that the network was trained on: it would seem too sure of what it finds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from data.slices import DataError
+from fit.decision import examples_of_chest, examples_of_crops, fit
+from measure import chests
+from UNetPlusPlusSegmentLib.files import FileError
+from UNetPlusPlusSegmentLib.network.bundle import BundleError, amend_bundle, read_bundle
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Fit and write; 0 done, 1 refused with one line on stderr."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="bundle folder, whose model.json and evaluation.json are changed")
+    parser.add_argument("--data", type=Path, required=True, help="slice folder of nodules")
+    parser.add_argument("--split", required=True, help="its people, whom the network has not seen: train:1/6, say")
+    parser.add_argument("--volumes", type=Path, required=True, help="folder of whole CTs")
+    given = parser.parse_args(arguments)
+    try:
+        bundle = read_bundle(given.model)
+        if bundle.engine != "nodule":
+            raise BundleError(f"{bundle.name} is for {bundle.target}: only a nodule model decides between findings.")
+        examples = examples_of_crops(bundle, given.data, given.split)
+        for chest in chests.CHESTS:
+            examples += examples_of_chest(bundle, given.volumes, chest) if chest.fitted else []
+        decision, figures = fit(examples)
+        bundle = replace(bundle, decision=decision)
+        in_chests = chests.measure(bundle, given.volumes)
+        amend_bundle(bundle, {"decision": {"split": given.split, **figures, "whole_chests": in_chests}})
+    except (BundleError, DataError, FileError) as error:
+        print(f"decide.py: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps({**asdict(decision), **figures}, indent=2))
+    print(chests.as_table(in_chests))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

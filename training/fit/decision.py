@@ -1,0 +1,181 @@
+"""The decision of a nodule model: which of its findings are nodules, fitted on those in crops and in the lungs of one patient. SciPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit, log_expit
+
+from data.targets import load_target
+from measure.chests import LEAST_MM, READERS, Chest, readers_of
+from measure.nodule_crops import SLICE_MM, crops_of, hu_of, marks_of
+from UNetPlusPlusSegmentLib.core.request import Request, as_box
+from UNetPlusPlusSegmentLib.core.volume import Volume, axial_order, crop
+from UNetPlusPlusSegmentLib.files import read_volume
+from UNetPlusPlusSegmentLib.network.bundle import Bundle
+from UNetPlusPlusSegmentLib.network.card import Decision
+from UNetPlusPlusSegmentLib.nodule.candidates import label_apart, nodule_at
+from UNetPlusPlusSegmentLib.nodule.decision import features
+from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
+from UNetPlusPlusSegmentLib.nodule.maps import NoduleMaps
+from UNetPlusPlusSegmentLib.nodule.measurements import measure_nodule
+from UNetPlusPlusSegmentLib.nodule.segments import LEAST_INSIDE
+
+FOLDS = 5
+PENALTIES = (
+    0.3,
+    1.0,
+    3.0,
+    10.0,
+    30.0,
+)  # of squared weights of standardised features; that with the least loss is taken
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Example:
+    """A finding that the engine made: of whom, of which features, and if readers marked a nodule there."""
+
+    patient: str
+    whole: bool  # from a whole chest, not from a crop
+    mean_mm: float
+    features: dict[str, float]
+    is_nodule: bool
+
+
+def examples_of_crops(bundle: Bundle, data: Path, split: str) -> list[Example]:
+    """All that the search finds in the crops of a split, those of each nodule being a scan, and every second one being another.
+
+    How far apart the slices of a crop lie is not known: as far as makes the nodule as long as wide.
+    """
+    engine, target, examples = _undecided(bundle), load_target(bundle.target), []
+    crops = crops_of(data, split, target)
+    for items in (each[::step] for each in crops for step in (1, 2) if step == 1 or len(each) > 2):
+        readers, pixel_mm = np.stack([marks_of(data, item) for item in items]), items[0].pixel_mm
+        wide_mm = 2 * np.sqrt((readers > 1).sum(axis=(1, 2)).max() / np.pi) * pixel_mm
+        matrix = np.diag([-pixel_mm, -pixel_mm, np.clip(wide_mm / len(items), *SLICE_MM), 1])
+        volume = Volume(hu_of(items, target), matrix)
+        everything = as_box([(0, n) for n in readers.shape])
+        maps = engine.predict(volume, Request(bundle.target, speed="accurate", box=everything, force=True))
+        examples += _examples(maps, readers, items[0].row["patient"], whole=False)
+    return examples
+
+
+def examples_of_chest(bundle: Bundle, folder: Path, chest: Chest) -> list[Example]:
+    """All that the search finds in a whole chest."""
+    volume, _ = read_volume(folder / chest.image)
+    maps = _undecided(bundle).predict(volume, Request(bundle.target))
+    readers = axial_order(volume).apply(readers_of(chest, folder, volume.array.shape))
+    return _examples(maps, readers, chest.image, whole=True)
+
+
+def _undecided(bundle: Bundle) -> NoduleEngine:
+    """An engine that leaves no finding out, however unlikely."""
+    return NoduleEngine(replace(bundle, decision=None), "cpu")
+
+
+def _examples(maps: NoduleMaps, readers: np.ndarray, patient: str, whole: bool) -> list[Example]:
+    """The findings, each once, but those that one or two readers marked or nobody was asked about.
+
+    Args:
+        maps: Of a whole chest or of a crop, whose edges cut what lies there: that is left out.
+        readers: Numbers of readers (slices, rows, columns), in axial order.
+    """
+    found = [nodule for c in maps.candidates if (nodule := nodule_at(c, maps.windows, maps.threshold))]
+    found = [nodule for nodule, value in zip(found, label_apart(found)[2], strict=True) if value] if found else []
+    examples = []
+    for nodule in found:
+        marks = readers[nodule.box][nodule.mask]
+        agreed = bool((marks >= READERS).any())
+        cut = any(b.start == 0 or b.stop == n for b, n in zip(nodule.box[1:], readers.shape[1:], strict=True))
+        outside = maps.lungs is not None and maps.lungs[nodule.box][nodule.mask].mean() < LEAST_INSIDE
+        measured = measure_nodule(nodule.mask, crop(maps.windows.volume, nodule.box))
+        if (agreed or not marks.any()) and not outside and not (cut and not whole) and measured:
+            of_it = features(nodule, maps.windows)
+            examples.append(Example(patient, whole, measured.mean_diameter_mm, of_it, agreed))
+    return examples
+
+
+def fit(examples: Sequence[Example]) -> tuple[Decision, dict]:
+    """A decision, and how well one that has not seen a patient does on that patient.
+
+    Returns:
+        The decision, `least` being the probability at which the whole chests, left out of the fit, have one false finding of
+        `LEAST_MM` or more each; and its figures: the number of examples, the area under the ROC curve, the ROC itself.
+    """
+    names = sorted(examples[0].features)
+    x = np.array([[each.features[name] for name in names] for each in examples])
+    y = np.array([each.is_nodule for each in examples])
+    patients = np.array([each.patient for each in examples])
+    losses = {penalty: _loss(y, _left_out(x, y, patients, penalty)) for penalty in PENALTIES}
+    penalty = min(losses, key=losses.__getitem__)
+    chances = _left_out(x, y, patients, penalty)
+    intercept, weights = _fitted(x, y, penalty)
+    wrong = np.array([each.whole and not each.is_nodule and each.mean_mm >= LEAST_MM for each in examples])
+    chests = max(1, len({each.patient for each in examples if each.whole}))
+    likely = np.sort(chances[wrong])[::-1]
+    least = (
+        float(likely[chests - 1 : chests + 1].mean()) if len(likely) > chests else 0.5
+    )  # between the last allowed and the next
+    decision = Decision(round(intercept, 4), dict(zip(names, weights.round(4).tolist(), strict=True)), round(least, 4))
+    return decision, {
+        "nodules": int(y.sum()),
+        "others": int((~y).sum()),
+        "patients": len(set(patients)),
+        "penalty": penalty,
+        "area under the curve": round(_area(y, chances), 4),
+        "roc": _roc(y, chances),
+    }
+
+
+def _fitted(x: np.ndarray, y: np.ndarray, penalty: float) -> tuple[float, np.ndarray]:
+    """Intercept and weights, of features as they are, of a logistic regression whose weights of standardised features stay small."""
+    mean, deviation = x.mean(axis=0), x.std(axis=0) + 1e-9
+    z = np.column_stack([np.ones(len(x)), (x - mean) / deviation])
+    sign = np.where(y, 1.0, -1.0)
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        odds = sign * (z @ weights)
+        pull = np.r_[0.0, penalty * weights[1:]]
+        return -log_expit(odds).sum() + weights[1:] @ pull[1:] / 2, pull - z.T @ (sign * expit(-odds))
+
+    weights = minimize(loss, np.zeros(z.shape[1]), jac=True, method="L-BFGS-B").x
+    return float(weights[0] - (weights[1:] * mean / deviation).sum()), weights[1:] / deviation
+
+
+def _left_out(x: np.ndarray, y: np.ndarray, patients: np.ndarray, penalty: float) -> np.ndarray:
+    """The probability of each example from a fit without its patient's fold; a whole chest is a fold of its own."""
+    names = np.unique(patients)
+    fold = dict(zip(np.random.default_rng(SEED).permutation(names), np.arange(len(names)) % FOLDS, strict=True))
+    of_each = np.array([fold[name] for name in patients])
+    chances = np.zeros(len(y))
+    for number in range(FOLDS):
+        held_out = of_each == number
+        intercept, weights = _fitted(x[~held_out], y[~held_out], penalty)
+        chances[held_out] = expit(intercept + x[held_out] @ weights)
+    return chances
+
+
+def _loss(y: np.ndarray, chances: np.ndarray) -> float:
+    return float(-np.log(np.where(y, chances, 1 - chances).clip(1e-9)).mean())
+
+
+def _area(y: np.ndarray, chances: np.ndarray) -> float:
+    """Share of the pairs of a nodule and something else in which the nodule is the likelier."""
+    return float((chances[y][:, None] > chances[~y]).mean())
+
+
+def _roc(y: np.ndarray, chances: np.ndarray) -> list[dict[str, float]]:
+    """Shares of the nodules and of the others that are at least so likely."""
+    return [
+        {
+            "probability": float(least),
+            "nodules": round(float((chances[y] >= least).mean()), 3),
+            "others": round(float((chances[~y] >= least).mean()), 3),
+        }
+        for least in np.arange(1, 10) / 10
+    ]
