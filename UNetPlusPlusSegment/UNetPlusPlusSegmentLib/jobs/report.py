@@ -139,7 +139,7 @@ def _case(folder: Path, number: int, record: Mapping, corrected: Mapping[str, Ma
         again = corrected[case].get("measurements") or {}
         segments |= {f"{name} (corrected)": found for name, found in again.items()}
     rows = [_cells(found) for found in segments.values()]
-    columns = [name for name in SHOWN if any(row.get(name) is not None for row in rows)]
+    columns = [name for name in SHOWN if any(row.get(name) not in (None, "") for row in rows)]
     lost = record["status"] == "done" and not (folder / f"{case}.seg.nrrd").is_file()
     return {
         "number": number,
