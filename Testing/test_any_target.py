@@ -147,7 +147,8 @@ def test_where_two_models_claim_a_voxel_it_stays_with_the_target_named_first(sca
     np.testing.assert_array_equal(image, 1 * organ("Left kidney") + 2 * organ("Spleen") + 3 * organ("Right kidney"))
     other = run(capsys, "segment", "kidney", scan, "-o", out, "--also", "liver")
     assert [each["name"] for each in other["segments"]] == ["Right kidney", "Left kidney", "Liver"]
-    assert other["segments"][2] == {"name": "Liver", "volume_ml": 0, "mean_hu": None}
+    known = {key: value for key, value in other["segments"][2].items() if value is not None}
+    assert known == {"name": "Liver", "volume_ml": 0}
 
 
 def test_a_named_model_is_that_of_all_targets_that_it_has(scan, models, tmp_path, capsys):
@@ -188,7 +189,8 @@ def test_segments_of_one_name_are_kept_once_with_a_note_and_what_was_cut_is_meas
     np.testing.assert_array_equal(both.labelmap[0, 0], [1, 1, 2, 0])
     assert [(s.value, s.name) for s in both.segments] == [(1, "Liver"), (2, "Spleen")]
     assert both.segments[0].measurements == first.segments[0].measurements
-    assert both.segments[1].measurements == {"volume_ml": pytest.approx(0.5), "mean_hu": 30}
+    left = both.segments[1].measurements
+    assert (left["volume_ml"], left["mean_hu"]) == (pytest.approx(0.5), 30)
     assert [str(note) for note in both.notes] == [
         "Same.", "Liver of b-v1 was left out: a model named before it has that segment, too.",
     ]  # fmt: skip

@@ -83,7 +83,7 @@ def test_volume_and_hu_come_from_the_voxels_of_the_region_on_a_sheared_grid_too(
     assert (measured["mean_hu"], measured["median_hu"]) == (21.5, 21.5)
     assert measured["sd_hu"] == pytest.approx(np.sqrt(1.25))
     assert (measured["p5_hu"], measured["p95_hu"]) == pytest.approx((20.15, 22.85))
-    assert measured["extent_ras"] == pytest.approx((4 * 2 + 0.7, 3, 5))
+    assert measured["extent_ras"] == pytest.approx([4 * 2 + 0.7, 3, 5])
 
 
 def test_the_extent_follows_the_patient_s_axes_on_a_turned_grid():
@@ -91,7 +91,7 @@ def test_the_extent_follows_the_patient_s_axes_on_a_turned_grid():
     mask[1:4, 2:4, 3] = True
     mask[2, 1, 3] = True
     turned = np.array([[0, -3.0, 0, 40], [2, 0, 0, -7], [0, 0, 5, 1], [0, 0, 0, 1]])  # I towards A, J towards L
-    assert measure(mask, Volume(np.zeros(mask.shape), turned))["extent_ras"] == (9, 2, 15)
+    assert measure(mask, Volume(np.zeros(mask.shape), turned))["extent_ras"] == [9, 2, 15]
 
 
 @pytest.mark.parametrize(("radius_mm", "rel"), [(6.0, 0.06), (40.0, 0.01)])

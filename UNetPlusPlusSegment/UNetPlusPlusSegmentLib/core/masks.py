@@ -114,15 +114,14 @@ def _surface_mm2(mask: np.ndarray, spacing_mm: np.ndarray) -> float:
     return float(shape.GetPerimeter(1))
 
 
-def _extent_ras(mask: np.ndarray, ijk_to_ras: np.ndarray) -> tuple[float, float, float]:
+def _extent_ras(mask: np.ndarray, ijk_to_ras: np.ndarray) -> list[float]:
     """Extent in mm along R, A and S of a bool array (K, J, I), which has voxels."""
     lines = np.argwhere(mask.any(axis=2))  # no voxel lies further out than the first and the last one of its line
     along = mask[tuple(lines.T)]
     ends = np.stack([along.argmax(axis=1), along.shape[1] - 1 - along[:, ::-1].argmax(axis=1)])
     steps_ras = ijk_to_ras[:3, 2::-1].T  # to the next voxel along K, J, I
     centres = np.concatenate([np.column_stack([lines, end]) for end in ends]) @ steps_ras
-    r, a, s = (np.ptp(centres, axis=0) + np.abs(steps_ras).sum(axis=0)).tolist()
-    return r, a, s
+    return (np.ptp(centres, axis=0) + np.abs(steps_ras).sum(axis=0)).tolist()
 
 
 def _image(mask: np.ndarray) -> sitk.Image:
