@@ -162,7 +162,7 @@ class Card:
     """All that `model.json` says.
 
     Attributes:
-        name: With version, `liver-ct-v1.0.0`; that of the folder, once there is one.
+        name: With version, `liver-ct-v2.0.0`; that of the folder, once there is one.
         target: The word for all of its labels: `liver`, `nodule`, or another one.
         engine: The engine that runs it: `slices` each slice by itself, `nodule` what is pointed at, or found in a chest.
         labels: One for each output channel of the network; in a label map they exclude each other.
