@@ -81,8 +81,7 @@ def followed(candidate: Candidate, windows: Windows, threshold: float) -> Candid
     middle = candidate.index if found is None else found.middle
     coarse = windows.around(middle[1:], COARSE)
     seen: Nodule | None = None
-    is_cut_off = found is not None and not has_room(found, windows)
-    if is_cut_off or (candidate.may_be_mass and _may_be_mass(candidate, found, coarse, windows, threshold)):
+    if candidate.may_be_mass or (found and not has_room(found, windows)):
         seen = grown(coarse)
         if seen and not has_room(seen, windows):
             coarse = windows.around(seen.middle[1:], COARSE)
@@ -187,30 +186,6 @@ def label_apart(nodules: Sequence[Nodule]) -> tuple[Ranges, np.ndarray, list[int
         if np.count_nonzero(here[mask]) < SAME * np.count_nonzero(mask):
             here[mask & (here == 0)] = values[number] = value
     return around, labels, values
-
-
-def _may_be_mass(
-    candidate: Candidate, nodule: Nodule | None, coarse: Window, windows: Windows, threshold: float
-) -> bool:
-    """True if the section at a candidate, or at the nodule found there, is as large as one of a mass in the coarse window."""
-    plane, starts = windows.plane_of(coarse), (0, coarse.rows.start, coarse.columns.start)
-    if nodule is None:
-        steps_mm = windows.volume.ijk_to_ras[:3, 2::-1].T
-        seeds = near(plane, candidate.index - starts, candidate.within_mm, steps_mm, threshold)
-        seed, least = next(seeds, None), 0.0
-    else:
-        areas = np.count_nonzero(nodule.mask, axis=(1, 2))
-        largest = int(areas.argmax())
-        inside = np.argwhere(nodule.mask[largest])
-        middle = inside[len(inside) // 2]
-        k, row, column = (int(x) for x in np.array([largest, *middle]) + [b.start for b in nodule.box] - starts)
-        seed, least = (k, row, column), areas.max() / PART ** (2 / 3)
-    if seed is None:
-        return False
-    section = follow(lambda k: plane(k) if k == seed[0] else None, seed, threshold, windows.spacing_mm).get(seed[0])
-    area = 0 if section is None else np.count_nonzero(section)
-    pixel_mm2 = windows.spacing_mm[1] * windows.spacing_mm[2]
-    return bool(area > least and area * pixel_mm2 >= LEAST_MASS_MM2)
 
 
 def _is_part(nodule: Nodule, mass: Nodule, windows: Windows) -> bool:
