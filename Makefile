@@ -9,7 +9,7 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c constraint
 DEMO := .venv/.installed-demo
 ALL := .venv/.installed-all
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint pictures clean
 .NOTPARALLEL:
 
 demo: $(or $(wildcard $(ALL)),$(DEMO))
@@ -26,6 +26,11 @@ test-all: export OMP_NUM_THREADS ?= 2
 test-all: $(ALL)
 	$(BIN)/python -m pytest -m "" $(PYTEST_ARGS)
 
+# The README's pictures, from real runs, without a screen. They need Chromium.
+pictures: export QT_QPA_PLATFORM := offscreen
+pictures: $(ALL)
+	$(BIN)/python -m pytest -m "" Testing/make_pictures.py
+
 lint: $(ALL)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,7 +46,7 @@ $(DEMO): pyproject.toml constraints.txt | $(BIN)/pip
 	touch $@
 
 $(ALL): pyproject.toml constraints.txt | $(BIN)/pip
-	$(INSTALL) -e ".[demo,train,test]"
+	$(INSTALL) -e ".[demo,train,test,app]"
 	touch $@
 
 $(BIN)/pip:

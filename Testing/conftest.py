@@ -17,6 +17,8 @@ settings.register_profile("unhurried", deadline=None, suppress_health_check=[Hea
 settings.load_profile("unhurried")
 
 pytest_plugins = [
+    "Testing.plugins.app",
+    "Testing.plugins.browser",
     "Testing.plugins.command_line",
     "Testing.plugins.nodules",
     "Testing.plugins.scene",

@@ -1,10 +1,11 @@
-"""Takes the README's pictures of panel and effect, and of the sample data: `python -m pytest Testing/make_pictures.py`.
+"""Takes the README's pictures of panel, effect and app, and of the sample data: `make pictures`.
 
 From real runs on the stand-in for Slicer's Qt, with the chest CT that the slicerio package carries. Pixels are those of Qt's Fusion style.
 """
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SCREENSHOTS = ROOT / "Resources" / "Screenshots"
 THUMBNAIL = ROOT / "UNetPlusPlusSegment" / "Resources" / "Icons" / "SmallChestCT.png"
 WIDTH = 420
+SPOT = 0.198, -0.046  # of the axial view's width and height, from its middle: in the left lung of the sample chest
 
 
 def take(frame, name: str) -> None:
@@ -90,3 +92,32 @@ def test_picture_of_the_sample_data():
     top = (height - len(grey)) // 2
     framed[max(top, 0) : max(top, 0) + len(grey)] = grey[: height - max(top, 0)]
     sitk.WriteImage(sitk.GetImageFromArray(framed), str(THUMBNAIL))
+
+
+def test_pictures_of_the_app(an_app, a_page, tmp_path):
+    """The page on Slicer's own views: the liver in three slices and 3D, nodules in a chest."""
+    from Testing.support.visitor import AXIAL, Visitor, wait_until
+
+    _, address = an_app(
+        slicerio.get_testdata_file("CTChest4.nrrd"),
+        "-o",
+        tmp_path,
+        models=ROOT / "UNetPlusPlusSegment" / "Resources" / "Models",
+    )
+    page = Visitor(a_page(), address)
+    wait_until(lambda: page.pixels(AXIAL).std() > 20, "the CT")
+    page.segment()
+    page.look_at(0)
+    wait_until(lambda: page.colored(AXIAL).sum() > 1000, "the liver")
+    page.picture(SCREENSHOTS / "app-liver.png")
+    page = Visitor(a_page(), address)  # another session
+    wait_until(lambda: page.pixels(AXIAL).std() > 20, "the CT")
+    page.set("window_name", "Lung")
+    page.set("target", "Nodule")
+    wait_until(lambda: page.has("picking"), "the switch")
+    page.set("picking", True)
+    time.sleep(3)
+    page.press(AXIAL, SPOT)
+    wait_until(lambda: len(page.rows()) == 2, f"the spot, not {page.text('message')!r}")
+    page.look_at(1)
+    page.picture(SCREENSHOTS / "app-nodules.png")

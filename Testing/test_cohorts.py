@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -18,6 +20,7 @@ from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.jobs import cohort as cohorts
 from UNetPlusPlusSegmentLib.jobs.cohort import CohortError, Todo, find_cases, one_after_the_other
+from UNetPlusPlusSegmentLib.jobs.manifest import is_running
 
 
 @pytest.fixture
@@ -41,7 +44,7 @@ def test_a_cohort_goes_on_past_a_bad_case_and_a_second_call_does_what_is_left(lo
     assert records[1]["measurements"]["Liver"]["volume_ml"] > 0
     assert seen == [(0, 3, "broken"), (1, 3, "one"), (2, 3, "two"), (3, 3, "")]
     assert sorted(path.name for path in out.iterdir()) == [
-        "manifest.jsonl", "measurements.csv", "one.seg.nrrd", "two.seg.nrrd"
+        "manifest.jsonl", "measurements.csv", "one.seg.nrrd", "pictures", "report.html", "two.seg.nrrd"
     ]  # fmt: skip
     files.write_volume(cohort / "broken.nrrd", a_scan(), np.diag([-2.0, -2.0, 3.0, 1.0]))
     (out / "two.seg.nrrd").unlink()
@@ -227,3 +230,69 @@ def test_files_that_are_no_case_are_in_manifest_and_table_once(logic, cohort, tm
     with (tmp_path / "out" / "measurements.csv").open(newline="") as stream:
         rows = {row["case"]: row for row in csv.DictReader(stream)}
     assert rows["one-label.nrrd"]["status"] == "skipped" and "label map" in rows["one-label.nrrd"]["reason"]
+
+
+def test_two_cohorts_at_once_in_one_folder_are_refused_and_the_first_one_goes_on(logic, cohort, tmp_path):
+    def another(done, total, case):
+        if case == "two":
+            assert is_running(tmp_path)
+            with pytest.raises(CohortError, match="Another cohort is running in"):
+                logic.processFolder([cohort / "one.nrrd"], tmp_path, device="cpu")
+
+    records = logic.processFolder(
+        [cohort / "one.nrrd", cohort / "two.nii.gz"], tmp_path, device="cpu", progress=another
+    )
+    assert [each["status"] for each in records] == ["done", "done"]
+    assert not is_running(tmp_path)
+
+
+def test_the_table_is_whole_after_each_case(logic, cohort, tmp_path):
+    seen = []
+
+    def look(done, total, case):
+        table = tmp_path / "measurements.csv"
+        seen.append([row["case"] for row in csv.DictReader(table.open())] if table.exists() else [])
+
+    logic.processFolder(cohort, tmp_path, device="cpu", progress=look)
+    assert seen == [[], ["broken"], ["broken", "one"], ["broken", "one", "two"]]
+
+
+def test_a_threshold_that_is_that_of_the_model_is_no_other_setting(logic, models, cohort, tmp_path):
+    logic.processFolder([cohort / "one.nrrd"], tmp_path, device="cpu")
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text(manifest.read_text().replace('"threshold": 0.5', '"threshold": null'))  # as 0.1 wrote it
+    logic.processFolder([cohort / "one.nrrd"], tmp_path, device="cpu", threshold=0.5)
+    assert len(manifest.read_text().splitlines()) == 1
+
+
+def test_a_disk_that_is_full_in_the_middle_ends_the_cohort_with_a_sentence(logic, cohort, tmp_path, monkeypatch):
+    cases = [cohort / "one.nrrd", cohort / "two.nii.gz"]
+    opened = Path.open
+
+    def full(path, *arguments, **named):
+        if path.name == "manifest.jsonl" and (tmp_path / "two.seg.nrrd").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opened(path, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        with pytest.raises(CohortError, match=r"manifest.jsonl cannot be written \(No space left on device\)"):
+            logic.processFolder(cases, tmp_path, device="cpu")
+    records = logic.processFolder(cases, tmp_path, device="cpu")
+    assert [each["status"] for each in records] == ["done", "done"]
+
+
+def test_the_logic_writes_forms_and_says_at_the_start_what_slicer_lacks(logic, cohort, tmp_path, monkeypatch):
+    pytest.importorskip("vtk")
+    ended = []
+    (record,) = logic.processFolder(
+        [cohort / "one.nrrd"], tmp_path / "out", device="cpu", formats=["stl"], ended=ended.append
+    )
+    assert ended == [record]
+    assert (tmp_path / "out" / "one.stl").stat().st_size > 1000
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(ValueError, match="pip install highdicom"):
+        logic.processFolder(cohort, tmp_path / "other", device="cpu", formats=["dcm"])
+    with pytest.raises(CohortError, match="'ply' is no format of a result"):
+        logic.processFolder(cohort, tmp_path / "other", device="cpu", formats=["ply"])
+    assert not (tmp_path / "other").exists()

@@ -13,7 +13,7 @@ import pytest
 
 MODULE = Path(__file__).parents[1] / "UNetPlusPlusSegment"
 LIBRARY = MODULE / "UNetPlusPlusSegmentLib"
-FLOORS = ("cli", "scene", "jobs", "api", "nodule", "engine", "files", "network", "core")  # from the top down
+FLOORS = ("cli", "app", "scene", "jobs", "api", "nodule", "engine", "files", "network", "core")  # from the top down
 FILES = [path for path in sorted(LIBRARY.rglob("*.py")) if path != LIBRARY / "__init__.py"]
 SLOW_TO_LOAD = "torch", "SimpleITK", "scipy"
 

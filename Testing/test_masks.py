@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from UNetPlusPlusSegmentLib.core.masks import boxes, components, distance_mm, fill_holes, largest_component, measure
+from UNetPlusPlusSegmentLib.core.masks import (
+    REGION_KEYS,
+    boxes,
+    components,
+    distance_mm,
+    fill_holes,
+    largest_component,
+    measure,
+)
 from UNetPlusPlusSegmentLib.core.volume import Volume, bounding_box
 
 
@@ -67,16 +75,38 @@ def test_the_bounding_box_holds_every_voxel_and_nothing_more():
     assert bounding_box(np.zeros((2, 2, 2), bool)) is None
 
 
-def test_volume_and_mean_hu_come_from_the_voxels_of_the_region_on_a_sheared_grid_too():
+def test_volume_and_hu_come_from_the_voxels_of_the_region_on_a_sheared_grid_too():
     array = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
     matrix = np.array([[-2.0, 0, 0.7, 0], [0, -3, 0, 0], [0, 0, 5, 0], [0, 0, 0, 1]])
     measured = measure(array >= 20, Volume(array, matrix))
-    assert measured == {"volume_ml": pytest.approx(4 * 2 * 3 * 5 / 1000), "mean_hu": pytest.approx(21.5)}
+    assert measured["volume_ml"] == pytest.approx(4 * 2 * 3 * 5 / 1000)
+    assert (measured["mean_hu"], measured["median_hu"]) == (21.5, 21.5)
+    assert measured["sd_hu"] == pytest.approx(np.sqrt(1.25))
+    assert (measured["p5_hu"], measured["p95_hu"]) == pytest.approx((20.15, 22.85))
+    assert measured["extent_ras"] == pytest.approx((4 * 2 + 0.7, 3, 5))
 
 
-def test_an_empty_region_has_no_mean_hu():
+def test_the_extent_follows_the_patient_s_axes_on_a_turned_grid():
+    mask = np.zeros((5, 6, 7), bool)
+    mask[1:4, 2:4, 3] = True
+    mask[2, 1, 3] = True
+    turned = np.array([[0, -3.0, 0, 40], [2, 0, 0, -7], [0, 0, 5, 1], [0, 0, 0, 1]])  # I towards A, J towards L
+    assert measure(mask, Volume(np.zeros(mask.shape), turned))["extent_ras"] == (9, 2, 15)
+
+
+@pytest.mark.parametrize(("radius_mm", "rel"), [(6.0, 0.06), (40.0, 0.01)])
+def test_the_surface_of_a_ball_is_that_of_a_ball_also_where_the_mask_fills_the_volume(radius_mm, rel):
+    spacing_mm = np.array([0.8, 0.7, 2.5])
+    size = np.ceil(2 * radius_mm / spacing_mm).astype(int)
+    i, j, k = (spacing * (np.arange(n) - (n - 1) / 2) for spacing, n in zip(spacing_mm, size, strict=True))
+    ball = k[:, None, None] ** 2 + j[:, None] ** 2 + i**2 < radius_mm**2
+    found = measure(ball, Volume(np.zeros(ball.shape), np.diag([*spacing_mm, 1])))["surface_cm2"]
+    assert found == pytest.approx(4 * np.pi * radius_mm**2 / 100, rel=rel)
+
+
+def test_an_empty_region_has_a_volume_and_nothing_else():
     volume = Volume(np.zeros((2, 3, 4), np.int16), np.eye(4))
-    assert measure(volume.array > 0, volume) == {"volume_ml": 0, "mean_hu": None}
+    assert measure(volume.array > 0, volume) == {"volume_ml": 0, **dict.fromkeys(REGION_KEYS)}
 
 
 DIAGONAL = np.zeros((3, 6, 7), bool)

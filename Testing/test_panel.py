@@ -30,6 +30,7 @@ from Testing.support.slicer_qt.application import wait_until
 from Testing.support.slicer_qt.pythonqt import dialogs
 from Testing.support.slicer_qt.widgets import qMRMLNodeComboBox
 from Testing.support.worker_logic import GRID, LONG, a_scan
+from UNetPlusPlusSegmentLib.core.table import COLUMNS
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 from UNetPlusPlusSegmentLib.scene import mrml, pytorch_install
 
@@ -546,7 +547,7 @@ def test_a_point_in_a_nodule_gives_it_a_segment_and_a_row_with_its_axes(panel, s
 # Results
 
 
-def test_the_table_is_copied_and_saved_with_all_digits(panel, scene, tmp_path):
+def test_the_table_is_copied_and_saved_with_the_columns_of_the_command_line(panel, scene, tmp_path):
     add_volume(a_scan(), GRID, "Abdomen")
     click_apply(panel.ui)
     wait_for_end(panel)
@@ -559,8 +560,10 @@ def test_the_table_is_copied_and_saved_with_all_digits(panel, scene, tmp_path):
     panel.ui.saveButton.click()
     with (tmp_path / "table.csv").open(encoding="utf-8") as stream:
         (row,) = csv.DictReader(stream)
-    assert (row["volume"], row["segment"]) == ("Abdomen", "Liver")
-    assert float(row["volume_ml"]) == panel._run.measurements["Liver"]["volume_ml"]
+    assert list(row) == list(COLUMNS)
+    assert (row["case"], row["segment"], row["speed"]) == ("Abdomen", "Liver", "balanced")
+    volume_ml = panel._run.measurements["Liver"]["volume_ml"]
+    assert float(row["volume_ml"]) == pytest.approx(volume_ml, rel=1e-3)
     dialogs.answers.extend([str(tmp_path / "nowhere" / "table.csv"), "OK"])
     panel.ui.saveButton.click()
     assert "could not be written" in dialogs.seen[-1]

@@ -216,7 +216,8 @@ def test_another_threshold_is_judged_anew(engine):
 
 
 def test_an_organ_that_was_not_found_is_not_judged(engine):
-    assert found(engine, body(organ=np.s_[:0])) == {"volume_ml": 0.0, "mean_hu": None}
+    known = {key: value for key, value in found(engine, body(organ=np.s_[:0])).items() if value is not None}
+    assert known == {"volume_ml": 0.0}
 
 
 def test_a_card_keeps_what_is_usual_and_the_coefficients_and_a_result_survives_json(tmp_path, bundle):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 
 import numpy as np
@@ -23,10 +24,10 @@ LOGICS = {
 
 
 def take_messages() -> str:
-    """What VTK and MRML have reported so far in this test; asking clears it."""
+    """What VTK and MRML have reported so far in this test, mere information aside; asking clears it."""
     messages = vtk.vtkOutputWindow.GetInstance().GetOutput()
     vtk.vtkOutputWindow.SetInstance(vtk.vtkStringOutputWindow())
-    return messages
+    return re.sub(r"^Info: In .*\n.*\n\s*", "", messages, flags=re.MULTILINE)
 
 
 def follow_in_subject_hierarchy(scene) -> None:

@@ -2,6 +2,8 @@
 
 import slicer
 
+from UNetPlusPlusSegmentLib.core.request import Request
+
 
 class Choices:
     """Reads the parameter node of the panel; without one, nothing is chosen."""
@@ -71,6 +73,14 @@ class Choices:
             "points": points,
             "allFrames": allFrames,
         }
+
+    def cohortRequest(self) -> Request:
+        """The request for every case of a cohort: box and points are those of one volume."""
+        parameters, model = self._parameters, self._models.chosen
+        return Request(
+            parameters.target, model=str(model.folder) if model else None, speed=parameters.speed.value,
+            threshold=parameters.threshold, force=parameters.force, device=parameters.device.value,
+        )  # fmt: skip
 
 
 def firstVolume():

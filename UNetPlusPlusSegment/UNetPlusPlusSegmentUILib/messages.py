@@ -31,7 +31,7 @@ def showProgress(run, bar, label) -> None:
     bar.format = ""
     if progress:
         slices = _("{done} of {total} slices").format(done=progress.done, total=progress.total)
-        bar.format = slices if progress.seconds_left is None else f"{slices}, {_timeLeft(progress.seconds_left)}"
+        bar.format = slices if progress.seconds_left is None else f"{slices}, {timeLeft(progress.seconds_left)}"
     label.text = _deviceInUse(run.device)
 
 
@@ -45,7 +45,8 @@ def _deviceInUse(state) -> str:
     return _("Running on {device}, {free} GB of memory free.").format(device=state.device, free=free)
 
 
-def _timeLeft(seconds: float) -> str:
+def timeLeft(seconds: float) -> str:
+    """Text about the time left."""
     if seconds < 60:
         return _("{seconds} s left").format(seconds=max(1, round(seconds)))
     return _("{minutes} min left").format(minutes=round(seconds / 60))

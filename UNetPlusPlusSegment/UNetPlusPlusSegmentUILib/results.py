@@ -6,7 +6,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from UNetPlusPlusSegmentLib.core.segment import as_columns
+from UNetPlusPlusSegmentLib.core.table import COLUMNS
 
 
 class ResultsTable:
@@ -72,7 +72,7 @@ class ResultsTable:
         slicer.app.clipboard().setText("\n".join("\t".join(row) for row in (header, *rows)))
 
     def onSave(self) -> None:
-        """Save the table, with all digits, in the columns of the command line and of cohorts."""
+        """Save the table, in the columns of the command line and of cohorts."""
         from UNetPlusPlusSegmentLib import files  # brings SimpleITK
 
         volume = self._run.volumeNode.GetName()
@@ -82,9 +82,8 @@ class ResultsTable:
             self._parent, _("Save measurements"), suggestion, _("CSV table") + " (*.csv)"
         )
         if path:
-            rows = [{"volume": volume, "segment": name, **as_columns(found)} for name, found in self._run.rows]
             try:
-                files.write_report(path if path.lower().endswith(".csv") else f"{path}.csv", rows)
+                files.write_report(path if path.lower().endswith(".csv") else f"{path}.csv", self._run.table, COLUMNS)
             except ValueError as error:
                 slicer.util.errorDisplay(str(error))
 

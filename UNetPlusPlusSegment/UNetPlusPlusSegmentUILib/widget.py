@@ -12,6 +12,7 @@ from slicer.util import VTKObservationMixin
 from UNetPlusPlusSegmentLib.scene import pytorch_install
 
 from .choices import Choices, firstVolume, isMadeFrom, spanVolume
+from .cohort import CohortBox
 from .controller import RunController
 from .messages import reason, showError, showProgress, summary
 from .models import ModelList
@@ -54,6 +55,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self.controller = RunController(self.logic)
         self._models = ModelList(self.ui, self._update)
         self._results = ResultsTable(self.ui, self.parent)
+        self._cohort = CohortBox(self.ui, self.parent, lambda: self._choices.cohortRequest())
         self.ui.applyButton.connect("clicked(bool)", self.onApply)
         self.ui.pointsSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.onPointsAdded)
         self.ui.roiSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.onRoiAdded)
@@ -70,6 +72,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
     def cleanup(self) -> None:
         """End the worker and let go of everything that would keep this panel alive."""
         self._forgetRun()
+        self._cohort.close()
         self._models.close()
         self.logic.close()
         self.controller.close()
@@ -94,6 +97,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
             self._run.cancel()
         self._forgetRun()
         self._outcome, self._lastInput = "", None
+        self._cohort.onSceneClosed()
         self._setParameterNode(None)
 
     def onSceneStartImport(self, caller, event) -> None:

@@ -19,16 +19,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import files
+from .. import __version__, files
 from ..core.request import Request, RequestError, check_places
-from ..core.segment import Segment, as_columns
+from ..core.table import COLUMNS, rows_of
 from ..core.volume import Volume, box_between, clean_hu, index_of
-from ..network.bundle import Bundle, choose_bundle, find_bundles, search_folders
+from ..files.reading import case_name
+from ..network.bundle import Bundle, choose_bundle, find_bundles, nothing_found, search_folders
 from .parser import LICENCE_LINE, parser, with_minus
 
 if TYPE_CHECKING:
     from ..core.result import Result
     from ..engine.maps import Maps
+
+
+MAP_PLACES = 3  # of probabilities in files: with all digits they hardly compress
 
 
 def shell() -> int:
@@ -124,20 +128,22 @@ def _segment(given: argparse.Namespace) -> None:
     box = box_between(volume, given.box[:3], given.box[3:]) if given.box else None
     for point in request.points:
         index_of(volume, point)
-    _say([] if given.json else notes)  # before the run: what was read may not be what was meant
+    _say([] if given.json or given.quiet else notes)  # before the run: what was read may not be what was meant
 
     from ..api import load_engine  # imports torch, which takes seconds, so only after all checks
     from ..core.merging import merged
 
     runs = []
     for bundle, asked in parts:
-        with _ProgressBar() as bar:
+        with _ProgressBar(given.quiet) as bar:
             runs.append(load_engine(bundle, asked.device).predict(volume, replace(asked, box=box), bar.show))
     result = merged([maps.at() for maps in runs], volume)
-    _write(given, volume, runs, result, source)
     later = list(map(str, result.notes))
+    _write(given, volume, runs, result, [*notes, *later], source)
     if given.json:
-        _print_json(result, [*notes, *later], time.perf_counter() - started)
+        _print_json(given, result, [*notes, *later], time.perf_counter() - started)
+        return
+    if given.quiet:
         return
     _say(later)
     for segment in result.segments:
@@ -188,8 +194,9 @@ def _by_model(request: Request) -> list[tuple[Bundle, Request]]:
 def _outputs(given: argparse.Namespace) -> list[Path]:
     """All files to be written, after the checks that do not need the volume."""
     maps = (".nrrd", ".nii.gz")
+    endings = tuple(f".{form}" for form in files.FORMS)
     wanted = [
-        (given.output, (".seg.nrrd", ".nii.gz", ".dcm")),
+        *((path, endings) for path in _segmentations(given)),
         (given.probability, maps),
         (given.uncertainty, maps),
         (given.report, (".csv",)),
@@ -204,46 +211,73 @@ def _outputs(given: argparse.Namespace) -> list[Path]:
     return [path for path, _ in outputs]
 
 
+def _segmentations(given: argparse.Namespace) -> list[Path]:
+    """The segmentation in all its forms."""
+    return files.beside(Path(given.output), given.format)
+
+
 def _source_of_seg(given: argparse.Namespace, outputs: Sequence[Path]) -> list[Path]:
-    """The slices that the DICOM SEG refers to; none if the output is another format."""
-    if not given.output.lower().endswith(".dcm"):
+    """The slices that a DICOM SEG refers to; none if there is none among the outputs."""
+    files.check_forms(outputs)
+    if not any(files.form_of(path) == "dcm" for path in _segmentations(given)):
         return []
-    files.check_dicom_seg()
     source = files.slices_of(Path(given.input), given.series)
-    if {path.resolve() for path in source} & {path.resolve() for path in outputs}:
-        raise files.FileError(f"{given.output} is a slice of the input: give another output.")
-    files.check_dicom_seg(source)
+    for path in {path.resolve() for path in source} & {path.resolve() for path in outputs}:
+        raise files.FileError(f"{path} is a slice of the input: give another output.")
+    files.check_forms(outputs, source)
     return source
 
 
 def _write(
-    given: argparse.Namespace, volume: Volume, runs: Sequence[Maps], result: Result, source: Sequence[Path]
+    given: argparse.Namespace,
+    volume: Volume,
+    runs: Sequence[Maps],
+    result: Result,
+    notes: Sequence[str],
+    source: Sequence[Path],
 ) -> None:
     affine = volume.ijk_to_ras
     # First the segmentation, which took the time.
-    if source:
-        # A DICOM SEG must have a segment: if none was found, it gets an empty one.
-        nothing = [Segment(1, label.name, label.terminology, label.color, {}) for label in runs[0].labels]
-        files.write_dicom_seg(given.output, result.labelmap, result.segments or nothing, source, result.model)
-    else:
-        files.write_segmentation(given.output, result.labelmap, affine, result.segments)
+    files.write_forms(
+        _segmentations(given),
+        result.labelmap,
+        affine,
+        result.segments,
+        source,
+        result.model,
+        nothing_found(runs[0].labels),
+    )
     if given.probability:
-        files.write_volume(given.probability, reduce(np.maximum, (maps.probability() for maps in runs)), affine)
+        files.write_volume(given.probability, _largest(maps.probability() for maps in runs), affine)
     if given.uncertainty:
-        files.write_volume(given.uncertainty, reduce(np.maximum, (maps.uncertainty() for maps in runs)), affine)
+        files.write_volume(given.uncertainty, _largest(maps.uncertainty() for maps in runs), affine)
     if given.report:
-        rows = [{"file": str(given.input), "segment": s.name, **as_columns(s.measurements)} for s in result.segments]
-        files.write_report(given.report, rows, ("file", "segment"))
+        files.write_report(given.report, _rows(given, result, notes), COLUMNS)
     if given.overlay:
         of_nodules = all(maps.bundle.finds_nodules for maps in runs)
         write = files.write_close_ups if of_nodules else files.write_overlay
         write(given.overlay, Volume(clean_hu(volume.array)[0], affine), result.labelmap, result.segments)
 
 
-def _print_json(result: Result, notes: Sequence[str], seconds_total: float) -> None:
+def _largest(maps: Iterable[np.ndarray]) -> np.ndarray:
+    """The largest of several maps of a volume, with as many digits as compress."""
+    return reduce(np.maximum, maps).round(MAP_PLACES)
+
+
+def _rows(given: argparse.Namespace, result: Result, notes: Sequence[str]) -> list[dict[str, Any]]:
+    return rows_of(
+        case_name(Path(given.input).absolute()), ((s.name, s.measurements) for s in result.segments), notes=notes,
+        model=result.model, speed=given.speed, threshold=result.threshold, input=str(given.input),
+    )  # fmt: skip
+
+
+def _print_json(given: argparse.Namespace, result: Result, notes: Sequence[str], seconds_total: float) -> None:
     summary = {
         "segments": [{"name": s.name, **s.measurements} for s in result.segments],
         "model": result.model,
+        "speed": given.speed,
+        "threshold": result.threshold,
+        "version": __version__,
         "device": result.device,
         "slices": result.slices,
         "notes": notes,
@@ -275,41 +309,33 @@ def _in_words(name: str, measurements: Mapping[str, Any]) -> str:
 
 
 def _cohort(given: argparse.Namespace) -> None:
-    from ..jobs.cohort import one_after_the_other, run_cohort
-    from ..jobs.dask_cluster import on_cluster
-    from ..jobs.worker_client import Worker
+    from .cohort import cohort
 
-    request = _request(given)
-    bundle = choose_bundle(request.target, request.model)
-    series = files.read_series_table(given.series) if given.series else None
-    inputs = given.inputs[0] if len(given.inputs) == 1 and Path(given.inputs[0]).is_dir() else given.inputs
-
-    def show(done: int, total: int, case: str) -> None:
-        if case:
-            print(f"{done} of {total} done, next: {case}", file=sys.stderr)
-
-    with Worker() as worker:
-        run = on_cluster(given.dask) if given.dask else one_after_the_other(worker)
-        records = run_cohort(run, inputs, given.output, bundle, request, show, series)
-    _tell_cohort(given, records)
-
-
-def _tell_cohort(given: argparse.Namespace, records: Sequence[Mapping[str, Any]]) -> None:
-    from ..jobs.cohort import CohortError
-
+    records = cohort(given, _request(given))
     if given.json:
         print(json.dumps(records, ensure_ascii=False))
     bad = [record for record in records if record["status"] == "failed"]
     skipped = [record for record in records if record["status"] == "skipped"]
-    _say(f"{record['case']}: {note}" for record in records for note in record.get("notes") or ())
+    if not given.quiet:
+        _say(f"{record['case']}: {note}" for record in records for note in record.get("notes") or ())
     _say(f"{record['case']}: {record['reason']}" for record in bad)
     cases = len(records) - len(skipped)
     also = f" {len(skipped)} files were skipped; {given.output}/measurements.csv says why." if skipped else ""
     if bad:
-        raise CohortError(f"{len(bad)} of {cases} cases failed; the results of the others are in {given.output}.{also}")
+        raise files.FileError(
+            f"{len(bad)} of {cases} cases failed; the results of the others are in {given.output}.{also}"
+        )
+    if given.quiet:
+        return
     if not given.json:
         print(f"{cases} cases done, written to {given.output}.{also}")
     print(LICENCE_LINE, file=sys.stderr)
+
+
+def _report(given: argparse.Namespace) -> None:
+    from ..jobs.report import make_report
+
+    print(f"Report: {make_report(given.folder, given.review)}")
 
 
 def _series(given: argparse.Namespace) -> None:
@@ -374,23 +400,34 @@ def _demo(given: argparse.Namespace) -> None:
     print(f"To view the result in 3D Slicer, drag these two files into its window: {scan} and {segmentation}")
 
 
+def _app(given: argparse.Namespace) -> None:
+    from ..app.start import run
+
+    run(given.paths, given.host, given.port, given.output, given.upload_mb, lambda line: print(line, flush=True))
+
+
 COMMANDS = {
     "segment": _segment,
     "liver": _segment,
     "nodule": _segment,
     "cohort": _cohort,
+    "report": _report,
     "series": _series,
     "compare": _compare,
     "models": _models,
     "demo": _demo,
+    "app": _app,
 }
 
 
 class _ProgressBar:
     """A progress bar with slices and time left, on a terminal only."""
 
+    def __init__(self, quiet: bool) -> None:
+        self.visible = sys.stderr.isatty() and not quiet
+
     def __enter__(self) -> _ProgressBar:
-        self.started, self.visible = time.monotonic(), sys.stderr.isatty()
+        self.started = time.monotonic()
         return self
 
     def show(self, done: int, total: int) -> None:

@@ -10,11 +10,17 @@ from typing import NoReturn
 
 from .. import __version__
 from ..core.request import DEVICES, SPEEDS
+from ..files.forms import FORMS
 
 RAS_HELP = "Coordinates are RAS, as Slicer shows them."
 NODULE_HELP = f"Without --point and --box, the lungs are searched. {RAS_HELP}"
 TARGET_HELP = "target or segment of a model, such as liver, nodule or spleen; a word takes all segments that have it (see: models)"
-COHORT_HELP = "The output folder gets a .seg.nrrd file for each case, measurements.csv, and manifest.jsonl with the state of each case."
+COHORT_HELP = (
+    "The output folder gets a .seg.nrrd file for each case, measurements.csv, report.html to look through them, and manifest.jsonl"
+    " with the state of each case."
+)
+REPORT_HELP = "Open report.html in a browser; save the review.csv that it offers into the same folder."
+APP_HELP = "Without --host, only this computer can open the page. Changes to a cohort's results are saved beside them."
 LICENCE_LINE = "The models are for research only, not for clinical use; see MODELS_LICENSE.md."
 
 
@@ -52,13 +58,27 @@ def parser() -> argparse.ArgumentParser:
         "inputs", metavar="INPUT", nargs="+", help="volume files and DICOM folders, or one folder that contains them"
     )
     cohort.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the results")
-    cohort.add_argument("--dask", metavar="ADDRESS", help="run on the Dask cluster of this scheduler, tcp://host:8786")
+    where = cohort.add_mutually_exclusive_group()
+    where.add_argument("--dask", metavar="ADDRESS", help="run on the Dask cluster of this scheduler, tcp://host:8786")
+    where.add_argument(
+        "--workers", type=int, default=1, metavar="N",
+        help="run N cases at once on this computer, with Dask: one for each graphics card (default: %(default)s)",
+    )  # fmt: skip
     cohort.add_argument(
         "--series",
         metavar="FILE.csv",
         help="table with the columns case and series: the DICOM series to segment for a case",
     )
     _add_run_options(cohort)
+
+    report = commands.add_parser(
+        "report", help="make the report of a cohort again, with what its review.csv says", epilog=REPORT_HELP
+    )
+    report.add_argument("folder", metavar="FOLDER", help="folder with the results of a cohort")
+    report.add_argument(
+        "--review", metavar="FILE.csv", action="append", default=[],
+        help="another review, to be added to that of the folder; repeat it for more",
+    )  # fmt: skip
 
     series = commands.add_parser("series", help="list the DICOM series in a folder, to choose one with --series")
     series.add_argument("folder", metavar="FOLDER", help="a folder that contains DICOM files, also in subfolders")
@@ -79,7 +99,21 @@ def parser() -> argparse.ArgumentParser:
         "-o", "--output", metavar="DIR", default="demo_output", help="folder for the results (default: %(default)s)"
     )
 
-    for command in (segment, liver, nodule, cohort, series, compare, models, demo):
+    app = commands.add_parser("app", help="segment, look and correct in a browser", epilog=APP_HELP)
+    app.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="*",
+        help="scans, folders of scans, and the results of cohorts; nothing else is read",
+    )
+    app.add_argument("--port", type=int, default=8080, help="0 for a free one (default: %(default)s)")
+    app.add_argument("--host", help="listen on this address, for visitors who know the token that is printed")
+    app.add_argument("-o", "--output", metavar="DIR", help="folder where changes are saved at once")
+    app.add_argument(
+        "--upload-mb", type=int, default=2000, metavar="MB", help="size of an upload at most (default: %(default)s)"
+    )
+
+    for command in (segment, liver, nodule, cohort, report, series, compare, models, demo, app):
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return program
 
@@ -95,7 +129,7 @@ def _add_options(command: argparse.ArgumentParser, **target: str) -> None:
         "--output",
         metavar="OUT",
         required=True,
-        help="segmentation: .seg.nrrd, .nii.gz, or .dcm for a DICOM SEG of a DICOM series",
+        help="segmentation: .seg.nrrd, .nii.gz, .dcm for a DICOM SEG of a DICOM series, or surfaces in .stl or .obj",
     )
     command.add_argument(
         "--series", metavar="UID_OR_NUMBER", help="DICOM series to segment, if the folder contains several: see series"
@@ -126,6 +160,11 @@ def _add_point(command: argparse.ArgumentParser) -> None:
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
     """Add the arguments of single scans and cohorts."""
+    command.add_argument(
+        "--format", type=_forms, action="extend", default=[], metavar="FORM,...",
+        help=f"also write the segmentation as {', '.join(FORMS)}; several are separated by commas",
+    )  # fmt: skip
+    command.add_argument("--quiet", action="store_true", help="print errors only")
     command.add_argument(
         "--device", default="auto", choices=DEVICES, help="device that runs the network (default: %(default)s)"
     )
@@ -161,6 +200,15 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print one line, like every other error."""
         self.exit(2, f"unetpp-segment: {message} (--help shows the usage)\n")
+
+
+def _forms(text: str) -> list[str]:
+    """An argument type: forms of a segmentation, separated by commas."""
+    forms = [form.strip().removeprefix(".") for form in text.split(",")]
+    for form in forms:
+        if form not in FORMS:
+            raise argparse.ArgumentTypeError(f"{form!r} is none of {', '.join(FORMS)}")
+    return forms
 
 
 def _numbers(count: int) -> Callable[[str], tuple[float, ...]]:

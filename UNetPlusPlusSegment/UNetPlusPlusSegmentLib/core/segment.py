@@ -1,4 +1,4 @@
-"""Segments: the named regions of a label map, and their measurements as columns of a table. NumPy only."""
+"""Segments: the named regions of a label map. NumPy only."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-from .trust import in_words
 
 
 @dataclass(frozen=True)
@@ -43,14 +41,3 @@ def overlapping(before: np.ndarray, after: np.ndarray) -> dict[int, int]:
         if new not in found and old not in found.values():
             found[new] = old
     return found
-
-
-def as_columns(measurements: Mapping[str, Any]) -> dict[str, Any]:
-    """Measurements as table columns: a point `…_ras` becomes `…_r_mm`, `…_a_mm` and `…_s_mm`; lines are left out, lists become text."""
-    columns: dict[str, Any] = {}
-    for key, value in measurements.items():
-        if not key.endswith("_ras"):
-            columns[key] = in_words(key, value)
-        elif np.ndim(value) == 1:
-            columns |= {f"{key.removesuffix('ras')}{axis}_mm": x for axis, x in zip("ras", value, strict=True)}
-    return columns

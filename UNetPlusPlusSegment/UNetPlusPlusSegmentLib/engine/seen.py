@@ -91,7 +91,9 @@ class Seen:
         return found
 
 
-def seen(pixels: PixelMaps, number: int, mask: np.ndarray, threshold: float) -> Seen | None:
+def seen(
+    pixels: PixelMaps, number: int, mask: np.ndarray, threshold: float, box: Sequence[slice] | None = None
+) -> Seen | None:
     """Look at a segment at the network's pixels.
 
     Args:
@@ -99,11 +101,12 @@ def seen(pixels: PixelMaps, number: int, mask: np.ndarray, threshold: float) -> 
         number: The place of the label in the card.
         mask: bool (slices, rows, columns), the segment on the volume's voxels in axial order.
         threshold: The least probability of a voxel of it.
+        box: The smallest box that contains it, if that is known.
 
     Returns:
-        None if it lies between the pixels.
+        None if it lies between the pixels, or is empty.
     """
-    box = bounding_box(mask)
+    box = box or bounding_box(mask)
     if box is None:
         return None
     near = [

@@ -43,8 +43,11 @@ def judge(
     order, volume = maps.pixels.order, axial_volume(maps.volume)
     axial = order.apply(mask)
     through, last = order.axes[0], len(axial) - 1
-    sides = _sides(maps, axial, volume.array)
-    segment = seen(maps.pixels, number, axial, threshold)
+    box = bounding_box(axial)
+    if box is None:
+        raise ValueError("An empty segment cannot be judged.")
+    sides = _sides(maps, axial, volume.array, box)
+    segment = seen(maps.pixels, number, axial, threshold, box)
     if segment is None:
         return Trust(sides, 1.0, dropped_ml, (), ())
     slices, points = [], []
@@ -63,33 +66,35 @@ def expected_dice(signs: Mapping[str, float], fitted: ExpectedDice) -> tuple[flo
     return dice, low, high
 
 
-def _sides(maps: Maps, mask: np.ndarray, hu: np.ndarray) -> tuple[str, ...]:
+def _sides(maps: Maps, mask: np.ndarray, hu: np.ndarray, box: Sequence[slice]) -> tuple[str, ...]:
     """The sides at which a mask in axial order is cut off by the scan; the end of a box that the user chose is none."""
     order, pixel_mm = maps.pixels.order, maps.bundle.pixel_mm
     ends = []
     for axis, flip in zip(order.axes, order.flips, strict=True):
         at_ends = maps.box[axis].start == 0, maps.box[axis].stop == maps.shape[axis]
         ends.append(at_ends[::-1] if flip else at_ends)
-    step = [max(1, int(pixel_mm / mm)) for mm in order.spacing_mm[1:]]  # no voxel between the network's pixels counts
-    thin = np.s_[:, :: step[0], :: step[1]]
-    gaps = [0, *(math.ceil(pixel_mm / mm / n) for mm, n in zip(order.spacing_mm[1:], step, strict=True))]
-    return sides_cut(mask[thin], hu[thin], gaps, ends)
+    step = [
+        1,
+        *(max(1, int(pixel_mm / mm)) for mm in order.spacing_mm[1:]),
+    ]  # between the network's pixels nothing counts
+    thin = tuple(slice(None, None, n) for n in step)
+    thin_box = [slice(-(-along.start // n), -(-along.stop // n)) for along, n in zip(box, step, strict=True)]
+    gaps = [0, *(math.ceil(pixel_mm / mm / n) for mm, n in zip(order.spacing_mm[1:], step[1:], strict=True))]
+    return sides_cut(mask[thin], hu[thin], thin_box, gaps, ends)
 
 
 def sides_cut(
-    mask: np.ndarray, hu: np.ndarray, gaps: Sequence[int], ends: Sequence[tuple[bool, bool]]
+    mask: np.ndarray, hu: np.ndarray, box: Sequence[slice], gaps: Sequence[int], ends: Sequence[tuple[bool, bool]]
 ) -> tuple[str, ...]:
     """The sides at which a mask reaches the end of the scan, or of a field of view beyond which the scan is blank.
 
     Args:
         mask: bool (slices, rows, columns), axial order.
         hu: The same shape; what was not measured is `AIR_HU`.
+        box: Slices, rows and columns that contain the mask.
         gaps: So many voxels may lie between mask and end, along slices, rows and columns.
         ends: For these axes, whether the array ends where the scan does, at the first and at the last index.
     """
-    box = bounding_box(mask)
-    if box is None:
-        return ()
     found = []
     for axis, end in product(range(3), range(2)):
         region = tuple(slice(None) if each == axis else along for each, along in enumerate(box))

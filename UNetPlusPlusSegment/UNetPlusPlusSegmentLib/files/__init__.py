@@ -2,6 +2,8 @@
 
 from .dicom import list_series, slices_of
 from .dicom_seg import check_dicom_seg, write_dicom_seg
+from .dicom_sr import write_dicom_sr
+from .forms import FORMS, beside, check_forms, form_of, write_forms
 from .images import FileError
 from .label_maps import label_maps
 from .overlay import write_close_ups, write_overlay
@@ -9,13 +11,19 @@ from .points import read_points, read_points_table
 from .reading import read_volume
 from .segmentations import masks_of, segments_in
 from .series_table import read_series_table
+from .surfaces import check_surfaces, write_surfaces
 from .writing import check_grid, check_output, write_report, write_segmentation, write_volume
 
 __all__ = [
+    "FORMS",
     "FileError",
+    "beside",
     "check_dicom_seg",
+    "check_forms",
     "check_grid",
     "check_output",
+    "check_surfaces",
+    "form_of",
     "label_maps",
     "list_series",
     "masks_of",
@@ -27,8 +35,11 @@ __all__ = [
     "slices_of",
     "write_close_ups",
     "write_dicom_seg",
+    "write_dicom_sr",
+    "write_forms",
     "write_overlay",
     "write_report",
     "write_segmentation",
+    "write_surfaces",
     "write_volume",
 ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .. import __version__
 from ..core.segment import Segment
 from ..core.volume import Volume
 from .frames import frames_of, order_of
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.sr.coding import Code
 
-ENDING = ".dcm"
+MANUFACTURER, PROGRAM = "UNetPlusPlusSegment contributors", "UNetPlusPlusSegment"
 LONGEST = 64  # characters of a string in DICOM; the names of several models may be more
 # What a SEG takes over from the series and may be empty (type 2).
 MAY_BE_EMPTY = (
@@ -48,7 +49,7 @@ def check_dicom_seg(source: Sequence[Path] = ()) -> None:
             "A DICOM SEG is written with highdicom, which is not installed: pip install highdicom, or write .seg.nrrd."
         ) from error
     if source:
-        images = _images(source)
+        images = headers_of(source)
         labelmap = np.zeros((len(source), images[0].Rows, images[0].Columns), np.uint8)
         labelmap[0, 0, 0] = 1  # a frame: of one it is seen whether all of them can be written
         _segmentation("The DICOM SEG", labelmap, [TRIAL], images, "trial-v0")
@@ -73,8 +74,8 @@ def write_dicom_seg(
     """
     if len(set(source)) == 1 < len(source):  # one file with many frames, in which they need not lie in order
         labelmap = labelmap[np.argsort(order_of(frames_of(source[0])))]
-    written = _segmentation(str(path), labelmap, segments, _images(source), model)
-    with whole_file(path) as beside, _quiet():
+    written = _segmentation(str(path), labelmap, segments, headers_of(source), model)
+    with whole_file(path) as beside, quiet():
         written.save_as(beside)
 
 
@@ -178,7 +179,7 @@ def _color(item: Dataset) -> tuple[int, int, int] | None:
 def _whole(path: Path) -> Iterator[None]:
     """A sentence for whatever pydicom meets in a damaged file."""
     try:
-        with _quiet():
+        with quiet():
             yield
     except FileError:
         raise
@@ -186,12 +187,12 @@ def _whole(path: Path) -> Iterator[None]:
         raise FileError(f"{in_text(path)} is damaged or incomplete: copy it again.") from error
 
 
-def _images(source: Sequence[Path]) -> list[Dataset]:
-    """The headers of the files, with what a SEG needs of them and may be empty."""
+def headers_of(source: Sequence[Path]) -> list[Dataset]:
+    """The headers of the files, with what a SEG and an SR need of them and may be empty."""
     import pydicom
 
     images: list[Dataset] = []
-    with _quiet():
+    with quiet():
         for file in dict.fromkeys(source):
             image = pydicom.dcmread(file, stop_before_pixels=True, force=True)  # some archives leave out the preamble
             image.decode()  # for UTF-8, in which the SEG is written
@@ -232,13 +233,13 @@ def _segmentation(
     descriptions = []
     for number, segment in enumerate(segments, start=1):
         numbered[labelmap == segment.value] = number
-        category, kind = _codes(segment.terminology)
+        category, kind = codes_of(segment.terminology)
         color = hd.color.CIELabColor.from_rgb(*segment.color)
         descriptions.append(
             hd.seg.SegmentDescription(number, segment.name, category, kind, "AUTOMATIC", by_model, display_color=color)
         )
     try:
-        with _quiet():
+        with quiet():
             return hd.seg.Segmentation(
                 images,
                 numbered,
@@ -248,9 +249,10 @@ def _segmentation(
                 series_number=1000,
                 sop_instance_uid=hd.UID(),
                 instance_number=1,
-                manufacturer="UNetPlusPlusSegment",
-                manufacturer_model_name=model,
-                software_versions=model,
+                manufacturer=MANUFACTURER,
+                manufacturer_model_name=PROGRAM,
+                software_versions=__version__,
+                series_description=f"Segmentation by {model}"[:64],
                 specific_character_set="ISO_IR 192",  # highdicom refuses the several sets of a series from Japan or Korea
                 device_serial_number="none",
                 content_description="Research only, not for clinical use",
@@ -259,11 +261,11 @@ def _segmentation(
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise FileError(
             f"{name} cannot be written: the series lacks what a DICOM SEG takes from it, or contradicts itself"
-            f" ({_without_patient(str(error), images)}). Write .seg.nrrd instead."
+            f" ({without_patient(str(error), images)}). Write .seg.nrrd instead."
         ) from error
 
 
-def _without_patient(text: str, images: Sequence[Dataset]) -> str:
+def without_patient(text: str, images: Sequence[Dataset]) -> str:
     """A message of highdicom without what it may quote of the patient."""
     about = {str(image.get(keyword)) for image in images for keyword in MAY_BE_EMPTY if image.get(keyword)}
     for value in sorted(about, key=len, reverse=True):
@@ -272,7 +274,7 @@ def _without_patient(text: str, images: Sequence[Dataset]) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep warnings of pydicom and highdicom off the terminal: they quote the patient's name."""
     logger = logging.getLogger("highdicom")
     level = logger.level
@@ -285,7 +287,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _codes(terminology: str) -> tuple[Code, Code]:
+def codes_of(terminology: str) -> tuple[Code, Code]:
     """Category and type of Slicer's seven-part string."""
     from pydicom.sr.coding import Code
 

@@ -21,6 +21,7 @@ TILE_PIXELS = (420, 300)  # the most that a tile takes, width and height
 CLOSE_UP_MM, CLOSE_UP_PIXELS = 50.0, 320  # side of a square round a small segment
 LUNG_WINDOW_HU = (-1350.0, 150.0)
 GAP_PIXELS = 6
+JPEG_QUALITY = 80
 LETTER_PIXELS = 2  # side of a dot of a letter
 SCALE_MM = 10.0
 LINE_PIXELS = 1.5
@@ -38,6 +39,7 @@ def write_overlay(
     labelmap: np.ndarray,
     segments: Sequence[Segment],
     window_hu: tuple[float, float] = (-160.0, 240.0),
+    chosen: Sequence[int] | None = None,
 ) -> None:
     """Draw up to five axial slices in a row, from the lowest to the highest, seen from the patient's feet.
 
@@ -45,21 +47,23 @@ def write_overlay(
     the highest. Anterior is at the top, the patient's right at the left; lengths are true to scale in both directions.
 
     Args:
-        path: The PNG; what it held is replaced when the new one is whole.
+        path: The PNG or JPEG; what it held is replaced when the new one is whole.
         volume: CT in HU.
         labelmap: uint8 (K, J, I) on the volume's voxels. The slices are spread over what is not 0 in it, or over the
             volume if nothing is.
         segments: With their colours, and measurements.
         window_hu: Shown black and white.
+        chosen: The slices to draw, in axial order, instead of those spread over the segments.
 
     Raises:
         FileError: It cannot be written.
     """
     order = axial_order(volume)
     hu, labels = order.apply(volume.array), order.apply(labelmap)
-    spread, doubtful = _spread(labels), _doubtful(segments, order, len(labels))
-    chosen = [*spread, *doubtful]
-    hu, labels = np.nan_to_num(hu[chosen], nan=window_hu[0]), labels[chosen]
+    spread = _spread(labels) if chosen is None else np.array(chosen)
+    doubtful = _doubtful(segments, order, len(labels)) if chosen is None else []
+    drawn = [*spread, *doubtful]
+    hu, labels = np.nan_to_num(hu[drawn], nan=window_hu[0]), labels[drawn]
     box = _body(hu, labels, order.spacing_mm[1:])
     hu, labels = hu[(slice(None), *box)], labels[(slice(None), *box)]
     size = _tile_size(hu.shape[1:], order.spacing_mm[1:])
@@ -150,7 +154,9 @@ def _write_rows(path: str | Path, tiles: Sequence[np.ndarray], columns: int) -> 
         top, left = number // columns * step[0], number % columns * step[1]
         page[top : top + height, left : left + width] = tile
     with whole_file(path) as beside, silence():
-        sitk.WriteImage(sitk.GetImageFromArray(page, isVector=True), name_of(beside), useCompression=True)
+        level = JPEG_QUALITY if beside.suffix == ".jpg" else -1  # what a PNG does by itself
+        image = sitk.GetImageFromArray(page, isVector=True)
+        sitk.WriteImage(image, name_of(beside), useCompression=True, compressionLevel=level)
 
 
 def _spread(labels: np.ndarray) -> np.ndarray:

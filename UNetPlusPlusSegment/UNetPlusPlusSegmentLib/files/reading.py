@@ -57,6 +57,11 @@ def volume_ending(path: Path) -> str:
     return next((e for e in sorted(READERS, key=len, reverse=True) if path.name.lower().endswith(e)), "")
 
 
+def case_name(path: Path) -> str:
+    """The name of a file without the ending of a volume, or of a folder."""
+    return path.name[: len(path.name) - len(volume_ending(path))]
+
+
 def _is_folder(path: Path) -> bool:
     """True for a folder, after a refusal of what cannot be read at all."""
     try:

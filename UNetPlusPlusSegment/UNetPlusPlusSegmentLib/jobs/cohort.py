@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from .. import files
+from .. import __version__, files
 from ..core.request import Request
-from ..core.segment import as_columns
+from ..core.result import Result
 from ..core.volume import Volume
 from ..files.dicom_folder import PACKED, SLICE_ENDINGS
 from ..files.images import in_text
-from ..files.reading import volume_ending
-from ..network.bundle import Bundle
+from ..files.reading import case_name, volume_ending
+from ..network.bundle import Bundle, nothing_found, read_bundle
+from .manifest import MANIFEST, CohortError, alone_in, append, read_manifest, write_table
+from .picture import PICTURES, write_picture
+from .report import write_page
+from .review import ReviewError
 from .worker_client import Worker
 
-MANIFEST, TABLE, ENDING = "manifest.jsonl", "measurements.csv", ".seg.nrrd"
+FORM = "seg.nrrd"  # the one that is always written
+ENDING = f".{FORM}"
 _log = logging.getLogger(__name__)
 
 
-class CohortError(ValueError):
-    """A cohort that cannot be run; the message says why and what to do."""
-
-
 class Todo(NamedTuple):
-    """A case without a result."""
+    """A case without a result.
+
+    Attributes:
+        case: Its name.
+        input: File or folder.
+        output: The result, without its ending.
+        bundle: Folder of the model.
+        request, series, forms: As for `run_cohort`.
+    """
 
     case: str
     input: Path
@@ -40,6 +48,12 @@ class Todo(NamedTuple):
     bundle: Path
     request: Request
     series: str | None = None
+    forms: tuple[str, ...] = (FORM,)
+
+    @property
+    def outputs(self) -> list[Path]:
+        """All files of the result, that of `FORM` first."""
+        return files.beside(self.output.with_name(self.output.name + f".{FORM}"), self.forms)
 
 
 # Runs cases in any order, and yields the name and the outcome of each as it ends.
@@ -54,12 +68,15 @@ def run_cohort(
     request: Request,
     progress: Callable[[int, int, str], None] = lambda done, total, case: None,
     series: Mapping[str, str] | None = None,
+    ended: Callable[[Mapping[str, Any]], None] = lambda record: None,
+    forms: Sequence[str] = (),
 ) -> list[dict]:
     """Segment every case that has no result yet.
 
     Afterwards, the folder contains `<case>.seg.nrrd` for each case that is done, now or earlier with other settings;
-    `manifest.jsonl`, to which a line is added as each case ends, so that the last line of a case is the valid one; and
-    `measurements.csv`, rewritten from the manifest, with the cases of earlier calls.
+    `manifest.jsonl`, to which a line is added as each case ends, so that the last line of a case is the valid one;
+    `measurements.csv`, rewritten from the manifest after each case, with the cases of earlier calls; and `report.html`, to look
+    through them all, with its pictures in `pictures`.
 
     Args:
         run: `one_after_the_other`, or `dask_cluster.on_cluster`.
@@ -69,15 +86,23 @@ def run_cohort(
         request: For every case. A case done by another model, or at another speed or threshold, is run again.
         progress: Called with the number of cases ended, the number of all cases, and the name of the next case.
         series: The DICOM series to segment, by the name of the case; for other cases, the largest CT series.
+        ended: Called with the line of the manifest for each case as it ends.
+        forms: Of each result, beside `.seg.nrrd`: some of `files.FORMS`.
 
     Returns:
         The last line of the manifest for each case, in order, and for each file that was skipped, with the status `skipped`.
 
     Raises:
+        FileError: A form needs a package that is not installed, such as a DICOM SEG in Slicer; or a file cannot be written.
         CohortError: There are no inputs, or two with one name; a series is given for an unknown case; the folder is not
-            writable, or contains a result of another target or another file under the name of a case.
+            writable, another cohort is running in it, or it contains a result of another target or another file under the
+            name of a case.
     """
     folder = Path(folder)
+    unknown_forms = sorted({*forms} - {*files.FORMS})
+    if unknown_forms:
+        raise CohortError(f"{unknown_forms[0]!r} is no format of a result: choose some of {', '.join(files.FORMS)}.")
+    files.check_forms(f".{form}" for form in forms)
     cases, skipped = find_cases(inputs, besides=folder)
     series = series or {}
     unknown = sorted(set(series) - set(cases))
@@ -85,40 +110,48 @@ def run_cohort(
         raise CohortError(
             f"A series is given for {unknown[0]}, which is not a case: correct the table. The cases are {', '.join(sorted(cases))}."
         )
-    known = _read_manifest(folder / MANIFEST)
+    threshold = bundle.threshold if request.threshold is None else request.threshold
     about = {
-        "target": request.target.lower(), "model": bundle.name, "speed": request.speed, "threshold": request.threshold,
+        "target": request.target.lower(), "model": bundle.name, "speed": request.speed, "threshold": threshold,
         "force": request.force,
     }  # fmt: skip
     asked = {
         case: {"case": case, "input": str(path), "series": series.get(case), **about} for case, path in cases.items()
     }
-    todo = []
-    for case, path in cases.items():
-        output = (folder / f"{case}{ENDING}").absolute()
-        if not _is_done(output, asked[case], known.get(case, {})):
-            todo.append(Todo(case, path, output, bundle.folder.absolute(), request, series.get(case)))
-    outcomes = run(todo)  # first, so that no folder is created if there is no cluster
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / MANIFEST).open("ab").close()
-    except OSError as error:
-        raise CohortError(f"{folder} is not writable ({error.strerror}): choose another folder.") from error
-    for name, record in _skipped_records(skipped).items():
-        if record != known.get(name):
-            known[name] = record
-            _append(folder / MANIFEST, record)
-    try:
-        for ended, waiting in enumerate(todo, start=len(cases) - len(todo)):
-            progress(ended, len(cases), waiting.case)
-            case, outcome = next(outcomes)
-            known[case] = asked[case] | outcome
-            _append(folder / MANIFEST, known[case])
-        progress(len(cases), len(cases), "")
-    finally:  # a run that is stopped leaves a table of the cases done
-        rows = [row for case in sorted(known) for row in _rows(known[case])]
-        if rows:
-            files.write_report(folder / TABLE, rows)
+    with alone_in(folder):
+        known = read_manifest(folder)
+        todo = []
+        for case, path in cases.items():
+            each = Todo(
+                case,
+                path,
+                (folder / case).absolute(),
+                bundle.folder.absolute(),
+                request,
+                series.get(case),
+                tuple(forms),
+            )
+            if not _is_done(each.outputs, asked[case], known.get(case, {}), bundle):
+                todo.append(each)
+        outcomes = run(todo)
+        for name, record in _skipped_records(skipped).items():
+            if record != known.get(name):
+                known[name] = record
+                append(folder, record)
+        try:
+            for number, waiting in enumerate(todo, start=len(cases) - len(todo)):
+                progress(number, len(cases), waiting.case)
+                case, outcome = next(outcomes)
+                known[case] = asked[case] | outcome
+                append(folder, known[case])
+                write_table(folder)
+                ended(known[case])
+            progress(len(cases), len(cases), "")
+        except BaseException:  # a run that is stopped leaves a report of the cases done
+            with contextlib.suppress(ValueError):
+                write_page(folder)
+            raise
+        _finish(folder)
     return [known[name] for name in [*cases, *(path.name for path in skipped)]]
 
 
@@ -132,18 +165,32 @@ def _skipped_records(skipped: Mapping[Path, str]) -> dict[str, dict]:
     }
 
 
-def _is_done(output: Path, asked: Mapping, last: Mapping) -> bool:
+def _finish(folder: Path) -> None:
+    write_table(folder)  # of earlier calls, if nothing was left to do
+    try:
+        write_page(folder)
+    except (CohortError, ReviewError) as error:  # the results are there
+        _log.warning("There is no new report. %s", error)
+
+
+def _is_done(outputs: Sequence[Path], asked: Mapping, last: Mapping, bundle: Bundle) -> bool:
     """Check if a case has its result, by its last line in the manifest.
+
+    Lines of earlier versions have no series, and no threshold where it was that of the model.
 
     Raises:
         CohortError: The result is one of another target or another file.
     """
+    there = [path for path in outputs if path.is_file()]
     for key, relation in (("target", "of"), ("input", "for")):
-        if output.is_file() and last.get(key, asked[key]) != asked[key]:
+        if there and last.get(key, asked[key]) != asked[key]:
             raise CohortError(
-                f"{output} is a result {relation} {last[key]}, which would be replaced: choose another folder for the results."
+                f"{there[0]} is a result {relation} {last[key]}, which would be replaced: choose another folder for the results."
             )
-    return last.get("status") == "done" and output.is_file() and asked.items() <= {"series": None, **last}.items()
+    last = {"series": None, **last}
+    if last.get("threshold") is None:
+        last["threshold"] = bundle.threshold
+    return last.get("status") == "done" and there == outputs and asked.items() <= last.items()
 
 
 def find_cases(
@@ -172,7 +219,7 @@ def find_cases(
     skipped |= dict.fromkeys(sorted(labels), "It is a label map of another file.")
     cases: dict[str, Path] = {}
     for path in (path for path in paths if path not in labels):
-        case = _case_name(path)
+        case = case_name(path)
         if case in cases:
             raise CohortError(f"{cases[case]} and {path} would both be called {case}: rename one of them.")
         cases[case] = path.absolute()
@@ -205,12 +252,8 @@ def _may_be_case(path: Path, besides: Path | None) -> bool:
         and not path.name.endswith(ENDING)
         and not (besides and besides.resolve().is_relative_to(path.resolve()))
         and not (path / MANIFEST).is_file()
+        and not (path.name == PICTURES and path.with_name(MANIFEST).is_file())
     )
-
-
-def _case_name(path: Path) -> str:
-    """The name of a file without its extension, or of a folder."""
-    return path.name[: len(path.name) - len(volume_ending(path))]
 
 
 def one_after_the_other(worker: Worker) -> Runner:
@@ -243,69 +286,52 @@ def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list
             volume, notes = read() if read else read_case(todo)
         except MemoryError:  # there may be room now that the case before is done
             volume, notes = read_case(todo)
+        source = _source_of_seg(todo)
         result = worker.result_of(worker.submit(volume, todo.bundle, todo.request))
-        files.write_segmentation(todo.output, result.labelmap, volume.ijk_to_ras, result.segments)
+        bundle = read_bundle(todo.bundle)
+        nothing = nothing_found(bundle.labels_of(*todo.request.targets))
+        files.write_forms(
+            todo.outputs, result.labelmap, volume.ijk_to_ras, result.segments, source, result.model, nothing
+        )
+        picture = _picture(todo, volume, result, bundle.finds_nodules)
     except Exception as error:
         if not isinstance(error, ValueError):
             _log.exception("%s failed unexpectedly", todo.input)
         outcome = failed(error)
-        if todo.output.exists():  # of an earlier call with other settings
-            outcome["reason"] += f" The result of an earlier run is kept: {todo.output.name}."
-        return {**outcome, "seconds": round(time.monotonic() - started, 3)}
+        kept = [path.name for path in todo.outputs if path.exists()]  # of an earlier call with other settings
+        if kept:
+            outcome["reason"] += f" The result of an earlier run is kept: {kept[0]}."
+        return {**outcome, "version": __version__, "seconds": round(time.monotonic() - started, 3)}
     return {
         "status": "done",
         "measurements": {segment.name: dict(segment.measurements) for segment in result.segments},
         "notes": [*notes, *map(str, result.notes)],
+        "picture": picture,
         "device": result.device,
+        "version": __version__,
         "seconds": round(time.monotonic() - started, 3),
     }
+
+
+def _source_of_seg(todo: Todo) -> list[Path]:
+    """The slices that a DICOM SEG refers to; none if none is wanted."""
+    if not any(files.form_of(path) == "dcm" for path in todo.outputs):
+        return []
+    source = files.slices_of(todo.input, todo.series)
+    files.check_forms(todo.outputs, source)
+    return source
+
+
+def _picture(todo: Todo, volume: Volume, result: Result, nodules: bool) -> list[str] | None:
+    """Draw a case for the report; None if that fails, as the result is worth more."""
+    path = todo.output.parent / PICTURES / f"{todo.case}.jpg"
+    try:
+        return write_picture(path, volume, result.labelmap, result.segments, nodules)
+    except Exception as error:
+        _log.warning("There is no picture of %s: %s", todo.case, error)
+        return None
 
 
 def failed(error: BaseException) -> dict:
     """The outcome of a case that failed."""
     return {"status": "failed", "reason": " ".join(str(error).split()) or type(error).__name__}
-
-
-def _read_manifest(path: Path) -> dict[str, dict]:
-    """The last complete line of each case; empty without a manifest."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except OSError as error:
-        raise CohortError(f"{path} cannot be read ({error.strerror}): choose another folder.") from error
-    known = {}
-    for line in text.splitlines():
-        try:
-            record = json.loads(line)
-            known[record["case"]] = record | {"status": record["status"]}
-        except (ValueError, TypeError, KeyError):
-            continue  # the computer went down while it was written
-    return known
-
-
-def _append(path: Path, record: Mapping[str, object]) -> None:
-    """Append a line in one write, and flush it to disk; after an incomplete line, on a new one."""
-    with path.open("a+b") as stream:
-        torn = stream.tell() > 0 and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n"
-        stream.write(b"\n" * torn + json.dumps(record).encode() + b"\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _rows(record: Mapping) -> list[dict]:
-    """Rows of the table for a case: one for each segment, or one with the reason why there is none."""
-    measurements = record.get("measurements") or {"": {}}
-    return [
-        {
-            "case": record["case"],
-            "segment": segment,
-            "volume_ml": None,
-            "mean_hu": None,
-            **as_columns(measured),
-            "status": record["status"],
-            "reason": record.get("reason"),
-            "notes": " ".join(record.get("notes") or ()) or None,
-        }
-        for segment, measured in measurements.items()
-    ]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
+import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from .child_process import python_executable
 from .cohort import CohortError, Runner, Todo, failed, outcome_of
 from .worker_client import Worker
 
@@ -47,6 +51,54 @@ def on_cluster(address: str) -> Runner:
             raise CohortError(f"No Dask scheduler answers at {address}: start one, or correct the address.") from error
 
     return run
+
+
+def on_this_computer(workers: int) -> Runner:
+    """Run several cases at once on this computer, on a cluster of Dask's that is started for them and ended with them.
+
+    Each process has its share of the cores, and where there are several graphics cards, one of them.
+
+    Args:
+        workers: Number of processes, 1 or more.
+
+    Raises:
+        CohortError: `distributed` is not installed, or the number is none.
+    """
+    if workers < 1:
+        raise CohortError(f"The number of workers must be 1 or more; got {workers}.")
+    try:
+        from distributed import Nanny, Scheduler, SpecCluster
+    except ImportError as error:
+        raise CohortError("Dask is not installed. Run: pip install distributed, or leave out the workers.") from error
+
+    def run(todo: Sequence[Todo]) -> Iterator[tuple[str, dict]]:
+        if not todo:
+            return
+        multiprocessing.set_executable(python_executable())  # inside Slicer, sys.executable is Slicer itself
+        count, cards = min(workers, len(todo)), graphics_cards()
+        threads = max(1, (os.cpu_count() or 1) // count)
+        processes = {}
+        for number in range(count):
+            environment = {"CUDA_VISIBLE_DEVICES": cards[number % len(cards)]} if cards else {}
+            options = {"nthreads": threads, "host": "127.0.0.1", "dashboard": False, "env": environment}
+            processes[number] = {"cls": Nanny, "options": options}
+        scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
+        with SpecCluster(workers=processes, scheduler=scheduler) as cluster:
+            yield from on_cluster(cluster.scheduler_address)(todo)
+
+    return run
+
+
+def graphics_cards() -> list[str]:
+    """The NVIDIA cards that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [card.strip() for card in visible.split(",") if card.strip()]
+    asked = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=CONNECT_S).stdout.split()
+    except (OSError, subprocess.SubprocessError):  # none, or no driver
+        return []
 
 
 def _outcomes(client: Client, todo: Sequence[Todo]) -> Iterator[tuple[str, dict]]:

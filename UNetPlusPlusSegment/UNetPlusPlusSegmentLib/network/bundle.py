@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.request import Request, RequestError
-from .card import REQUIRED, SCHEMA, BundleError, Card, card_from_json
+from ..core.segment import Segment
+from .card import REQUIRED, SCHEMA, BundleError, Card, Label, card_from_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -228,6 +229,12 @@ def choose_bundle(target: str, model: str | None = None) -> Bundle:
         known = ", ".join(each.name for each in bundles)
         raise BundleError(" ".join([f"There is no model {model!r} for {target}; choose one of {known}.", *refused]))
     return wanted[0]
+
+
+def nothing_found(labels: Iterable[Label]) -> tuple[Segment, ...]:
+    """Empty segments for labels of a model, where its result has none: DICOM knows no segmentation without any."""
+    empty = {"volume_ml": 0.0}
+    return tuple(Segment(each.value, each.name, each.terminology, each.color, empty) for each in labels)
 
 
 def write_bundle(

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ..core.masks import boxes
+from ..core.masks import boxes, measure
 from ..core.note import Note
 from ..core.segment import Segment
 from ..core.volume import Volume, axial_order, crop
-from .measurements import NoduleMeasurements, measure_nodule
+from .measurements import measure_nodule
 
 # Limits of size and shape. The readers of LIDC-IDRI outlined nodules of 3 mm and more. Of 890 nodules (the largest section,
 # as marked by at least two readers), the most elongated is 2.9 times as long as wide, and the least compact fills half of
@@ -56,18 +56,18 @@ def number_nodules(
         margin = np.ceil(PLEURA_WITHIN_MM / volume.spacing_mm[::-1]).astype(int)
         wider = tuple(slice(max(0, along.start - m), along.stop + m) for along, m in zip(box, margin, strict=True))
         near = None if lungs is None else lungs[wider]
-        found = measure_nodule(labels[wider] == value, crop(volume, wider), near)
+        mask, part = labels[wider] == value, crop(volume, wider)
+        found = measure_nodule(mask, part, near)
         if found is not None:
-            measured.append((value, found))
-    more = known or {}
-    measured.sort(key=lambda each: each[1].mean_diameter_mm, reverse=True)
+            measured.append((value, {**measure(mask, part), **asdict(found), **(known or {}).get(value, {})}))
+    measured.sort(key=lambda each: each[1]["mean_diameter_mm"], reverse=True)
     kept, notes = measured, []
     if len(measured) > MOST_NODULES:
-        chances = [more.get(value, {}).get("probability") or 0.0 for value, _ in measured]
+        chances = [found.get("probability") or 0.0 for _, found in measured]
         likely = sorted(range(len(measured)), key=lambda n: -chances[n])[:MOST_NODULES]
         kept = [measured[n] for n in sorted(likely)]
         which = "most likely" if any(chances) else "largest"
-        least_mm = kept[-1][1].mean_diameter_mm
+        least_mm = kept[-1][1]["mean_diameter_mm"]
         text = (
             f"{len(measured)} nodules were found; only the {which} {MOST_NODULES} are kept, down to {least_mm:.0f} mm."
         )
@@ -75,7 +75,7 @@ def number_nodules(
     numbers = np.zeros(int(labels.max(initial=0)) + 1, np.uint8)
     numbers[[value for value, _ in kept]] = np.arange(1, len(kept) + 1)
     labelmap = numbers[labels]
-    segments = tuple(_segment(n, found, more.get(value, {})) for n, (value, found) in enumerate(kept, start=1))
+    segments = tuple(_segment(n, found) for n, (_, found) in enumerate(kept, start=1))
     return labelmap, segments, notes
 
 
@@ -91,9 +91,9 @@ def can_be_nodule(mask: np.ndarray, volume: Volume, least_mm: float, is_cut: boo
     return least_mm <= diameter_mm <= MOST_DIAMETER_MM and _is_compact(mask, volume, is_cut)
 
 
-def _segment(number: int, found: NoduleMeasurements, known: Mapping[str, Any]) -> Segment:
-    name = f"{'Mass' if found.mean_diameter_mm > MASS_MM else 'Nodule'} {number}"
-    return Segment(number, name, TERMINOLOGY, _color(number), {**asdict(found), **known})
+def _segment(number: int, measurements: dict[str, Any]) -> Segment:
+    name = f"{'Mass' if measurements['mean_diameter_mm'] > MASS_MM else 'Nodule'} {number}"
+    return Segment(number, name, TERMINOLOGY, _color(number), measurements)
 
 
 def _color(number: int) -> tuple[int, int, int]:

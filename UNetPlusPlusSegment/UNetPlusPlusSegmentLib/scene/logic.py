@@ -80,6 +80,10 @@ class Segmenter:
         model: str | None = None,
         progress: Callable[[int, int, str], None] = lambda done, total, case: None,
         cluster: str | None = None,
+        series: Mapping[str, str] | None = None,
+        formats: Collection[str] = (),
+        workers: int = 1,
+        ended: Callable[[Mapping[str, Any]], None] = lambda record: None,
     ) -> list[dict]:
         """Segment a cohort, file by file, without loading it into the scene.
 
@@ -91,25 +95,32 @@ class Segmenter:
             target, speed, device, threshold, force, model: As for `start`.
             progress: Called with the number of cases done, the number of all cases, and the name of the next case.
             cluster: Address of a Dask scheduler, `tcp://host:8786`, whose workers run the cases; see `jobs.dask_cluster`.
+            series: The DICOM series to segment, by the name of the case.
+            formats: Of each result, beside `.seg.nrrd`: some of `nii.gz`, `stl`, `obj`, `dcm` and `sr.dcm`; the last two need highdicom,
+                which Slicer lacks.
+            workers: Cases to run at once on this computer, which needs `distributed`: one for each graphics card.
+            ended: Called with the manifest's record of each case as it ends.
 
         Returns:
             The manifest's record of each case, in order; `status` is `done` or `failed`.
 
         Raises:
-            ValueError: No model, no PyTorch, no inputs, no cluster, or an unusable folder. A case that fails does not raise.
+            ValueError: No model, no PyTorch, no inputs, no cluster, a package that a format needs is missing, or the folder
+                cannot be used. A case that fails does not raise.
         """
         from ..jobs.cohort import (  # imports SimpleITK, which would slow down Slicer's start
             one_after_the_other,
             run_cohort,
         )
-        from ..jobs.dask_cluster import on_cluster
+        from ..jobs.dask_cluster import on_cluster, on_this_computer
 
         request = Request(target, model=model, speed=speed, threshold=threshold, force=force, device=device)
         if cluster is None:
             pytorch_install.require()
         bundle = choose_bundle(request.target, request.model)
-        run = on_cluster(cluster) if cluster else one_after_the_other(self._worker)
-        return run_cohort(run, inputs, outputFolder, bundle, request, progress)
+        here = one_after_the_other(self._worker) if workers == 1 else on_this_computer(workers)
+        run = on_cluster(cluster) if cluster else here
+        return run_cohort(run, inputs, outputFolder, bundle, request, progress, series, ended, [*formats])
 
     def start(
         self,

@@ -15,6 +15,7 @@ import numpy as np
 from ..core.request import Request, as_box
 from ..core.result import Result
 from ..core.segment import Segment, overlapping
+from ..core.table import rows_of
 from ..core.volume import Volume
 from ..jobs.protocol import RESULT_GONE, DeviceState, Ended, Event, Failed, JobError, Progress, ResultReady
 from ..jobs.worker_client import Worker
@@ -136,7 +137,11 @@ class Task(ABC):
 
 
 class Run(Task):
-    """The segmentation of one volume. The scene stays unchanged: the caller uses `result`."""
+    """The segmentation of one volume. The scene stays unchanged: the caller uses `result`.
+
+    Attributes:
+        request: Of the run, without box and points.
+    """
 
     def __init__(self, worker: Worker, volumeNode, bundle: Bundle, request: Request, roi=None, points=None) -> None:
         """Send the volume to the worker.
@@ -155,6 +160,7 @@ class Run(Task):
         # A transform above it may turn the patient, on the side or feet first: slices are axial in the world.
         own = mrml.volume_from_node(volumeNode)
         self._volume = Volume(own.array, mrml.world_ijk_to_ras(volumeNode))
+        self.request = request
         self._wanted_threshold: float | None = None
         if roi is not None:
             request = replace(request, box=as_box(markups.box_on_volume(roi, volumeNode)))
@@ -241,6 +247,17 @@ class SceneRun(Run):
         """Name and measurements of each segment of the result that is still in the scene; empty without a result."""
         found = zip(self._segments(), self.result.segments, strict=True) if self.result else ()
         return [(own.GetName(), each.measurements) for own, each in found if own]
+
+    @property
+    def table(self) -> list[dict[str, Any]]:
+        """`rows` as a table, with the columns of the command line and of cohorts; empty without a result."""
+        if not self.result:
+            return []
+        storage = self.volumeNode.GetStorageNode()
+        return rows_of(
+            self.volumeNode.GetName(), self.rows, notes=self.result.notes, model=self.result.model,
+            speed=self.request.speed, threshold=self.result.threshold, input=storage and storage.GetFileName(),
+        )  # fmt: skip
 
     @property
     def measurements(self) -> dict[str, Mapping[str, object]]:

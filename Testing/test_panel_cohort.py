@@ -1,0 +1,204 @@
+"""The panel's cohort: the real .ui and real MRML on a stand-in for Slicer's Qt, and a real process that runs the cases."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from Testing.support.mrml_scene import nothing_changes, segments_of, slicer, take_messages
+from Testing.support.slicer_qt.application import wait_until
+from Testing.support.slicer_qt.pythonqt import dialogs
+from Testing.support.worker_logic import GRID, LONG, a_scan
+from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.jobs.manifest import is_running
+from UNetPlusPlusSegmentLib.jobs.review import read_review
+from UNetPlusPlusSegmentLib.scene import mrml
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """Two scans and a text file that calls itself one."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("one.nrrd", "two.nii.gz"):
+        files.write_volume(folder / name, a_scan(), np.diag([-2.0, -2.0, 3.0, 1.0]))
+    (folder / "broken.nrrd").write_text("not a volume")
+    return folder
+
+
+@pytest.fixture
+def ui(models, frame, scans, tmp_path):
+    """The open panel with both folders chosen; the worker uses the processor."""
+    ui = frame.self().ui
+    ui.deviceComboBox.setCurrentText("CPU")
+    dialogs.answers.extend([str(scans), str(tmp_path / "out")])
+    ui.cohortInputButton.click()
+    ui.cohortFolderButton.click()
+    return ui
+
+
+def run(ui) -> None:
+    ui.cohortRunButton.click()
+    wait_until(lambda: ui.cohortRunButton.text == "Run cohort")
+
+
+def table_of(ui) -> list[list[str]]:
+    table = ui.cohortTable
+    return [[table.item(row, column).text() for column in range(table.columnCount)] for row in range(table.rowCount)]
+
+
+def click(ui, case: str) -> None:
+    """Click the row of a case."""
+    ui.cohortTable.cellClicked([row[0] for row in table_of(ui)].index(case), 0)
+
+
+def names_in(scene) -> list[str]:
+    nodes = [
+        *slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"),
+        *slicer.util.getNodesByClass("vtkMRMLSegmentationNode"),
+    ]
+    return [node.GetName() for node in nodes]
+
+
+def grow(scene) -> None:
+    """Add a block to the segment that is shown, as somebody does with the Segment Editor."""
+    segmentation = scene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+    volume = scene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+    (segment_id,) = segments_of(segmentation)
+    mask = mrml.labelmap_of(segmentation, segment_id, volume)
+    mask[:2, :5, :5] = True
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), segmentation, segment_id, volume)
+    take_messages()  # the wheel lacks the colours of the label map that this makes
+
+
+def test_a_user_runs_a_cohort_looks_through_it_and_corrects_a_case(ui, scene, tmp_path):
+    out = tmp_path / "out"
+    ui.cohortRunButton.click()
+    assert (ui.cohortRunButton.text, ui.cohortInputEdit.enabled) == ("Cancel", False)
+    wait_until(lambda: ui.cohortProgressBar.maximum == 3)
+    wait_until(lambda: ui.cohortRunButton.text == "Run cohort")
+    assert ui.cohortLabel.text == "2 cases done, 1 failed."
+    assert table_of(ui) == [
+        ["broken", "failed", "", ""], ["one", "done", "", ""], ["two", "done", "", ""]
+    ]  # fmt: skip
+    assert {"one.seg.nrrd", "two.seg.nrrd", "report.html", "measurements.csv"} <= {each.name for each in out.iterdir()}
+    assert names_in(scene) == []
+
+    click(ui, "one")
+    assert names_in(scene) == ["one", "one segmentation"]
+    assert ui.cohortTable.currentRow() == 1
+    ui.cohortAcceptButton.click()
+    ui.cohortCommentEdit.text = "Good, but small"
+    ui.cohortCommentEdit.editingFinished()
+    ui.cohortNextButton.click()
+    assert names_in(scene) == ["two", "two segmentation"], "the case before was dropped"
+    assert ui.cohortCommentEdit.text == ""
+    ui.cohortFlagButton.click()
+    assert [row[3] for row in table_of(ui)] == ["", "accepted", "flagged"]
+    ui.cohortFlagButton.click()
+    assert [row[3] for row in table_of(ui)] == ["", "accepted", ""], "again takes it back"
+    review = read_review(out)
+    assert (review["one"]["verdict"], review["one"]["comment"]) == ("accepted", "Good, but small")
+
+    ui.cohortPreviousButton.click()
+    assert names_in(scene) == ["one", "one segmentation"]
+    assert ui.cohortCommentEdit.text == "Good, but small"
+    before = (out / "one.seg.nrrd").read_bytes()
+    grow(scene)
+    dialogs.answers.append("Cancel")
+    ui.cohortNextButton.click()
+    assert "was changed and is not saved" in dialogs.seen[-1]
+    assert names_in(scene) == ["one", "one segmentation"]
+    ui.cohortSaveButton.click()
+    assert ui.cohortLabel.text.startswith("Saved as one.corrected: Liver ")
+    assert (out / "one.seg.nrrd").read_bytes() == before
+    with (out / "measurements.csv").open(newline="", encoding="utf-8") as stream:
+        volumes = {row["case"]: float(row["volume_ml"] or 0) for row in csv.DictReader(stream)}
+    assert volumes["one.corrected"] == pytest.approx(volumes["one"] + 2 * 25 * 12 / 1000, abs=0.02)
+    ui.cohortNextButton.click()  # nothing is asked now
+    click(ui, "one")
+    labels, _ = files.read_volume(out / "one.corrected.seg.nrrd")
+    (segment_id,) = segments_of(scene.GetFirstNodeByClass("vtkMRMLSegmentationNode"))
+    shown = mrml.labelmap_of(
+        scene.GetFirstNodeByClass("vtkMRMLSegmentationNode"),
+        segment_id,
+        scene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode"),
+    )
+    np.testing.assert_array_equal(shown, labels.array > 0)
+
+    ui.cohortReportButton.click()
+    assert dialogs.opened[-1].endswith("report.html")
+    assert "Liver (corrected)" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_panel_finds_what_the_logic_finds(ui, logic, scans, tmp_path):
+    run(ui)
+    logic.processFolder(scans, tmp_path / "logic", device="cpu")
+    tables = [(tmp_path / name / "measurements.csv").read_text() for name in ("out", "logic")]
+    assert tables[0] == tables[1]
+
+
+def test_a_cohort_is_cancelled_at_once_and_goes_on_where_it_stopped(ui, scans, tmp_path):
+    files.write_volume(scans / "two.nii.gz", a_scan(LONG), GRID)
+    ui.speedComboBox.setCurrentText("Accurate")
+    ui.cohortRunButton.click()
+    wait_until(lambda: len(table_of(ui)) == 2)
+    ui.cohortRunButton.click()
+    assert (ui.cohortRunButton.text, ui.cohortLabel.text) == ("Run cohort", "Cancelled.")
+    wait_until(lambda: not is_running(tmp_path / "out"))
+    run(ui)
+    lines = (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()
+    assert [json.loads(line)["case"] for line in lines] == ["broken", "one", "broken", "two"]
+
+
+def test_what_is_missing_is_said_in_a_sentence(frame, models, scans, tmp_path):
+    ui = frame.self().ui
+    ui.cohortRunButton.click()
+    assert ui.cohortLabel.text == "Choose a folder with scans and one for the results."
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    ui.cohortInputEdit.text, ui.cohortFolderEdit.text = str(empty), str(tmp_path / "out")
+    dialogs.answers.append("OK")
+    run(ui)
+    assert "There is nothing to do" in ui.cohortLabel.text
+    assert dialogs.seen[-1] == ui.cohortLabel.text
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_case_that_was_removed_since_and_a_review_that_is_none_are_said_and_nothing_is_loaded(
+    ui, scene, scans, tmp_path
+):
+    run(ui)
+    with nothing_changes(scene):
+        (tmp_path / "out" / "one.seg.nrrd").unlink()
+        click(ui, "one")
+        assert "one.seg.nrrd is not there any more" in ui.cohortLabel.text
+        (scans / "two.nii.gz").unlink()
+        click(ui, "two")
+        assert "There is no file or folder" in ui.cohortLabel.text
+        click(ui, "broken")
+        assert "broken.nrrd" in ui.cohortLabel.text
+    assert not ui.cohortAcceptButton.enabled
+    (tmp_path / "out" / "review.csv").write_text("name,age\n")
+    ui.cohortFolderEdit.editingFinished()
+    assert "is no review" in ui.cohortLabel.text
+
+
+def test_a_scene_that_is_closed_takes_the_case_with_it(ui, scene):
+    run(ui)
+    click(ui, "one")
+    scene.Clear(False)
+    assert not ui.cohortSaveButton.enabled
+    click(ui, "two")
+    assert names_in(scene) == ["two", "two segmentation"]
+
+
+def test_a_panel_that_is_closed_ends_its_cohort(ui, frame, scans, tmp_path):
+    files.write_volume(scans / "two.nii.gz", a_scan(LONG), GRID)
+    ui.cohortRunButton.click()
+    wait_until(lambda: ui.cohortProgressBar.maximum == 3)
+    frame.self().onReload()
+    wait_until(lambda: not is_running(tmp_path / "out"))

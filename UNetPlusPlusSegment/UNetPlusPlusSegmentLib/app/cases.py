@@ -1,0 +1,104 @@
+"""The cases of the app: scans, folders of scans, cohorts with their results. What a session may open, and where it saves. No slicer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..files.reading import case_name, volume_ending
+from ..jobs.cohort import ENDING, find_cases
+from ..jobs.corrections import corrected_path
+from ..jobs.manifest import MANIFEST, CohortError, read_manifest
+from .access import Folders, RefusedError
+
+
+@dataclass(frozen=True)
+class Case:
+    """A scan that the app offers.
+
+    Attributes:
+        name: As the page shows it.
+        scan: The file or DICOM folder.
+        series: What to read of a DICOM folder; None for its largest CT series.
+        found: The segmentation that a cohort made; None for none.
+        corrected: Where changes are saved at once, beside the first segmentation; None if nowhere.
+        cohort: The folder with the cohort's review; None if the case is of none.
+        record: The line of the manifest.
+        folders: What of the disk may be read for it.
+    """
+
+    name: str
+    scan: Path
+    folders: Folders
+    series: str | None = None
+    found: Path | None = None
+    corrected: Path | None = None
+    cohort: Path | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def segmentation(self) -> Path | None:
+        """The one to show: corrected, or as the cohort made it; None if there is none."""
+        return next((path for path in (self.corrected, self.found) if path and path.is_file()), None)
+
+
+def find(paths: Sequence[str | Path], output: str | Path | None = None) -> dict[str, Case]:
+    """The cases in files, folders of scans, DICOM folders and results of cohorts, by name.
+
+    Args:
+        paths: A folder with a manifest holds the results of a cohort; its scans have to lie in one of the paths, too.
+        output: A folder for what is changed of cases that belong to no cohort; None for none. Created if missing.
+
+    Raises:
+        RefusedError: A path is not there, two cases have one name, or `output` cannot be created.
+    """
+    for path in map(Path, paths):
+        if not path.exists():
+            raise RefusedError(f"There is no file or folder {path}: check the path.")
+    try:
+        if output is not None:
+            Path(output).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RefusedError(
+            f"The folder {output} cannot be created ({error.strerror}): choose another one with -o."
+        ) from error
+    folders = Folders([*paths, *([output] if output else [])])
+    cases: dict[str, Case] = {}
+    for path in sorted(map(Path, paths), key=lambda path: not (path / MANIFEST).is_file()):  # cohorts know their scans
+        for case in _cases_in(path, folders, Path(output) if output else None):
+            if case.name in cases and not _is_scan_of(cases, case):
+                raise RefusedError(f"Two cases are called {case.name}: rename one, or open them one after the other.")
+            cases.setdefault(case.name, case)
+    return {name: cases[name] for name in sorted(cases, key=lambda name: (cases[name].cohort is None, name))}
+
+
+def uploaded(files: Sequence[Path], folder: Path) -> Case:
+    """A case of the files that a visitor sent, which lie alone in a folder of the session: one volume, or a DICOM series."""
+    volumes = [path for path in files if volume_ending(path)]
+    scan = volumes[0] if volumes else files[0] if len(files) == 1 else folder
+    return Case(f"{files[0].name} (uploaded)", scan, Folders([folder]))
+
+
+def _is_scan_of(cases: Mapping[str, Case], case: Case) -> bool:
+    """True if a case is the scan of a cohort's case, whose folder was given, too."""
+    return cases[case.name].scan.resolve() == case.scan.resolve()
+
+
+def _cases_in(path: Path, folders: Folders, output: Path | None) -> Iterable[Case]:
+    if (path / MANIFEST).is_file():
+        for name, record in read_manifest(path).items():
+            if not record.get("corrects"):
+                file, scan = Path(name).name, Path(record.get("input", ""))
+                first, corrected = path / f"{file}{ENDING}", corrected_path(path, file)
+                yield Case(name, scan, folders, record.get("series"), first, corrected, cohort=path, record=record)
+        return
+    try:
+        scans = {case_name(path): path}
+        if path.is_dir():
+            scans, _ = find_cases(path)
+    except CohortError:  # nothing in it that could be a case: the slices of one scan
+        scans = {path.resolve().name: path}
+    for name, scan in scans.items():
+        yield Case(name, scan, folders, corrected=corrected_path(output, name) if output else None)

@@ -1,0 +1,169 @@
+"""What a visitor changes: read from the scene, saved at once, downloaded in the formats of the command line."""
+# ruff: noqa: ANN001 (Slicer's nodes have no types to import)
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import slicer
+import vtk
+
+from .. import files
+from ..core.segment import Segment
+from ..scene import mrml
+from .cases import Case
+
+FORMATS = {"seg.nrrd": ".seg.nrrd", "nifti": ".nii.gz", "dicom": ".dcm", "stl": ".stl"}
+MOST_SEGMENTS = 255
+BY_HAND = "corrected by hand"  # a DICOM SEG names what made it
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A segmentation at one moment, free of the scene, so that another thread may write it.
+
+    Attributes:
+        labelmap: uint8 (K, J, I) on the grid of the scan, 0 where there is no segment.
+        segments: One for each value; without measurements.
+        ijk_to_ras: 4 × 4, mm.
+    """
+
+    labelmap: np.ndarray
+    segments: tuple[Segment, ...]
+    ijk_to_ras: np.ndarray
+
+    def same_as(self, other: Snapshot | None) -> bool:
+        """True if nothing has changed since."""
+        return other is not None and self.segments == other.segments and np.array_equal(self.labelmap, other.labelmap)
+
+
+def snapshot(segmentationNode, volumeNode) -> Snapshot:  # noqa: N803
+    """Read a segmentation on the grid of its reference volume; where segments overlap, the later one counts.
+
+    Raises:
+        SegmentationError: There are more segments than a file can hold.
+    """
+    if segmentationNode.GetSegmentation().GetNumberOfSegments() > MOST_SEGMENTS:
+        raise mrml.SegmentationError(f"A file holds up to {MOST_SEGMENTS} segments: remove some.")
+    segmentation, ids, merged = segmentationNode.GetSegmentation(), vtk.vtkStringArray(), slicer.vtkOrientedImageData()
+    segments = []
+    for value, each in enumerate(segmentation.GetSegmentIDs(), start=1):
+        segment = segmentation.GetSegment(each)
+        ids.InsertNextValue(each)
+        color = tuple(round(255 * channel) for channel in segment.GetColor())
+        segments.append(Segment(value, segment.GetName(), segment.GetTerminology(), color, {}))
+    volume = mrml.volume_from_node(volumeNode)
+    labelmap = np.zeros(volume.array.shape, np.uint8)
+    whole = slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY
+    if segments and segmentationNode.GenerateMergedLabelmapForAllSegments(merged, whole, None, ids):
+        labelmap[...] = mrml.voxels_of(merged)
+    return Snapshot(labelmap, tuple(segments), volume.ijk_to_ras)
+
+
+class AutoSave:
+    """Saves a segmentation after each change: beside the first one, whole or not at all.
+
+    What is said to be saved is on the disk; a change that comes while one is written is written next.
+    """
+
+    def __init__(self, said: Callable[[str], None]) -> None:
+        """Save nothing yet.
+
+        Args:
+            said: Called with a sentence for the user after each attempt.
+        """
+        self._said = said
+        self._path: Path | None = None
+        self._take: Callable[[], Snapshot | None] = lambda: None
+        self._saved: Snapshot | None = None
+        self._stamp: tuple[int, int] | None = None  # of the file as this session knows it
+        self.last: Snapshot | None = None  # what was saved of this case last; None if it did not change
+        self._task: asyncio.Task | None = None
+        self._again = False
+
+    def follow(self, path: Path | None, take: Callable[[], Snapshot | None], saved: Snapshot | None) -> None:
+        """Save another case from now on.
+
+        Args:
+            path: The file; None to save nothing.
+            take: Gives the state now; called on the main thread.
+            saved: The state that needs no saving.
+        """
+        self._path, self._take, self._saved = path, take, saved
+        self._stamp = _stamp(path)
+        self.last = None
+
+    def changed(self) -> None:
+        """Something may have changed: save it soon. To be called on the thread of the event loop."""
+        if self._path is None:
+            return
+        self._again = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._save())
+
+    async def finish(self) -> None:
+        """Wait until all is saved."""
+        if self._task is not None:
+            await asyncio.shield(self._task)
+
+    async def _save(self) -> None:
+        while self._again:
+            self._again = False
+            path = self._path
+            try:
+                now = self._take()
+                if path is None or now is None or now.same_as(self._saved):
+                    continue
+                if _stamp(path) != self._stamp:
+                    raise files.FileError(
+                        f"another session has changed {path.name}. Open the case again, or download this."
+                    )
+                writing = asyncio.to_thread(files.write_segmentation, path, now.labelmap, now.ijk_to_ras, now.segments)
+                await asyncio.shield(writing)  # the end of the session waits for it
+            except ValueError as error:
+                self._said(f"Not saved: {error}")
+                return
+            if path == self._path:
+                self._saved = self.last = now
+                self._stamp = _stamp(path)
+            self._said(f"Saved: {path.name}")
+
+
+def _stamp(path: Path | None) -> tuple[int, int] | None:
+    """Time and size of a file; None without one."""
+    if path is None or not path.exists():
+        return None
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+def write(state: Snapshot, case: Case, kind: str, folder: Path) -> Path:
+    """Write a segmentation for a download.
+
+    Args:
+        state: What to write.
+        case: It names the file; a DICOM SEG refers to its series.
+        kind: One of `FORMATS`.
+        folder: Where the file goes.
+
+    Returns:
+        The file.
+
+    Raises:
+        FileError: It cannot be written in this format.
+    """
+    path = folder / (re.sub(r"[^\w.+-]", "_", case.name) + FORMATS[kind])
+    if kind == "dicom":
+        files.check_dicom_seg()
+        source = files.slices_of(case.folders.scan(case.scan), case.series)
+        files.write_dicom_seg(path, state.labelmap, state.segments, source, BY_HAND)
+    elif kind == "stl":
+        files.write_surfaces(path, state.labelmap, state.ijk_to_ras, state.segments)
+    else:
+        files.write_segmentation(path, state.labelmap, state.ijk_to_ras, state.segments)
+    return path

@@ -1,0 +1,401 @@
+"""A session: what the buttons of the page do, on a scene of its own with a worker of its own. Knows the state of the page, no widget."""
+# ruff: noqa: ANN001 (Slicer's nodes have no types to import)
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from trame_server import Server
+from trame_server.utils.asynchronous import create_task
+from trame_slicer.app.logic.segmentation import SegmentEditorLogic
+from trame_slicer.segmentation import SegmentationEffectNoTool
+
+from .. import files
+from ..core.request import DEVICES, SPEEDS
+from ..core.result import Result
+from ..core.volume import Volume
+from ..jobs.corrections import add_correction
+from ..jobs.protocol import JobError
+from ..jobs.review import add_to_review, read_review
+from ..network.bundle import Bundle, find_bundles, providing
+from ..scene import mrml
+from ..scene.logic import Segmenter
+from ..scene.runs import SceneRun, segments_of_target
+from .cases import Case
+from .corrections import AutoSave, Snapshot, snapshot
+from .views import Views
+
+COLUMNS = ("Segment", "ml", "HU", "mm", "Kind")
+POLL_S = 0.05
+NOTHING_SAVED = "Changes are not saved on the computer of the app: download what you want to keep."
+CORRECTED_BEFORE = (
+    "The segments of this target were corrected, or saved before, and would be replaced: remove them in the list of segments, and"
+    " press Apply again."
+)
+
+
+class Session:
+    """Opens cases, runs the network, shows results, keeps corrections and verdicts.
+
+    Actions are called by the page, on the thread of the event loop. What goes wrong is a sentence in `state.message`.
+    """
+
+    def __init__(self, server: Server, views: Views, cases: Mapping[str, Case], window: str = "Abdomen") -> None:
+        """Open nothing yet."""
+        self.server, self.views, self.cases = server, views, dict(cases)
+        self.segmenter = Segmenter()
+        self.editor = SegmentEditorLogic(server, views.app)
+        self.case: Case | None = None
+        self._asked: Case | None = None
+        self.segmentation: Any = None
+        self._by_hand = False  # segments may have been corrected before the last result
+        self._run: SceneRun | None = None
+        self._runs: list[SceneRun] = []
+        self._rows: list[str] = []  # IDs of the segments in the table
+        self._following: asyncio.Task | None = None
+        self._autosave = AutoSave(partial(self._set, "saved"))
+        self._bundles, _ = find_bundles()
+        targets = _targets(self._bundles)
+        self.state = server.state
+        self.state.update(
+            {
+                "cases": list(self.cases), "case_name": None, "position": "", "window_name": window, "message": "", "wrong": False,
+                "saved": "", "targets": targets, "target": next(iter(targets), ""), "models": [], "model": None, "nodules": False,
+                "speeds": SPEEDS, "speed": "balanced",
+                "devices": DEVICES, "device": "auto", "threshold": 0.5, "running": False, "progress": 0,
+                "progress_text": "", "header": [], "rows": [], "picking": False, "overlay": False, "loaded": False,
+                "in_cohort": False, "took": "", "verdict": "", "comment": "", "reviewer": "", "dicom": False,
+            }
+        )  # fmt: skip
+        self._choose_target()
+        self.state.change("target")(lambda **_: self._choose_target())
+        self.state.change("model")(lambda **_: self._choose_model())
+        self.state.change("case_name")(lambda case_name, **_: self.open(case_name))  # a coroutine, which trame awaits
+        self.state.change("window_name")(lambda window_name, **_: views.set_window(window_name))
+        self.state.change("threshold")(lambda threshold, **_: self.set_threshold(threshold))
+        self.state.change("overlay")(lambda **_: self._show_overlay())
+        self.state.change("picking")(lambda picking, **_: picking and views.app.segmentation_editor.deactivate_effect())
+        views.when_clicked(self._clicked)
+        self._connect_corrections()
+
+    # Cases
+
+    async def open(self, name: str | None) -> None:
+        """Open a case by its name, with its segmentation if it has one; what was changed in the one before is saved first."""
+        if name is None or (self.case and self.case.name == name):
+            return
+        if name not in self.cases:
+            self._tell(f"There is no case {name!r}.", wrong=True)
+            return
+        case = self._asked = self.cases[name]
+        self._tell("Opening …")
+        self.state.flush()
+        try:
+            found = case.segmentation and case.folders.scan(case.segmentation)
+            volume, notes = await asyncio.to_thread(_read, case)
+        except (ValueError, MemoryError) as error:
+            self._tell(str(error) or "There is not enough memory for this scan.", wrong=True)
+            self.state.case_name = self.case.name if self.case else None
+            self.state.flush()
+            return
+        await self._leave()
+        if case is self._asked:  # nobody has asked for another one meanwhile
+            self._tell(" ".join(notes))
+            self._show(case, volume, found)
+        self.state.flush()
+
+    def _show(self, case: Case, volume: Volume, found: Path | None) -> None:
+        """Show a case that was read, instead of the one before."""
+        self.views.show(volume, case.name, self.state.window_name)
+        self.case, self._runs = case, []
+        self._by_hand = found is not None and case.segmentation == case.corrected
+        loaded = self.views.load_segmentation(found) if found else None
+        self._use(loaded or self.views.app.segmentation_editor.create_empty_segmentation_node())
+        self._autosave.follow(case.corrected, self.take, self.take())
+        self.state.update(
+            {
+                "case_name": case.name, "loaded": True, "overlay": False, "in_cohort": case.cohort is not None,
+                "dicom": case.scan.is_dir(), "saved": "" if case.corrected else NOTHING_SAVED, "took": "",
+            }
+        )  # fmt: skip
+        self._show_rows()
+        self._show_verdict()
+
+    async def _leave(self) -> None:
+        """Stop what is running, and save what has changed."""
+        self.cancel()
+        if self._following:
+            self._following.cancel()
+        self._autosave.changed()
+        await self._autosave.finish()
+        if self.case and self.case.cohort and self._autosave.last:
+            await self._measure(self.case, self.case.cohort, self._autosave.last)
+        self._autosave.follow(None, lambda: None, None)
+        self.segmentation = None
+        self.state.update({"running": False, "progress_text": ""})
+
+    async def _measure(self, case: Case, folder: Path, state: Snapshot) -> None:
+        """Give a correction its row in the cohort's table."""
+        volume = mrml.volume_from_node(self.views.volume)
+        try:
+            await asyncio.to_thread(add_correction, folder, case.record, volume, state.labelmap, state.segments)
+        except ValueError as error:
+            self._tell(str(error), wrong=True)
+
+    async def add(self, case: Case) -> None:
+        """Offer a case that was uploaded, and open it."""
+        self.cases[case.name] = case
+        self.state.cases = list(self.cases)
+        self.case = None if self.case and self.case.name == case.name else self.case
+        await self.open(case.name)
+
+    async def step(self, by: int) -> None:
+        """Open the next case (1) or the one before (-1)."""
+        names = list(self.cases)
+        here = names.index(self.case.name) if self.case else -1
+        if 0 <= here + by < len(names):
+            await self.open(names[here + by])
+
+    def judge(self, verdict: str) -> None:
+        """Append a verdict on this case, with the comment, to the cohort's review: `accepted`, `flagged` or `""`."""
+        if self.case is None or self.case.cohort is None:
+            return
+        try:
+            add_to_review(
+                self.case.cohort, self.case.name, verdict, self.state.comment or "", self.state.reviewer or ""
+            )
+        except ValueError as error:
+            self._tell(str(error), wrong=True)
+            return
+        self._show_verdict()
+
+    # Runs
+
+    def apply(self, points: list | None = None) -> None:
+        """Segment the volume, in place of the last result for the target; or the nodules at points, beside what is there."""
+        if self.case is None or self.state.running:
+            return
+        state, bundle = self.state, self._bundle
+        if bundle is None:
+            self._tell("Choose a target and a model.", wrong=True)
+            return
+        if not points and self._has_corrected(bundle):
+            self._tell(CORRECTED_BEFORE, wrong=True)
+            return
+        try:
+            run = self.segmenter.start(
+                self.views.volume, self.segmentation, state.target, speed=state.speed, device=state.device,
+                threshold=state.threshold, model=bundle.name, points=points,
+                existing="new" if points else "replace", maps=["probability"],
+            )  # fmt: skip
+        except ValueError as error:
+            self._tell(str(error), wrong=True)
+            return
+        self._tell("")
+        state.update({"running": True, "progress": 0, "progress_text": "Starting …", "took": ""})
+        self._follow(run)
+
+    def _has_corrected(self, bundle: Bundle) -> bool:
+        """True if segments that a run would replace may have been corrected, now or before they were saved."""
+        by_hand = self._by_hand or self.views.app.segmentation_editor.undo_stack.can_undo()
+        return by_hand and bool(segments_of_target(self.segmentation, bundle, self.state.target))
+
+    def cancel(self) -> None:
+        """Stop the run; what is in the scene stays."""
+        if self._run and self.state.running:
+            self._run.cancel()
+
+    def set_threshold(self, threshold: float) -> None:
+        """Cut the last result anew, without running the network."""
+        run = self._runs[-1] if self._runs else None
+        if run is None or run.bundle.name != self.state.model or self.state.running:  # it is that of the next run
+            return
+        try:
+            run.set_threshold(float(threshold))
+        except ValueError as error:
+            self._tell(str(error), wrong=True)
+            return
+        if run.jobs and (self._following is None or self._following.done()):
+            self._follow(run)
+
+    def look_at(self, row: int) -> None:
+        """Centre the slice views on the segment of a row of the table."""
+        place = mrml.centre_of(self.segmentation, self._rows[row])  # None if it was removed
+        if place:
+            self.views.centre(place)
+
+    def take(self) -> Snapshot | None:
+        """The segmentation now; None if there is none."""
+        if self.segmentation is None or self.views.volume is None:
+            return None
+        return snapshot(self.segmentation, self.views.volume)
+
+    async def close(self) -> None:
+        """Save what has changed, and end the worker."""
+        await self._leave()
+        self.segmenter.close()
+
+    def _follow(self, run: Any) -> None:
+        self._run = run
+        self._following = create_task(self._watch(run))
+
+    async def _watch(self, run: SceneRun) -> None:
+        """Poll the worker until the run has ended; show how far it is, and its result."""
+        before, started = run.result, time.perf_counter()
+        try:
+            while run.running or run.jobs:
+                self.segmenter.poll()
+                self._show_progress(run)
+                await asyncio.sleep(POLL_S)
+            if run.result and run.result is not before:
+                self._take_in(run, run.result)
+                took = time.perf_counter() - started
+                self.state.took = f"{run.result.slices} slices on {run.result.device}, {took:.1f} s from click to mask"
+            if run.error:
+                cancelled = isinstance(run.error, JobError) and run.error.kind == "cancelled"
+                self._tell(str(run.error), wrong=not cancelled)
+        finally:
+            self.state.update({"running": False, "progress_text": ""})
+            self.state.flush()
+
+    def _show_progress(self, run: SceneRun) -> None:
+        if run.running and run.progress:
+            done, total, left = run.progress.done, run.progress.total, run.progress.seconds_left
+            text = f"Slice {done} of {total}" + (f", {left:.0f} s left" if left is not None else "")
+            self.state.update({"progress": round(100 * done / total), "progress_text": text})
+        self.state.flush()
+
+    def _take_in(self, run: SceneRun, result: Result) -> None:
+        """Show a result: in the views, in the table; and save it."""
+        if run not in self._runs:
+            self._runs.append(run)
+        editor = self.views.app.segmentation_editor
+        self._by_hand = self._by_hand or editor.undo_stack.can_undo()  # the next call forgets the steps
+        self._use(run.segmentationNode)
+        if run.segmentIDs:
+            editor.set_active_segment_id(run.segmentIDs[0])
+        self._show_rows()
+        self._show_overlay()
+        self._tell(" ".join(note.text for note in result.notes))
+        self.state.threshold = result.threshold
+        self._autosave.changed()
+
+    # The scene
+
+    def _use(self, node) -> None:
+        """Make a segmentation the one that is edited, shown in 3D and saved."""
+        self.segmentation = node
+        editor = self.views.app.segmentation_editor
+        node.CreateDefaultDisplayNodes()
+        editor.set_active_segmentation(node, self.views.volume)
+        editor.show_3d(True)
+        self.views.look_from_the_front()
+
+    def _connect_corrections(self) -> None:
+        editor = self.views.app.segmentation_editor
+        editor.segmentation_modified.connect(self._corrected)
+        editor.undo_stack.index_changed.connect(self._corrected)
+        editor.active_effect_name_changed.connect(self._choose_tool)
+
+    def _corrected(self, *_: object) -> None:
+        self._autosave.changed()
+
+    def _choose_tool(self, name: str) -> None:
+        """A click does one thing: it paints, or it finds a nodule."""
+        self.state.picking = self.state.picking and name == SegmentationEffectNoTool.get_effect_name()
+
+    def _clicked(self, ras: tuple[float, float, float]) -> None:
+        if self.state.picking and self._bundle and self._bundle.finds_nodules:
+            self.apply([ras])
+            self.state.flush()
+
+    def _show_overlay(self) -> None:
+        maps = self._runs[-1].mapNodes if self._runs else []
+        self.views.overlay(maps[-1] if maps and self.state.overlay else None)
+
+    # The page
+
+    @property
+    def _bundle(self) -> Bundle | None:
+        """The chosen model; None if it does not find the chosen target: what a page sends may be anything."""
+        found = providing(self.state.target or "", self._bundles)
+        return next((each for each in found if each.name == self.state.model), None)
+
+    def _choose_target(self) -> None:
+        self.state.models = [each.name for each in providing(self.state.target or "", self._bundles)]
+        self.state.model = next(iter(self.state.models), None)
+        self._choose_model()
+
+    def _choose_model(self) -> None:
+        bundle = self._bundle
+        self.state.nodules = bundle is not None and bundle.finds_nodules
+        self.state.picking = self.state.picking and self.state.nodules
+        self.state.threshold = bundle.threshold if bundle else 0.5
+
+    def _show_rows(self) -> None:
+        """List all segments, with what runs measured, or the cohort did."""
+        segmentation = self.segmentation.GetSegmentation()
+        before = (self.case and self.case.record.get("measurements")) or {}
+        measured = {
+            segment_id: each.measurements
+            for run in self._runs if run.result
+            for segment_id, each in zip(run.segmentIDs, run.result.segments, strict=True)
+        }  # fmt: skip
+        self._rows = list(segmentation.GetSegmentIDs())
+        names = [segmentation.GetSegment(each).GetName() for each in self._rows]
+        rows = [
+            [name, *_as_text(measured.get(each, before.get(name, {})))]
+            for each, name in zip(self._rows, names, strict=True)
+        ]
+        shown = [column for column in range(len(COLUMNS)) if column < 2 or any(row[column] for row in rows)]
+        self.state.header = [COLUMNS[column] for column in shown]
+        self.state.rows = [[row[column] for column in shown] for row in rows]
+
+    def _show_verdict(self) -> None:
+        case = self.case
+        try:
+            said = read_review(case.cohort).get(case.name, {}) if case and case.cohort else {}
+        except ValueError as error:
+            said = {}
+            self._tell(str(error), wrong=True)
+        self.state.update({"verdict": said.get("verdict", ""), "comment": said.get("comment", "")})
+        names = list(self.cases)
+        self.state.position = f"{names.index(case.name) + 1} of {len(names)}" if case else ""
+
+    def _tell(self, message: str, wrong: bool = False) -> None:
+        self.state.update({"message": message, "wrong": wrong})
+
+    def _set(self, name: str, value: object) -> None:
+        self.state[name] = value
+        self.state.flush()
+
+
+def _read(case: Case) -> tuple[Volume, list[str]]:
+    return files.read_volume(case.folders.scan(case.scan), case.series)
+
+
+def _targets(bundles: Iterable[Bundle]) -> list[str]:
+    """All that the models find: labels by their names, and of models with several, all of them; the liver first, as in the panel."""
+    found = {label.name for bundle in bundles for label in bundle.labels}
+    found |= {bundle.target for bundle in bundles if len(bundle.labels) > 1}
+    return sorted(found, key=lambda name: (name.casefold() != "liver", name.casefold()))
+
+
+def _as_text(measured: Mapping[str, Any]) -> list[str]:
+    """Volume, mean HU, diameter and kind for the table."""
+
+    def number(key: str, digits: int) -> str:
+        value = measured.get(key)
+        return "" if value is None else f"{value:.{digits}f}"
+
+    return [
+        number("volume_ml", 1),
+        number("mean_hu", 0),
+        number("mean_diameter_mm", 1),
+        str(measured.get("kind") or ""),
+    ]

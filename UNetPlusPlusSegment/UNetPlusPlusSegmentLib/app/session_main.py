@@ -1,0 +1,136 @@
+"""The process of one session: a scene, its views and its page, served on a port that only the front door can use.
+
+The front door sends one JSON line: `key`, `folder` (for uploads), `paths`, `output`, `upload_bytes`, `empty_s`. The answer is a
+line `{"port": number}`. A line `{"do": "end"}`, or the end of the front door, ends the session, and so does a page that has
+been closed for `empty_s` seconds. What was changed is saved first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import Any
+
+from aiohttp import BodyPartReader, web
+
+from .access import RefusedError
+from .cases import find, uploaded
+from .corrections import FORMATS, write
+from .front import only_for
+
+CHUNK_BYTES = 1 << 20
+
+
+def main() -> int:
+    """Serve one session until it ends; returns the exit code."""
+    given = json.loads(sys.stdin.readline() or "{}")
+    if not given:
+        return 2
+    os.environ["WSLINK_READY_MSG"] = ""  # on stdout, where only the port is expected
+    os.environ["WSLINK_WS_COMPRESS"] = "0"  # pictures, on this computer
+    sys.argv = sys.argv[:1]  # trame reads it
+    from .views import Views, render_without_a_screen
+
+    render_without_a_screen()
+    from trame.app import get_server
+    from trame_server.utils.asynchronous import create_task
+    from trame_slicer import module
+
+    from .page import Page
+    from .session import Session
+
+    server = get_server("session", client_type="vue3")
+    server.enable_module(module)
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    session = Session(server, Views(server), find(given["paths"], given["output"]))
+    Page(session)
+
+    @server.controller.add("on_server_bind")
+    def bind(web_server: Any) -> None:
+        web_server.app.middlewares.append(only_for(given["key"]))
+        web_server.app.router.add_post("/upload", _upload(session, Path(given["folder"]), given["upload_bytes"]))
+        web_server.app.router.add_get("/download/{kind}", _download(session))
+
+    @server.controller.add("on_server_ready")
+    def ready(**_: Any) -> None:
+        print(json.dumps({"port": server.port}), flush=True)  # noqa: T201 (the protocol)
+        first = next(iter(session.cases), None)
+        if first:
+            create_task(session.open(first))
+
+    def end() -> None:
+        asyncio.run_coroutine_threadsafe(server.stop(), loop)
+
+    threading.Thread(target=_wait_for_end, args=(end,), daemon=True).start()
+    server.start(
+        port=0, host="127.0.0.1", timeout=given["empty_s"], open_browser=False, show_connection_info=False, thread=True
+    )
+    loop.run_until_complete(session.close())
+    return 0
+
+
+def _wait_for_end(end: Callable[[], None]) -> None:
+    """Wait for the word of the front door, or for its death."""
+    for line in sys.stdin:
+        if json.loads(line).get("do") == "end":
+            break
+    end()
+
+
+def _upload(session: Any, folder: Path, most_bytes: int) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def upload(request: web.Request) -> web.Response:
+        """Take the files of a form, into a folder that holds nothing else, and open them as one case."""
+        into, size, received = Path(mkdtemp(dir=folder)), 0, []
+        try:
+            form = await request.multipart()
+            while isinstance(part := await form.next(), BodyPartReader):
+                name = Path(str(part.filename).replace("\\", "/")).name
+                if not name or name.startswith("."):
+                    raise RefusedError("A file that is uploaded needs a name.")
+                with (into / name).open("xb") as stream:
+                    while chunk := await part.read_chunk(CHUNK_BYTES):
+                        size += len(chunk)
+                        if size > most_bytes:
+                            raise RefusedError(f"An upload may have up to {most_bytes >> 20} MB.")
+                        stream.write(chunk)
+                received.append(into / name)
+            if not received:
+                raise RefusedError("No file was sent.")
+        except (RefusedError, OSError) as error:
+            shutil.rmtree(into, ignore_errors=True)
+            return web.Response(status=400, text=getattr(error, "strerror", None) or str(error))
+        await session.add(uploaded(received, into))
+        return web.Response(text="")
+
+    return upload
+
+
+def _download(session: Any) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def download(request: web.Request) -> web.StreamResponse:
+        """Write the segmentation in a format of `FORMATS`, and send it."""
+        kind, case = request.match_info["kind"], session.case
+        if kind not in FORMATS or case is None or session.segmentation is None:
+            return web.Response(status=404, text="There is no such segmentation.")
+        with TemporaryDirectory() as folder:
+            try:
+                state = session.take()
+                path = await asyncio.to_thread(write, state, case, kind, Path(folder))
+            except ValueError as error:
+                return web.Response(status=400, text=str(error))
+            content = await asyncio.to_thread(path.read_bytes)
+        attachment = {"Content-Disposition": f'attachment; filename="{path.name}"'}
+        return web.Response(body=content, content_type="application/octet-stream", headers=attachment)
+
+    return download
+
+
+if __name__ == "__main__":
+    sys.exit(main())

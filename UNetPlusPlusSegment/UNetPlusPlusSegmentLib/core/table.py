@@ -1,0 +1,72 @@
+"""Tables: one set of columns for the shell, cohorts and the panel, each number as exact as it is known. The standard library only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from numbers import Real
+from typing import Any
+
+from .. import __version__
+from .trust import in_words
+
+REGION = (
+    "volume_ml", "mean_hu", "median_hu", "sd_hu", "p5_hu", "p95_hu", "surface_cm2",
+    "extent_r_mm", "extent_a_mm", "extent_s_mm",
+)  # fmt: skip
+NODULE = (
+    "long_axis_mm", "short_axis_mm", "mean_diameter_mm", "mean_diameter_rounded_mm", "kind", "solid_share", "volume_mm3",
+    "equivalent_diameter_mm", "centroid_r_mm", "centroid_a_mm", "centroid_s_mm", "pleura_mm",
+)  # fmt: skip
+TRUST = (
+    "cut_by_scan", "doubtful_share", "dropped_ml", "expected_dice", "expected_dice_low", "expected_dice_high",
+    "doubtful_slices",
+)  # fmt: skip
+RUN = ("status", "reason", "notes", "model", "speed", "threshold", "version", "input")
+COLUMNS = ("case", "segment", *REGION, *NODULE, *TRUST, *RUN)
+
+DIGITS = 4  # of volumes and surfaces: at least to a thousandth of themselves
+PLACES = {"mm": 1, "hu": 0, "share": 2, "dice": 2, "low": 2, "high": 2}  # by the last word of a name
+
+
+def rows_of(case: str, segments: Iterable[tuple[str, Mapping[str, Any]]], **run: Any) -> list[dict[str, Any]]:
+    """Rows of a table, each with all columns: one for each segment, or one without measurements if there is none.
+
+    Args:
+        case: Name of the scan.
+        segments: Names and measurements; measurements without a column of their own get one at the end.
+        run: Values of the columns `RUN`; `notes` may be several, `version` is that of this program if it is not given.
+    """
+    run = {"status": "done", "version": __version__, **run}
+    run["notes"] = " ".join(map(str, run.get("notes") or ())) or None
+    rows = [
+        {**dict.fromkeys(COLUMNS), "case": case, "segment": name, **as_columns(measured), **run}
+        for name, measured in [*segments] or [("", {})]
+    ]
+    return [{name: rounded(name, value) for name, value in row.items()} for row in rows]
+
+
+def as_columns(measurements: Mapping[str, Any]) -> dict[str, Any]:
+    """Measurements as table columns: a point `…_ras` becomes `…_r_mm`, `…_a_mm` and `…_s_mm`; lines are left out, lists become text."""
+    columns: dict[str, Any] = {}
+    for key, value in measurements.items():
+        if not key.endswith("_ras"):
+            columns[key] = in_words(key, value)
+        elif value and isinstance(value[0], Real):
+            columns |= {f"{key.removesuffix('ras')}{axis}_mm": x for axis, x in zip("ras", value, strict=True)}
+    return columns
+
+
+def rounded(name: str, value: Any) -> Any:
+    """A value of a column as exact as it is known: mm to 0.1, HU to 1, shares to 0.01, volumes to four digits."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        return value
+    unit = name.rpartition("_")[2]
+    if unit in ("ml", "mm3", "cm2"):
+        places = DIGITS - 1 - math.floor(math.log10(abs(value))) if value else 0
+    elif unit in PLACES:
+        places = PLACES[unit]
+    else:
+        return value
+    number = round(float(value), places) + 0.0  # no minus before a zero
+    return number if places > 0 and number % 1 else int(number)

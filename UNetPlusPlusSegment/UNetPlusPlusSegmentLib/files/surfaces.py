@@ -1,0 +1,141 @@
+"""Surfaces: segments as closed triangle meshes, smoothed as Slicer smooths them, in STL and OBJ files. With VTK, where it is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from ..core.segment import Segment
+from ..core.volume import bounding_box
+from .images import FileError
+from .writing import whole_file
+
+STL, OBJ = ".stl", ".obj"
+SMOOTHING = 0.5  # Slicer's smoothing factor, 0…1
+HEADER = "UNetPlusPlusSegment. SPACE=LPS"  # Slicer reads the last word, and takes LPS where there is none
+
+
+class Surface(NamedTuple):
+    """A closed mesh.
+
+    Attributes:
+        points: (points, LPS) in mm.
+        triangles: (triangles, 3) indices of points, counter-clockwise seen from outside.
+    """
+
+    points: np.ndarray
+    triangles: np.ndarray
+
+
+def check_surfaces() -> None:
+    """Refuse, before time is spent, where no surface can be made.
+
+    Raises:
+        FileError: VTK is not installed.
+    """
+    try:
+        import vtk  # noqa: F401
+    except ImportError as error:
+        raise FileError(
+            "Surfaces are made with VTK, which is not installed: pip install vtk, or leave out stl and obj."
+        ) from error
+
+
+def closed_surface(mask: np.ndarray, ijk_to_ras: np.ndarray) -> Surface:
+    """Make the surface of a region, half way between the voxels inside and outside, and smooth it.
+
+    Args:
+        mask: bool (K, J, I); it may touch the border of the array.
+        ijk_to_ras: 4 × 4, in mm.
+
+    Returns:
+        A mesh without points where the mask is empty.
+
+    Source: `vtkBinaryLabelmapToClosedSurfaceConversionRule` (Slicer), with its default smoothing and without its decimation.
+    """
+    import vtk
+    from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+
+    box = bounding_box(mask)
+    if box is None:
+        return Surface(np.zeros((0, 3)), np.zeros((0, 3), int))
+    padded = np.pad(mask[box], 1).astype(np.uint8)
+    image = vtk.vtkImageData()  # in voxels, as in Slicer: so is the smoothing
+    image.SetDimensions(*padded.shape[::-1])
+    image.GetPointData().SetScalars(numpy_to_vtk(padded.ravel(), deep=True))
+    contour = vtk.vtkDiscreteFlyingEdges3D()
+    contour.SetInputData(image)
+    contour.SetValue(0, 1)
+    contour.ComputeGradientsOff()
+    contour.ComputeNormalsOff()
+    smoother = vtk.vtkWindowedSincPolyDataFilter()
+    smoother.SetInputConnection(contour.GetOutputPort())
+    smoother.SetNumberOfIterations(round(20 + SMOOTHING * 40))
+    smoother.SetPassBand(10 ** (-4 * SMOOTHING))
+    smoother.BoundarySmoothingOff()
+    smoother.FeatureEdgeSmoothingOff()
+    smoother.NonManifoldSmoothingOn()
+    smoother.NormalizeCoordinatesOn()
+    smoother.Update()
+    mesh = smoother.GetOutput()
+    ijk = vtk_to_numpy(mesh.GetPoints().GetData()) + [along.start - 1 for along in reversed(box)]
+    ras = ijk @ ijk_to_ras[:3, :3].T + ijk_to_ras[:3, 3]
+    triangles = vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).reshape(-1, 3)
+    surface = Surface(ras * [-1, -1, 1], triangles)
+    return surface if volume_mm3(surface) > 0 else surface._replace(triangles=triangles[:, ::-1])
+
+
+def volume_mm3(surface: Surface) -> float:
+    """Volume inside a closed mesh; negative if it is inside out."""
+    points = np.asarray(surface.points, float)
+    points = points - points.mean(axis=0)  # far from the origin, small differences of large numbers would decide
+    a, b, c = (points[surface.triangles[:, corner]] for corner in range(3))
+    return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)
+
+
+def write_surfaces(path: str | Path, labelmap: np.ndarray, ijk_to_ras: np.ndarray, segments: Sequence[Segment]) -> None:
+    """Write the surfaces of segments to one file, in mm and LPS, as Slicer writes and reads it.
+
+    Args:
+        path: `.stl`, binary, in which all segments are one; or `.obj`, with a coloured object for each. What the file held
+            is replaced when the new one is whole.
+        labelmap: uint8 (K, J, I), 0 where there is no segment.
+        ijk_to_ras: 4 × 4, in mm.
+        segments: Those to write; an empty one has no triangles.
+
+    Raises:
+        FileError: It cannot be written, or VTK is not installed.
+    """
+    check_surfaces()
+    surfaces = [closed_surface(labelmap == segment.value, ijk_to_ras) for segment in segments]
+    with whole_file(path) as beside, beside.open("wb") as stream:
+        if str(path).lower().endswith(OBJ):
+            stream.writelines(_obj(segments, surfaces))
+        else:
+            _write_stl(stream, surfaces)
+
+
+def _write_stl(stream: BinaryIO, surfaces: Sequence[Surface]) -> None:
+    corners = np.concatenate([np.zeros((0, 3, 3)), *(surface.points[surface.triangles] for surface in surfaces)])
+    facets = np.zeros(len(corners), [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    facets["normal"] = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
+    facets["corners"] = corners
+    stream.write(HEADER.encode().ljust(80))
+    stream.write(np.uint32(len(facets)).astype("<u4").tobytes())
+    stream.write(facets.tobytes())
+
+
+def _obj(segments: Sequence[Segment], surfaces: Sequence[Surface]) -> Iterator[bytes]:
+    yield f"# {HEADER}\n".encode()
+    first = 1  # OBJ counts from 1, through all objects
+    for segment, surface in zip(segments, surfaces, strict=True):
+        red, green, blue = (channel / 255 for channel in segment.color)
+        yield f"o {' '.join(segment.name.split())}\n".encode()
+        colour = f"{red:.4f} {green:.4f} {blue:.4f}"
+        yield from (f"v {x:.4f} {y:.4f} {z:.4f} {colour}\n".encode() for x, y, z in surface.points)
+        yield from ("f {} {} {}\n".format(*corners).encode() for corners in surface.triangles + first)
+        first += len(surface.points)

@@ -1,0 +1,61 @@
+"""The process of a cohort for Slicer's panel, which goes on working meanwhile. `python -m UNetPlusPlusSegmentLib.jobs.cohort_main`.
+
+From the parent, one JSON line: {"inputs": folder, "folder": folder, "request": Request.to_json()}. When stdin closes, it ends.
+To the parent, one JSON object per line:
+    {"say": "progress", "done": 3, "total": 40, "case": the next one}
+    {"say": "ended", "record": line of the manifest}
+    {"say": "done"}
+    {"say": "failed", "message": one sentence}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from typing import NoReturn
+
+from ..core.request import Request
+from ..network.bundle import choose_bundle
+from .cohort import one_after_the_other, run_cohort
+from .worker_client import Worker
+
+
+def main() -> int:
+    """Run one cohort; 0 if it ran to its end, whatever became of its cases."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what others print is no answer
+
+    def say(what: str, **more: object) -> None:
+        print(json.dumps({"say": what, **more}), file=answers, flush=True)
+
+    asked = json.loads(requests.readline())
+    threading.Thread(target=_end_with_parent, args=[requests], daemon=True).start()
+    try:
+        request = Request.from_json(asked["request"])
+        with Worker() as worker:
+            run_cohort(
+                one_after_the_other(worker),
+                asked["inputs"],
+                asked["folder"],
+                choose_bundle(request.target, request.model),
+                request,
+                lambda done, total, case: say("progress", done=done, total=total, case=case),
+                ended=lambda record: say("ended", record=record),
+            )
+    except ValueError as error:
+        say("failed", message=str(error))
+        return 1
+    say("done")
+    return 0
+
+
+def _end_with_parent(requests) -> NoReturn:  # noqa: ANN001
+    while requests.readline():
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""Corrections: segmentations of a cohort that people have changed, saved beside the first ones and measured. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__, files
+from ..core.masks import measure
+from ..core.segment import Segment
+from ..core.volume import Volume, clean_hu
+from ..nodule.measurements import measure_nodule
+from .manifest import append, write_table
+
+CORRECTED = ".corrected"  # between the name of a case and the ending of its result
+KEPT = ("input", "series", "target", "model", "speed", "threshold", "force")
+
+
+def corrected_path(folder: Path, case: str) -> Path:
+    """The file of a corrected segmentation; it may not exist."""
+    return folder / f"{case}{CORRECTED}.seg.nrrd"
+
+
+def segmentation_path(folder: Path, case: str) -> Path:
+    """The segmentation to show of a case: the corrected one, or the first one; it may not exist."""
+    corrected = corrected_path(folder, case)
+    return corrected if corrected.is_file() else folder / f"{case}.seg.nrrd"
+
+
+def add_correction(
+    folder: Path, record: Mapping[str, Any], volume: Volume, labelmap: np.ndarray, segments: Sequence[Segment]
+) -> dict[str, Any]:
+    """Save a corrected segmentation beside the first one, which stays, and give it a row of its own in the table.
+
+    Args:
+        folder: Of the cohort's results.
+        record: The line of the case in the manifest.
+        volume: The CT in HU.
+        labelmap: uint8 (K, J, I) on the volume's voxels.
+        segments: One for each value; their measurements are ignored.
+
+    Returns:
+        The line of the correction in the manifest: its case is called `<case>.corrected`.
+
+    Raises:
+        FileError, CohortError: It cannot be written.
+    """
+    case = record["case"]
+    files.write_segmentation(corrected_path(folder, case), labelmap, volume.ijk_to_ras, segments)
+    nodules = record.get("target") == "nodule" or any(
+        "long_axis_mm" in m for m in (record.get("measurements") or {}).values()
+    )
+    hu = Volume(clean_hu(volume.array)[0], volume.ijk_to_ras)
+    line = {
+        "case": f"{case}{CORRECTED}",
+        "corrects": case,
+        **{key: record.get(key) for key in KEPT},
+        "status": "corrected",
+        "measurements": {s.name: _measured(labelmap == s.value, hu, nodules) for s in segments},
+        "version": __version__,
+    }
+    append(folder, line)
+    write_table(folder)
+    return line
+
+
+def _measured(mask: np.ndarray, volume: Volume, nodules: bool) -> dict[str, Any]:
+    found = measure_nodule(mask, volume) if nodules else None
+    return measure(mask, volume) | (asdict(found) if found else {})

@@ -1,0 +1,140 @@
+"""The folder of a cohort's results: its manifest, the table made of it, and one cohort at a time. The standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO
+
+from ..core.table import COLUMNS, rows_of
+
+MANIFEST, TABLE = "manifest.jsonl", "measurements.csv"
+BEYOND = 2**40  # Windows locks bytes, also against reading: one behind the end of any manifest
+
+
+class CohortError(ValueError):
+    """A cohort that cannot be run, or its results not be used; the message says why and what to do."""
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other cohorts out of a folder, which is created if it is missing, and removed again if nothing came into it.
+
+    The system gives the folder free when the process ends, however it does.
+
+    Raises:
+        CohortError: It is not writable, or another cohort is running in it.
+    """
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / MANIFEST).open("a+b")
+    except OSError as error:
+        raise CohortError(f"{folder} is not writable ({error.strerror}): choose another folder.") from error
+    try:
+        with stream:
+            if not _lock(stream):
+                raise CohortError(
+                    f"Another cohort is running in {folder}: wait until it is done, or choose another folder for the results."
+                )
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            if not (folder / MANIFEST).stat().st_size:
+                (folder / MANIFEST).unlink()
+                if made:
+                    folder.rmdir()
+
+
+def is_running(folder: Path) -> bool:
+    """True if a cohort is being run in a folder of results, by any process of this computer."""
+    try:
+        with (folder / MANIFEST).open("rb") as stream:
+            return not _lock(stream)
+    except OSError:
+        return False
+
+
+def _lock(stream: IO[bytes]) -> bool:
+    """Lock a file until it is closed; False if another process has. Where the file system knows no locks, True."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            stream.seek(BEYOND)
+            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+    return True
+
+
+def read_manifest(folder: Path) -> dict[str, dict]:
+    """The last complete line of each case; empty without a manifest.
+
+    Raises:
+        CohortError: It cannot be read.
+    """
+    path = folder / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise CohortError(f"{path} cannot be read ({error.strerror}): choose another folder.") from error
+    known = {}
+    for line in text.splitlines():
+        try:
+            record = json.loads(line)
+            known[record["case"]] = record | {"status": record["status"]}
+        except (ValueError, TypeError, KeyError):
+            continue  # the computer went down while it was written
+    return known
+
+
+def append(folder: Path, record: Mapping[str, object]) -> None:
+    """Append a line to the manifest in one write, and flush it to disk; after an incomplete line, on a new one.
+
+    Raises:
+        CohortError: It cannot be written.
+    """
+    path = folder / MANIFEST
+    try:
+        with path.open("a+b") as stream:
+            torn = stream.tell() > 0 and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n"
+            stream.write(b"\n" * torn + json.dumps(record).encode() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise CohortError(
+            f"{path} cannot be written ({error.strerror}). Free some space, or correct the rights, and run the same again:"
+            " what is done stays done."
+        ) from error
+
+
+def write_table(folder: Path) -> None:
+    """Write the table from the manifest, whole or not at all; none if there is no case yet.
+
+    Raises:
+        FileError: It cannot be written.
+    """
+    from ..files.writing import write_report  # brings SimpleITK
+
+    known = read_manifest(folder)
+    rows = [row for case in sorted(known) for row in table_rows(known[case])]
+    if rows:
+        write_report(folder / TABLE, rows, COLUMNS)
+
+
+def table_rows(record: Mapping) -> list[dict]:
+    """Rows of the table for a line of the manifest."""
+    run = {key: record.get(key) for key in ("status", "reason", "notes", "model", "speed", "threshold", "input")}
+    return rows_of(record["case"], (record.get("measurements") or {}).items(), version=record.get("version"), **run)

@@ -1,0 +1,75 @@
+"""The picture of a case for the report of its cohort: three slices with the outlines. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .. import files
+from ..core.segment import Segment
+from ..core.volume import AxialOrder, Volume, axial_order
+
+PICTURES = "pictures"  # folder beside the report
+SLICES = 3
+
+
+def write_picture(
+    path: Path, volume: Volume, labelmap: np.ndarray, segments: Sequence[Segment], nodules: bool
+) -> list[str]:
+    """Draw the three largest nodules, or three slices of organs, the most doubtful one among them.
+
+    Args:
+        path: The JPEG; its folder is created if it is missing.
+        volume: CT in HU.
+        labelmap: uint8 (K, J, I).
+        segments: With `doubtful_slices` among their measurements where these are known.
+        nodules: True if the segments are nodules, also where there are none.
+
+    Returns:
+        What each part of the picture shows, from left to right.
+
+    Raises:
+        FileError: It cannot be written.
+    """
+    try:
+        path.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise files.FileError(f"{path.parent} cannot be created ({error.strerror}): choose another folder.") from error
+    if nodules and segments:
+        files.write_close_ups(path, volume, labelmap, segments[:SLICES])
+        return [segment.name for segment in segments[:SLICES]]
+    order = axial_order(volume)
+    chosen, worst = _slices(order.apply(labelmap), _most_doubtful(segments, order, volume.array.shape))
+    window = (-1350.0, 150.0) if nodules else (-160.0, 240.0)
+    files.write_overlay(path, volume, labelmap, segments, window, chosen)
+    return [f"S {_superior(volume, order, k):.0f} mm" + ", most doubtful" * (k == worst) for k in chosen]
+
+
+def _most_doubtful(segments: Sequence[Segment], order: AxialOrder, shape: tuple[int, ...]) -> int | None:
+    """In axial order; that of the segment with the most doubt. None if nothing is known of doubt."""
+    known = [s.measurements for s in segments if s.measurements.get("doubtful_slices")]
+    if not known:
+        return None
+    k = max(known, key=lambda found: found.get("doubtful_share") or 0)["doubtful_slices"][0]["k"]
+    return shape[order.axes[0]] - 1 - k if order.flips[0] else k
+
+
+def _slices(labels: np.ndarray, worst: int | None) -> tuple[list[int], int | None]:
+    """Slices spread over those with a segment, or over all, of which the nearest gives way to the most doubtful one."""
+    with_label = np.flatnonzero(labels.any(axis=(1, 2)))
+    slices = with_label if len(with_label) else np.arange(len(labels))
+    count = min(SLICES, len(slices))
+    chosen = slices[((np.arange(count) + 0.5) * len(slices) / count).astype(int)]
+    if worst is not None:
+        chosen[np.abs(chosen - worst).argmin()] = worst
+    return sorted({*chosen.tolist()}), worst
+
+
+def _superior(volume: Volume, order: AxialOrder, k: int) -> float:
+    """Position in mm towards Superior of the middle of a slice, in axial order."""
+    middle = (np.array(volume.array.shape) - 1) / 2
+    axis = order.axes[0]
+    middle[axis] = volume.array.shape[axis] - 1 - k if order.flips[0] else k
+    return float(volume.ijk_to_ras[2] @ [*middle[::-1], 1])

@@ -1,0 +1,128 @@
+"""The review of a cohort: who thinks what of each case, one line at a time, in `review.csv`. The standard library only.
+
+The report, the panel and the browser app write the same columns. The latest line of a case is the valid one; none is ever removed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from pathlib import Path
+
+REVIEW = "review.csv"
+COLUMNS = ("case", "verdict", "comment", "reviewer", "time")
+ACCEPTED, FLAGGED, OPEN = VERDICTS = ("accepted", "flagged", "")  # "": a comment alone, or a verdict taken back
+DELIMITERS = ",;\t"  # as spreadsheets save a table, depending on the country
+
+Line = tuple[str, ...]  # a cell for each of COLUMNS
+
+
+class ReviewError(ValueError):
+    """A review that cannot be read or kept; the message says why and what to do."""
+
+
+def read_review(folder: Path) -> dict[str, dict[str, str]]:
+    """The latest line of each case, by the names of `COLUMNS`; empty without a review.
+
+    Raises:
+        ReviewError: It cannot be read, or is no review.
+    """
+    lines = sorted(read_lines(folder / REVIEW), key=_moment)  # of several at one time, the last
+    return {line[0]: dict(zip(COLUMNS, line, strict=True)) for line in lines}
+
+
+def read_lines(path: Path) -> list[Line]:
+    """All lines of a review in their order; none if there is no file. One that was torn when the computer went down is left out.
+
+    Raises:
+        ReviewError: It cannot be read, or is no review.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise ReviewError(f"{path} cannot be read ({error.strerror}): correct its rights, or remove it.") from error
+    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
+    try:
+        if text.strip() and not {"case", "verdict"} <= set(table.fieldnames or ()):
+            raise ReviewError(f"{path} is no review: its first line must name the columns {', '.join(COLUMNS)}.")
+        lines = [tuple((row.get(name) or "").strip() for name in COLUMNS) for row in table]
+    except csv.Error as error:
+        raise ReviewError(f"{path} is damaged ({error}): correct it, or remove it.") from error
+    return [line for line in lines if line[0] and line[-1]]
+
+
+def add_to_review(folder: Path, case: str, verdict: str, comment: str = "", reviewer: str = "") -> dict[str, str]:
+    """Append a line; earlier lines of the case stay.
+
+    Args:
+        folder: The folder of the cohort's results.
+        case, comment, reviewer: Any text.
+        verdict: One of `VERDICTS`.
+
+    Returns:
+        The line, by the names of `COLUMNS`.
+
+    Raises:
+        ReviewError: Another verdict, or the file cannot be written.
+    """
+    if verdict not in VERDICTS:
+        raise ReviewError(f"A verdict is one of {', '.join(filter(None, VERDICTS))}, not {verdict!r}.")
+    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    line = (case, verdict, comment, reviewer, now)
+    _append(folder / REVIEW, [line])
+    return dict(zip(COLUMNS, line, strict=True))
+
+
+def merge_review(folder: Path, path: Path) -> None:
+    """Append the lines of another review that the one of a cohort does not have yet.
+
+    Raises:
+        ReviewError: There is no such file, it cannot be read or is no review, or that of the cohort cannot be written.
+    """
+    if not path.is_file():
+        raise ReviewError(f"There is no file {path}: give a review that was saved from a report.")
+    there = {*read_lines(folder / REVIEW)}
+    _append(folder / REVIEW, [line for line in dict.fromkeys(read_lines(path)) if line not in there])
+
+
+def _append(path: Path, lines: Iterable[Line]) -> None:
+    """Append lines in one write, and flush them to disk; after an incomplete line, on a new one."""
+    rows = [*lines]
+    if not rows:
+        return
+    try:
+        with path.open("a+b") as stream:
+            stream.seek(0)
+            header = stream.readline().decode("utf-8-sig", errors="replace")
+            size = stream.seek(0, os.SEEK_END)
+            torn = size > 0 and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n"
+            text = io.StringIO(newline="")
+            csv.writer(text, delimiter=_delimiter(header), lineterminator="\n").writerows(
+                rows if size else [COLUMNS, *rows]
+            )
+            stream.write(b"\n" * torn + text.getvalue().encode("utf-8", errors="backslashreplace"))
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise ReviewError(
+            f"{path} cannot be written ({error.strerror}): correct its rights, or free some space."
+        ) from error
+
+
+def _delimiter(text: str) -> str:
+    """That of the first line; a comma if there is none."""
+    return max(DELIMITERS, key=text.partition("\n")[0].count)
+
+
+def _moment(line: Line) -> float:
+    """Seconds since 1970 of a line; what is no time comes first."""
+    try:
+        moment = datetime.fromisoformat(line[-1].replace("Z", "+00:00"))
+    except ValueError:
+        return 0.0
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()

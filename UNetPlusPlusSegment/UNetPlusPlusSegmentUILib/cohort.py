@@ -1,0 +1,324 @@
+"""The panel's cohort: many scans from a folder, run in a process of its own, then looked through, marked and corrected."""
+
+import getpass
+from pathlib import Path
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from .messages import reason, showError, timeLeft
+from .questions import mayRun
+
+POLL_MS = 200
+
+
+def _userName() -> str:
+    """The name under which somebody uses this computer; empty if it has none."""
+    try:
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):
+        return ""
+
+
+class CohortBox:
+    """Runs a cohort and walks through the cases of its folder. One case is in the scene at a time, loaded when it is clicked."""
+
+    def __init__(self, ui, parent, request) -> None:
+        """Take over the section of the panel.
+
+        Args:
+            ui: The panel's widgets by name.
+            parent: The widget over which dialogs open.
+            request: A function that gives the `Request` of the user's choices.
+        """
+        self._ui, self._parent, self._request = ui, parent, request
+        self._process = None
+        self._records: list[dict] = []
+        self._reviewed: dict[str, dict] = {}
+        self._shown = None  # a ShownCase
+        self._outcome = ""
+        self._timer = qt.QTimer()
+        self._timer.setInterval(POLL_MS)
+        self._timer.setSingleShot(True)
+        self._timer.connect("timeout()", self._onTimer)
+        ui.cohortTable.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        for widget, signal, slot in (
+            (ui.cohortInputButton, "clicked(bool)", self.onChooseInputs),
+            (ui.cohortFolderButton, "clicked(bool)", self.onChooseFolder),
+            (ui.cohortFolderEdit, "editingFinished()", self.refresh),
+            (ui.cohortRunButton, "clicked(bool)", self.onRun),
+            (ui.cohortTable, "cellClicked(int,int)", self.onRow),
+            (ui.cohortPreviousButton, "clicked(bool)", self.onPrevious),
+            (ui.cohortNextButton, "clicked(bool)", self.onNext),
+            (ui.cohortAcceptButton, "clicked(bool)", self.onAccept),
+            (ui.cohortFlagButton, "clicked(bool)", self.onFlag),
+            (ui.cohortCommentEdit, "editingFinished()", self.onComment),
+            (ui.cohortSaveButton, "clicked(bool)", self.onSave),
+            (ui.cohortReportButton, "clicked(bool)", self.onReport),
+        ):
+            widget.connect(signal, slot)
+        self._update()
+
+    def close(self) -> None:
+        """End a run; what is done stays done."""
+        if self._process:
+            self._process.cancel()
+        self._timer.stop()
+        self._timer.disconnect("timeout()", self._onTimer)
+
+    # The folders
+
+    @property
+    def folder(self):
+        """The folder of the results; None if none is chosen."""
+        text = self._ui.cohortFolderEdit.text.strip()
+        return Path(text) if text else None
+
+    def onChooseInputs(self) -> None:
+        """Ask for the folder of the scans."""
+        self._choose(_("Folder with the scans"), self._ui.cohortInputEdit)
+
+    def onChooseFolder(self) -> None:
+        """Ask for the folder of the results; if it has some, list them."""
+        self._choose(_("Folder for the results"), self._ui.cohortFolderEdit)
+        self.refresh()
+
+    def _choose(self, title: str, field) -> None:
+        path = qt.QFileDialog.getExistingDirectory(self._parent, title, field.text)
+        if path:
+            field.text = path
+
+    def refresh(self) -> None:
+        """List the cases of the folder, the most doubtful first, with what was said about them."""
+        from UNetPlusPlusSegmentLib.jobs.manifest import read_manifest
+        from UNetPlusPlusSegmentLib.jobs.report import cases_of
+        from UNetPlusPlusSegmentLib.jobs.review import read_review
+
+        self._records, self._reviewed = [], {}
+        try:
+            if self.folder:
+                self._records = cases_of(read_manifest(self.folder))
+                self._reviewed = read_review(self.folder)
+        except ValueError as error:
+            self._outcome = str(error)
+        self._fillTable()
+        self._update()
+
+    # Running
+
+    def onRun(self) -> None:
+        """Start the cohort, or cancel the one under way."""
+        if self._process and self._process.running:
+            self._process.cancel()
+            self._onTimer()
+            return
+        try:
+            if not self._ui.cohortInputEdit.text.strip() or not self.folder:
+                self._outcome = _("Choose a folder with scans and one for the results.")
+            elif mayRun():
+                self._start()
+        except ValueError as error:
+            self._fail(error)
+        self._update()
+
+    def _start(self) -> None:
+        from UNetPlusPlusSegmentLib.jobs.cohort_client import CohortProcess
+
+        self._outcome = ""
+        self._process = CohortProcess(self._ui.cohortInputEdit.text.strip(), self.folder, self._request())
+        self._timer.start()
+
+    def _onTimer(self) -> None:
+        process = self._process
+        records = process.poll()
+        if process.running:
+            self._timer.start()
+        if records or not process.running:
+            self.refresh()
+        if not process.running:
+            self._outcome = self._ending(process)
+            if process.error and str(process.error) != "Cancelled.":
+                self._update()
+                showError(process.error)
+        self._update()
+
+    def _ending(self, process) -> str:
+        if process.error:
+            return _("Cancelled.") if str(process.error) == "Cancelled." else str(process.error)
+        failed = sum(each["status"] == "failed" for each in self._records)
+        return _("{count} cases done, {failed} failed.").format(count=len(self._records) - failed, failed=failed)
+
+    # Looking through
+
+    def onRow(self, row, column) -> None:
+        """Load a case, instead of the one before."""
+        if self._shown and self._shown.record["case"] == self._records[row]["case"]:
+            return
+        if not self._leave():
+            self._selectShown()
+            return
+        from UNetPlusPlusSegmentLib.scene.shown_case import ShownCase  # brings SimpleITK
+
+        slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
+        try:
+            self._shown = ShownCase(self.folder, self._records[row])
+            self._outcome = self._about(self._records[row])
+        except ValueError as error:
+            self._outcome = str(error)
+        finally:
+            slicer.app.restoreOverrideCursor()
+        if self._shown:
+            slicer.util.setSliceViewerLayers(background=self._shown.volumeNode, fit=True)
+            self._ui.cohortCommentEdit.text = self._said("comment")
+        self._ui.cohortTable.selectRow(row)
+        self._update()
+
+    def _about(self, record) -> str:
+        return " ".join(filter(None, [record.get("reason"), *(record.get("notes") or ())]))
+
+    def _leave(self) -> bool:
+        """Drop the case that is shown; False if the user wants to keep changes that are not saved."""
+        if not self._shown:
+            return True
+        if self._shown.is_changed and not slicer.util.confirmOkCancelDisplay(
+            _("The segmentation of {case} was changed and is not saved. Leave it without saving?").format(
+                case=self._shown.record["case"]
+            )
+        ):
+            return False
+        self._shown.drop()
+        self._shown = None
+        return True
+
+    def onSceneClosed(self) -> None:
+        """The case is gone with the scene."""
+        self._shown = None
+        self._update()
+
+    def onNext(self) -> None:
+        """Load the next case of the list."""
+        self._step(1)
+
+    def onPrevious(self) -> None:
+        """Load the case before."""
+        self._step(-1)
+
+    def _step(self, by: int) -> None:
+        row = self._shownRow()
+        row = (0 if by > 0 else -1) if row is None else row + by
+        if 0 <= row < len(self._records):
+            self.onRow(row, 0)
+
+    def _shownRow(self):
+        """The row of the case in the scene; None for none."""
+        names = [each["case"] for each in self._records]
+        name = self._shown.record["case"] if self._shown else None
+        return names.index(name) if name in names else None
+
+    def _selectShown(self) -> None:
+        row = self._shownRow()
+        if row is not None:
+            self._ui.cohortTable.selectRow(row)
+
+    # Marks and corrections
+
+    def onAccept(self) -> None:
+        """Accept the case; again takes it back."""
+        self._mark(verdict="accepted")
+
+    def onFlag(self) -> None:
+        """Flag the case; again takes it back."""
+        self._mark(verdict="flagged")
+
+    def onComment(self) -> None:
+        """Keep the comment on the case."""
+        if self._shown and self._ui.cohortCommentEdit.text.strip() != self._said("comment"):
+            self._mark()
+
+    def _said(self, what: str) -> str:
+        return self._reviewed.get(self._shown.record["case"], {}).get(what, "")
+
+    def _mark(self, verdict=None) -> None:
+        from UNetPlusPlusSegmentLib.jobs.review import add_to_review
+
+        before = self._said("verdict")
+        now = before if verdict is None else "" if verdict == before else verdict
+        case, comment = self._shown.record["case"], self._ui.cohortCommentEdit.text.strip()
+        try:
+            add_to_review(self.folder, case, now, comment, _userName())
+        except ValueError as error:
+            self._fail(error)
+        self.refresh()
+
+    def onSave(self) -> None:
+        """Save the changed segmentation beside the first one."""
+        try:
+            line = self._shown.save()
+            volumes = ", ".join(f"{name} {found['volume_ml']:.1f} ml" for name, found in line["measurements"].items())
+            self._outcome = _("Saved as {case}: {volumes}.").format(case=line["case"], volumes=volumes)
+        except ValueError as error:
+            self._fail(error)
+        self._update()
+
+    def onReport(self) -> None:
+        """Make the report again, with all that was said, and open it in the browser."""
+        from UNetPlusPlusSegmentLib.jobs.report import make_report
+
+        try:
+            qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(make_report(self.folder))))
+        except ValueError as error:
+            self._fail(error)
+        self._update()
+
+    def _fail(self, error) -> None:
+        self._outcome = reason(error)
+        self._update()
+        showError(error)
+
+    # What is shown
+
+    def _fillTable(self) -> None:
+        table, header = self._ui.cohortTable, [_("Case"), _("Status"), _("Expected Dice"), _("Review")]
+        table.setColumnCount(len(header))
+        table.setHorizontalHeaderLabels(header)
+        table.setRowCount(len(self._records))
+        for row, record in enumerate(self._records):
+            for column, text in enumerate(self._texts(record)):
+                table.setItem(row, column, qt.QTableWidgetItem(text))
+        self._selectShown()
+
+    def _texts(self, record) -> list[str]:
+        dice = [
+            each["expected_dice"] for each in (record.get("measurements") or {}).values() if each.get("expected_dice")
+        ]
+        verdicts = {"accepted": _("accepted"), "flagged": _("flagged")}
+        statuses = {"done": _("done"), "failed": _("failed")}
+        return [
+            record["case"],
+            statuses.get(record["status"], record["status"]),
+            f"{min(dice):.2f}" if dice else "",
+            verdicts.get(self._reviewed.get(record["case"], {}).get("verdict"), ""),
+        ]
+
+    def _update(self) -> None:
+        ui, process, shown = self._ui, self._process, self._shown is not None
+        running = process is not None and process.running
+        ui.cohortRunButton.text = _("Cancel") if running else _("Run cohort")
+        for widget in (ui.cohortInputEdit, ui.cohortInputButton, ui.cohortFolderEdit, ui.cohortFolderButton):
+            widget.enabled = not running
+        ui.cohortProgressBar.setVisible(running)
+        if running:
+            ui.cohortProgressBar.maximum = process.total
+            ui.cohortProgressBar.value = process.done
+            left = process.seconds_left
+            cases = _("{done} of {total} cases").format(done=process.done, total=process.total)
+            ui.cohortProgressBar.format = ", ".join([cases, timeLeft(left)] if left is not None else [cases])
+            ui.cohortLabel.text = process.case or _("Starting...")
+        else:
+            ui.cohortLabel.text = self._outcome
+        for widget in (ui.cohortAcceptButton, ui.cohortFlagButton, ui.cohortCommentEdit):
+            widget.enabled = shown
+        ui.cohortSaveButton.enabled = shown and self._shown.segmentationNode is not None
+        ui.cohortNextButton.enabled = ui.cohortPreviousButton.enabled = bool(self._records)
+        ui.cohortReportButton.enabled = bool(self._records)

@@ -1,0 +1,89 @@
+"""The views of the app without a browser: frames a second of scrolling, and the time of a surface and of a saved stroke.
+
+    python benchmarks/app_views.py --size 512 512 200
+
+Software rendering (Mesa) where there is no graphics card. Needs the extra `[app]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Time of one call."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, nargs=3, default=(512, 512, 200), metavar=("I", "J", "K"))
+    parser.add_argument("--view", type=int, nargs=2, default=(560, 430), metavar=("X", "Y"), help="pixels of a view")
+    given = parser.parse_args()
+
+    from UNetPlusPlusSegmentLib.app.views import Views, render_without_a_screen
+
+    render_without_a_screen()
+    from trame.app import get_server
+    from trame_rca.encoders import RcaImageEncoder
+
+    from UNetPlusPlusSegmentLib import files
+    from UNetPlusPlusSegmentLib.app.corrections import snapshot
+    from UNetPlusPlusSegmentLib.core.segment import Segment
+    from UNetPlusPlusSegmentLib.core.volume import Volume
+    from UNetPlusPlusSegmentLib.scene import mrml
+
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    views = Views(get_server("benchmark", client_type="vue3"))
+    shape = given.size[::-1]
+    k, j, i = (
+        np.linspace(-1, 1, n).reshape([-1 if a == axis else 1 for a in range(3)]) for axis, n in enumerate(shape)
+    )
+    liver = ((k / 0.6) ** 2 + ((j + 0.2) / 0.35) ** 2 + ((i + 0.3) / 0.4) ** 2 < 1).astype(np.uint8)
+    hu = np.random.default_rng(0).normal(0, 20, shape).astype(np.int16) + 100 * liver.astype(np.int16)
+    volume = Volume(hu, np.diag([-0.75, -0.75, 1.5, 1.0]))
+    print(f"show: {seconds(lambda: views.show(volume, 'CT')):.2f} s")
+    node, found = views.volume, Segment(1, "Liver", "", (221, 130, 101), {})
+    segmentation = mrml.show_segmentation(liver, [found], node)
+    windows = {view: view.render_window() for view in views.slices}
+    for view in views.slices:
+        view.update_size(*given.view)
+        view.interactor().InvokeEvent("WindowResizeEvent")
+    views.app.display_manager.reset_views()
+
+    from trame_slicer.rca_view.rca_view_factory import RcaWindow
+
+    server = get_server("benchmark")
+    for view, window in windows.items():
+        grab = RcaWindow(window, server.state, "cursor")
+        low, high = view.get_slice_range()
+        places = np.linspace(low, high, 60)
+
+        def scroll(view=view, grab=grab, places=places) -> None:  # noqa: ANN001
+            for place in places:
+                view.set_slice_value(float(place))
+                image, columns, rows = grab.img_cols_rows
+                RcaImageEncoder.JPEG.encode(image, columns, rows, 50)
+
+        print(f"scrolling {view.name}: {len(places) / seconds(scroll):.0f} frames a second")
+    print(f"surface: {seconds(segmentation.CreateClosedSurfaceRepresentation):.2f} s")
+    print(f"snapshot: {seconds(lambda: snapshot(segmentation, node)):.2f} s")
+    with tempfile.TemporaryDirectory() as folder:
+        taken = snapshot(segmentation, node)
+        path = Path(folder) / "a.seg.nrrd"
+        write = seconds(lambda: files.write_segmentation(path, taken.labelmap, taken.ijk_to_ras, taken.segments))
+    print(f"saved: {write:.2f} s")
+
+
+if __name__ == "__main__":
+    main()
