@@ -113,7 +113,7 @@ def examples(patients: int = 20) -> list[Example]:
     for patient in range(patients):
         for is_nodule in (True, False, False):
             told, other = draw.normal(2.0 * is_nodule), draw.normal()
-            found.append(Example(f"p{patient}", f"p{patient}", 0.5, 6.0, {"told": told, "other": other}, is_nodule))
+            found.append(Example(f"p{patient}", patient == 0, 6.0, {"told": told, "other": other}, is_nodule))
     return found
 
 
@@ -126,15 +126,12 @@ def test_a_fit_weighs_what_tells_nodules_apart_and_hardly_what_does_not():
     assert shares == sorted(shares, reverse=True)
 
 
-def test_those_left_out_of_the_fit_have_one_false_finding_in_five_litres_of_lung_at_the_least_probability():
-    found = examples(80)  # of half a litre each: as much as eight scans
-    decision, figures = fit(found)
-    chances = [
-        1 / (1 + np.exp(-decision.intercept - decision.weights["told"] * each.features["told"])) for each in found
-    ]
-    false = sum(chance >= decision.least for chance, each in zip(chances, found, strict=True) if not each.is_nodule)
-    assert figures["scans of 5 l"] == 8
-    assert false == pytest.approx(8, abs=3)  # of the fit with all, not without each
+def test_no_false_finding_of_a_chest_left_out_of_the_fit_is_likelier_than_what_is_shown():
+    found = examples()
+    decision, _ = fit(found)
+    told = max(each.features["told"] for each in found if each.is_whole and not each.is_nodule)
+    chance = 1 / (1 + np.exp(-decision.intercept - decision.weights["told"] * told))
+    assert decision.least == pytest.approx(chance, abs=0.1)  # which is of the fit with all
 
 
 def test_a_decision_is_kept_in_the_card_and_its_figures_beside_it(tmp_path):

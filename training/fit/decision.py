@@ -34,8 +34,6 @@ PENALTIES = (
     30.0,
 )  # of squared weights of standardised features; that with the least loss is taken
 SEED = 0
-LUNG_HU = -950.0, -500.0  # aerated lung
-LUNGS_L = 5.0  # both lungs in inspiration
 
 
 @dataclass(frozen=True)
@@ -44,15 +42,14 @@ class Example:
 
     Attributes:
         patient: Of whom.
-        scan: The scan or crop; `lung_l` litres of lung are seen in it.
+        is_whole: True if it comes from a whole chest, not from a crop.
         mean_mm: Mean diameter.
         features: As the decision gets them.
         is_nodule: True if readers marked a nodule there.
     """
 
     patient: str
-    scan: str
-    lung_l: float
+    is_whole: bool
     mean_mm: float
     features: dict[str, float]
     is_nodule: bool
@@ -65,14 +62,14 @@ def examples_of_crops(bundle: Bundle, data: Path, split: str) -> list[Example]:
     """
     engine, target, examples = _undecided(bundle), load_target(bundle.target), []
     crops = crops_of(data, split, target)
-    for number, items in enumerate(each[::step] for each in crops for step in (1, 2) if step == 1 or len(each) > 2):
+    for items in (each[::step] for each in crops for step in (1, 2) if step == 1 or len(each) > 2):
         readers, pixel_mm = np.stack([marks_of(data, item) for item in items]), items[0].pixel_mm
         wide_mm = 2 * np.sqrt((readers > 1).sum(axis=(1, 2)).max() / np.pi) * pixel_mm
         matrix = np.diag([-pixel_mm, -pixel_mm, np.clip(wide_mm / len(items), *SLICE_MM), 1])
         volume = Volume(hu_of(items, target), matrix)
         everything = as_box([(0, n) for n in readers.shape])
         maps = engine.predict(volume, Request(bundle.target, speed="accurate", box=everything, force=True))
-        examples += _examples(maps, readers, items[0].row["patient"], str(number), at_edges=False)
+        examples += _examples(maps, readers, items[0].row["patient"], is_whole=False)
     return examples
 
 
@@ -81,7 +78,7 @@ def examples_of_chest(bundle: Bundle, folder: Path, chest: Chest) -> list[Exampl
     volume, _ = read_volume(folder / chest.image)
     maps = _undecided(bundle).predict(volume, Request(bundle.target))
     readers = axial_order(volume).apply(readers_of(chest, folder, volume.array.shape))
-    return _examples(maps, readers, chest.image, chest.image, at_edges=True)
+    return _examples(maps, readers, chest.image, is_whole=True)
 
 
 def _undecided(bundle: Bundle) -> NoduleEngine:
@@ -89,20 +86,17 @@ def _undecided(bundle: Bundle) -> NoduleEngine:
     return NoduleEngine(replace(bundle, decision=None), "cpu")
 
 
-def _examples(maps: NoduleMaps, readers: np.ndarray, patient: str, scan: str, at_edges: bool) -> list[Example]:
+def _examples(maps: NoduleMaps, readers: np.ndarray, patient: str, is_whole: bool) -> list[Example]:
     """The findings, each once, but those that one or two readers marked or nobody was asked about.
 
     Args:
         maps: Of a whole chest or of a crop.
         readers: Numbers of readers (slices, rows, columns), in axial order.
-        patient, scan: For the examples.
-        at_edges: Take what reaches the edges of a slice, too: those of a crop cut what lies there.
+        patient, is_whole: As in `Example`. The edges of a crop cut what reaches them: that is left out.
     """
     found = [nodule for c in maps.candidates if (nodule := nodule_at(c, maps.windows, maps.threshold))]
     found = [nodule for nodule, value in zip(found, label_apart(found)[2], strict=True) if value] if found else []
     volume = maps.windows.volume
-    seen = volume.array if maps.lungs is None else volume.array[maps.lungs]
-    lung_l = np.count_nonzero((seen > LUNG_HU[0]) & (seen < LUNG_HU[1])) * volume.voxel_volume_ml / 1000
     examples = []
     for nodule in found:
         marks = readers[nodule.box][nodule.mask]
@@ -110,9 +104,9 @@ def _examples(maps: NoduleMaps, readers: np.ndarray, patient: str, scan: str, at
         cut = any(b.start == 0 or b.stop == n for b, n in zip(nodule.box[1:], readers.shape[1:], strict=True))
         outside = maps.lungs is not None and maps.lungs[nodule.box][nodule.mask].mean() < LEAST_INSIDE
         measured = measure_nodule(nodule.mask, crop(volume, nodule.box))
-        if (agreed or not marks.any()) and not outside and (at_edges or not cut) and measured:
+        if (agreed or not marks.any()) and not outside and (is_whole or not cut) and measured:
             of_it = features(nodule, maps.windows)
-            examples.append(Example(patient, scan, lung_l, measured.mean_diameter_mm, of_it, agreed))
+            examples.append(Example(patient, is_whole, measured.mean_diameter_mm, of_it, agreed))
     return examples
 
 
@@ -120,9 +114,9 @@ def fit(examples: Sequence[Example]) -> tuple[Decision, dict]:
     """A decision, and how well one that has not seen a patient does on that patient.
 
     Returns:
-        The decision, `least` being the probability at which those who were left out of the fit have one false finding of
-        `LEAST_MM` or more in `LUNGS_L` litres of lung; and its figures: the number of examples, the area under the ROC curve,
-        the ROC itself.
+        The decision, `least` being the highest probability of a false finding of `LEAST_MM` or more in a whole chest that was left
+        out of the fit: with one chest to choose it on, none there is nearer to one in a scan than one there is; and its
+        figures: the number of examples, the area under the ROC curve, the ROC itself.
     """
     names = sorted(examples[0].features)
     x = np.array([[each.features[name] for name in names] for each in examples])
@@ -132,17 +126,17 @@ def fit(examples: Sequence[Example]) -> tuple[Decision, dict]:
     penalty = min(losses, key=losses.__getitem__)
     chances = _left_out(x, y, patients, penalty)
     intercept, weights = _fitted(x, y, penalty)
-    wrong = np.array([not each.is_nodule and each.mean_mm >= LEAST_MM for each in examples])
-    scans = sum({each.scan: each.lung_l for each in examples}.values()) / LUNGS_L
-    likely = np.r_[1.0, np.sort(chances[wrong])[::-1], 0.0]
-    allowed = min(round(scans), len(likely) - 2)
-    least = float(likely[allowed : allowed + 2].mean())  # between the last allowed one and the next
+    wrong = [
+        chance
+        for chance, each in zip(chances, examples, strict=True)
+        if each.is_whole and not each.is_nodule and each.mean_mm >= LEAST_MM
+    ]
+    least = float(max(wrong, default=0.5))
     decision = Decision(round(intercept, 4), dict(zip(names, weights.round(4).tolist(), strict=True)), round(least, 4))
     return decision, {
         "nodules": int(y.sum()),
         "others": int((~y).sum()),
         "patients": len(set(patients)),
-        "scans of 5 l": round(scans, 2),
         "penalty": penalty,
         "area under the curve": round(_area(y, chances), 4),
         "roc": _roc(y, chances),
