@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 from Testing.support.bright import bright_nodule_bundle
+from Testing.support.nodule_scans import A, B, lung_with, ras
 from Testing.support.worker_logic import a_scan
 from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.jobs import cohort as cohorts
 from UNetPlusPlusSegmentLib.jobs.cohort import CohortError, Todo, find_cases, one_after_the_other
@@ -296,3 +298,28 @@ def test_the_logic_writes_forms_and_says_at_the_start_what_slicer_lacks(logic, c
     with pytest.raises(CohortError, match="'ply' is no format of a result"):
         logic.processFolder(cohort, tmp_path / "other", device="cpu", formats=["ply"])
     assert not (tmp_path / "other").exists()
+
+
+def test_points_of_a_table_are_those_of_their_case_and_others_run_it_again(tmp_path, capsys, monkeypatch):
+    models = tmp_path / "models"
+    bright_nodule_bundle(models / "lung-nodule-ct-v99.0.0")
+    monkeypatch.setenv("UNETPP_MODELS", str(models))
+    volume = lung_with(A, B)
+    for name in ("one.nrrd", "two.nrrd"):
+        files.write_volume(tmp_path / name, volume.array, volume.ijk_to_ras)
+    table, out = tmp_path / "points.csv", tmp_path / "out"
+    arguments = ["cohort", "nodule", str(tmp_path / "one.nrrd"), str(tmp_path / "two.nrrd"), "-o", str(out), "--json"]
+
+    def found(*rows: str) -> list[list[str]]:
+        table.write_text("\n".join(["case,r,a,s", *rows]) + "\n")
+        assert main([*arguments, "--points", str(table)]) == 0
+        return [[*record["measurements"]] for record in json.loads(capsys.readouterr().out)]
+
+    a, b = (",".join(f"{x:.1f}" for x in ras(index)) for index in ((10, 50, 40), (20, 100, 110)))
+    assert found(f"one,{a}", f"one,{b}", f"two,{b}") == [["Nodule 1", "Nodule 2"], ["Nodule 1"]]
+    first = (out / "two.seg.nrrd").stat().st_mtime_ns
+    assert found(f"one,{a}", f"two,{b}") == [["Nodule 1"], ["Nodule 1"]]
+    assert (out / "two.seg.nrrd").stat().st_mtime_ns == first
+    table.write_text("case,r,a,s\nthree,1,2,3\n")
+    assert main([*arguments, "--points", str(table)]) == 1
+    assert "Points are given for three" in capsys.readouterr().err

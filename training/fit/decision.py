@@ -38,10 +38,18 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Example:
-    """A finding that the engine made: of whom, of which features, and if readers marked a nodule there."""
+    """A finding that the engine made.
+
+    Attributes:
+        patient: Of whom.
+        is_whole: True if it comes from a whole chest, not from a crop.
+        mean_mm: Mean diameter.
+        features: As the decision gets them.
+        is_nodule: True if readers marked a nodule there.
+    """
 
     patient: str
-    whole: bool  # from a whole chest, not from a crop
+    is_whole: bool
     mean_mm: float
     features: dict[str, float]
     is_nodule: bool
@@ -61,7 +69,7 @@ def examples_of_crops(bundle: Bundle, data: Path, split: str) -> list[Example]:
         volume = Volume(hu_of(items, target), matrix)
         everything = as_box([(0, n) for n in readers.shape])
         maps = engine.predict(volume, Request(bundle.target, speed="accurate", box=everything, force=True))
-        examples += _examples(maps, readers, items[0].row["patient"], whole=False)
+        examples += _examples(maps, readers, items[0].row["patient"], is_whole=False)
     return examples
 
 
@@ -70,7 +78,7 @@ def examples_of_chest(bundle: Bundle, folder: Path, chest: Chest) -> list[Exampl
     volume, _ = read_volume(folder / chest.image)
     maps = _undecided(bundle).predict(volume, Request(bundle.target))
     readers = axial_order(volume).apply(readers_of(chest, folder, volume.array.shape))
-    return _examples(maps, readers, chest.image, whole=True)
+    return _examples(maps, readers, chest.image, is_whole=True)
 
 
 def _undecided(bundle: Bundle) -> NoduleEngine:
@@ -78,25 +86,27 @@ def _undecided(bundle: Bundle) -> NoduleEngine:
     return NoduleEngine(replace(bundle, decision=None), "cpu")
 
 
-def _examples(maps: NoduleMaps, readers: np.ndarray, patient: str, whole: bool) -> list[Example]:
+def _examples(maps: NoduleMaps, readers: np.ndarray, patient: str, is_whole: bool) -> list[Example]:
     """The findings, each once, but those that one or two readers marked or nobody was asked about.
 
     Args:
-        maps: Of a whole chest or of a crop, whose edges cut what lies there: that is left out.
+        maps: Of a whole chest or of a crop.
         readers: Numbers of readers (slices, rows, columns), in axial order.
+        patient, is_whole: As in `Example`. The edges of a crop cut what reaches them: that is left out.
     """
     found = [nodule for c in maps.candidates if (nodule := nodule_at(c, maps.windows, maps.threshold))]
     found = [nodule for nodule, value in zip(found, label_apart(found)[2], strict=True) if value] if found else []
+    volume = maps.windows.volume
     examples = []
     for nodule in found:
         marks = readers[nodule.box][nodule.mask]
         agreed = bool((marks >= READERS).any())
         cut = any(b.start == 0 or b.stop == n for b, n in zip(nodule.box[1:], readers.shape[1:], strict=True))
         outside = maps.lungs is not None and maps.lungs[nodule.box][nodule.mask].mean() < LEAST_INSIDE
-        measured = measure_nodule(nodule.mask, crop(maps.windows.volume, nodule.box))
-        if (agreed or not marks.any()) and not outside and not (cut and not whole) and measured:
+        measured = measure_nodule(nodule.mask, crop(volume, nodule.box))
+        if (agreed or not marks.any()) and not outside and (is_whole or not cut) and measured:
             of_it = features(nodule, maps.windows)
-            examples.append(Example(patient, whole, measured.mean_diameter_mm, of_it, agreed))
+            examples.append(Example(patient, is_whole, measured.mean_diameter_mm, of_it, agreed))
     return examples
 
 
@@ -104,8 +114,9 @@ def fit(examples: Sequence[Example]) -> tuple[Decision, dict]:
     """A decision, and how well one that has not seen a patient does on that patient.
 
     Returns:
-        The decision, `least` being the probability at which the whole chests, left out of the fit, have one false finding of
-        `LEAST_MM` or more each; and its figures: the number of examples, the area under the ROC curve, the ROC itself.
+        The decision, `least` being the highest probability of a false finding of `LEAST_MM` or more in a whole chest that was left
+        out of the fit: with one chest to choose it on, none there is nearer to one in a scan than one there is; and its
+        figures: the number of examples, the area under the ROC curve, the ROC itself.
     """
     names = sorted(examples[0].features)
     x = np.array([[each.features[name] for name in names] for each in examples])
@@ -115,12 +126,12 @@ def fit(examples: Sequence[Example]) -> tuple[Decision, dict]:
     penalty = min(losses, key=losses.__getitem__)
     chances = _left_out(x, y, patients, penalty)
     intercept, weights = _fitted(x, y, penalty)
-    wrong = np.array([each.whole and not each.is_nodule and each.mean_mm >= LEAST_MM for each in examples])
-    chests = max(1, len({each.patient for each in examples if each.whole}))
-    likely = np.sort(chances[wrong])[::-1]
-    least = (
-        float(likely[chests - 1 : chests + 1].mean()) if len(likely) > chests else 0.5
-    )  # between the last allowed and the next
+    wrong = [
+        chance
+        for chance, each in zip(chances, examples, strict=True)
+        if each.is_whole and not each.is_nodule and each.mean_mm >= LEAST_MM
+    ]
+    least = float(max(wrong, default=0.5))
     decision = Decision(round(intercept, 4), dict(zip(names, weights.round(4).tolist(), strict=True)), round(least, 4))
     return decision, {
         "nodules": int(y.sum()),

@@ -30,6 +30,7 @@ def cohort(given: argparse.Namespace, request: Request) -> list[dict[str, Any]]:
     bundle = choose_bundle(request.target, request.model)
     series = files.read_series_table(given.series) if given.series else None
     inputs = given.inputs[0] if len(given.inputs) == 1 and Path(given.inputs[0]).is_dir() else given.inputs
+    points = files.read_points_table(given.points_of_cases) if given.points_of_cases else None
     said = _Lines(given.quiet)
     with Worker() as worker:
         if given.dask:
@@ -38,7 +39,9 @@ def cohort(given: argparse.Namespace, request: Request) -> list[dict[str, Any]]:
             run = on_this_computer(given.workers)
         else:
             run = one_after_the_other(worker)
-        return run_cohort(run, inputs, given.output, bundle, request, said.progress, series, said.ended, given.format)
+        return run_cohort(
+            run, inputs, given.output, bundle, request, said.progress, series, said.ended, given.format, points
+        )
 
 
 class _Lines:

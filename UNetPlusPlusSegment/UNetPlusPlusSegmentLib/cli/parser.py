@@ -69,6 +69,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE.csv",
         help="table with the columns case and series: the DICOM series to segment for a case",
     )
+    cohort.add_argument(
+        "--points",
+        dest="points_of_cases",
+        metavar="FILE.csv",
+        help="table with the columns case, r, a and s: points in the nodules of a case; of other cases the lungs are searched",
+    )
     _add_run_options(cohort)
 
     report = commands.add_parser(

@@ -8,12 +8,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import __version__, files
-from ..core.request import Request
+from ..core.request import Point, Request
 from ..core.result import Result
 from ..core.volume import Volume
 from ..files.dicom_folder import PACKED, SLICE_ENDINGS
@@ -70,6 +71,7 @@ def run_cohort(
     series: Mapping[str, str] | None = None,
     ended: Callable[[Mapping[str, Any]], None] = lambda record: None,
     forms: Sequence[str] = (),
+    points: Mapping[str, Sequence[Point]] | None = None,
 ) -> list[dict]:
     """Segment every case that has no result yet.
 
@@ -88,13 +90,14 @@ def run_cohort(
         series: The DICOM series to segment, by the name of the case; for other cases, the largest CT series.
         ended: Called with the line of the manifest for each case as it ends.
         forms: Of each result, beside `.seg.nrrd`: some of `files.FORMS`.
+        points: In the nodules of a case, by its name; in other cases the lungs are searched.
 
     Returns:
         The last line of the manifest for each case, in order, and for each file that was skipped, with the status `skipped`.
 
     Raises:
         FileError: A form needs a package that is not installed, such as a DICOM SEG in Slicer; or a file cannot be written.
-        CohortError: There are no inputs, or two with one name; a series is given for an unknown case; the folder is not
+        CohortError: There are no inputs, or two with one name; a series or points are given for an unknown case; the folder is not
             writable, another cohort is running in it, or it contains a result of another target or another file under the
             name of a case.
     """
@@ -104,12 +107,13 @@ def run_cohort(
         raise CohortError(f"{unknown_forms[0]!r} is no format of a result: choose some of {', '.join(files.FORMS)}.")
     files.check_forms(f".{form}" for form in forms)
     cases, skipped = find_cases(inputs, besides=folder)
-    series = series or {}
-    unknown = sorted(set(series) - set(cases))
-    if unknown:
-        raise CohortError(
-            f"A series is given for {unknown[0]}, which is not a case: correct the table. The cases are {', '.join(sorted(cases))}."
-        )
+    series, points = series or {}, points or {}
+    for what, table in (("A series is", series), ("Points are", points)):
+        unknown = sorted(set(table) - set(cases))
+        if unknown:
+            raise CohortError(
+                f"{what} given for {unknown[0]}, which is not a case: correct the table. The cases are {', '.join(sorted(cases))}."
+            )
     threshold = bundle.threshold if request.threshold is None else request.threshold
     about = {
         "target": request.target.lower(), "model": bundle.name, "speed": request.speed, "threshold": threshold,
@@ -118,6 +122,8 @@ def run_cohort(
     asked = {
         case: {"case": case, "input": str(path), "series": series.get(case), **about} for case, path in cases.items()
     }
+    for case, of_case in points.items():
+        asked[case]["points"] = [list(point) for point in of_case]
     with alone_in(folder):
         known = read_manifest(folder)
         todo = []
@@ -127,7 +133,7 @@ def run_cohort(
                 path,
                 (folder / case).absolute(),
                 bundle.folder.absolute(),
-                request,
+                replace(request, points=tuple(points.get(case, ()))),
                 series.get(case),
                 tuple(forms),
             )
@@ -190,6 +196,8 @@ def _is_done(outputs: Sequence[Path], asked: Mapping, last: Mapping, bundle: Bun
     last = {"series": None, **last}
     if last.get("threshold") is None:
         last["threshold"] = bundle.threshold
+    if last.get("points") != asked.get("points"):
+        return False
     return last.get("status") == "done" and there == outputs and asked.items() <= last.items()
 
 

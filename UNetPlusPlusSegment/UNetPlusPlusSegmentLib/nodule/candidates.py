@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..core.volume import bounding_box, crop
+from .measurements import SOLID_HU
 from .region_growing import END, Plane, Sections, follow, near, without_tails
 from .segments import can_be_nodule
 from .windows import COARSE, FINE, Window, Windows
@@ -17,7 +18,8 @@ MARGIN_MM = (
 )
 BEYOND_MM = 2.0  # predicted beyond the ends of a nodule, in case the threshold is lowered
 LEAST_MASS_MM = 20.0  # least diameter of a mass: the fine window shows smaller nodules whole
-LEAST_MASS_MM2 = np.pi / 4 * LEAST_MASS_MM**2  # of its largest section
+LEAST_MASS_MM2, LEAST_MASS_MM3 = np.pi / 4 * LEAST_MASS_MM**2, np.pi / 6 * LEAST_MASS_MM**3
+AT_MM = 3.0  # a point this near to a nodule means it, whatever else is there
 PART = 0.3  # a nodule that is less than this of a mass, in volume, is only a fragment of it: 2/3 of its diameter
 SAME = 0.5  # share of a nodule's voxels that lie in a larger one: the two are the same
 
@@ -81,8 +83,7 @@ def followed(candidate: Candidate, windows: Windows, threshold: float) -> Candid
     middle = candidate.index if found is None else found.middle
     coarse = windows.around(middle[1:], COARSE)
     seen: Nodule | None = None
-    is_cut_off = found is not None and not has_room(found, windows)
-    if is_cut_off or (candidate.may_be_mass and _may_be_mass(candidate, found, coarse, windows, threshold)):
+    if candidate.may_be_mass or (found and not has_room(found, windows)):
         seen = grown(coarse)
         if seen and not has_room(seen, windows):
             coarse = windows.around(seen.middle[1:], COARSE)
@@ -99,7 +100,10 @@ def nodule_at(candidate: Candidate, windows: Windows, threshold: float) -> Nodul
     fine, coarse = (*found, None)[:2]
     if fine is None or coarse is None:
         return fine or coarse
-    return coarse if not has_room(fine, windows) or _is_part(fine, coarse, windows) else fine
+    is_mass = np.count_nonzero(coarse.mask) * windows.volume.voxel_volume_ml * 1000 >= LEAST_MASS_MM3
+    if not has_room(fine, windows) or (is_mass and (_is_part(fine, coarse) or _is_apart(fine, candidate, windows))):
+        return coarse
+    return fine
 
 
 def nodule_in(window: Window, candidate: Candidate, windows: Windows, plane: Plane, threshold: float) -> Nodule | None:
@@ -189,37 +193,21 @@ def label_apart(nodules: Sequence[Nodule]) -> tuple[Ranges, np.ndarray, list[int
     return around, labels, values
 
 
-def _may_be_mass(
-    candidate: Candidate, nodule: Nodule | None, coarse: Window, windows: Windows, threshold: float
-) -> bool:
-    """True if the section at a candidate, or at the nodule found there, is as large as one of a mass in the coarse window."""
-    plane, starts = windows.plane_of(coarse), (0, coarse.rows.start, coarse.columns.start)
-    if nodule is None:
-        steps_mm = windows.volume.ijk_to_ras[:3, 2::-1].T
-        seeds = near(plane, candidate.index - starts, candidate.within_mm, steps_mm, threshold)
-        seed, least = next(seeds, None), 0.0
-    else:
-        areas = np.count_nonzero(nodule.mask, axis=(1, 2))
-        largest = int(areas.argmax())
-        inside = np.argwhere(nodule.mask[largest])
-        middle = inside[len(inside) // 2]
-        k, row, column = (int(x) for x in np.array([largest, *middle]) + [b.start for b in nodule.box] - starts)
-        seed, least = (k, row, column), areas.max() / PART ** (2 / 3)
-    if seed is None:
-        return False
-    section = follow(lambda k: plane(k) if k == seed[0] else None, seed, threshold, windows.spacing_mm).get(seed[0])
-    area = 0 if section is None else np.count_nonzero(section)
-    pixel_mm2 = windows.spacing_mm[1] * windows.spacing_mm[2]
-    return bool(area > least and area * pixel_mm2 >= LEAST_MASS_MM2)
-
-
-def _is_part(nodule: Nodule, mass: Nodule, windows: Windows) -> bool:
+def _is_part(nodule: Nodule, mass: Nodule) -> bool:
     """True if a nodule is a fragment of a mass."""
-    own, shared, whole = clipped(nodule, mass.box), clipped(mass, nodule.box), np.count_nonzero(mass.mask)
-    if own is None or shared is None or whole * windows.volume.voxel_volume_ml * 1000 < np.pi / 6 * LEAST_MASS_MM**3:
+    own, shared, size = clipped(nodule, mass.box), clipped(mass, nodule.box), np.count_nonzero(nodule.mask)
+    if own is None or shared is None or size >= PART * np.count_nonzero(mass.mask):
         return False
-    size = np.count_nonzero(nodule.mask)
-    return bool(size < PART * whole and np.count_nonzero(own.mask & shared.mask) >= SAME * size)
+    return bool(np.count_nonzero(own.mask & shared.mask) >= SAME * size)
+
+
+def _is_apart(nodule: Nodule, candidate: Candidate, windows: Windows) -> bool:
+    """True if a candidate lies in tissue, but not at the nodule, as in the end of a mass, of which little is seen."""
+    if windows.volume.array[tuple(np.rint(candidate.index).astype(int))] < SOLID_HU:
+        return False
+    steps_mm = windows.volume.ijk_to_ras[:3, 2::-1].T
+    voxels = np.argwhere(nodule.mask) + [along.start for along in nodule.box]
+    return bool(np.linalg.norm((voxels - candidate.index) @ steps_mm, axis=1).min() > AT_MM)
 
 
 def _within(box: Ranges, around: Ranges) -> Ranges:

@@ -84,12 +84,14 @@ def search(
             known.update(enumerate(planes[:, window.rows, window.columns]))
         nodule = nodule_in(window, Candidate(np.array(index), PEAK_MM, 0), seen, window.probability.get, least)
         decision = windows.predictor.bundle.decision
-        if nodule is None or (decision and probability(decision, nodule, seen) < HOPELESS):
+        if nodule is None:
             return None
         area_mm2 = np.count_nonzero(nodule.mask, axis=(1, 2)).max() * step_mm[1] * step_mm[2]
         may_be_mass = bool(
             area_mm2 >= LEAST_MASS_MM2 / 2
         )  # it reaches less far at this probability than at the threshold
+        if decision and not may_be_mass and probability(decision, nodule, seen) < HOPELESS:
+            return None
         return Candidate(first + np.array(index) * step, PEAK_MM, LEAST_DIAMETER_MM, may_be_mass)
 
     found = peaks(maps[0], inside[np.ix_(*places)], float(step_mm.prod()))
