@@ -14,6 +14,7 @@ from Testing.support.nodule_scans import LUNG, TISSUE, ball, dice, ras
 from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.volume import Volume
+from UNetPlusPlusSegmentLib.nodule.search import peaks
 
 WALL = -350  # denser than the lungs, and nothing to this network, which would else follow it everywhere
 
@@ -151,3 +152,12 @@ def test_a_nodule_of_a_chest_that_may_go_on_beyond_its_window_has_a_note_as_one_
         result = segmented(engine, volume, **where)
         notes = [note for note in result.notes if note.kind == "may-extend"]
         assert len(notes) == len(result.segments) > 0
+
+
+def test_a_mass_that_is_joined_to_more_probable_vessels_is_looked_at_in_its_middle():
+    probability = np.zeros((12, 60, 60), np.float32)
+    probability[2:10, 10:34, 10:34] = 0.95  # a mass of 24 mm
+    probability[5, 34:58, 20] = 1.0  # and a vessel
+    found = [place for place, _ in peaks(probability, np.ones(probability.shape, bool), np.array([2.5, 1.0, 1.0]))]
+    assert any(place[1] >= 34 for place in found)
+    assert any(np.abs(np.array(place) - (5.5, 21.5, 21.5)).max() <= 4 for place in found)

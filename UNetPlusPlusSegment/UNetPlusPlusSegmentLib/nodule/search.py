@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.masks import boxes, components
+from ..core.masks import boxes, components, distance_mm
 from ..core.volume import Volume, bounding_box
 from ..engine.pixel_box import Box, aligned, grid_size
 from ..engine.slice_pool import in_order
-from .candidates import LEAST_MASS_MM2, Candidate, nodule_in
+from .candidates import LEAST_MASS_MM2, LEAST_MASS_MM3, Candidate, nodule_in
 from .decision import probability
 from .segments import LEAST_DIAMETER_MM
 from .windows import COARSE, Windows
@@ -94,27 +94,37 @@ def search(
             return None
         return Candidate(first + np.array(index) * step, PEAK_MM, LEAST_DIAMETER_MM, may_be_mass)
 
-    found = peaks(maps[0], inside[np.ix_(*places)], float(step_mm.prod()))
+    found = peaks(maps[0], inside[np.ix_(*places)], step_mm)
     return [candidate for candidate in in_order(looked_at, found) if candidate]
 
 
-def peaks(probability: np.ndarray, inside: np.ndarray, voxel_mm3: float) -> list[Peak]:
+def peaks(probability: np.ndarray, inside: np.ndarray, spacing_mm: np.ndarray) -> list[Peak]:
     """The most probable voxel of each component of a map, and of each part of a component that stands out.
+
+    One as large as a mass has another where it is thickest: a mass at the hilum is one component with the vessels there, which may well
+    be the more probable part of it.
 
     Args:
         probability: (slices, rows, columns).
         inside: bool, the same shape: True where a peak may lie.
-        voxel_mm3: Volume of a voxel.
+        spacing_mm: Along its axes.
     """
     found: list[Peak] = []
     part = np.where(inside, probability, 0).astype(np.float32)
+    voxel_mm3 = float(np.prod(spacing_mm))
     for least in LEVELS:
         labels = components(part >= least, corners=True, least=LEAST_PEAK_MM3 / voxel_mm3)
         known = {int(labels[at]) for at, _ in found}
         for value, ranges in boxes(labels).items():
-            if value not in known:
-                here = np.where(labels[ranges] == value, part[ranges], 0)
-                place = np.unravel_index(here.argmax(), here.shape)
-                k, row, column = (int(a) + along.start for a, along in zip(place, ranges, strict=True))
+            if value in known:
+                continue
+            mask = labels[ranges] == value
+            places = [np.where(mask, part[ranges], 0).argmax()]
+            if np.count_nonzero(mask) * voxel_mm3 >= LEAST_MASS_MM3:
+                places.append(distance_mm(np.pad(mask, 1), spacing_mm)[1:-1, 1:-1, 1:-1].argmin())
+            for place in places:
+                k, row, column = (
+                    int(a) + along.start for a, along in zip(np.unravel_index(place, mask.shape), ranges, strict=True)
+                )
                 found.append(((k, row, column), least))
     return found
