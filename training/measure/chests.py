@@ -166,8 +166,9 @@ def as_table(figures: dict) -> str:
         seconds = ", ".join(f"{phase} {s:g} s" for phase, s in each["seconds"].items())
         wrong = each[f"false of {LEAST_MM:g} mm and more"]
         fitted = " (the decision was fitted on it)" if each["fitted"] else ""
+        dices = ", ".join(map(str, each["dice"])) or "-"
         lines.append(
-            f"{name}{fitted}: {each['found']} of {each['nodules']}, Dice {each['dice']}, {len(wrong)} false; {seconds}"
+            f"{name}{fitted}: {each['found']} of {each['nodules']}, Dice {dices}, {len(wrong)} false; {seconds}"
         )
         lines += [f"    {finding}" for finding in wrong]
     return "\n".join(lines)
@@ -176,4 +177,4 @@ def as_table(figures: dict) -> str:
 def _best_dice(result: Result, nodule: np.ndarray, readers: np.ndarray) -> float:
     """Of the segment that shows a nodule best, against what at least half of the readers marked of it."""
     truth = nodule & (readers >= 2)
-    return round(max((dice(result.labelmap == s.value, truth) for s in result.segments), default=0.0), 3)
+    return round(max((float(dice(result.labelmap == s.value, truth)) for s in result.segments), default=0.0), 3)
