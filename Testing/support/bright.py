@@ -20,7 +20,16 @@ def segmented(engine: Engine, volume: Volume, **asked) -> Result:
 
 def bright_network(architecture: str = "unetpp_ds", depth: int = 4) -> NodeGrid:
     """Passes the image along X[0][0] to every X[0][j]; each head says sigmoid(40·(x − ½)), x being 0…1 over −40…160 HU."""
-    network = build_network(architecture, filters=[1] * (depth + 1))
+    network = passing_through(build_network(architecture, filters=[1] * (depth + 1)))
+    with torch.no_grad():
+        for head in network.outputs.values():
+            head.weight.fill_(40)
+            head.bias.fill_(-20)
+    return network
+
+
+def passing_through(network: NodeGrid) -> NodeGrid:
+    """The network, of one filter, with weights that pass the image along X[0][0] to every X[0][j]; its heads say nothing yet."""
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
@@ -28,9 +37,6 @@ def bright_network(architecture: str = "unetpp_ds", depth: int = 4) -> NodeGrid:
             if key.startswith("0_"):
                 node[0].weight[0, 0, 1, 1] = 1
                 node[2].weight[0, 0, 1, 1] = 1
-        for head in network.outputs.values():
-            head.weight.fill_(40)
-            head.bias.fill_(-20)
     return network
 
 
