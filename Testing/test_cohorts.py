@@ -108,6 +108,28 @@ def test_results_of_another_target_or_another_file_are_not_replaced(logic, model
     assert (out / "one.seg.nrrd").read_bytes() == made
 
 
+def test_no_scan_and_no_stranger_s_file_is_replaced_and_what_a_killed_run_has_written_is(logic, cohort, tmp_path):
+    def refused(words, **options):
+        before = {path.name: path.read_bytes() for path in cohort.iterdir() if path.is_file()}
+        with pytest.raises(CohortError, match=words + r", .* another folder"):
+            logic.processFolder(cohort, cohort, device="cpu", **options)
+        assert {path.name: path.read_bytes() for path in cohort.iterdir() if path.is_file()} == before
+
+    refused(r"two.nii.gz is one of the scans", formats=["nii.gz"])
+    for name in ("one.seg.nrrd", "measurements.csv"):
+        (cohort / name).write_text("by hand")
+        os.utime(cohort / name, (1e9, 1e9))
+        refused(f"{name} is no result of this cohort")
+        (cohort / name).unlink()
+    logic.processFolder([cohort / "two.nii.gz"], cohort, device="cpu")
+    (cohort / "one.seg.nrrd").write_text("by hand")
+    os.utime(cohort / "one.seg.nrrd", (1e9, 1e9))
+    refused("one.seg.nrrd is no result of this cohort")
+    os.utime(cohort / "one.seg.nrrd", (4e9, 4e9))  # later than the manifest: a run was killed before it told of it
+    records = logic.processFolder(cohort, cohort, device="cpu")
+    assert [each["status"] for each in records] == ["failed", "done", "done"]
+
+
 def test_the_table_holds_the_cases_of_earlier_calls_and_those_done_before_a_stop(logic, cohort, tmp_path):
     def stop(done, total, case):
         if done > 1:

@@ -21,9 +21,9 @@ from ..files.dicom_folder import PACKED, SLICE_ENDINGS
 from ..files.images import in_text
 from ..files.reading import case_name, volume_ending
 from ..network.bundle import Bundle, nothing_found, read_bundle
-from .manifest import MANIFEST, CohortError, alone_in, append, read_manifest, write_table
+from .manifest import MANIFEST, TABLE, CohortError, alone_in, append, read_manifest, write_table
 from .picture import PICTURES, write_picture
-from .report import write_page
+from .report import REPORT, write_page
 from .review import ReviewError
 from .worker_client import Worker
 
@@ -98,8 +98,8 @@ def run_cohort(
     Raises:
         FileError: A form needs a package that is not installed, such as a DICOM SEG in Slicer; or a file cannot be written.
         CohortError: There are no inputs, or two with one name; a series or points are given for an unknown case; the folder is not
-            writable, another cohort is running in it, or it contains a result of another target or another file under the
-            name of a case.
+            writable, another cohort is running in it, or a scan, a result of another target or file, or a file of somebody else
+            has the name of a result.
     """
     folder = Path(folder)
     unknown_forms = sorted({*forms} - {*files.FORMS})
@@ -124,21 +124,24 @@ def run_cohort(
     }
     for case, of_case in points.items():
         asked[case]["points"] = [list(point) for point in of_case]
+    every = [
+        Todo(
+            case,
+            path,
+            (folder / case).absolute(),
+            bundle.folder.absolute(),
+            replace(request, points=tuple(points.get(case, ()))),
+            series.get(case),
+            tuple(forms),
+        )
+        for case, path in cases.items()
+    ]
     with alone_in(folder):
         known = read_manifest(folder)
-        todo = []
-        for case, path in cases.items():
-            each = Todo(
-                case,
-                path,
-                (folder / case).absolute(),
-                bundle.folder.absolute(),
-                replace(request, points=tuple(points.get(case, ()))),
-                series.get(case),
-                tuple(forms),
-            )
-            if not _is_done(each.outputs, asked[case], known.get(case, {}), bundle):
-                todo.append(each)
+        _keep_what_is_not_ours(folder, every, known)
+        todo = [
+            each for each in every if not _is_done(each.outputs, asked[each.case], known.get(each.case, {}), bundle)
+        ]
         outcomes = run(todo)
         for name, record in _skipped_records(skipped).items():
             if record != known.get(name):
@@ -159,6 +162,28 @@ def run_cohort(
             raise
         _finish(folder)
     return [known[name] for name in [*cases, *(path.name for path in skipped)]]
+
+
+def _keep_what_is_not_ours(folder: Path, cases: Iterable[Todo], known: Mapping[str, dict]) -> None:
+    """Refuse to replace scans, and files that no run of this cohort has written.
+
+    What the manifest does not tell of is older than the manifest then: what a run had written when it was killed is not.
+
+    Raises:
+        CohortError: There is such a file.
+    """
+    results = [path for each in cases for path in each.outputs]
+    new = [path for each in cases if each.case not in known for path in each.outputs]
+    new += [folder / name for name in (TABLE, REPORT) if not known]
+    begun = (folder / MANIFEST).stat().st_mtime_ns
+    for what, there in (
+        ("one of the scans", {*results} & {each.input for each in cases}),
+        ("no result of this cohort", {path for path in new if path.is_file() and path.stat().st_mtime_ns < begun}),
+    ):
+        if there:
+            raise CohortError(
+                f"{min(there)} is {what}, and would be replaced: choose another folder for the results."
+            )
 
 
 def _skipped_records(skipped: Mapping[Path, str]) -> dict[str, dict]:
