@@ -165,7 +165,7 @@ def test_a_name_like_a_script_is_shown_as_it_is(report, open_page):
 
 
 def test_pictures_are_loaded_as_they_are_scrolled_to(tmp_path, open_page):
-    page = open_page(make_report(make_cohort(tmp_path / "out", 300)))
+    page = open_page(make_report(make_cohort(tmp_path / "out", 1000)))
     page.locator("img").first.scroll_into_view_if_needed()
     until(page, "document.images[0].naturalWidth > 0")
     assert page.evaluate("[...document.images].filter((each) => each.naturalWidth).length") < 60
