@@ -154,7 +154,9 @@ class Session:
         async with self._measuring:
             if case is not self.case:
                 return
-            hu = self._hu or await asyncio.to_thread(_without_padding, mrml.volume_from_node(self.views.volume))
+            hu = self._hu
+            if hu is None:
+                hu = await asyncio.to_thread(_without_padding, mrml.volume_from_node(self.views.volume))
             found = await asyncio.to_thread(measured_again, state, self._found_in, hu)
             if case is self.case and self.segmentation is not None:
                 self._hu, self._found, self._found_in = hu, self._found | found, state
