@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import inspect
 import json
 import os
 import sys
@@ -19,10 +20,12 @@ from Testing.support.nodule_scans import A, B, lung_with, ras
 from Testing.support.worker_logic import a_scan
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
+from UNetPlusPlusSegmentLib.cli.parser import parser
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.jobs import cohort as cohorts
 from UNetPlusPlusSegmentLib.jobs.cohort import CohortError, Todo, find_cases, one_after_the_other
 from UNetPlusPlusSegmentLib.jobs.manifest import is_running
+from UNetPlusPlusSegmentLib.scene.logic import Segmenter
 
 
 @pytest.fixture
@@ -320,6 +323,28 @@ def test_the_logic_writes_forms_and_says_at_the_start_what_slicer_lacks(logic, c
     with pytest.raises(CohortError, match="'ply' is no format of a result"):
         logic.processFolder(cohort, tmp_path / "other", device="cpu", formats=["ply"])
     assert not (tmp_path / "other").exists()
+
+
+def test_the_logic_takes_what_the_shell_takes():
+    commands = next(each for each in parser()._actions if isinstance(each.choices, dict)).choices
+    of_the_shell = {action.dest for action in commands["cohort"]._actions} - {"help", "quiet", "json", "debug"}
+    other_names = {"output": "outputFolder", "dask": "cluster", "format": "formats", "points_of_cases": "points"}
+    taken = {*inspect.signature(Segmenter.processFolder).parameters} - {"self", "progress", "ended"}
+    assert {other_names.get(name, name) for name in of_the_shell} == taken
+
+
+def test_the_logic_segments_nodules_at_points_with_so_many_threads(logic, models, tmp_path):
+    bright_nodule_bundle(models / "spots-v1.0.0")
+    volume = lung_with(A, B)
+    for name in ("one.nrrd", "two.nrrd"):
+        files.write_volume(tmp_path / name, volume.array, volume.ijk_to_ras)
+    inputs, (a, b) = [tmp_path / "one.nrrd", tmp_path / "two.nrrd"], (ras((10, 50, 40)), ras((20, 100, 110)))
+    records = logic.processFolder(
+        inputs, tmp_path / "out", "nodule", device="cpu", threads=1, points={"one": [a, b], "two": [b]}
+    )
+    assert [[*each["measurements"]] for each in records] == [["Nodule 1", "Nodule 2"], ["Nodule 1"]]
+    with pytest.raises(ValueError, match="threads"):
+        logic.processFolder(inputs, tmp_path / "out", "nodule", threads=0)
 
 
 def test_points_of_a_table_are_those_of_their_case_and_others_run_it_again(tmp_path, capsys, monkeypatch):

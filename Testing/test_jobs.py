@@ -172,7 +172,11 @@ def test_a_job_that_is_cancelled_when_its_network_is_done_leaves_what_was_kept(b
             handler.cancelled = 2
 
     handler = job_handler.JobHandler(tmp_path, say)
-    about = {"ijk_to_ras": scan().ijk_to_ras.tolist(), "bundle": str(bundle), "request": Request(device="cpu").to_json()}
+    about = {
+        "ijk_to_ras": scan().ijk_to_ras.tolist(),
+        "bundle": str(bundle),
+        "request": Request(device="cpu").to_json(),
+    }
     for job in (1, 2):
         handler.handle(
             {"do": "segment", "job": job, "volume": save_array(tmp_path, job, "volume", scan().array), **about}

@@ -165,7 +165,7 @@ def test_a_name_like_a_script_is_shown_as_it_is(report, open_page):
 
 
 def test_pictures_are_loaded_as_they_are_scrolled_to(tmp_path, open_page):
-    page = open_page(make_report(make_cohort(tmp_path / "out", 300)))
+    page = open_page(make_report(make_cohort(tmp_path / "out", 1000)))
     page.locator("img").first.scroll_into_view_if_needed()
     until(page, "document.images[0].naturalWidth > 0")
     assert page.evaluate("[...document.images].filter((each) => each.naturalWidth).length") < 60
@@ -175,10 +175,16 @@ def test_pictures_are_loaded_as_they_are_scrolled_to(tmp_path, open_page):
 
 def test_all_figures_of_a_case_are_seen_at_once(tmp_path, open_page):
     def line(number):
-        found = dict.fromkeys(SHOWN, 123.4) | {"expected_dice_low": 0.84, "expected_dice_high": 0.95, "kind": "part-solid"}
+        found = dict.fromkeys(SHOWN, 123.4) | {
+            "expected_dice_low": 0.84,
+            "expected_dice_high": 0.95,
+            "kind": "part-solid",
+        }
         slices = [{"k": 100 + n, "s_mm": -660.8} for n in range(3)]
         found |= {"doubtful_slices": slices, "cut_by_scan": ["inferior", "superior"]}
-        found |= dict.fromkeys(("long_axis_mm", "short_axis_mm", "mean_diameter_mm", "kind", "probability"))  # of nodules
+        found |= dict.fromkeys(
+            ("long_axis_mm", "short_axis_mm", "mean_diameter_mm", "kind", "probability")
+        )  # of nodules
         return {**case(0), "measurements": {"Liver": found}}
 
     page = open_page(make_report(make_cohort(tmp_path / "out", 1, line)))

@@ -181,9 +181,7 @@ def _keep_what_is_not_ours(folder: Path, cases: Iterable[Todo], known: Mapping[s
         ("no result of this cohort", {path for path in new if path.is_file() and path.stat().st_mtime_ns < begun}),
     ):
         if there:
-            raise CohortError(
-                f"{min(there)} is {what}, and would be replaced: choose another folder for the results."
-            )
+            raise CohortError(f"{min(there)} is {what}, and would be replaced: choose another folder for the results.")
 
 
 def _skipped_records(skipped: Mapping[Path, str]) -> dict[str, dict]:
