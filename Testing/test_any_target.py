@@ -58,7 +58,7 @@ def refused(capsys, *arguments) -> str:
         ("spleen", ["Spleen"]),
         ("Left_Kidney", ["Left kidney"]),
         ("kidney", ["Right kidney", "Left kidney"]),
-        ("organs", ["Spleen", "Right kidney", "Left kidney"]),
+        ("abdomen", ["Spleen", "Right kidney", "Left kidney"]),
     ],
 )
 def test_what_is_asked_for_comes_out_and_nothing_else(scan, tmp_path, capsys, target, names):
@@ -94,7 +94,7 @@ def test_an_unknown_target_lists_what_there_is_and_where_it_was_looked_for(scan,
     for command in (("segment", "heart", scan), ("cohort", "heart", scan)):
         line = refused(capsys, *command, "-o", tmp_path / "out.seg.nrrd")
         assert "No usable model for heart was found" in line
-        assert "organs (Spleen, Right kidney, Left kidney)" in line and "liver" in line
+        assert "abdomen (Spleen, Right kidney, Left kidney)" in line and "liver" in line
         assert str(models) in line and "lung-ct-v1.0.0 needs a newer" in line
     assert not (tmp_path / "out.seg.nrrd").exists()
 
@@ -102,14 +102,14 @@ def test_an_unknown_target_lists_what_there_is_and_where_it_was_looked_for(scan,
 def test_the_models_are_listed_with_their_labels(models, capsys):
     assert main(["models"]) == 0
     printed = capsys.readouterr()
-    assert "abdomen-ct-v1.0.0  (organs (Spleen, Right kidney, Left kidney); 2 mm pixels)" in printed.out
+    assert "abdomen-ct-v1.0.0  (abdomen (Spleen, Right kidney, Left kidney); 2 mm pixels)" in printed.out
     assert "lung-ct-v1.0.0" in printed.err
 
 
 def test_points_are_refused_before_anything_is_read_where_the_model_finds_no_nodules(models, tmp_path, capsys):
     line = refused(capsys, "segment", "spleen", "nowhere.nrrd", "--point", "1,2,3", "-o", tmp_path / "out.seg.nrrd")
     assert "Points can only be used for nodules" in line and "nowhere" not in line
-    with pytest.raises(RequestError, match=r"abdomen-ct-v1\.0\.0 is for organs"):
+    with pytest.raises(RequestError, match=r"abdomen-ct-v1\.0\.0 is for abdomen"):
         api.segment("nowhere.nrrd", "spleen", points=[(1, 2, 3)])
     engine = api.load_engine("spleen", "cpu")
     with pytest.raises(RequestError, match="Points can only"):
@@ -137,7 +137,7 @@ def test_targets_of_one_network_take_one_run(scan, tmp_path, capsys):
 
 def test_where_two_models_claim_a_voxel_it_stays_with_the_target_named_first(scan, tmp_path, capsys):
     out = tmp_path / "out.seg.nrrd"
-    summary = run(capsys, "segment", "liver", scan, "-o", out, "--also", "organs")
+    summary = run(capsys, "segment", "liver", scan, "-o", out, "--also", "abdomen")
     assert [each["name"] for each in summary["segments"]] == ["Liver", "Spleen", "Right kidney", "Left kidney"]
     assert summary["model"] == "liver-ct-v99.0.0, abdomen-ct-v1.0.0"
     # Brighter than 60 HU are both kidneys; the larger one is what this liver's post-processing keeps.
