@@ -20,6 +20,7 @@ from UNetPlusPlusSegmentLib.core.request import Request, RequestError
 from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import Volume
+from UNetPlusPlusSegmentLib.files.segmentations import segments_in
 from UNetPlusPlusSegmentLib.network.bundle import BundleError, choose_bundle, find_bundles
 
 VOXEL_ML = 2 * 2 * 3 / 1000
@@ -122,6 +123,14 @@ def test_python_takes_any_target(models):
     np.testing.assert_array_equal(result.labelmap == 3, organ("Left kidney"))
     with pytest.raises(BundleError, match="has no speed 'fast'; it has accurate, balanced"):
         api.segment(organs_scan(), "left kidney", device="cpu", speed="fast")
+
+
+def test_python_takes_targets_of_several_models_at_once(models):
+    result = api.segment(organs_scan(), "left kidney", also=["liver", "spleen"], device="cpu", speed="accurate")
+    assert [each.name for each in result.segments] == ["Spleen", "Left kidney", "Liver"]
+    assert result.model == "abdomen-ct-v1.0.0, liver-ct-v99.0.0"
+    np.testing.assert_array_equal(result.labelmap == 2, organ("Left kidney"))
+    assert not (result.labelmap == 3).any()  # its largest part is the kidney that was named first
 
 
 # Several targets at once
@@ -247,6 +256,27 @@ def test_a_cohort_takes_any_target_and_keeps_results_of_another_one(scan, tmp_pa
     assert "is a result of kidney" in refused(capsys, "cohort", "spleen", scan, "-o", out)
 
 
-def run_cohort(capsys, target, scan, out) -> list[dict]:
-    assert main(["cohort", target, str(scan), "-o", str(out), "--json", "--device", "cpu"]) == 0
+def test_a_cohort_of_several_targets_has_all_of_them_in_one_segmentation_for_each_case(scan, tmp_path, capsys):
+    out = tmp_path / "out"
+    (record,) = run_cohort(capsys, "spleen", scan, out, "--also", "liver", "--also", "left kidney")
+    assert list(record["measurements"]) == ["Spleen", "Left kidney", "Liver"]  # a run for each model
+    assert (record["target"], record["model"]) == ("spleen, liver, left kidney", "abdomen-ct-v1.0.0, liver-ct-v99.0.0")
+    names = ["Spleen", "Left kidney", "Liver"]
+    assert [segment.name for segment in segments_in(out / "scan.seg.nrrd")] == names
+    with (out / "measurements.csv").open(encoding="utf-8") as stream:
+        assert [row["segment"] for row in csv.DictReader(stream)] == names
+    manifest = (out / "manifest.jsonl").read_text()
+    assert run_cohort(capsys, "spleen", scan, out, "--also", "liver", "--also", "left kidney") == [record]
+    assert (out / "manifest.jsonl").read_text() == manifest  # nothing was done again
+    assert "is a result of spleen, liver, left kidney" in refused(capsys, "cohort", "spleen", scan, "-o", out)
+
+
+def test_a_cohort_s_table_of_points_needs_a_model_that_finds_nodules(scan, tmp_path, capsys):
+    (tmp_path / "points.csv").write_text("case,r,a,s\nscan,1,2,3\n")
+    line = refused(capsys, "cohort", "spleen", scan, "-o", tmp_path / "out", "--points", tmp_path / "points.csv")
+    assert "Points can only be used for nodules" in line and not (tmp_path / "out").exists()
+
+
+def run_cohort(capsys, target, scan, out, *more) -> list[dict]:
+    assert main(["cohort", target, str(scan), "-o", str(out), "--json", "--device", "cpu", *more]) == 0
     return json.loads(capsys.readouterr().out)

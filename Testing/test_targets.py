@@ -162,7 +162,10 @@ def test_where_tumours_are_not_told_apart_the_tumour_is_unknown_and_the_liver_is
     target = load_target({**SPLEEN, **TUMOUR})
     assert target.known({"tumour_px": "0"}, target.slices).tolist() == [True, True]
     assert target.known({"tumour_px": ""}, target.slices).tolist() == [True, False]
-    assert target.known({}, load_kind("abdomen")).tolist() == [False, False]  # it does not say what became of a `tumour`
+    assert target.known({}, load_kind("abdomen")).tolist() == [
+        False,
+        False,
+    ]  # it does not say what became of a `tumour`
     assert load_target("liver").known({}, load_kind("abdomen")).tolist() == [True]
     assert (
         load_target("abdomen").known({"tumour_px": ""}, load_kind("liver")).tolist()

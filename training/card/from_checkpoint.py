@@ -140,7 +140,9 @@ def _described_anew(before: Target, now: Target) -> Target:
         ("an engine", lambda target: target.engine),
     ):
         if of(before) != of(now):
-            raise BundleError(f"The target {now.name} has {what} that the network was not trained for: it is one of {before.name}.")
+            raise BundleError(
+                f"The target {now.name} has {what} that the network was not trained for: it is one of {before.name}."
+            )
     return now
 
 

@@ -84,6 +84,7 @@ class Segmenter:
         formats: Collection[str] = (),
         workers: int = 1,
         ended: Callable[[Mapping[str, Any]], None] = lambda record: None,
+        also: Collection[str] = (),
     ) -> list[dict]:
         """Segment a cohort, file by file, without loading it into the scene.
 
@@ -100,6 +101,7 @@ class Segmenter:
                 which Slicer lacks.
             workers: Cases to run at once on this computer, which needs `distributed`: one for each graphics card.
             ended: Called with the manifest's record of each case as it ends.
+            also: Further targets, which may need other models: all of them come into one segmentation for each case.
 
         Returns:
             The manifest's record of each case, in order; `status` is `done` or `failed`.
@@ -114,13 +116,14 @@ class Segmenter:
         )
         from ..jobs.dask_cluster import on_cluster, on_this_computer
 
-        request = Request(target, model=model, speed=speed, threshold=threshold, force=force, device=device)
+        request = Request(
+            target, also=tuple(also), model=model, speed=speed, threshold=threshold, force=force, device=device
+        )
         if cluster is None:
             pytorch_install.require()
-        bundle = choose_bundle(request.target, request.model)
         here = one_after_the_other(self._worker) if workers == 1 else on_this_computer(workers)
         run = on_cluster(cluster) if cluster else here
-        return run_cohort(run, inputs, outputFolder, bundle, request, progress, series, ended, [*formats])
+        return run_cohort(run, inputs, outputFolder, request, progress, series, ended, [*formats])
 
     def start(
         self,
