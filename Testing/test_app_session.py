@@ -91,6 +91,22 @@ def test_the_table_follows_a_correction(cohort, open_session):
     assert session.state.rows == [["Liver", "7.2", "27"]]
 
 
+def test_a_case_tells_what_the_cohort_said_of_it_until_it_is_corrected(cohort, open_session):
+    results, scans = cohort
+    about = {"case": "a", "input": str(scans / "a.nrrd"), "status": "done", "notes": ["The liver reaches the end."]}
+    found = {"volume_ml": 4.8, "mean_hu": 60.0, "expected_dice": 0.914, "doubtful_share": 0.2}
+    lost = {"case": "b", "input": str(scans / "b.nrrd"), "status": "failed", "reason": "Memory ran out."}
+    (results / MANIFEST).write_text(f"{json.dumps({**about, 'measurements': {'Liver': found}})}\n{json.dumps(lost)}\n")
+    session, do = open_session(*cohort)
+    assert session.state.header == ["Segment", "ml", "HU", "Expected Dice"]
+    assert session.state.rows == [["Liver", "4.8", "60", "0.91"]]
+    assert session.state.message == "The liver reaches the end."
+    paint(session, do)
+    assert session.state.rows == [["Liver", "7.2", "27"]]
+    do(session.open("b"))
+    assert session.state.message == "Memory ran out."
+
+
 def test_the_table_follows_where_nothing_is_saved(cohort, open_session):
     _, scans = cohort
     session, do = open_session(scans / "a.nrrd")
@@ -106,7 +122,7 @@ def test_a_nodule_that_is_corrected_keeps_its_diameter_in_the_table(tmp_path, co
         tmp_path / "a.corrected.seg.nrrd", labels, MATRIX, [Segment(1, "Nodule 1", TERMINOLOGY, (255, 0, 0), {})]
     )
     session, do = open_session(cohort[1] / "a.nrrd", output=tmp_path)
-    ((name, ml, _, before_mm, kind),) = session.state.rows
+    ((name, ml, _hu, before_mm, kind),) = session.state.rows
     assert (name, ml, kind) == ("Nodule 1", "4.8", "solid")
     paint(session, do)
     assert float(session.state.rows[0][3]) > float(before_mm)

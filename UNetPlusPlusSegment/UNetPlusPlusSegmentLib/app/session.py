@@ -31,7 +31,7 @@ from .cases import Case
 from .corrections import AutoSave, Snapshot, measured_again, snapshot
 from .views import Views
 
-COLUMNS = ("Segment", "ml", "HU", "mm", "Kind")
+COLUMNS = ("Segment", "ml", "HU", "mm", "Kind", "Probability", "Expected Dice")
 POLL_S = 0.05
 NOTHING_SAVED = "Changes are not saved on the computer of the app: download what you want to keep."
 CORRECTED_BEFORE = (
@@ -110,7 +110,8 @@ class Session:
             return
         await self._leave()
         if case is self._asked:  # nobody has asked for another one meanwhile
-            self._tell(" ".join(notes))
+            said = [case.record.get("reason"), *(case.record.get("notes") or ()), *notes]
+            self._tell(" ".join(dict.fromkeys(filter(None, said))))
             self._show(case, volume, found)
             self.state.flush()
             await self._measure_corrected_before()
@@ -433,7 +434,7 @@ def _targets(bundles: Iterable[Bundle]) -> list[str]:
 
 
 def _as_text(measured: Mapping[str, Any]) -> list[str]:
-    """Volume, mean HU, diameter and kind for the table."""
+    """Volume, mean HU, diameter, kind, and how far to trust them, for the table."""
 
     def number(key: str, digits: int) -> str:
         value = measured.get(key)
@@ -444,4 +445,6 @@ def _as_text(measured: Mapping[str, Any]) -> list[str]:
         number("mean_hu", 0),
         number("mean_diameter_mm", 1),
         str(measured.get("kind") or ""),
+        number("probability", 2),
+        number("expected_dice", 2),
     ]
