@@ -20,7 +20,7 @@ pytest.importorskip(
 from vtk.util.numpy_support import numpy_to_vtk
 
 from Testing.support.mrml_scene import slicer
-from UNetPlusPlusSegmentLib.app.cases import find
+from UNetPlusPlusSegmentLib.app.cases import find, uploaded
 from UNetPlusPlusSegmentLib.app.session import Session
 from UNetPlusPlusSegmentLib.nodule.segments import TERMINOLOGY
 from UNetPlusPlusSegmentLib.scene import mrml
@@ -126,6 +126,27 @@ def test_a_nodule_that_is_corrected_keeps_its_diameter_in_the_table(tmp_path, co
     assert (name, ml, kind) == ("Nodule 1", "4.8", "solid")
     paint(session, do)
     assert float(session.state.rows[0][3]) > float(before_mm)
+
+
+def test_what_is_corrected_of_an_upload_is_saved_in_the_folder_of_the_start_apart_from_others(
+    tmp_path, cohort, open_session
+):
+    results, scans = cohort
+    out = tmp_path / "out"
+    session, do = open_session(results, scans, output=out)
+    for number in (1, 2):  # another visitor sends a scan of the same name
+        folder = tmp_path / f"of-session-{number}"
+        folder.mkdir()
+        (folder / "ct.nrrd").write_bytes((scans / "a.nrrd").read_bytes())
+        do(session.add(uploaded([folder / "ct.nrrd"], folder, out)))
+        assert session.state.rows == []
+        session.segmentation.GetSegmentation().AddEmptySegment("", "Mine")
+        paint(session, do)
+        assert session.state.saved == f"Saved: ct-of-session-{number}.corrected.seg.nrrd"
+    assert len([*out.iterdir()]) == 2
+    do(session.open("b"))
+    do(session.open("ct.nrrd (uploaded)"))
+    assert session.state.rows == [["Mine", "2.4", "-40"]]
 
 
 def test_what_was_saved_when_the_app_was_killed_gets_its_row_when_the_case_was_opened_again(cohort, open_session):
