@@ -9,6 +9,7 @@ import json
 import numpy as np
 import pytest
 
+from Testing.support.bright import bright_bundle
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.jobs.manifest import MANIFEST, TABLE
@@ -38,7 +39,7 @@ def cohort(tmp_path):
     labels = np.zeros((10, 30, 40), np.uint8)
     labels[BLOCK] = 1
     for name in "ab":
-        files.write_volume(scans / f"{name}.nrrd", np.where(labels, 60, -40).astype(np.int16), MATRIX)
+        files.write_volume(scans / f"{name}.nrrd", np.where(labels, 60, -100).astype(np.int16), MATRIX)
         segments = [Segment(1, "Liver", "", (255, 0, 0), {})]
         files.write_segmentation(results / f"{name}.seg.nrrd", labels, MATRIX, segments)
         found = {"Liver": {"volume_ml": 4.8, "mean_hu": 60.0}}
@@ -88,7 +89,7 @@ def test_the_table_follows_a_correction(cohort, open_session):
     session, do = open_session(*cohort)
     assert session.state.rows == [["Liver", "4.8", "60"]]
     paint(session, do)
-    assert session.state.rows == [["Liver", "7.2", "27"]]
+    assert session.state.rows == [["Liver", "7.2", "7"]]
 
 
 def test_a_case_tells_what_the_cohort_said_of_it_until_it_is_corrected(cohort, open_session):
@@ -102,9 +103,29 @@ def test_a_case_tells_what_the_cohort_said_of_it_until_it_is_corrected(cohort, o
     assert session.state.rows == [["Liver", "4.8", "60", "0.91"]]
     assert session.state.message == "The liver reaches the end."
     paint(session, do)
-    assert session.state.rows == [["Liver", "7.2", "27"]]
+    assert session.state.rows == [["Liver", "7.2", "7"]]
     do(session.open("b"))
     assert session.state.message == "Memory ran out."
+
+
+def test_what_a_run_measured_stays_until_it_is_corrected(cohort, open_session, monkeypatch, tmp_path):
+    bundle = bright_bundle(tmp_path / "models" / "bright-v1.0.0")
+    card = json.loads((bundle.folder / "model.json").read_text())
+    expected = {"intercept": -3.0, "weights": {"doubtful": 0.2}, "low": -0.5, "high": 0.6}
+    card["labels"][0]["expected_dice"] = {"balanced": expected}
+    (bundle.folder / "model.json").write_text(json.dumps(card))
+    monkeypatch.setenv("UNETPP_MODELS", str(tmp_path / "models"))
+    session, do = open_session(cohort[1] / "a.nrrd")
+    session.apply()
+
+    async def result():
+        await session._following
+        await session._autosave.finish()
+
+    do(result())
+    assert session.state.header[-1] == "Expected Dice"
+    paint(session, do)
+    assert session.state.header == ["Segment", "ml", "HU"]
 
 
 def test_the_table_follows_where_nothing_is_saved(cohort, open_session):
@@ -112,7 +133,7 @@ def test_the_table_follows_where_nothing_is_saved(cohort, open_session):
     session, do = open_session(scans / "a.nrrd")
     session.segmentation.GetSegmentation().AddEmptySegment("", "Mine")
     paint(session, do)
-    assert session.state.rows == [["Mine", "2.4", "-40"]]
+    assert session.state.rows == [["Mine", "2.4", "-100"]]
 
 
 def test_a_nodule_that_is_corrected_keeps_its_diameter_in_the_table(tmp_path, cohort, open_session):
@@ -146,7 +167,7 @@ def test_what_is_corrected_of_an_upload_is_saved_in_the_folder_of_the_start_apar
     assert len([*out.iterdir()]) == 2
     do(session.open("b"))
     do(session.open("ct.nrrd (uploaded)"))
-    assert session.state.rows == [["Mine", "2.4", "-40"]]
+    assert session.state.rows == [["Mine", "2.4", "-100"]]
 
 
 def test_what_was_saved_when_the_app_was_killed_gets_its_row_when_the_case_was_opened_again(cohort, open_session):
@@ -157,7 +178,7 @@ def test_what_was_saved_when_the_app_was_killed_gets_its_row_when_the_case_was_o
     assert "corrected" not in (results / MANIFEST).read_text()  # here the app is killed
     session._autosave.last = None
     session, do = open_session(*cohort)
-    assert session.state.rows == [["Liver", "7.2", "27"]]
+    assert session.state.rows == [["Liver", "7.2", "7"]]
     for _ in range(2):  # once is enough
         do(session.open("b"))
         do(session.open("a"))
