@@ -179,7 +179,7 @@ def result_of(model: str, **masks) -> Result:
         labelmap[0, 0, masks[name]] = value
     counted = [{"volume_ml": float((labelmap == n).sum()), "mean_hu": 0.0} for n in range(1, len(names) + 1)]
     segments = [Segment(n, name, "", (0, 0, 0), m) for n, (name, m) in enumerate(zip(names, counted, strict=True), 1)]
-    return Result(labelmap, tuple(segments), (Note("same", "Same."),), 0.5, model, "cpu", 2, 1.0)
+    return Result(labelmap, tuple(segments), (Note("same", "Same."),), 0.5, model, "cpu", 1, 2, 1.0)
 
 
 def test_segments_of_one_name_are_kept_once_with_a_note_and_what_was_cut_is_measured_anew():
@@ -194,7 +194,7 @@ def test_segments_of_one_name_are_kept_once_with_a_note_and_what_was_cut_is_meas
     assert [str(note) for note in both.notes] == [
         "Same.", "Liver of b-v1 was left out: a model named before it has that segment, too.",
     ]  # fmt: skip
-    assert (both.model, both.device, both.slices, both.seconds) == ("a-v1, b-v1", "cpu", 4, 2)
+    assert (both.model, both.device, both.scan_slices, both.slices, both.seconds) == ("a-v1, b-v1", "cpu", 1, 4, 2)
     assert merged([first], volume) is first
 
 

@@ -75,7 +75,7 @@ def test_a_visitor_segments_cancels_cuts_corrects_undoes_and_downloads(opened, t
     assert page.rows() == []
 
     page.click("apply")
-    wait_until(lambda: re.search(r"Slice \d+ of 120", page.text("progress")), "progress")
+    wait_until(lambda: re.search(r"Slices \d+ of 120", page.text("progress")), "progress")
     wait_until(lambda: page.rows(), f"a result, not {page.text('message')!r}")
     name, ml, *_ = page.rows()[0]
     organ = voxels(tmp_path / "body.nrrd") >= UNSURE
@@ -236,7 +236,7 @@ def test_no_correction_is_lost_and_no_process_is_left_when_worker_browser_and_se
     page, process = opened(a_body(tmp_path / "body.nrrd"), "-o", tmp_path / "out", empty_s=2, browser=browser)
     page.set("speed", "accurate")
     page.click("apply")
-    wait_until(lambda: re.search(r"Slice \d+", page.text("progress")), "progress")
+    wait_until(lambda: re.search(r"Slices \d+", page.text("progress")), "progress")
     (worker,) = [each for each in process.children(recursive=True) if "worker_main" in " ".join(each.cmdline())]
     worker.kill()
     wait_until(lambda: "worker process" in page.text("message"), "the word of the worker's end")

@@ -42,10 +42,10 @@ def test_a_job_gives_what_the_engine_gives_voxel_for_voxel(worker, bundle, expec
     np.testing.assert_array_equal(found.labelmap, own.labelmap)
     assert 0 < found.labelmap.sum() < found.labelmap.size / 4
     assert found.labelmap.dtype == np.uint8
-    for same in ("segments", "notes", "threshold", "model", "device", "slices"):
+    for same in ("segments", "notes", "threshold", "model", "device", "scan_slices", "slices"):
         assert getattr(found, same) == getattr(own, same)
-    assert [(p.done, p.total) for p in progress] == [
-        (n, 30) for n in (*range(9, 30, 9), 30)
+    assert [(p.phase, p.done, p.total) for p in progress] == [
+        ("slices", n, 30) for n in (*range(9, 30, 9), 30)
     ]  # nine so small slices at once
     assert progress[0].seconds_left is None
     assert all(p.seconds_left > 0 for p in progress[1:-1])
@@ -230,7 +230,7 @@ def test_what_progress_raises_cancels_the_job_and_passes_through(tmp_path, tempo
     def interrupt(progress):
         raise KeyboardInterrupt
 
-    script = "say('ready')\nsay('progress', job=1, done=1, total=9, seconds_left=None)\ntime.sleep(999)"
+    script = "say('ready')\nsay('progress', job=1, phase='slices', done=1, total=9, seconds_left=None)\ntime.sleep(999)"
     with Worker(fake(tmp_path, script)) as worker:
         job = worker.submit(scan(), "model", Request())
         with pytest.raises(KeyboardInterrupt):

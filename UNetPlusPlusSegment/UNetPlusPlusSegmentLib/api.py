@@ -40,7 +40,8 @@ def segment(
     Args:
         volume: A volume in HU, a file, or a folder of DICOM files.
         target, model, speed, threshold, force, device, threads, box, points: As in `Request`.
-        progress: Called with the number of slices done and of all slices; an exception raised in it stops the run.
+        progress: Called with the number done and of all in a phase of the run (slices, candidates), and the name of the phase; an
+            exception raised in it stops the run.
 
     Returns:
         The label map on the volume's own voxels (K, J, I), its segments with measurements, and notes.

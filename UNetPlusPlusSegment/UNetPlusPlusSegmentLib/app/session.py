@@ -16,6 +16,7 @@ from trame_slicer.app.logic.segmentation import SegmentEditorLogic
 from trame_slicer.segmentation import SegmentationEffectNoTool
 
 from .. import files
+from ..core.progress import in_words
 from ..core.request import DEVICES, SPEEDS
 from ..core.result import Result
 from ..core.volume import Volume, clean_hu
@@ -307,7 +308,9 @@ class Session:
             if run.result and run.result is not before:
                 self._take_in(run, run.result)
                 took = time.perf_counter() - started
-                self.state.took = f"{run.result.slices} slices on {run.result.device}, {took:.1f} s from click to mask"
+                self.state.took = (
+                    f"{run.result.scan_slices} slices on {run.result.device}, {took:.1f} s from click to mask"
+                )
             if run.error:
                 cancelled = isinstance(run.error, JobError) and run.error.kind == "cancelled"
                 self._tell(str(run.error), wrong=not cancelled)
@@ -318,8 +321,9 @@ class Session:
     def _show_progress(self, run: SceneRun) -> None:
         if run.running and run.progress:
             done, total, left = run.progress.done, run.progress.total, run.progress.seconds_left
-            text = f"Slice {done} of {total}" + (f", {left:.0f} s left" if left is not None else "")
-            self.state.update({"progress": round(100 * done / total), "progress_text": text})
+            text = in_words(done, total, run.progress.phase).capitalize()
+            text += f", {left:.0f} s left" if left is not None else ""
+            self.state.update({"progress": round(100 * done / total) if total else 0, "progress_text": text})
         self.state.flush()
 
     def _take_in(self, run: SceneRun, result: Result) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import __version__, files
+from ..core.progress import Pace, in_words
 from ..core.request import Request, RequestError, check_places
 from ..core.table import COLUMNS, rows_of
 from ..core.volume import Volume, box_between, clean_hu, index_of
@@ -149,7 +150,7 @@ def _segment(given: argparse.Namespace) -> None:
     for segment in result.segments:
         print(_in_words(segment.name, segment.measurements))
     print(
-        f"{result.slices} slices by {result.model} on {result.device} in {result.seconds:.1f} s, written to {given.output}"
+        f"{result.scan_slices} slices by {result.model} on {result.device} in {result.seconds:.1f} s, written to {given.output}"
     )
     print(LICENCE_LINE, file=sys.stderr)
 
@@ -421,20 +422,21 @@ COMMANDS = {
 
 
 class _ProgressBar:
-    """A progress bar with slices and time left, on a terminal only."""
+    """A progress bar for each phase, with the time left, on a terminal only."""
 
     def __init__(self, quiet: bool) -> None:
         self.visible = sys.stderr.isatty() and not quiet
 
     def __enter__(self) -> _ProgressBar:
-        self.started = time.monotonic()
+        self.pace = Pace()
         return self
 
-    def show(self, done: int, total: int) -> None:
+    def show(self, done: int, total: int, phase: str) -> None:
         if self.visible:
-            left = (time.monotonic() - self.started) / done * (total - done)
-            filled = "█" * (30 * done // total)
-            print(f"\r{filled:░<30} slice {done} of {total}, {left:.0f} s left ", end="", file=sys.stderr, flush=True)
+            left = self.pace.seconds_left(done, total, phase)
+            text = in_words(done, total, phase) + (f", {left:.0f} s left" if left is not None else "")
+            filled = "█" * (30 * done // total if total else 0)
+            print(f"\r\033[K{filled:░<30} {text} ", end="", file=sys.stderr, flush=True)
 
     def __exit__(self, *_: object) -> None:
         if self.visible:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..core.masks import largest_component, measure
 from ..core.note import Note
+from ..core.progress import BETWEEN, OVERVIEW, SLICES
 from ..core.request import Request
 from ..core.segment import Segment
 from ..core.volume import AxialOrder, Volume, axial_order, clean_hu, crop
@@ -42,7 +43,8 @@ class SliceEngine(Predictor):
             volume: HU; any orientation.
             request: At `accurate` every slice is predicted; at `balanced` and `fast` the organ is found first, and slices
                 between two that agree are interpolated: the model says how far apart.
-            progress: Called after each batch; an exception raised in it stops the run and passes through.
+            progress: Called after each batch of slices, with those done and in all of a phase, and the phase; an exception raised in it
+                stops the run and passes through.
 
         Returns:
             The answers of the network; `at()` makes the segmentation of them.
@@ -63,7 +65,11 @@ class SliceEngine(Predictor):
         axial = order.apply(hu)
         grid = grid_size(axial.shape[1:], order.spacing_mm[1:], self.bundle.pixel_mm)
         with threads_of_torch(request.threads):
-            inside = self._find_organ(axial, order, grid, speed) if speed.find_first else Box.whole(len(axial), grid)
+            inside = (
+                self._find_organ(axial, order, grid, speed, progress)
+                if speed.find_first
+                else Box.whole(len(axial), grid)
+            )
             pixels = PixelMaps.empty(len(axial), order, inside, len(self.bundle.labels))
             slices = self._fill(pixels, axial, speed, threshold, progress)
         return OrganMaps(
@@ -86,16 +92,17 @@ class SliceEngine(Predictor):
         beyond = max(1, round(COARSE_STEP_MM / 2 / slice_mm))
         gap = max(1, int(speed.step_mm / slice_mm + 0.01))  # 4.0 mm are twice 2.001 mm
         seen: list[int] = []
-        todo = every(gap, first, last - 1) if first < last else []
+        todo, phase = every(gap, first, last - 1) if first < last else [], SLICES
         while todo:
-            total = len(seen) + len(todo)
+            before = len(seen)
             for part, halves in self.heads(axial, todo, pixels.box, speed.level, self._halves):
                 pixels.probability[part], pixels.uncertainty[part] = halves
                 seen += part
-                progress(len(seen), total)
+                progress(len(seen) - before, len(todo), phase)
             seen.sort()
             organ = {k: pixels.probability[k] >= threshold for k in seen}
             todo = [*_between(seen, organ, speed.change), *_beyond(seen, organ, gap, beyond, len(axial))]
+            phase = BETWEEN
         _interpolate(pixels, seen)
         return len(seen)
 
@@ -103,7 +110,9 @@ class SliceEngine(Predictor):
         """Probability and uncertainty as they are kept."""
         return tuple(each.half().cpu() for each in self.probability_and_uncertainty(heads))
 
-    def _find_organ(self, axial: np.ndarray, order: AxialOrder, fine: tuple[int, int], speed: Speed) -> Box:
+    def _find_organ(
+        self, axial: np.ndarray, order: AxialOrder, fine: tuple[int, int], speed: Speed, progress: ProgressCallback
+    ) -> Box:
         """The box in the grid of the fine pass that holds the organ with a margin; an empty one if there is no organ."""
         size, cell = axial.shape[1:], 2**self._whole.depth
         grid = grid_size(size, order.spacing_mm[1:], self.bundle.pixel_mm * COARSE_PIXEL)
@@ -114,7 +123,7 @@ class SliceEngine(Predictor):
             aligned(low * new / old - AIR_PIXELS, high * new / old + AIR_PIXELS, new, cell)
             for (low, high), old, new in zip(body, size, grid, strict=True)
         ]
-        coarse = self._coarse_pass(axial, chosen, Box(grid, (0, len(axial)), *ranges))
+        coarse = self._coarse_pass(axial, chosen, Box(grid, (0, len(axial)), *ranges), progress)
         if not coarse.hit.any():
             return Box(fine, (0, 0), (0, 0), (0, 0))
         margin = speed.margin_mm / self.bundle.pixel_mm
@@ -125,15 +134,17 @@ class SliceEngine(Predictor):
             ranges[axis] = aligned(low, high, new, cell)
         return Box(fine, coarse.slices, *ranges)
 
-    def _coarse_pass(self, axial: np.ndarray, chosen: Sequence[int], box: Box) -> _Coarse:
+    def _coarse_pass(self, axial: np.ndarray, chosen: Sequence[int], box: Box, progress: ProgressCallback) -> _Coarse:
         """Look for the organ at larger pixels, with a pruned network.
 
         On slices 2 cm apart, then on those between where the organ ends, or on all between if it was seen on none.
         """
         probability: dict[int, np.ndarray] = {}
         for _ in range(2):
+            before = len(probability)
             for part, deepest in self.heads(axial, chosen, box, COARSE_LEVEL, lambda heads: heads[-1].cpu()):
                 probability.update(zip(part, deepest.numpy(), strict=True))
+                progress(len(probability) - before, len(chosen), OVERVIEW)
             seen = sorted(probability)
             found = np.stack([probability[k] for k in seen]) >= COARSE_PROBABILITY
             labels = found.reshape(len(seen), -1, *found.shape[-2:]).swapaxes(0, 1)

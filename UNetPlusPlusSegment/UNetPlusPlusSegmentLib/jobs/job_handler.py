@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,10 +11,12 @@ import numpy as np
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ..api import Engine, load_engine
+from ..core.progress import Pace
 from ..core.request import Request
 from ..core.result import Result
 from ..core.volume import Volume
 from ..engine.maps import Maps
+from ..engine.predictor import ProgressCallback
 from ..network.bundle import read_bundle
 from ..network.device import choose_device, is_out_of_memory
 from .allocator import free_memory_bytes, give_back_freed_memory, keep_freed_memory
@@ -94,18 +95,13 @@ class JobHandler:
         self._check()
         return self._engines[key]
 
-    def _progress(self) -> Callable[[int, int], None]:
-        first: tuple[float, int] | None = None
+    def _progress(self) -> ProgressCallback:
+        pace = Pace()
 
-        def progress(done: int, total: int) -> None:
-            nonlocal first
+        def progress(done: int, total: int, phase: str) -> None:
             self._check()
-            now, left = time.monotonic(), None
-            if first is None:  # its time includes everything before, so it does not show the speed
-                first = now, done
-            else:
-                left = (now - first[0]) / (done - first[1]) * (total - done)
-            self._say("progress", job=self._job, done=done, total=total, seconds_left=left)
+            left = pace.seconds_left(done, total, phase)
+            self._say("progress", job=self._job, phase=phase, done=done, total=total, seconds_left=left)
 
         return progress
 
