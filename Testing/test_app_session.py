@@ -108,6 +108,15 @@ def test_a_case_tells_what_the_cohort_said_of_it_until_it_is_corrected(cohort, o
     assert session.state.message == "Memory ran out."
 
 
+def test_a_small_nodule_has_more_than_0_ml_in_the_table(tmp_path, cohort, open_session):
+    labels = np.zeros((10, 30, 40), np.uint8)
+    labels[4, 6:8, 6:8] = 1
+    segments = [Segment(1, "Nodule 1", TERMINOLOGY, (255, 0, 0), {})]
+    files.write_segmentation(tmp_path / "a.corrected.seg.nrrd", labels, MATRIX, segments)
+    session, _ = open_session(cohort[1] / "a.nrrd", output=tmp_path)
+    assert session.state.rows[0][:2] == ["Nodule 1", "0.048"]
+
+
 def test_what_a_run_measured_stays_until_it_is_corrected(cohort, open_session, monkeypatch, tmp_path):
     bundle = bright_bundle(tmp_path / "models" / "bright-v1.0.0")
     card = json.loads((bundle.folder / "model.json").read_text())

@@ -110,7 +110,10 @@ def main() -> None:
                 image, columns, rows = grab.img_cols_rows
                 RcaImageEncoder.JPEG.encode(image, columns, rows, 50)
 
-        print(f"scrolling {view.name}: {len(places) / seconds(scroll):.0f} frames a second")
+        worked = time.process_time()
+        frames_per_s = len(places) / seconds(scroll)
+        worked_ms = 1000 * (time.process_time() - worked) / len(places)
+        print(f"scrolling {view.name}: {frames_per_s:.0f} frames a second, {worked_ms:.0f} ms of the processor each")
     print(f"surface: {seconds(segmentation.CreateClosedSurfaceRepresentation):.2f} s")
     print(f"snapshot: {seconds(lambda: snapshot(segmentation, node)):.2f} s")
     with tempfile.TemporaryDirectory() as folder:

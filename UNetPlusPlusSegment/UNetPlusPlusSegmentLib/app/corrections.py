@@ -75,7 +75,7 @@ def snapshot(segmentationNode, volumeNode) -> Snapshot:  # noqa: N803
 def shapes_of(state: Snapshot, ids: Collection[str] | None = None) -> dict[str, bytes]:
     """What tells the voxels of each segment, or of some, from others, by the ID of the segment."""
     return {
-        each: hashlib.blake2b(np.packbits(state.labelmap == segment.value), digest_size=16).digest()
+        each: hashlib.blake2b(np.packbits(state.labelmap == segment.value).tobytes(), digest_size=16).digest()
         for each, segment in zip(state.ids, state.segments, strict=True)
         if ids is None or each in ids
     }

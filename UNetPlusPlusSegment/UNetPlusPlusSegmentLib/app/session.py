@@ -19,6 +19,7 @@ from .. import files
 from ..core.progress import in_words
 from ..core.request import DEVICES, SPEEDS
 from ..core.result import Result
+from ..core.table import rounded
 from ..core.volume import Volume, clean_hu
 from ..jobs.corrections import CORRECTED, add_correction
 from ..jobs.manifest import read_manifest
@@ -33,6 +34,7 @@ from .corrections import AutoSave, Snapshot, measured_again, shapes_of, snapshot
 from .views import Views
 
 COLUMNS = ("Segment", "ml", "HU", "mm", "Kind", "Probability", "Expected Dice")
+SHOWN = ("volume_ml", "mean_hu", "mean_diameter_mm", "kind", "probability", "expected_dice")  # in all but the first one
 POLL_S = 0.05
 NOTHING_SAVED = "Changes are not saved on the computer of the app: download what you want to keep."
 CORRECTED_BEFORE = (
@@ -451,17 +453,6 @@ def _targets(bundles: Iterable[Bundle]) -> list[str]:
 
 
 def _as_text(measured: Mapping[str, Any]) -> list[str]:
-    """Volume, mean HU, diameter, kind, and how far to trust them, for the table."""
-
-    def number(key: str, digits: int) -> str:
-        value = measured.get(key)
-        return "" if value is None else f"{value:.{digits}f}"
-
-    return [
-        number("volume_ml", 1),
-        number("mean_hu", 0),
-        number("mean_diameter_mm", 1),
-        str(measured.get("kind") or ""),
-        number("probability", 2),
-        number("expected_dice", 2),
-    ]
+    """The values of `SHOWN`, as exact as they are known."""
+    values = [measured.get(key) for key in SHOWN]
+    return ["" if value is None else str(rounded(key, value)) for key, value in zip(SHOWN, values, strict=True)]
