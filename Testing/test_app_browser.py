@@ -111,6 +111,8 @@ def test_a_visitor_segments_cancels_cuts_corrects_undoes_and_downloads(opened, t
     page.drag(AXIAL, (0.25, 0.3), (0.35, 0.3))
     wait_until(lambda: (voxels(corrected) == 1).sum() > core.sum() + 20, "the stroke on the disk")
     assert (voxels(corrected)[core] == 1).all()
+    painted_ml = f"{(voxels(corrected) == 1).sum() * SPACING_MM**3 / 1000:.1f}"
+    wait_until(lambda: page.rows()[0][1] == painted_ml, "the table to follow")
     page.tool("undo")
     wait_until(lambda: np.array_equal(voxels(corrected) == 1, core), "the stroke to be undone on the disk")
     page.tool("eraser")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import inspect
 import json
 import os
 import sys
@@ -19,10 +20,12 @@ from Testing.support.nodule_scans import A, B, lung_with, ras
 from Testing.support.worker_logic import a_scan
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
+from UNetPlusPlusSegmentLib.cli.parser import parser
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.jobs import cohort as cohorts
 from UNetPlusPlusSegmentLib.jobs.cohort import CohortError, Todo, find_cases, one_after_the_other
 from UNetPlusPlusSegmentLib.jobs.manifest import is_running
+from UNetPlusPlusSegmentLib.scene.logic import Segmenter
 
 
 @pytest.fixture
@@ -106,6 +109,28 @@ def test_results_of_another_target_or_another_file_are_not_replaced(logic, model
     with pytest.raises(CohortError, match=r"is a result for .*/in/one.nrrd"):
         logic.processFolder([other], out, device="cpu")
     assert (out / "one.seg.nrrd").read_bytes() == made
+
+
+def test_no_scan_and_no_stranger_s_file_is_replaced_and_what_a_killed_run_has_written_is(logic, cohort, tmp_path):
+    def refused(words, **options):
+        before = {path.name: path.read_bytes() for path in cohort.iterdir() if path.is_file()}
+        with pytest.raises(CohortError, match=words + r", .* another folder"):
+            logic.processFolder(cohort, cohort, device="cpu", **options)
+        assert {path.name: path.read_bytes() for path in cohort.iterdir() if path.is_file()} == before
+
+    refused(r"two.nii.gz is one of the scans", formats=["nii.gz"])
+    for name in ("one.seg.nrrd", "measurements.csv"):
+        (cohort / name).write_text("by hand")
+        os.utime(cohort / name, (1e9, 1e9))
+        refused(f"{name} is no result of this cohort")
+        (cohort / name).unlink()
+    logic.processFolder([cohort / "two.nii.gz"], cohort, device="cpu")
+    (cohort / "one.seg.nrrd").write_text("by hand")
+    os.utime(cohort / "one.seg.nrrd", (1e9, 1e9))
+    refused("one.seg.nrrd is no result of this cohort")
+    os.utime(cohort / "one.seg.nrrd", (4e9, 4e9))  # later than the manifest: a run was killed before it told of it
+    records = logic.processFolder(cohort, cohort, device="cpu")
+    assert [each["status"] for each in records] == ["failed", "done", "done"]
 
 
 def test_the_table_holds_the_cases_of_earlier_calls_and_those_done_before_a_stop(logic, cohort, tmp_path):
@@ -298,6 +323,28 @@ def test_the_logic_writes_forms_and_says_at_the_start_what_slicer_lacks(logic, c
     with pytest.raises(CohortError, match="'ply' is no format of a result"):
         logic.processFolder(cohort, tmp_path / "other", device="cpu", formats=["ply"])
     assert not (tmp_path / "other").exists()
+
+
+def test_the_logic_takes_what_the_shell_takes():
+    commands = next(each for each in parser()._actions if isinstance(each.choices, dict)).choices
+    of_the_shell = {action.dest for action in commands["cohort"]._actions} - {"help", "quiet", "json", "debug"}
+    other_names = {"output": "outputFolder", "dask": "cluster", "format": "formats", "points_of_cases": "points"}
+    taken = {*inspect.signature(Segmenter.processFolder).parameters} - {"self", "progress", "ended"}
+    assert {other_names.get(name, name) for name in of_the_shell} == taken
+
+
+def test_the_logic_segments_nodules_at_points_with_so_many_threads(logic, models, tmp_path):
+    bright_nodule_bundle(models / "pointed-v1.0.0")
+    volume = lung_with(A, B)
+    for name in ("one.nrrd", "two.nrrd"):
+        files.write_volume(tmp_path / name, volume.array, volume.ijk_to_ras)
+    inputs, (a, b) = [tmp_path / "one.nrrd", tmp_path / "two.nrrd"], (ras((10, 50, 40)), ras((20, 100, 110)))
+    records = logic.processFolder(
+        inputs, tmp_path / "out", "nodule", device="cpu", threads=1, points={"one": [a, b], "two": [b]}
+    )
+    assert [[*each["measurements"]] for each in records] == [["Nodule 1", "Nodule 2"], ["Nodule 1"]]
+    with pytest.raises(ValueError, match="threads"):
+        logic.processFolder(inputs, tmp_path / "out", "nodule", threads=0)
 
 
 def test_points_of_a_table_are_those_of_their_case_and_others_run_it_again(tmp_path, capsys, monkeypatch):

@@ -22,9 +22,9 @@ from ..files.images import in_text
 from ..files.reading import case_name, volume_ending
 from ..network.bundle import nothing_found, read_bundle
 from ..network.parts import Part, parts_of, with_points
-from .manifest import MANIFEST, CohortError, alone_in, append, read_manifest, write_table
+from .manifest import MANIFEST, TABLE, CohortError, alone_in, append, read_manifest, write_table
 from .picture import PICTURES, write_picture
-from .report import write_page
+from .report import REPORT, write_page
 from .review import ReviewError
 from .worker_client import Worker
 
@@ -98,8 +98,8 @@ def run_cohort(
         BundleError, RequestError: There is no model for a target, or it does not do what is asked.
         FileError: A form needs a package that is not installed, such as a DICOM SEG in Slicer; or a file cannot be written.
         CohortError: There are no inputs, or two with one name; a series or points are given for an unknown case; the folder is not
-            writable, another cohort is running in it, or it contains a result of another target or another file under the
-            name of a case.
+            writable, another cohort is running in it, or a scan, a result of another target or file, or a file of somebody else
+            has the name of a result.
     """
     folder, parts = Path(folder), parts_of(request, has_points=bool(points))
     unknown_forms = sorted({*forms} - {*files.FORMS})
@@ -120,25 +120,28 @@ def run_cohort(
         "speed": request.speed, "threshold": threshold if request.threshold is None else request.threshold,
         "force": request.force,
     }  # fmt: skip
-    asked = {
+    asked: dict[str, dict[str, Any]] = {
         case: {"case": case, "input": str(path), "series": series.get(case), **about} for case, path in cases.items()
     }
     for case, of_case in points.items():
         asked[case]["points"] = [list(point) for point in of_case]
+    every = [
+        Todo(
+            case,
+            path,
+            (folder / case).absolute(),
+            tuple((bundle.folder.absolute(), part) for bundle, part in with_points(parts, points.get(case, ()))),
+            series.get(case),
+            tuple(forms),
+        )
+        for case, path in cases.items()
+    ]
     with alone_in(folder):
         known = read_manifest(folder)
-        todo = []
-        for case, path in cases.items():
-            each = Todo(
-                case,
-                path,
-                (folder / case).absolute(),
-                tuple((bundle.folder.absolute(), asked) for bundle, asked in with_points(parts, points.get(case, ()))),
-                series.get(case),
-                tuple(forms),
-            )
-            if not _is_done(each.outputs, asked[case], known.get(case, {}), threshold):
-                todo.append(each)
+        _keep_what_is_not_ours(folder, every, known)
+        todo = [
+            each for each in every if not _is_done(each.outputs, asked[each.case], known.get(each.case, {}), threshold)
+        ]
         outcomes = run(todo)
         for name, record in _skipped_records(skipped).items():
             if record != known.get(name):
@@ -159,6 +162,26 @@ def run_cohort(
             raise
         _finish(folder)
     return [known[name] for name in [*cases, *(path.name for path in skipped)]]
+
+
+def _keep_what_is_not_ours(folder: Path, cases: Iterable[Todo], known: Mapping[str, dict]) -> None:
+    """Refuse to replace scans, and files that no run of this cohort has written.
+
+    What the manifest does not tell of is older than the manifest then: what a run had written when it was killed is not.
+
+    Raises:
+        CohortError: There is such a file.
+    """
+    results = [path for each in cases for path in each.outputs]
+    new = [path for each in cases if each.case not in known for path in each.outputs]
+    new += [folder / name for name in (TABLE, REPORT) if not known]
+    begun = (folder / MANIFEST).stat().st_mtime_ns
+    for what, there in (
+        ("one of the scans", {*results} & {each.input for each in cases}),
+        ("no result of this cohort", {path for path in new if path.is_file() and path.stat().st_mtime_ns < begun}),
+    ):
+        if there:
+            raise CohortError(f"{min(there)} is {what}, and would be replaced: choose another folder for the results.")
 
 
 def _skipped_records(skipped: Mapping[Path, str]) -> dict[str, dict]:

@@ -69,9 +69,7 @@ class JobHandler:
             (self._folder / volume).unlink()
         asked = Request.from_json(request)
         maps = self._engine(bundle, asked.device).predict(ct, asked, self._progress())
-        result = maps.at()
-        self._kept = self._job, maps
-        self._answer(result)
+        self._answer(maps.at(), maps)
 
     def threshold(self, of: int, threshold: float) -> None:
         """Send the last result at another threshold."""
@@ -117,8 +115,11 @@ class JobHandler:
             raise JobError("refused", RESULT_GONE)
         return self._kept[1]
 
-    def _answer(self, result: Result) -> None:
+    def _answer(self, result: Result, maps: Maps | None = None) -> None:
+        """Send a result, and keep its maps if they are new: from here on it cannot be cancelled."""
         labelmap = self._save("labelmap", result.labelmap)
+        if maps:
+            self._kept = self._job, maps
         self._say("result", job=self._job, labelmap=labelmap, result=result.to_json())
 
     def _save(self, name: str, array: np.ndarray) -> str:

@@ -23,6 +23,7 @@ from .decision import FEATURES
 from .lungs import find_lungs
 from .maps import NEAR_MM, NoduleMaps
 from .search import search, searched_slices
+from .segments import LEAST_INSIDE
 from .windows import Windows
 
 LEAST_POINTED_MM = 2.0  # least diameter at a point: the user has seen the nodule, so it may be small
@@ -83,7 +84,10 @@ class NoduleEngine(Predictor):
                 inside = _filled(region, axial.array.shape) if lungs is None else lungs
                 clock.ends("lungs")
                 slices = searched_slices(inside, windows.spacing_mm[0], every=not speed.find_first)
-                places = search(windows, inside, slices, lambda done: progress(done, len(slices), SEARCH))
+                least_inside = 0.0 if lungs is None else LEAST_INSIDE
+                places = search(
+                    windows, inside, slices, threshold, least_inside, lambda done: progress(done, len(slices), SEARCH)
+                )
                 clock.ends("search")
             candidates: list[Candidate] = []
             for each in self.in_threads(lambda place: followed(place, windows, threshold), places):
