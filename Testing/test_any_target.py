@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from Testing.support.bright import bright_bundle, bright_nodule_bundle
-from Testing.support.organs import LABELS, models_of_three_targets, organ, organs_bundle, organs_scan
+from Testing.support.organs import GRID, LABELS, SHAPE, models_of_three_targets, organ, organs_bundle, organs_scan
 from UNetPlusPlusSegmentLib import api, files
 from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.core.merging import merged
@@ -138,10 +138,25 @@ def test_python_takes_targets_of_several_models_at_once(models):
 
 def test_targets_of_one_network_take_one_run(scan, tmp_path, capsys):
     out = tmp_path / "out.seg.nrrd"
-    alone = run(capsys, "segment", "spleen", scan, "-o", out)
-    both = run(capsys, "segment", "left kidney", scan, "-o", out, "--also", "spleen")
+    alone = run(capsys, "segment", "spleen", scan, "-o", out, "--speed", "accurate")
+    both = run(capsys, "segment", "left kidney", scan, "-o", out, "--also", "spleen", "--speed", "accurate")
     assert [each["name"] for each in both["segments"]] == ["Spleen", "Left kidney"]
     assert both["slices"] == alone["slices"]
+
+
+def test_a_label_asked_for_alone_is_looked_for_where_it_is_and_no_further(models):
+    array = np.full((120, *SHAPE[1:]), -1000, np.int16)
+    array[:, 3:-3, 3:-3] = -60
+    array[10:30][:, 6:22, 8:20] = 40  # the spleen far below a kidney
+    array[80:110][:, 28:40, 28:42] = 120
+    volume = Volume(array, GRID)
+    alone, everything = (
+        api.segment(volume, target, model="abdomen-ct-v1.0.0", speed="balanced", device="cpu")
+        for target in ("left kidney", "abdomen")
+    )
+    assert alone.slices < 40 < 80 < everything.slices
+    assert alone.labelmap.any()
+    np.testing.assert_array_equal(alone.labelmap, np.where(everything.labelmap == 3, 3, 0))
 
 
 def test_where_two_models_claim_a_voxel_it_stays_with_the_target_named_first(scan, tmp_path, capsys):
