@@ -10,9 +10,10 @@ from UNetPlusPlusSegmentLib.core.progress import BETWEEN, CANDIDATES, LUNGS, OVE
 LICENCE_URL = "https://github.com/unetplusplussegment/SlicerUNetPlusPlusSegment/blob/main/MODELS_LICENSE.md"
 
 
-def allLabelsTitle(bundle) -> str:
-    """Name in a list of all that a model with several labels finds."""
-    return _("{target} (all {count})").format(target=bundle.target.capitalize(), count=len(bundle.labels))
+def severalLabelsTitle(bundle, target: str) -> str:
+    """Name in a list of a target that is several labels of a model: `Kidney (all 2)`."""
+    count = len(bundle.labels_of(target))
+    return _("{target} (all {count})").format(target=target.capitalize(), count=count)
 
 
 def speedTitle(speed: str) -> str:
