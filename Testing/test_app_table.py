@@ -12,7 +12,7 @@ SEGMENTS = {
 def test_columns_without_text_are_left_out_and_rows_stand_as_in_the_segmentation():
     ids, titles, rows = Table().content(SEGMENTS)
     assert (ids, titles) == (["a", "b", "c"], ["Segment", "ml", "HU", "Kind", "Probability"])
-    assert rows[:2] == [["Nodule 1", "1.2", "-20", "solid", "0.80"], ["Drawn", "", "", "", ""]]
+    assert rows[:2] == [["Nodule 1", "1.24", "-20", "solid", "0.8"], ["Drawn", "", "", "", ""]]
     assert Table().content({})[1] == ["Segment", "ml"]
 
 

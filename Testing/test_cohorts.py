@@ -128,9 +128,25 @@ def test_no_scan_and_no_stranger_s_file_is_replaced_and_what_a_killed_run_has_wr
     (cohort / "one.seg.nrrd").write_text("by hand")
     os.utime(cohort / "one.seg.nrrd", (1e9, 1e9))
     refused("one.seg.nrrd is no result of this cohort")
-    os.utime(cohort / "one.seg.nrrd", (4e9, 4e9))  # later than the manifest: a run was killed before it told of it
+    with (cohort / "manifest.jsonl").open("a") as stream:
+        stream.write('{"case": "one", "sta')  # a run was killed when it had written the result
+    os.utime(cohort / "one.seg.nrrd", (time.time(),) * 2)
+    os.utime(cohort / "manifest.jsonl", (time.time() + 0.01,) * 2)
     records = logic.processFolder(cohort, cohort, device="cpu")
     assert [each["status"] for each in records] == ["failed", "done", "done"]
+
+
+def test_what_several_processes_had_written_when_they_were_killed_is_no_stranger_s(tmp_path):
+    todo = [Todo(case, tmp_path / f"{case}.nrrd", tmp_path / case, tmp_path, Request()) for case in "abc"]
+    known = {"a": {"status": "done", "seconds": 30.0}, "b": {"status": "failed", "seconds": 9.0}}
+    for name, age_s in {"manifest.jsonl": 0, "a.seg.nrrd": 0, "c.seg.nrrd": 12}.items():
+        (tmp_path / name).write_text("{}")
+        os.utime(tmp_path / name, (1e9 - age_s, 1e9 - age_s))
+    cohorts._keep_what_is_not_ours(tmp_path, todo, known)
+    cohorts._keep_what_is_not_ours(tmp_path, todo, {})  # its only line is torn
+    os.utime(tmp_path / "c.seg.nrrd", (1e9 - 50, 1e9 - 50))
+    with pytest.raises(CohortError, match=r"c\.seg\.nrrd is no result"):
+        cohorts._keep_what_is_not_ours(tmp_path, todo, known)
 
 
 def test_the_table_holds_the_cases_of_earlier_calls_and_those_done_before_a_stop(logic, cohort, tmp_path):

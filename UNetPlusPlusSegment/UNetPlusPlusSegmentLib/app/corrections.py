@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,31 +72,36 @@ def snapshot(segmentationNode, volumeNode) -> Snapshot:  # noqa: N803
     return Snapshot(labelmap, tuple(segments), volume.ijk_to_ras, tuple(segmentation.GetSegmentIDs()))
 
 
-def measured_again(state: Snapshot, before: Snapshot | None, hu: Volume) -> dict[str, dict[str, Any]]:
-    """Measure the segments that have changed, for the table of the page.
+def shapes_of(state: Snapshot, ids: Collection[str] | None = None) -> dict[str, bytes]:
+    """What tells the voxels of each segment, or of some, from others, by the ID of the segment."""
+    return {
+        each: hashlib.blake2b(np.packbits(state.labelmap == segment.value).tobytes(), digest_size=16).digest()
+        for each, segment in zip(state.ids, state.segments, strict=True)
+        if ids is None or each in ids
+    }
+
+
+def measured_again(state: Snapshot, ids: Collection[str], hu: Volume) -> dict[str, dict[str, Any]]:
+    """Measure segments for the table of the page.
 
     Args:
-        state: The segmentation now.
-        before: As it was when it was measured last; None for never.
+        state: The segmentation.
+        ids: Of the segments to measure.
         hu: The CT without padding.
 
     Returns:
         By the ID of the segment: `volume_ml` and `mean_hu`; of nodules also what `measure_nodule` finds.
     """
-    known = {} if before is None else dict(zip(before.ids, before.segments, strict=True))
     found: dict[str, dict[str, Any]] = {}
     for each, segment in zip(state.ids, state.segments, strict=True):
-        mask = state.labelmap == segment.value
-        if before and each in known and np.array_equal(mask, before.labelmap == known[each].value):
+        if each not in ids:
             continue
+        mask = state.labelmap == segment.value
         inside = hu.array[mask]
         mean = float(inside.mean(dtype=np.float64)) if inside.size else None
         nodule = measure_nodule(mask, hu) if segment.terminology == TERMINOLOGY else None
-        found[each] = {
-            **(asdict(nodule) if nodule else {}),
-            "volume_ml": inside.size * hu.voxel_volume_ml,
-            "mean_hu": mean,
-        }
+        of_all = {"volume_ml": inside.size * hu.voxel_volume_ml, "mean_hu": mean}
+        found[each] = {**(asdict(nodule) if nodule else {}), **of_all}
     return found
 
 

@@ -29,7 +29,7 @@ from ..scene import mrml
 from ..scene.logic import Segmenter
 from ..scene.runs import SceneRun, segments_of_target
 from .cases import Case
-from .corrections import AutoSave, Snapshot, measured_again, snapshot
+from .corrections import AutoSave, Snapshot, measured_again, shapes_of, snapshot
 from .table import Table
 from .views import Views
 
@@ -61,7 +61,7 @@ class Session:
         self._table, self._rows = Table(), list[str]()  # and the IDs of the segments in it
         self._hu: Volume | None = None  # of the case, without padding
         self._found: dict[str, Mapping[str, Any]] = {}  # by ID: measured since segments were made or loaded
-        self._found_in: Snapshot | None = None  # the state that the table shows; None if it was corrected before
+        self._shapes: dict[str, bytes] = {}  # by ID: of the segments as they were measured
         self._measuring = asyncio.Lock()
         self._following: asyncio.Task | None = None
         self._autosave = AutoSave(partial(self._set, "saved"), self._measure_again)
@@ -112,7 +112,8 @@ class Session:
             return
         await self._leave()
         if case is self._asked:  # nobody has asked for another one meanwhile
-            self._tell(" ".join(notes))
+            said = [case.record.get("reason"), *(case.record.get("notes") or ()), *notes]
+            self._tell(" ".join(dict.fromkeys(filter(None, said))))
             self._show(case, volume, found)
             self.state.flush()
             await self._measure_corrected_before()
@@ -126,7 +127,7 @@ class Session:
         loaded = self.views.load_segmentation(found) if found else None
         self._use(loaded or self.views.app.segmentation_editor.create_empty_segmentation_node())
         state = self.take()
-        self._hu, self._found, self._found_in = None, {}, None if self._by_hand else state
+        self._hu, self._found, self._shapes = None, {}, {} if self._by_hand or state is None else shapes_of(state)
         self._autosave.follow(case.corrected, self.take, state)
         self.state.update(
             {
@@ -159,11 +160,17 @@ class Session:
             hu = self._hu
             if hu is None:
                 hu = await asyncio.to_thread(_without_padding, mrml.volume_from_node(self.views.volume))
-            found = await asyncio.to_thread(measured_again, state, self._found_in, hu)
-            if case is self.case and self.segmentation is not None:
-                self._hu, self._found, self._found_in = hu, self._found | found, state
-                self._show_rows()
-                self.state.flush()
+            before, shapes = self._shapes, await asyncio.to_thread(shapes_of, state)
+            changed = {each for each, shape in shapes.items() if before.get(each) != shape}
+            found = await asyncio.to_thread(measured_again, state, changed, hu)
+            if case is not self.case or self.segmentation is None:
+                return
+            still = {each for each in changed if self._shapes.get(each) == before.get(each)}  # no run has replaced it
+            self._hu = hu
+            self._found |= {each: found[each] for each in still}
+            self._shapes = self._shapes | {each: shapes[each] for each in still}
+            self._show_rows()
+            self.state.flush()
 
     async def _measure_corrected_before(self) -> None:
         """Measure a correction that was loaded; if the cohort's table lacks it, because the app was killed, it gets its row."""
@@ -171,7 +178,12 @@ class Session:
         if not self._by_hand or state is None or case is None:
             return
         await self._measure_again(state)
-        if case is not self.case or case.cohort is None or self._autosave.last or self._found_in is not state:
+        if (
+            case is not self.case
+            or case.cohort is None
+            or self._autosave.last
+            or not self._found.keys() >= {*state.ids}
+        ):
             return
         line = read_manifest(case.cohort).get(f"{case.name}{CORRECTED}", {})
         told = {name: found["volume_ml"] for name, found in (line.get("measurements") or {}).items()}
@@ -329,6 +341,8 @@ class Session:
         self._found = {
             each: found for each, found in self._found.items() if each not in run.segmentIDs or each in run.edited
         }
+        state = self.take()
+        self._shapes = self._shapes | (shapes_of(state, run.segmentIDs) if state else {})
         editor = self.views.app.segmentation_editor
         self._by_hand = self._by_hand or editor.undo_stack.can_undo()  # the next call forgets the steps
         self._use(run.segmentationNode)

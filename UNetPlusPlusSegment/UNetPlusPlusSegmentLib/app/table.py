@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..core.table import rounded
+
 NAME = "Segment"
-COLUMNS = {  # by title: the measurement, and its digits; None for a word
-    "ml": ("volume_ml", 1),
-    "HU": ("mean_hu", 0),
-    "mm": ("mean_diameter_mm", 1),
-    "Kind": ("kind", None),
-    "Probability": ("probability", 2),
+COLUMNS = {  # measurements by title
+    "ml": "volume_ml",
+    "HU": "mean_hu",
+    "mm": "mean_diameter_mm",
+    "Kind": "kind",
+    "Probability": "probability",
+    "Expected Dice": "expected_dice",
 }
+UPWARDS = NAME, "Kind", "Expected Dice"  # all others with the largest numbers first
 ALWAYS = "ml"
 
 
@@ -24,9 +28,8 @@ class Table:
         self._title, self._down = NAME, False
 
     def sort_by(self, title: str) -> None:
-        """Sort by a column, the largest numbers first; a second call turns the order round."""
-        is_number = COLUMNS.get(title, ("", None))[1] is not None
-        self._title, self._down = title, not self._down if title == self._title else is_number
+        """Sort by a column, the largest numbers first, or the worst Dice; a second call turns the order round."""
+        self._title, self._down = title, not self._down if title == self._title else title not in UPWARDS
 
     def content(
         self, segments: Mapping[str, tuple[str, Mapping[str, Any]]]
@@ -38,10 +41,7 @@ class Table:
                 are left out.
         """
         ids = self._in_order(segments)
-        texts = {
-            title: [_text(segments[each][1].get(key), digits) for each in ids]
-            for title, (key, digits) in COLUMNS.items()
-        }
+        texts = {title: [_text(key, segments[each][1].get(key)) for each in ids] for title, key in COLUMNS.items()}
         shown = [title for title in COLUMNS if title == ALWAYS or any(texts[title])]
         names = [segments[each][0] for each in ids]
         return ids, [NAME, *shown], [[*row] for row in zip(names, *(texts[title] for title in shown), strict=True)]
@@ -49,14 +49,13 @@ class Table:
     def _in_order(self, segments: Mapping[str, tuple[str, Mapping[str, Any]]]) -> list[str]:
         if self._title not in COLUMNS:
             return [*segments][:: -1 if self._down else 1]
-        values = {each: measured.get(COLUMNS[self._title][0]) for each, (_, measured) in segments.items()}
+        values: dict[str, Any] = {each: measured.get(COLUMNS[self._title]) for each, (_, measured) in segments.items()}
         known = [each for each in segments if values[each] is not None]
         return sorted(known, key=values.__getitem__, reverse=self._down) + [
             each for each in segments if values[each] is None
         ]
 
 
-def _text(value: Any, digits: int | None) -> str:
-    if value is None:
-        return ""
-    return str(value) if digits is None else f"{value:.{digits}f}"
+def _text(key: str, value: Any) -> str:
+    """A measurement as exact as it is known."""
+    return "" if value is None else str(rounded(key, value))

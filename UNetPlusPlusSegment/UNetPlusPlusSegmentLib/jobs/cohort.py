@@ -165,9 +165,8 @@ def run_cohort(
 
 
 def _keep_what_is_not_ours(folder: Path, cases: Iterable[Todo], known: Mapping[str, dict]) -> None:
-    """Refuse to replace scans, and files that no run of this cohort has written.
-
-    What the manifest does not tell of is older than the manifest then: what a run had written when it was killed is not.
+    """Refuse to replace scans, and files that no run of this cohort has written: the manifest does not tell of them, and they were
+    there before the first run. What a run had written when it was killed was not.
 
     Raises:
         CohortError: There is such a file.
@@ -175,13 +174,24 @@ def _keep_what_is_not_ours(folder: Path, cases: Iterable[Todo], known: Mapping[s
     results = [path for each in cases for path in each.outputs]
     new = [path for each in cases if each.case not in known for path in each.outputs]
     new += [folder / name for name in (TABLE, REPORT) if not known]
-    begun = (folder / MANIFEST).stat().st_mtime_ns
+    begun = _begun_at(folder, known)
     for what, there in (
         ("one of the scans", {*results} & {each.input for each in cases}),
-        ("no result of this cohort", {path for path in new if path.is_file() and path.stat().st_mtime_ns < begun}),
+        ("no result of this cohort", {path for path in new if path.is_file() and path.stat().st_mtime < begun}),
     ):
         if there:
             raise CohortError(f"{min(there)} is {what}, and would be replaced: choose another folder for the results.")
+
+
+def _begun_at(folder: Path, known: Mapping[str, dict]) -> float:
+    """When the first run began, at the latest, by the clock of the file system: in seconds, as of `st_mtime`."""
+    manifest = (folder / MANIFEST).stat()
+    if manifest.st_size and not known:  # the computer went down while its first line was written
+        return 0.0
+    took = {case: record.get("seconds") or 0.0 for case, record in known.items()}
+    results = [(folder / f"{case}{ENDING}", seconds) for case, seconds in took.items()]
+    ended = [path.stat().st_mtime - seconds for path, seconds in results if path.is_file()]
+    return min([manifest.st_mtime - sum(took.values()), *ended])
 
 
 def _skipped_records(skipped: Mapping[Path, str]) -> dict[str, dict]:
