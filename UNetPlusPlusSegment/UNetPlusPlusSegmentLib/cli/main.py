@@ -23,6 +23,7 @@ from .. import __version__, files
 from ..core.progress import Pace, in_words
 from ..core.request import Request, RequestError, check_places
 from ..core.table import COLUMNS, rows_of
+from ..core.trust import without_expected_dice
 from ..core.volume import Volume, box_between, clean_hu, index_of
 from ..files.reading import case_name
 from ..network.bundle import find_bundles, nothing_found, search_folders
@@ -150,6 +151,9 @@ def _segment(given: argparse.Namespace) -> None:
     _say(later)
     for segment in result.segments:
         print(_in_words(segment.name, segment.measurements))
+    unknown = without_expected_dice((segment.name, segment.measurements) for segment in result.segments)
+    if unknown:
+        print(f"no expected Dice for {', '.join(unknown)}: the model does not say")
     print(
         f"{result.scan_slices} slices by {result.model} on {result.device} in {result.seconds:.1f} s, written to {given.output}"
     )
