@@ -100,6 +100,14 @@ def test_an_unknown_target_lists_what_there_is_and_where_it_was_looked_for(scan,
     assert not (tmp_path / "out.seg.nrrd").exists()
 
 
+def test_a_model_that_expects_no_dice_says_so_once(scan, tmp_path, capsys):
+    assert main(["segment", "kidney", str(scan), "-o", str(tmp_path / "out.seg.nrrd"), "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines[:2]] == ["Right kidney", "Left kidney"]
+    assert lines[2] == "no expected Dice for Right kidney, Left kidney: the model does not say"
+    assert lines[3].startswith("24 slices by abdomen-ct-v1.0.0 on cpu")
+
+
 def test_the_models_are_listed_with_their_labels(models, capsys):
     assert main(["models"]) == 0
     printed = capsys.readouterr()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from functools import partial
 from itertools import groupby
 
@@ -84,10 +83,11 @@ def test_a_chest_of_thin_slices_is_searched_on_slices_as_far_apart_as_thick_ones
             engine.predict(volume, Request("nodule"), first)
         return stopped.value.args[0]
 
-    def first(done: int, total: int) -> None:
-        raise InterruptedError(total)
+    def first(done: int, total: int, phase: str) -> None:
+        if phase == "search":
+            raise InterruptedError(total)
 
-    assert windows(thin) == windows(volume) > len(volume.array)
+    assert windows(thin) == windows(volume) > len(volume.array) / 2
 
 
 @pytest.mark.parametrize("find_first", [True, False])
@@ -113,13 +113,16 @@ def test_what_is_unlikely_is_left_out_of_a_chest_and_a_box_and_not_of_what_is_po
     everything = tuple((0, n) for n in volume.array.shape)
     for where in ({}, {"box": everything}):
         maps = engine.predict(volume, Request("nodule", **where))
-        (segment,) = replace(maps, least=largest).at().segments
+        (segment,) = maps.at(show_from=largest).segments
         assert segment.measurements["probability"] == largest
         assert len(maps.at().segments) == 3
-    at_smallest = replace(
-        engine.predict(volume, Request("nodule", points=[ras((15, 65, 25), volume.ijk_to_ras)])), least=largest
-    )
-    assert at_smallest.at().segments[0].measurements["probability"] == pytest.approx(smallest, abs=0.01)
+        assert maps.at(show_from=largest).show_from == largest
+        (segment,) = engine.predict(volume, Request("nodule", show_from=largest, **where)).at().segments
+        assert segment.measurements["probability"] == largest
+    point = ras((15, 65, 25), volume.ijk_to_ras)
+    at_smallest = engine.predict(volume, Request("nodule", points=[point], show_from=largest)).at(show_from=largest)
+    assert at_smallest.segments[0].measurements["probability"] == pytest.approx(smallest, abs=0.01)
+    assert at_smallest.show_from is None
 
 
 def test_a_nodule_that_the_end_of_the_scan_cuts_says_so(tmp_path, chest):

@@ -31,6 +31,7 @@ def segment(
     model: str | Path | None = None,
     speed: str = "balanced",
     threshold: float | None = None,
+    show_from: float | None = None,
     force: bool = False,
     device: str = "auto",
     threads: int | None = None,
@@ -42,7 +43,7 @@ def segment(
 
     Args:
         volume: A volume in HU, a file, or a folder of DICOM files.
-        target, model, speed, threshold, force, device, threads, box, points: As in `Request`.
+        target, model, speed, threshold, show_from, force, device, threads, box, points: As in `Request`.
         also: Further targets, which may need other models, for the same label map. Where two models claim a voxel, nodules come
             first, then targets in the order in which they are named.
         progress: Called with the number done and of all in a phase of the run (slices, candidates), and the name of the phase; an
@@ -55,7 +56,8 @@ def segment(
         ValueError: The volume cannot be segmented; the message is a sentence for the user.
     """
     request = Request(
-        target, also=tuple(also), model=None if model is None else str(model), speed=speed, threshold=threshold, force=force,
+        target, also=tuple(also), model=None if model is None else str(model), speed=speed, threshold=threshold,
+        show_from=show_from, force=force,
         device=device, threads=threads, box=None if box is None else as_box(box), points=tuple(points),
     )  # fmt: skip
     parts = parts_of(request)

@@ -23,6 +23,7 @@ from .. import __version__, files
 from ..core.progress import Pace, in_words
 from ..core.request import Request, RequestError, check_places
 from ..core.table import COLUMNS, rows_of
+from ..core.trust import without_expected_dice
 from ..core.volume import Volume, box_between, clean_hu, index_of
 from ..files.reading import case_name
 from ..network.bundle import find_bundles, nothing_found, search_folders
@@ -150,6 +151,9 @@ def _segment(given: argparse.Namespace) -> None:
     _say(later)
     for segment in result.segments:
         print(_in_words(segment.name, segment.measurements))
+    unknown = without_expected_dice((segment.name, segment.measurements) for segment in result.segments)
+    if unknown:
+        print(f"no expected Dice for {', '.join(unknown)}: the model does not say")
     print(
         f"{result.scan_slices} slices by {result.model} on {result.device} in {result.seconds:.1f} s, written to {given.output}"
     )
@@ -166,8 +170,8 @@ def _request(given: argparse.Namespace) -> Request:
     check_places(has_points=bool(given.point or given.points), has_box=given.box is not None)
     points = [*given.point, *(files.read_points(given.points) if given.points else ())]
     return Request(
-        given.target, also=given.also, model=given.model, speed=given.speed, threshold=given.threshold, force=given.force,
-        device=given.device, threads=given.threads, points=tuple(points),
+        given.target, also=given.also, model=given.model, speed=given.speed, threshold=given.threshold,
+        show_from=given.show_from, force=given.force, device=given.device, threads=given.threads, points=tuple(points),
     )  # fmt: skip
 
 
@@ -274,7 +278,7 @@ def _in_words(name: str, measurements: Mapping[str, Any]) -> str:
         return (
             "{0}: {mean_diameter_rounded_mm} mm ({long_axis_mm:.1f} × {short_axis_mm:.1f} mm), {kind}, {volume_mm3:.0f} mm³,"
             " at R {1:.0f}, A {2:.0f}, S {3:.0f}"
-        ).format(name, *measurements["centroid_ras"], **measurements)
+        ).format(name, *measurements["centroid_ras"], **measurements) + _how_likely(measurements)
     words = [f"{name}: {measurements['volume_ml']:.0f} ml, mean {measurements['mean_hu']:.0f} HU"]
     if "expected_dice" in measurements:
         words.append(
@@ -286,6 +290,11 @@ def _in_words(name: str, measurements: Mapping[str, Any]) -> str:
         positions = ", ".join(f"{each['s_mm']:.0f}" for each in measurements["doubtful_slices"])
         words.append(f"most doubtful at S {positions} mm")
     return ", ".join(words)
+
+
+def _how_likely(measurements: Mapping[str, Any]) -> str:
+    chance = measurements.get("probability")
+    return "" if chance is None else f", probability {chance:.2f}"
 
 
 def _cohort(given: argparse.Namespace) -> None:

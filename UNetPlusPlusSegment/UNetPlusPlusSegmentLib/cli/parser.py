@@ -196,6 +196,12 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
         help="lowest probability inside a segment, between 0 and 1 (default: that of the model)",
     )
     command.add_argument(
+        "--show-from",
+        type=float,
+        metavar="P",
+        help="lowest probability of a nodule that is shown, between 0 and 1, where none is pointed at (default: that of the model)",
+    )
+    command.add_argument(
         "--model",
         metavar="NAME_OR_FOLDER",
         help="model to use (default: the newest one, in the first folder that has one for the target)",

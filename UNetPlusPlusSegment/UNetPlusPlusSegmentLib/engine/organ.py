@@ -186,7 +186,7 @@ class OrganMaps(Maps):
 
     speed: str
 
-    def _find(self, threshold: float) -> Found:
+    def _find(self, threshold: float, show_from: float | None) -> Found:
         """Threshold on the volume's voxels, keep what the bundle's post-processing keeps, and measure."""
         labelmap = np.zeros(self.volume.array.shape, np.uint8)
         axial = self.pixels.order.apply(labelmap)

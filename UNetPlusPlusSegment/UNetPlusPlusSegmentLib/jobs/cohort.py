@@ -118,7 +118,7 @@ def run_cohort(
     about = {
         "target": ", ".join(request.targets).lower(), "model": ", ".join(bundle.name for bundle, _ in parts),
         "speed": request.speed, "threshold": threshold if request.threshold is None else request.threshold,
-        "force": request.force,
+        "show_from": request.show_from, "force": request.force,
     }  # fmt: skip
     asked: dict[str, dict[str, Any]] = {
         case: {"case": case, "input": str(path), "series": series.get(case), **about} for case, path in cases.items()
@@ -221,7 +221,8 @@ def _threshold_of(parts: Sequence[Part]) -> float | None:
 def _is_done(outputs: Sequence[Path], asked: Mapping, last: Mapping, threshold: float | None) -> bool:
     """Check if a case has its result, by its last line in the manifest.
 
-    Lines of earlier versions have no series, and no threshold where it was that of the model, which is `threshold`.
+    Lines of earlier versions have no series and no lowest probability, and no threshold where it was that of the model, here
+    `threshold`.
 
     Raises:
         CohortError: The result is one of another target or another file.
@@ -232,7 +233,7 @@ def _is_done(outputs: Sequence[Path], asked: Mapping, last: Mapping, threshold: 
             raise CohortError(
                 f"{there[0]} is a result {relation} {last[key]}, which would be replaced: choose another folder for the results."
             )
-    last = {"series": None, **last}
+    last = {"series": None, "show_from": None, **last}
     if last.get("threshold") is None:
         last["threshold"] = threshold
     if last.get("points") != asked.get("points"):

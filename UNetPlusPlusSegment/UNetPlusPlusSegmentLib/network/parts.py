@@ -27,10 +27,13 @@ def parts_of(request: Request, has_points: bool = False) -> list[Part]:
         has_it = request.model is not None and first.labels_of(target)
         chosen.append((target, first if has_it else choose_bundle(target)))
     bundles = {bundle.folder: bundle for _, bundle in chosen}
+    any_decides = any(bundle.decision for bundle in bundles.values())
     parts = []
     for bundle in bundles.values():
         target, *also = (target for target, its in chosen if its.folder == bundle.folder)
-        parts.append((bundle, replace(request, target=target, also=tuple(also), model=None, points=())))
+        show_from = request.show_from if bundle.decision or not any_decides else None
+        asked = replace(request, target=target, also=tuple(also), model=None, points=(), show_from=show_from)
+        parts.append((bundle, asked))
     parts = with_points(sorted(parts, key=lambda part: not part[0].finds_nodules), request.points)
     for bundle, asked in parts:
         bundle.check_request(asked, has_points and bundle is parts[0][0])

@@ -45,7 +45,7 @@ class Segmenter:
             volumeNode: The CT, a `vtkMRMLScalarVolumeNode` in HU.
             segmentationNode: The `vtkMRMLSegmentationNode` to add to; None makes a new one, "<volume> segmentation".
             target: What to segment: the target of a model, or a label of one, such as `liver`, `nodule` or `left kidney`.
-            options: speed, device, threshold, force, model, existing, maps, roi, points and allFrames, as for `start`.
+            options: speed, device, threshold, showFrom, force, model, existing, maps, roi, points and allFrames, as for `start`.
 
         Returns:
             Measurements by the name of the segment: `{"Liver": {"volume_ml": 1480.2, "mean_hu": 104.1}}`. An organ that was
@@ -87,6 +87,7 @@ class Segmenter:
         points: Mapping[str, Sequence[Point]] | None = None,
         threads: int | None = None,
         also: Collection[str] = (),
+        showFrom: float | None = None,
     ) -> list[dict]:
         """Segment a cohort, file by file, without loading it into the scene.
 
@@ -106,6 +107,7 @@ class Segmenter:
             points: In the nodules of a case, by its name: RAS of its file, in mm. In other cases the lungs are searched.
             threads: Slices that a processor computes at once; None for one for each core.
             also: Further targets, which may need other models: all of them come into one segmentation for each case.
+            showFrom: As for `start`.
 
         Returns:
             The manifest's record of each case, in order; `status` is `done` or `failed`.
@@ -145,6 +147,7 @@ class Segmenter:
         speed: str = "balanced",
         device: str = "auto",
         threshold: float | None = None,
+        showFrom: float | None = None,
         force: bool = False,
         model: str | None = None,
         existing: str = "new",
@@ -160,6 +163,7 @@ class Segmenter:
             speed: `accurate`, `balanced` or `fast`.
             device: `auto`, `cuda`, `mps` or `cpu`.
             threshold: Lowest probability at which a voxel belongs to the target; None for the model's own.
+            showFrom: Lowest probability of a nodule that is shown, where none is pointed at; None for the model's own.
             force: Accept a volume that does not look like CT.
             model: Name or folder; None for the newest one of the nearest folder that has the target.
             existing: If the segmentation already has a segment of this target: add a `new` one, or `replace` it.
@@ -177,7 +181,9 @@ class Segmenter:
         """
         if existing not in EXISTING:
             raise ValueError(f"existing must be one of {', '.join(EXISTING)}, not {existing!r}.")
-        request = Request(target, model=model, speed=speed, threshold=threshold, force=force, device=device)
+        request = Request(
+            target, model=model, speed=speed, threshold=threshold, show_from=showFrom, force=force, device=device
+        )
         if allFrames:
             if segmentationNode is not None or maps or points is not None:
                 raise ValueError(

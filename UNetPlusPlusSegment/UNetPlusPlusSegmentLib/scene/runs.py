@@ -8,10 +8,12 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from ..core.merging import beside_kept
 from ..core.request import Request, as_box
 from ..core.result import Result
 from ..core.segment import Segment, overlapping
@@ -66,6 +68,14 @@ class Task(ABC):
 
         Raises:
             RunError: It is not available.
+        """
+
+    @abstractmethod
+    def set_show_from(self, probability: float) -> None:
+        """Show the findings from another probability on; nothing changes where findings have none.
+
+        Raises:
+            RunError: They are not available.
         """
 
     @abstractmethod
@@ -161,7 +171,7 @@ class Run(Task):
         own = mrml.volume_from_node(volumeNode)
         self._volume = Volume(own.array, mrml.world_ijk_to_ras(volumeNode))
         self.request = request
-        self._wanted_threshold: float | None = None
+        self._wanted: dict[str, float] = {}  # threshold and probability, until the worker is free
         if roi is not None:
             request = replace(request, box=as_box(markups.box_on_volume(roi, volumeNode)))
         if points is not None:
@@ -176,24 +186,43 @@ class Run(Task):
         Raises:
             RunError: The result was removed, or edited since; it is left unchanged.
         """
-        self._wanted_threshold = threshold
+        self._wanted["threshold"] = threshold
         if not self.jobs:
-            self._rethreshold()
+            self._make_anew()
 
-    def _rethreshold(self) -> None:
-        threshold, self._wanted_threshold = self._wanted_threshold, None
-        if threshold is None or self.result is None or threshold == self.result.threshold:
+    def set_show_from(self, probability: float) -> None:
+        """Show the findings from another probability on; segments that were edited or removed since stay as they are.
+
+        Raises:
+            RunError: The result of the network is no longer there.
+        """
+        self._wanted["show_from"] = probability
+        if not self.jobs:
+            self._make_anew()
+
+    def _make_anew(self) -> None:
+        """Ask for the result that is wanted, if it is another one."""
+        wanted, self._wanted = self._wanted, {}
+        if self.result is None:
             return
-        self._require_untouched(self.result)
+        threshold, show_from = wanted.get("threshold", self.result.threshold), self.result.show_from
+        if show_from is not None:
+            show_from = wanted.get("show_from", show_from)
+        if (threshold, show_from) == (self.result.threshold, self.result.show_from):
+            return
+        if threshold == self.result.threshold:
+            self._require_volume()
+        else:
+            self._require_untouched(self.result)
         if self._worker.kept != self._job:
             raise RunError(RESULT_GONE)
         self.error, self._cancelled = None, False
-        self.jobs.add(self._worker.rethreshold(self._job, threshold))
+        self.jobs.add(self._worker.rethreshold(self._job, threshold, show_from))
 
     def _settle(self, event: Ended) -> None:
         super()._settle(event)
         if not self.jobs:
-            self._rethreshold()
+            self._make_anew()
 
     def _receive(self, result: Result) -> None:
         self.result = result
@@ -209,6 +238,7 @@ class SceneRun(Run):
     Attributes:
         segmentationNode: The segmentation that gets the result; None until then if a new one is created.
         segmentIDs: IDs of the result's segments in it.
+        edited: Those that were edited by hand, as far as that has mattered.
         mapNodes: The requested probability and uncertainty volumes.
     """
 
@@ -240,7 +270,8 @@ class SceneRun(Run):
         self._replaces = replaces
         self._replaced = segments_of_target(segmentationNode, bundle, self.target) if replaces else []
         self._shown: list = []
-        self._edited: set[str] = set()
+        self.edited: set[str] = set()
+        self._removed: list[tuple[int, ...]] = []  # a voxel of each finding whose segment the user removed
 
     @property
     def rows(self) -> list[tuple[str, Mapping[str, object]]]:
@@ -280,8 +311,12 @@ class SceneRun(Run):
             if self._maps:
                 self.jobs.add(self._worker.request_maps(self._job, *self._maps))
         else:
-            self._require_untouched(self.result)
-            self._show(result, self.segmentIDs)
+            kept: dict[int, str] = {}
+            if result.threshold == self.result.threshold:
+                result, kept = self._keeping_edits(result, self.result)
+            else:
+                self._require_untouched(self.result)
+            self._show(result, self.segmentIDs, kept)
 
     def _receive_maps(self, maps: Mapping[str, np.ndarray]) -> None:
         for name, array in maps.items():
@@ -296,21 +331,36 @@ class SceneRun(Run):
         self.segmentationNode.SetNodeReferenceID(role, mapNode.GetID())
         return mapNode
 
-    def _show(self, result: Result, replaced: Collection[str]) -> None:
-        """Put a result into the scene, in place of those segments of an earlier result that are still there."""
+    def _show(self, result: Result, replaced: Collection[str], kept: Mapping[int, str] = MappingProxyType({})) -> None:
+        """Put a result into the scene, in place of those segments of an earlier result that are still there.
+
+        Args:
+            result: What is to be shown.
+            replaced: IDs of the earlier segments.
+            kept: IDs of those that stay as they are, by their value in the result.
+        """
         node: Any = self.segmentationNode if self._is_there(self.segmentationNode) else None
-        old = [each for each in replaced if node and node.GetSegmentation().GetSegment(each)]
-        segments = [markups.segment_in_world(each, self.volumeNode, self._volume) for each in result.segments]
+        old = [
+            each for each in replaced if node and node.GetSegmentation().GetSegment(each) and each not in kept.values()
+        ]
+        segments = [
+            markups.segment_in_world(each, self.volumeNode, self._volume)
+            for each in result.segments
+            if each.value not in kept
+        ]
+        labelmap = np.where(np.isin(result.labelmap, [*kept]), 0, result.labelmap) if kept else result.labelmap
         places = self._places(result, old)
         segments = [
             _like(node.GetSegmentation().GetSegment(places[each.value]), each) if each.value in places else each
             for each in segments
         ]
         gone = [each for each in old if each not in places.values()]
-        node = mrml.show_segmentation(result.labelmap, segments, self.volumeNode, node, places, gone)
+        node = mrml.show_segmentation(labelmap, segments, self.volumeNode, node, places, gone)
         ids = list(node.GetSegmentation().GetSegmentIDs())
-        self.segmentIDs = [*places.values()] if places and len(segments) == 1 else ids[len(ids) - len(segments) :]
-        self.segmentationNode, self.result = node, replace(result, segments=tuple(segments))
+        new = [*places.values()] if places and len(segments) == 1 else ids[len(ids) - len(segments) :]
+        self.segmentIDs = [*new, *kept.values()]
+        stay = (each for each in result.segments if each.value in kept)
+        self.segmentationNode, self.result = node, replace(result, segments=(*segments, *stay))
         self._shown = self._voxels()
 
     def _places(self, result: Result, old: Sequence[str]) -> dict[int, str]:
@@ -328,11 +378,39 @@ class SceneRun(Run):
         if not self.bundle.finds_nodules:
             return {value: segmentID for value, segmentID in ids.items() if segmentID in old}
         before = overlapping(self.result.labelmap, result.labelmap)
-        return {new: ids[value] for new, value in before.items()}
+        return {new: ids[value] for new, value in before.items() if ids[value] in old}
+
+    def _keeping_edits(self, result: Result, before: Result) -> tuple[Result, dict[int, str]]:
+        """Other findings of a run, beside the segments that were edited by hand.
+
+        Args:
+            result: The findings from another probability on.
+            before: What was shown until now.
+
+        Returns:
+            The findings without those whose segment was edited or removed, and after them what was edited; and the IDs of the
+            latter, by their value.
+        """
+        if not self._is_there(self.segmentationNode):
+            raise RunError("The segmentation of the last run was removed, so the probability applies to the next run.")
+        self._note_edits(before)
+        self._removed += [
+            np.unravel_index((before.labelmap == found.value).argmax(), before.labelmap.shape)
+            for found, segment in zip(before.segments, self._segments(), strict=True)
+            if segment is None
+        ]
+        there = {each for each, segment in zip(self.segmentIDs, self._segments(), strict=True) if segment}
+        edited = {
+            found.value: segmentID
+            for found, segmentID in zip(before.segments, self.segmentIDs, strict=True)
+            if segmentID in self.edited & there
+        }
+        result, values = beside_kept(result, before, edited, self._removed)
+        return result, {values[value]: segmentID for value, segmentID in edited.items()}
 
     def _voxels(self) -> list:
         """The image of each segment with its modification time, which changes when the segment is edited."""
-        images = [segment.GetRepresentation(mrml.BINARY_LABELMAP) for segment in self._segments()]
+        images = [segment and segment.GetRepresentation(mrml.BINARY_LABELMAP) for segment in self._segments()]
         return [(image, image and image.GetMTime()) for image in images]
 
     def _require_untouched(self, result: Result) -> None:
@@ -341,17 +419,24 @@ class SceneRun(Run):
         node = self.segmentationNode
         if not self._is_there(node) or not all(self._segments()):
             raise RunError("A segment of the last run was removed, so the new threshold applies to the next run.")
-        if self._voxels() != self._shown:
-            for segmentID, found in zip(self.segmentIDs, result.segments, strict=True):
-                now = mrml.labelmap_of(node, segmentID, self.volumeNode)
-                if (now != (result.labelmap == found.value)).any():
-                    self._edited.add(segmentID)
-            self._shown = self._voxels()  # saving, for example, merges images into shared layers again
-        if self._edited:
-            name = ", ".join(node.GetSegmentation().GetSegment(each).GetName() for each in sorted(self._edited))
+        self._note_edits(result)
+        if self.edited:
+            name = ", ".join(node.GetSegmentation().GetSegment(each).GetName() for each in sorted(self.edited))
             raise RunError(
                 f"{name} was edited after the last run and is kept, so the new threshold applies to the next run."
             )
+
+    def _note_edits(self, result: Result) -> None:
+        """Find out which segments were edited since a result was shown."""
+        if self._voxels() == self._shown:
+            return
+        for segmentID, segment, found in zip(self.segmentIDs, self._segments(), result.segments, strict=True):
+            if segment is None:
+                continue
+            now = mrml.labelmap_of(self.segmentationNode, segmentID, self.volumeNode)
+            if (now != (result.labelmap == found.value)).any():
+                self.edited.add(segmentID)
+        self._shown = self._voxels()  # saving, for example, merges images into shared layers again
 
 
 def segments_of_target(segmentationNode, bundle: Bundle, target: str) -> list[str]:
