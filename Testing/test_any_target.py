@@ -22,6 +22,7 @@ from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.files.segmentations import segments_in
 from UNetPlusPlusSegmentLib.network.bundle import BundleError, choose_bundle, find_bundles
+from UNetPlusPlusSegmentLib.network.parts import parts_of
 
 VOXEL_ML = 2 * 2 * 3 / 1000
 
@@ -123,6 +124,22 @@ def test_points_are_refused_before_anything_is_read_where_the_model_finds_no_nod
     engine = api.load_engine("spleen", "cpu")
     with pytest.raises(RequestError, match="Points can only"):
         engine.predict(organs_scan(), Request("spleen", points=((1, 2, 3),)))
+
+
+def test_a_least_probability_is_refused_where_findings_have_none_and_taken_beside_a_model_that_decides(
+    scan, models, tmp_path, capsys
+):
+    line = refused(capsys, "segment", "spleen", "nowhere.nrrd", "--show-from", "0.5", "-o", tmp_path / "out.seg.nrrd")
+    assert "abdomen-ct-v1.0.0 gives what it finds no probability" in line
+    line = refused(capsys, "segment", "spleen", "nowhere.nrrd", "--show-from", "2", "-o", tmp_path / "out.seg.nrrd")
+    assert "between 0 and 1" in line
+    decision = {"intercept": 0.0, "weights": {"size": 1.0}, "least": 0.0}
+    folder = bright_nodule_bundle(models / "nodule-v1.0.0", decision=decision).folder
+    try:
+        asked = [request.show_from for _, request in parts_of(Request("spleen", also=("nodule",), show_from=0.5))]
+        assert asked == [0.5, None]
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_python_takes_any_target(models):

@@ -35,7 +35,8 @@ from UNetPlusPlusSegmentLib.core.volume import VolumeError
 from UNetPlusPlusSegmentLib.jobs.protocol import JobError
 from UNetPlusPlusSegmentLib.network.bundle import BundleError
 from UNetPlusPlusSegmentLib.scene import mrml, pytorch_install
-from UNetPlusPlusSegmentLib.scene.runs import RunError, segments_of_target
+from UNetPlusPlusSegmentLib.scene.runs import RunError
+from UNetPlusPlusSegmentLib.scene.scene_runs import segments_of_target
 
 MODULE = Path(mrml.__file__).parents[2]
 PANEL = MODULE / "UNetPlusPlusSegment.py"

@@ -27,7 +27,7 @@ from ..jobs.review import add_to_review, read_review
 from ..network.bundle import Bundle, find_bundles, providing
 from ..scene import mrml
 from ..scene.logic import Segmenter
-from ..scene.runs import SceneRun, segments_of_target
+from ..scene.scene_runs import SceneRun, segments_of_target
 from .cases import Case
 from .corrections import AutoSave, Snapshot, measured_again, shapes_of, snapshot
 from .table import Table

@@ -14,7 +14,8 @@ from ..core.request import Point, Request, check_places
 from ..jobs.worker_client import Worker
 from ..network.bundle import choose_bundle
 from . import pytorch_install
-from .runs import Run, SceneRun, Task
+from .runs import Run, Task
+from .scene_runs import SceneRun
 from .sequence_runs import SequenceRun
 
 _log = logging.getLogger(__name__)
