@@ -79,7 +79,7 @@ def _draw_pruning(results: Results, datasets: Sequence[str]) -> str:
         axes.set(title=dataset, xlabel="ms an image, one thread", ylabel="IoU of a case, %")
         axes.margins(0.12)
         axes.set_xlim(left=0)
-        axes.legend(fontsize=8, loc="lower right")
+        axes.legend(fontsize=8)
     return _save(figure, results, "pruning.png")
 
 
