@@ -16,6 +16,7 @@ from Testing.support.nodule_scans import MATRIX, ball, lung_with
 from Testing.support.visitor import AXIAL, CORONAL, PATIENCE_S, SAGITTAL, THREED, Visitor, wait_until
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.segment import Segment
+from UNetPlusPlusSegmentLib.core.table import rounded
 from UNetPlusPlusSegmentLib.jobs.manifest import MANIFEST
 from UNetPlusPlusSegmentLib.jobs.review import REVIEW
 
@@ -75,7 +76,7 @@ def test_a_visitor_segments_cancels_cuts_corrects_undoes_and_downloads(opened, t
     assert page.rows() == []
 
     page.click("apply")
-    wait_until(lambda: re.search(r"Slice \d+ of 120", page.text("progress")), "progress")
+    wait_until(lambda: re.search(r"Slices \d+ of 120", page.text("progress")), "progress")
     wait_until(lambda: page.rows(), f"a result, not {page.text('message')!r}")
     name, ml, *_ = page.rows()[0]
     organ = voxels(tmp_path / "body.nrrd") >= UNSURE
@@ -111,6 +112,8 @@ def test_a_visitor_segments_cancels_cuts_corrects_undoes_and_downloads(opened, t
     page.drag(AXIAL, (0.25, 0.3), (0.35, 0.3))
     wait_until(lambda: (voxels(corrected) == 1).sum() > core.sum() + 20, "the stroke on the disk")
     assert (voxels(corrected)[core] == 1).all()
+    painted_ml = (voxels(corrected) == 1).sum() * SPACING_MM**3 / 1000
+    wait_until(lambda: page.rows()[0][1] == str(rounded("volume_ml", painted_ml)), "the table to follow")
     page.tool("undo")
     wait_until(lambda: np.array_equal(voxels(corrected) == 1, core), "the stroke to be undone on the disk")
     page.tool("eraser")
@@ -176,6 +179,10 @@ def test_a_cohort_is_walked_through_and_reviewed(opened, tmp_path):
     wait_until(lambda: page.colored(AXIAL).sum() > 300, "the segmentation of the cohort")
     page.set("comment", "too small")
     page.click("flagged")
+    wait_until(lambda: page.state("verdict") == "flagged", "the flag")
+    page.click("flagged")
+    wait_until(lambda: page.state("verdict") == "", "the flag to be taken back")
+    page.click("flagged")
     page.click("next")
     wait_until(lambda: page.text("position") == "2 of 2", "the second case")
     page.click("accepted")
@@ -191,6 +198,8 @@ def test_a_cohort_is_walked_through_and_reviewed(opened, tmp_path):
     assert "b.corrected,Liver" in table
     with (results / REVIEW).open() as stream:
         assert [(line["case"], line["verdict"]) for line in csv.DictReader(stream)] == [
+            ("a", "flagged"),
+            ("a", ""),
             ("a", "flagged"),
             ("b", "accepted"),
         ]
@@ -234,7 +243,7 @@ def test_no_correction_is_lost_and_no_process_is_left_when_worker_browser_and_se
     page, process = opened(a_body(tmp_path / "body.nrrd"), "-o", tmp_path / "out", empty_s=2, browser=browser)
     page.set("speed", "accurate")
     page.click("apply")
-    wait_until(lambda: re.search(r"Slice \d+", page.text("progress")), "progress")
+    wait_until(lambda: re.search(r"Slices \d+", page.text("progress")), "progress")
     (worker,) = [each for each in process.children(recursive=True) if "worker_main" in " ".join(each.cmdline())]
     worker.kill()
     wait_until(lambda: "worker process" in page.text("message"), "the word of the worker's end")

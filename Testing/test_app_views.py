@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from unittest.mock import AsyncMock
 
 import numpy as np
 import pytest
@@ -206,10 +207,10 @@ def test_a_new_scan_takes_the_place_of_all_that_was_shown(views):
 def test_each_change_is_saved_and_one_that_cannot_be_is_said(tmp_path):
     first = Snapshot(np.zeros((2, 3, 4), np.uint8), (LIVER,), np.eye(4))
     second = replace(first, labelmap=np.ones((2, 3, 4), np.uint8))
-    said, now = [], [first]
+    said, now, taken = [], [first], AsyncMock()
 
     async def changes():
-        saving = AutoSave(said.append)
+        saving = AutoSave(said.append, taken)
         saving.follow(tmp_path / "a.seg.nrrd", lambda: now[0], first)
         saving.changed()
         await saving.finish()
@@ -228,6 +229,7 @@ def test_each_change_is_saved_and_one_that_cannot_be_is_said(tmp_path):
     assert said[0] == "Saved: a.seg.nrrd"
     assert "Not saved" in said[1]
     assert len(said) == 2
+    assert [each.args[0] for each in taken.await_args_list] == [second, first]
 
 
 def test_what_another_session_saved_is_not_overwritten(tmp_path):
@@ -235,7 +237,7 @@ def test_what_another_session_saved_is_not_overwritten(tmp_path):
     said, path = [], tmp_path / "a.seg.nrrd"
 
     async def changes():
-        saving = AutoSave(said.append)
+        saving = AutoSave(said.append, AsyncMock())
         saving.follow(path, lambda: mine, None)
         path.write_text("of another session")
         saving.changed()

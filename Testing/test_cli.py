@@ -58,6 +58,18 @@ def test_a_scan_becomes_every_output_that_was_asked_for(scan, shell_models, tmp_
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*names.values(), "scan.nrrd"])
 
 
+def test_maps_have_the_digits_that_mean_something_and_compress(shared_data, tmp_path):
+    scan = shared_data("volumes/abdomen_dicom")
+    names = {"-o": "liver.seg.nrrd", "--probability": "p.nrrd", "--uncertainty": "u.nii.gz"}
+    options = [part for option, name in names.items() for part in (option, tmp_path / name)]
+    assert in_a_child("liver", scan, *options, "--quiet", "--device", "cpu").returncode == 0
+    for name in ("p.nrrd", "u.nii.gz"):
+        values = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / name)))
+        np.testing.assert_allclose(values, values.round(3), atol=1e-6)
+        assert len(np.unique(values)) > 100
+        assert (tmp_path / name).stat().st_size < values.nbytes / 15
+
+
 def test_the_result_is_told_in_words(scan, with_models, tmp_path, capsys):
     assert main(["liver", str(scan), "-o", str(tmp_path / "l.nii.gz")]) == 0
     printed = capsys.readouterr()

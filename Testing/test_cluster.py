@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
 
 from Testing.support.bright import bright_bundle
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.core.request import Request
+from UNetPlusPlusSegmentLib.jobs import dask_cluster
 from UNetPlusPlusSegmentLib.jobs.cohort import CohortError, one_after_the_other, run_cohort
 from UNetPlusPlusSegmentLib.jobs.dask_cluster import on_cluster
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 
 AFFINE = np.diag([-2.0, -2.0, 3.0, 1.0])
-REQUEST = Request(device="cpu")
+
+
+def asked_of(bundle) -> Request:
+    return Request(model=bundle.folder, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +69,7 @@ def test_a_cluster_does_a_cohort_as_one_machine_does_though_a_process_of_it_dies
             next(iter(cluster.workers.values())).process.process.kill()
 
     run = on_cluster(cluster.scheduler_address)
-    records = run_cohort(run, cohort, tmp_path / "there", bundle, REQUEST, kill_one)
+    records = run_cohort(run, cohort, tmp_path / "there", asked_of(bundle), kill_one)
     assert {each["case"]: each["status"] for each in records} == {
         "a": "done", "b": "done", "broken": "failed", "c": "done"
     }  # fmt: skip
@@ -83,11 +90,11 @@ def test_without_a_scheduler_nothing_is_begun_and_where_no_case_is_left_none_is_
     monkeypatch.setattr("UNetPlusPlusSegmentLib.jobs.dask_cluster.CONNECT_S", 0.5)
     case, out = cohort / "a.nrrd", tmp_path / "out"
     with pytest.raises(CohortError, match=r"No Dask scheduler answers at tcp://127\.0\.0\.1:9"):
-        run_cohort(on_cluster("tcp://127.0.0.1:9"), [case], out, bundle, REQUEST)
+        run_cohort(on_cluster("tcp://127.0.0.1:9"), [case], out, asked_of(bundle))
     assert not out.exists()
     with Worker() as worker:
-        done = run_cohort(one_after_the_other(worker), [case], out, bundle, REQUEST)
-    assert run_cohort(on_cluster("tcp://127.0.0.1:9"), [case], out, bundle, REQUEST) == done
+        done = run_cohort(one_after_the_other(worker), [case], out, asked_of(bundle))
+    assert run_cohort(on_cluster("tcp://127.0.0.1:9"), [case], out, asked_of(bundle)) == done
 
 
 def test_a_cluster_without_workers_is_named_and_waited_for(bundle, cohort, tmp_path, monkeypatch):
@@ -101,6 +108,47 @@ def test_a_cluster_without_workers_is_named_and_waited_for(bundle, cohort, tmp_p
 
         monkeypatch.setattr("UNetPlusPlusSegmentLib.jobs.dask_cluster._log.warning", start_one)
         run = on_cluster(address)
-        (record,) = run_cohort(run, [cohort / "a.nrrd"], tmp_path / "out", bundle, REQUEST)
+        (record,) = run_cohort(run, [cohort / "a.nrrd"], tmp_path / "out", asked_of(bundle))
     assert started == [f"No worker has joined the Dask scheduler at {address}: start one with `dask worker {address}`."]
     assert record["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("visible", "workers", "given"),
+    [("3, GPU-5", 2, ["3", "GPU-5"]), ("3,5", 3, ["3", "3", "5"])],
+    ids=["a card each", "more processes than cards"],
+)
+def test_on_one_computer_each_process_gets_a_graphics_card_and_its_worker_with_it(monkeypatch, visible, workers, given):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with dask_cluster._cluster_here(workers) as cluster, Client(cluster.scheduler_address) as client:
+        seen = client.run(card_of_a_worker)
+    assert sorted(seen.values()) == given
+
+
+def card_of_a_worker() -> str:
+    """What the process that `Worker` starts sees of the graphics cards; runs in a process of the cluster."""
+    import time
+    from tempfile import TemporaryDirectory
+
+    from UNetPlusPlusSegmentLib.jobs.child_process import ChildProcess
+
+    with TemporaryDirectory() as folder:
+        ask = "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES', 'all'))"
+        child = ChildProcess([sys.executable, "-c", ask], Path(folder))
+        while not (lines := [*child.received()]):
+            time.sleep(0.01)
+        child.close()
+    return lines[0].strip()
+
+
+def test_the_graphics_cards_are_those_of_the_driver_unless_the_user_has_chosen(monkeypatch, tmp_path):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n[ $1 = --query-gpu=index ] && printf '0\\n1\\n'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert dask_cluster.graphics_cards() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert dask_cluster.graphics_cards() == ["1"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    assert dask_cluster.graphics_cards() == []

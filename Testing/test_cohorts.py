@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import inspect
 import json
 import os
 import sys
@@ -19,10 +20,12 @@ from Testing.support.nodule_scans import A, B, lung_with, ras
 from Testing.support.worker_logic import a_scan
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
+from UNetPlusPlusSegmentLib.cli.parser import parser
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.jobs import cohort as cohorts
 from UNetPlusPlusSegmentLib.jobs.cohort import CohortError, Todo, find_cases, one_after_the_other
 from UNetPlusPlusSegmentLib.jobs.manifest import is_running
+from UNetPlusPlusSegmentLib.scene.logic import Segmenter
 
 
 @pytest.fixture
@@ -108,6 +111,44 @@ def test_results_of_another_target_or_another_file_are_not_replaced(logic, model
     assert (out / "one.seg.nrrd").read_bytes() == made
 
 
+def test_no_scan_and_no_stranger_s_file_is_replaced_and_what_a_killed_run_has_written_is(logic, cohort, tmp_path):
+    def refused(words, **options):
+        before = {path.name: path.read_bytes() for path in cohort.iterdir() if path.is_file()}
+        with pytest.raises(CohortError, match=words + r", .* another folder"):
+            logic.processFolder(cohort, cohort, device="cpu", **options)
+        assert {path.name: path.read_bytes() for path in cohort.iterdir() if path.is_file()} == before
+
+    refused(r"two.nii.gz is one of the scans", formats=["nii.gz"])
+    for name in ("one.seg.nrrd", "measurements.csv"):
+        (cohort / name).write_text("by hand")
+        os.utime(cohort / name, (1e9, 1e9))
+        refused(f"{name} is no result of this cohort")
+        (cohort / name).unlink()
+    logic.processFolder([cohort / "two.nii.gz"], cohort, device="cpu")
+    (cohort / "one.seg.nrrd").write_text("by hand")
+    os.utime(cohort / "one.seg.nrrd", (1e9, 1e9))
+    refused("one.seg.nrrd is no result of this cohort")
+    with (cohort / "manifest.jsonl").open("a") as stream:
+        stream.write('{"case": "one", "sta')  # a run was killed when it had written the result
+    os.utime(cohort / "one.seg.nrrd", (time.time(),) * 2)
+    os.utime(cohort / "manifest.jsonl", (time.time() + 0.01,) * 2)
+    records = logic.processFolder(cohort, cohort, device="cpu")
+    assert [each["status"] for each in records] == ["failed", "done", "done"]
+
+
+def test_what_several_processes_had_written_when_they_were_killed_is_no_stranger_s(tmp_path):
+    todo = [Todo(case, tmp_path / f"{case}.nrrd", tmp_path / case, tmp_path, Request()) for case in "abc"]
+    known = {"a": {"status": "done", "seconds": 30.0}, "b": {"status": "failed", "seconds": 9.0}}
+    for name, age_s in {"manifest.jsonl": 0, "a.seg.nrrd": 0, "c.seg.nrrd": 12}.items():
+        (tmp_path / name).write_text("{}")
+        os.utime(tmp_path / name, (1e9 - age_s, 1e9 - age_s))
+    cohorts._keep_what_is_not_ours(tmp_path, todo, known)
+    cohorts._keep_what_is_not_ours(tmp_path, todo, {})  # its only line is torn
+    os.utime(tmp_path / "c.seg.nrrd", (1e9 - 50, 1e9 - 50))
+    with pytest.raises(CohortError, match=r"c\.seg\.nrrd is no result"):
+        cohorts._keep_what_is_not_ours(tmp_path, todo, known)
+
+
 def test_the_table_holds_the_cases_of_earlier_calls_and_those_done_before_a_stop(logic, cohort, tmp_path):
     def stop(done, total, case):
         if done > 1:
@@ -159,7 +200,7 @@ def test_a_case_that_found_no_memory_beside_another_is_read_again(monkeypatch):
         raise ValueError("That will do.")
 
     monkeypatch.setattr(files, "read_volume", read_volume)
-    todo = Todo("a", Path("a.nrrd"), Path("nowhere") / "a", Path("bundle"), Request())
+    todo = Todo("a", Path("a.nrrd"), Path("nowhere") / "a", ((Path("bundle"), Request()),))
     (outcome,) = (outcome for _, outcome in one_after_the_other(None)([todo]))
     assert (outcome["reason"], attempts) == ("That will do.", [todo.input] * 2)
 
@@ -179,7 +220,7 @@ def test_the_next_case_is_read_while_one_is_computed(monkeypatch):
             assert not any(read[path].is_set() for path in paths[number + 2 :])
             raise ValueError("That will do.")
 
-    todo = [Todo(path.stem, path, Path("nowhere") / path, Path("bundle"), Request()) for path in paths]
+    todo = [Todo(path.stem, path, Path("nowhere") / path, ((Path("bundle"), Request()),)) for path in paths]
     outcomes = dict(one_after_the_other(Worker())(todo))
     assert [outcome["reason"] for outcome in outcomes.values()] == ["That will do."] * 3
     assert list(one_after_the_other(Worker())([])) == []
@@ -199,7 +240,7 @@ def test_a_cohort_that_is_stopped_reads_no_further_case_and_waits_for_none(monke
 
     monkeypatch.setattr(files, "read_volume", read)
     monkeypatch.setattr(cohorts, "outcome_of", interrupted)
-    todo = [Todo(f"{n}", Path(f"{n}.nrrd"), Path("nowhere"), Path("bundle"), Request()) for n in range(3)]
+    todo = [Todo(f"{n}", Path(f"{n}.nrrd"), Path("nowhere"), ((Path("bundle"), Request()),)) for n in range(3)]
     with pytest.raises(KeyboardInterrupt):
         next(one_after_the_other(None)(todo))
     assert not ended  # nobody waited for it
@@ -298,6 +339,28 @@ def test_the_logic_writes_forms_and_says_at_the_start_what_slicer_lacks(logic, c
     with pytest.raises(CohortError, match="'ply' is no format of a result"):
         logic.processFolder(cohort, tmp_path / "other", device="cpu", formats=["ply"])
     assert not (tmp_path / "other").exists()
+
+
+def test_the_logic_takes_what_the_shell_takes():
+    commands = next(each for each in parser()._actions if isinstance(each.choices, dict)).choices
+    of_the_shell = {action.dest for action in commands["cohort"]._actions} - {"help", "quiet", "json", "debug"}
+    other_names = {"output": "outputFolder", "dask": "cluster", "format": "formats", "points_of_cases": "points"}
+    taken = {*inspect.signature(Segmenter.processFolder).parameters} - {"self", "progress", "ended"}
+    assert {other_names.get(name, name) for name in of_the_shell} == taken
+
+
+def test_the_logic_segments_nodules_at_points_with_so_many_threads(logic, models, tmp_path):
+    bright_nodule_bundle(models / "pointed-v1.0.0")
+    volume = lung_with(A, B)
+    for name in ("one.nrrd", "two.nrrd"):
+        files.write_volume(tmp_path / name, volume.array, volume.ijk_to_ras)
+    inputs, (a, b) = [tmp_path / "one.nrrd", tmp_path / "two.nrrd"], (ras((10, 50, 40)), ras((20, 100, 110)))
+    records = logic.processFolder(
+        inputs, tmp_path / "out", "nodule", device="cpu", threads=1, points={"one": [a, b], "two": [b]}
+    )
+    assert [[*each["measurements"]] for each in records] == [["Nodule 1", "Nodule 2"], ["Nodule 1"]]
+    with pytest.raises(ValueError, match="threads"):
+        logic.processFolder(inputs, tmp_path / "out", "nodule", threads=0)
 
 
 def test_points_of_a_table_are_those_of_their_case_and_others_run_it_again(tmp_path, capsys, monkeypatch):

@@ -174,7 +174,7 @@ def test_a_finding_is_right_or_wrong_or_counts_neither_way():
         labels[0, 0, at] = value
     measured = {"probability": 0.5, "mean_diameter_mm": 5.0, "centroid_ras": (0, 0, 0)}
     segments = tuple(Segment(value, "", "", (0, 0, 0), measured) for value in range(1, 5))
-    result = Result(labels, segments, (), 0.5, "", "", 1, 0.0)
+    result = Result(labels, segments, (), 0.5, "", "", 1, 1, 0.0)
     assert [each.nodule for each in findings(result, readers)] == [1, None, None, 0]
 
 

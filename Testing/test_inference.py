@@ -215,14 +215,14 @@ def test_an_exception_in_progress_stops_the_run_at_once(engine):
     class Cancelled(Exception):
         pass
 
-    def progress(done, total):
-        seen.append((done, total))
+    def progress(done, total, phase):
+        seen.append((done, total, phase))
         if done == 3:
             raise Cancelled
 
     with pytest.raises(Cancelled):
         engine.predict(body(), Request(speed="accurate"), progress)
-    assert seen == [(3, 30)]  # three of these slices at once
+    assert seen == [(3, 30, "slices")]  # three of these slices at once
 
 
 def test_the_same_volume_gives_the_same_mask_twice(random_engine):

@@ -10,8 +10,8 @@ from Testing.support.bright import bright_bundle
 from Testing.support.worker_jobs import PATIENCE_S, alive, cpu_s, fails, fake, files_in, run, scan, until, works
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.volume import Volume
-from UNetPlusPlusSegmentLib.jobs import worker_client
-from UNetPlusPlusSegmentLib.jobs.arrays import ArrayFolder
+from UNetPlusPlusSegmentLib.jobs import job_handler, worker_client
+from UNetPlusPlusSegmentLib.jobs.arrays import ArrayFolder, save_array
 from UNetPlusPlusSegmentLib.jobs.protocol import DeviceState, Failed, MapsReady, ResultReady
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 
@@ -42,10 +42,10 @@ def test_a_job_gives_what_the_engine_gives_voxel_for_voxel(worker, bundle, expec
     np.testing.assert_array_equal(found.labelmap, own.labelmap)
     assert 0 < found.labelmap.sum() < found.labelmap.size / 4
     assert found.labelmap.dtype == np.uint8
-    for same in ("segments", "notes", "threshold", "model", "device", "slices"):
+    for same in ("segments", "notes", "threshold", "model", "device", "scan_slices", "slices"):
         assert getattr(found, same) == getattr(own, same)
-    assert [(p.done, p.total) for p in progress] == [
-        (n, 30) for n in (*range(9, 30, 9), 30)
+    assert [(p.phase, p.done, p.total) for p in progress] == [
+        ("slices", n, 30) for n in (*range(9, 30, 9), 30)
     ]  # nine so small slices at once
     assert progress[0].seconds_left is None
     assert all(p.seconds_left > 0 for p in progress[1:-1])
@@ -161,6 +161,30 @@ def test_a_job_is_cancelled_at_any_moment_and_the_next_one_works(worker, bundle,
     works(worker, bundle, expected)
 
 
+def test_a_job_that_is_cancelled_when_its_network_is_done_leaves_what_was_kept(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(job_handler, "keep_freed_memory", lambda: None)  # this process is no worker
+    monkeypatch.setattr(job_handler, "register_module_forward_pre_hook", lambda check: None)
+    said = []
+
+    def say(what, job, **more):
+        said.append((what, job))
+        if what == "progress" and job == 2 and more["done"] == more["total"]:
+            handler.cancelled = 2
+
+    handler = job_handler.JobHandler(tmp_path, say)
+    about = {
+        "ijk_to_ras": scan().ijk_to_ras.tolist(),
+        "bundle": str(bundle),
+        "request": Request(device="cpu").to_json(),
+    }
+    for job in (1, 2):
+        handler.handle(
+            {"do": "segment", "job": job, "volume": save_array(tmp_path, job, "volume", scan().array), **about}
+        )
+    handler.handle({"do": "threshold", "job": 3, "of": 1, "threshold": 0.4})
+    assert [each for each in said if each[0] != "progress"] == [("result", 1), ("failed", 2), ("result", 3)]
+
+
 def test_a_job_stops_between_two_layers_and_the_process_stays(worker, bundle, expected, monkeypatch, tmp_path):
     works(worker, bundle, expected)
     monkeypatch.setattr(worker_client, "CANCEL_S", PATIENCE_S)  # no force
@@ -206,7 +230,7 @@ def test_what_progress_raises_cancels_the_job_and_passes_through(tmp_path, tempo
     def interrupt(progress):
         raise KeyboardInterrupt
 
-    script = "say('ready')\nsay('progress', job=1, done=1, total=9, seconds_left=None)\ntime.sleep(999)"
+    script = "say('ready')\nsay('progress', job=1, phase='slices', done=1, total=9, seconds_left=None)\ntime.sleep(999)"
     with Worker(fake(tmp_path, script)) as worker:
         job = worker.submit(scan(), "model", Request())
         with pytest.raises(KeyboardInterrupt):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -191,6 +193,11 @@ def test_a_name_that_is_taken_gets_a_number(scene):
         mrml.show_segmentation((a_labelmap() == 1).astype(np.uint8), [LIVER], volumeNode, segmentationNode)
     names = [segment.GetName() for segment in segments_of(segmentationNode).values()]
     assert names == ["liver", "nodule 1", "liver_1", "liver_2"]
+    for _ in range(2):  # as two more clicks find
+        mrml.show_segmentation(
+            (a_labelmap() == 2).astype(np.uint8), [replace(NODULE, value=1)], volumeNode, segmentationNode
+        )
+    assert [segment.GetName() for segment in segments_of(segmentationNode).values()][4:] == ["nodule 2", "nodule 3"]
     twins = [Segment(value, "nodule", NODULE_TERMINOLOGY, (1, 2, 3), {}) for value in (1, 2)]
     segmentationNode = mrml.show_segmentation(a_labelmap(), twins, volumeNode)
     assert [segment.GetName() for segment in segments_of(segmentationNode).values()] == ["nodule", "nodule_1"]

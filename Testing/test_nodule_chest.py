@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -42,14 +43,17 @@ def test_in_a_chest_the_nodules_are_found_and_the_vessels_are_not(tmp_path, ches
     speeds = {"balanced": {"level": 4, "find_first": find_first}}
     engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0", speeds=speeds), "cpu")
     seen = []
-    maps = engine.predict(volume, Request("nodule"), lambda done, total: seen.append((done, total)))
+    maps = engine.predict(volume, Request("nodule"), lambda *report: seen.append(report))
     result = maps.at()
     assert len(result.segments) == 3
     for nodule, free in zip(nodules, (True, True, False), strict=True):
         segment = result.segments[np.bincount(result.labelmap[nodule]).argmax() - 1]
         assert dice(result.labelmap == segment.value, nodule) > 0.9
         assert (segment.measurements["pleura_mm"] > 5) == free
-    assert all(done <= total for done, total in seen)
+    assert [phase for phase, _ in groupby(phase for *_, phase in seen)] == ["lungs", "search", "candidates"]
+    assert all(done <= total for done, total, _ in seen)
+    ends = {phase: (done, total) for done, total, phase in seen}
+    assert all(done == total for done, total in ends.values())
     again = maps.at(0.9)
     assert len(again.segments) == 3
 

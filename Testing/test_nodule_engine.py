@@ -227,7 +227,7 @@ def test_an_exception_in_progress_stops_the_run(engine):
     class Cancelled(Exception):
         pass
 
-    def progress(done, total):
+    def progress(done, total, phase):
         assert done <= total
         raise Cancelled
 

@@ -13,6 +13,7 @@ from Testing.support.slicer_qt.application import wait_until
 from Testing.support.slicer_qt.pythonqt import dialogs
 from Testing.support.worker_logic import GRID, LONG, a_scan
 from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.jobs.manifest import is_running
 from UNetPlusPlusSegmentLib.jobs.review import read_review
 from UNetPlusPlusSegmentLib.scene import mrml
@@ -139,6 +140,27 @@ def test_the_panel_finds_what_the_logic_finds(ui, logic, scans, tmp_path):
     logic.processFolder(scans, tmp_path / "logic", device="cpu")
     tables = [(tmp_path / name / "measurements.csv").read_text() for name in ("out", "logic")]
     assert tables[0] == tables[1]
+
+
+@pytest.mark.slow(reason="four scans, three times over; the test above does the same with small ones")
+def test_the_scans_at_hand_get_the_same_numbers_from_shell_panel_and_dask(frame, shared_data, tmp_path):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for name in ("abdomen_dicom", "chest_lesion_ct.nrrd", "abdomen_3mm_ct.nii.gz", "not_ct_mr.nii.gz"):
+        (scans / name).symlink_to(shared_data(f"volumes/{name}"))
+    shell = ["cohort", "liver", str(scans), "--device", "cpu", "-o"]
+    assert main([*shell, str(tmp_path / "shell")]) == 1  # one of the scans is no CT
+    assert main([*shell, str(tmp_path / "dask"), "--workers", "2"]) == 1
+    ui = frame.self().ui
+    ui.deviceComboBox.setCurrentText("CPU")
+    ui.cohortInputEdit.text, ui.cohortFolderEdit.text = str(scans), str(tmp_path / "panel")
+    run(ui)
+    tables = [(tmp_path / name / "measurements.csv").read_text() for name in ("shell", "dask", "panel")]
+    assert tables[0] == tables[1] == tables[2]
+    with (tmp_path / "shell" / "measurements.csv").open(newline="", encoding="utf-8") as stream:
+        volumes_ml = {row["case"]: row["volume_ml"] for row in csv.DictReader(stream)}
+    assert volumes_ml.pop("not_ct_mr") == ""
+    assert all(500 < float(each) < 2000 for each in volumes_ml.values())
 
 
 def test_a_cohort_is_cancelled_at_once_and_goes_on_where_it_stopped(ui, scans, tmp_path):

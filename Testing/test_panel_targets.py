@@ -41,7 +41,7 @@ def rows_of(box) -> list[str]:
 def test_targets_are_offered_by_the_names_of_the_labels_and_run_with_what_their_card_says(panel, scene):
     ui, scan = panel.ui, organs_scan()
     volumeNode = add_volume(scan.array, scan.ijk_to_ras, "Abdomen")
-    assert rows_of(ui.targetComboBox) == ["Left kidney", "Liver", "Organs (all 3)", "Right kidney", "Spleen"]
+    assert rows_of(ui.targetComboBox) == ["Left kidney", "Liver", "Abdomen (all 3)", "Right kidney", "Spleen"]
     assert ui.targetComboBox.currentText == "Liver"
     assert "lung-ct-v1.0.0 needs a newer UNetPlusPlusSegment" in ui.messageLabel.text
     ui.targetComboBox.setCurrentText("Spleen")
@@ -57,7 +57,7 @@ def test_targets_are_offered_by_the_names_of_the_labels_and_run_with_what_their_
     node = scene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
     (spleen,) = segments_of(node)
     np.testing.assert_array_equal(mrml.labelmap_of(node, spleen, volumeNode), organ("Spleen"))
-    ui.targetComboBox.setCurrentText("Organs (all 3)")
+    ui.targetComboBox.setCurrentText("Abdomen (all 3)")
     ui.thresholdSlider.value = 0.6  # for the next run: what is shown is of another target
     assert not panel._run.jobs
     dialogs.answers.append("Replace")

@@ -32,6 +32,17 @@ def test_an_organ_that_was_not_found_comes_before_what_is_doubtful(tmp_path):
     assert names_in(make_report(folder).read_text(encoding="utf-8"))[0] == "lost"
 
 
+def test_nodules_say_how_likely_they_are_and_the_least_likely_ones_come_first(tmp_path):
+    def line(number):
+        found = {f"Nodule {n}": {"volume_ml": 0.5, "probability": p} for n, p in enumerate(chances[number], start=1)}
+        return {**case(0), "case": f"case{number}", "notes": [], "measurements": found}
+
+    chances = [(0.987654, 0.9), (0.95, 0.31), (), (0.6,), (None,)]
+    page = make_report(make_cohort(tmp_path / "out", len(chances), line)).read_text(encoding="utf-8")
+    assert names_in(page) == ["case1", "case3", "case0", "case2", "case4"]
+    assert "Probability" in page and "<td>0.99</td>" in page and "<td>0.31</td>" in page
+
+
 def test_a_name_is_text_wherever_it_stands(tmp_path):
     folder = make_cohort(tmp_path / "out", 5)
     add_to_review(folder, SCRIPT, "flagged", "</script><script>alert(2)</script>", "<b>")

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from Testing.support.cohort_folder import SCRIPT, make_cohort
-from UNetPlusPlusSegmentLib.jobs.report import make_report
+from Testing.support.cohort_folder import SCRIPT, case, make_cohort
+from UNetPlusPlusSegmentLib.jobs.report import SHOWN, make_report
 from UNetPlusPlusSegmentLib.jobs.review import add_to_review, read_review
 
 
@@ -165,12 +165,30 @@ def test_a_name_like_a_script_is_shown_as_it_is(report, open_page):
 
 
 def test_pictures_are_loaded_as_they_are_scrolled_to(tmp_path, open_page):
-    page = open_page(make_report(make_cohort(tmp_path / "out", 300)))
+    page = open_page(make_report(make_cohort(tmp_path / "out", 1000)))
     page.locator("img").first.scroll_into_view_if_needed()
     until(page, "document.images[0].naturalWidth > 0")
     assert page.evaluate("[...document.images].filter((each) => each.naturalWidth).length") < 60
     page.locator("img").last.scroll_into_view_if_needed()
     until(page, "[...document.images].at(-1).naturalWidth > 0")
+
+
+def test_all_figures_of_a_case_are_seen_at_once(tmp_path, open_page):
+    def line(number):
+        found = dict.fromkeys(SHOWN, 123.4) | {
+            "expected_dice_low": 0.84,
+            "expected_dice_high": 0.95,
+            "kind": "part-solid",
+        }
+        slices = [{"k": 100 + n, "s_mm": -660.8} for n in range(3)]
+        found |= {"doubtful_slices": slices, "cut_by_scan": ["inferior", "superior"]}
+        found |= dict.fromkeys(
+            ("long_axis_mm", "short_axis_mm", "mean_diameter_mm", "kind", "probability")
+        )  # of nodules
+        return {**case(0), "measurements": {"Liver": found}}
+
+    page = open_page(make_report(make_cohort(tmp_path / "out", 1, line)))
+    assert page.evaluate("(([table]) => table.scrollWidth <= table.clientWidth)(document.querySelectorAll('.scroll'))")
 
 
 def contrast(page, selector: str) -> float:

@@ -56,7 +56,7 @@ def test_a_box_may_be_given_as_pairs_of_first_and_past_the_last_index():
 def test_a_result_arrives_from_the_worker_as_it_was():
     labelmap = np.ones((2, 3, 4), np.uint8)
     segment = Segment(1, "Liver", "", (221, 130, 101), {"volume_ml": 1.5, "mean_hu": None})
-    result = Result(labelmap, (segment,), (Note("forced", "Forced."),), 0.5, "liver-ct-v1.0.0", "cpu", 7, 1.25)
+    result = Result(labelmap, (segment,), (Note("forced", "Forced."),), 0.5, "liver-ct-v1.0.0", "cpu", 30, 7, 1.25)
     arrived = Result.from_json(json.loads(json.dumps(result.to_json())), labelmap)
     assert vars(arrived) == vars(result)
 

@@ -290,7 +290,7 @@ def test_a_run_that_is_given_up_leaves_everything_as_it_was(opened, logic, scene
     slicer.app.processEvents()
     assert not at.effect._options.progressBar.isHidden()
     assert at.effect._options.progressBar.maximum == LONG
-    assert f"of {LONG} slices" in at.effect._options.progressBar.format
+    assert f"Slices {at.effect._options.progressBar.value} of {LONG}" in at.effect._options.progressBar.format
     assert not at.effect._options.applyButton.enabled
     before = all_about(at.segmentation)
     if how == "cancel":

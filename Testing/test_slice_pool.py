@@ -168,12 +168,12 @@ def test_one_thread_and_several_give_the_same_mask_on_a_real_scan(shared_data, t
 def test_progress_counts_slices_in_any_number_of_threads(engine):
     seen = []
     engine.predict(body(), Request(speed="accurate", threads=3), lambda *numbers: seen.append(numbers))
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-    assert seen[-1] == (40, 40)
+    assert [done for done, *_ in seen] == sorted(done for done, *_ in seen)
+    assert seen[-1] == (40, 40, "slices")
 
 
 def test_whoever_raises_in_progress_finds_no_thread_at_work_after(engine):
-    def enough(done, total):
+    def enough(done, total, phase):
         raise InterruptedError(f"{done} of {total}")
 
     before = threading.active_count()

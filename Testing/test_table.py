@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
 from UNetPlusPlusSegmentLib import __version__
+from UNetPlusPlusSegmentLib.core.masks import measure
 from UNetPlusPlusSegmentLib.core.table import COLUMNS, rounded, rows_of
+from UNetPlusPlusSegmentLib.core.volume import Volume
+from UNetPlusPlusSegmentLib.nodule.measurements import measure_nodule
 
 
 @pytest.mark.parametrize(
@@ -25,6 +30,7 @@ from UNetPlusPlusSegmentLib.core.table import COLUMNS, rounded, rows_of
         ("p95_hu", 132.49, "132"),
         ("solid_share", 0.98765, "0.99"),
         ("expected_dice", 0.9512, "0.95"),
+        ("probability", 0.7684234771953069, "0.77"),
         ("expected_dice_low", 0.9049, "0.9"),
         ("threshold", 0.375, "0.375"),
         ("mean_hu", float("nan"), "nan"),
@@ -55,6 +61,17 @@ def test_a_row_has_all_columns_in_their_order_and_unknown_measurements_behind_th
         "centroid_s_mm": 3, "status": "done", "notes": "One. Two.", "model": "m-v1", "version": __version__,
         "lobe": "left",
     }  # fmt: skip
+
+
+def test_what_is_measured_of_an_organ_or_of_a_nodule_has_its_column():
+    draw = np.random.default_rng(0)
+    mask = np.zeros((9, 20, 20), bool)
+    mask[3:6, 5:12, 6:14] = True
+    volume = Volume(draw.normal(0, 20, mask.shape), np.diag([-0.7, -0.7, 2.0, 1]))
+    nodule = asdict(measure_nodule(mask, volume, np.ones_like(mask))) | {"probability": 0.8, "cut_by_scan": []}
+    for measured in (measure(mask, volume), nodule):
+        (row,) = rows_of("pat01", [("A", measured)])
+        assert list(row) == list(COLUMNS)
 
 
 def test_a_case_without_segments_still_says_how_it_was_run():

@@ -219,3 +219,27 @@ def test_an_older_checkpoint_has_its_sources_looked_up_where_it_was_trained(chec
     torch.save({**saved, "patients": 2}, older)
     with pytest.raises(BundleError, match=r"older\.ckpt cannot be used: gone"):
         read_checkpoint(older)
+
+
+def test_a_model_can_be_described_anew_after_its_training(checkpoint, place, capsys):
+    renamed = {**TARGET, "name": "organs", "limits": ["Said later."]}
+    (place / "renamed.yaml").write_text(yaml.safe_dump(renamed))
+    command = ["--data", str(place / "data"), "--target", str(place / "renamed.yaml")]
+    folder = place / "organs-v1.0.0"
+    assert export.main([str(checkpoint), str(folder), *command]) == 0
+    bundle = api.choose_bundle("organs", str(folder))
+    assert (bundle.target, bundle.limits) == ("organs", ("Said later.",))
+    assert [label.name for label in bundle.labels] == ["Grey organ", "White organ"]
+    assert json.loads((folder / "evaluation.json").read_text())["figures"]["labels"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"labels": TARGET["labels"][::-1]}, "has labels"), ({"window_hu": [-90, 150]}, "has a window")],
+)
+def test_a_description_for_another_network_is_refused(checkpoint, place, tmp_path, capsys, change, said):
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump({**TARGET, "name": "other", **change}))
+    command = ["--data", str(place / "data"), "--target", str(tmp_path / "other.yaml")]
+    assert export.main([str(checkpoint), str(tmp_path / "other-v1.0.0"), *command]) == 1
+    assert f"The target other {said} that the network was not trained for" in capsys.readouterr().err
+    assert not (tmp_path / "other-v1.0.0").exists()

@@ -1,8 +1,8 @@
-"""The views of the app without a browser: frames a second of scrolling, and the time of a surface and of a saved stroke.
+"""The app without a browser: frames a second of scrolling, the time of a surface and of a saved stroke, and from a click to the mask.
 
     python benchmarks/app_views.py --size 512 512 200
 
-Software rendering (Mesa) where there is no graphics card. Needs the extra `[app]`.
+Software rendering (Mesa) where there is no graphics card. Needs the extra `[app]`, and for the clicks the scans of `scans.py`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import scans
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -22,6 +24,38 @@ def seconds(call: Callable[[], object]) -> float:
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
+
+
+async def clicks(server: Any, views: Any, folder: Path) -> None:
+    """Print the seconds from a click to the mask in the views: a liver in 512 × 512 × 200 voxels, and a nodule in a chest."""
+    from UNetPlusPlusSegmentLib import files
+    from UNetPlusPlusSegmentLib.app.cases import find
+    from UNetPlusPlusSegmentLib.app.session import Session
+
+    marked = np.argwhere(scans.readers("chest_111") == scans.readers("chest_111").max())
+    for name in ("tiled_200", "chest_111"):
+        volume = scans.load(name)
+        files.write_volume(folder / f"{name}.nrrd", volume.array, volume.ijk_to_ras)
+    session = Session(server, views, find([folder]))
+
+    async def took(points: list | None = None) -> str:
+        started = time.perf_counter()
+        session.apply(points)
+        while session.state.running:
+            await asyncio.sleep(0.01)
+        return f"{time.perf_counter() - started:.1f} s for {', '.join(row[0] for row in session.state.rows)}"
+
+    await session.open("tiled_200")
+    print(f"from the first click on Apply to the mask: {await took()}; from the second: {await took()}")
+    await session.open("chest_111")
+    session.state.target = "Nodule"
+    session._choose_target()  # no page tells of the change
+    middle = marked[np.abs(marked - np.median(marked, axis=0)).sum(axis=1).argmin()]
+    point = (scans.load("chest_111").ijk_to_ras @ [*middle[::-1], 1])[:3].tolist()
+    print(
+        f"from the first click on a nodule to the mask: {await took([point])}; from the second: {await took([point])}"
+    )
+    await session.close()
 
 
 def main() -> None:
@@ -43,8 +77,10 @@ def main() -> None:
     from UNetPlusPlusSegmentLib.core.volume import Volume
     from UNetPlusPlusSegmentLib.scene import mrml
 
-    asyncio.set_event_loop(asyncio.new_event_loop())
-    views = Views(get_server("benchmark", client_type="vue3"))
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    server = get_server("benchmark", client_type="vue3")
+    views = Views(server)
     shape = given.size[::-1]
     k, j, i = (
         np.linspace(-1, 1, n).reshape([-1 if a == axis else 1 for a in range(3)]) for axis, n in enumerate(shape)
@@ -63,7 +99,6 @@ def main() -> None:
 
     from trame_slicer.rca_view.rca_view_factory import RcaWindow
 
-    server = get_server("benchmark")
     for view, window in windows.items():
         grab = RcaWindow(window, server.state, "cursor")
         low, high = view.get_slice_range()
@@ -75,7 +110,10 @@ def main() -> None:
                 image, columns, rows = grab.img_cols_rows
                 RcaImageEncoder.JPEG.encode(image, columns, rows, 50)
 
-        print(f"scrolling {view.name}: {len(places) / seconds(scroll):.0f} frames a second")
+        worked = time.process_time()
+        frames_per_s = len(places) / seconds(scroll)
+        worked_ms = 1000 * (time.process_time() - worked) / len(places)
+        print(f"scrolling {view.name}: {frames_per_s:.0f} frames a second, {worked_ms:.0f} ms of the processor each")
     print(f"surface: {seconds(segmentation.CreateClosedSurfaceRepresentation):.2f} s")
     print(f"snapshot: {seconds(lambda: snapshot(segmentation, node)):.2f} s")
     with tempfile.TemporaryDirectory() as folder:
@@ -83,6 +121,8 @@ def main() -> None:
         path = Path(folder) / "a.seg.nrrd"
         write = seconds(lambda: files.write_segmentation(path, taken.labelmap, taken.ijk_to_ras, taken.segments))
     print(f"saved: {write:.2f} s")
+    with tempfile.TemporaryDirectory() as folder:
+        loop.run_until_complete(clicks(server, views, Path(folder)))
 
 
 if __name__ == "__main__":

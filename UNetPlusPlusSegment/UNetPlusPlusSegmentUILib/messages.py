@@ -5,6 +5,8 @@ import logging
 import slicer
 from slicer.i18n import tr as _
 
+from UNetPlusPlusSegmentLib.core.progress import BETWEEN, CANDIDATES, LUNGS, OVERVIEW, SEARCH, SLICES
+
 LICENCE_URL = "https://github.com/unetplusplussegment/SlicerUNetPlusPlusSegment/blob/main/MODELS_LICENSE.md"
 
 
@@ -28,11 +30,26 @@ def showProgress(run, bar, label) -> None:
     progress = run.progress
     bar.maximum = progress.total if progress else 0  # 0: it only shows that something is going on
     bar.value = progress.done if progress else 0
-    bar.format = ""
-    if progress:
-        slices = _("{done} of {total} slices").format(done=progress.done, total=progress.total)
-        bar.format = slices if progress.seconds_left is None else f"{slices}, {timeLeft(progress.seconds_left)}"
-    label.text = _deviceInUse(run.device)
+    bar.format = _howFar(progress) if progress else ""
+    # A bar without a maximum shows no text.
+    label.text = " ".join([*([f"{bar.format}."] if progress and not progress.total else []), _deviceInUse(run.device)])
+
+
+def _howFar(progress) -> str:
+    """Text about a `Progress`: `Candidates 3 of 9, 4 s left`."""
+    phases = {
+        LUNGS: _("Lungs"), SEARCH: _("Search"), CANDIDATES: _("Candidates"),
+        OVERVIEW: _("Overview"), SLICES: _("Slices"), BETWEEN: _("Slices between"),
+    }  # fmt: skip
+    text = phases[progress.phase]
+    if progress.total:
+        text = _("{phase} {done} of {total}").format(phase=text, done=progress.done, total=progress.total)
+    if progress.seconds_left is not None:
+        text = f"{text}, {timeLeft(progress.seconds_left)}"
+    if progress.frame:
+        number, count = progress.frame
+        text = _("Frame {number} of {count}: {text}").format(number=number, count=count, text=text)
+    return text
 
 
 def _deviceInUse(state) -> str:
@@ -54,8 +71,8 @@ def timeLeft(seconds: float) -> str:
 
 def summary(result) -> str:
     """One line about a result: its time, device and notes."""
-    done = _("Done in {seconds} s by {model} on {device} ({slices} slices analysed).").format(
-        seconds=round(result.seconds, 1), model=result.model, device=result.device, slices=result.slices
+    done = _("Done in {seconds} s by {model} on {device} ({slices} slices).").format(
+        seconds=round(result.seconds, 1), model=result.model, device=result.device, slices=result.scan_slices
     )
     return " ".join([done, *map(str, result.notes)])
 

@@ -73,6 +73,7 @@ def bundle_from_checkpoint(
     average_from: int | None = None,
     threshold: float = 0.5,
     level: int | None = None,
+    target: Target | None = None,
 ) -> Bundle:
     """Write the bundle of a checkpoint of train.py, its averaged weights where they were kept.
 
@@ -81,13 +82,15 @@ def bundle_from_checkpoint(
         average_from: The first of the heads that the product averages; None: what the figures say, see `_best_average`.
         threshold: Probability from which on a pixel belongs to a label.
         level: Depth to prune the network to, as `NodeGrid.pruned` does; None: it stays whole.
+        target: Describes the model in place of the target that the training had: another name, other terms, a further limit.
 
     Raises:
-        BundleError: The checkpoint cannot be read, has no head at `level`, is of images without HU or without one pixel size, or
-            the folder exists.
+        BundleError: The checkpoint cannot be read, has no head at `level`, is of images without HU or without one pixel size;
+            `target` is not for this network; or the folder exists.
     """
     trained = read_checkpoint(checkpoint)
-    settings, target, state = trained.settings, trained.target, trained.state
+    settings, state = trained.settings, trained.state
+    target = _described_anew(trained.target, target) if target else trained.target
     if target.window_hu is None:
         raise BundleError(f"{checkpoint} was trained on colour images: a model folder is for CT.")
     if not settings.pixel_mm:
@@ -123,6 +126,24 @@ def bundle_from_checkpoint(
         "patch": list(settings.patch),
     }
     return write_bundle(folder, card, state, {"training": training, "figures": figures})
+
+
+def _described_anew(before: Target, now: Target) -> Target:
+    """The second of two descriptions of a target, if a network that has learned the first one answers it.
+
+    Raises:
+        BundleError: It has other labels, another window or another engine.
+    """
+    for what, of in (
+        ("labels", lambda target: [(label.name, label.made_of) for label in target.labels]),
+        ("a window", lambda target: target.window_hu),
+        ("an engine", lambda target: target.engine),
+    ):
+        if of(before) != of(now):
+            raise BundleError(
+                f"The target {now.name} has {what} that the network was not trained for: it is one of {before.name}."
+            )
+    return now
 
 
 def _pruned(settings: Settings, state: dict[str, Tensor], level: int) -> tuple[Settings, dict[str, Tensor]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import stats
-from scipy.optimize import lsq_linear
+from scipy.optimize import minimize
 
 from data.targets import Target
 from measure.laid_back import Scan, dense_runs, made_worse
@@ -20,8 +20,8 @@ from UNetPlusPlusSegmentLib.engine.trust import expected_dice
 from UNetPlusPlusSegmentLib.network.bundle import Bundle
 from UNetPlusPlusSegmentLib.network.card import ExpectedDice
 
-LEAST_ERROR = 0.01  # 1 − Dice below it counts as it: experts differ by more
-RIDGE, LEAST_SPREAD = 0.1, 0.05  # of a sign's deviation, and what that is taken to be at least
+LEAST_ERROR = 0.01  # 1 − Dice below it counts as it for the range: experts differ by more
+RIDGE, SMOOTH = 3e-3, 0.01  # of the squared coefficients; of the distance from the true Dice
 RANGE = 0.1, 0.9  # quantiles of people's errors at the ends of the range
 BAD, GOOD = 0.85, 0.93  # Dice of scans that have to be told apart
 
@@ -71,14 +71,16 @@ def fit(rows: Sequence[Judged]) -> tuple[ExpectedDice, dict]:
     """Coefficients for one label at one speed, and how well they predict people that were left out of the fit, one by one."""
     names = sorted(rows[0].signs)
     people = np.array([row.person for row in rows])
+    as_it_is = np.array([not row.change for row in rows])
     signs = np.array([[1.0, *(row.signs[name] for name in names)] for row in rows])
-    errors = np.log([max(1 - row.dice, LEAST_ERROR) for row in rows])
-    left_out = np.empty(len(rows))
+    true = np.array([row.dice for row in rows])
+    left_out = np.empty(len(rows))  # ln(1 − expected Dice)
     for person in np.unique(people):
         others = people != person
-        left_out[~others] = signs[~others] @ _solved(signs[others], errors[others], people[others])
-    low, high = np.quantile(errors - left_out, RANGE)
-    solution = _solved(signs, errors, people).round(4).tolist()
+        weights = _weights(people[others], as_it_is[others])
+        left_out[~others] = signs[~others] @ _solved(signs[others], true[others], weights)
+    low, high = np.quantile(np.log(np.maximum(1 - true, LEAST_ERROR)) - left_out, RANGE)
+    solution = _solved(signs, true, _weights(people, as_it_is)).round(4).tolist()
     fitted = ExpectedDice(
         solution[0], dict(zip(names, solution[1:], strict=True)), round(float(low), 4), round(float(high), 4)
     )
@@ -86,15 +88,25 @@ def fit(rows: Sequence[Judged]) -> tuple[ExpectedDice, dict]:
     return fitted, agreement(rows, *expected)
 
 
-def _solved(signs: np.ndarray, errors: np.ndarray, people: np.ndarray) -> np.ndarray:
-    """Least squares in which all people weigh the same and no sign below nought, with a little of a ridge: signs go together."""
-    _, which, counts = np.unique(people, return_inverse=True, return_counts=True)
-    weights = 1 / counts[which] / len(counts)
-    spread = np.sqrt(np.average((signs - np.average(signs, axis=0, weights=weights)) ** 2, axis=0, weights=weights))
-    ridge = np.diag(RIDGE * np.maximum(spread, LEAST_SPREAD))[1:]  # not of the intercept
-    left = np.concatenate([signs * np.sqrt(weights)[:, None], ridge])
-    right = np.concatenate([errors * np.sqrt(weights), np.zeros(len(ridge))])
-    return lsq_linear(left, right, ([-np.inf, *[0.0] * len(ridge)], np.inf)).x
+def _weights(people: np.ndarray, as_it_is: np.ndarray) -> np.ndarray:
+    """Half of the weight for scans as they are, which a user has, half for those made worse; in each half all people weigh the same."""
+    weights = np.zeros(len(people))
+    for half in (as_it_is, ~as_it_is):
+        _, which, counts = np.unique(people[half], return_inverse=True, return_counts=True)
+        weights[half] = 1 / counts[which] / max(1, len(counts))
+    return weights / weights.sum()
+
+
+def _solved(signs: np.ndarray, true: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The least mean distance from the true Dice, with no sign below nought, and a little of a ridge: signs go together."""
+
+    def cost(solution: np.ndarray) -> float:
+        expected = 1 - np.exp(np.minimum(signs @ solution, 0))
+        distance = np.hypot(expected - true, SMOOTH)  # has a slope at nought
+        return float(weights @ distance + RIDGE * np.square(solution[1:]).sum())
+
+    count = signs.shape[1]
+    return minimize(cost, np.full(count, 1 / count), bounds=[(None, None), *[(0, None)] * (count - 1)]).x
 
 
 def check(rows: Sequence[Judged], fitted: ExpectedDice) -> dict:

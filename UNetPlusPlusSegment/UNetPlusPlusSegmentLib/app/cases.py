@@ -74,11 +74,20 @@ def find(paths: Sequence[str | Path], output: str | Path | None = None) -> dict[
     return {name: cases[name] for name in sorted(cases, key=lambda name: (cases[name].cohort is None, name))}
 
 
-def uploaded(files: Sequence[Path], folder: Path) -> Case:
-    """A case of the files that a visitor sent, which lie alone in a folder of the session: one volume, or a DICOM series."""
+def uploaded(files: Sequence[Path], folder: Path, output: str | Path | None = None) -> Case:
+    """A case of the files that a visitor sent: one volume, or a DICOM series.
+
+    Args:
+        files: They lie alone in `folder`.
+        folder: Of the session; its name, which no other has, is part of the name under which changes are saved.
+        output: A folder for what is changed; None for none.
+    """
     volumes = [path for path in files if volume_ending(path)]
     scan = volumes[0] if volumes else files[0] if len(files) == 1 else folder
-    return Case(f"{files[0].name} (uploaded)", scan, Folders([folder]))
+    if output is None:
+        return Case(f"{files[0].name} (uploaded)", scan, Folders([folder]))
+    corrected = corrected_path(Path(output), f"{case_name(files[0])}-{folder.name}")
+    return Case(f"{files[0].name} (uploaded)", scan, Folders([folder, output]), corrected=corrected)
 
 
 def _is_scan_of(cases: Mapping[str, Case], case: Case) -> bool:

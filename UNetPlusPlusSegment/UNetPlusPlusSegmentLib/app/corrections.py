@@ -1,13 +1,15 @@
-"""What a visitor changes: read from the scene, saved at once, downloaded in the formats of the command line."""
+"""What a visitor changes: read from the scene, saved at once, measured, downloaded in the formats of the command line."""
 # ruff: noqa: ANN001 (Slicer's nodes have no types to import)
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import slicer
@@ -15,6 +17,9 @@ import vtk
 
 from .. import files
 from ..core.segment import Segment
+from ..core.volume import Volume
+from ..nodule.measurements import measure_nodule
+from ..nodule.segments import TERMINOLOGY
 from ..scene import mrml
 from .cases import Case
 
@@ -31,11 +36,13 @@ class Snapshot:
         labelmap: uint8 (K, J, I) on the grid of the scan, 0 where there is no segment.
         segments: One for each value; without measurements.
         ijk_to_ras: 4 × 4, mm.
+        ids: Those of the segments in the scene.
     """
 
     labelmap: np.ndarray
     segments: tuple[Segment, ...]
     ijk_to_ras: np.ndarray
+    ids: tuple[str, ...] = ()
 
     def same_as(self, other: Snapshot | None) -> bool:
         """True if nothing has changed since."""
@@ -62,7 +69,40 @@ def snapshot(segmentationNode, volumeNode) -> Snapshot:  # noqa: N803
     whole = slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY
     if segments and segmentationNode.GenerateMergedLabelmapForAllSegments(merged, whole, None, ids):
         labelmap[...] = mrml.voxels_of(merged)
-    return Snapshot(labelmap, tuple(segments), volume.ijk_to_ras)
+    return Snapshot(labelmap, tuple(segments), volume.ijk_to_ras, tuple(segmentation.GetSegmentIDs()))
+
+
+def shapes_of(state: Snapshot, ids: Collection[str] | None = None) -> dict[str, bytes]:
+    """What tells the voxels of each segment, or of some, from others, by the ID of the segment."""
+    return {
+        each: hashlib.blake2b(np.packbits(state.labelmap == segment.value).tobytes(), digest_size=16).digest()
+        for each, segment in zip(state.ids, state.segments, strict=True)
+        if ids is None or each in ids
+    }
+
+
+def measured_again(state: Snapshot, ids: Collection[str], hu: Volume) -> dict[str, dict[str, Any]]:
+    """Measure segments for the table of the page.
+
+    Args:
+        state: The segmentation.
+        ids: Of the segments to measure.
+        hu: The CT without padding.
+
+    Returns:
+        By the ID of the segment: `volume_ml` and `mean_hu`; of nodules also what `measure_nodule` finds.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for each, segment in zip(state.ids, state.segments, strict=True):
+        if each not in ids:
+            continue
+        mask = state.labelmap == segment.value
+        inside = hu.array[mask]
+        mean = float(inside.mean(dtype=np.float64)) if inside.size else None
+        nodule = measure_nodule(mask, hu) if segment.terminology == TERMINOLOGY else None
+        of_all = {"volume_ml": inside.size * hu.voxel_volume_ml, "mean_hu": mean}
+        found[each] = {**(asdict(nodule) if nodule else {}), **of_all}
+    return found
 
 
 class AutoSave:
@@ -71,13 +111,14 @@ class AutoSave:
     What is said to be saved is on the disk; a change that comes while one is written is written next.
     """
 
-    def __init__(self, said: Callable[[str], None]) -> None:
+    def __init__(self, said: Callable[[str], None], taken: Callable[[Snapshot], Awaitable[None]]) -> None:
         """Save nothing yet.
 
         Args:
             said: Called with a sentence for the user after each attempt.
+            taken: Called with each new state, once it was saved or could not be.
         """
-        self._said = said
+        self._said, self._taken = said, taken
         self._path: Path | None = None
         self._take: Callable[[], Snapshot | None] = lambda: None
         self._saved: Snapshot | None = None
@@ -90,7 +131,7 @@ class AutoSave:
         """Save another case from now on.
 
         Args:
-            path: The file; None to save nothing.
+            path: The file; None to save nothing, and only tell of it.
             take: Gives the state now; called on the main thread.
             saved: The state that needs no saving.
         """
@@ -100,8 +141,6 @@ class AutoSave:
 
     def changed(self) -> None:
         """Something may have changed: save it soon. To be called on the thread of the event loop."""
-        if self._path is None:
-            return
         self._again = True
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._save())
@@ -114,24 +153,29 @@ class AutoSave:
     async def _save(self) -> None:
         while self._again:
             self._again = False
-            path = self._path
+            path, now = self._path, None
             try:
                 now = self._take()
-                if path is None or now is None or now.same_as(self._saved):
+                if now is None or now.same_as(self._saved):
                     continue
-                if _stamp(path) != self._stamp:
-                    raise files.FileError(
-                        f"another session has changed {path.name}. Open the case again, or download this."
-                    )
-                writing = asyncio.to_thread(files.write_segmentation, path, now.labelmap, now.ijk_to_ras, now.segments)
-                await asyncio.shield(writing)  # the end of the session waits for it
+                if path is not None:
+                    await self._write(path, now)
+                if path == self._path:
+                    self._saved = now
             except ValueError as error:
                 self._said(f"Not saved: {error}")
-                return
-            if path == self._path:
-                self._saved = self.last = now
-                self._stamp = _stamp(path)
-            self._said(f"Saved: {path.name}")
+            if now is not None:
+                await self._taken(now)
+
+    async def _write(self, path: Path, now: Snapshot) -> None:
+        if _stamp(path) != self._stamp:
+            raise files.FileError(f"another session has changed {path.name}. Open the case again, or download this.")
+        writing = asyncio.to_thread(files.write_segmentation, path, now.labelmap, now.ijk_to_ras, now.segments)
+        await asyncio.shield(writing)  # the end of the session waits for it
+        if path == self._path:
+            self.last = now
+            self._stamp = _stamp(path)
+        self._said(f"Saved: {path.name}")
 
 
 def _stamp(path: Path | None) -> tuple[int, int] | None:

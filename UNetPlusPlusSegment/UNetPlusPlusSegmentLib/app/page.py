@@ -59,7 +59,7 @@ class Page(VAppLayout):
                     self._downloads()
                 with html.Div(v_show="loaded", classes="px-3", id="corrections"):
                     self.editor = _Corrections()
-                with html.Div(classes="pa-3 text-caption text-medium-emphasis"):
+                with v.Template(v_slot_append=True), html.Div(classes="px-3 py-1 text-caption text-medium-emphasis"):
                     html.Div(NO_DEVICE, id="no-device")
             with v.VMain(style="height: 100vh"):
                 session.views.layout.initialize_layout_grid(self)
@@ -102,7 +102,8 @@ class Page(VAppLayout):
                 for verdict, color in (("accepted", "success"), ("flagged", "warning")):
                     v.VBtn(
                         {"accepted": "Accept", "flagged": "Flag"}[verdict], size="small", classes="ml-2", id=verdict,
-                        color=(f"verdict === '{verdict}' ? '{color}' : undefined",), click=(session.judge, f"['{verdict}']"),
+                        color=(f"verdict === '{verdict}' ? '{color}' : undefined",),
+                        click=(session.judge, f"[verdict === '{verdict}' ? '' : '{verdict}']"),  # again takes it back
                     )  # fmt: skip
             v.VTextField(
                 v_model=("comment",), label="Comment", id="comment", change=(session.judge, "[verdict]"), **SMALL

@@ -16,10 +16,13 @@ from trame_slicer.app.logic.segmentation import SegmentEditorLogic
 from trame_slicer.segmentation import SegmentationEffectNoTool
 
 from .. import files
+from ..core.progress import in_words
 from ..core.request import DEVICES, SPEEDS
 from ..core.result import Result
-from ..core.volume import Volume
-from ..jobs.corrections import add_correction
+from ..core.table import rounded
+from ..core.volume import Volume, clean_hu
+from ..jobs.corrections import CORRECTED, add_correction
+from ..jobs.manifest import read_manifest
 from ..jobs.protocol import JobError
 from ..jobs.review import add_to_review, read_review
 from ..network.bundle import Bundle, find_bundles, providing
@@ -27,10 +30,11 @@ from ..scene import mrml
 from ..scene.logic import Segmenter
 from ..scene.runs import SceneRun, segments_of_target
 from .cases import Case
-from .corrections import AutoSave, Snapshot, snapshot
+from .corrections import AutoSave, Snapshot, measured_again, shapes_of, snapshot
 from .views import Views
 
-COLUMNS = ("Segment", "ml", "HU", "mm", "Kind")
+COLUMNS = ("Segment", "ml", "HU", "mm", "Kind", "Probability", "Expected Dice")
+SHOWN = ("volume_ml", "mean_hu", "mean_diameter_mm", "kind", "probability", "expected_dice")  # in all but the first one
 POLL_S = 0.05
 NOTHING_SAVED = "Changes are not saved on the computer of the app: download what you want to keep."
 CORRECTED_BEFORE = (
@@ -57,8 +61,12 @@ class Session:
         self._run: SceneRun | None = None
         self._runs: list[SceneRun] = []
         self._rows: list[str] = []  # IDs of the segments in the table
+        self._hu: Volume | None = None  # of the case, without padding
+        self._found: dict[str, Mapping[str, Any]] = {}  # by ID: measured since segments were made or loaded
+        self._shapes: dict[str, bytes] = {}  # by ID: of the segments as they were measured
+        self._measuring = asyncio.Lock()
         self._following: asyncio.Task | None = None
-        self._autosave = AutoSave(partial(self._set, "saved"))
+        self._autosave = AutoSave(partial(self._set, "saved"), self._measure_again)
         self._bundles, _ = find_bundles()
         targets = _targets(self._bundles)
         self.state = server.state
@@ -105,8 +113,11 @@ class Session:
             return
         await self._leave()
         if case is self._asked:  # nobody has asked for another one meanwhile
-            self._tell(" ".join(notes))
+            said = [case.record.get("reason"), *(case.record.get("notes") or ()), *notes]
+            self._tell(" ".join(dict.fromkeys(filter(None, said))))
             self._show(case, volume, found)
+            self.state.flush()
+            await self._measure_corrected_before()
         self.state.flush()
 
     def _show(self, case: Case, volume: Volume, found: Path | None) -> None:
@@ -116,7 +127,9 @@ class Session:
         self._by_hand = found is not None and case.segmentation == case.corrected
         loaded = self.views.load_segmentation(found) if found else None
         self._use(loaded or self.views.app.segmentation_editor.create_empty_segmentation_node())
-        self._autosave.follow(case.corrected, self.take, self.take())
+        state = self.take()
+        self._hu, self._found, self._shapes = None, {}, {} if self._by_hand or state is None else shapes_of(state)
+        self._autosave.follow(case.corrected, self.take, state)
         self.state.update(
             {
                 "case_name": case.name, "loaded": True, "overlay": False, "in_cohort": case.cohort is not None,
@@ -138,6 +151,48 @@ class Session:
         self._autosave.follow(None, lambda: None, None)
         self.segmentation = None
         self.state.update({"running": False, "progress_text": ""})
+
+    async def _measure_again(self, state: Snapshot) -> None:
+        """Measure what has changed in the segmentation, and show it in the table."""
+        case = self.case
+        async with self._measuring:
+            if case is not self.case:
+                return
+            hu = self._hu
+            if hu is None:
+                hu = await asyncio.to_thread(_without_padding, mrml.volume_from_node(self.views.volume))
+            before, shapes = self._shapes, await asyncio.to_thread(shapes_of, state)
+            changed = {each for each, shape in shapes.items() if before.get(each) != shape}
+            found = await asyncio.to_thread(measured_again, state, changed, hu)
+            if case is not self.case or self.segmentation is None:
+                return
+            still = {each for each in changed if self._shapes.get(each) == before.get(each)}  # no run has replaced it
+            self._hu = hu
+            self._found |= {each: found[each] for each in still}
+            self._shapes = self._shapes | {each: shapes[each] for each in still}
+            self._show_rows()
+            self.state.flush()
+
+    async def _measure_corrected_before(self) -> None:
+        """Measure a correction that was loaded; if the cohort's table lacks it, because the app was killed, it gets its row."""
+        state, case = self.take(), self.case
+        if not self._by_hand or state is None or case is None:
+            return
+        await self._measure_again(state)
+        if (
+            case is not self.case
+            or case.cohort is None
+            or self._autosave.last
+            or not self._found.keys() >= {*state.ids}
+        ):
+            return
+        line = read_manifest(case.cohort).get(f"{case.name}{CORRECTED}", {})
+        told = {name: found["volume_ml"] for name, found in (line.get("measurements") or {}).items()}
+        if told != {
+            segment.name: self._found[each]["volume_ml"]
+            for each, segment in zip(state.ids, state.segments, strict=True)
+        }:
+            self._autosave.last = state
 
     async def _measure(self, case: Case, folder: Path, state: Snapshot) -> None:
         """Give a correction its row in the cohort's table."""
@@ -255,7 +310,9 @@ class Session:
             if run.result and run.result is not before:
                 self._take_in(run, run.result)
                 took = time.perf_counter() - started
-                self.state.took = f"{run.result.slices} slices on {run.result.device}, {took:.1f} s from click to mask"
+                self.state.took = (
+                    f"{run.result.scan_slices} slices on {run.result.device}, {took:.1f} s from click to mask"
+                )
             if run.error:
                 cancelled = isinstance(run.error, JobError) and run.error.kind == "cancelled"
                 self._tell(str(run.error), wrong=not cancelled)
@@ -266,14 +323,18 @@ class Session:
     def _show_progress(self, run: SceneRun) -> None:
         if run.running and run.progress:
             done, total, left = run.progress.done, run.progress.total, run.progress.seconds_left
-            text = f"Slice {done} of {total}" + (f", {left:.0f} s left" if left is not None else "")
-            self.state.update({"progress": round(100 * done / total), "progress_text": text})
+            text = in_words(done, total, run.progress.phase).capitalize()
+            text += f", {left:.0f} s left" if left is not None else ""
+            self.state.update({"progress": round(100 * done / total) if total else 0, "progress_text": text})
         self.state.flush()
 
     def _take_in(self, run: SceneRun, result: Result) -> None:
         """Show a result: in the views, in the table; and save it."""
         if run not in self._runs:
             self._runs.append(run)
+        self._found = {each: found for each, found in self._found.items() if each not in run.segmentIDs}
+        state = self.take()
+        self._shapes = self._shapes | (shapes_of(state, run.segmentIDs) if state else {})
         editor = self.views.app.segmentation_editor
         self._by_hand = self._by_hand or editor.undo_stack.can_undo()  # the next call forgets the steps
         self._use(run.segmentationNode)
@@ -338,23 +399,24 @@ class Session:
         self.state.threshold = bundle.threshold if bundle else 0.5
 
     def _show_rows(self) -> None:
-        """List all segments, with what runs measured, or the cohort did."""
+        """List all segments with their measurements."""
         segmentation = self.segmentation.GetSegmentation()
-        before = (self.case and self.case.record.get("measurements")) or {}
-        measured = {
-            segment_id: each.measurements
-            for run in self._runs if run.result
-            for segment_id, each in zip(run.segmentIDs, run.result.segments, strict=True)
-        }  # fmt: skip
         self._rows = list(segmentation.GetSegmentIDs())
-        names = [segmentation.GetSegment(each).GetName() for each in self._rows]
-        rows = [
-            [name, *_as_text(measured.get(each, before.get(name, {})))]
-            for each, name in zip(self._rows, names, strict=True)
-        ]
+        rows = [[segmentation.GetSegment(each).GetName(), *_as_text(self._known_of(each))] for each in self._rows]
         shown = [column for column in range(len(COLUMNS)) if column < 2 or any(row[column] for row in rows)]
         self.state.header = [COLUMNS[column] for column in shown]
         self.state.rows = [[row[column] for column in shown] for row in rows]
+
+    def _known_of(self, segment_id: str) -> Mapping[str, Any]:
+        """The last measurements of a segment: since it was changed, of its run, or of the cohort."""
+        if segment_id in self._found:
+            return self._found[segment_id]
+        for run in reversed(self._runs):
+            if run.result and segment_id in run.segmentIDs:
+                return run.result.segments[run.segmentIDs.index(segment_id)].measurements
+        segment = self.segmentation.GetSegmentation().GetSegment(segment_id)
+        of_cohort = (self.case and self.case.record.get("measurements")) or {}
+        return of_cohort.get(segment.GetName(), {}) if segment else {}
 
     def _show_verdict(self) -> None:
         case = self.case
@@ -379,6 +441,10 @@ def _read(case: Case) -> tuple[Volume, list[str]]:
     return files.read_volume(case.folders.scan(case.scan), case.series)
 
 
+def _without_padding(volume: Volume) -> Volume:
+    return Volume(clean_hu(volume.array)[0], volume.ijk_to_ras)
+
+
 def _targets(bundles: Iterable[Bundle]) -> list[str]:
     """All that the models find: labels by their names, and of models with several, all of them; the liver first, as in the panel."""
     found = {label.name for bundle in bundles for label in bundle.labels}
@@ -387,15 +453,6 @@ def _targets(bundles: Iterable[Bundle]) -> list[str]:
 
 
 def _as_text(measured: Mapping[str, Any]) -> list[str]:
-    """Volume, mean HU, diameter and kind for the table."""
-
-    def number(key: str, digits: int) -> str:
-        value = measured.get(key)
-        return "" if value is None else f"{value:.{digits}f}"
-
-    return [
-        number("volume_ml", 1),
-        number("mean_hu", 0),
-        number("mean_diameter_mm", 1),
-        str(measured.get("kind") or ""),
-    ]
+    """The values of `SHOWN`, as exact as they are known."""
+    values = [measured.get(key) for key in SHOWN]
+    return ["" if value is None else str(rounded(key, value)) for key, value in zip(SHOWN, values, strict=True)]

@@ -56,7 +56,8 @@ def main() -> int:
     @server.controller.add("on_server_bind")
     def bind(web_server: Any) -> None:
         web_server.app.middlewares.append(only_for(given["key"]))
-        web_server.app.router.add_post("/upload", _upload(session, Path(given["folder"]), given["upload_bytes"]))
+        upload = _upload(session, Path(given["folder"]), given["output"], given["upload_bytes"])
+        web_server.app.router.add_post("/upload", upload)
         web_server.app.router.add_get("/download/{kind}", _download(session))
 
     @server.controller.add("on_server_ready")
@@ -85,7 +86,9 @@ def _wait_for_end(end: Callable[[], None]) -> None:
     end()
 
 
-def _upload(session: Any, folder: Path, most_bytes: int) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _upload(
+    session: Any, folder: Path, output: str | None, most_bytes: int
+) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def upload(request: web.Request) -> web.Response:
         """Take the files of a form, into a folder that holds nothing else, and open them as one case."""
         into, size, received = Path(mkdtemp(dir=folder)), 0, []
@@ -107,7 +110,7 @@ def _upload(session: Any, folder: Path, most_bytes: int) -> Callable[[web.Reques
         except (RefusedError, OSError) as error:
             shutil.rmtree(into, ignore_errors=True)
             return web.Response(status=400, text=getattr(error, "strerror", None) or str(error))
-        await session.add(uploaded(received, into))
+        await session.add(uploaded(received, into, output))
         return web.Response(text="")
 
     return upload

@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import __version__, files
+from ..core.progress import Pace, in_words
 from ..core.request import Request, RequestError, check_places
 from ..core.table import COLUMNS, rows_of
 from ..core.volume import Volume, box_between, clean_hu, index_of
 from ..files.reading import case_name
-from ..network.bundle import Bundle, choose_bundle, find_bundles, nothing_found, search_folders
+from ..network.bundle import find_bundles, nothing_found, search_folders
+from ..network.parts import parts_of
 from .parser import LICENCE_LINE, parser, with_minus
 
 if TYPE_CHECKING:
@@ -120,7 +122,7 @@ def _segment(given: argparse.Namespace) -> None:
     started = time.perf_counter()
     request = _request(given)
     outputs = _outputs(given)
-    parts = _by_model(request)
+    parts = parts_of(request)
     source = _source_of_seg(given, outputs)
     volume, notes = files.read_volume(given.input, given.series, given.force)
     for path in outputs:
@@ -149,7 +151,7 @@ def _segment(given: argparse.Namespace) -> None:
     for segment in result.segments:
         print(_in_words(segment.name, segment.measurements))
     print(
-        f"{result.slices} slices by {result.model} on {result.device} in {result.seconds:.1f} s, written to {given.output}"
+        f"{result.scan_slices} slices by {result.model} on {result.device} in {result.seconds:.1f} s, written to {given.output}"
     )
     print(LICENCE_LINE, file=sys.stderr)
 
@@ -167,28 +169,6 @@ def _request(given: argparse.Namespace) -> Request:
         given.target, also=given.also, model=given.model, speed=given.speed, threshold=given.threshold, force=given.force,
         device=given.device, threads=given.threads, points=tuple(points),
     )  # fmt: skip
-
-
-def _by_model(request: Request) -> list[tuple[Bundle, Request]]:
-    """A request for each model that is needed, with those of the targets that it has; nodules before organs, which may be cut.
-
-    `--model` is the model of the first target, and of all others that it has.
-    """
-    first = choose_bundle(request.target, request.model)
-    chosen = [(request.target, first)]
-    for target in request.also:
-        has_it = request.model is not None and first.labels_of(target)
-        chosen.append((target, first if has_it else choose_bundle(target)))
-    bundles = {bundle.folder: bundle for _, bundle in chosen}
-    any_nodules = any(bundle.finds_nodules for bundle in bundles.values())
-    parts = []
-    for bundle in bundles.values():
-        target, *also = (target for target, its in chosen if its.folder == bundle.folder)
-        points = request.points if bundle.finds_nodules or not any_nodules else ()
-        asked = replace(request, target=target, also=tuple(also), model=None, points=points)
-        bundle.check_request(asked)
-        parts.append((bundle, asked))
-    return sorted(parts, key=lambda part: not part[0].finds_nodules)
 
 
 def _outputs(given: argparse.Namespace) -> list[Path]:
@@ -421,20 +401,21 @@ COMMANDS = {
 
 
 class _ProgressBar:
-    """A progress bar with slices and time left, on a terminal only."""
+    """A progress bar for each phase, with the time left, on a terminal only."""
 
     def __init__(self, quiet: bool) -> None:
         self.visible = sys.stderr.isatty() and not quiet
 
     def __enter__(self) -> _ProgressBar:
-        self.started = time.monotonic()
+        self.pace = Pace()
         return self
 
-    def show(self, done: int, total: int) -> None:
+    def show(self, done: int, total: int, phase: str) -> None:
         if self.visible:
-            left = (time.monotonic() - self.started) / done * (total - done)
-            filled = "█" * (30 * done // total)
-            print(f"\r{filled:░<30} slice {done} of {total}, {left:.0f} s left ", end="", file=sys.stderr, flush=True)
+            left = self.pace.seconds_left(done, total, phase)
+            text = in_words(done, total, phase) + (f", {left:.0f} s left" if left is not None else "")
+            filled = "█" * (30 * done // total if total else 0)
+            print(f"\r\033[K{filled:░<30} {text} ", end="", file=sys.stderr, flush=True)
 
     def __exit__(self, *_: object) -> None:
         if self.visible:

@@ -36,11 +36,7 @@ def parser() -> argparse.ArgumentParser:
     segment.add_argument("target", metavar="TARGET", help=TARGET_HELP)
     _add_options(segment)
     _add_point(segment)
-    segment.add_argument(
-        "--also", action="append", default=[], metavar="TARGET",
-        help="a further target for the same segmentation; repeat it for more. Where two models claim a voxel, nodules come"
-        " first, then targets in the order in which they are named",
-    )  # fmt: skip
+    _add_also(segment)
     liver = commands.add_parser("liver", help="segment the liver", epilog=RAS_HELP)
     _add_options(liver, target="liver")
     nodule = commands.add_parser(
@@ -52,8 +48,9 @@ def parser() -> argparse.ArgumentParser:
     cohort = commands.add_parser(
         "cohort", help="segment many scans; another call runs only missing and failed cases", epilog=COHORT_HELP
     )
-    cohort.set_defaults(point=[], points=None, box=None, also=[])
+    cohort.set_defaults(point=[], points=None, box=None)
     cohort.add_argument("target", metavar="TARGET", help=TARGET_HELP)
+    _add_also(cohort)
     cohort.add_argument(
         "inputs", metavar="INPUT", nargs="+", help="volume files and DICOM folders, or one folder that contains them"
     )
@@ -162,6 +159,15 @@ def _add_point(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="points in nodules: Slicer's .mrk.json or .fcsv, or a CSV with the columns r, a and s",
     )
+
+
+def _add_also(command: argparse.ArgumentParser) -> None:
+    """Add the argument for several targets."""
+    command.add_argument(
+        "--also", action="append", default=[], metavar="TARGET",
+        help="a further target for the same segmentation; repeat it for more. Where two models claim a voxel, nodules come"
+        " first, then targets in the order in which they are named",
+    )  # fmt: skip
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:

@@ -22,6 +22,7 @@ class Result:
         threshold: Lowest probability at which a voxel belongs to the target.
         model: Name of the model, with its version.
         device: The device and precision used.
+        scan_slices: Number of axial slices of the scan.
         slices: Number of slices that the network analysed at full quality.
         seconds: Time from the decoded volume to the label map, with the model already loaded.
     """
@@ -32,6 +33,7 @@ class Result:
     threshold: float
     model: str
     device: str
+    scan_slices: int
     slices: int
     seconds: float
 

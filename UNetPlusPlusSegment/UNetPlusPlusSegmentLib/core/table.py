@@ -17,6 +17,7 @@ REGION = (
 NODULE = (
     "long_axis_mm", "short_axis_mm", "mean_diameter_mm", "mean_diameter_rounded_mm", "kind", "solid_share", "volume_mm3",
     "equivalent_diameter_mm", "centroid_r_mm", "centroid_a_mm", "centroid_s_mm", "pleura_mm",
+    "probability",
 )  # fmt: skip
 TRUST = (
     "cut_by_scan", "doubtful_share", "dropped_ml", "expected_dice", "expected_dice_low", "expected_dice_high",
@@ -26,7 +27,7 @@ RUN = ("status", "reason", "notes", "model", "speed", "threshold", "version", "i
 COLUMNS = ("case", "segment", *REGION, *NODULE, *TRUST, *RUN)
 
 DIGITS = 4  # of volumes and surfaces: at least to a thousandth of themselves
-PLACES = {"mm": 1, "hu": 0, "share": 2, "dice": 2, "low": 2, "high": 2}  # by the last word of a name
+PLACES = {"mm": 1, "hu": 0, "share": 2, "dice": 2, "low": 2, "high": 2, "probability": 2}  # by the last word of a name
 
 
 def rows_of(case: str, segments: Iterable[tuple[str, Mapping[str, Any]]], **run: Any) -> list[dict[str, Any]]:
@@ -58,7 +59,7 @@ def as_columns(measurements: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rounded(name: str, value: Any) -> Any:
-    """A value of a column as exact as it is known: mm to 0.1, HU to 1, shares to 0.01, volumes to four digits."""
+    """A value of a column as exact as it is known: mm to 0.1, HU to 1, shares and probabilities to 0.01, volumes to four digits."""
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         return value
     unit = name.rpartition("_")[2]

@@ -143,7 +143,8 @@ class Maps(ABC):
             whole[self.box] = labelmap
             labelmap = whole
         return Result(
-            labelmap, segments, (*self.notes, *notes), threshold, self.bundle.name, self.device, self.slices,
+            labelmap, segments, (*self.notes, *notes), threshold, self.bundle.name, self.device,
+            self.shape[self.pixels.order.axes[0]], self.slices,
             seconds=self.seconds + time.perf_counter() - started,
         )  # fmt: skip
 

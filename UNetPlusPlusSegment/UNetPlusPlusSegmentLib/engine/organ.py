@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..core.masks import largest_component, measure
 from ..core.note import Note
+from ..core.progress import BETWEEN, OVERVIEW, SLICES
 from ..core.request import Request
 from ..core.segment import Segment
 from ..core.volume import AxialOrder, Volume, axial_order, clean_hu, crop
@@ -41,8 +42,11 @@ class SliceEngine(Predictor):
         Args:
             volume: HU; any orientation.
             request: At `accurate` every slice is predicted; at `balanced` and `fast` the organ is found first, and slices
-                between two that agree are interpolated: the model says how far apart.
-            progress: Called after each batch; an exception raised in it stops the run and passes through.
+                between two that agree are interpolated: the model says how far apart. Of a model with several labels, only those
+                asked for say where that is; the network still computes all of them there, as they share all but its last layer,
+                and a pixel may be another one's.
+            progress: Called after each batch of slices, with those done and in all of a phase, and the phase; an exception raised in it
+                stops the run and passes through.
 
         Returns:
             The answers of the network; `at()` makes the segmentation of them.
@@ -62,19 +66,31 @@ class SliceEngine(Predictor):
         order = axial_order(part)
         axial = order.apply(hu)
         grid = grid_size(axial.shape[1:], order.spacing_mm[1:], self.bundle.pixel_mm)
+        labels = self.bundle.labels_of(*request.targets)
+        asked = [self.bundle.labels.index(label) for label in labels]
         with threads_of_torch(request.threads):
-            inside = self._find_organ(axial, order, grid, speed) if speed.find_first else Box.whole(len(axial), grid)
+            inside = (
+                self._find_organ(axial, order, grid, speed, asked, progress)
+                if speed.find_first
+                else Box.whole(len(axial), grid)
+            )
             pixels = PixelMaps.empty(len(axial), order, inside, len(self.bundle.labels))
-            slices = self._fill(pixels, axial, speed, threshold, progress)
+            slices = self._fill(pixels, axial, speed, threshold, asked, progress)
         return OrganMaps(
-            bundle=self.bundle, labels=self.bundle.labels_of(*request.targets), volume=Volume(hu, part.ijk_to_ras),
+            bundle=self.bundle, labels=labels, volume=Volume(hu, part.ijk_to_ras),
             box=box, shape=volume.array.shape, pixels=pixels,
             threshold=threshold, notes=(*notes, *more, *self.notes), device=self.device.label, slices=slices,
             seconds=time.perf_counter() - started, threads=request.threads, speed=request.speed,
         )  # fmt: skip
 
     def _fill(
-        self, pixels: PixelMaps, axial: np.ndarray, speed: Speed, threshold: float, progress: ProgressCallback
+        self,
+        pixels: PixelMaps,
+        axial: np.ndarray,
+        speed: Speed,
+        threshold: float,
+        asked: Sequence[int],
+        progress: ProgressCallback,
     ) -> int:
         """Compute the maps of the slices of their box, and of those beyond to which the organ extends.
 
@@ -86,16 +102,17 @@ class SliceEngine(Predictor):
         beyond = max(1, round(COARSE_STEP_MM / 2 / slice_mm))
         gap = max(1, int(speed.step_mm / slice_mm + 0.01))  # 4.0 mm are twice 2.001 mm
         seen: list[int] = []
-        todo = every(gap, first, last - 1) if first < last else []
+        todo, phase = every(gap, first, last - 1) if first < last else [], SLICES
         while todo:
-            total = len(seen) + len(todo)
+            before = len(seen)
             for part, halves in self.heads(axial, todo, pixels.box, speed.level, self._halves):
                 pixels.probability[part], pixels.uncertainty[part] = halves
                 seen += part
-                progress(len(seen), total)
+                progress(len(seen) - before, len(todo), phase)
             seen.sort()
-            organ = {k: pixels.probability[k] >= threshold for k in seen}
+            organ = {k: _of(pixels.probability[k], asked) >= threshold for k in seen}
             todo = [*_between(seen, organ, speed.change), *_beyond(seen, organ, gap, beyond, len(axial))]
+            phase = BETWEEN
         _interpolate(pixels, seen)
         return len(seen)
 
@@ -103,7 +120,15 @@ class SliceEngine(Predictor):
         """Probability and uncertainty as they are kept."""
         return tuple(each.half().cpu() for each in self.probability_and_uncertainty(heads))
 
-    def _find_organ(self, axial: np.ndarray, order: AxialOrder, fine: tuple[int, int], speed: Speed) -> Box:
+    def _find_organ(
+        self,
+        axial: np.ndarray,
+        order: AxialOrder,
+        fine: tuple[int, int],
+        speed: Speed,
+        asked: Sequence[int],
+        progress: ProgressCallback,
+    ) -> Box:
         """The box in the grid of the fine pass that holds the organ with a margin; an empty one if there is no organ."""
         size, cell = axial.shape[1:], 2**self._whole.depth
         grid = grid_size(size, order.spacing_mm[1:], self.bundle.pixel_mm * COARSE_PIXEL)
@@ -114,7 +139,7 @@ class SliceEngine(Predictor):
             aligned(low * new / old - AIR_PIXELS, high * new / old + AIR_PIXELS, new, cell)
             for (low, high), old, new in zip(body, size, grid, strict=True)
         ]
-        coarse = self._coarse_pass(axial, chosen, Box(grid, (0, len(axial)), *ranges))
+        coarse = self._coarse_pass(axial, chosen, Box(grid, (0, len(axial)), *ranges), asked, progress)
         if not coarse.hit.any():
             return Box(fine, (0, 0), (0, 0), (0, 0))
         margin = speed.margin_mm / self.bundle.pixel_mm
@@ -125,22 +150,30 @@ class SliceEngine(Predictor):
             ranges[axis] = aligned(low, high, new, cell)
         return Box(fine, coarse.slices, *ranges)
 
-    def _coarse_pass(self, axial: np.ndarray, chosen: Sequence[int], box: Box) -> _Coarse:
+    def _coarse_pass(
+        self, axial: np.ndarray, chosen: Sequence[int], box: Box, asked: Sequence[int], progress: ProgressCallback
+    ) -> _Coarse:
         """Look for the organ at larger pixels, with a pruned network.
 
         On slices 2 cm apart, then on those between where the organ ends, or on all between if it was seen on none.
         """
         probability: dict[int, np.ndarray] = {}
         for _ in range(2):
+            before = len(probability)
             for part, deepest in self.heads(axial, chosen, box, COARSE_LEVEL, lambda heads: heads[-1].cpu()):
                 probability.update(zip(part, deepest.numpy(), strict=True))
+                progress(len(probability) - before, len(chosen), OVERVIEW)
             seen = sorted(probability)
-            found = np.stack([probability[k] for k in seen]) >= COARSE_PROBABILITY
-            labels = found.reshape(len(seen), -1, *found.shape[-2:]).swapaxes(0, 1)
-            organ = np.any([largest_component(label, at_least=0.1) for label in labels], axis=0)
+            found = np.stack([_of(probability[k], asked) for k in seen], axis=1) >= COARSE_PROBABILITY
+            organ = np.any([largest_component(label, at_least=0.1) for label in found], axis=0)
             coarse = _Coarse(seen, organ, np.any(organ, axis=(1, 2)))
             chosen = coarse.slices_between()
         return coarse
+
+
+def _of(plane: np.ndarray, asked: Sequence[int] | slice = np.s_[:]) -> np.ndarray:
+    """The labels asked for of one slice of a map, (labels, rows, columns), which lacks the first axis if there is one label."""
+    return (plane if plane.ndim == 3 else plane[np.newaxis])[asked]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -157,11 +190,11 @@ class OrganMaps(Maps):
         """Threshold on the volume's voxels, keep what the bundle's post-processing keeps, and measure."""
         labelmap = np.zeros(self.volume.array.shape, np.uint8)
         axial = self.pixels.order.apply(labelmap)
+        asked = [self.bundle.labels.index(label) for label in self.labels]
 
         def on_voxels(k: int) -> None:
-            planes = self.pixels.probability[k]
-            if (planes >= threshold / 2).any():
-                labels = planes.reshape(-1, *planes.shape[-2:])
+            labels = _of(self.pixels.probability[k])
+            if (labels[asked] >= threshold / 2).any():
                 probability = np.stack([self.pixels.on_voxels(plane, axial.shape[1:]) for plane in labels])
                 axial[k] = label_map(probability, self.bundle, threshold)
 

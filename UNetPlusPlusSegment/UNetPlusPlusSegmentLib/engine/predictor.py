@@ -20,10 +20,12 @@ from .slice_pool import Answer, Item, in_order
 
 MANY = 2**31
 
-ProgressCallback = Callable[[int, int], None]  # (slices done, slices in all); raising in it stops the run
+ProgressCallback = Callable[
+    [int, int, str], None
+]  # (done, in all, phase of `core.progress`); raising in it stops the run
 
 
-def ignore_progress(done: int, total: int) -> None:
+def ignore_progress(done: int, total: int, phase: str) -> None:
     """Tell nobody."""
 
 

@@ -14,7 +14,14 @@ from .images import FileError
 from .writing import whole_file
 
 STL, OBJ = ".stl", ".obj"
-SMOOTHING = 0.5  # Slicer's smoothing factor, 0…1
+SMOOTHINGS = (
+    0.5,
+    0.25,
+    0.0,
+)  # Slicer's smoothing factor, 0…1, and less for what has so few voxels that little of it is left
+LITTLE = 0.8  # as a share of the volume of the mask
+NEAR, EXACT = 1e-2, 1e-3  # a surface that is no nearer to the volume of its mask is moved until it is as near as that
+MOST_STEPS = 30
 HEADER = "UNetPlusPlusSegment. SPACE=LPS"  # Slicer reads the last word, and takes LPS where there is none
 
 
@@ -47,6 +54,9 @@ def check_surfaces() -> None:
 def closed_surface(mask: np.ndarray, ijk_to_ras: np.ndarray) -> Surface:
     """Make the surface of a region, half way between the voxels inside and outside, and smooth it.
 
+    Of what has few voxels, such as a nodule, smoothing takes much: it is smoothed less, and its surface moved outwards until it
+    holds as much as the mask.
+
     Args:
         mask: bool (K, J, I); it may touch the border of the array.
         ijk_to_ras: 4 × 4, in mm.
@@ -56,16 +66,30 @@ def closed_surface(mask: np.ndarray, ijk_to_ras: np.ndarray) -> Surface:
 
     Source: `vtkBinaryLabelmapToClosedSurfaceConversionRule` (Slicer), with its default smoothing and without its decimation.
     """
-    import vtk
-    from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
-
     box = bounding_box(mask)
     if box is None:
         return Surface(np.zeros((0, 3)), np.zeros((0, 3), int))
-    padded = np.pad(mask[box], 1).astype(np.uint8)
-    image = vtk.vtkImageData()  # in voxels, as in Slicer: so is the smoothing
-    image.SetDimensions(*padded.shape[::-1])
-    image.GetPointData().SetScalars(numpy_to_vtk(padded.ravel(), deep=True))
+    first = [along.start - 1 for along in reversed(box)]
+    padded, linear = np.pad(mask[box], 1).astype(np.uint8), ijk_to_ras[:3, :3]
+    turn = -1 if np.linalg.det(linear) < 0 else 1  # of a left-handed grid, the triangles are inside out
+    mask_mm3 = np.count_nonzero(padded) * abs(np.linalg.det(linear))
+    for smoothing in SMOOTHINGS:
+        ijk, triangles = _contour(padded, smoothing)
+        ras = (ijk + first) @ linear.T + ijk_to_ras[:3, 3]
+        surface = Surface(ras * [-1, -1, 1], triangles[:, ::turn])
+        if volume_mm3(surface) > LITTLE * mask_mm3:
+            break
+    return surface if abs(volume_mm3(surface) / mask_mm3 - 1) < NEAR else _moved_outwards(surface, mask_mm3)
+
+
+def _contour(voxels: np.ndarray, smoothing: float) -> tuple[np.ndarray, np.ndarray]:
+    """Points (IJK) and triangles of a uint8 array (K, J, I) of 0 and 1; smoothed in voxels, as in Slicer."""
+    import vtk
+    from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+
+    image = vtk.vtkImageData()
+    image.SetDimensions(*voxels.shape[::-1])
+    image.GetPointData().SetScalars(numpy_to_vtk(voxels.ravel(), deep=True))
     contour = vtk.vtkDiscreteFlyingEdges3D()
     contour.SetInputData(image)
     contour.SetValue(0, 1)
@@ -73,19 +97,33 @@ def closed_surface(mask: np.ndarray, ijk_to_ras: np.ndarray) -> Surface:
     contour.ComputeNormalsOff()
     smoother = vtk.vtkWindowedSincPolyDataFilter()
     smoother.SetInputConnection(contour.GetOutputPort())
-    smoother.SetNumberOfIterations(round(20 + SMOOTHING * 40))
-    smoother.SetPassBand(10 ** (-4 * SMOOTHING))
+    smoother.SetNumberOfIterations(round(20 + smoothing * 40))
+    smoother.SetPassBand(10 ** (-4 * smoothing))
     smoother.BoundarySmoothingOff()
     smoother.FeatureEdgeSmoothingOff()
     smoother.NonManifoldSmoothingOn()
     smoother.NormalizeCoordinatesOn()
     smoother.Update()
     mesh = smoother.GetOutput()
-    ijk = vtk_to_numpy(mesh.GetPoints().GetData()) + [along.start - 1 for along in reversed(box)]
-    ras = ijk @ ijk_to_ras[:3, :3].T + ijk_to_ras[:3, 3]
     triangles = vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).reshape(-1, 3)
-    surface = Surface(ras * [-1, -1, 1], triangles)
-    return surface if volume_mm3(surface) > 0 else surface._replace(triangles=triangles[:, ::-1])
+    return vtk_to_numpy(mesh.GetPoints().GetData()), triangles
+
+
+def _moved_outwards(surface: Surface, mm3: float) -> Surface:
+    """Move all points of a mesh equally far along its normals, to where it holds a volume."""
+    for _ in range(MOST_STEPS):
+        missing_mm3 = mm3 - volume_mm3(surface)
+        if abs(missing_mm3) < EXACT * mm3:
+            break
+        a, b, c = (surface.points[surface.triangles[:, corner]] for corner in range(3))
+        normals = np.cross(b - a, c - a)  # twice as long as the area is large
+        area_mm2 = np.linalg.norm(normals, axis=1).sum() / 2
+        outwards = np.zeros(surface.points.shape)
+        for corner in range(3):
+            np.add.at(outwards, surface.triangles[:, corner], normals)
+        outwards /= np.maximum(np.linalg.norm(outwards, axis=1, keepdims=True), 1e-30)
+        surface = surface._replace(points=surface.points + missing_mm3 / area_mm2 * outwards)
+    return surface
 
 
 def volume_mm3(surface: Surface) -> float:

@@ -16,7 +16,7 @@ from .cohort import CohortError, Runner, Todo, failed, outcome_of
 from .worker_client import Worker
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, SpecCluster
 
 CONNECT_S = 15
 WORKER_S = 10  # without a worker, after which the user is told
@@ -67,26 +67,32 @@ def on_this_computer(workers: int) -> Runner:
     if workers < 1:
         raise CohortError(f"The number of workers must be 1 or more; got {workers}.")
     try:
-        from distributed import Nanny, Scheduler, SpecCluster
+        import distributed  # noqa: F401
     except ImportError as error:
         raise CohortError("Dask is not installed. Run: pip install distributed, or leave out the workers.") from error
 
     def run(todo: Sequence[Todo]) -> Iterator[tuple[str, dict]]:
         if not todo:
             return
-        multiprocessing.set_executable(python_executable())  # inside Slicer, sys.executable is Slicer itself
-        count, cards = min(workers, len(todo)), graphics_cards()
-        threads = max(1, (os.cpu_count() or 1) // count)
-        processes = {}
-        for number in range(count):
-            environment = {"CUDA_VISIBLE_DEVICES": cards[number % len(cards)]} if cards else {}
-            options = {"nthreads": threads, "host": "127.0.0.1", "dashboard": False, "env": environment}
-            processes[number] = {"cls": Nanny, "options": options}
-        scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
-        with SpecCluster(workers=processes, scheduler=scheduler) as cluster:
+        with _cluster_here(min(workers, len(todo))) as cluster:
             yield from on_cluster(cluster.scheduler_address)(todo)
 
     return run
+
+
+def _cluster_here(workers: int) -> SpecCluster:
+    """A cluster of so many processes, each with its share of the cores and, where there are graphics cards, with one of them."""
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    multiprocessing.set_executable(python_executable())  # inside Slicer, sys.executable is Slicer itself
+    cards, threads = graphics_cards(), max(1, (os.cpu_count() or 1) // workers)
+    processes = {}
+    for number in range(workers):
+        environment = {"CUDA_VISIBLE_DEVICES": cards[number % len(cards)]} if cards else {}
+        options = {"nthreads": threads, "host": "127.0.0.1", "dashboard": False, "env": environment}
+        processes[number] = {"cls": Nanny, "options": options}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
+    return SpecCluster(workers=processes, scheduler=scheduler)
 
 
 def graphics_cards() -> list[str]:
@@ -131,7 +137,8 @@ def _do(todo: Todo) -> dict:
     global _worker
     from distributed import get_worker
 
-    threads = todo.request.threads or get_worker().state.nthreads  # Dask has shared the cores out among its processes
+    cores = get_worker().state.nthreads  # Dask has shared the cores out among its processes
+    parts = tuple((folder, replace(asked, threads=asked.threads or cores)) for folder, asked in todo.parts)
     with _one_at_a_time:
         _worker = _worker or Worker()
-        return outcome_of(todo._replace(request=replace(todo.request, threads=threads)), _worker)
+        return outcome_of(todo._replace(parts=parts), _worker)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,10 +11,12 @@ import numpy as np
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ..api import Engine, load_engine
+from ..core.progress import Pace
 from ..core.request import Request
 from ..core.result import Result
 from ..core.volume import Volume
 from ..engine.maps import Maps
+from ..engine.predictor import ProgressCallback
 from ..network.bundle import read_bundle
 from ..network.device import choose_device, is_out_of_memory
 from .allocator import free_memory_bytes, give_back_freed_memory, keep_freed_memory
@@ -68,9 +69,7 @@ class JobHandler:
             (self._folder / volume).unlink()
         asked = Request.from_json(request)
         maps = self._engine(bundle, asked.device).predict(ct, asked, self._progress())
-        result = maps.at()
-        self._kept = self._job, maps
-        self._answer(result)
+        self._answer(maps.at(), maps)
 
     def threshold(self, of: int, threshold: float) -> None:
         """Send the last result at another threshold."""
@@ -96,18 +95,13 @@ class JobHandler:
         self._check()
         return self._engines[key]
 
-    def _progress(self) -> Callable[[int, int], None]:
-        first: tuple[float, int] | None = None
+    def _progress(self) -> ProgressCallback:
+        pace = Pace()
 
-        def progress(done: int, total: int) -> None:
-            nonlocal first
+        def progress(done: int, total: int, phase: str) -> None:
             self._check()
-            now, left = time.monotonic(), None
-            if first is None:  # its time includes everything before, so it does not show the speed
-                first = now, done
-            else:
-                left = (now - first[0]) / (done - first[1]) * (total - done)
-            self._say("progress", job=self._job, done=done, total=total, seconds_left=left)
+            left = pace.seconds_left(done, total, phase)
+            self._say("progress", job=self._job, phase=phase, done=done, total=total, seconds_left=left)
 
         return progress
 
@@ -121,8 +115,11 @@ class JobHandler:
             raise JobError("refused", RESULT_GONE)
         return self._kept[1]
 
-    def _answer(self, result: Result) -> None:
+    def _answer(self, result: Result, maps: Maps | None = None) -> None:
+        """Send a result, and keep its maps if they are new: from here on it cannot be cancelled."""
         labelmap = self._save("labelmap", result.labelmap)
+        if maps:
+            self._kept = self._job, maps
         self._say("result", job=self._job, labelmap=labelmap, result=result.to_json())
 
     def _save(self, name: str, array: np.ndarray) -> str:

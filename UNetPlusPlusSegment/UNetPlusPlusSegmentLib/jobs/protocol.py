@@ -32,12 +32,20 @@ class JobError(ValueError):
 
 @dataclass(frozen=True)
 class Progress:
-    """Slices done and in total; `seconds_left` is None until the speed is known."""
+    """Slices or candidates done and in total, in a phase of the run.
+
+    Attributes:
+        phase: As in `core.progress`; its last report has `done` equal to `total`. Both are 0 where nothing is counted.
+        seconds_left: To the end of the phase; None until the speed is known.
+        frame: Of a sequence, which frame, from 1, of how many.
+    """
 
     job: int
+    phase: str
     done: int
     total: int
     seconds_left: float | None
+    frame: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +98,7 @@ def event_from_message(message: Mapping, folder: Path, details: str) -> Event:
     """
     say, job = message["say"], message["job"]
     if say == "progress":
-        return Progress(job, message["done"], message["total"], message["seconds_left"])
+        return Progress(job, message["phase"], message["done"], message["total"], message["seconds_left"])
     if say == "result":
         return ResultReady(job, Result.from_json(message["result"], np.load(folder / message["labelmap"])))
     if say == "maps":

@@ -27,8 +27,8 @@ BINS, LEAST_FOR_HISTOGRAM, MOST_OUTLIERS = 16, 3, 20
 SHOWN = {  # title and unit, by the columns of tables
     "volume_ml": ("Volume", "ml"), "expected_dice": ("Expected Dice", ""), "doubtful_share": ("Doubtful share", ""),
     "doubtful_slices": ("Doubtful slices", ""), "cut_by_scan": ("Cut by the scan", ""), "dropped_ml": ("Dropped", "ml"),
-    "kind": ("Kind", ""), "long_axis_mm": ("Long axis", "mm"), "short_axis_mm": ("Short axis", "mm"),
-    "mean_diameter_mm": ("Mean diameter", "mm"), "mean_hu": ("Mean", "HU"), "sd_hu": ("SD", "HU"),
+    "probability": ("Probability", ""), "kind": ("Kind", ""), "long_axis_mm": ("Long axis", "mm"),
+    "short_axis_mm": ("Short axis", "mm"), "mean_diameter_mm": ("Mean diameter", "mm"), "mean_hu": ("Mean", "HU"), "sd_hu": ("SD", "HU"),
     "p5_hu": ("5 %", "HU"), "median_hu": ("Median", "HU"), "p95_hu": ("95 %", "HU"), "surface_cm2": ("Surface", "cm²"),
     "extent_r_mm": ("Extent R", "mm"), "extent_a_mm": ("Extent A", "mm"), "extent_s_mm": ("Extent S", "mm"),
 }  # fmt: skip
@@ -115,14 +115,16 @@ def cases_of(manifest: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def doubt_of(record: Mapping[str, Any]) -> float:
-    """How doubtful a case is, 0…1, of its most doubtful segment: what is missing to an expected Dice of 1, or the doubtful share.
+    """How doubtful a case is, 0…1, of its most doubtful segment: what is missing to an expected Dice of 1 or, of a nodule, to a
+    probability of 1; or the doubtful share.
 
     An organ that was not found is the most doubtful of all: most scans are made of people who have it.
     """
     doubts = [0.0]
     for found in (record.get("measurements") or {}).values():
-        dice = found.get("expected_dice") if found.get("volume_ml") else 0.0
-        doubts.append(found.get("doubtful_share") or 0.0 if dice is None else 1 - dice)
+        known = [found[key] for key in ("expected_dice", "probability") if found.get(key) is not None]
+        sure = 1 - (found.get("doubtful_share") or 0.0) if not known else min(known)
+        doubts.append(1 - sure if found.get("volume_ml") else 1.0)
     return max(doubts)
 
 

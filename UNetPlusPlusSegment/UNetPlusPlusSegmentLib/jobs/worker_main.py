@@ -12,7 +12,7 @@ To the worker:
 From the worker:
     {"say": "alive"}                        every second while it starts or works
     {"say": "ready"}                        once; it does not listen before
-    {"say": "progress", "job": 1, "done": 3, "total": 90, "seconds_left": 12.5 or null}
+    {"say": "progress", "job": 1, "phase": "slices", "done": 3, "total": 90, "seconds_left": 12.5 or null}
     {"say": "result", "job": 1, "labelmap": file, "result": Result.to_json()}
     {"say": "maps", "job": 3, "maps": {name: file}}
     {"say": "device", "job": 4, "device": label, "free_memory_bytes": number or null}

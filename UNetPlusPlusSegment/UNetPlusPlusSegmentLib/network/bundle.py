@@ -54,7 +54,7 @@ class Bundle(Card):
 
     @property
     def about(self) -> str:
-        """Its target, and of several labels their names: `organs (Spleen, Left kidney)`."""
+        """Its target, and of several labels their names: `abdomen (Spleen, Left kidney)`."""
         names = ", ".join(label.name for label in self.labels)
         return f"{self.target} ({names})" if len(self.labels) > 1 else self.target
 

@@ -1,4 +1,4 @@
-"""The decision: how likely a finding is a nodule, from what the network and the scan show of it. NumPy only.
+"""The decision: how likely a finding is a nodule, from what the network and the scan show of it. NumPy and SciPy.
 
 A logistic regression, fitted by training/decide.py on the readers' nodules and on what else is found beside them; its weights
 stand in the model's card.
@@ -7,8 +7,8 @@ stand in the model's card.
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
 
-from ..core.masks import components, distance_mm
 from ..network.card import Decision
 from .candidates import Nodule
 from .segments import half_axes_mm
@@ -22,6 +22,11 @@ MOST_MM = 12.0  # diameter beyond which size says nothing
 DENSE_HU = -450.0  # vessels and walls, at least
 WALL_MM2 = 300.0  # a larger dense section beside a nodule is not a vessel; as far as it lies in
 BESIDE_MM = 12.0  # this distance on the slice
+IN_PLANE = ndimage.generate_binary_structure(3, 1) & [
+    [[False]],
+    [[True]],
+    [[False]],
+]  # voxels of a slice that share a side
 
 
 def features(nodule: Nodule, windows: Windows) -> dict[str, float]:
@@ -40,14 +45,13 @@ def features(nodule: Nodule, windows: Windows) -> dict[str, float]:
     areas = np.count_nonzero(nodule.mask, axis=(1, 2))
     area_mm2 = areas.max() * spacing_mm[1] * spacing_mm[2]
     mask, hu = _around(nodule, windows)
-    away_mm = distance_mm(mask, spacing_mm)
-    free = (away_mm <= max(AROUND_MM[1], spacing_mm[0] + 0.01)) & ~_walls(
-        hu, mask, spacing_mm
-    )  # the next slice, at least
+    away_mm = ndimage.distance_transform_edt(~mask, spacing_mm)
+    reach_mm = max(AROUND_MM[1], spacing_mm[0] + 0.01)  # the next slice, at least
+    free = (away_mm <= reach_mm) & ~_walls(hu, mask, spacing_mm)
     shell = free & (away_mm > AROUND_MM[0])
     dense_hu = np.percentile(hu[mask], 80)
-    reached = components(mask | (free & (hu >= (dense_hu + LUNG_HU) / 2)), corners=True)
-    own = np.isin(reached, np.unique(reached[mask]))
+    reached, count = ndimage.label(mask | (free & (hu >= (dense_hu + LUNG_HU) / 2)), np.ones((3, 3, 3)))
+    own = np.isin(np.arange(count + 1), reached[mask])[reached]
     ellipsoid_mm3 = 4 / 3 * np.pi * half_axes_mm(nodule.mask, np.diag(spacing_mm)).prod()
     spread = [_plane(nodule, nodule.window.uncertainty[nodule.box[0].start + n])[s] for n, s in enumerate(nodule.mask)]
     return {
@@ -82,8 +86,10 @@ def _around(nodule: Nodule, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
 
 def _walls(hu: np.ndarray, mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     """bool (slices, rows, columns): dense sections beside the nodule that are too large for a vessel."""
-    least = WALL_MM2 / (spacing_mm[1] * spacing_mm[2])
-    return np.stack([components(dense, least=least) > 0 for dense in (hu >= DENSE_HU) & ~mask])
+    sections, _ = ndimage.label((hu >= DENSE_HU) & ~mask, IN_PLANE)
+    is_wall = np.bincount(sections.ravel()) >= WALL_MM2 / (spacing_mm[1] * spacing_mm[2])
+    is_wall[0] = False
+    return is_wall[sections]
 
 
 def _plane(nodule: Nodule, plane: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..core.progress import CANDIDATES, LUNGS, SEARCH
 from ..core.request import Request
 from ..core.volume import AxialOrder, Volume, axial_order, axial_volume, clean_hu, index_of
 from ..engine.maps import PixelMaps
@@ -22,6 +23,7 @@ from .decision import FEATURES
 from .lungs import find_lungs
 from .maps import NEAR_MM, NoduleMaps
 from .search import search, searched_slices
+from .segments import LEAST_INSIDE
 from .windows import Windows
 
 LEAST_POINTED_MM = 2.0  # least diameter at a point: the user has seen the nodule, so it may be small
@@ -50,8 +52,8 @@ class NoduleEngine(Predictor):
         Args:
             volume: HU; any orientation.
             request: The network sees only the surroundings of its points.
-            progress: Called after each slice searched, which are the first half of the work, and after each candidate. An exception
-                raised in it stops the run and passes through.
+            progress: Called when the lungs are looked for, after each slice searched and after each candidate, with the number done
+                and in all, and the phase. An exception raised in it stops the run and passes through.
 
         Returns:
             The answers of the network; `at()` makes of them one segment for each nodule, largest first; without nodules, no
@@ -76,18 +78,21 @@ class NoduleEngine(Predictor):
         slices: list[int] = []
         with threads_of_torch(request.threads):
             if not request.points:
-                lungs = None if request.box else find_lungs(axial)
+                if not request.box:
+                    progress(0, 0, LUNGS)
+                    lungs = find_lungs(axial)
                 inside = _filled(region, axial.array.shape) if lungs is None else lungs
                 clock.ends("lungs")
                 slices = searched_slices(inside, windows.spacing_mm[0], every=not speed.find_first)
-                places = search(windows, inside, slices, lambda done: progress(done, 2 * len(slices)))
+                least_inside = 0.0 if lungs is None else LEAST_INSIDE
+                places = search(
+                    windows, inside, slices, threshold, least_inside, lambda done: progress(done, len(slices), SEARCH)
+                )
                 clock.ends("search")
-            total = 2 * len(slices) or len(places)
             candidates: list[Candidate] = []
             for each in self.in_threads(lambda place: followed(place, windows, threshold), places):
                 candidates.append(each)
-                left = len(places) - len(candidates)
-                progress(total - left * (total - len(slices)) // len(places), total)
+                progress(len(candidates), len(places), CANDIDATES)
             clock.ends("candidates")
             pixels = _maps(candidates, windows, threshold, order)
         looked_at = {*slices, *(k for c in candidates for window in c.windows for k in window.probability)}

@@ -6,11 +6,11 @@ from __future__ import annotations
 import logging
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..core.request import Request, check_places
+from ..core.request import Point, Request, check_places
 from ..jobs.worker_client import Worker
 from ..network.bundle import choose_bundle
 from . import pytorch_install
@@ -84,6 +84,9 @@ class Segmenter:
         formats: Collection[str] = (),
         workers: int = 1,
         ended: Callable[[Mapping[str, Any]], None] = lambda record: None,
+        points: Mapping[str, Sequence[Point]] | None = None,
+        threads: int | None = None,
+        also: Collection[str] = (),
     ) -> list[dict]:
         """Segment a cohort, file by file, without loading it into the scene.
 
@@ -100,6 +103,9 @@ class Segmenter:
                 which Slicer lacks.
             workers: Cases to run at once on this computer, which needs `distributed`: one for each graphics card.
             ended: Called with the manifest's record of each case as it ends.
+            points: In the nodules of a case, by its name: RAS of its file, in mm. In other cases the lungs are searched.
+            threads: Slices that a processor computes at once; None for one for each core.
+            also: Further targets, which may need other models: all of them come into one segmentation for each case.
 
         Returns:
             The manifest's record of each case, in order; `status` is `done` or `failed`.
@@ -114,13 +120,21 @@ class Segmenter:
         )
         from ..jobs.dask_cluster import on_cluster, on_this_computer
 
-        request = Request(target, model=model, speed=speed, threshold=threshold, force=force, device=device)
+        request = Request(
+            target,
+            also=tuple(also),
+            model=model,
+            speed=speed,
+            threshold=threshold,
+            force=force,
+            device=device,
+            threads=threads,
+        )
         if cluster is None:
             pytorch_install.require()
-        bundle = choose_bundle(request.target, request.model)
         here = one_after_the_other(self._worker) if workers == 1 else on_this_computer(workers)
         run = on_cluster(cluster) if cluster else here
-        return run_cohort(run, inputs, outputFolder, bundle, request, progress, series, ended, [*formats])
+        return run_cohort(run, inputs, outputFolder, request, progress, series, ended, [*formats], points)
 
     def start(
         self,

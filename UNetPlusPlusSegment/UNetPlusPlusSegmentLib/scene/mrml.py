@@ -355,10 +355,12 @@ def _resample(image, grid, transform) -> np.ndarray:
 
 
 def _new_segment(segment: Segment, image, taken: set[str]):
-    """A `vtkSegment` with its voxels in `image`, and a name that is not in `taken`, to which it is added."""
-    name, number = segment.name, 1
+    """A `vtkSegment` with its voxels in `image`, and a name that is not in `taken`, to which it is added: `Nodule 2` for `Nodule 1`."""
+    stem, _, last = segment.name.rpartition(" ")
+    name, number = segment.name, 0
     while name in taken:
-        name, number = f"{segment.name}_{number}", number + 1
+        number += 1
+        name = f"{stem} {int(last) + number}" if stem and last.isdecimal() else f"{segment.name}_{number}"
     taken.add(name)
     newSegment = slicer.vtkSegment()
     newSegment.SetName(name)

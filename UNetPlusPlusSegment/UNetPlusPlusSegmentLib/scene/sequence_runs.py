@@ -20,8 +20,8 @@ from .sequences import SegmentationSequence, browser_of
 class SequenceRun(Task):
     """The segmentation of all frames of a volume sequence, one at a time. The scene changes once all are done.
 
-    `result` is that of the last frame, with the notes, slices and seconds of all; `progress` counts the slices of all
-    frames, estimated for frames to come.
+    `result` is that of the last frame, with the notes, slices and seconds of all; `progress` is that of the frame under
+    way.
 
     Attributes:
         segmentationNode: Shows the result, frame by frame; None before.
@@ -80,14 +80,9 @@ class SequenceRun(Task):
         return self._sequence.look_at(item, name) if self._is_there(self.segmentationNode) else None
 
     def take(self, event: Event) -> None:
-        """As in `Task`, with the slices of all frames."""
+        """As in `Task`, with the number of the frame."""
         if isinstance(event, Progress):
-            before = sum(each.slices for each in self._results)
-            after = event.total * (len(self._sequence) - len(self._results) - 1)
-            left, seconds = event.total - event.done, event.seconds_left
-            if seconds is not None:
-                seconds = seconds / left * (left + after) if left else None
-            event = Progress(event.job, before + event.done, before + event.total + after, seconds)
+            event = replace(event, frame=(len(self._results) + 1, len(self._sequence)))
         super().take(event)
 
     def _submit(self) -> None:
@@ -115,6 +110,7 @@ class SequenceRun(Task):
         self.result = replace(
             result,
             notes=tuple(replace(note, text=f"Frame {n}: {note}") for n, found in numbered for note in found.notes),
+            scan_slices=sum(found.scan_slices for found in self._results),
             slices=sum(found.slices for found in self._results),
             seconds=sum(found.seconds for found in self._results),
         )

@@ -1,0 +1,197 @@
+"""A session of the app on Slicer's scene, without a browser: what the table says after somebody has corrected a segmentation."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from Testing.support.bright import bright_bundle
+from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.core.segment import Segment
+from UNetPlusPlusSegmentLib.jobs.manifest import MANIFEST, TABLE
+
+pytest.importorskip(
+    "trame_slicer.core", exc_type=ImportError, reason="trame-slicer is not installed: pip install '.[app]'"
+)
+
+from vtk.util.numpy_support import numpy_to_vtk
+
+from Testing.support.mrml_scene import slicer
+from UNetPlusPlusSegmentLib.app.cases import find, uploaded
+from UNetPlusPlusSegmentLib.app.session import Session
+from UNetPlusPlusSegmentLib.nodule.segments import TERMINOLOGY
+from UNetPlusPlusSegmentLib.scene import mrml
+
+MATRIX = np.diag([-2.0, -2.0, 3.0, 1.0])  # a voxel of 0.012 ml
+BLOCK = np.s_[2:6, 5:15, 5:15]  # 4.8 ml
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    """Two cases, a and b, with a liver of 4.8 ml, as a run has left them."""
+    scans, results = tmp_path / "scans", tmp_path / "results"
+    scans.mkdir()
+    results.mkdir()
+    labels = np.zeros((10, 30, 40), np.uint8)
+    labels[BLOCK] = 1
+    for name in "ab":
+        files.write_volume(scans / f"{name}.nrrd", np.where(labels, 60, -100).astype(np.int16), MATRIX)
+        segments = [Segment(1, "Liver", "", (255, 0, 0), {})]
+        files.write_segmentation(results / f"{name}.seg.nrrd", labels, MATRIX, segments)
+        found = {"Liver": {"volume_ml": 4.8, "mean_hu": 60.0}}
+        line = {"case": name, "input": str(scans / f"{name}.nrrd"), "status": "done", "measurements": found}
+        with (results / MANIFEST).open("a") as stream:
+            stream.write(json.dumps(line) + "\n")
+    return results, scans
+
+
+@pytest.fixture
+def open_session(session_parts):
+    """Call it with paths of the app: a session with its first case opened, and a function that awaits."""
+    sessions, do = [], asyncio.get_event_loop_policy().get_event_loop().run_until_complete
+
+    def opened(*paths, output=None):
+        session = Session(*session_parts(), find(paths, output))
+        sessions.append(session)
+        do(session.open(next(iter(session.cases))))
+        return session, do
+
+    yield opened
+    for session in sessions:
+        do(session.close())
+
+
+def paint(session, do, where=np.s_[2:6, 15:20, 5:15]) -> None:
+    """Add 2.4 ml to the first segment, and wait until what follows is done."""
+    segmentation, volume = session.segmentation, session.views.volume
+    segment_id = segmentation.GetSegmentation().GetNthSegmentID(0)
+    mask = mrml.labelmap_of(segmentation, segment_id, volume).astype(np.uint8)
+    mask[where] = 1
+    image = slicer.vtkOrientedImageData()
+    image.SetDimensions(*mask.shape[::-1])
+    image.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(MATRIX))
+    image.GetPointData().SetScalars(numpy_to_vtk(mask.ravel(), deep=True))
+    editor = slicer.vtkSlicerSegmentationsModuleLogic
+    editor.SetBinaryLabelmapToSegment(image, segmentation, segment_id, editor.MODE_REPLACE)
+
+    async def follow():
+        session._corrected()  # as the segment editor calls it
+        await session._autosave.finish()
+
+    do(follow())
+
+
+def test_the_table_follows_a_correction(cohort, open_session):
+    session, do = open_session(*cohort)
+    assert session.state.rows == [["Liver", "4.8", "60"]]
+    paint(session, do)
+    assert session.state.rows == [["Liver", "7.2", "7"]]
+
+
+def test_a_case_tells_what_the_cohort_said_of_it_until_it_is_corrected(cohort, open_session):
+    results, scans = cohort
+    about = {"case": "a", "input": str(scans / "a.nrrd"), "status": "done", "notes": ["The liver reaches the end."]}
+    found = {"volume_ml": 4.8, "mean_hu": 60.0, "expected_dice": 0.914, "doubtful_share": 0.2}
+    lost = {"case": "b", "input": str(scans / "b.nrrd"), "status": "failed", "reason": "Memory ran out."}
+    (results / MANIFEST).write_text(f"{json.dumps({**about, 'measurements': {'Liver': found}})}\n{json.dumps(lost)}\n")
+    session, do = open_session(*cohort)
+    assert session.state.header == ["Segment", "ml", "HU", "Expected Dice"]
+    assert session.state.rows == [["Liver", "4.8", "60", "0.91"]]
+    assert session.state.message == "The liver reaches the end."
+    paint(session, do)
+    assert session.state.rows == [["Liver", "7.2", "7"]]
+    do(session.open("b"))
+    assert session.state.message == "Memory ran out."
+
+
+def test_a_small_nodule_has_more_than_0_ml_in_the_table(tmp_path, cohort, open_session):
+    labels = np.zeros((10, 30, 40), np.uint8)
+    labels[4, 6:8, 6:8] = 1
+    segments = [Segment(1, "Nodule 1", TERMINOLOGY, (255, 0, 0), {})]
+    files.write_segmentation(tmp_path / "a.corrected.seg.nrrd", labels, MATRIX, segments)
+    session, _ = open_session(cohort[1] / "a.nrrd", output=tmp_path)
+    assert session.state.rows[0][:2] == ["Nodule 1", "0.048"]
+
+
+def test_what_a_run_measured_stays_until_it_is_corrected(cohort, open_session, monkeypatch, tmp_path):
+    bundle = bright_bundle(tmp_path / "models" / "bright-v1.0.0")
+    card = json.loads((bundle.folder / "model.json").read_text())
+    expected = {"intercept": -3.0, "weights": {"doubtful": 0.2}, "low": -0.5, "high": 0.6}
+    card["labels"][0]["expected_dice"] = {"balanced": expected}
+    (bundle.folder / "model.json").write_text(json.dumps(card))
+    monkeypatch.setenv("UNETPP_MODELS", str(tmp_path / "models"))
+    session, do = open_session(cohort[1] / "a.nrrd")
+    session.apply()
+
+    async def result():
+        await session._following
+        await session._autosave.finish()
+
+    do(result())
+    assert session.state.header[-1] == "Expected Dice"
+    paint(session, do)
+    assert session.state.header == ["Segment", "ml", "HU"]
+
+
+def test_the_table_follows_where_nothing_is_saved(cohort, open_session):
+    _, scans = cohort
+    session, do = open_session(scans / "a.nrrd")
+    session.segmentation.GetSegmentation().AddEmptySegment("", "Mine")
+    paint(session, do)
+    assert session.state.rows == [["Mine", "2.4", "-100"]]
+
+
+def test_a_nodule_that_is_corrected_keeps_its_diameter_in_the_table(tmp_path, cohort, open_session):
+    labels = np.zeros((10, 30, 40), np.uint8)
+    labels[2:6, 5:15, 5:15] = 1
+    files.write_segmentation(
+        tmp_path / "a.corrected.seg.nrrd", labels, MATRIX, [Segment(1, "Nodule 1", TERMINOLOGY, (255, 0, 0), {})]
+    )
+    session, do = open_session(cohort[1] / "a.nrrd", output=tmp_path)
+    ((name, ml, _hu, before_mm, kind),) = session.state.rows
+    assert (name, ml, kind) == ("Nodule 1", "4.8", "solid")
+    paint(session, do)
+    assert float(session.state.rows[0][3]) > float(before_mm)
+
+
+def test_what_is_corrected_of_an_upload_is_saved_in_the_folder_of_the_start_apart_from_others(
+    tmp_path, cohort, open_session
+):
+    results, scans = cohort
+    out = tmp_path / "out"
+    session, do = open_session(results, scans, output=out)
+    for number in (1, 2):  # another visitor sends a scan of the same name
+        folder = tmp_path / f"of-session-{number}"
+        folder.mkdir()
+        (folder / "ct.nrrd").write_bytes((scans / "a.nrrd").read_bytes())
+        do(session.add(uploaded([folder / "ct.nrrd"], folder, out)))
+        assert session.state.rows == []
+        session.segmentation.GetSegmentation().AddEmptySegment("", "Mine")
+        paint(session, do)
+        assert session.state.saved == f"Saved: ct-of-session-{number}.corrected.seg.nrrd"
+    assert len([*out.iterdir()]) == 2
+    do(session.open("b"))
+    do(session.open("ct.nrrd (uploaded)"))
+    assert session.state.rows == [["Mine", "2.4", "-100"]]
+
+
+def test_what_was_saved_when_the_app_was_killed_gets_its_row_when_the_case_was_opened_again(cohort, open_session):
+    results, _ = cohort
+    session, do = open_session(*cohort)
+    paint(session, do)
+    assert (results / "a.corrected.seg.nrrd").is_file()
+    assert "corrected" not in (results / MANIFEST).read_text()  # here the app is killed
+    session._autosave.last = None
+    session, do = open_session(*cohort)
+    assert session.state.rows == [["Liver", "7.2", "7"]]
+    for _ in range(2):  # once is enough
+        do(session.open("b"))
+        do(session.open("a"))
+    with (results / TABLE).open() as stream:
+        rows = {row["case"]: row["volume_ml"] for row in csv.DictReader(stream)}
+    assert rows == {"a": "4.8", "a.corrected": "7.2", "b": "4.8"}
+    assert (results / MANIFEST).read_text().count("corrects") == 1
