@@ -178,6 +178,6 @@ def test_a_mass_that_is_joined_to_more_probable_vessels_is_looked_at_in_its_midd
     probability = np.zeros((12, 60, 60), np.float32)
     probability[2:10, 10:34, 10:34] = 0.95  # a mass of 24 mm
     probability[5, 34:58, 20] = 1.0  # and a vessel
-    found = [place for place, _ in peaks(probability, np.ones(probability.shape, bool), np.array([2.5, 1.0, 1.0]))]
+    found = [place for place, _ in peaks(probability, np.ones(probability.shape, bool), 0.5, np.array([2.5, 1.0, 1.0]))]
     assert any(place[1] >= 34 for place in found)
     assert any(np.abs(np.array(place) - (5.5, 21.5, 21.5)).max() <= 4 for place in found)

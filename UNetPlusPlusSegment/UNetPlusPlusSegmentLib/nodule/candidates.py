@@ -14,7 +14,7 @@ from .segments import can_be_nodule
 from .windows import COARSE, FINE, Window, Windows
 
 MARGIN_MM = (
-    5.0  # least margin around a nodule in its window: nearer to the edge, the network sees too little of what it is
+    5.0  # around a nodule in what the network sees, at least: nearer to the edge it sees too little of what it is
 )
 BEYOND_MM = 2.0  # predicted beyond the ends of a nodule, in case the threshold is lowered
 LEAST_MASS_MM = 20.0  # least diameter of a mass: the fine window shows smaller nodules whole
@@ -118,7 +118,7 @@ def nodule_in(window: Window, candidate: Candidate, windows: Windows, plane: Pla
     for seed in near(plane, candidate.index - starts, candidate.within_mm, steps_mm, threshold):
         if seed[0] in tried and tried[seed[0]][seed[1:]]:
             continue
-        sections = follow(plane, seed, threshold, windows.spacing_mm)
+        sections = follow(plane, seed, threshold, windows.spacing_mm[0])
         tried |= {k: section | tried.get(k, False) for k, section in sections.items()}
         sections = without_tails(sections)
         first = min(sections)

@@ -24,7 +24,7 @@ from .lungs import find_lungs
 from .maps import NEAR_MM, NoduleMaps
 from .search import search, searched_slices
 from .segments import LEAST_INSIDE
-from .windows import Windows
+from .windows import Window, Windows
 
 LEAST_POINTED_MM = 2.0  # least diameter at a point: the user has seen the nodule, so it may be small
 
@@ -89,18 +89,25 @@ class NoduleEngine(Predictor):
                     windows, inside, slices, threshold, least_inside, lambda done: progress(done, len(slices), SEARCH)
                 )
                 clock.ends("search")
+
+            def looked_at(place: Candidate) -> tuple[Candidate, Window]:
+                candidate = followed(place, windows, threshold)
+                nodule = nodule_at(candidate, windows, threshold)
+                return candidate, nodule.window if nodule else candidate.windows[0]
+
             candidates: list[Candidate] = []
-            for each in self.in_threads(lambda place: followed(place, windows, threshold), places):
-                candidates.append(each)
+            pixels = PixelMaps.empty(len(axial.array), order, Box.whole(len(axial.array), axial.array.shape[1:]))
+            for candidate, window in self.in_threads(looked_at, places):
+                candidates.append(candidate)
+                _lay(window, pixels)
                 progress(len(candidates), len(places), CANDIDATES)
             clock.ends("candidates")
-            pixels = _maps(candidates, windows, threshold, order)
-        looked_at = {*slices, *(k for c in candidates for window in c.windows for k in window.probability)}
+        seen = {*slices, *(k for c in candidates for window in c.windows for k in window.probability)}
         return NoduleMaps(
             bundle=self.bundle, labels=self.bundle.labels, volume=Volume(hu, volume.ijk_to_ras),
             box=tuple(slice(0, size) for size in hu.shape),
             shape=hu.shape, pixels=pixels, threshold=threshold, notes=(*notes, *more, *self.notes),
-            device=self.device.label, slices=len(looked_at), seconds=sum(clock.phases.values()), threads=request.threads,
+            device=self.device.label, slices=len(seen), seconds=sum(clock.phases.values()), threads=request.threads,
             windows=windows, candidates=candidates, points=request.points, region=region, lungs=lungs,
             show_from=self._show_from(request), phases=clock.phases,
         )  # fmt: skip
@@ -129,17 +136,11 @@ def _filled(region: Ranges, shape: tuple[int, ...]) -> np.ndarray:
     return inside
 
 
-def _maps(candidates: Sequence[Candidate], windows: Windows, threshold: float, order: AxialOrder) -> PixelMaps:
-    """The answers of the network on the voxels of the volume, where it has looked; of two windows, those of the later candidate."""
-    shape = windows.volume.array.shape
-    maps = PixelMaps.empty(shape[0], order, Box.whole(shape[0], shape[1:]))
-    for candidate in candidates:
-        nodule = nodule_at(candidate, windows, threshold)
-        window = nodule.window if nodule else candidate.windows[0]
-        for whole, known in ((maps.probability, window.probability), (maps.uncertainty, window.uncertainty)):
-            for k, plane in known.items():
-                whole[k, window.rows, window.columns] = plane
-    return maps
+def _lay(window: Window, maps: PixelMaps) -> None:
+    """The answers of the network in a window on the voxels of the volume; of two windows, those of the later one stay."""
+    for whole, known in ((maps.probability, window.probability), (maps.uncertainty, window.uncertainty)):
+        for k, plane in known.items():
+            whole[k, window.rows, window.columns] = plane
 
 
 def _in_axial_order(box: Sequence[slice], order: AxialOrder, shape: tuple[int, ...]) -> Ranges:

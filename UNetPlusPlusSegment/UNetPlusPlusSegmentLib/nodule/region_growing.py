@@ -1,24 +1,24 @@
-"""Region growing: one nodule through the slices of a map, which may be computed on the way. NumPy and SimpleITK only."""
+"""Region growing: one nodule through the slices of a map, which may be computed on the way. NumPy and SciPy only."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
-import SimpleITK as sitk
+from scipy import ndimage
+
+from .segments import MOST_DIAMETER_MM
 
 # A section with a smaller share of the largest one's area is the last. Such ends hold 1 % of a sphere, so there is hardly a
 # second one; a vessel that leaves the nodule through the slices continues, and is not followed.
 END = 0.16
-MOST_LENGTHS = 4.0  # through the slices, in diameters of the largest section: anything longer is a vessel
-FREE_MM = 12.0  # a length that is always allowed: a nodule may begin with a small section
 
 Sections = dict[int, np.ndarray]  # bool (rows, columns) by slice
 Plane = Callable[[int], np.ndarray | None]  # probability (rows, columns) of a slice; None outside, or where unknown
 
 
-def follow(plane: Plane, seed: tuple[int, int, int], threshold: float, spacing_mm: Sequence[float]) -> Sections:
+def follow(plane: Plane, seed: tuple[int, int, int], threshold: float, slice_mm: float) -> Sections:
     """Follow the object at a seed, up and down until it ends.
 
     On each slice it is everything that touches its section on the previous slice, even at a corner only: on thick
@@ -28,13 +28,12 @@ def follow(plane: Plane, seed: tuple[int, int, int], threshold: float, spacing_m
         plane: Called for slices next to those that it returned before.
         seed: Slice, row, column.
         threshold: Least probability of a voxel in it.
-        spacing_mm: Distance between slices, rows and columns.
+        slice_mm: Distance between slices; what is longer than `MOST_DIAMETER_MM` is followed no further.
 
     Returns:
         Its sections, bool (rows, columns), by slice, without gaps, with tails of vessels (see `without_tails`);
         empty if the seed is below the threshold.
     """
-    slice_mm, pixel_mm2 = spacing_mm[0], spacing_mm[1] * spacing_mm[2]
     start = plane(seed[0])
     if start is None or start[seed[1:]] < threshold:
         return {}
@@ -45,8 +44,7 @@ def follow(plane: Plane, seed: tuple[int, int, int], threshold: float, spacing_m
     ends, going = {1: seed[0], -1: seed[0]}, [1, -1]
     while going:
         for way in tuple(going):
-            most_mm = FREE_MM + MOST_LENGTHS * 2 * np.sqrt(largest * pixel_mm2 / np.pi)
-            here = plane(ends[way] + way) if len(sections) * slice_mm < most_mm else None
+            here = plane(ends[way] + way) if len(sections) * slice_mm < MOST_DIAMETER_MM else None
             section = None if here is None else _touching(here >= threshold, sections[ends[way]])
             area = 0 if section is None else int(np.count_nonzero(section))
             if section is not None and area:
@@ -103,19 +101,13 @@ def near(
 
 
 def _touching(mask: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The corner-connected components of `mask` that touch `other`, even at a corner only.
-
-    They are filled from one pixel of each run in a row: labelling all components of a slice, or filling from every pixel, takes
-    several times as long.
-    """
+    """The corner-connected components of `mask` that touch `other`, even at a corner only."""
     rows = np.pad(other, 1)
     rows = rows[:-2] | rows[1:-1] | rows[2:]
     beside = mask & (rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:])
     if not beside.any():
         return beside
-    starts = beside.copy()
-    starts[:, 1:] &= ~beside[:, :-1]
-    seeds = np.argwhere(starts)[:, ::-1].tolist()
-    corners = sitk.ConnectedThresholdImageFilter.FullConnectivity
-    filled = sitk.ConnectedThreshold(sitk.GetImageFromArray(mask.view(np.uint8)), seeds, 1, 1, 1, corners)
-    return sitk.GetArrayFromImage(filled).view(bool)
+    labels, count = ndimage.label(mask, np.ones((3, 3)))
+    touched = np.zeros(count + 1, bool)
+    touched[labels[beside]] = True
+    return touched[labels]
