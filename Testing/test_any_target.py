@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from Testing.support.bright import bright_bundle, bright_nodule_bundle
-from Testing.support.organs import LABELS, models_of_three_targets, organ, organs_bundle, organs_scan
+from Testing.support.organs import GRID, LABELS, SHAPE, models_of_three_targets, organ, organs_bundle, organs_scan
 from UNetPlusPlusSegmentLib import api, files
 from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.core.merging import merged
@@ -20,7 +20,9 @@ from UNetPlusPlusSegmentLib.core.request import Request, RequestError
 from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import Volume
+from UNetPlusPlusSegmentLib.files.segmentations import segments_in
 from UNetPlusPlusSegmentLib.network.bundle import BundleError, choose_bundle, find_bundles
+from UNetPlusPlusSegmentLib.network.parts import parts_of
 
 VOXEL_ML = 2 * 2 * 3 / 1000
 
@@ -58,7 +60,7 @@ def refused(capsys, *arguments) -> str:
         ("spleen", ["Spleen"]),
         ("Left_Kidney", ["Left kidney"]),
         ("kidney", ["Right kidney", "Left kidney"]),
-        ("organs", ["Spleen", "Right kidney", "Left kidney"]),
+        ("abdomen", ["Spleen", "Right kidney", "Left kidney"]),
     ],
 )
 def test_what_is_asked_for_comes_out_and_nothing_else(scan, tmp_path, capsys, target, names):
@@ -94,26 +96,50 @@ def test_an_unknown_target_lists_what_there_is_and_where_it_was_looked_for(scan,
     for command in (("segment", "heart", scan), ("cohort", "heart", scan)):
         line = refused(capsys, *command, "-o", tmp_path / "out.seg.nrrd")
         assert "No usable model for heart was found" in line
-        assert "organs (Spleen, Right kidney, Left kidney)" in line and "liver" in line
+        assert "abdomen (Spleen, Right kidney, Left kidney)" in line and "liver" in line
         assert str(models) in line and "lung-ct-v1.0.0 needs a newer" in line
     assert not (tmp_path / "out.seg.nrrd").exists()
+
+
+def test_a_model_that_expects_no_dice_says_so_once(scan, tmp_path, capsys):
+    assert main(["segment", "kidney", str(scan), "-o", str(tmp_path / "out.seg.nrrd"), "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines[:2]] == ["Right kidney", "Left kidney"]
+    assert lines[2] == "no expected Dice for Right kidney, Left kidney: the model does not say"
+    assert lines[3].startswith("24 slices by abdomen-ct-v1.0.0 on cpu")
 
 
 def test_the_models_are_listed_with_their_labels(models, capsys):
     assert main(["models"]) == 0
     printed = capsys.readouterr()
-    assert "abdomen-ct-v1.0.0  (organs (Spleen, Right kidney, Left kidney); 2 mm pixels)" in printed.out
+    assert "abdomen-ct-v1.0.0  (abdomen (Spleen, Right kidney, Left kidney); 2 mm pixels)" in printed.out
     assert "lung-ct-v1.0.0" in printed.err
 
 
 def test_points_are_refused_before_anything_is_read_where_the_model_finds_no_nodules(models, tmp_path, capsys):
     line = refused(capsys, "segment", "spleen", "nowhere.nrrd", "--point", "1,2,3", "-o", tmp_path / "out.seg.nrrd")
     assert "Points can only be used for nodules" in line and "nowhere" not in line
-    with pytest.raises(RequestError, match=r"abdomen-ct-v1\.0\.0 is for organs"):
+    with pytest.raises(RequestError, match=r"abdomen-ct-v1\.0\.0 is for abdomen"):
         api.segment("nowhere.nrrd", "spleen", points=[(1, 2, 3)])
     engine = api.load_engine("spleen", "cpu")
     with pytest.raises(RequestError, match="Points can only"):
         engine.predict(organs_scan(), Request("spleen", points=((1, 2, 3),)))
+
+
+def test_a_least_probability_is_refused_where_findings_have_none_and_taken_beside_a_model_that_decides(
+    scan, models, tmp_path, capsys
+):
+    line = refused(capsys, "segment", "spleen", "nowhere.nrrd", "--show-from", "0.5", "-o", tmp_path / "out.seg.nrrd")
+    assert "abdomen-ct-v1.0.0 gives what it finds no probability" in line
+    line = refused(capsys, "segment", "spleen", "nowhere.nrrd", "--show-from", "2", "-o", tmp_path / "out.seg.nrrd")
+    assert "between 0 and 1" in line
+    decision = {"intercept": 0.0, "weights": {"size": 1.0}, "least": 0.0}
+    folder = bright_nodule_bundle(models / "nodule-v1.0.0", decision=decision).folder
+    try:
+        asked = [request.show_from for _, request in parts_of(Request("spleen", also=("nodule",), show_from=0.5))]
+        assert asked == [0.5, None]
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_python_takes_any_target(models):
@@ -124,20 +150,43 @@ def test_python_takes_any_target(models):
         api.segment(organs_scan(), "left kidney", device="cpu", speed="fast")
 
 
+def test_python_takes_targets_of_several_models_at_once(models):
+    result = api.segment(organs_scan(), "left kidney", also=["liver", "spleen"], device="cpu", speed="accurate")
+    assert [each.name for each in result.segments] == ["Spleen", "Left kidney", "Liver"]
+    assert result.model == "abdomen-ct-v1.0.0, liver-ct-v99.0.0"
+    np.testing.assert_array_equal(result.labelmap == 2, organ("Left kidney"))
+    assert not (result.labelmap == 3).any()  # its largest part is the kidney that was named first
+
+
 # Several targets at once
 
 
 def test_targets_of_one_network_take_one_run(scan, tmp_path, capsys):
     out = tmp_path / "out.seg.nrrd"
-    alone = run(capsys, "segment", "spleen", scan, "-o", out)
-    both = run(capsys, "segment", "left kidney", scan, "-o", out, "--also", "spleen")
+    alone = run(capsys, "segment", "spleen", scan, "-o", out, "--speed", "accurate")
+    both = run(capsys, "segment", "left kidney", scan, "-o", out, "--also", "spleen", "--speed", "accurate")
     assert [each["name"] for each in both["segments"]] == ["Spleen", "Left kidney"]
     assert both["slices"] == alone["slices"]
 
 
+def test_a_label_asked_for_alone_is_looked_for_where_it_is_and_no_further(models):
+    array = np.full((120, *SHAPE[1:]), -1000, np.int16)
+    array[:, 3:-3, 3:-3] = -60
+    array[10:30][:, 6:22, 8:20] = 40  # the spleen far below a kidney
+    array[80:110][:, 28:40, 28:42] = 120
+    volume = Volume(array, GRID)
+    alone, everything = (
+        api.segment(volume, target, model="abdomen-ct-v1.0.0", speed="balanced", device="cpu")
+        for target in ("left kidney", "abdomen")
+    )
+    assert alone.slices < 40 < 80 < everything.slices
+    assert alone.labelmap.any()
+    np.testing.assert_array_equal(alone.labelmap, np.where(everything.labelmap == 3, 3, 0))
+
+
 def test_where_two_models_claim_a_voxel_it_stays_with_the_target_named_first(scan, tmp_path, capsys):
     out = tmp_path / "out.seg.nrrd"
-    summary = run(capsys, "segment", "liver", scan, "-o", out, "--also", "organs")
+    summary = run(capsys, "segment", "liver", scan, "-o", out, "--also", "abdomen")
     assert [each["name"] for each in summary["segments"]] == ["Liver", "Spleen", "Right kidney", "Left kidney"]
     assert summary["model"] == "liver-ct-v99.0.0, abdomen-ct-v1.0.0"
     # Brighter than 60 HU are both kidneys; the larger one is what this liver's post-processing keeps.
@@ -247,6 +296,27 @@ def test_a_cohort_takes_any_target_and_keeps_results_of_another_one(scan, tmp_pa
     assert "is a result of kidney" in refused(capsys, "cohort", "spleen", scan, "-o", out)
 
 
-def run_cohort(capsys, target, scan, out) -> list[dict]:
-    assert main(["cohort", target, str(scan), "-o", str(out), "--json", "--device", "cpu"]) == 0
+def test_a_cohort_of_several_targets_has_all_of_them_in_one_segmentation_for_each_case(scan, tmp_path, capsys):
+    out = tmp_path / "out"
+    (record,) = run_cohort(capsys, "spleen", scan, out, "--also", "liver", "--also", "left kidney")
+    assert list(record["measurements"]) == ["Spleen", "Left kidney", "Liver"]  # a run for each model
+    assert (record["target"], record["model"]) == ("spleen, liver, left kidney", "abdomen-ct-v1.0.0, liver-ct-v99.0.0")
+    names = ["Spleen", "Left kidney", "Liver"]
+    assert [segment.name for segment in segments_in(out / "scan.seg.nrrd")] == names
+    with (out / "measurements.csv").open(encoding="utf-8") as stream:
+        assert [row["segment"] for row in csv.DictReader(stream)] == names
+    manifest = (out / "manifest.jsonl").read_text()
+    assert run_cohort(capsys, "spleen", scan, out, "--also", "liver", "--also", "left kidney") == [record]
+    assert (out / "manifest.jsonl").read_text() == manifest  # nothing was done again
+    assert "is a result of spleen, liver, left kidney" in refused(capsys, "cohort", "spleen", scan, "-o", out)
+
+
+def test_a_cohort_s_table_of_points_needs_a_model_that_finds_nodules(scan, tmp_path, capsys):
+    (tmp_path / "points.csv").write_text("case,r,a,s\nscan,1,2,3\n")
+    line = refused(capsys, "cohort", "spleen", scan, "-o", tmp_path / "out", "--points", tmp_path / "points.csv")
+    assert "Points can only be used for nodules" in line and not (tmp_path / "out").exists()
+
+
+def run_cohort(capsys, target, scan, out, *more) -> list[dict]:
+    assert main(["cohort", target, str(scan), "-o", str(out), "--json", "--device", "cpu", *more]) == 0
     return json.loads(capsys.readouterr().out)

@@ -119,15 +119,13 @@ def test_a_table_of_a_spreadsheet_program_is_read(tmp_path):
 def test_a_series_of_a_case_that_is_not_there_is_refused(tmp_path, with_models):
     write_slice(tmp_path / "in" / "a" / "1.dcm")
     with pytest.raises(CohortError, match=r"given for b, which is not a case: .* The cases are a"):
-        cohort.run_cohort(
-            iter, tmp_path / "in", tmp_path / "out", bright_bundle(tmp_path / "m"), _request(), series={"b": "1"}
-        )
+        cohort.run_cohort(iter, tmp_path / "in", tmp_path / "out", _request(tmp_path), series={"b": "1"})
 
 
-def _request():
+def _request(folder):
     from UNetPlusPlusSegmentLib.core.request import Request
 
-    return Request("liver")
+    return Request("liver", model=bright_bundle(folder / "m").folder)
 
 
 def test_a_cohort_that_is_stopped_in_its_first_case_leaves_no_empty_table(tmp_path):
@@ -137,7 +135,7 @@ def test_a_cohort_that_is_stopped_in_its_first_case_leaves_no_empty_table(tmp_pa
 
     write_slice(tmp_path / "in" / "a" / "1.dcm")
     with pytest.raises(KeyboardInterrupt):
-        cohort.run_cohort(stopped, tmp_path / "in", tmp_path / "out", bright_bundle(tmp_path / "m"), _request())
+        cohort.run_cohort(stopped, tmp_path / "in", tmp_path / "out", _request(tmp_path))
     assert not (tmp_path / "out" / "measurements.csv").exists()
 
 

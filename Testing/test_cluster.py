@@ -21,7 +21,10 @@ from UNetPlusPlusSegmentLib.jobs.dask_cluster import on_cluster
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 
 AFFINE = np.diag([-2.0, -2.0, 3.0, 1.0])
-REQUEST = Request(device="cpu")
+
+
+def asked_of(bundle) -> Request:
+    return Request(model=bundle.folder, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +69,7 @@ def test_a_cluster_does_a_cohort_as_one_machine_does_though_a_process_of_it_dies
             next(iter(cluster.workers.values())).process.process.kill()
 
     run = on_cluster(cluster.scheduler_address)
-    records = run_cohort(run, cohort, tmp_path / "there", bundle, REQUEST, kill_one)
+    records = run_cohort(run, cohort, tmp_path / "there", asked_of(bundle), kill_one)
     assert {each["case"]: each["status"] for each in records} == {
         "a": "done", "b": "done", "broken": "failed", "c": "done"
     }  # fmt: skip
@@ -87,11 +90,11 @@ def test_without_a_scheduler_nothing_is_begun_and_where_no_case_is_left_none_is_
     monkeypatch.setattr("UNetPlusPlusSegmentLib.jobs.dask_cluster.CONNECT_S", 0.5)
     case, out = cohort / "a.nrrd", tmp_path / "out"
     with pytest.raises(CohortError, match=r"No Dask scheduler answers at tcp://127\.0\.0\.1:9"):
-        run_cohort(on_cluster("tcp://127.0.0.1:9"), [case], out, bundle, REQUEST)
+        run_cohort(on_cluster("tcp://127.0.0.1:9"), [case], out, asked_of(bundle))
     assert not out.exists()
     with Worker() as worker:
-        done = run_cohort(one_after_the_other(worker), [case], out, bundle, REQUEST)
-    assert run_cohort(on_cluster("tcp://127.0.0.1:9"), [case], out, bundle, REQUEST) == done
+        done = run_cohort(one_after_the_other(worker), [case], out, asked_of(bundle))
+    assert run_cohort(on_cluster("tcp://127.0.0.1:9"), [case], out, asked_of(bundle)) == done
 
 
 def test_a_cluster_without_workers_is_named_and_waited_for(bundle, cohort, tmp_path, monkeypatch):
@@ -105,7 +108,7 @@ def test_a_cluster_without_workers_is_named_and_waited_for(bundle, cohort, tmp_p
 
         monkeypatch.setattr("UNetPlusPlusSegmentLib.jobs.dask_cluster._log.warning", start_one)
         run = on_cluster(address)
-        (record,) = run_cohort(run, [cohort / "a.nrrd"], tmp_path / "out", bundle, REQUEST)
+        (record,) = run_cohort(run, [cohort / "a.nrrd"], tmp_path / "out", asked_of(bundle))
     assert started == [f"No worker has joined the Dask scheduler at {address}: start one with `dask worker {address}`."]
     assert record["status"] == "done"
 

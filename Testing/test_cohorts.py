@@ -200,7 +200,7 @@ def test_a_case_that_found_no_memory_beside_another_is_read_again(monkeypatch):
         raise ValueError("That will do.")
 
     monkeypatch.setattr(files, "read_volume", read_volume)
-    todo = Todo("a", Path("a.nrrd"), Path("nowhere") / "a", Path("bundle"), Request())
+    todo = Todo("a", Path("a.nrrd"), Path("nowhere") / "a", ((Path("bundle"), Request()),))
     (outcome,) = (outcome for _, outcome in one_after_the_other(None)([todo]))
     assert (outcome["reason"], attempts) == ("That will do.", [todo.input] * 2)
 
@@ -220,7 +220,7 @@ def test_the_next_case_is_read_while_one_is_computed(monkeypatch):
             assert not any(read[path].is_set() for path in paths[number + 2 :])
             raise ValueError("That will do.")
 
-    todo = [Todo(path.stem, path, Path("nowhere") / path, Path("bundle"), Request()) for path in paths]
+    todo = [Todo(path.stem, path, Path("nowhere") / path, ((Path("bundle"), Request()),)) for path in paths]
     outcomes = dict(one_after_the_other(Worker())(todo))
     assert [outcome["reason"] for outcome in outcomes.values()] == ["That will do."] * 3
     assert list(one_after_the_other(Worker())([])) == []
@@ -240,7 +240,7 @@ def test_a_cohort_that_is_stopped_reads_no_further_case_and_waits_for_none(monke
 
     monkeypatch.setattr(files, "read_volume", read)
     monkeypatch.setattr(cohorts, "outcome_of", interrupted)
-    todo = [Todo(f"{n}", Path(f"{n}.nrrd"), Path("nowhere"), Path("bundle"), Request()) for n in range(3)]
+    todo = [Todo(f"{n}", Path(f"{n}.nrrd"), Path("nowhere"), ((Path("bundle"), Request()),)) for n in range(3)]
     with pytest.raises(KeyboardInterrupt):
         next(one_after_the_other(None)(todo))
     assert not ended  # nobody waited for it
@@ -350,7 +350,7 @@ def test_the_logic_takes_what_the_shell_takes():
 
 
 def test_the_logic_segments_nodules_at_points_with_so_many_threads(logic, models, tmp_path):
-    bright_nodule_bundle(models / "spots-v1.0.0")
+    bright_nodule_bundle(models / "pointed-v1.0.0")
     volume = lung_with(A, B)
     for name in ("one.nrrd", "two.nrrd"):
         files.write_volume(tmp_path / name, volume.array, volume.ijk_to_ras)

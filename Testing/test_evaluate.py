@@ -276,7 +276,9 @@ def test_crops_moved_off_the_nodule_are_measured_by_the_same_command(tmp_path, c
     assert json.loads((tmp_path / "f.json").read_text()) == nodule_crops.evaluate(bundle, data, draws=1)
 
 
-@pytest.mark.parametrize("option", [["--data", "d", "--moved-crops"], ["--volumes", "v", "--time"]])
+@pytest.mark.parametrize(
+    "option", [["--data", "d", "--moved-crops"], ["--data", "d", "--kinds", "r"], ["--volumes", "v", "--time"]]
+)
 def test_what_only_a_nodule_model_can_be_measured_by_is_refused_for_another(bundle, capsys, option):
     assert evaluation.main([str(bundle.folder), *option]) == 1
     assert "bright-ct-v0.0.1 is for liver" in capsys.readouterr().err

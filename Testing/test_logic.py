@@ -35,7 +35,8 @@ from UNetPlusPlusSegmentLib.core.volume import VolumeError
 from UNetPlusPlusSegmentLib.jobs.protocol import JobError
 from UNetPlusPlusSegmentLib.network.bundle import BundleError
 from UNetPlusPlusSegmentLib.scene import mrml, pytorch_install
-from UNetPlusPlusSegmentLib.scene.runs import RunError, segments_of_target
+from UNetPlusPlusSegmentLib.scene.runs import RunError
+from UNetPlusPlusSegmentLib.scene.scene_runs import segments_of_target
 
 MODULE = Path(mrml.__file__).parents[2]
 PANEL = MODULE / "UNetPlusPlusSegment.py"
@@ -326,7 +327,7 @@ def test_any_target_of_a_network_with_several_labels_is_found_and_only_its_own_s
         (spleen,) = segments_of(segmentationNode)
         np.testing.assert_array_equal(mrml.labelmap_of(segmentationNode, spleen, volumeNode), organ("Spleen"))
         options = {"device": "cpu", "speed": "accurate", "existing": "replace"}
-        measurements = logic.process(volumeNode, segmentationNode, "organs", **options)
+        measurements = logic.process(volumeNode, segmentationNode, "abdomen", **options)
         assert list(measurements) == ["Spleen", "Right kidney", "Left kidney"]
         segments = segments_of(segmentationNode)
         assert [each.GetName() for each in segments.values()] == list(measurements)
@@ -345,7 +346,7 @@ def test_any_target_of_a_network_with_several_labels_is_found_and_only_its_own_s
         assert (run.error, list(run.measurements)) == (None, ["Right kidney", "Left kidney"])
         with pytest.raises(RequestError, match="Points can only be used for nodules"):
             logic.process(volumeNode, target="spleen", points=[(1, 2, 3)])
-        with pytest.raises(BundleError, match=r"There are models for .*organs \(Spleen"):
+        with pytest.raises(BundleError, match=r"There are models for .*abdomen \(Spleen"):
             logic.process(volumeNode, target="heart")
     finally:
         shutil.rmtree(bundle.folder)

@@ -27,6 +27,13 @@ def test_the_hybrid_loss_is_equation_3_of_the_paper():
     assert float(hybrid(logits, truth)) == pytest.approx(by_the_paper(logits, truth), abs=1e-6)
 
 
+def test_the_background_that_the_hybrid_loss_lacks_is_the_other_half_of_the_cross_entropy():
+    torch.manual_seed(0)
+    logits, truth = torch.randn(3, 1, 5, 7, dtype=torch.float64), (torch.rand(3, 1, 5, 7) > 0.6).double()
+    lacking = -((1 - truth) * (1 - logits.sigmoid()).log()).mean() / 2
+    assert float(LOSSES["hybrid_background"](logits, truth) - hybrid(logits, truth)) == pytest.approx(float(lacking))
+
+
 def test_bce_and_dice_are_half_the_cross_entropy_and_one_less_dice_of_the_batch_or_of_each_image():
     torch.manual_seed(0)
     logits = torch.randn(3, 1, 5, 7, dtype=torch.float64)

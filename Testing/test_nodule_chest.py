@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from functools import partial
 from itertools import groupby
 
@@ -84,10 +83,11 @@ def test_a_chest_of_thin_slices_is_searched_on_slices_as_far_apart_as_thick_ones
             engine.predict(volume, Request("nodule"), first)
         return stopped.value.args[0]
 
-    def first(done: int, total: int) -> None:
-        raise InterruptedError(total)
+    def first(done: int, total: int, phase: str) -> None:
+        if phase == "search":
+            raise InterruptedError(total)
 
-    assert windows(thin) == windows(volume) > len(volume.array)
+    assert windows(thin) == windows(volume) > len(volume.array) / 2
 
 
 @pytest.mark.parametrize("find_first", [True, False])
@@ -113,13 +113,16 @@ def test_what_is_unlikely_is_left_out_of_a_chest_and_a_box_and_not_of_what_is_po
     everything = tuple((0, n) for n in volume.array.shape)
     for where in ({}, {"box": everything}):
         maps = engine.predict(volume, Request("nodule", **where))
-        (segment,) = replace(maps, least=largest).at().segments
+        (segment,) = maps.at(show_from=largest).segments
         assert segment.measurements["probability"] == largest
         assert len(maps.at().segments) == 3
-    at_smallest = replace(
-        engine.predict(volume, Request("nodule", points=[ras((15, 65, 25), volume.ijk_to_ras)])), least=largest
-    )
-    assert at_smallest.at().segments[0].measurements["probability"] == pytest.approx(smallest, abs=0.01)
+        assert maps.at(show_from=largest).show_from == largest
+        (segment,) = engine.predict(volume, Request("nodule", show_from=largest, **where)).at().segments
+        assert segment.measurements["probability"] == largest
+    point = ras((15, 65, 25), volume.ijk_to_ras)
+    at_smallest = engine.predict(volume, Request("nodule", points=[point], show_from=largest)).at(show_from=largest)
+    assert at_smallest.segments[0].measurements["probability"] == pytest.approx(smallest, abs=0.01)
+    assert at_smallest.show_from is None
 
 
 def test_a_nodule_that_the_end_of_the_scan_cuts_says_so(tmp_path, chest):
@@ -156,6 +159,19 @@ def test_a_nodule_of_a_chest_that_may_go_on_beyond_its_window_has_a_note_as_one_
         result = segmented(engine, volume, **where)
         notes = [note for note in result.notes if note.kind == "may-extend"]
         assert len(notes) == len(result.segments) > 0
+
+
+def test_what_lies_in_the_lungs_is_looked_at_once_and_what_hardly_reaches_into_them_is_not(tmp_path, chest):
+    volume, _, _ = chest
+    engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0"), "cpu")
+    spacing_mm, shape = volume.spacing_mm[::-1], volume.array.shape
+    mass, dome = ball((12, 60, 50), 14, shape, spacing_mm), ball((12, 65, 100), (8, 30, 24), shape, spacing_mm)
+    for spot, times in ((mass, 1), (dome, 0)):
+        hu = np.where(spot, np.int16(TISSUE), volume.array)
+        maps = engine.predict(Volume(hu, volume.ijk_to_ras), Request("nodule"))
+        at = [tuple(np.rint(candidate.index).astype(int)) for candidate in maps.candidates]
+        assert sum(spot[index] for index in at) == times
+        assert len(at) >= 2  # the nodules of the chest are
 
 
 def test_a_mass_that_is_joined_to_more_probable_vessels_is_looked_at_in_its_middle():

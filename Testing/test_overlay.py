@@ -113,6 +113,15 @@ def test_close_ups_show_every_segment_in_rows_of_five(tmp_path):
         assert (tile == (255, 0, 0)).all(axis=-1).any() == (number < 12)
 
 
+def test_more_than_thirty_close_ups_take_further_pages(tmp_path):
+    first = close_ups(tmp_path, 32, {})
+    second = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "o-2.png")))
+    side, gap = CLOSE_UP_PIXELS, GAP_PIXELS
+    assert first.shape[:2] == (6 * side + 5 * gap, 5 * side + 4 * gap)
+    assert second.shape[:2] == (side, 2 * side + gap)
+    assert [each.name for each in sorted(tmp_path.iterdir())] == ["o-2.png", "o.png"]
+
+
 def test_a_close_up_has_its_title_and_a_bar_of_10_mm(tmp_path):
     known = {"mean_diameter_rounded_mm": 7, "centroid_ras": (1.0, 2.0, -156.4), "probability": 0.914}
     page = close_ups(tmp_path, 1, known)

@@ -41,7 +41,9 @@ def rows_of(box) -> list[str]:
 def test_targets_are_offered_by_the_names_of_the_labels_and_run_with_what_their_card_says(panel, scene):
     ui, scan = panel.ui, organs_scan()
     volumeNode = add_volume(scan.array, scan.ijk_to_ras, "Abdomen")
-    assert rows_of(ui.targetComboBox) == ["Left kidney", "Liver", "Organs (all 3)", "Right kidney", "Spleen"]
+    assert rows_of(ui.targetComboBox) == [
+        "Abdomen (all 3)", "Kidney (all 2)", "Left kidney", "Liver", "Right kidney", "Spleen",
+    ]  # fmt: skip
     assert ui.targetComboBox.currentText == "Liver"
     assert "lung-ct-v1.0.0 needs a newer UNetPlusPlusSegment" in ui.messageLabel.text
     ui.targetComboBox.setCurrentText("Spleen")
@@ -57,7 +59,7 @@ def test_targets_are_offered_by_the_names_of_the_labels_and_run_with_what_their_
     node = scene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
     (spleen,) = segments_of(node)
     np.testing.assert_array_equal(mrml.labelmap_of(node, spleen, volumeNode), organ("Spleen"))
-    ui.targetComboBox.setCurrentText("Organs (all 3)")
+    ui.targetComboBox.setCurrentText("Abdomen (all 3)")
     ui.thresholdSlider.value = 0.6  # for the next run: what is shown is of another target
     assert not panel._run.jobs
     dialogs.answers.append("Replace")
@@ -66,6 +68,21 @@ def test_targets_are_offered_by_the_names_of_the_labels_and_run_with_what_their_
     assert "already contains Spleen" in dialogs.seen[-1]
     assert [row[0] for row in table_of(ui)] == ["Spleen", "Right kidney", "Left kidney"]
     assert next(iter(segments_of(node))) == spleen
+
+
+def test_both_kidneys_are_a_row_of_their_own_also_when_a_script_chooses_them(panel, scene):
+    scan = organs_scan()
+    volumeNode = add_volume(scan.array, scan.ijk_to_ras, "Abdomen")
+    panel._parameterNode.target = "KIDNEY"
+    assert panel.ui.targetComboBox.currentText == "Kidney (all 2)"
+    panel.ui.speedComboBox.setCurrentText("Accurate")
+    click_apply(panel.ui)
+    wait_for_end(panel)
+    assert [row[0] for row in table_of(panel.ui)] == ["Right kidney", "Left kidney"]
+    assert "(24 slices). No expected Dice for this model." in panel.ui.messageLabel.text
+    node = scene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+    for segmentID, name in zip(segments_of(node), ("Right kidney", "Left kidney"), strict=True):
+        np.testing.assert_array_equal(mrml.labelmap_of(node, segmentID, volumeNode), organ(name))
 
 
 def test_another_target_takes_the_model_that_was_made_for_it(panel):
@@ -126,5 +143,5 @@ def test_a_new_scene_starts_with_a_target_that_there_is_a_model_for(models, monk
     only = organs_bundle(tmp_path / "models" / "abdomen-ct-v1.0.0").folder.parent
     monkeypatch.setattr("UNetPlusPlusSegmentLib.network.bundle.search_folders", lambda: [only])
     panel = request.getfixturevalue("frame").self()
-    assert panel.ui.targetComboBox.currentText == "Left kidney"
+    assert panel.ui.targetComboBox.currentText == "Abdomen (all 3)"
     assert panel._parameterNode.model == "abdomen-ct-v1.0.0"

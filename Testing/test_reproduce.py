@@ -15,12 +15,12 @@ from torch.utils.tensorboard import SummaryWriter
 import reproduce
 from fit.settings import load_settings
 from paper import cell_runs, cells
-from paper.cells import Cell, Measured, Results, planned
-from paper.table import paired
+from paper.cells import Cell, planned
+from paper.origin import commit, processor
+from paper.records import Results, ResultsError
 from Testing.support.slicefolders import liver_folder
 
 ROOT = Path(__file__).parents[1]
-EXAMPLE = np.eye(8, dtype=bool)
 
 
 def nuclei_folder(folder: Path) -> Path:
@@ -80,10 +80,25 @@ def test_the_first_seed_of_all_data_sets_comes_before_any_second():
     assert {(c.dataset, c.architecture) for c in table[:16]} == {
         (d, a) for d in cells.DATASETS for a in cells.ARCHITECTURES
     }
-    assert {c.dataset for c in table[16:]} == {"nuclei", "nodule"} and len(table) == 16 + 2 * 8
-    assert [c for c in plan if c.loss == "hybrid"] == [
-        Cell("nuclei", "unetpp_ds", seed, "hybrid") for seed in (1, 2, 3)
+    assert {c.seed for c in table[16:32]} == {2} and {c.dataset for c in table[32:]} == {"nuclei", "nodule"}
+    assert [c for c in plan if c not in table] == [
+        Cell("nuclei", "unetpp_ds", seed, loss) for seed in (1, 2, 3) for loss in ("hybrid", "hybrid_background")
     ]
+
+
+def test_half_of_the_steps_are_made_before_the_second_seed(tmp_path):
+    given = Namespace(
+        datasets=["nuclei", "polyp"], architectures=["unet", "unetpp_ds"], seeds=None, steps=None, data=Path("d"), runs="r",
+        configs=ROOT / "training" / "configs" / "table", threads=0, no_training=False,
+    )  # fmt: skip
+    results = Results(tmp_path)
+    jobs = reproduce.jobs_of(results, given)
+    is_half = [job.results.folder == results.half.folder for job in jobs]
+    assert is_half == [False] * 6 + [True] * 4 + [False] * 10
+    assert [job.cell.seed for job in jobs] == [1] * 10 + [2] * 6 + [3] * 4
+    whole, half = jobs[0].settings, jobs[6].settings
+    assert whole.name.removesuffix("2004") == half.name.removesuffix("996")
+    assert half.steps == pytest.approx(whole.steps / 2, rel=0.01)
 
 
 @pytest.mark.parametrize(("configs", "steps"), [("table", None), ("table", 25), ("table-paper", None)])
@@ -102,24 +117,32 @@ def test_every_cell_is_on_record_with_what_lies_behind_it(made):
     results = Results(made / "results")
     assert set(results.done()) == {
         *(Cell("nuclei", a, seed) for a in ("unet", "unetpp_ds") for seed in (1, 2)),
-        *(Cell("nuclei", "unetpp_ds", seed, "hybrid") for seed in (1, 2)),
+        *(Cell("nuclei", "unetpp_ds", seed, loss) for seed in (1, 2) for loss in ("hybrid", "hybrid_background")),
         *(Cell("liver", a, 1) for a in ("unet", "unetpp_ds")),
     }
     cell = Cell("nuclei", "unetpp_ds", 2)
-    ious = results.ious(cell)
+    ious = results.counts(cell).ious()
     assert sorted(ious) == ["02.png", "05.png", "08.png", "11.png"]  # the test split
     assert float(results.done()[cell]["iou"]) == pytest.approx(np.mean(list(ious.values())), abs=1e-4)
-    assert results.ious(cell, "L1").keys() == ious.keys()
-    assert set(results.ious(Cell("liver", "unet", 1))) == {"B", "C"}  # pooled by patient
+    assert results.counts(cell).ious("L1").keys() == ious.keys()
+    assert set(results.counts(Cell("liver", "unet", 1)).ious()) == {"B", "C"}  # pooled by patient
     assert [step for step, _, what, _ in results.log(cell) if what == "val_iou"] == [2, 4]
     assert results.example(cell, "05.png").shape == (32, 32)
+    assert results.done()[cell]["commit"] == commit() and results.done()[cell]["processor"] == processor()
+
+
+def test_the_first_seed_is_trained_with_half_of_the_steps_too(made):
+    half = Results(made / "results").half
+    assert set(half.done()) == {Cell(d, a, 1) for d in ("nuclei", "liver") for a in ("unet", "unetpp_ds")}
+    assert {row["steps"] for row in half.done().values()} == {"2"}
 
 
 def test_the_table_has_all_sixteen_lines_and_says_what_was_not_run(made):
     with (made / "results" / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
-        "dataset", "architecture", "seeds", "iou_mean", "iou_spread", "parameters", "gflop", "seconds_per_image",
+        "dataset", "architecture", "seeds", "iou_mean", "iou_spread", "compute_iou", "mean_iou", "parameters", "gflop",
+        "seconds_per_image", "seconds_per_step",
     ]  # fmt: skip
     assert [(r["dataset"], r["architecture"]) for r in rows] == [
         (d, a) for d in cells.DATASETS for a in cells.ARCHITECTURES
@@ -134,8 +157,9 @@ def test_the_table_has_all_sixteen_lines_and_says_what_was_not_run(made):
     assert (missing["seeds"], missing["iou_mean"]) == ("0", "") and int(missing["parameters"]) > 0
     assert by_line["nodule", "wide_unet"]["parameters"] == "9130476"
     text = (made / "results" / "table.md").read_text()
-    assert "| polyp | U-Net | not yet run | 0 |" in text
-    level = 100 * np.mean([list(Results(made / "results").ious(Cell("liver", "unetpp_ds", 1), "L2").values())])
+    assert "| polyp | U-Net | 0 | not yet run |" in text
+    counts = Results(made / "results").counts(Cell("liver", "unetpp_ds", 1))
+    level = 100 * np.mean(list(counts.ious("L2").values()))
     (heads,) = (line for line in text.splitlines() if line.startswith("| liver |") and line.count("|") == 7)
     assert heads.split("|")[4].strip() == f"{level:.2f}"
 
@@ -150,11 +174,24 @@ def test_a_later_session_goes_on_from_the_records_alone(made, tmp_path, monkeypa
     )
     arguments = ("--architectures", "unet", "unetpp", "unetpp_ds", "--seeds", "1", "--datasets")
     assert command(later, *arguments, "nuclei") == 0
-    assert trained == ["nuclei-unetpp-bce_dice-1-4"]
-    assert len(Results(later / "results").done()) == 9
-    assert "not yet run | 0" not in next(
-        line for line in (later / "results" / "table.md").read_text().splitlines() if "| nuclei | UNet++ |" in line
-    )
+    assert trained == ["nuclei-unetpp-bce_dice-1-4", "nuclei-unetpp-bce_dice-1-2"]
+    assert len(Results(later / "results").done()) == 11
+    assert "| nuclei | UNet++ | 1 | " in (later / "results" / "table.md").read_text()
+
+
+def test_a_training_whose_record_is_lost_is_measured_again_and_not_trained(made, tmp_path, monkeypatch):
+    results = Results(tmp_path / "again")
+    shutil.copytree(made / "results", results.folder)
+    cell = Cell("nuclei", "unetpp_ds", 2)
+    before = (results.folder / "cells.csv").read_text().splitlines()
+    kept = [line for line in before if not line.startswith("nuclei,unetpp_ds,bce_dice,2,")]
+    (results.folder / "cells.csv").write_text("\n".join(kept) + "\n")
+    shutil.rmtree(results.folder / "cells" / cell.name)
+    monkeypatch.setattr(cell_runs, "train", lambda settings, resume: pytest.fail("it must not train"))
+    arguments = ("--results", str(results.folder), "--no-training")  # of all that it could train
+    assert command(made, *arguments) == 0
+    assert sorted((results.folder / "cells.csv").read_text().splitlines()) == sorted(before)
+    assert results.counts(cell).ious() == Results(made / "results").counts(cell).ious()
 
 
 def test_trainings_of_another_length_do_not_get_into_the_same_table(made, capsys):
@@ -173,71 +210,36 @@ def test_a_run_folder_of_other_settings_is_not_gone_on_from(made, monkeypatch):
     cell = Cell("nuclei", "unet", 1)
     settings = cell_runs.settings_of(cell, given)
     monkeypatch.setattr(cell_runs, "train", lambda settings, resume: pytest.fail("it must not train"))
-    with pytest.raises(cells.ResultsError, match="other settings"):
+    with pytest.raises(ResultsError, match="other settings"):
         cell_runs.run(cell, dataclasses.replace(settings, flips=True))
     shutil.copytree(made / "data" / "nuclei", made / "moved", dirs_exist_ok=True)
-    with pytest.raises(pytest.fail.Exception, match="must not train"):  # data that moved are no other settings
-        cell_runs.run(cell, dataclasses.replace(settings, data=str(made / "moved")))
+    moved = cell_runs.run(cell, dataclasses.replace(settings, data=str(made / "moved")))  # that is no other setting
+    assert moved.counts.ious() == Results(made / "results").counts(cell).ious()
 
 
-def test_figures_of_nothing_are_refused_with_the_way_out(place, tmp_path, capsys):
-    assert command(place, "--figures", "--results", str(tmp_path)) == 1
-    assert "without --figures first" in capsys.readouterr().err
+def test_without_any_record_the_pages_are_written_and_nothing_is_drawn(place, tmp_path):
+    assert command(place, "--no-training", "--results", str(tmp_path), "--runs", str(tmp_path / "runs")) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"README.md", "speed.csv", "table.csv", "table.md"}
 
 
 def test_a_training_that_did_not_reach_its_last_step_is_not_recorded(made):
     given = Namespace(steps=5, configs=made / "configs", data=made / "data", runs=str(made / "runs"), threads=1)
     settings = cell_runs.settings_of(Cell("nuclei", "unet", 1), given)
     cell_runs.load_network(settings)
-    with pytest.raises(cells.ResultsError, match="4 of 6 steps"):
+    with pytest.raises(ResultsError, match="4 of 6 steps"):
         cell_runs.load_network(dataclasses.replace(settings, steps=6))
 
 
 def test_figures_are_drawn_from_the_records_and_private_images_lie_apart(made):
-    shutil.rmtree(made / "results" / "private", ignore_errors=True)
-    assert command(made, "--figures", "--datasets", "nuclei", "liver") == 0
     results = made / "results"
-    assert {p.name for p in results.glob("*.png")} == {"learning.png", "pruning.png", "examples-nuclei.png"}
+    assert {p.name for p in results.glob("*.png")} == {"edge.png", "learning.png", "pruning.png", "examples-nuclei.png"}
     assert [p.name for p in (results / "private").iterdir()] == ["examples-liver.png"]
     red, green, _ = np.moveaxis(
         np.asarray(Image.open(results / "examples-nuclei.png").convert("RGB")).astype(int), -1, 0
     )
     assert (green - red > 100).any()  # the truth's outline
-
-
-def record(results: Results, cell: Cell, **ious: float) -> None:
-    of_case = {case: {"all": iou} for case, iou in ious.items()}
-    results.record(cell, Measured(10, 1.0, of_case, [(10, 1.0, "loss", 0.5)], {"a.png": EXAMPLE}))
-
-
-def test_the_difference_is_paired_by_case_and_by_seed(tmp_path):
-    results = Results(tmp_path)
-    ours = [Cell("nuclei", "unetpp", seed) for seed in (1, 2)]
-    theirs = [Cell("nuclei", "unet", seed) for seed in (1, 2, 3)]
-    for seed in (0, 1):
-        record(results, ours[seed], a=0.95, b=0.45, c=0.75)
-        record(results, theirs[seed], a=0.9, b=0.4, c=0.7)
-    record(results, theirs[2], a=0.0, b=0.0, c=0.0)  # a seed that the other lacks
-    # The cases differ far more from each other than the networks do: unpaired, the interval would be wide.
-    assert paired(results, ours, theirs) == pytest.approx((0.05, 0.05, 0.05))
-    assert paired(results, [], theirs) is None
-
-
-def test_the_interval_of_a_difference_grows_with_the_cases_disagreement(tmp_path):
-    results = Results(tmp_path)
-    record(results, Cell("nuclei", "unet", 1), a=0.5, b=0.5, c=0.5, d=0.5)
-    record(results, Cell("nuclei", "unetpp", 1), a=0.4, b=0.5, c=0.6, d=0.7)
-    mean, low, high = paired(results, [Cell("nuclei", "unetpp", 1)], [Cell("nuclei", "unet", 1)])
-    assert mean == pytest.approx(0.05) and -0.1 < low < 0 < 0.1 < high < 0.2
-
-
-def test_what_was_recorded_reads_back(tmp_path):
-    results, cell = Results(tmp_path), Cell("polyp", "unet", 1)
-    results.record(cell, Measured(24, 3.25, {"x.jpg": {"all": 0.5}}, [(12, 1.5, "val_iou", 0.25)], {"x.jpg": EXAMPLE}))
-    assert results.done()[cell]["minutes"] == "3.2"
-    assert results.ious(cell) == {"x.jpg": 0.5}
-    assert results.log(cell) == [(12, 1.5, "val_iou", 0.25)]
-    np.testing.assert_array_equal(results.example(cell, "x.jpg"), EXAMPLE)
+    page = (results / "README.md").read_text()
+    assert "](edge.png)" in page and "examples-nodule.png" not in page
 
 
 def test_a_damaged_record_is_refused_by_name(tmp_path, place, capsys):

@@ -14,7 +14,17 @@ import numpy as np
 import pytest
 
 from Testing.support.bright import bright_bundle, bright_nodule_bundle, segmented
-from Testing.support.mrml_scene import TURN, add_linear_transform, add_roi, add_volume, all_about, rotation, slicer, vtk
+from Testing.support.mrml_scene import (
+    TURN,
+    add_linear_transform,
+    add_roi,
+    add_volume,
+    all_about,
+    rotation,
+    segments_of,
+    slicer,
+    vtk,
+)
 from Testing.support.nodule_scans import MATRIX, A, B, lung_with, ras
 from Testing.support.organs import organ, organs_bundle, organs_scan
 from Testing.support.segment_editor import choose_box, paint, painted, press, segment_ids, wait
@@ -412,7 +422,9 @@ def test_what_there_are_models_for_is_offered_by_the_names_of_its_labels(opened,
     try:
         at = opened(organs_scan().array, organs_scan().ijk_to_ras)
         box = at.effect._options.targetBox
-        rows = ["Left kidney", "Liver", "Nodule", "Right kidney", "Spleen"]
+        rows = [
+            "Abdomen (all 3)", "Kidney (all 2)", "Left kidney", "Liver", "Nodule", "Right kidney", "Spleen",
+        ]  # fmt: skip
         assert ([box.itemText(row) for row in range(box.count)], box.currentText) == (rows, "Liver")
         box.setCurrentIndex(rows.index("Right kidney"))
         assert at.effect._options.thresholdSlider.value == 0.3
@@ -424,9 +436,20 @@ def test_what_there_are_models_for_is_offered_by_the_names_of_its_labels(opened,
         wait(at)
         assert (painted(at, "selected") == organ("Right kidney")).all()
         at.host.setParameter("Target", "kidney")  # by a script: both, into the selected segment
+        assert box.currentText == "Kidney (all 2)"
         press(at, "apply")
         wait(at)
         assert (painted(at, "selected") == organ("Right kidney", "Left kidney")).all()
+        at.effect._options.newSegmentBox.checked = True
+        box.setCurrentIndex(rows.index("Abdomen (all 3)"))
+        before = set(segments_of(at.segmentation))
+        press(at, "apply")
+        wait(at)
+        new = {name.GetName(): each for each, name in segments_of(at.segmentation).items() if each not in before}
+        assert list(new) == ["Spleen", "Right kidney", "Left kidney"]
+        assert "Spleen: " in at.effect._options.message.text
+        box.setCurrentIndex(rows.index("Spleen"))
+        assert at.effect._options.newSegmentBox.isHidden()
         at.host.setParameter("Target", "heart")
         assert "There is no model for this target." in at.effect._options.message.text
         assert "broken-v1.0.0" in at.effect._options.message.text

@@ -101,7 +101,7 @@ def test_a_file_that_is_not_there_or_no_yaml_is_refused(tmp_path):
 
 
 def test_every_shipped_target_can_be_read_and_names_sources_with_licence_and_citation():
-    assert SHIPPED == ["liver", "nodule", "nuclei", "organs", "polyp"]
+    assert SHIPPED == ["abdomen", "liver", "nodule", "nuclei", "polyp"]
     for name in SHIPPED:
         target = load_target(name)
         assert target.name == name and target.limits
@@ -123,7 +123,7 @@ def test_the_terms_of_the_organs_are_among_those_that_the_extension_gives_to_sli
             "Modifier", [{"CodeValue": "", "CodeMeaning": "", "CodingSchemeDesignator": "", **look(kind)}]
         ):
             known[code(kind), code(side)] = (side["3dSlicerLabel"], tuple(side["recommendedDisplayRGBValue"]))
-    for label in load_target("organs").labels:
+    for label in load_target("abdomen").labels:
         kind, side = label.terminology.split("~")[2:4]
         assert known[kind, side] == (label.name.lower(), label.color)
 
@@ -137,7 +137,7 @@ def code(entry: dict) -> str:
 
 
 def test_the_organs_are_the_eight_that_their_masks_hold():
-    organs = load_target("organs")
+    organs = load_target("abdomen")
     masks = organs.masks(np.arange(9, dtype=np.uint8)[None], organs.slices)
     assert masks.shape == (8, 1, 9)
     np.testing.assert_array_equal(masks[:, 0, 1:], np.eye(8, dtype=bool))
@@ -151,7 +151,7 @@ def test_a_label_may_be_a_union_of_structures_and_share_them_with_another():
 
 
 def test_another_kind_of_folder_gives_structures_of_the_same_name_their_own_values():
-    liver, organs = load_target("liver"), load_kind("organs")
+    liver, organs = load_target("liver"), load_kind("abdomen")
     stored = np.arange(9, dtype=np.uint8)[None]
     assert np.flatnonzero(liver.masks(stored, organs)).tolist() == [5]
     assert np.flatnonzero(liver.beside_in(stored, organs)).tolist() == [4, 6, 8]  # gallbladder, stomach, pancreas
@@ -162,10 +162,13 @@ def test_where_tumours_are_not_told_apart_the_tumour_is_unknown_and_the_liver_is
     target = load_target({**SPLEEN, **TUMOUR})
     assert target.known({"tumour_px": "0"}, target.slices).tolist() == [True, True]
     assert target.known({"tumour_px": ""}, target.slices).tolist() == [True, False]
-    assert target.known({}, load_kind("organs")).tolist() == [False, False]  # it does not say what became of a `tumour`
-    assert load_target("liver").known({}, load_kind("organs")).tolist() == [True]
+    assert target.known({}, load_kind("abdomen")).tolist() == [
+        False,
+        False,
+    ]  # it does not say what became of a `tumour`
+    assert load_target("liver").known({}, load_kind("abdomen")).tolist() == [True]
     assert (
-        load_target("organs").known({"tumour_px": ""}, load_kind("liver")).tolist()
+        load_target("abdomen").known({"tumour_px": ""}, load_kind("liver")).tolist()
         == [False] * 4 + [True] + [False] * 3
     )
 
@@ -223,7 +226,7 @@ def test_a_training_takes_a_name_a_file_or_what_the_file_holds(tmp_path):
     path.write_text(yaml.safe_dump(SPLEEN))
     by_file, by_itself = (Settings("n", target, "d") for target in (str(path), SPLEEN))
     assert by_file.goal == by_itself.goal and by_file.goal.window_hu == (-100, 240)
-    assert Settings("n", "organs", "d").network_arguments["out_channels"] == 8
+    assert Settings("n", "abdomen", "d").network_arguments["out_channels"] == 8
 
 
 def test_the_target_s_pixel_size_is_taken_where_a_training_says_none():

@@ -56,12 +56,12 @@ def test_saved_settings_read_back_as_they_were(config, tmp_path):
         ("ema_decay=1.5", "must lie in 0…1"),
         ("threads=-1", "must not be below zero"),
         ("steps=150", "no multiple of steps_per_epoch=100"),
-        ("target=kidney", "target='kidney' is unknown; it can be liver, nodule"),
+        ("target=kidney", "target='kidney' is unknown; it can be abdomen, liver, nodule"),
         ("also={kidney: folder}", "also: 'kidney' is no target"),
         ("also={nuclei: folder}", "also: 'nuclei' is no target"),
         ("recolour=2", "share"),
         ("architecture=unet++", "unetpp_ds"),
-        ("loss=dice", "bce_dice, bce_dice_each, hybrid"),
+        ("loss=dice", "bce_dice, bce_dice_each, hybrid, hybrid_background"),
         ("steps", "not of the form key=value"),
     ],
 )
@@ -76,7 +76,7 @@ def test_every_shipped_config_can_be_loaded():
     configs = sorted((Path(__file__).parents[1] / "training" / "configs").glob("*.yaml"))
     assert configs
     for path in configs:
-        given = ["name=own", "target=organs", "data=data/own"] if path.stem == "own" else []
+        given = ["name=own", "target=abdomen", "data=data/own"] if path.stem == "own" else []
         assert isinstance(load_settings(path, given), Settings)
 
 
@@ -199,9 +199,18 @@ def test_faint_slices_of_few_patients_are_drawn_as_often_as_all_others_with_the_
     slices = read_slices(folder, LIVER, "train")
     shown = np.flatnonzero([s.mask.any() for s in slices])
     faint = np.isin(np.arange(len(slices)), shown[:1])
-    drawn = [i for i, _ in BalancedSampler(slices, 16, 0.75, seed=3, faint=faint)]
+    drawn = [i for i, _ in BalancedSampler(slices, 16, 0.75, seed=3, pools=[(~faint, 0.5), (faint, 0.5)])]
     assert drawn.count(shown[0]) == 6
     assert sum(bool(slices[i].mask.any()) for i in drawn) == 12
+
+
+def test_parts_of_the_slices_have_the_share_of_the_draw_that_was_asked_for(folder):
+    slices = read_slices(folder, LIVER, "train")
+    shown = np.flatnonzero([s.mask.any() for s in slices])
+    few = np.isin(np.arange(len(slices)), shown[:1])
+    nobody = np.zeros(len(slices), bool)
+    drawn = [i for i, _ in BalancedSampler(slices, 20, 1.0, seed=3, pools=[(few, 0.2), (~few, 0.5), (nobody, 0.3)])]
+    assert len(drawn) == 20 and drawn.count(shown[0]) == round(20 * 0.2 / 0.7)
 
 
 def settings_of(**changes) -> Settings:
@@ -303,7 +312,7 @@ def test_coarser_pixels_leave_what_is_seen_where_its_mask_is(seed):
 
 
 def test_slices_of_another_folder_come_in_the_target_s_own_window():
-    stored_hu, wanted_hu = load_target("organs").window_hu, LIVER.window_hu
+    stored_hu, wanted_hu = load_target("abdomen").window_hu, LIVER.window_hu
     hu = np.array([[-125.0, -39.0, 0.0], [60.0, 159.0, 275.0]])
     stored = ((hu + 125) * 255 / 400).round().astype(np.uint8)
     item = Slice({}, stored, np.zeros((1, 2, 3), bool), 1.5).in_window(stored_hu, wanted_hu)

@@ -290,7 +290,7 @@ def test_a_training_can_start_from_a_bundle_and_from_a_checkpoint(trained, confi
 
 
 def test_a_network_of_other_labels_starts_from_all_but_the_heads(trained, config, tmp_path):
-    network = SegmentationTask(Settings("eight", "organs", str(tmp_path), filters=(2, 3, 4, 5, 6)), [0]).network
+    network = SegmentationTask(Settings("eight", "abdomen", str(tmp_path), filters=(2, 3, 4, 5, 6)), [0]).network
     fresh = {name: value.clone() for name, value in network.state_dict().items()}
     load_weights(network, str(trained / "last.ckpt"))
     expected = torch.load(trained / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"]

@@ -130,7 +130,7 @@ class DeviceChoice(enum.Enum):
 class UNetPlusPlusSegmentParameterNode:
     """The user's choices, saved with the scene.
 
-    `target` is as the logic takes it, and `model` the name of the model that `threshold` goes with. They have no
+    `target` is as the logic takes it, and `model` the name of the model that `threshold` and `showFrom` go with. They have no
     SlicerParameterName in the .ui file: the lists change with the models, which no wrapped type allows.
     """
 
@@ -146,6 +146,7 @@ class UNetPlusPlusSegmentParameterNode:
     speed: SpeedChoice
     device: DeviceChoice
     threshold: Annotated[float, WithinRange(0.01, 0.99)] = 0.5
+    showFrom: Annotated[float, WithinRange(0, 1)] = 0.5
     force: bool
 
 

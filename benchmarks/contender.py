@@ -88,7 +88,8 @@ from UNetPlusPlusSegmentLib import read_volume, segment
 from UNetPlusPlusSegmentLib.jobs.allocator import keep_freed_memory
 keep_freed_memory()
 class Done(Exception): pass
-def first(done, total): raise Done
+def first(done, total, phase):
+    if phase == "slices": raise Done
 try: segment(sys.argv[1], model=sys.argv[2] or None, device="cpu", progress=first)
 except Done: print(time.time())
 """

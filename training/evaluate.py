@@ -6,6 +6,7 @@ python training/evaluate.py runs/liver/best.ckpt --data ../shared/data/liver --s
 python training/evaluate.py MODEL --data data/spleen --target spleen.yaml
 python training/evaluate.py MODEL --data ../shared/data/liver --split train --parts
 python training/evaluate.py NODULE_MODEL --data ../shared/data/nodule --moved-crops
+python training/evaluate.py NODULE_MODEL --data ../shared/data/nodule --kinds ratings.csv
 python training/evaluate.py MODEL --pairs CASES
 python training/evaluate.py MODEL --volumes ../shared/data/volumes
 python training/evaluate.py NODULE_MODEL --volumes ../shared/data/volumes --chests
@@ -23,7 +24,7 @@ from pathlib import Path
 from card.from_checkpoint import bundle_from_checkpoint, read_checkpoint
 from data.slices import DataError
 from data.targets import Target, TargetError, load_target
-from measure import chests, nodule_crops, parts, per_patient, whole_pairs, whole_scans
+from measure import chests, kinds, nodule_crops, parts, per_patient, whole_pairs, whole_scans
 from measure.per_patient import WORST
 from measure.pictures import PicturesError, private_folder
 from UNetPlusPlusSegmentLib.files import FileError
@@ -56,9 +57,9 @@ def _target(given: argparse.Namespace) -> Target | None:
 
 def measure(bundle: Bundle, given: argparse.Namespace, target: Target | None) -> tuple[dict, str]:
     """The figures that were asked for, and what is printed of them."""
-    if (given.moved_crops or given.time or given.chests) and bundle.engine != "nodule":
+    if (given.moved_crops or given.kinds or given.time or given.chests) and bundle.engine != "nodule":
         raise BundleError(
-            f"--moved-crops, --time and --chests are for nodule models; {bundle.name} is for {bundle.target}."
+            f"--moved-crops, --kinds, --time and --chests are for nodule models; {bundle.name} is for {bundle.target}."
         )
     if given.pairs:
         on_pairs = whole_pairs.measure(bundle, given.pairs, given.speed, given.device, given.segment)
@@ -74,6 +75,9 @@ def measure(bundle: Bundle, given: argparse.Namespace, target: Target | None) ->
     if given.moved_crops:
         figures = nodule_crops.evaluate(bundle, given.data, given.split, given.draws, target)
         return figures, nodule_crops.as_table(figures)
+    if given.kinds:
+        figures = kinds.evaluate(bundle, given.data, given.kinds, given.split, target)
+        return figures, kinds.as_table(figures)
     if given.parts:
         figures = parts.measure(bundle, given.data, target or load_target(bundle.target), given.split)
         return figures, parts.as_table(figures)
@@ -105,6 +109,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     slices.add_argument(
         "--moved-crops", action="store_true", help="nodules in windows that were moved off them instead"
+    )
+    slices.add_argument(
+        "--kinds",
+        type=Path,
+        metavar="RATINGS",
+        help="kinds of nodules against what readers rated instead: the file of prepare/nodule_ratings.py",
     )
     slices.add_argument(
         "--parts",

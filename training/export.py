@@ -20,6 +20,7 @@ from pathlib import Path
 
 from card.from_checkpoint import bundle_from_checkpoint, read_checkpoint
 from data.slices import DataError
+from data.targets import Target, TargetError, load_target
 from measure import nodule_crops, per_patient, whole_pairs, whole_scans
 from UNetPlusPlusSegmentLib.files import FileError
 from UNetPlusPlusSegmentLib.files.pairs import find_pairs
@@ -40,6 +41,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--volumes", type=Path, help="folder of whole CTs to measure the model on, too")
     parser.add_argument("--pairs", type=Path, help="folder of whole CTs with segmentations beside them, likewise")
+    parser.add_argument(
+        "--target",
+        metavar="NAME",
+        help="name or YAML file that describes the model now: its name, terms, post-processing and licence; without it as it was"
+        " described when it was trained",
+    )
+    parser.add_argument("--labels", nargs="+", metavar="NAME", help="those that the model is to have; without it all")
     parser.add_argument("--level", type=int, help="prune the network to this depth (the paper's L1 to L4)")
     given = parser.parse_args(arguments)
     try:
@@ -51,12 +59,15 @@ def main(arguments: list[str] | None = None) -> int:
             raise FileError(f"{given.volumes} is no folder: --volumes takes that of the whole CTs.")
         if given.pairs:
             find_pairs(given.pairs)
+        target = load_target(given.target) if given.target else None
+        if given.labels:
+            target = (target or read_checkpoint(given.checkpoint).target).only(given.labels)
         figures, average_from, threshold = measure(
             given.checkpoint, given.folder.name, given.data, given.split, given.volumes, given.level, given.pairs,
-            given.choose_on,
+            given.choose_on, target,
         )  # fmt: skip
-        bundle_from_checkpoint(given.checkpoint, given.folder, figures, average_from, threshold, given.level)
-    except (BundleError, DataError, FileError) as error:
+        bundle_from_checkpoint(given.checkpoint, given.folder, figures, average_from, threshold, given.level, target)
+    except (BundleError, DataError, FileError, TargetError) as error:
         print(f"export.py: {error}", file=sys.stderr)
         return 1
     print(per_patient.as_table(figures))
@@ -75,28 +86,29 @@ def measure(
     level: int | None = None,
     pairs: Path | None = None,
     choose_on: str | None = None,
+    target: Target | None = None,
 ) -> tuple[dict, int | None, float]:
     """The figures of a checkpoint's card, and its answer: the first head to average, and the threshold.
 
     Of a nodule model it is the best one for what is pointed at, on the people of `choose_on`, or else of the split; otherwise the
-    figures say it (None), at one half.
+    figures say it (None), at one half. `target` describes the model anew, as for `bundle_from_checkpoint`.
     """
-    target = read_checkpoint(checkpoint).target
+    goal = target or read_checkpoint(checkpoint).target
     with tempfile.TemporaryDirectory() as scratch:
 
         def bundle(figures: dict, average_from: int | None = None, threshold: float = 0.5) -> Bundle:
             folder = Path(tempfile.mkdtemp(dir=scratch)) / name
-            return bundle_from_checkpoint(checkpoint, folder, figures, average_from, threshold, level)
+            return bundle_from_checkpoint(checkpoint, folder, figures, average_from, threshold, level, target)
 
         answer: tuple[int | None, float] = None, 0.5
         model = bundle({})
         if model.engine == "nodule":
-            answer = nodule_crops.best_answer(model, data, choose_on or split, target)
+            answer = nodule_crops.best_answer(model, data, choose_on or split, goal)
             model = bundle({}, *answer)
-        figures = per_patient.evaluate(model, data, split, target=target)
+        figures = per_patient.evaluate(model, data, split, target=goal)
         model = bundle(figures, *answer)
         if model.engine == "nodule":
-            figures["moved_crops"] = nodule_crops.evaluate(model, data, split, target=target)
+            figures["moved_crops"] = nodule_crops.evaluate(model, data, split, target=goal)
         if volumes:
             figures["whole_cts"] = whole_scans.measure(model, volumes)
         if pairs:

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """Makes the table of the UNet++ paper again on real data: every architecture on every data set, with spread and intervals.
 
-python training/reproduce.py                                  # all cells not done yet, then the table; stop and start it at will
+python training/reproduce.py                  # all cells not done yet, then table, figures and page; stop and start it at will
 python training/reproduce.py --datasets nuclei --seeds 1
 python training/reproduce.py --steps 24 --seeds 1 --results runs/short      # a run through everything
-python training/reproduce.py --figures                        # the figures of what is on record
+python training/reproduce.py --no-training                    # only record what is trained, table, figures and page
 python training/reproduce.py --configs training/configs/table-paper --results runs/paper     # the paper's sizes, on a GPU
 
 All trainings of a data set are alike in all but the network: split, loss, optimiser, steps, and the patches in their order. Nothing is
@@ -15,15 +15,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from data.slices import DataError
 from fit.settings import Settings, SettingsError
 from measure.pictures import PicturesError
 from paper import cells
-from paper.cell_runs import run, settings_of
-from paper.cells import Cell, Results, ResultsError
+from paper.cell_runs import is_trained, run, settings_of
+from paper.cells import Cell
 from paper.figures import write_figures
+from paper.page import write_page
+from paper.records import Results, ResultsError
 from paper.speeds import measure_speeds
 from paper.table import write_table
 from UNetPlusPlusSegmentLib.network.unetpp import ARCHITECTURES
@@ -31,8 +34,17 @@ from UNetPlusPlusSegmentLib.network.unetpp import ARCHITECTURES
 TRAINING = Path(__file__).resolve().parent
 
 
+@dataclass(frozen=True)
+class Job:
+    """A training, and the records that it belongs into."""
+
+    results: Results
+    cell: Cell
+    settings: Settings
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run what is missing and write the table, or draw the figures; 0 done, 1 refused with one line on stderr."""
+    """Run and record what is missing, and write table, figures and page; 0 done, 1 refused with one line on stderr."""
     given = _parser().parse_args(arguments)
     results = Results(given.results)
     try:
@@ -40,43 +52,41 @@ def main(arguments: list[str] | None = None) -> int:
         recorded = results.done()
         lines = dict.fromkeys([*cells.ARCHITECTURES, *given.architectures, *(cell.architecture for cell in recorded)])
         datasets = dict.fromkeys([*cells.DATASETS, *given.datasets, *(cell.dataset for cell in recorded)])
-        planned = cells.planned(list(datasets), list(lines), given.seeds)
-        everything = {cell: settings_of(cell, given) for cell in planned}
-        if given.figures:
-            draw(results, {cell.dataset: s for cell, s in everything.items() if cell.dataset in given.datasets})
-        else:
-            run_missing(results, everything, cells.planned(given.datasets, given.architectures, given.seeds))
+        of_line = {(d, a): settings_of(Cell(d, a, seed=1), given) for d in datasets for a in lines}
+        for (dataset, _), settings in of_line.items():
+            results.check_steps(dataset, settings.steps)
+        measure_speeds(results.folder / "speed.csv", of_line)
+        for job in jobs_of(results, given):
+            write_table(results, of_line)  # before each: what is there may be all there will be
+            print(f"{job.settings.name}: begun", flush=True)
+            job.results.record(job.cell, run(job.cell, job.settings))
+            print(f"{job.settings.name}: IoU {job.results.done()[job.cell]['iou']}", flush=True)
+        print(write_table(results, of_line))
+        figures = write_figures(results, {dataset: settings for (dataset, _), settings in of_line.items()})
+        print("\n".join([*figures, write_page(results, of_line)]))
     except (ResultsError, SettingsError, DataError, PicturesError) as error:
         print(f"reproduce.py: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def draw(results: Results, of_dataset: dict[str, Settings]) -> None:
-    """Draw the figures of what is on record, and print their paths."""
-    if not results.done():
-        raise ResultsError(f"{results.folder} has no finished cell to draw: run the command without --figures first.")
-    print("\n".join(write_figures(results, of_dataset)))
+def jobs_of(results: Results, given: argparse.Namespace) -> list[Job]:
+    """What was asked for and is not on record: the first seed of all, the same with half of the steps, then the other seeds.
 
-
-def run_missing(results: Results, everything: dict[Cell, Settings], wanted: list[Cell]) -> None:
-    """Run the wanted cells that are not on record, and write and print the table.
-
-    Args:
-        results: The records.
-        everything: The settings of all cells that have a line in the table.
-        wanted: Those that were asked for.
+    Raises:
+        ResultsError: Trainings of other lengths are on record.
     """
-    results.check_steps({cell.dataset: settings.steps for cell, settings in everything.items()})
-    of_line = {(cell.dataset, cell.architecture): settings for cell, settings in everything.items()}
-    measure_speeds(results.folder / "speed.csv", of_line)
-    missing = [cell for cell in wanted if cell not in results.done()]
-    for number, cell in enumerate(missing, start=1):
-        write_table(results, of_line)  # before each: what is there may be all there will be
-        print(f"{cell.name}: cell {number} of {len(missing)} to do, {everything[cell].steps} steps", flush=True)
-        results.record(cell, run(cell, everything[cell]))
-        print(f"{cell.name}: IoU {results.done()[cell]['iou']}", flush=True)
-    print(write_table(results, of_line))
+    planned = cells.planned(given.datasets, given.architectures, given.seeds)
+    halved = [cell for cell in planned if cell.seed == 1 and cell.loss == cells.TABLE_LOSS]
+    jobs = [
+        *(Job(results, cell, settings_of(cell, given)) for cell in planned if cell.seed == 1),
+        *(Job(results.half, cell, settings_of(cell, given, share=0.5)) for cell in halved),
+        *(Job(results, cell, settings_of(cell, given)) for cell in planned if cell.seed > 1),
+    ]
+    for job in jobs:
+        job.results.check_steps(job.cell.dataset, job.settings.steps)
+    missing = [job for job in jobs if job.cell not in job.results.done()]
+    return [job for job in missing if is_trained(job.settings)] if given.no_training else missing
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -102,7 +112,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--results", type=Path, default=TRAINING / "results", help="where the records and the table go")
     parser.add_argument("--runs", default="runs/reproduce", help="where checkpoints go")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: all cores")
-    parser.add_argument("--figures", action="store_true", help="train nothing, draw what is on record")
+    parser.add_argument(
+        "--no-training",
+        action="store_true",
+        help="train nothing: record the trainings in --runs that are complete, and write table, figures and page",
+    )
     return parser
 
 

@@ -30,7 +30,7 @@ GRID = np.diag([-2.0, -2.0, 3.0, 1.0])
 
 
 def organs_bundle(folder, **changes) -> Bundle:
-    """Write it as `folder`, for the target `organs`; `changes` are to its card, as JSON has it."""
+    """Write it as `folder`, for the target `abdomen`; `changes` are to its card, as JSON has it."""
     network = passing_through(build_network("unetpp_ds", filters=[1, 1, 1], out_channels=len(LABELS)))
     low, high = WINDOW_HU
     with torch.no_grad():
@@ -38,7 +38,7 @@ def organs_bundle(folder, **changes) -> Bundle:
             head.weight.fill_(80)
             head.bias.copy_(torch.tensor([-80 * (hu - 20 - low) / (high - low) for *_, hu in LABELS]))
     card = {
-        "target": "organs",
+        "target": "abdomen",
         "engine": "slices",
         "architecture": {"name": "unetpp_ds", "arguments": {"filters": [1, 1, 1], "out_channels": len(LABELS)}},
         "labels": [

@@ -283,7 +283,8 @@ def _found(run):
 def _inWords(edit):
     """The findings before any mask, and the notes about them."""
     found = _found(edit.run)
-    words = [_("{count} nodules found.").format(count=len(found))] if len(found) > 3 else map(_size, found)
+    isMany = edit.run.bundle.finds_nodules and len(found) > 3
+    words = [_("{count} nodules found.").format(count=len(found))] if isMany else map(_size, found)
     return [*(words if edit.roiNode is None else ()), *map(str, edit.run.result.notes)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,7 +62,7 @@ class Edit:
 
     def setThreshold(self, threshold):
         """Apply another threshold to the result; the watcher is told."""
-        self._controller.setThreshold(self.run, threshold)
+        self._controller.makeAnew(self.run, threshold)
 
     def show(self):
         """Show the result as a segmentation of its own, which is neither listed nor saved."""
@@ -97,7 +98,7 @@ class Edit:
         node, segmentationNode = host.parameterSetNode(), self._segmentationNode
         if node.GetSegmentationNode() is not segmentationNode or not self._isThere(self.run.volumeNode):
             raise ValueError(_("Another segmentation or source volume was selected during the run. Run it again."))
-        parts = self._nodules() if newSegments and self.run.bundle.finds_nodules else self._whole()
+        parts = self._findings() if newSegments else self._whole()
         before, written = node.GetSelectedSegmentID(), []
         with slicer.util.NodeModify(node):
             # The editor's table learns of new segments as the inner block ends: one selected by then would be deselected, and the
@@ -119,7 +120,7 @@ class Edit:
             raise ValueError(_("The segment was removed during the run. Select another one, and run again."))
         return [_Part(self._segmentID, self._labelmap > 0, None if self._adds else self._region)]
 
-    def _nodules(self):
+    def _findings(self):
         labelmap = self._labelmap
         return [_Part("", labelmap == each.value, like=each) for each in self.run.result.segments]
 
@@ -174,12 +175,16 @@ class _Part:
 
 
 def _add_segment(segmentation, like):
-    """Add an empty segment, named as the found one is, with the first number that is free; returns its ID."""
+    """Add an empty segment, named as the found one is, with the first number that is free if that name is taken; returns its ID."""
     taken = {segmentation.GetSegment(each).GetName() for each in segmentation.GetSegmentIDs()}
-    kind, number = like.name.rpartition(" ")[0], 1
-    while f"{kind} {number}" in taken:
-        number += 1
-    segmentID = segmentation.AddEmptySegment("", f"{kind} {number}", [channel / 255 for channel in like.color])
+    kind, _space, number = like.name.rpartition(" ")
+    names = (
+        (f"{kind} {n}" for n in count(1))
+        if number.isdigit()
+        else chain([like.name], (f"{like.name}_{n}" for n in count(1)))
+    )
+    name = next(each for each in names if each not in taken)
+    segmentID = segmentation.AddEmptySegment("", name, [channel / 255 for channel in like.color])
     segmentation.GetSegment(segmentID).SetTerminology(like.terminology)
     mrml.keep_name_and_color(segmentation.GetSegment(segmentID))
     return segmentID

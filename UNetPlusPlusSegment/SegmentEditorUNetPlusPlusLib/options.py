@@ -7,7 +7,7 @@ from slicer.i18n import tr as _
 
 from UNetPlusPlusSegmentLib.network.bundle import find_bundles, providing
 from UNetPlusPlusSegmentUILib.messages import speedTitle
-from UNetPlusPlusSegmentUILib.models import DEFAULT
+from UNetPlusPlusSegmentUILib.models import DEFAULT, offered, rowOf
 
 SPEEDS = ("balanced", "accurate", "fast")
 
@@ -20,7 +20,7 @@ def setDefaults(host, models):
         models: All that there are, as `find_bundles` has them.
     """
     isThere = not models or providing(DEFAULT, models)
-    host.setParameterDefault("Target", DEFAULT if isThere else _names(models)[0])
+    host.setParameterDefault("Target", DEFAULT if isThere else offered(models)[0][1])
     for model in models:
         host.setParameterDefault(_thresholdOf(model), model.threshold)
     host.setParameterDefault("Speed", "balanced")
@@ -94,8 +94,10 @@ class Options:
         self._host.addLabeledOptionsWidget(_("Region of interest:"), row)
 
     def _addButtons(self):
-        self.newSegmentBox = qt.QCheckBox(_("New segment for each nodule"))
-        self.newSegmentBox.setToolTip(_("If not selected, nodules are added to the selected segment."))
+        self.newSegmentBox = qt.QCheckBox(_("New segment for each finding"))
+        self.newSegmentBox.setToolTip(
+            _("If not selected, all nodules are added to the selected segment, and all organs become one.")
+        )
         self._host.addOptionsWidget(self.newSegmentBox)
         self.previewButton = qt.QPushButton(_("Preview"))
         self.refineButton = qt.QPushButton(_("Refine here"))
@@ -161,20 +163,24 @@ class Options:
 
     @property
     def newSegments(self):
-        """True if each nodule becomes a segment of its own."""
-        return self._host.integerParameter("NewSegment") != 0
+        """True if each nodule, or each label of several, becomes a segment of its own."""
+        return self.findsSeveral and self._host.integerParameter("NewSegment") != 0
+
+    @property
+    def findsSeveral(self):
+        """True if the target may be several segments."""
+        model = self.model
+        return model is not None and (model.finds_nodules or len(model.labels_of(self.target)) > 1)
 
     def show(self):
         """Show the parameters, without a signal."""
         widgets = (self.targetBox, self.speedBox, self.thresholdSlider, self.roiSelector, self.newSegmentBox)
         blocked = [widget.blockSignals(True) for widget in widgets]
-        labels = self.model.labels_of(self.target) if self.model else ()
-        row = self.targetBox.findText(labels[0].name, qt.Qt.MatchFixedString) if len(labels) == 1 else -1  # in any case
-        self.targetBox.setCurrentIndex(row)
+        self.targetBox.setCurrentIndex(rowOf(self.target, offered(self.models), self.model))
         self.speedBox.setCurrentIndex(self.speedBox.findData(self.speed))
         self.thresholdSlider.value = self.threshold
         self.roiSelector.setCurrentNode(self.roiNode)
-        self.newSegmentBox.checked = self.newSegments
+        self.newSegmentBox.checked = self._host.integerParameter("NewSegment") != 0
         for widget, was in zip(widgets, blocked, strict=True):
             widget.blockSignals(was)
         self.placeWidget.setCurrentNode(self.roiNode)
@@ -204,14 +210,14 @@ class Options:
         self.placeWidget.placeModeEnabled = True
 
     def refreshModels(self):
-        """Offer what there are models for, each label by its own name."""
+        """Offer what there are models for, as the panel does."""
         self.models, self.refused = find_bundles()
         if self.there:
             setDefaults(self._host, self.models)
         blocked = self.targetBox.blockSignals(True)
         self.targetBox.clear()
-        for name in _names(self.models):
-            self.targetBox.addItem(name, name)
+        for title, target in offered(self.models):
+            self.targetBox.addItem(title, target)
         self.targetBox.blockSignals(blocked)
 
     def enable(self, running, ready, canCancel):
@@ -225,7 +231,7 @@ class Options:
         severalTargets, hasBox = self.targetBox.count > 1, self.roiNode is not None
         self.targetBox.setVisible(severalTargets)
         self._targetLabel.setVisible(severalTargets)
-        self.newSegmentBox.setVisible(self.model is not None and self.model.finds_nodules)
+        self.newSegmentBox.setVisible(self.findsSeveral)
         self.progressBar.setVisible(running)
         for widget in (self.targetBox, self.speedBox, self.thresholdSlider, self.roiSelector, self.newSegmentBox):
             widget.setEnabled(not running)
@@ -234,12 +240,6 @@ class Options:
         self.refineButton.setEnabled(ready and hasBox)
         self.applyButton.setEnabled(ready)
         self.cancelButton.setEnabled(canCancel)
-
-
-def _names(models):
-    """The labels of all models, each name once, from A to Z."""
-    names = {label.name.casefold(): label.name for model in reversed(models) for label in model.labels}
-    return [names[each] for each in sorted(names)]
 
 
 def _thresholdOf(model):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from .core.merging import merged
 from .core.note import Note
 from .core.request import Point, Request, as_box
 from .core.result import Result
@@ -14,6 +15,7 @@ from .engine.organ import SliceEngine
 from .engine.predictor import ProgressCallback, ignore_progress
 from .files import read_volume
 from .network.bundle import Bundle, choose_bundle
+from .network.parts import parts_of
 from .nodule.engine import NoduleEngine
 
 __all__ = ["Request", "Result", "Volume", "load_engine", "read_volume", "segment"]
@@ -25,9 +27,11 @@ def segment(
     volume: Volume | str | Path,
     target: str = "liver",
     *,
+    also: Sequence[str] = (),
     model: str | Path | None = None,
     speed: str = "balanced",
     threshold: float | None = None,
+    show_from: float | None = None,
     force: bool = False,
     device: str = "auto",
     threads: int | None = None,
@@ -39,7 +43,9 @@ def segment(
 
     Args:
         volume: A volume in HU, a file, or a folder of DICOM files.
-        target, model, speed, threshold, force, device, threads, box, points: As in `Request`.
+        target, model, speed, threshold, show_from, force, device, threads, box, points: As in `Request`.
+        also: Further targets, which may need other models, for the same label map. Where two models claim a voxel, nodules come
+            first, then targets in the order in which they are named.
         progress: Called with the number done and of all in a phase of the run (slices, candidates), and the name of the phase; an
             exception raised in it stops the run.
 
@@ -50,15 +56,17 @@ def segment(
         ValueError: The volume cannot be segmented; the message is a sentence for the user.
     """
     request = Request(
-        target, model=None if model is None else str(model), speed=speed, threshold=threshold, force=force,
+        target, also=tuple(also), model=None if model is None else str(model), speed=speed, threshold=threshold,
+        show_from=show_from, force=force,
         device=device, threads=threads, box=None if box is None else as_box(box), points=tuple(points),
     )  # fmt: skip
-    bundle = choose_bundle(request.target, request.model)
-    bundle.check_request(request)
+    parts = parts_of(request)
     notes: list[str] = []
     if not isinstance(volume, Volume):
         volume, notes = read_volume(volume, force=force)
-    result = load_engine(bundle, request.device).predict(volume, request, progress).at()
+    result = merged(
+        [load_engine(bundle, device).predict(volume, asked, progress).at() for bundle, asked in parts], volume
+    )
     return replace(result, notes=(*(Note("file", text) for text in notes), *result.notes))
 
 

@@ -34,6 +34,16 @@ class Choices:
         return model is not None and model.finds_nodules
 
     @property
+    def decides(self) -> bool:
+        """True if the model tells how likely each of its findings is, and shows the likely ones; not where points are chosen."""
+        return self.findsNodules and self._models.chosen.decision is not None and self.points is None
+
+    @property
+    def showFrom(self):
+        """The lowest probability of a finding that is shown; None where findings have none."""
+        return self._parameters.showFrom if self.decides else None
+
+    @property
     def isFrame(self) -> bool:
         """True if the input volume is one frame of a sequence."""
         if self.volume is None:
@@ -65,6 +75,7 @@ class Choices:
             "speed": parameters.speed.value,
             "device": parameters.device.value,
             "threshold": parameters.threshold,
+            "showFrom": self.showFrom,
             "force": parameters.force,
             "model": parameters.model,
             "existing": existing,
@@ -79,7 +90,8 @@ class Choices:
         parameters, model = self._parameters, self._models.chosen
         return Request(
             parameters.target, model=str(model.folder) if model else None, speed=parameters.speed.value,
-            threshold=parameters.threshold, force=parameters.force, device=parameters.device.value,
+            threshold=parameters.threshold, show_from=parameters.showFrom if model and model.decision else None,
+            force=parameters.force, device=parameters.device.value,
         )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ class RunWatcher(Protocol):
         """Tell why there is no result, or no map; an error of kind `cancelled` if somebody cancelled the run."""
 
     def onThresholdChanged(self, run):
-        """Take the new `run.result`, after `RunController.setThreshold`."""
+        """Take the new `run.result`, after `RunController.makeAnew`."""
 
     def onThresholdRefused(self, run, error):
         """Tell why the threshold of a result stays as it is."""
@@ -54,11 +54,16 @@ class RunController:
         self._timer.start()
         return run
 
-    def setThreshold(self, run, threshold: float):
-        """Apply another threshold to the result of a watched run; its watcher is told once that is done, or why it cannot be."""
+    def makeAnew(self, run, threshold: float, showFrom=None):
+        """Apply another threshold to the result of a watched run, or show its findings from another probability on.
+
+        Its watcher is told once that is done, or why it cannot be.
+        """
         watch = self._watches[run]
         try:
             run.set_threshold(threshold)
+            if showFrom is not None:
+                run.set_show_from(showFrom)
         except ValueError as error:
             watch.watcher.onThresholdRefused(run, error)
             return

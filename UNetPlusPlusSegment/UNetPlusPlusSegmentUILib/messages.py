@@ -6,13 +6,15 @@ import slicer
 from slicer.i18n import tr as _
 
 from UNetPlusPlusSegmentLib.core.progress import BETWEEN, CANDIDATES, LUNGS, OVERVIEW, SEARCH, SLICES
+from UNetPlusPlusSegmentLib.core.trust import without_expected_dice
 
 LICENCE_URL = "https://github.com/unetplusplussegment/SlicerUNetPlusPlusSegment/blob/main/MODELS_LICENSE.md"
 
 
-def allLabelsTitle(bundle) -> str:
-    """Name in a list of all that a model with several labels finds."""
-    return _("{target} (all {count})").format(target=bundle.target.capitalize(), count=len(bundle.labels))
+def severalLabelsTitle(bundle, target: str) -> str:
+    """Name in a list of a target that is several labels of a model: `Kidney (all 2)`."""
+    count = len(bundle.labels_of(target))
+    return _("{target} (all {count})").format(target=target.capitalize(), count=count)
 
 
 def speedTitle(speed: str) -> str:
@@ -74,7 +76,9 @@ def summary(result) -> str:
     done = _("Done in {seconds} s by {model} on {device} ({slices} slices).").format(
         seconds=round(result.seconds, 1), model=result.model, device=result.device, slices=result.scan_slices
     )
-    return " ".join([done, *map(str, result.notes)])
+    unknown = without_expected_dice((each.name, each.measurements) for each in result.segments)
+    dice = [_("No expected Dice for this model.")] if unknown else []
+    return " ".join([done, *dice, *map(str, result.notes)])
 
 
 def reason(error: Exception) -> str:

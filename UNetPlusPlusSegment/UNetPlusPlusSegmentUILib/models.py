@@ -7,7 +7,7 @@ import slicer
 
 from UNetPlusPlusSegmentLib.network.bundle import find_bundles, providing, user_folder
 
-from .messages import allLabelsTitle
+from .messages import severalLabelsTitle
 
 DEFAULT = "liver"  # the target of a new scene, where there is a model for it
 LOOK_MS = 2000  # between two looks at the models folder, once the user has opened it
@@ -68,7 +68,11 @@ class ModelList:
         self._models = providing(parameters.target, found)
         names = [model.name for model in self._models]
         index = names.index(parameters.model) if parameters.model in names else 0
-        _fill(self._ui.targetComboBox, [title for title, _target in self._targets], self._rowOf(parameters.target))
+        _fill(
+            self._ui.targetComboBox,
+            [title for title, _target in self._targets],
+            rowOf(parameters.target, self._targets, self._models[0] if self._models else None),
+        )
         _fill(self._ui.modelComboBox, names, index if names else -1)
         for shown, widgets in (
             (len(self._targets) > 1, (self._ui.targetLabel, self._ui.targetComboBox)),
@@ -79,14 +83,6 @@ class ModelList:
         self._listed = parameters.target, names[index] if names else parameters.model
         self.onModel(index)
 
-    def _rowOf(self, target: str) -> int:
-        """The row of a target, however a script or an older scene spells it; -1 if it has none."""
-        model = self._models[0] if self._models else None
-        labels = model.labels_of(target) if model else ()
-        meant = labels[0].name if len(labels) == 1 else model.target if labels and labels == model.labels else target
-        targets = [each.casefold() for _title, each in self._targets]
-        return targets.index(meant.casefold()) if meant.casefold() in targets else -1
-
     def onTarget(self, index) -> None:
         """Take another target, and with it the first of its models, even where the one chosen before has it, too."""
         if self._parameterNode and 0 <= index < len(self._targets):
@@ -94,13 +90,15 @@ class ModelList:
                 self._parameterNode.target, self._parameterNode.model = self._targets[index][1], ""
 
     def onModel(self, index) -> None:
-        """Take another model, and with it its threshold."""
+        """Take another model, and with it its threshold and the lowest probability of what it shows."""
         if self._parameterNode and 0 <= index < len(self._models):
             model = self._models[index]
             if model.name != self._parameterNode.model:
                 with slicer.util.NodeModify(self._parameterNode):
                     self._parameterNode.model = model.name
                     self._parameterNode.threshold = model.threshold
+                    if model.decision:
+                        self._parameterNode.showFrom = model.decision.least
 
     def onModelsFolder(self) -> None:
         """Open the folder for the user's own models, in the file manager, and watch what is put there."""
@@ -120,14 +118,36 @@ class ModelList:
 
 
 def offered(bundles) -> list[tuple[str, str]]:
-    """Title and target of all that bundles find: each label by its own name, and of several labels all at once, from A to Z."""
+    """Title and target of all that bundles find: each label by its own name, and several at once, from A to Z."""
     titles = {
         label.name.casefold(): (label.name, label.name) for bundle in reversed(bundles) for label in bundle.labels
     }
     for bundle in reversed(bundles):
-        if len(bundle.labels) > 1:
-            titles[f"{bundle.target.casefold()} *"] = (allLabelsTitle(bundle), bundle.target)
+        for target in _several(bundle):
+            titles[f"{target.casefold()} *"] = (severalLabelsTitle(bundle, target), target)
     return [titles[each] for each in sorted(titles)]
+
+
+def rowOf(target: str, targets: list, model) -> int:
+    """The row of a target, however a script or an older scene spells it; -1 if it has none.
+
+    Args:
+        target: As the logic takes it.
+        targets: Those that are `offered`.
+        model: The `Bundle` that has it; None if there is none.
+    """
+    labels = model.labels_of(target) if model else ()
+    if len(labels) == 1:
+        target = labels[0].name
+    elif labels:
+        target = next((each for each in _several(model) if model.labels_of(each) == labels), target)
+    rows = [each.casefold() for _title, each in targets]
+    return rows.index(target.casefold()) if target.casefold() in rows else -1
+
+
+def _several(bundle) -> tuple[str, ...]:
+    """The targets that are several labels of a model: its own, and words such as `kidney`."""
+    return (bundle.target, *bundle.shared_words) if len(bundle.labels) > 1 else ()
 
 
 def _fill(box, texts, index) -> None:

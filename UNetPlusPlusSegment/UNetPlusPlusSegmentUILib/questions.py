@@ -5,7 +5,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from UNetPlusPlusSegmentLib.scene import pytorch_install
-from UNetPlusPlusSegmentLib.scene.runs import segments_of_target
+from UNetPlusPlusSegmentLib.scene.scene_runs import segments_of_target
 
 from .messages import LICENCE_URL
 

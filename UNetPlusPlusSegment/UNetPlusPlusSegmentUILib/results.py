@@ -21,8 +21,13 @@ class ResultsTable:
         """
         self._ui, self._parent = ui, parent
         self._run = self._shown = None
+        self._sortedBy, self._isDown = "", False  # title of a column; none: in the order of the run
+        self._order = []  # the run's row for each row of the table
         ui.resultsTable.connect("cellClicked(int,int)", self.onRow)
-        ui.resultsTable.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        header = ui.resultsTable.horizontalHeader()
+        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        header.setSectionsClickable(True)
+        header.connect("sectionClicked(int)", self.onTitle)
         ui.copyButton.connect("clicked(bool)", self.onCopy)
         ui.saveButton.connect("clicked(bool)", self.onSave)
 
@@ -42,22 +47,56 @@ class ResultsTable:
         for row, texts in enumerate(rows):
             for column, text in enumerate(texts):
                 table.setItem(row, column, qt.QTableWidgetItem(text))
+        self._showOrder(header)
         self._ui.copyButton.enabled = self._ui.saveButton.enabled = bool(rows)
 
     def _content(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows as text, in the order of the run; of the columns, those with text in any row."""
+        """Header and rows as text, sorted as the user wants them; of the columns, those with text in any row."""
         found = self._run.rows if self._run else []
+        self._order = self._sorted([measured for _name, measured in found])
+        found = [found[row] for row in self._order]
         names = [name for name, _measured in found]
-        columns = [(title, [text(measured) for _name, measured in found]) for title, text in _columns()]
+        columns = [(title, [text(measured) for _name, measured in found]) for title, text, _key in _columns()]
         shown = [column for column in columns if any(column[1])] or columns[:2]
         header = [_("Segment"), *(title for title, _texts in shown)]
         return header, [list(row) for row in zip(names, *(texts for _title, texts in shown), strict=True)]
+
+    def _sorted(self, found) -> list[int]:
+        """The rows of the run in the order of the table; those without what it is sorted by come last."""
+        keys = {title: key for title, _text, key in _columns()}
+        rows = range(len(found))
+        if self._sortedBy not in keys:
+            return [*rows][:: -1 if self._isDown else 1]
+        values = [keys[self._sortedBy](measured) for measured in found]
+        known = [row for row in rows if values[row] not in (None, "")]
+        unknown = [row for row in rows if values[row] in (None, "")]
+        return sorted(known, key=lambda row: values[row], reverse=self._isDown) + unknown
+
+    def _showOrder(self, titles) -> None:
+        """Show the arrow in the title that the rows are sorted by; none in the order of the run."""
+        header = self._ui.resultsTable.horizontalHeader()
+        header.setSortIndicatorShown(self._sortedBy in titles)
+        if self._sortedBy in titles:
+            order = qt.Qt.DescendingOrder if self._isDown else qt.Qt.AscendingOrder
+            header.setSortIndicator(titles.index(self._sortedBy), order)
+
+    def onTitle(self, column) -> None:
+        """Sort by a column: numbers from the largest down, anything else upwards; a second click turns the order round."""
+        header, rows = self._shown
+        if not rows:
+            return
+        title = header[column]
+        self._isDown = not self._isDown if title == self._sortedBy else title in _numeric()
+        self._sortedBy = title
+        self.show(self._run)
+        self._showOrder(header)
 
     def onRow(self, row, column) -> None:
         """Centre the slice views on a segment, or on what is doubtful on the slice that was clicked."""
         if self._shown != self._content():  # segments were removed or renamed since: the user shall see that first
             self.show(self._run)
             return
+        row = self._order[row]
         place = self._run.look_at(row)  # of a sequence, this also goes to the frame
         title = self._shown[0][column]
         if place and title in _doubtfulTitles():
@@ -89,7 +128,9 @@ class ResultsTable:
 
 
 def _columns() -> list:
-    """Titles of the columns, each with a function from the measurements of a segment to its text, "" if they lack it."""
+    """Titles of the columns, each with functions from the measurements of a segment: to its text, "" if they lack it, and to
+    what rows are sorted by, None if they lack it.
+    """
     sides = {
         "inferior": _("inferior"), "superior": _("superior"), "anterior": _("anterior"), "posterior": _("posterior"),
         "right": _("right"), "left": _("left"),
@@ -111,26 +152,47 @@ def _columns() -> list:
         return "{expected_dice:.2f} ({expected_dice_low:.2f}–{expected_dice_high:.2f})".format(**found)
 
     def doubtful(number: int):
-        def text(found) -> str:
+        def place(found):
             points = found.get("doubtful_slices_ras", ())
-            return f"S {points[number][2]:.0f}" if number < len(points) else ""
+            return points[number][2] if number < len(points) else None
 
-        return text
+        def text(found) -> str:
+            s_mm = place(found)
+            return "" if s_mm is None else f"S {s_mm:.0f}"
+
+        return text, place
+
+    def value(key: str):
+        return lambda found: found.get(key)
+
+    def kind(found) -> str:
+        return types.get(found.get("kind"), "")
+
+    def doubt(found) -> str:
+        return number(100 * found["doubtful_share"], 0) if "doubtful_share" in found else ""
+
+    def cut(found) -> str:
+        return ", ".join(sides[each] for each in found.get("cut_by_scan") or ())
 
     return [
-        (_("Volume (ml)"), volume),
-        (_("Mean HU"), lambda found: number(found["mean_hu"], 0)),
-        (_("Axes (mm)"), axes),
-        (_("Diameter (mm)"), lambda found: number(found.get("mean_diameter_mm"), 1)),
-        (_("Type"), lambda found: types.get(found.get("kind"), "")),
-        (_("Expected Dice"), expected),
-        (
-            _("Doubtful (%)"),
-            lambda found: number(100 * found["doubtful_share"], 0) if "doubtful_share" in found else "",
-        ),
-        (_("Cut by the scan"), lambda found: ", ".join(sides[each] for each in found.get("cut_by_scan", ()))),
-        *((title, doubtful(n)) for n, title in enumerate(_doubtfulTitles())),
+        (_("Volume (ml)"), volume, value("volume_ml")),
+        (_("Mean HU"), lambda found: number(found["mean_hu"], 0), value("mean_hu")),
+        (_("Axes (mm)"), axes, value("long_axis_mm")),
+        (_("Diameter (mm)"), lambda found: number(found.get("mean_diameter_mm"), 1), value("mean_diameter_mm")),
+        (_("Type"), kind, kind),
+        (_("Probability"), lambda found: number(found.get("probability"), 2), value("probability")),
+        (_("Expected Dice"), expected, value("expected_dice")),
+        (_("Doubtful (%)"), doubt, value("doubtful_share")),
+        (_("Cut by the scan"), cut, cut),
+        *((title, *doubtful(n)) for n, title in enumerate(_doubtfulTitles())),
     ]
+
+
+def _numeric() -> list:
+    """Titles of the columns whose largest numbers are looked for first."""
+    return [
+        _("Volume (ml)"), _("Mean HU"), _("Axes (mm)"), _("Diameter (mm)"), _("Probability"), _("Doubtful (%)"),
+    ]  # fmt: skip
 
 
 def _doubtfulTitles() -> list:

@@ -235,13 +235,13 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         showError(error)
 
     def _followThreshold(self) -> None:
-        """Apply the threshold of the slider to the last result, as long as the panel still shows what it was made from."""
+        """Apply threshold and probability of the sliders to the last result, as long as the panel still shows what it was made from."""
         run, parameters = self._run, self._parameterNode
         if run is None or run.running or run.result is None:
             return
         shown = parameters.inputVolume, parameters.outputSegmentation, parameters.model, parameters.target
         if shown == (run.volumeNode, run.segmentationNode, run.bundle.name, run.target):
-            self.controller.setThreshold(run, parameters.threshold)
+            self.controller.makeAnew(run, parameters.threshold, self._choices.showFrom)
 
     # What is shown
 
@@ -260,6 +260,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         for shown, widgets in (
             (choices.isFrame, (ui.allFramesCheckBox,)),
             (choices.findsNodules and not frames, (ui.pointsLabel, ui.pointsSelector, ui.pointsPlaceWidget)),
+            (choices.decides, (ui.showFromLabel, ui.showFromSlider)),
             (running, (ui.progressBar,)),
         ):
             for widget in widgets:

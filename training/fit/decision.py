@@ -12,9 +12,9 @@ from scipy.special import expit, log_expit
 
 from data.targets import load_target
 from measure.chests import LEAST_MM, READERS, Chest, readers_of
-from measure.nodule_crops import SLICE_MM, crops_of, hu_of, marks_of
+from measure.nodule_crops import crops_of, hu_of, marks_of, volume_of
 from UNetPlusPlusSegmentLib.core.request import Request, as_box
-from UNetPlusPlusSegmentLib.core.volume import Volume, axial_order, crop
+from UNetPlusPlusSegmentLib.core.volume import axial_order, crop
 from UNetPlusPlusSegmentLib.files import read_volume
 from UNetPlusPlusSegmentLib.network.bundle import Bundle
 from UNetPlusPlusSegmentLib.network.card import Decision
@@ -63,10 +63,8 @@ def examples_of_crops(bundle: Bundle, data: Path, split: str) -> list[Example]:
     engine, target, examples = _undecided(bundle), load_target(bundle.target), []
     crops = crops_of(data, split, target)
     for items in (each[::step] for each in crops for step in (1, 2) if step == 1 or len(each) > 2):
-        readers, pixel_mm = np.stack([marks_of(data, item) for item in items]), items[0].pixel_mm
-        wide_mm = 2 * np.sqrt((readers > 1).sum(axis=(1, 2)).max() / np.pi) * pixel_mm
-        matrix = np.diag([-pixel_mm, -pixel_mm, np.clip(wide_mm / len(items), *SLICE_MM), 1])
-        volume = Volume(hu_of(items, target), matrix)
+        readers = np.stack([marks_of(data, item) for item in items])
+        volume = volume_of(hu_of(items, target), items[0].pixel_mm, readers > 1)
         everything = as_box([(0, n) for n in readers.shape])
         maps = engine.predict(volume, Request(bundle.target, speed="accurate", box=everything, force=True))
         examples += _examples(maps, readers, items[0].row["patient"], is_whole=False)

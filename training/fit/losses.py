@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from data.slices import UNKNOWN
 
 
-def hybrid(logits: Tensor, truth: Tensor) -> Tensor:
+def hybrid(logits: Tensor, truth: Tensor, background: bool = False) -> Tensor:
     """Zhou et al. 2018, eq. 3: ``-(1/N) Σ_b (½·Y_b·log Ŷ_b + 2·Y_b·Ŷ_b / (Y_b + Ŷ_b))``, b over the N images of a batch.
 
     Products and sums run over the pixels of an image; the first term is taken per pixel, as the authors' code does, so that it does not
@@ -22,6 +22,7 @@ def hybrid(logits: Tensor, truth: Tensor) -> Tensor:
     Args:
         logits: (N, labels, height, width), log-odds of Ŷ.
         truth: the same shape, 0 or 1.
+        background: Add the other half of the cross-entropy, ``½·(1 - Y_b)·log(1 - Ŷ_b)``, which the equation lacks.
 
     Returns:
         A scalar, at best -1.
@@ -29,6 +30,8 @@ def hybrid(logits: Tensor, truth: Tensor) -> Tensor:
     y, log_p = truth.flatten(1), F.logsigmoid(logits).flatten(1)
     p = log_p.exp()
     cross_entropy = (y * log_p).mean(1) / 2
+    if background:
+        cross_entropy = cross_entropy + ((1 - y) * F.logsigmoid(-logits).flatten(1)).mean(1) / 2
     dice = 2 * (y * p).sum(1) / (y.sum(1) + p.sum(1)).clamp_min(1e-6)
     return -(cross_entropy + dice).mean()
 
@@ -40,6 +43,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "bce_dice": _bce_dice(batch=True),
     "bce_dice_each": _bce_dice(batch=False),
     "hybrid": hybrid,
+    "hybrid_background": partial(hybrid, background=True),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +96,7 @@ def measure(bundle: Bundle, folder: Path, speed: str = "balanced", device: str =
             "fitted": chest.fitted,
         }
         if not chest.fitted:
-            every.append(findings(replace(maps, least=0.0).at(), readers))
+            every.append(findings(maps.at(show_from=0.0), readers))
             nodules, false = nodules + int(marked.max()), false + len(wrong)
             found += figures[chest.image]["found"]
     return {

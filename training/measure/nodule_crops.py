@@ -65,8 +65,8 @@ def evaluate(bundle: Bundle, data: Path, split: str = "val", draws: int = 5, tar
             seen = hu_of(items, target)[(slice(None), *window)], items[0].pixel_mm
             for name, probability in _probabilities(engine, *seen).items():
                 found[name].append((size_mm, _scores(probability >= bundle.threshold, truth)))
-            pointed = _pointed(engine, *seen, truth).labelmap > 0
-            found["pointed"].append((size_mm, _scores(pointed, truth)))
+            at_point = pointed(engine, *seen, truth).labelmap > 0
+            found["pointed"].append((size_mm, _scores(at_point, truth)))
     return {
         "command": f"python training/evaluate.py <bundle> --data <nodule> --split {split} --moved-crops --draws {draws}",
         "nodules": len(nodules),
@@ -93,7 +93,7 @@ def best_answer(bundle: Bundle, data: Path, split: str = "val", target: Target |
         window = _window(items[0].image.shape, draw.integers(-SHIFT, SHIFT + 1, size=2))
         truth = np.stack([item.mask[0] for item in items])[(slice(None), *window)]
         seen = hu_of(items, target)[(slice(None), *window)], items[0].pixel_mm
-        masks = [_pointed(engines[level], *seen, truth, threshold).labelmap > 0 for level, threshold in choices]
+        masks = [pointed(engines[level], *seen, truth, threshold).labelmap > 0 for level, threshold in choices]
         dices.append([_scores(mask, truth)["dice"] for mask in masks])
     return choices[int(np.argmax(np.mean(dices, axis=0)))]
 
@@ -133,17 +133,21 @@ def _probabilities(engine: Predictor, hu: np.ndarray, pixel_mm: float) -> dict[s
     return {name: np.concatenate(part) for name, part in parts.items()}
 
 
-def _pointed(
+def pointed(
     engine: NoduleEngine, hu: np.ndarray, pixel_mm: float, truth: np.ndarray, threshold: float | None = None
 ) -> Result:
     """The result for a user of a scan of this window alone who points at the middle of the true nodule."""
-    at = np.argwhere(truth)
+    at, volume = np.argwhere(truth), volume_of(hu, pixel_mm, truth)
     middle = at[np.abs(at - at.mean(axis=0)).sum(axis=1).argmin()]
-    wide_mm = 2 * np.sqrt(truth.sum(axis=(1, 2)).max() / np.pi) * pixel_mm
-    volume = Volume(hu, np.diag([-pixel_mm, -pixel_mm, np.clip(wide_mm / len(truth), *SLICE_MM), 1]))
     point = (volume.ijk_to_ras @ [*middle[::-1], 1])[:3]
     request = Request(engine.bundle.target, threshold=threshold, points=(point,), force=True)
     return engine.predict(volume, request).at()
+
+
+def volume_of(hu: np.ndarray, pixel_mm: float, truth: np.ndarray) -> Volume:
+    """A window as a scan, with slices as far apart as makes the true nodule as long as wide, within `SLICE_MM`."""
+    wide_mm = 2 * np.sqrt(truth.sum(axis=(1, 2)).max() / np.pi) * pixel_mm
+    return Volume(hu, np.diag([-pixel_mm, -pixel_mm, np.clip(wide_mm / len(truth), *SLICE_MM), 1]))
 
 
 def _scores(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +17,23 @@ from fit.settings import Settings, SettingsError, load_settings
 from fit.task import SegmentationTask
 from fit.training import train
 from measure.heads import answers
-from measure.pooled import Pooled
-from paper.cells import Cell, Measured, ResultsError, split_of
-from paper.figures import examples
+from paper.cells import Cell, split_of
+from paper.counts import THRESHOLDS, Counts
+from paper.images import examples
+from paper.origin import note_origin, origin
+from paper.records import Measured, ResultsError
 from UNetPlusPlusSegmentLib.network.unetpp import NodeGrid, fold_batch_norm
 
 EPOCHS = 12  # checkpoints and validations of a cell, where it has steps enough
 
 
-def settings_of(cell: Cell, given: argparse.Namespace) -> Settings:
-    """The settings of a cell's training: the data set's config, and what the cell and the command line say."""
+def settings_of(cell: Cell, given: argparse.Namespace, share: float = 1) -> Settings:
+    """The settings of a cell's training: the data set's config, and what the cell and the command line say; `share` of the steps."""
     plain = load_settings(given.configs / f"{cell.dataset}.yaml")
     wanted = given.steps or plain.steps
     if wanted < 2:
         raise SettingsError(f"--steps {wanted} is too few for a training: give 2 or more.")
+    wanted = max(2, round(wanted * share))
     per_epoch = max(2, round(wanted / EPOCHS))
     steps = per_epoch * max(1, round(wanted / per_epoch))  # the last step has a checkpoint
     return replace(
@@ -50,8 +51,18 @@ def settings_of(cell: Cell, given: argparse.Namespace) -> Settings:
     )
 
 
+def is_trained(settings: Settings) -> bool:
+    """True if a training's last checkpoint is that of its last step."""
+    last = settings.folder / "last.ckpt"
+    return last.exists() and _load(last)["global_step"] == settings.steps
+
+
 def run(cell: Cell, settings: Settings) -> Measured:
-    """Train a cell, from its last checkpoint if there is one, and measure it."""
+    """Train a cell, from its last checkpoint if there is one, and measure it.
+
+    Raises:
+        ResultsError: The run folder holds another training.
+    """
     before = settings.folder / "settings.yaml"
     if before.exists():  # what belongs to this machine may differ
         here = replace(load_settings(before), threads=settings.threads, data=settings.data, runs=settings.runs)
@@ -59,50 +70,48 @@ def run(cell: Cell, settings: Settings) -> Measured:
             raise ResultsError(
                 f"{settings.folder} is a training with other settings: remove it, or give another --runs."
             )
-    train(settings, resume=True)
+    if not is_trained(settings):
+        note_origin(settings.folder)
+        train(settings, resume=True)
     log = read_log(settings.folder / "tensorboard")
-    ious, found = _measure(load_network(settings), settings, split_of(cell.dataset))
-    return Measured(settings.steps, max(minutes for _, minutes, *_ in log), ious, log, found)
+    counts, found = _measure(load_network(settings), settings, split_of(cell.dataset))
+    return Measured(
+        settings.steps, max(minutes for _, minutes, *_ in log), counts, log, found, *origin(settings.folder)
+    )
 
 
-def _measure(
-    network: NodeGrid, settings: Settings, split: str
-) -> tuple[dict[str, dict[str, float]], dict[str, np.ndarray]]:
-    """The IoU of each case that shows a label, by answer: the mean over the labels that it shows; and what was found on the images
-    that are drawn.
-    """
+def _measure(network: NodeGrid, settings: Settings, split: str) -> tuple[Counts, dict[str, np.ndarray]]:
+    """The counts of the cases, and what was found on the images that are drawn."""
     target = settings.goal
     items = read_slices(settings.data, target, split)
     drawn = {item.row["file"] for item in examples(items, target)}
-    pooled: dict[str, dict[str, list[Pooled]]] = defaultdict(
-        lambda: defaultdict(lambda: [Pooled() for _ in target.labels])
-    )
-    found = {}
+    counts, found = Counts(dict.fromkeys(item.row[target.slices.group] for item in items), len(target.labels)), {}
     for item, heads in zip(items, _probabilities(network, items, settings.pixel_mm), strict=True):
-        masks = {name: (probability >= 0.5).numpy() for name, probability in _answers(heads).items()}
-        known = [number for number in range(len(target.labels)) if item.knows(number)]
-        for (name, mask), number in product(masks.items(), known):
-            pooled[item.row[target.slices.group]][name][number].add(mask[number], item.mask[number], item.pixel_mm)
+        masks = _answers(heads)
+        known = [item.knows(number) for number in range(len(target.labels))]
+        counts.add(item.row[target.slices.group], item.mask, known, masks)
         if item.row["file"] in drawn:
             found[item.row["file"]] = np.logical_or.reduce(masks["all"])
-    return {case: _mean_ious(by) for case, by in pooled.items() if any(p.true for p in by["all"])}, found
+    return counts, found
 
 
-def _mean_ious(by_answer: Mapping[str, Sequence[Pooled]]) -> dict[str, float]:
-    """The mean IoU over the labels that a case shows, by answer."""
-    return {name: float(np.mean([p.iou for p in of_labels if p.true])) for name, of_labels in by_answer.items()}
+def _answers(heads: torch.Tensor) -> dict[str, np.ndarray]:
+    """What the mean of all heads finds at each threshold, and where there are several, what each finds by itself: bool (labels, rows,
+    columns).
+    """
+    masks = {name: heads.mean(0) >= threshold for name, threshold in THRESHOLDS.items()}
+    if len(heads) > 1:
+        masks |= {name: each >= 0.5 for name, each in answers(heads, len(heads)).items() if "-" not in name}
+    return {name: mask.numpy() for name, mask in masks.items()}
 
 
-def _answers(heads: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The mean of all heads, and where there are several, each by itself."""
-    if len(heads) == 1:
-        return {"all": heads[0]}
-    return {"all": heads.mean(0)} | {n: each for n, each in answers(heads, len(heads)).items() if "-" not in n}
+def _load(checkpoint: Path) -> dict:
+    return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
 
 
 def load_network(settings: Settings) -> NodeGrid:
     """The network with the averaged weights of the last step, batch norm folded."""
-    saved = torch.load(settings.folder / "last.ckpt", map_location="cpu", weights_only=True)
+    saved = _load(settings.folder / "last.ckpt")
     if saved["global_step"] != settings.steps:
         raise ResultsError(
             f"{settings.folder} ended after {saved['global_step']} of {settings.steps} steps: run the command again."

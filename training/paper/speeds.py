@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from fit.settings import Settings
-from paper.cells import read_rows, write_rows
+from paper.files import read_rows, write_rows
 from UNetPlusPlusSegmentLib.network.unetpp import NodeGrid, build_network, fold_batch_norm
 
 ROUNDS = 5

@@ -122,6 +122,10 @@ class Page(VAppLayout):
             v.VSlider(
                 v_model=("threshold",), min=0.01, max=0.99, step=0.01, label="Threshold", thumb_label=True, **SMALL
             )  # fmt: skip
+        with html.Div(v_if="decides", id="show-from"):
+            v.VSlider(
+                v_model=("show_from",), min=0, max=1, step=0.01, label="Show from", thumb_label=True, **SMALL
+            )  # fmt: skip
         with html.Div(classes="d-flex align-center", style="gap: 8px"):
             v.VBtn("Apply", v_if="!running", disabled=("!loaded",), color="primary", click=session.apply, id="apply")
             v.VBtn("Cancel", v_if="running", click=session.cancel, id="cancel")
@@ -137,7 +141,7 @@ class Page(VAppLayout):
     def _results(self) -> None:
         with v.VTable(v_if="rows.length", density="compact", id="results"):
             with html.Thead(), html.Tr():
-                html.Th("{{ title }}", v_for="title in header", key="title")
+                html.Th("{{ title }}", v_for="title in header", key="title", click=(self._session.sort_by, "[title]"))
             with (
                 html.Tbody(),
                 html.Tr(v_for="(row, index) in rows", key="index", click=(self._session.look_at, "[index]")),

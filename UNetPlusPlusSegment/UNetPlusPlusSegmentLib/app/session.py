@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from .. import files
 from ..core.progress import in_words
 from ..core.request import DEVICES, SPEEDS
 from ..core.result import Result
-from ..core.table import rounded
 from ..core.volume import Volume, clean_hu
 from ..jobs.corrections import CORRECTED, add_correction
 from ..jobs.manifest import read_manifest
@@ -28,13 +27,12 @@ from ..jobs.review import add_to_review, read_review
 from ..network.bundle import Bundle, find_bundles, providing
 from ..scene import mrml
 from ..scene.logic import Segmenter
-from ..scene.runs import SceneRun, segments_of_target
+from ..scene.scene_runs import SceneRun, segments_of_target
 from .cases import Case
 from .corrections import AutoSave, Snapshot, measured_again, shapes_of, snapshot
+from .table import Table
 from .views import Views
 
-COLUMNS = ("Segment", "ml", "HU", "mm", "Kind", "Probability", "Expected Dice")
-SHOWN = ("volume_ml", "mean_hu", "mean_diameter_mm", "kind", "probability", "expected_dice")  # in all but the first one
 POLL_S = 0.05
 NOTHING_SAVED = "Changes are not saved on the computer of the app: download what you want to keep."
 CORRECTED_BEFORE = (
@@ -60,7 +58,7 @@ class Session:
         self._by_hand = False  # segments may have been corrected before the last result
         self._run: SceneRun | None = None
         self._runs: list[SceneRun] = []
-        self._rows: list[str] = []  # IDs of the segments in the table
+        self._table, self._rows = Table(), list[str]()  # and the IDs of the segments in it
         self._hu: Volume | None = None  # of the case, without padding
         self._found: dict[str, Mapping[str, Any]] = {}  # by ID: measured since segments were made or loaded
         self._shapes: dict[str, bytes] = {}  # by ID: of the segments as they were measured
@@ -75,7 +73,7 @@ class Session:
                 "cases": list(self.cases), "case_name": None, "position": "", "window_name": window, "message": "", "wrong": False,
                 "saved": "", "targets": targets, "target": next(iter(targets), ""), "models": [], "model": None, "nodules": False,
                 "speeds": SPEEDS, "speed": "balanced",
-                "devices": DEVICES, "device": "auto", "threshold": 0.5, "running": False, "progress": 0,
+                "devices": DEVICES, "device": "auto", "threshold": 0.5, "show_from": 0.5, "decides": False, "running": False, "progress": 0,
                 "progress_text": "", "header": [], "rows": [], "picking": False, "overlay": False, "loaded": False,
                 "in_cohort": False, "took": "", "verdict": "", "comment": "", "reviewer": "", "dicom": False,
             }
@@ -86,6 +84,7 @@ class Session:
         self.state.change("case_name")(lambda case_name, **_: self.open(case_name))  # a coroutine, which trame awaits
         self.state.change("window_name")(lambda window_name, **_: views.set_window(window_name))
         self.state.change("threshold")(lambda threshold, **_: self.set_threshold(threshold))
+        self.state.change("show_from")(lambda show_from, **_: self.set_show_from(show_from))
         self.state.change("overlay")(lambda **_: self._show_overlay())
         self.state.change("picking")(lambda picking, **_: picking and views.app.segmentation_editor.deactivate_effect())
         views.when_clicked(self._clicked)
@@ -245,7 +244,7 @@ class Session:
         try:
             run = self.segmenter.start(
                 self.views.volume, self.segmentation, state.target, speed=state.speed, device=state.device,
-                threshold=state.threshold, model=bundle.name, points=points,
+                threshold=state.threshold, showFrom=state.show_from if bundle.decision else None, model=bundle.name, points=points,
                 existing="new" if points else "replace", maps=["probability"],
             )  # fmt: skip
         except ValueError as error:
@@ -267,12 +266,19 @@ class Session:
 
     def set_threshold(self, threshold: float) -> None:
         """Cut the last result anew, without running the network."""
+        self._make_anew(lambda run: run.set_threshold(float(threshold)))
+
+    def set_show_from(self, probability: float) -> None:
+        """Show the findings of the last result from another probability on; what was corrected stays."""
+        self._make_anew(lambda run: run.set_show_from(float(probability)))
+
+    def _make_anew(self, change: Callable[[SceneRun], None]) -> None:
         run = self._runs[-1] if self._runs else None
         another_runs = self.state.running and run is not self._run  # this one may still wait for its map
         if run is None or run.bundle.name != self.state.model or another_runs:  # it is that of the next run
             return
         try:
-            run.set_threshold(float(threshold))
+            change(run)
         except ValueError as error:
             self._tell(str(error), wrong=True)
             return
@@ -334,7 +340,9 @@ class Session:
         """Show a result: in the views, in the table; and save it."""
         if run not in self._runs:
             self._runs.append(run)
-        self._found = {each: found for each, found in self._found.items() if each not in run.segmentIDs}
+        self._found = {
+            each: found for each, found in self._found.items() if each not in run.segmentIDs or each in run.edited
+        }
         state = self.take()
         self._shapes = self._shapes | (shapes_of(state, run.segmentIDs) if state else {})
         editor = self.views.app.segmentation_editor
@@ -345,6 +353,8 @@ class Session:
         self._show_rows()
         self._tell(" ".join(note.text for note in result.notes))
         self.state.threshold = result.threshold
+        if result.show_from is not None:
+            self.state.show_from = result.show_from
         self._autosave.changed()
 
     # The scene
@@ -398,15 +408,24 @@ class Session:
         self.state.nodules = bundle is not None and bundle.finds_nodules
         self.state.picking = self.state.picking and self.state.nodules
         self.state.threshold = bundle.threshold if bundle else 0.5
+        decision = bundle.decision if bundle else None
+        self.state.decides = decision is not None
+        self.state.show_from = decision.least if decision else 0.5
 
     def _show_rows(self) -> None:
         """List all segments with their measurements."""
         segmentation = self.segmentation.GetSegmentation()
-        self._rows = list(segmentation.GetSegmentIDs())
-        rows = [[segmentation.GetSegment(each).GetName(), *_as_text(self._known_of(each))] for each in self._rows]
-        shown = [column for column in range(len(COLUMNS)) if column < 2 or any(row[column] for row in rows)]
-        self.state.header = [COLUMNS[column] for column in shown]
-        self.state.rows = [[row[column] for column in shown] for row in rows]
+        segments = {
+            each: (segmentation.GetSegment(each).GetName(), self._known_of(each))
+            for each in segmentation.GetSegmentIDs()
+        }
+        self._rows, self.state.header, self.state.rows = self._table.content(segments)
+
+    def sort_by(self, title: str) -> None:
+        """Sort the table by a column."""
+        self._table.sort_by(title)
+        if self.segmentation is not None:
+            self._show_rows()
 
     def _known_of(self, segment_id: str) -> Mapping[str, Any]:
         """The last measurements of a segment: since it was changed, of its run, or of the cohort."""
@@ -449,11 +468,9 @@ def _without_padding(volume: Volume) -> Volume:
 def _targets(bundles: Iterable[Bundle]) -> list[str]:
     """All that the models find: labels by their names, and of models with several, all of them; the liver first, as in the panel."""
     found = {label.name for bundle in bundles for label in bundle.labels}
-    found |= {bundle.target for bundle in bundles if len(bundle.labels) > 1}
+    found |= {
+        name
+        for bundle in bundles
+        for name in (*bundle.shared_words, *([bundle.target] if len(bundle.labels) > 1 else ()))
+    }
     return sorted(found, key=lambda name: (name.casefold() != "liver", name.casefold()))
-
-
-def _as_text(measured: Mapping[str, Any]) -> list[str]:
-    """The values of `SHOWN`, as exact as they are known."""
-    values = [measured.get(key) for key in SHOWN]
-    return ["" if value is None else str(rounded(key, value)) for key, value in zip(SHOWN, values, strict=True)]

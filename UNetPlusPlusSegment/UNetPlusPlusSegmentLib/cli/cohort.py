@@ -15,7 +15,6 @@ from ..core.table import rounded
 from ..jobs.cohort import one_after_the_other, run_cohort
 from ..jobs.dask_cluster import on_cluster, on_this_computer
 from ..jobs.worker_client import Worker
-from ..network.bundle import choose_bundle
 
 
 def cohort(given: argparse.Namespace, request: Request) -> list[dict[str, Any]]:
@@ -27,7 +26,6 @@ def cohort(given: argparse.Namespace, request: Request) -> list[dict[str, Any]]:
     Raises:
         ValueError: It cannot be run, or not to its end.
     """
-    bundle = choose_bundle(request.target, request.model)
     series = files.read_series_table(given.series) if given.series else None
     inputs = given.inputs[0] if len(given.inputs) == 1 and Path(given.inputs[0]).is_dir() else given.inputs
     points = files.read_points_table(given.points_of_cases) if given.points_of_cases else None
@@ -39,9 +37,7 @@ def cohort(given: argparse.Namespace, request: Request) -> list[dict[str, Any]]:
             run = on_this_computer(given.workers)
         else:
             run = one_after_the_other(worker)
-        return run_cohort(
-            run, inputs, given.output, bundle, request, said.progress, series, said.ended, given.format, points
-        )
+        return run_cohort(run, inputs, given.output, request, said.progress, series, said.ended, given.format, points)
 
 
 class _Lines:

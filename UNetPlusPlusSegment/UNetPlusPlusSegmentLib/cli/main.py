@@ -23,9 +23,11 @@ from .. import __version__, files
 from ..core.progress import Pace, in_words
 from ..core.request import Request, RequestError, check_places
 from ..core.table import COLUMNS, rows_of
+from ..core.trust import without_expected_dice
 from ..core.volume import Volume, box_between, clean_hu, index_of
 from ..files.reading import case_name
-from ..network.bundle import Bundle, choose_bundle, find_bundles, nothing_found, search_folders
+from ..network.bundle import find_bundles, nothing_found, search_folders
+from ..network.parts import parts_of
 from .parser import LICENCE_LINE, parser, with_minus
 
 if TYPE_CHECKING:
@@ -121,7 +123,7 @@ def _segment(given: argparse.Namespace) -> None:
     started = time.perf_counter()
     request = _request(given)
     outputs = _outputs(given)
-    parts = _by_model(request)
+    parts = parts_of(request)
     source = _source_of_seg(given, outputs)
     volume, notes = files.read_volume(given.input, given.series, given.force)
     for path in outputs:
@@ -149,6 +151,9 @@ def _segment(given: argparse.Namespace) -> None:
     _say(later)
     for segment in result.segments:
         print(_in_words(segment.name, segment.measurements))
+    unknown = without_expected_dice((segment.name, segment.measurements) for segment in result.segments)
+    if unknown:
+        print(f"no expected Dice for {', '.join(unknown)}: the model does not say")
     print(
         f"{result.scan_slices} slices by {result.model} on {result.device} in {result.seconds:.1f} s, written to {given.output}"
     )
@@ -165,31 +170,9 @@ def _request(given: argparse.Namespace) -> Request:
     check_places(has_points=bool(given.point or given.points), has_box=given.box is not None)
     points = [*given.point, *(files.read_points(given.points) if given.points else ())]
     return Request(
-        given.target, also=given.also, model=given.model, speed=given.speed, threshold=given.threshold, force=given.force,
-        device=given.device, threads=given.threads, points=tuple(points),
+        given.target, also=given.also, model=given.model, speed=given.speed, threshold=given.threshold,
+        show_from=given.show_from, force=given.force, device=given.device, threads=given.threads, points=tuple(points),
     )  # fmt: skip
-
-
-def _by_model(request: Request) -> list[tuple[Bundle, Request]]:
-    """A request for each model that is needed, with those of the targets that it has; nodules before organs, which may be cut.
-
-    `--model` is the model of the first target, and of all others that it has.
-    """
-    first = choose_bundle(request.target, request.model)
-    chosen = [(request.target, first)]
-    for target in request.also:
-        has_it = request.model is not None and first.labels_of(target)
-        chosen.append((target, first if has_it else choose_bundle(target)))
-    bundles = {bundle.folder: bundle for _, bundle in chosen}
-    any_nodules = any(bundle.finds_nodules for bundle in bundles.values())
-    parts = []
-    for bundle in bundles.values():
-        target, *also = (target for target, its in chosen if its.folder == bundle.folder)
-        points = request.points if bundle.finds_nodules or not any_nodules else ()
-        asked = replace(request, target=target, also=tuple(also), model=None, points=points)
-        bundle.check_request(asked)
-        parts.append((bundle, asked))
-    return sorted(parts, key=lambda part: not part[0].finds_nodules)
 
 
 def _outputs(given: argparse.Namespace) -> list[Path]:
@@ -295,7 +278,7 @@ def _in_words(name: str, measurements: Mapping[str, Any]) -> str:
         return (
             "{0}: {mean_diameter_rounded_mm} mm ({long_axis_mm:.1f} × {short_axis_mm:.1f} mm), {kind}, {volume_mm3:.0f} mm³,"
             " at R {1:.0f}, A {2:.0f}, S {3:.0f}"
-        ).format(name, *measurements["centroid_ras"], **measurements)
+        ).format(name, *measurements["centroid_ras"], **measurements) + _how_likely(measurements)
     words = [f"{name}: {measurements['volume_ml']:.0f} ml, mean {measurements['mean_hu']:.0f} HU"]
     if "expected_dice" in measurements:
         words.append(
@@ -307,6 +290,11 @@ def _in_words(name: str, measurements: Mapping[str, Any]) -> str:
         positions = ", ".join(f"{each['s_mm']:.0f}" for each in measurements["doubtful_slices"])
         words.append(f"most doubtful at S {positions} mm")
     return ", ".join(words)
+
+
+def _how_likely(measurements: Mapping[str, Any]) -> str:
+    chance = measurements.get("probability")
+    return "" if chance is None else f", probability {chance:.2f}"
 
 
 def _cohort(given: argparse.Namespace) -> None:

@@ -36,11 +36,7 @@ def parser() -> argparse.ArgumentParser:
     segment.add_argument("target", metavar="TARGET", help=TARGET_HELP)
     _add_options(segment)
     _add_point(segment)
-    segment.add_argument(
-        "--also", action="append", default=[], metavar="TARGET",
-        help="a further target for the same segmentation; repeat it for more. Where two models claim a voxel, nodules come"
-        " first, then targets in the order in which they are named",
-    )  # fmt: skip
+    _add_also(segment)
     liver = commands.add_parser("liver", help="segment the liver", epilog=RAS_HELP)
     _add_options(liver, target="liver")
     nodule = commands.add_parser(
@@ -52,8 +48,9 @@ def parser() -> argparse.ArgumentParser:
     cohort = commands.add_parser(
         "cohort", help="segment many scans; another call runs only missing and failed cases", epilog=COHORT_HELP
     )
-    cohort.set_defaults(point=[], points=None, box=None, also=[])
+    cohort.set_defaults(point=[], points=None, box=None)
     cohort.add_argument("target", metavar="TARGET", help=TARGET_HELP)
+    _add_also(cohort)
     cohort.add_argument(
         "inputs", metavar="INPUT", nargs="+", help="volume files and DICOM folders, or one folder that contains them"
     )
@@ -164,6 +161,15 @@ def _add_point(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_also(command: argparse.ArgumentParser) -> None:
+    """Add the argument for several targets."""
+    command.add_argument(
+        "--also", action="append", default=[], metavar="TARGET",
+        help="a further target for the same segmentation; repeat it for more. Where two models claim a voxel, nodules come"
+        " first, then targets in the order in which they are named",
+    )  # fmt: skip
+
+
 def _add_run_options(command: argparse.ArgumentParser) -> None:
     """Add the arguments of single scans and cohorts."""
     command.add_argument(
@@ -188,6 +194,12 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
         type=float,
         metavar="T",
         help="lowest probability inside a segment, between 0 and 1 (default: that of the model)",
+    )
+    command.add_argument(
+        "--show-from",
+        type=float,
+        metavar="P",
+        help="lowest probability of a nodule that is shown, between 0 and 1, where none is pointed at (default: that of the model)",
     )
     command.add_argument(
         "--model",

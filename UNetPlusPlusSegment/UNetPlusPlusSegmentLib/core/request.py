@@ -27,6 +27,8 @@ class Request:
         model: Name or folder; None for the newest one of the nearest folder that has the target.
         speed: `accurate` predicts every slice; `balanced` and `fast` locate the target first, with the settings of the model.
         threshold: Lowest probability, between 0 and 1, at which a voxel belongs to the target; None for the model's own.
+        show_from: Lowest probability, between 0 and 1, of a finding that is shown, where nothing is pointed at; None for the model's
+            own. Only a model that decides takes one.
         force: Accept a volume that does not look like CT.
         device: `auto`, `cpu`, `cuda` or `mps`.
         threads: Number of CPU threads that run the network; None for one for each core, or what torch has been told.
@@ -45,6 +47,7 @@ class Request:
     model: str | None = None
     speed: str = "balanced"
     threshold: float | None = None
+    show_from: float | None = None
     force: bool = False
     device: str = "auto"
     threads: int | None = None
@@ -61,6 +64,9 @@ class Request:
         if self.threshold is not None:
             check_threshold(self.threshold)
             object.__setattr__(self, "threshold", float(self.threshold))
+        if self.show_from is not None:
+            check_show_from(self.show_from)
+            object.__setattr__(self, "show_from", float(self.show_from))
         check_places(has_points=len(self.points) > 0, has_box=self.box is not None)
         object.__setattr__(self, "also", tuple(self.also))
         if self.model is not None:
@@ -93,6 +99,18 @@ def check_threshold(threshold: float) -> None:
     """
     if not 0 < threshold < 1:
         raise RequestError(f"The threshold must be a probability between 0 and 1, such as 0.5; got {threshold:g}.")
+
+
+def check_show_from(probability: float) -> None:
+    """Refuse a lowest probability of findings that is none.
+
+    Raises:
+        RequestError: It is not between 0 and 1.
+    """
+    if not 0 <= probability <= 1:
+        raise RequestError(
+            f"Findings are shown from a probability between 0 and 1 on, such as 0.5; got {probability:g}."
+        )
 
 
 def check_device(device: str) -> None:

@@ -25,6 +25,7 @@ class Result:
         scan_slices: Number of axial slices of the scan.
         slices: Number of slices that the network analysed at full quality.
         seconds: Time from the decoded volume to the label map, with the model already loaded.
+        show_from: Lowest probability of a finding that is shown; None where findings have none, or were pointed at.
     """
 
     labelmap: np.ndarray
@@ -36,6 +37,7 @@ class Result:
     scan_slices: int
     slices: int
     seconds: float
+    show_from: float | None = None
 
     def to_json(self) -> dict:
         """All attributes but the label map, in types for `json.dumps`."""

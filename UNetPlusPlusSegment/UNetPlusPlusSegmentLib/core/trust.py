@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,11 @@ class Trust:
         known["cut_by_scan"], known["doubtful_slices"] = [*self.cut_by_scan], [*map(dict, self.doubtful_slices)]
         points = [[*point] for point in known.pop("doubtful_slices_ras")]
         return {**known, "doubtful_slices_ras": points} if points else known
+
+
+def without_expected_dice(segments: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """The names of the segments, of names and measurements, that were judged by a model that does not say what Dice to expect."""
+    return [name for name, found in segments if "doubtful_share" in found and found.get("expected_dice") is None]
 
 
 def in_words(name: str, value: Any) -> Any:

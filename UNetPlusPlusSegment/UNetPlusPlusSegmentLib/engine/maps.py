@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from ..core.note import Note
-from ..core.request import check_threshold
+from ..core.request import check_show_from, check_threshold
 from ..core.result import Result
 from ..core.segment import Segment
 from ..core.volume import AxialOrder, Volume
@@ -111,6 +111,7 @@ class Maps(ABC):
         notes: Those about the run, whatever the threshold.
         device, slices, seconds: As in `Result`; the seconds are those of the network.
         threads: As in the request.
+        show_from: As in `Result`, of the run.
     """
 
     bundle: Bundle
@@ -125,19 +126,24 @@ class Maps(ABC):
     slices: int
     seconds: float
     threads: int | None
+    show_from: float | None = None
 
-    def at(self, threshold: float | None = None) -> Result:
-        """The segmentation at a threshold; at that of the run if None.
+    def at(self, threshold: float | None = None, show_from: float | None = None) -> Result:
+        """The segmentation at a threshold, with the findings from a probability on; those of the run if None.
 
         Raises:
-            RequestError: The threshold is no probability.
+            RequestError: One of them is no probability.
         """
         started = time.perf_counter()
         if threshold is None:
             threshold = self.threshold
         check_threshold(threshold)
+        if show_from is None or self.show_from is None:
+            show_from = self.show_from
+        else:
+            check_show_from(show_from)
         with threads_of_torch(self.threads):
-            labelmap, segments, notes = self._find(threshold)
+            labelmap, segments, notes = self._find(threshold, show_from)
         if labelmap.shape != self.shape:
             whole = np.zeros(self.shape, labelmap.dtype)
             whole[self.box] = labelmap
@@ -145,7 +151,7 @@ class Maps(ABC):
         return Result(
             labelmap, segments, (*self.notes, *notes), threshold, self.bundle.name, self.device,
             self.shape[self.pixels.order.axes[0]], self.slices,
-            seconds=self.seconds + time.perf_counter() - started,
+            seconds=self.seconds + time.perf_counter() - started, show_from=show_from,
         )  # fmt: skip
 
     def probability(self) -> np.ndarray:
@@ -158,8 +164,8 @@ class Maps(ABC):
         return self._on_voxels(self.pixels.uncertainty)
 
     @abstractmethod
-    def _find(self, threshold: float) -> Found:
-        """The segments at a threshold, on the voxels of `volume`, (K, J, I)."""
+    def _find(self, threshold: float, show_from: float | None) -> Found:
+        """The segments at a threshold, and from a probability on if it is not None, on the voxels of `volume`, (K, J, I)."""
 
     def _on_voxels(self, planes: np.ndarray) -> np.ndarray:
         whole = np.zeros(self.shape, np.float32)

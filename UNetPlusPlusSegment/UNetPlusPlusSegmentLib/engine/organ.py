@@ -42,7 +42,9 @@ class SliceEngine(Predictor):
         Args:
             volume: HU; any orientation.
             request: At `accurate` every slice is predicted; at `balanced` and `fast` the organ is found first, and slices
-                between two that agree are interpolated: the model says how far apart.
+                between two that agree are interpolated: the model says how far apart. Of a model with several labels, only those
+                asked for say where that is; the network still computes all of them there, as they share all but its last layer,
+                and a pixel may be another one's.
             progress: Called after each batch of slices, with those done and in all of a phase, and the phase; an exception raised in it
                 stops the run and passes through.
 
@@ -64,23 +66,31 @@ class SliceEngine(Predictor):
         order = axial_order(part)
         axial = order.apply(hu)
         grid = grid_size(axial.shape[1:], order.spacing_mm[1:], self.bundle.pixel_mm)
+        labels = self.bundle.labels_of(*request.targets)
+        asked = [self.bundle.labels.index(label) for label in labels]
         with threads_of_torch(request.threads):
             inside = (
-                self._find_organ(axial, order, grid, speed, progress)
+                self._find_organ(axial, order, grid, speed, asked, progress)
                 if speed.find_first
                 else Box.whole(len(axial), grid)
             )
             pixels = PixelMaps.empty(len(axial), order, inside, len(self.bundle.labels))
-            slices = self._fill(pixels, axial, speed, threshold, progress)
+            slices = self._fill(pixels, axial, speed, threshold, asked, progress)
         return OrganMaps(
-            bundle=self.bundle, labels=self.bundle.labels_of(*request.targets), volume=Volume(hu, part.ijk_to_ras),
+            bundle=self.bundle, labels=labels, volume=Volume(hu, part.ijk_to_ras),
             box=box, shape=volume.array.shape, pixels=pixels,
             threshold=threshold, notes=(*notes, *more, *self.notes), device=self.device.label, slices=slices,
             seconds=time.perf_counter() - started, threads=request.threads, speed=request.speed,
         )  # fmt: skip
 
     def _fill(
-        self, pixels: PixelMaps, axial: np.ndarray, speed: Speed, threshold: float, progress: ProgressCallback
+        self,
+        pixels: PixelMaps,
+        axial: np.ndarray,
+        speed: Speed,
+        threshold: float,
+        asked: Sequence[int],
+        progress: ProgressCallback,
     ) -> int:
         """Compute the maps of the slices of their box, and of those beyond to which the organ extends.
 
@@ -100,7 +110,7 @@ class SliceEngine(Predictor):
                 seen += part
                 progress(len(seen) - before, len(todo), phase)
             seen.sort()
-            organ = {k: pixels.probability[k] >= threshold for k in seen}
+            organ = {k: _of(pixels.probability[k], asked) >= threshold for k in seen}
             todo = [*_between(seen, organ, speed.change), *_beyond(seen, organ, gap, beyond, len(axial))]
             phase = BETWEEN
         _interpolate(pixels, seen)
@@ -111,7 +121,13 @@ class SliceEngine(Predictor):
         return tuple(each.half().cpu() for each in self.probability_and_uncertainty(heads))
 
     def _find_organ(
-        self, axial: np.ndarray, order: AxialOrder, fine: tuple[int, int], speed: Speed, progress: ProgressCallback
+        self,
+        axial: np.ndarray,
+        order: AxialOrder,
+        fine: tuple[int, int],
+        speed: Speed,
+        asked: Sequence[int],
+        progress: ProgressCallback,
     ) -> Box:
         """The box in the grid of the fine pass that holds the organ with a margin; an empty one if there is no organ."""
         size, cell = axial.shape[1:], 2**self._whole.depth
@@ -123,7 +139,7 @@ class SliceEngine(Predictor):
             aligned(low * new / old - AIR_PIXELS, high * new / old + AIR_PIXELS, new, cell)
             for (low, high), old, new in zip(body, size, grid, strict=True)
         ]
-        coarse = self._coarse_pass(axial, chosen, Box(grid, (0, len(axial)), *ranges), progress)
+        coarse = self._coarse_pass(axial, chosen, Box(grid, (0, len(axial)), *ranges), asked, progress)
         if not coarse.hit.any():
             return Box(fine, (0, 0), (0, 0), (0, 0))
         margin = speed.margin_mm / self.bundle.pixel_mm
@@ -134,7 +150,9 @@ class SliceEngine(Predictor):
             ranges[axis] = aligned(low, high, new, cell)
         return Box(fine, coarse.slices, *ranges)
 
-    def _coarse_pass(self, axial: np.ndarray, chosen: Sequence[int], box: Box, progress: ProgressCallback) -> _Coarse:
+    def _coarse_pass(
+        self, axial: np.ndarray, chosen: Sequence[int], box: Box, asked: Sequence[int], progress: ProgressCallback
+    ) -> _Coarse:
         """Look for the organ at larger pixels, with a pruned network.
 
         On slices 2 cm apart, then on those between where the organ ends, or on all between if it was seen on none.
@@ -146,12 +164,16 @@ class SliceEngine(Predictor):
                 probability.update(zip(part, deepest.numpy(), strict=True))
                 progress(len(probability) - before, len(chosen), OVERVIEW)
             seen = sorted(probability)
-            found = np.stack([probability[k] for k in seen]) >= COARSE_PROBABILITY
-            labels = found.reshape(len(seen), -1, *found.shape[-2:]).swapaxes(0, 1)
-            organ = np.any([largest_component(label, at_least=0.1) for label in labels], axis=0)
+            found = np.stack([_of(probability[k], asked) for k in seen], axis=1) >= COARSE_PROBABILITY
+            organ = np.any([largest_component(label, at_least=0.1) for label in found], axis=0)
             coarse = _Coarse(seen, organ, np.any(organ, axis=(1, 2)))
             chosen = coarse.slices_between()
         return coarse
+
+
+def _of(plane: np.ndarray, asked: Sequence[int] | slice = np.s_[:]) -> np.ndarray:
+    """The labels asked for of one slice of a map, (labels, rows, columns), which lacks the first axis if there is one label."""
+    return (plane if plane.ndim == 3 else plane[np.newaxis])[asked]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -164,15 +186,15 @@ class OrganMaps(Maps):
 
     speed: str
 
-    def _find(self, threshold: float) -> Found:
+    def _find(self, threshold: float, show_from: float | None) -> Found:
         """Threshold on the volume's voxels, keep what the bundle's post-processing keeps, and measure."""
         labelmap = np.zeros(self.volume.array.shape, np.uint8)
         axial = self.pixels.order.apply(labelmap)
+        asked = [self.bundle.labels.index(label) for label in self.labels]
 
         def on_voxels(k: int) -> None:
-            planes = self.pixels.probability[k]
-            if (planes >= threshold / 2).any():
-                labels = planes.reshape(-1, *planes.shape[-2:])
+            labels = _of(self.pixels.probability[k])
+            if (labels[asked] >= threshold / 2).any():
                 probability = np.stack([self.pixels.on_voxels(plane, axial.shape[1:]) for plane in labels])
                 axial[k] = label_map(probability, self.bundle, threshold)
 

@@ -18,6 +18,7 @@ from .writing import whole_file
 
 TILES, DOUBTFUL = 5, 3  # in a row, and of them doubtful slices at most
 TILE_PIXELS = (420, 300)  # the most that a tile takes, width and height
+PAGE_TILES = 30  # close-ups on a page at most
 CLOSE_UP_MM, CLOSE_UP_PIXELS = 50.0, 320  # side of a square round a small segment
 LUNG_WINDOW_HU = (-1350.0, 150.0)
 GAP_PIXELS = 6
@@ -80,7 +81,8 @@ def write_close_ups(path: str | Path, volume: Volume, labelmap: np.ndarray, segm
     slices are drawn as there.
 
     Args:
-        path, volume, labelmap, segments: As in `write_overlay`.
+        path: As in `write_overlay`; more than 30 segments take further pages, `overlay-2.png` beside `overlay.png`.
+        volume, labelmap, segments: As in `write_overlay`.
 
     Raises:
         FileError: It cannot be written.
@@ -113,7 +115,9 @@ def write_close_ups(path: str | Path, volume: Volume, labelmap: np.ndarray, segm
     if not tiles:
         write_overlay(path, volume, labelmap, segments, LUNG_WINDOW_HU)
         return
-    _write_rows(path, tiles, TILES)
+    for page, first in enumerate(range(0, len(tiles), PAGE_TILES), start=1):
+        beside = Path(path).with_stem(f"{Path(path).stem}-{page}") if page > 1 else path
+        _write_rows(beside, tiles[first : first + PAGE_TILES], TILES)
 
 
 def _title(segment: Segment) -> str:

@@ -8,19 +8,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import __version__, files
+from ..core.merging import merged
 from ..core.request import Point, Request
 from ..core.result import Result
 from ..core.volume import Volume
 from ..files.dicom_folder import PACKED, SLICE_ENDINGS
 from ..files.images import in_text
 from ..files.reading import case_name, volume_ending
-from ..network.bundle import Bundle, nothing_found, read_bundle
+from ..network.bundle import nothing_found, read_bundle
+from ..network.parts import Part, parts_of, with_points
 from .manifest import MANIFEST, TABLE, CohortError, alone_in, append, read_manifest, write_table
 from .picture import PICTURES, write_picture
 from .report import REPORT, write_page
@@ -39,15 +40,14 @@ class Todo(NamedTuple):
         case: Its name.
         input: File or folder.
         output: The result, without its ending.
-        bundle: Folder of the model.
-        request, series, forms: As for `run_cohort`.
+        parts: Folder of each model, and what is asked of it.
+        series, forms: As for `run_cohort`.
     """
 
     case: str
     input: Path
     output: Path
-    bundle: Path
-    request: Request
+    parts: tuple[tuple[Path, Request], ...]
     series: str | None = None
     forms: tuple[str, ...] = (FORM,)
 
@@ -65,7 +65,6 @@ def run_cohort(
     run: Runner,
     inputs: str | Path | Iterable[str | Path],
     folder: str | Path,
-    bundle: Bundle,
     request: Request,
     progress: Callable[[int, int, str], None] = lambda done, total, case: None,
     series: Mapping[str, str] | None = None,
@@ -84,8 +83,8 @@ def run_cohort(
         run: `one_after_the_other`, or `dask_cluster.on_cluster`.
         inputs: Volume files and DICOM folders, or one folder that contains them.
         folder: For the results; created if missing.
-        bundle: The model for the request.
-        request: For every case. A case done by another model, or at another speed or threshold, is run again.
+        request: For every case, without points; each of its models is run on it (`network.parts`). A case done by other models, or at
+            another speed or threshold, is run again.
         progress: Called with the number of cases ended, the number of all cases, and the name of the next case.
         series: The DICOM series to segment, by the name of the case; for other cases, the largest CT series.
         ended: Called with the line of the manifest for each case as it ends.
@@ -96,12 +95,13 @@ def run_cohort(
         The last line of the manifest for each case, in order, and for each file that was skipped, with the status `skipped`.
 
     Raises:
+        BundleError, RequestError: There is no model for a target, or it does not do what is asked.
         FileError: A form needs a package that is not installed, such as a DICOM SEG in Slicer; or a file cannot be written.
         CohortError: There are no inputs, or two with one name; a series or points are given for an unknown case; the folder is not
             writable, another cohort is running in it, or a scan, a result of another target or file, or a file of somebody else
             has the name of a result.
     """
-    folder = Path(folder)
+    folder, parts = Path(folder), parts_of(request, has_points=bool(points))
     unknown_forms = sorted({*forms} - {*files.FORMS})
     if unknown_forms:
         raise CohortError(f"{unknown_forms[0]!r} is no format of a result: choose some of {', '.join(files.FORMS)}.")
@@ -114,12 +114,13 @@ def run_cohort(
             raise CohortError(
                 f"{what} given for {unknown[0]}, which is not a case: correct the table. The cases are {', '.join(sorted(cases))}."
             )
-    threshold = bundle.threshold if request.threshold is None else request.threshold
+    threshold = _threshold_of(parts)
     about = {
-        "target": request.target.lower(), "model": bundle.name, "speed": request.speed, "threshold": threshold,
-        "force": request.force,
+        "target": ", ".join(request.targets).lower(), "model": ", ".join(bundle.name for bundle, _ in parts),
+        "speed": request.speed, "threshold": threshold if request.threshold is None else request.threshold,
+        "show_from": request.show_from, "force": request.force,
     }  # fmt: skip
-    asked = {
+    asked: dict[str, dict[str, Any]] = {
         case: {"case": case, "input": str(path), "series": series.get(case), **about} for case, path in cases.items()
     }
     for case, of_case in points.items():
@@ -129,8 +130,7 @@ def run_cohort(
             case,
             path,
             (folder / case).absolute(),
-            bundle.folder.absolute(),
-            replace(request, points=tuple(points.get(case, ()))),
+            tuple((bundle.folder.absolute(), part) for bundle, part in with_points(parts, points.get(case, ()))),
             series.get(case),
             tuple(forms),
         )
@@ -140,7 +140,7 @@ def run_cohort(
         known = read_manifest(folder)
         _keep_what_is_not_ours(folder, every, known)
         todo = [
-            each for each in every if not _is_done(each.outputs, asked[each.case], known.get(each.case, {}), bundle)
+            each for each in every if not _is_done(each.outputs, asked[each.case], known.get(each.case, {}), threshold)
         ]
         outcomes = run(todo)
         for name, record in _skipped_records(skipped).items():
@@ -212,10 +212,17 @@ def _finish(folder: Path) -> None:
         _log.warning("There is no new report. %s", error)
 
 
-def _is_done(outputs: Sequence[Path], asked: Mapping, last: Mapping, bundle: Bundle) -> bool:
+def _threshold_of(parts: Sequence[Part]) -> float | None:
+    """The threshold of the models; None where they have different ones."""
+    thresholds = {bundle.threshold for bundle, _ in parts}
+    return thresholds.pop() if len(thresholds) == 1 else None
+
+
+def _is_done(outputs: Sequence[Path], asked: Mapping, last: Mapping, threshold: float | None) -> bool:
     """Check if a case has its result, by its last line in the manifest.
 
-    Lines of earlier versions have no series, and no threshold where it was that of the model.
+    Lines of earlier versions have no series and no lowest probability, and no threshold where it was that of the model, here
+    `threshold`.
 
     Raises:
         CohortError: The result is one of another target or another file.
@@ -226,9 +233,9 @@ def _is_done(outputs: Sequence[Path], asked: Mapping, last: Mapping, bundle: Bun
             raise CohortError(
                 f"{there[0]} is a result {relation} {last[key]}, which would be replaced: choose another folder for the results."
             )
-    last = {"series": None, **last}
+    last = {"series": None, "show_from": None, **last}
     if last.get("threshold") is None:
-        last["threshold"] = bundle.threshold
+        last["threshold"] = threshold
     if last.get("points") != asked.get("points"):
         return False
     return last.get("status") == "done" and there == outputs and asked.items() <= last.items()
@@ -316,7 +323,7 @@ def one_after_the_other(worker: Worker) -> Runner:
 
 def read_case(todo: Todo) -> tuple[Volume, list[str]]:
     """Read the volume of a case, and the notes about it."""
-    return files.read_volume(todo.input, todo.series, todo.request.force)
+    return files.read_volume(todo.input, todo.series, todo.parts[0][1].force)
 
 
 def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list[str]]] | None = None) -> dict:
@@ -328,13 +335,14 @@ def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list
         except MemoryError:  # there may be room now that the case before is done
             volume, notes = read_case(todo)
         source = _source_of_seg(todo)
-        result = worker.result_of(worker.submit(volume, todo.bundle, todo.request))
-        bundle = read_bundle(todo.bundle)
-        nothing = nothing_found(bundle.labels_of(*todo.request.targets))
+        found = [worker.result_of(worker.submit(volume, folder, request)) for folder, request in todo.parts]
+        result = merged(found, volume)
+        bundles = [read_bundle(folder) for folder, _ in todo.parts]
+        nothing = nothing_found(bundles[0].labels_of(*todo.parts[0][1].targets))
         files.write_forms(
             todo.outputs, result.labelmap, volume.ijk_to_ras, result.segments, source, result.model, nothing
         )
-        picture = _picture(todo, volume, result, bundle.finds_nodules)
+        picture = _picture(todo, volume, result, all(bundle.finds_nodules for bundle in bundles))
     except Exception as error:
         if not isinstance(error, ValueError):
             _log.exception("%s failed unexpectedly", todo.input)

@@ -17,7 +17,6 @@ import threading
 from typing import NoReturn
 
 from ..core.request import Request
-from ..network.bundle import choose_bundle
 from .cohort import one_after_the_other, run_cohort
 from .worker_client import Worker
 
@@ -33,14 +32,12 @@ def main() -> int:
     asked = json.loads(requests.readline())
     threading.Thread(target=_end_with_parent, args=[requests], daemon=True).start()
     try:
-        request = Request.from_json(asked["request"])
         with Worker() as worker:
             run_cohort(
                 one_after_the_other(worker),
                 asked["inputs"],
                 asked["folder"],
-                choose_bundle(request.target, request.model),
-                request,
+                Request.from_json(asked["request"]),
                 lambda done, total, case: say("progress", done=done, total=total, case=case),
                 ended=lambda record: say("ended", record=record),
             )

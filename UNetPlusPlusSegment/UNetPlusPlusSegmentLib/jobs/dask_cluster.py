@@ -137,7 +137,8 @@ def _do(todo: Todo) -> dict:
     global _worker
     from distributed import get_worker
 
-    threads = todo.request.threads or get_worker().state.nthreads  # Dask has shared the cores out among its processes
+    cores = get_worker().state.nthreads  # Dask has shared the cores out among its processes
+    parts = tuple((folder, replace(asked, threads=asked.threads or cores)) for folder, asked in todo.parts)
     with _one_at_a_time:
         _worker = _worker or Worker()
-        return outcome_of(todo._replace(request=replace(todo.request, threads=threads)), _worker)
+        return outcome_of(todo._replace(parts=parts), _worker)

@@ -71,9 +71,9 @@ class JobHandler:
         maps = self._engine(bundle, asked.device).predict(ct, asked, self._progress())
         self._answer(maps.at(), maps)
 
-    def threshold(self, of: int, threshold: float) -> None:
-        """Send the last result at another threshold."""
-        self._answer(self._last(of).at(threshold))
+    def threshold(self, of: int, threshold: float, show_from: float | None) -> None:
+        """Send the last result at another threshold, or with other findings."""
+        self._answer(self._last(of).at(threshold, show_from))
 
     def maps(self, of: int, names: Sequence[str]) -> None:
         """Save maps of the last run."""

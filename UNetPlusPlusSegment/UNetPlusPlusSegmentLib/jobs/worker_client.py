@@ -96,9 +96,9 @@ class Worker(contextlib.AbstractContextManager):
             bundle=str(Path(bundle).absolute()), request=request.to_json(),
         )  # fmt: skip
 
-    def rethreshold(self, of: int, threshold: float) -> int:
-        """Get the result of job `of`, the last one, at another threshold; ends in `ResultReady` or `Failed`."""
-        return self._enqueue(next(self._numbers), do="threshold", of=of, threshold=threshold)
+    def rethreshold(self, of: int, threshold: float, show_from: float | None = None) -> int:
+        """Get the result of job `of`, the last one, as `Maps.at` makes it; ends in `ResultReady` or `Failed`."""
+        return self._enqueue(next(self._numbers), do="threshold", of=of, threshold=threshold, show_from=show_from)
 
     def request_maps(self, of: int, *names: str) -> int:
         """Get `probability` or `uncertainty` of job `of`, the last one, or both; ends in `MapsReady` or `Failed`."""

@@ -5,7 +5,7 @@ per line.
 
 To the worker:
     {"do": "segment", "job": 1, "volume": "1-volume.npy", "ijk_to_ras": 4 × 4, "bundle": folder, "request": Request.to_json()}
-    {"do": "threshold", "job": 2, "of": 1, "threshold": 0.4}            the last result at another threshold, without the network
+    {"do": "threshold", "job": 2, "of": 1, "threshold": 0.4, "show_from": 0.7 or null}  the last result as `Maps.at` makes it
     {"do": "maps", "job": 3, "of": 1, "names": ["probability", "uncertainty"]}
     {"do": "device", "job": 4, "device": "auto"}
     {"do": "cancel", "job": 1}                                          answered by "failed" if the job has not ended

@@ -42,7 +42,8 @@ class Bundle(Card):
             has_points: It will get points that it has not yet.
 
         Raises:
-            RequestError: The model has not all of its targets, or it has points and the model finds no nodules.
+            RequestError: The model has not all of its targets; it has points and the model finds no nodules; or it says from
+                which probability on findings are shown, and the model gives them none.
         """
         for target in request.targets:
             if not self.labels_of(target):
@@ -52,9 +53,15 @@ class Bundle(Card):
                 f"Points can only be used for nodules, and {self.name} is for {self.about}: leave them out, or choose another target."
             )
 
+        if request.show_from is not None and self.decision is None:
+            raise RequestError(
+                f"{self.name} gives what it finds no probability, so all of it is shown: leave the lowest one out, or choose another"
+                " target."
+            )
+
     @property
     def about(self) -> str:
-        """Its target, and of several labels their names: `organs (Spleen, Left kidney)`."""
+        """Its target, and of several labels their names: `abdomen (Spleen, Left kidney)`."""
         names = ", ".join(label.name for label in self.labels)
         return f"{self.target} ({names})" if len(self.labels) > 1 else self.target
 

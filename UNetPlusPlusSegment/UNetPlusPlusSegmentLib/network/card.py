@@ -7,6 +7,7 @@ needs no new schema: an older version passes over it.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -227,6 +228,12 @@ class Card:
         each = [next(filter(None, self._ways(target)), ()) for target in targets]
         named = {label.name for labels in each for label in labels} if all(each) else set()
         return tuple(label for label in self.labels if label.name in named)
+
+    @property
+    def shared_words(self) -> tuple[str, ...]:
+        """The words that the names of several labels have, and not all: `kidney`, as a target, for both kidneys."""
+        counted = Counter(word for label in self.labels for word in {*_plain(label.name).split()})
+        return tuple(word for word, count in counted.items() if 1 < count < len(self.labels))
 
     def distance_to(self, target: str) -> int | None:
         """How near a target comes to the card: 0 its own target, 1 the name of a label, 2 words of it; None if it names nothing here."""

@@ -18,7 +18,7 @@ MARGIN_MM = (
 )
 BEYOND_MM = 2.0  # predicted beyond the ends of a nodule, in case the threshold is lowered
 LEAST_MASS_MM = 20.0  # least diameter of a mass: the fine window shows smaller nodules whole
-LEAST_MASS_MM2, LEAST_MASS_MM3 = np.pi / 4 * LEAST_MASS_MM**2, np.pi / 6 * LEAST_MASS_MM**3
+LEAST_MASS_MM3 = np.pi / 6 * LEAST_MASS_MM**3
 AT_MM = 3.0  # a point this near to a nodule means it, whatever else is there
 PART = 0.3  # a nodule that is less than this of a mass, in volume, is only a fragment of it: 2/3 of its diameter
 SAME = 0.5  # share of a nodule's voxels that lie in a larger one: the two are the same

@@ -23,6 +23,7 @@ from .decision import FEATURES
 from .lungs import find_lungs
 from .maps import NEAR_MM, NoduleMaps
 from .search import search, searched_slices
+from .segments import LEAST_INSIDE
 from .windows import Windows
 
 LEAST_POINTED_MM = 2.0  # least diameter at a point: the user has seen the nodule, so it may be small
@@ -65,7 +66,7 @@ class NoduleEngine(Predictor):
         """
         clock = _Clock()
         notes = self.check(volume, request)
-        speed, decision, threshold = self.bundle.speed(request.speed), self.bundle.decision, self.threshold_of(request)
+        speed, threshold = self.bundle.speed(request.speed), self.threshold_of(request)
         order, axial = axial_order(volume), axial_volume(volume)
         places = [Candidate(index_of(axial, point), NEAR_MM, LEAST_POINTED_MM) for point in request.points]
         hu, more = clean_hu(volume.array)
@@ -83,7 +84,10 @@ class NoduleEngine(Predictor):
                 inside = _filled(region, axial.array.shape) if lungs is None else lungs
                 clock.ends("lungs")
                 slices = searched_slices(inside, windows.spacing_mm[0], every=not speed.find_first)
-                places = search(windows, inside, slices, lambda done: progress(done, len(slices), SEARCH))
+                least_inside = 0.0 if lungs is None else LEAST_INSIDE
+                places = search(
+                    windows, inside, slices, threshold, least_inside, lambda done: progress(done, len(slices), SEARCH)
+                )
                 clock.ends("search")
             candidates: list[Candidate] = []
             for each in self.in_threads(lambda place: followed(place, windows, threshold), places):
@@ -98,8 +102,14 @@ class NoduleEngine(Predictor):
             shape=hu.shape, pixels=pixels, threshold=threshold, notes=(*notes, *more, *self.notes),
             device=self.device.label, slices=len(looked_at), seconds=sum(clock.phases.values()), threads=request.threads,
             windows=windows, candidates=candidates, points=request.points, region=region, lungs=lungs,
-            least=decision.least if decision else 0.0, phases=clock.phases,
+            show_from=self._show_from(request), phases=clock.phases,
         )  # fmt: skip
+
+    def _show_from(self, request: Request) -> float | None:
+        """The least probability of a finding that is shown; None to show all."""
+        if self.bundle.decision is None or request.points:
+            return None
+        return self.bundle.decision.least if request.show_from is None else request.show_from
 
 
 class _Clock:

@@ -46,7 +46,6 @@ class NoduleMaps(Maps):
         points: (R, A, S) in mm, where the user gave any: what they mark is shown, however unlikely.
         region: Slices, rows and columns outside which nothing is segmented.
         lungs: bool (slices, rows, columns), in which nodules lie; None where they may lie anywhere.
-        least: Probability of a finding that is shown, at least, where there are no points.
         phases: Seconds of each phase of the run, by its name.
     """
 
@@ -55,11 +54,10 @@ class NoduleMaps(Maps):
     points: Sequence[Point]
     region: Ranges
     lungs: np.ndarray | None
-    least: float
     phases: Mapping[str, float]
 
-    def _find(self, threshold: float) -> Found:
-        findings = [*in_order(lambda candidate: self._finding(candidate, threshold), self.candidates)]
+    def _find(self, threshold: float, show_from: float | None) -> Found:
+        findings = [*in_order(lambda candidate: self._finding(candidate, threshold, show_from), self.candidates)]
         notes = [
             Note("nothing-at-point", _NOTHING_AT.format(place=in_words(point), near=NEAR_MM))
             for point, finding in zip(self.points, findings, strict=False)
@@ -74,7 +72,7 @@ class NoduleMaps(Maps):
             [*notes, *self._nothing_found(segments)],
         )
 
-    def _finding(self, candidate: Candidate, threshold: float) -> Finding | None:
+    def _finding(self, candidate: Candidate, threshold: float, show_from: float | None) -> Finding | None:
         """The nodule at a candidate, if it was pointed at, or lies in the lungs and is likely enough; its part in the region."""
         nodule, decision = nodule_at(candidate, self.windows, threshold), self.bundle.decision
         if nodule is None:
@@ -82,7 +80,7 @@ class NoduleMaps(Maps):
         chance = probability(decision, nodule, self.windows) if decision else None
         if not self.points:
             outside = self.lungs is not None and self.lungs[nodule.box][nodule.mask].mean() < LEAST_INSIDE
-            if outside or (chance is not None and chance < self.least):
+            if outside or (chance is not None and show_from is not None and chance < show_from):
                 return None
         part = clipped(nodule, self.region)
         return (part, chance) if part else None

@@ -19,9 +19,9 @@ CALIPER_STEPS = 360  # directions in half a turn
 # Solid: -300 HU separates part-solid from ground-glass nodules with 90 % sensitivity and 88 % specificity (Scholten et al.,
 # Eur Radiol 2015, doi:10.1007/s00330-014-3427-z), the share of solid voxels with a threshold of 6 % ("Threshold segmentation
 # of pulmonary subsolid nodules on CT images", Chin J Lung Cancer: 6.14 %, 102 nodules). Below -750 HU is air: aerated
-# lung, a cavity. MOSTLY_SOLID is our own: of LIDC-IDRI's nodules few lie between 0.1 and 0.5, and those look part-solid.
+# lung, a cavity. MOSTLY_SOLID agrees best with the texture that the readers of LIDC-IDRI rated, on 710 nodules of `train`.
 SOLID_HU, AERATED_HU = -300, -750
-SOME_SOLID, MOSTLY_SOLID = 0.06, 0.5
+SOME_SOLID, MOSTLY_SOLID = 0.06, 0.4
 
 PLEURA_MARGIN_MM = 20.0  # the pleura is first searched for within this distance
 

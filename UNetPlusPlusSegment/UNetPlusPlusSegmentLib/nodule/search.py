@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from ..core.masks import boxes, components, distance_mm
 from ..core.volume import Volume, bounding_box
 from ..engine.pixel_box import Box, aligned, grid_size
 from ..engine.slice_pool import in_order
-from .candidates import LEAST_MASS_MM2, LEAST_MASS_MM3, Candidate, nodule_in
+from .candidates import LEAST_MASS_MM, LEAST_MASS_MM3, Candidate, nodule_in
 from .decision import probability
 from .segments import LEAST_DIAMETER_MM
 from .windows import COARSE, Windows
@@ -25,6 +26,7 @@ PEAK_MM = 3.0  # largest distance of a nodule from its peak
 HOPELESS = 0.02  # a candidate that is less likely than this, as far as the search has seen it, is not looked at again
 
 Peak = tuple[tuple[int, int, int], float]  # slice, row and column, and the least probability in its component
+Extent = tuple[tuple[int, int], ...]  # first slice, row and column, and those after the last
 
 
 def searched_slices(inside: np.ndarray, slice_mm: float, every: bool) -> list[int]:
@@ -35,7 +37,12 @@ def searched_slices(inside: np.ndarray, slice_mm: float, every: bool) -> list[in
 
 
 def search(
-    windows: Windows, inside: np.ndarray, slices: Sequence[int], progress: Callable[[int], None]
+    windows: Windows,
+    inside: np.ndarray,
+    slices: Sequence[int],
+    threshold: float,
+    least_inside: float,
+    progress: Callable[[int], None],
 ) -> list[Candidate]:
     """Find the candidates in a region.
 
@@ -43,6 +50,8 @@ def search(
         windows: Of the volume.
         inside: bool (slices, rows, columns), the region; a peak lies in it.
         slices: Those to search, evenly spaced.
+        threshold: Least probability of a voxel of a nodule.
+        least_inside: Share of a candidate that lies in the region, at least.
         progress: Called with the number of slices done.
     """
     region = bounding_box(np.asarray(inside.any(axis=0)))
@@ -70,32 +79,37 @@ def search(
         maps[:, done : done + len(part)] = planes
         done += len(part)
         progress(done)
-    places = [
-        np.rint(np.arange(n) * s + f).astype(int).clip(0, most - 1)
-        for n, s, f, most in zip(maps.shape[1:], step, first, inside.shape, strict=True)
-    ]
-    coarse = Volume(windows.volume.array[np.ix_(*places)], np.diag([*-step_mm[:0:-1], step_mm[0], 1]))
+    places = np.ix_(
+        *(
+            np.rint(np.arange(n) * s + f).astype(int).clip(0, most - 1)
+            for n, s, f, most in zip(maps.shape[1:], step, first, inside.shape, strict=True)
+        )
+    )
+    inside = inside[places]
+    coarse = Volume(windows.volume.array[places], np.diag([*-step_mm[:0:-1], step_mm[0], 1]))
     seen = Windows(windows.predictor, coarse, windows.level)
 
-    def looked_at(peak: Peak) -> Candidate | None:
+    def looked_at(peak: Peak) -> tuple[Extent, Candidate] | None:
+        """What the search has seen at a peak, and the candidate there, unless it is hopeless."""
         index, least = peak
+        place = Candidate(np.array(index), PEAK_MM, 0)
         window = seen.around(index[1:], COARSE)
         for known, planes in zip((window.probability, window.uncertainty), maps, strict=True):
             known.update(enumerate(planes[:, window.rows, window.columns]))
-        nodule = nodule_in(window, Candidate(np.array(index), PEAK_MM, 0), seen, window.probability.get, least)
-        decision = windows.predictor.bundle.decision
-        if nodule is None:
+        nodule = nodule_in(window, place, seen, window.probability.get, least)
+        if nodule is None or inside[nodule.box][nodule.mask].mean() < least_inside:
             return None
-        area_mm2 = np.count_nonzero(nodule.mask, axis=(1, 2)).max() * step_mm[1] * step_mm[2]
-        may_be_mass = bool(
-            area_mm2 >= LEAST_MASS_MM2 / 2
-        )  # it reaches less far at this probability than at the threshold
-        if decision and not may_be_mass and probability(decision, nodule, seen) < HOPELESS:
+        if bundle.decision and probability(bundle.decision, nodule, seen) < HOPELESS:
             return None
-        return Candidate(first + np.array(index) * step, PEAK_MM, LEAST_DIAMETER_MM, may_be_mass)
+        mass = nodule_in(window, replace(place, least_mm=LEAST_MASS_MM), seen, window.probability.get, threshold)
+        extent = tuple((along.start, along.stop) for along in nodule.box)
+        return extent, Candidate(first + np.array(index) * step, PEAK_MM, LEAST_DIAMETER_MM, mass is not None)
 
-    found = peaks(maps[0], inside[np.ix_(*places)], step_mm)
-    return [candidate for candidate in in_order(looked_at, found) if candidate]
+    candidates: dict[Extent, Candidate] = {}
+    for each in in_order(looked_at, peaks(maps[0], inside, step_mm)):
+        if each:
+            candidates.setdefault(*each)  # several peaks may belong to one object
+    return [*candidates.values()]
 
 
 def peaks(probability: np.ndarray, inside: np.ndarray, spacing_mm: np.ndarray) -> list[Peak]:

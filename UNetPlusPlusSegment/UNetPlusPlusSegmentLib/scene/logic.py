@@ -14,7 +14,8 @@ from ..core.request import Point, Request, check_places
 from ..jobs.worker_client import Worker
 from ..network.bundle import choose_bundle
 from . import pytorch_install
-from .runs import Run, SceneRun, Task
+from .runs import Run, Task
+from .scene_runs import SceneRun
 from .sequence_runs import SequenceRun
 
 _log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Segmenter:
             volumeNode: The CT, a `vtkMRMLScalarVolumeNode` in HU.
             segmentationNode: The `vtkMRMLSegmentationNode` to add to; None makes a new one, "<volume> segmentation".
             target: What to segment: the target of a model, or a label of one, such as `liver`, `nodule` or `left kidney`.
-            options: speed, device, threshold, force, model, existing, maps, roi, points and allFrames, as for `start`.
+            options: speed, device, threshold, showFrom, force, model, existing, maps, roi, points and allFrames, as for `start`.
 
         Returns:
             Measurements by the name of the segment: `{"Liver": {"volume_ml": 1480.2, "mean_hu": 104.1}}`. An organ that was
@@ -86,6 +87,8 @@ class Segmenter:
         ended: Callable[[Mapping[str, Any]], None] = lambda record: None,
         points: Mapping[str, Sequence[Point]] | None = None,
         threads: int | None = None,
+        also: Collection[str] = (),
+        showFrom: float | None = None,
     ) -> list[dict]:
         """Segment a cohort, file by file, without loading it into the scene.
 
@@ -104,6 +107,8 @@ class Segmenter:
             ended: Called with the manifest's record of each case as it ends.
             points: In the nodules of a case, by its name: RAS of its file, in mm. In other cases the lungs are searched.
             threads: Slices that a processor computes at once; None for one for each core.
+            also: Further targets, which may need other models: all of them come into one segmentation for each case.
+            showFrom: As for `start`.
 
         Returns:
             The manifest's record of each case, in order; `status` is `done` or `failed`.
@@ -119,14 +124,20 @@ class Segmenter:
         from ..jobs.dask_cluster import on_cluster, on_this_computer
 
         request = Request(
-            target, model=model, speed=speed, threshold=threshold, force=force, device=device, threads=threads
+            target,
+            also=tuple(also),
+            model=model,
+            speed=speed,
+            threshold=threshold,
+            force=force,
+            device=device,
+            threads=threads,
         )
         if cluster is None:
             pytorch_install.require()
-        bundle = choose_bundle(request.target, request.model)
         here = one_after_the_other(self._worker) if workers == 1 else on_this_computer(workers)
         run = on_cluster(cluster) if cluster else here
-        return run_cohort(run, inputs, outputFolder, bundle, request, progress, series, ended, [*formats], points)
+        return run_cohort(run, inputs, outputFolder, request, progress, series, ended, [*formats], points)
 
     def start(
         self,
@@ -137,6 +148,7 @@ class Segmenter:
         speed: str = "balanced",
         device: str = "auto",
         threshold: float | None = None,
+        showFrom: float | None = None,
         force: bool = False,
         model: str | None = None,
         existing: str = "new",
@@ -152,6 +164,7 @@ class Segmenter:
             speed: `accurate`, `balanced` or `fast`.
             device: `auto`, `cuda`, `mps` or `cpu`.
             threshold: Lowest probability at which a voxel belongs to the target; None for the model's own.
+            showFrom: Lowest probability of a nodule that is shown, where none is pointed at; None for the model's own.
             force: Accept a volume that does not look like CT.
             model: Name or folder; None for the newest one of the nearest folder that has the target.
             existing: If the segmentation already has a segment of this target: add a `new` one, or `replace` it.
@@ -169,7 +182,9 @@ class Segmenter:
         """
         if existing not in EXISTING:
             raise ValueError(f"existing must be one of {', '.join(EXISTING)}, not {existing!r}.")
-        request = Request(target, model=model, speed=speed, threshold=threshold, force=force, device=device)
+        request = Request(
+            target, model=model, speed=speed, threshold=threshold, show_from=showFrom, force=force, device=device
+        )
         if allFrames:
             if segmentationNode is not None or maps or points is not None:
                 raise ValueError(

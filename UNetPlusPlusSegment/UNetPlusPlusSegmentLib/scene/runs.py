@@ -1,21 +1,17 @@
-"""Runs: one CT of the scene, segmented by the worker, and its result in the scene. MRML through `mrml`; no Qt and no torch."""
-# ruff: noqa: ANN001, N803, N806 (towards Slicer, Slicer's names; its nodes have no types to import)
+"""Runs: one CT of the scene, segmented by the worker. MRML through `mrml`; no Qt and no torch."""
+# ruff: noqa: ANN001, N803 (towards Slicer, Slicer's names; its nodes have no types to import)
 
 from __future__ import annotations
 
 import logging
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from ..core.request import Request, as_box
 from ..core.result import Result
-from ..core.segment import Segment, overlapping
-from ..core.table import rows_of
 from ..core.volume import Volume
 from ..jobs.protocol import RESULT_GONE, DeviceState, Ended, Event, Failed, JobError, Progress, ResultReady
 from ..jobs.worker_client import Worker
@@ -23,7 +19,6 @@ from ..network.bundle import Bundle
 from . import markups, mrml
 
 _log = logging.getLogger(__name__)
-NUMBERED = re.compile(r"(Nodule|Mass) \d+")  # names given to nodules; all others are the user's
 
 
 class RunError(ValueError):
@@ -66,6 +61,14 @@ class Task(ABC):
 
         Raises:
             RunError: It is not available.
+        """
+
+    @abstractmethod
+    def set_show_from(self, probability: float) -> None:
+        """Show the findings from another probability on; nothing changes where findings have none.
+
+        Raises:
+            RunError: They are not available.
         """
 
     @abstractmethod
@@ -161,7 +164,7 @@ class Run(Task):
         own = mrml.volume_from_node(volumeNode)
         self._volume = Volume(own.array, mrml.world_ijk_to_ras(volumeNode))
         self.request = request
-        self._wanted_threshold: float | None = None
+        self._wanted: dict[str, float] = {}  # threshold and probability, until the worker is free
         if roi is not None:
             request = replace(request, box=as_box(markups.box_on_volume(roi, volumeNode)))
         if points is not None:
@@ -176,24 +179,43 @@ class Run(Task):
         Raises:
             RunError: The result was removed, or edited since; it is left unchanged.
         """
-        self._wanted_threshold = threshold
+        self._wanted["threshold"] = threshold
         if not self.jobs:
-            self._rethreshold()
+            self._make_anew()
 
-    def _rethreshold(self) -> None:
-        threshold, self._wanted_threshold = self._wanted_threshold, None
-        if threshold is None or self.result is None or threshold == self.result.threshold:
+    def set_show_from(self, probability: float) -> None:
+        """Show the findings from another probability on; segments that were edited or removed since stay as they are.
+
+        Raises:
+            RunError: The result of the network is no longer there.
+        """
+        self._wanted["show_from"] = probability
+        if not self.jobs:
+            self._make_anew()
+
+    def _make_anew(self) -> None:
+        """Ask for the result that is wanted, if it is another one."""
+        wanted, self._wanted = self._wanted, {}
+        if self.result is None:
             return
-        self._require_untouched(self.result)
+        threshold, show_from = wanted.get("threshold", self.result.threshold), self.result.show_from
+        if show_from is not None:
+            show_from = wanted.get("show_from", show_from)
+        if (threshold, show_from) == (self.result.threshold, self.result.show_from):
+            return
+        if threshold == self.result.threshold:
+            self._require_volume()
+        else:
+            self._require_untouched(self.result)
         if self._worker.kept != self._job:
             raise RunError(RESULT_GONE)
         self.error, self._cancelled = None, False
-        self.jobs.add(self._worker.rethreshold(self._job, threshold))
+        self.jobs.add(self._worker.rethreshold(self._job, threshold, show_from))
 
     def _settle(self, event: Ended) -> None:
         super()._settle(event)
         if not self.jobs:
-            self._rethreshold()
+            self._make_anew()
 
     def _receive(self, result: Result) -> None:
         self.result = result
@@ -201,176 +223,3 @@ class Run(Task):
     def _require_untouched(self, result: Result) -> None:
         """Refuse a new threshold if it would destroy something."""
         self._require_volume()
-
-
-class SceneRun(Run):
-    """A run that puts its result into the scene, all at once when it is complete.
-
-    Attributes:
-        segmentationNode: The segmentation that gets the result; None until then if a new one is created.
-        segmentIDs: IDs of the result's segments in it.
-        mapNodes: The requested probability and uncertainty volumes.
-    """
-
-    def __init__(
-        self,
-        worker: Worker,
-        volumeNode,
-        bundle: Bundle,
-        request: Request,
-        segmentationNode,
-        replaces: bool,
-        maps: Collection[str],
-        **places: Any,
-    ) -> None:
-        """Send the volume to the worker.
-
-        Args:
-            worker, volumeNode, bundle, request: As for `Run`, with the same errors.
-            segmentationNode: As in the class; its other segments are kept.
-            replaces: True to replace the segments that an earlier run for this target added, if there are any.
-            maps: `probability`, `uncertainty`, both or none.
-            places: roi and points, as for `Run`.
-        """
-        super().__init__(worker, volumeNode, bundle, request, **places)
-        self.segmentationNode = segmentationNode
-        self.segmentIDs: list[str] = []
-        self.mapNodes: list = []
-        self._maps = tuple(maps)
-        self._replaces = replaces
-        self._replaced = segments_of_target(segmentationNode, bundle, self.target) if replaces else []
-        self._shown: list = []
-        self._edited: set[str] = set()
-
-    @property
-    def rows(self) -> list[tuple[str, Mapping[str, object]]]:
-        """Name and measurements of each segment of the result that is still in the scene; empty without a result."""
-        found = zip(self._segments(), self.result.segments, strict=True) if self.result else ()
-        return [(own.GetName(), each.measurements) for own, each in found if own]
-
-    @property
-    def table(self) -> list[dict[str, Any]]:
-        """`rows` as a table, with the columns of the command line and of cohorts; empty without a result."""
-        if not self.result:
-            return []
-        storage = self.volumeNode.GetStorageNode()
-        return rows_of(
-            self.volumeNode.GetName(), self.rows, notes=self.result.notes, model=self.result.model,
-            speed=self.request.speed, threshold=self.result.threshold, input=storage and storage.GetFileName(),
-        )  # fmt: skip
-
-    @property
-    def measurements(self) -> dict[str, Mapping[str, object]]:
-        """Measurements by the name of the segment."""
-        return dict(self.rows)
-
-    def look_at(self, row: int) -> tuple[float, float, float] | None:
-        """The centre of the segment of a row, RAS in the world (mm); None if it is empty."""
-        there = [segmentID for segmentID, own in zip(self.segmentIDs, self._segments(), strict=True) if own]
-        return mrml.centre_of(self.segmentationNode, there[row])
-
-    def _segments(self) -> list:
-        """The `vtkSegment`s of the result, None for each that was removed."""
-        there = self._is_there(self.segmentationNode)
-        return [self.segmentationNode.GetSegmentation().GetSegment(each) if there else None for each in self.segmentIDs]
-
-    def _receive(self, result: Result) -> None:
-        if self.result is None:
-            self._show(result, self._replaced)
-            if self._maps:
-                self.jobs.add(self._worker.request_maps(self._job, *self._maps))
-        else:
-            self._require_untouched(self.result)
-            self._show(result, self.segmentIDs)
-
-    def _receive_maps(self, maps: Mapping[str, np.ndarray]) -> None:
-        for name, array in maps.items():
-            self.mapNodes.append(self._show_map(name, array))
-
-    def _show_map(self, name: str, array: np.ndarray) -> Any:
-        """Put a map into the scene; if the run replaces an earlier result, in place of its map."""
-        role = f"unetpp.{self.target}.{name}.{self.volumeNode.GetID()}"
-        title = f"{self.volumeNode.GetName()} {self.target} {name}"
-        old = self.segmentationNode.GetNodeReference(role) if self._replaces else None
-        mapNode = mrml.show_scalar_volume(array, self.volumeNode, title, old)
-        self.segmentationNode.SetNodeReferenceID(role, mapNode.GetID())
-        return mapNode
-
-    def _show(self, result: Result, replaced: Collection[str]) -> None:
-        """Put a result into the scene, in place of those segments of an earlier result that are still there."""
-        node: Any = self.segmentationNode if self._is_there(self.segmentationNode) else None
-        old = [each for each in replaced if node and node.GetSegmentation().GetSegment(each)]
-        segments = [markups.segment_in_world(each, self.volumeNode, self._volume) for each in result.segments]
-        places = self._places(result, old)
-        segments = [
-            _like(node.GetSegmentation().GetSegment(places[each.value]), each) if each.value in places else each
-            for each in segments
-        ]
-        gone = [each for each in old if each not in places.values()]
-        node = mrml.show_segmentation(result.labelmap, segments, self.volumeNode, node, places, gone)
-        ids = list(node.GetSegmentation().GetSegmentIDs())
-        self.segmentIDs = [*places.values()] if places and len(segments) == 1 else ids[len(ids) - len(segments) :]
-        self.segmentationNode, self.result = node, replace(result, segments=tuple(segments))
-        self._shown = self._voxels()
-
-    def _places(self, result: Result, old: Sequence[str]) -> dict[int, str]:
-        """The IDs of the old segments that segments of a result replace, by the value of the new ones.
-
-        A label of the model replaces the same label. A nodule replaces the nodule that it overlaps, but only one of the same
-        run at another threshold: other runs may have found other nodules.
-        """
-        if self.result is None:
-            if self.bundle.finds_nodules:
-                return {}
-            by_name = {self.segmentationNode.GetSegmentation().GetSegment(each).GetName(): each for each in old}
-            return {each.value: by_name[each.name] for each in result.segments if each.name in by_name}
-        ids = {each.value: segmentID for each, segmentID in zip(self.result.segments, self.segmentIDs, strict=True)}
-        if not self.bundle.finds_nodules:
-            return {value: segmentID for value, segmentID in ids.items() if segmentID in old}
-        before = overlapping(self.result.labelmap, result.labelmap)
-        return {new: ids[value] for new, value in before.items()}
-
-    def _voxels(self) -> list:
-        """The image of each segment with its modification time, which changes when the segment is edited."""
-        images = [segment.GetRepresentation(mrml.BINARY_LABELMAP) for segment in self._segments()]
-        return [(image, image and image.GetMTime()) for image in images]
-
-    def _require_untouched(self, result: Result) -> None:
-        """Refuse to replace segments that were removed or edited since: these edits would be lost."""
-        super()._require_untouched(result)
-        node = self.segmentationNode
-        if not self._is_there(node) or not all(self._segments()):
-            raise RunError("A segment of the last run was removed, so the new threshold applies to the next run.")
-        if self._voxels() != self._shown:
-            for segmentID, found in zip(self.segmentIDs, result.segments, strict=True):
-                now = mrml.labelmap_of(node, segmentID, self.volumeNode)
-                if (now != (result.labelmap == found.value)).any():
-                    self._edited.add(segmentID)
-            self._shown = self._voxels()  # saving, for example, merges images into shared layers again
-        if self._edited:
-            name = ", ".join(node.GetSegmentation().GetSegment(each).GetName() for each in sorted(self._edited))
-            raise RunError(
-                f"{name} was edited after the last run and is kept, so the new threshold applies to the next run."
-            )
-
-
-def segments_of_target(segmentationNode, bundle: Bundle, target: str) -> list[str]:
-    """IDs of the segments named as a model names a target, in the order of its labels; for nodules, `Nodule 2` or `Mass 1`."""
-    if segmentationNode is None:
-        return []
-    segmentation = segmentationNode.GetSegmentation()
-    names = {each: segmentation.GetSegment(each).GetName() for each in segmentation.GetSegmentIDs()}
-    if bundle.finds_nodules:
-        return [each for each, name in names.items() if NUMBERED.fullmatch(name)]
-    first = {name: each for each, name in reversed(names.items())}
-    return [first[label.name] for label in bundle.labels_of(target) if label.name in first]
-
-
-def _like(old, segment: Segment) -> Segment:
-    """A segment with the name, colour and terminology of the one that it replaces, which the user may have changed.
-
-    The number of a nodule is not kept: it is the rank by size.
-    """
-    name = segment.name if NUMBERED.fullmatch(old.GetName()) else old.GetName()
-    color = tuple(round(255 * channel) for channel in old.GetColor())
-    return replace(segment, name=name, color=color, terminology=old.GetTerminology())

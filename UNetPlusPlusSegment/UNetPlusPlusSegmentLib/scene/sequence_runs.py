@@ -74,6 +74,17 @@ class SequenceRun(Task):
                 "The threshold of a finished sequence cannot be changed, so the new one applies to the next run."
             )
 
+    def set_show_from(self, probability: float) -> None:
+        """Refuse another probability, as another threshold.
+
+        Raises:
+            RunError: It differs from that of the result.
+        """
+        if self.result and self.result.show_from not in (None, probability):
+            raise RunError(
+                "The findings of a finished sequence cannot be chosen anew, so the probability applies to the next run."
+            )
+
     def look_at(self, row: int) -> tuple[float, float, float] | None:
         """Go to the frame of a row; returns the centre of the segment, as `SceneRun` does."""
         item, name = [(item, name) for item, frame in enumerate(self.frames) for name in frame][row]

@@ -1,0 +1,111 @@
+"""The records of the paper's table: pixels counted, the IoUs of the authors' code, and what was written read back."""
+
+import numpy as np
+import pytest
+
+from paper import origin
+from paper.cells import Cell
+from paper.counts import THRESHOLDS, Counts
+from paper.records import Measured, Results, ResultsError
+from Testing.support.paper_records import counted, record
+
+
+def counts_of(probabilities: list[np.ndarray], truths: list[np.ndarray]) -> Counts:
+    counts = Counts([str(n) for n in range(len(truths))], labels=1)
+    for number, (probability, truth) in enumerate(zip(probabilities, truths, strict=True)):
+        found = {answer: probability[None] >= threshold for answer, threshold in THRESHOLDS.items()}
+        counts.add(str(number), truth[None], [True], found)
+    return counts
+
+
+def test_the_thresholds_are_those_of_the_authors():
+    assert list(THRESHOLDS.values()) == pytest.approx(np.arange(0.5, 1.0, 0.05).tolist())
+
+
+def test_mean_iou_is_that_of_the_authors_code_written_out():
+    rng = np.random.default_rng(0)
+    truths = [rng.random((6, 9)) > 0.7 for _ in range(3)]
+    probabilities = [(0.6 * truth + 0.4 * rng.random(truth.shape)) for truth in truths]
+    both = []
+    y, p = np.array(truths).ravel(), np.array(probabilities).ravel()  # one confusion matrix of all images' pixels
+    for t in np.arange(0.5, 1.0, 0.05):
+        matrix = np.zeros((2, 2))
+        np.add.at(matrix, (y.astype(int), (p > t).astype(int)), 1)
+        right = np.diag(matrix)
+        both.append((right / (matrix.sum(0) + matrix.sum(1) - right)).mean())
+    counts = counts_of(probabilities, truths)
+    assert counts.mean_iou() == pytest.approx(np.mean(both))
+    assert counts.compute_iou() == pytest.approx((y & (p > 0.5)).sum() / (y | (p > 0.5)).sum())
+
+
+def test_the_background_makes_the_authors_mean_iou_the_higher_the_more_of_it_there_is():
+    truth, found = np.zeros((100, 100), bool), np.zeros((100, 100))
+    truth[:10, :10], found[:10, :8] = True, 1
+    counts = counts_of([found], [truth])
+    assert counts.ious() == {"0": pytest.approx(0.8)}
+    assert counts.mean_iou() == pytest.approx((0.8 + 9900 / 9920) / 2)
+
+
+def test_a_case_pools_its_images_and_counts_no_label_that_it_does_not_show_or_know():
+    counts = Counts(["A", "B"], labels=2)
+    ones, none = np.ones((2, 4), bool), np.zeros((2, 4), bool)
+    half = np.array([[True] * 4, [False] * 4])
+    counts.add("A", np.stack([ones, none]), [True, True], {"all": np.stack([half, half])})
+    counts.add("A", np.stack([none, ones]), [True, False], {"all": np.stack([half, half])})
+    counts.add("B", np.stack([none, none]), [True, True], {"all": np.stack([half, half])})
+    assert counts.ious() == {"A": pytest.approx(4 / 12)}
+    assert counts.of["pixels"].tolist() == [[16, 8], [8, 8]]
+
+
+def test_precision_recall_and_what_is_marked_tell_a_network_that_marks_too_much():
+    truth, found = np.zeros((10, 10), bool), np.zeros((10, 10))
+    truth[:5], found[:8] = True, 1
+    together = counts_of([found], [truth]).pooled()
+    assert together == pytest.approx((50 / 80, 50 / 80, 1.0, 80 / 50))
+
+
+def test_what_was_recorded_reads_back(tmp_path):
+    results, cell = Results(tmp_path), Cell("polyp", "unet", 1)
+    example, log = np.eye(8, dtype=bool), [(12, 1.5, "val_iou", 0.25)]
+    counts = counted({"x.jpg": 0.5, "y.jpg": 0.25})
+    results.record(cell, Measured(24, 3.25, counts, log, {"x.jpg": example}, "abc", "A processor, quick"))
+    row = results.done()[cell]
+    assert (row["minutes"], row["cases"], row["iou"]) == ("3.2", "2", "0.3750")
+    assert (row["commit"], row["processor"]) == ("abc", "A processor, quick")
+    assert float(row["mean_iou"]) == pytest.approx(counts.mean_iou(), abs=1e-4)
+    assert results.counts(cell).ious() == {"x.jpg": 0.5, "y.jpg": 0.25}
+    assert results.counts(cell).mean_iou() == counts.mean_iou()
+    assert results.log(cell) == log
+    np.testing.assert_array_equal(results.example(cell, "x.jpg"), example)
+
+
+def test_a_cell_recorded_again_takes_the_place_of_the_first(tmp_path):
+    results, one, other = Results(tmp_path), Cell("polyp", "unet", 1), Cell("polyp", "unet", 2)
+    for iou in (0.25, 0.5):
+        record(results, one, a=iou)
+        record(results, other, a=0.75)
+    assert [row["iou"] for row in results.done().values()] == ["0.5000", "0.7500"]
+
+
+def test_half_and_whole_trainings_lie_apart(tmp_path):
+    results, cell = Results(tmp_path), Cell("polyp", "unet", 1)
+    record(results.half, cell, steps=5, a=0.25)
+    record(results, cell, steps=10, a=0.5)
+    results.check_steps("polyp", 10), results.half.check_steps("polyp", 5)
+    with pytest.raises(ResultsError, match="another --results"):
+        results.half.check_steps("polyp", 10)
+
+
+def test_a_training_keeps_the_commit_and_the_processor_that_it_began_with(tmp_path, monkeypatch):
+    assert origin.origin(tmp_path) == ("", "")
+    monkeypatch.setattr(origin, "commit", lambda: "first")
+    origin.note_origin(tmp_path / "run")
+    monkeypatch.setattr(origin, "commit", lambda: "second")
+    origin.note_origin(tmp_path / "run")
+    assert origin.origin(tmp_path / "run") == ("first", origin.processor()) and origin.processor()
+
+
+def test_of_a_training_that_was_there_before_no_origin_is_made_up(tmp_path):
+    (tmp_path / "last.ckpt").touch()
+    origin.note_origin(tmp_path)
+    assert origin.origin(tmp_path) == ("", "")

@@ -1,0 +1,113 @@
+"""Pixels of each case, counted at each threshold, and the IoUs that follow: ours, and the two of the UNet++ authors' code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from paper.files import read_rows, write_rows
+
+# Of the authors' `np.arange(0.5, 1.0, 0.05)`, by the name of the answer at it.
+THRESHOLDS = {"all": 0.5} | {f"all>{percent / 100:.2f}": percent / 100 for percent in range(55, 100, 5)}
+
+
+class Pooled(NamedTuple):
+    """Figures of all pixels of a split together."""
+
+    iou: float
+    precision: float
+    recall: float
+    marked: float  # pixels found per true one
+
+
+class Counts:
+    """The pixels of a cell's cases.
+
+    Attributes:
+        cases: Their names: images, or patients with all of their slices.
+        of: int (cases, labels) by name: `pixels` that are known, `true` ones of the label, and for each answer what was `found A` and what
+            of it was `right A`. An answer is `all`, the mean of the heads at a probability of 0.5, `all>0.55` to `all>0.95`, the same at
+            higher thresholds, and with several heads L1…L4, each at 0.5.
+    """
+
+    def __init__(self, cases: Iterable[str], labels: int) -> None:
+        self.cases = list(cases)
+        self.of = {name: np.zeros((len(self.cases), labels), np.int64) for name in ("pixels", "true")}
+
+    def add(self, case: str, truth: np.ndarray, known: Sequence[bool], found: Mapping[str, np.ndarray]) -> None:
+        """Add an image of a case.
+
+        Args:
+            case: One of `cases`.
+            truth: bool (labels, rows, columns).
+            known: Of each label; what the truth says of the others counts for nothing.
+            found: Such an array for each answer.
+        """
+        at = self.cases.index(case)
+        self.of["pixels"][at] += truth[0].size * np.array(known)
+        self.of["true"][at] += truth.sum((1, 2)) * known
+        for answer, mask in found.items():
+            for name, pixels in (f"found {answer}", mask), (f"right {answer}", mask & truth):
+                self.of.setdefault(name, np.zeros_like(self.of["true"]))[at] += pixels.sum((1, 2)) * known
+
+    def ious(self, answer: str = "all") -> dict[str, float]:
+        """The IoU of each case that shows a label, at its stored pixels: the mean over the labels that it shows."""
+        true, found, right = (self.of[name] for name in ("true", f"found {answer}", f"right {answer}"))
+        iou = right / np.maximum(1, found + true - right)
+        return {
+            case: float(of_labels[shown].mean())
+            for case, of_labels, shown in zip(self.cases, iou, true > 0, strict=True)
+            if shown.any()
+        }
+
+    def pooled(self) -> Pooled:
+        """The figures of all images' pixels together, at 0.5; means over the labels."""
+        true, found, right = (self.of[name].sum(0) for name in ("true", "found all", "right all"))
+        of_each = right / np.maximum(1, (found + true - right, found, true)), found / np.maximum(1, true)
+        return Pooled(*np.vstack(of_each).mean(1).tolist())
+
+    def compute_iou(self) -> float:
+        """The authors' `compute_iou` (keras/helper_functions.py), which takes all test images as one array, at 0.5."""
+        return self.pooled().iou
+
+    def mean_iou(self) -> float:
+        """The authors' `mean_iou` (keras/helper_functions.py), which they watch while training: of the organ and of the background, and
+        of the ten thresholds 0.50…0.95, the mean.
+
+        It is not of a batch and not of a case: `tf.metrics.mean_iou` adds the pixels of all batches to one confusion matrix, and so are
+        the pixels of all images taken together here. Theirs has also seen the batches before, those of the training among them, and
+        counts the network's pixels; these are the measured split's alone, at their stored pixels. Of several labels it is the mean.
+        """
+        pixels, true = self.of["pixels"].sum(0), self.of["true"].sum(0)
+        both = []
+        for answer in THRESHOLDS:
+            found, right = self.of[f"found {answer}"].sum(0), self.of[f"right {answer}"].sum(0)
+            wrong = found + true - 2 * right
+            organ, background = (
+                right / np.maximum(1, right + wrong),
+                (pixels - right - wrong) / np.maximum(1, pixels - right),
+            )
+            both.append((organ + background) / 2)
+        return float(np.mean(both))
+
+    def write(self, path: Path) -> None:
+        """Write them: a line for each case and label."""
+        rows = [
+            [case, label, *(int(array[at, label]) for array in self.of.values())]
+            for at, case in enumerate(self.cases)
+            for label in range(self.of["true"].shape[1])
+        ]
+        write_rows(path, ["case", "label", *self.of], rows)
+
+    @staticmethod
+    def read(path: Path) -> Counts:
+        """What `write` has written."""
+        rows = read_rows(path)
+        labels = 1 + max(int(row["label"]) for row in rows)
+        counts = Counts(dict.fromkeys(row["case"] for row in rows), labels)
+        for name in list(rows[0])[2:]:
+            counts.of[name] = np.array([int(row[name]) for row in rows]).reshape(len(counts.cases), labels)
+        return counts

@@ -1,0 +1,121 @@
+"""The records of the table: a line for every finished cell, and what lies behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from paper.cells import TABLE_LOSS, Cell
+from paper.counts import Counts
+from paper.files import read_rows, write_rows
+
+COLUMNS = (
+    "dataset", "architecture", "loss", "seed", "steps", "minutes", "cases", "iou", "mean_iou", "commit", "processor",
+)  # fmt: skip
+
+
+class ResultsError(ValueError):
+    """Recorded results that cannot be gone on from: which, why, and the way out."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The record of a finished cell.
+
+    Attributes:
+        counts: Of the pixels of its cases.
+        log: Rows (step, minutes, what, value) of the training.
+        examples: bool (rows, columns) of what was found, by image.
+        commit: Of the code that trained it; empty if that is not known.
+        processor: That trained it.
+    """
+
+    steps: int
+    minutes: float
+    counts: Counts
+    log: list[tuple[int, float, str, float]]
+    examples: dict[str, np.ndarray]
+    commit: str = ""
+    processor: str = ""
+
+
+class Results:
+    """The folder of records: `cells.csv` has a line for every finished cell, `cells/<name>/` what lies behind it.
+
+    `half` are the records of trainings of half the length, which show what the other half added.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def half(self) -> Results:
+        """The records of the trainings of half the length."""
+        return Results(self.folder / "half")
+
+    def done(self) -> dict[Cell, dict[str, str]]:
+        """The finished cells and their lines."""
+        path = self.folder / "cells.csv"
+        rows = read_rows(path) if path.exists() else []
+        try:
+            return {
+                Cell(r["dataset"], r["architecture"], int(r["seed"]), r["loss"]): {name: r[name] for name in COLUMNS}
+                for r in rows
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise ResultsError(
+                f"{path} is damaged ({error!r}): restore it from git, or give another --results."
+            ) from error
+
+    def of(self, dataset: str, architecture: str, loss: str = TABLE_LOSS) -> list[Cell]:
+        """The finished cells of one line of the table, by seed."""
+        cells = [c for c in self.done() if (c.dataset, c.architecture, c.loss) == (dataset, architecture, loss)]
+        return sorted(cells, key=lambda cell: cell.seed)
+
+    def check_steps(self, dataset: str, steps: int) -> None:
+        """Refuse to put trainings of unequal length into one table.
+
+        Raises:
+            ResultsError: A cell on record of the same data set made other steps.
+        """
+        for cell, row in self.done().items():
+            if cell.dataset == dataset and int(row["steps"]) != steps:
+                raise ResultsError(
+                    f"{self.folder} holds {cell.name} with {row['steps']} steps, these trainings have {steps}:"
+                    " give the same --steps, or another --results."
+                )
+
+    def record(self, cell: Cell, measured: Measured) -> None:
+        """Write a finished cell: first what lies behind it, then its line, so that a line is never without."""
+        folder = self.folder / "cells" / cell.name
+        folder.mkdir(parents=True, exist_ok=True)
+        measured.counts.write(folder / "cases.csv")
+        log = [[step, f"{minutes:.2f}", what, f"{value:.4f}"] for step, minutes, what, value in measured.log]
+        write_rows(folder / "log.csv", ["step", "minutes", "what", "value"], log)
+        for name, mask in measured.examples.items():
+            Image.fromarray(mask).save((folder / name).with_suffix(".png"))
+        ious = list(measured.counts.ious().values())
+        rows: dict[Cell, Sequence[object]] = {other: list(row.values()) for other, row in self.done().items()}
+        rows[cell] = [
+            cell.dataset, cell.architecture, cell.loss, cell.seed, measured.steps, f"{measured.minutes:.1f}", len(ious),
+            f"{np.mean(ious):.4f}", f"{measured.counts.mean_iou():.4f}", measured.commit, measured.processor,
+        ]  # fmt: skip
+        write_rows(self.folder / "cells.csv", COLUMNS, rows.values())
+
+    def counts(self, cell: Cell) -> Counts:
+        """The pixels of each case of a finished cell."""
+        return Counts.read(self.folder / "cells" / cell.name / "cases.csv")
+
+    def log(self, cell: Cell) -> list[tuple[int, float, str, float]]:
+        """The training log of a finished cell."""
+        rows = read_rows(self.folder / "cells" / cell.name / "log.csv")
+        return [(int(r["step"]), float(r["minutes"]), r["what"], float(r["value"])) for r in rows]
+
+    def example(self, cell: Cell, name: str) -> np.ndarray:
+        """The mask that a finished cell found on one of the example images: bool (rows, columns)."""
+        with Image.open((self.folder / "cells" / cell.name / name).with_suffix(".png")) as picture:
+            return np.asarray(picture)

@@ -1,0 +1,140 @@
+"""What stands below the table: the trainings, how little few people tell, the gains, twice the steps, the heads, and the losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fit.settings import Settings
+from paper.cells import COMPARED_LOSSES, COMPARED_ON, TABLE_LOSS, split_of
+from paper.counts import THRESHOLDS
+from paper.intervals import difference, gain, true_coverage
+from paper.records import Results
+from paper.summary import ENOUGH, PAPER_GAIN, by_seed, compared, doubled, gain_over, ious
+from paper.wording import NAMES, NOT_YET, percent, points, rows
+
+FEW = 10  # people, below which an interval over them is said to be little worth
+LOSSES = {
+    TABLE_LOSS: "½ BCE + Dice of the batch, the code's and the table's",
+    "hybrid": "eq. 3 of the paper",
+    "hybrid_background": "eq. 3 and the background's cross-entropy",
+}
+
+
+def trainings(results: Results, of_line: dict[tuple[str, str], Settings]) -> list[str]:
+    """Patch, steps, cases and minutes of each data set's trainings, and where they were made."""
+    lines = []
+    for dataset in dict.fromkeys(dataset for dataset, _ in of_line):
+        settings = next(s for (d, _), s in of_line.items() if d == dataset)
+        done = [row for cell, row in results.done().items() if cell.dataset == dataset]
+        minutes = [float(row["minutes"]) for row in done]
+        took = f"; {min(minutes):.0f} to {max(minutes):.0f} minutes each, beside other work" if minutes else ""
+        cases = f", {done[0]['cases']} cases of `{split_of(dataset)}`" if done else ""
+        made = {f"{row['processor']}, commit {row['commit']}" for row in done if row["commit"]}
+        where = f" ({'; '.join(sorted(made))})" if made else ""
+        patch = "×".join(map(str, settings.patch))
+        lines.append(
+            f"- {dataset}: patches of {patch}, {settings.steps} steps of {settings.batch_size}{cases}{took}{where}."
+        )
+    return lines
+
+
+def few(results: Results, datasets: Sequence[str]) -> list[str]:
+    """How little an interval over few people, and over two or three seeds, tells; nothing for those of many."""
+    lines = [
+        "- A bootstrap over few is too narrow: were the values normal, its 95 % interval would hold the truth in"
+        f" {100 * true_coverage(3):.0f} % of trials if three seeds were all that varied, in {100 * true_coverage(2):.0f} % with two."
+    ]
+    for dataset in datasets:
+        people = next((int(row["cases"]) for cell, row in results.done().items() if cell.dataset == dataset), FEW)
+        if people < FEW:
+            lines.append(
+                f"- {dataset} is measured on {people} people: the interval over them would hold the truth in"
+                f" {100 * true_coverage(people):.0f} % of trials, and a network that is better, or worse, on each of them is so by"
+                f" chance in 1 of {2 ** (people - 1)}, so that nothing can be decided on them alone."
+            )
+    return lines
+
+
+def gains(results: Results, datasets: Sequence[str]) -> list[str]:
+    """UNet++ with deep supervision over U-Net and wide U-Net: of each data set, the mean, and the paper's."""
+    head = ["data"]
+    for other in PAPER_GAIN:
+        head += [f"over {NAMES[other]}, 95 % over cases", "over seeds and cases"]
+    lines = []
+    for dataset in datasets:
+        line = [dataset]
+        for other in PAPER_GAIN:
+            line += [points(gain_over(results, [dataset], "unetpp_ds", other, over)) for over in (False, True)]
+        lines.append(line)
+    mean, paper = ["**mean of those run**"], ["the paper's mean of its four"]
+    for other, papers in PAPER_GAIN.items():
+        there = compared(results, datasets, "unetpp_ds", other)
+        mean += [points(gain_over(results, there, "unetpp_ds", other, over)) for over in (False, True)]
+        paper += [f"{papers:+}", ""]
+    return rows(head, [*lines, mean, paper])
+
+
+def doubling(results: Results, lines: Sequence[tuple[str, str]]) -> list[str]:
+    """What the second half of the steps adds to a training that plans for all of them, against one that plans for half."""
+    head = ["data", "network", "steps", "validation IoU, %", "added", "IoU of a case, %", "added, 95 % over cases"]
+    said = []
+    for line in lines:
+        ends = doubled(results, line)
+        added = gain([difference(by_seed(results, line), by_seed(results.half, line))], over_seeds=False)
+        if ends is None:
+            said.append([line[0], NAMES[line[1]], *[NOT_YET] * 5])
+            continue
+        half, whole = ends
+        said.append([
+            line[0], NAMES[line[1]], f"{half.steps} → {whole.steps}",
+            f"{percent(half.validation)} → {percent(whole.validation)}", f"{100 * (whole.validation - half.validation):+.2f}",
+            f"{percent(half.iou)} → {percent(whole.iou)}", points(added),
+        ])  # fmt: skip
+    return [
+        "The learning rate of each falls to nought at its own end, so that the end of one curve is always flat. Where twice the steps"
+        f" add less than {100 * ENOUGH} points of validation IoU for every network, learning has ended.",
+        "",
+        *rows(head, said),
+    ]
+
+
+def heads(results: Results, datasets: Sequence[str]) -> list[str]:
+    """IoU of the mean of the heads, which the table takes, and of each by itself, averaged over the seeds."""
+    lines = []
+    for dataset in datasets:
+        of_answers = [ious(results, (dataset, "unetpp_ds"), answer) for answer in ("all", "L1", "L2", "L3", "L4")]
+        lines.append([dataset, *(percent(float(np.mean(each)) if each else None) for each in of_answers)])
+    return rows(["data", "mean of the heads", "L1", "L2", "L3", "L4"], lines)
+
+
+def losses(results: Results) -> list[str]:
+    """Eq. 3 of the paper against the code's loss, what each of them marks, and the control with the background's cross-entropy."""
+    dataset, architecture = COMPARED_ON
+    lines = []
+    for loss in (TABLE_LOSS, *COMPARED_LOSSES):
+        line = (dataset, architecture, loss)
+        each = ious(results, line)
+        if not each:
+            lines.append([LOSSES[loss], NOT_YET, *[""] * 6])
+            continue
+        less = gain([difference(by_seed(results, line), by_seed(results, (dataset, architecture)))], over_seeds=True)
+        at = {THRESHOLDS[answer]: float(np.mean(ious(results, line, answer))) for answer in THRESHOLDS}
+        best = max(at, key=lambda threshold: at[threshold])
+        precision, recall, marked = np.mean([results.counts(cell).pooled()[1:] for cell in results.of(*line)], axis=0)
+        lines.append([
+            LOSSES[loss], str(len(each)), percent(float(np.mean(each))), "" if loss == TABLE_LOSS else points(less),
+            percent(precision), percent(recall), f"{marked:.3f}", f"{percent(at[best])} at {best:.2f}",
+        ])  # fmt: skip
+    head = [
+        "loss", "seeds", "IoU of a case, %", "points over the code's, 95 % over seeds and cases", "precision, %", "recall, %",
+        "pixels marked per true one", "IoU at its best threshold",
+    ]  # fmt: skip
+    return [
+        f"On {dataset}, with {NAMES[architecture]}. Of the background eq. 3 says nothing but through Dice. If that is why it differs,"
+        " it marks more than is true, gets it back at a higher threshold, and does neither once the background's half of the"
+        " cross-entropy is added.",
+        "",
+        *rows(head, lines),
+    ]

@@ -1,0 +1,85 @@
+"""Figures of the lines of the table, from what is on record: means over the seeds, gains, and the paper's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from paper.cells import Cell
+from paper.counts import Counts
+from paper.intervals import Gain, difference, gain
+from paper.records import Results
+
+# IoU of the paper's table in per cent, as recalled; their mean gains are the abstract's 3.9 and 3.4 points.
+PAPER = {
+    "nuclei": {"unet": 90.77, "wide_unet": 90.92, "unetpp": 92.63, "unetpp_ds": 92.52},
+    "polyp": {"unet": 30.08, "wide_unet": 30.14, "unetpp": 33.45, "unetpp_ds": 32.12},
+    "liver": {"unet": 76.62, "wide_unet": 76.58, "unetpp": 79.70, "unetpp_ds": 82.90},
+    "nodule": {"unet": 71.47, "wide_unet": 73.38, "unetpp": 76.44, "unetpp_ds": 77.21},
+}
+PAPER_GAIN = {"unet": 3.9, "wide_unet": 3.4}
+ENOUGH = 0.005  # of validation IoU: twice the steps that add less than this are not worth it
+Line = tuple[str, str] | tuple[str, str, str]  # data set, architecture, and a loss that is not the table's
+
+
+class End(NamedTuple):
+    """How some trainings ended."""
+
+    steps: int
+    validation: float  # IoU of the last one
+    iou: float  # of a case
+
+
+def by_seed(results: Results, line: Line, answer: str = "all") -> dict[int, dict[str, float]]:
+    """From a seed to the IoU of each case."""
+    return {cell.seed: results.counts(cell).ious(answer) for cell in results.of(*line)}
+
+
+def ious(results: Results, line: Line, answer: str = "all") -> list[float]:
+    """The mean IoU over the cases, of each seed."""
+    return [float(np.mean(list(of_case.values()))) for of_case in by_seed(results, line, answer).values()]
+
+
+def mean_of(results: Results, line: Line, figure: Callable[[Counts], float]) -> float | None:
+    """The mean over the seeds of a figure of the counts; None if there are none."""
+    figures = [figure(results.counts(cell)) for cell in results.of(*line)]
+    return float(np.mean(figures)) if figures else None
+
+
+def gain_over(results: Results, datasets: Iterable[str], one: str, other: str, over_seeds: bool) -> Gain | None:
+    """The mean gain over some data sets of one architecture over another; None if a data set lacks either, or there is none."""
+    return gain([difference(by_seed(results, (d, one)), by_seed(results, (d, other))) for d in datasets], over_seeds)
+
+
+def compared(results: Results, datasets: Iterable[str], one: str, other: str) -> list[str]:
+    """The data sets on which both architectures have a seed in common."""
+    return [d for d in dict.fromkeys(datasets) if _seeds(results, d, one) & _seeds(results, d, other)]
+
+
+def doubled(results: Results, line: Line) -> tuple[End, End] | None:
+    """The ends of the trainings of half the steps and of all, of the seeds that have both; None if there are none."""
+    cells = [cell for cell in results.of(*line) if cell in results.half.done()]
+    return (_end(results.half, cells), _end(results, cells)) if cells else None
+
+
+def _end(results: Results, cells: Sequence[Cell]) -> End:
+    done = results.done()
+    validations = [[value for _, _, what, value in results.log(cell) if what == "val_iou"][-1] for cell in cells]
+    ious = [float(done[cell]["iou"]) for cell in cells]
+    return End(int(done[cells[0]]["steps"]), float(np.mean(validations)), float(np.mean(ious)))
+
+
+def seconds_per_step(results: Results, line: Line) -> float | None:
+    """What a step took in the fastest epoch of its trainings, which other work slowed the least; None if there are none."""
+    fastest = []
+    for cell in results.of(*line):
+        ends = [(0, 0.0), *((step, minutes) for step, minutes, what, _ in results.log(cell) if what == "val_iou")]
+        fastest += [60 * (last[1] - first[1]) / (last[0] - first[0]) for first, last in pairwise(ends)]
+    return min(fastest, default=None)
+
+
+def _seeds(results: Results, dataset: str, architecture: str) -> set[int]:
+    return {cell.seed for cell in results.of(dataset, architecture)}
