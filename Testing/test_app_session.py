@@ -22,7 +22,7 @@ from vtk.util.numpy_support import numpy_to_vtk
 
 from Testing.support.mrml_scene import slicer
 from UNetPlusPlusSegmentLib.app.cases import find, uploaded
-from UNetPlusPlusSegmentLib.app.session import Session
+from UNetPlusPlusSegmentLib.app.session import POLL_S, Session
 from UNetPlusPlusSegmentLib.nodule.segments import TERMINOLOGY
 from UNetPlusPlusSegmentLib.scene import mrml
 
@@ -128,10 +128,20 @@ def test_what_a_run_measured_stays_until_it_is_corrected(cohort, open_session, m
     session.apply()
 
     async def result():
+        while not session.state.rows:
+            await asyncio.sleep(0)
+        assert session.state.took and session.state.running, "the mask is there before its map"
+        for threshold in (0.45, 0.3, 0.4):  # as a slider sends them
+            session.state.threshold = threshold
+            session.set_threshold(threshold)
+            for _ in range(3):
+                await asyncio.sleep(POLL_S / 3)
+                assert session.state.threshold == threshold, "the slider does not jump back"
         await session._following
         await session._autosave.finish()
 
     do(result())
+    assert session.state.threshold == 0.4
     assert session.state.header[-1] == "Expected Dice"
     paint(session, do)
     assert session.state.header == ["Segment", "ml", "HU"]

@@ -41,9 +41,12 @@ async def clicks(server: Any, views: Any, folder: Path) -> None:
     async def took(points: list | None = None) -> str:
         started = time.perf_counter()
         session.apply(points)
-        while session.state.running:
+        while session.state.running and not session.state.took:
             await asyncio.sleep(0.01)
-        return f"{time.perf_counter() - started:.1f} s for {', '.join(row[0] for row in session.state.rows)}"
+        seconds = time.perf_counter() - started
+        while session.state.running:  # its map comes
+            await asyncio.sleep(0.01)
+        return f"{seconds:.1f} s for {', '.join(row[0] for row in session.state.rows)}"
 
     await session.open("tiled_200")
     print(f"from the first click on Apply to the mask: {await took()}; from the second: {await took()}")

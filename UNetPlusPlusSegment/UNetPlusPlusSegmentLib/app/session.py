@@ -274,7 +274,8 @@ class Session:
 
     def _make_anew(self, change: Callable[[SceneRun], None]) -> None:
         run = self._runs[-1] if self._runs else None
-        if run is None or run.bundle.name != self.state.model or self.state.running:  # it is that of the next run
+        another_runs = self.state.running and run is not self._run  # this one may still wait for its map
+        if run is None or run.bundle.name != self.state.model or another_runs:  # it is that of the next run
             return
         try:
             change(run)
@@ -306,19 +307,20 @@ class Session:
         self._following = create_task(self._watch(run))
 
     async def _watch(self, run: SceneRun) -> None:
-        """Poll the worker until the run has ended; show how far it is, and its result."""
-        before, started = run.result, time.perf_counter()
+        """Poll the worker until the run has ended; show how far it is, its result at once, and its map when that has come."""
+        shown, started = run.result, time.perf_counter()
         try:
             while run.running or run.jobs:
                 self.segmenter.poll()
+                is_new = run.result is not shown
+                if run.result and is_new and (shown is None or not run.jobs):  # of many thresholds, the last one
+                    shown = run.result
+                    self._take_in(run, shown)
+                    took = f"{shown.scan_slices} slices on {shown.device}, {time.perf_counter() - started:.1f} s from click to mask"
+                    self.state.took = self.state.took or took  # another threshold is no other run
                 self._show_progress(run)
                 await asyncio.sleep(POLL_S)
-            if run.result and run.result is not before:
-                self._take_in(run, run.result)
-                took = time.perf_counter() - started
-                self.state.took = (
-                    f"{run.result.scan_slices} slices on {run.result.device}, {took:.1f} s from click to mask"
-                )
+            self._show_overlay()
             if run.error:
                 cancelled = isinstance(run.error, JobError) and run.error.kind == "cancelled"
                 self._tell(str(run.error), wrong=not cancelled)
@@ -349,7 +351,6 @@ class Session:
         if run.segmentIDs:
             editor.set_active_segment_id(run.segmentIDs[0])
         self._show_rows()
-        self._show_overlay()
         self._tell(" ".join(note.text for note in result.notes))
         self.state.threshold = result.threshold
         if result.show_from is not None:
