@@ -286,6 +286,20 @@ def test_where_memory_holds_not_one_slice_the_processor_takes_over_and_the_resul
     assert [note.kind for note in result.notes] == ["moved-to-processor"]
 
 
+def test_a_slice_that_finds_the_memory_taken_by_another_is_tried_again_by_itself(engine, monkeypatch):
+    monkeypatch.setattr(Device, "threads", 2)
+    card, tried = on_a_card(engine, holds=0)
+
+    def freed(network, *_):
+        network.holds = 1
+
+    card._pruned[4].register_forward_hook(freed, always_call=True)
+    box = Box.whole(1, (90, 110))
+    assert [part for part, _ in card.heads(body().array, [3], box, 4, torch.clone)] == [[3]]
+    assert tried == [1, 1]
+    assert [str(note) for note in card.notes] == ["Memory ran out on a card: fewer slices were computed at a time."]
+
+
 def test_the_processor_that_takes_over_may_use_as_many_threads_as_ever(engine, monkeypatch):
     monkeypatch.setattr(Device, "threads", 2)
     card, _ = on_a_card(engine, holds=0)

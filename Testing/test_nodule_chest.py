@@ -161,6 +161,19 @@ def test_a_nodule_of_a_chest_that_may_go_on_beyond_its_window_has_a_note_as_one_
         assert len(notes) == len(result.segments) > 0
 
 
+def test_what_lies_in_the_lungs_is_looked_at_once_and_what_hardly_reaches_into_them_is_not(tmp_path, chest):
+    volume, _, _ = chest
+    engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0"), "cpu")
+    spacing_mm, shape = volume.spacing_mm[::-1], volume.array.shape
+    mass, dome = ball((12, 60, 50), 14, shape, spacing_mm), ball((12, 65, 100), (8, 30, 24), shape, spacing_mm)
+    for spot, times in ((mass, 1), (dome, 0)):
+        hu = np.where(spot, np.int16(TISSUE), volume.array)
+        maps = engine.predict(Volume(hu, volume.ijk_to_ras), Request("nodule"))
+        at = [tuple(np.rint(candidate.index).astype(int)) for candidate in maps.candidates]
+        assert sum(spot[index] for index in at) == times
+        assert len(at) >= 2  # the nodules of the chest are
+
+
 def test_a_mass_that_is_joined_to_more_probable_vessels_is_looked_at_in_its_middle():
     probability = np.zeros((12, 60, 60), np.float32)
     probability[2:10, 10:34, 10:34] = 0.95  # a mass of 24 mm

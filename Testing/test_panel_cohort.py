@@ -215,13 +215,17 @@ def test_the_table_tells_of_the_doubt_in_a_case(ui, tmp_path):
         "b": {"L": {"volume_ml": 0.0}},
         "c": {},
         "d": {"L": {"volume_ml": 2.0, "doubtful_share": 0.07}},
+        "e": {
+            "Nodule 1": {"volume_ml": 2.0, "probability": 0.97},
+            "Nodule 2": {"volume_ml": 0.1, "probability": 0.416},
+        },
     }
     (tmp_path / "out").mkdir()
     lines = [{"case": case, "status": "done", "measurements": measured} for case, measured in found.items()]
     (tmp_path / "out" / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     ui.cohortFolderEdit.editingFinished()
     assert [(row[0], row[2]) for row in table_of(ui)] == [
-        ("b", "not found"), ("a", "expected Dice 0.91"), ("d", "7 % doubtful"), ("c", "")
+        ("b", "not found"), ("e", "probability 0.42"), ("a", "expected Dice 0.91"), ("d", "7 % doubtful"), ("c", "")
     ]  # fmt: skip
 
 

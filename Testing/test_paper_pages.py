@@ -3,11 +3,13 @@
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from paper import cell_runs, cells, sections
 from paper.cells import Cell
 from paper.files import write_rows
+from paper.images import MARGIN, differences
 from paper.page import write_page
 from paper.records import Results
 from paper.table import write_table
@@ -52,7 +54,7 @@ def gained(results: Results, dataset: str, *gains: float) -> None:
 def test_pages_of_nothing_say_of_everything_that_it_was_not_run(results, of_line):
     table, said = write_table(results, of_line), page(results, of_line)
     assert line_of(table, "polyp", "U-Net", "0", "not yet run")
-    assert "0 of the 62 trainings" in said and "nan" not in table + said
+    assert "0 of 62 trainings" in said and "nan" not in table + said
     assert "UNet++ against U-Net: not yet run." in said and "- liver: not yet run." in said
     assert "The paper's +3.9 points over U-Net: not yet run." in said
 
@@ -84,7 +86,7 @@ def test_four_people_are_said_to_be_few(results, of_line):
     record(results, Cell("liver", "unet", 1), a=0.9, b=0.9, c=0.9, d=0.8)
     for text in (write_table(results, of_line), page(results, of_line)):
         assert "liver is measured on 4 people: the interval over them would hold the truth in 81 % of trials" in text
-        assert "1 of 8 (two-sided sign test)" in text
+        assert "by chance in 1 of 8," in text
 
 
 def test_what_twice_the_steps_added_is_told_for_each_network(results, of_line):
@@ -110,6 +112,11 @@ def test_the_losses_are_compared_with_what_they_mark(results):
     assert line_of(text, "eq. 3 and the background's cross-entropy", "not yet run")
 
 
+def test_a_step_costs_what_it_took_while_the_machine_did_the_least_else(results, of_line):
+    record(results, Cell("nuclei", "unet", 1), steps=10, a=0.5)
+    assert line_of(write_table(results, of_line), "nuclei", "U-Net", "1").endswith("| 12.00 |")
+
+
 def test_the_same_weights_are_given_in_the_authors_measures_too(results, of_line):
     record(results, Cell("nuclei", "unetpp_ds", 1), a=0.8, b=0.8)
     assert "80.00 % as mean IoU of an image, 80.00 % by the authors' `compute_iou`" in " ".join(
@@ -118,3 +125,13 @@ def test_the_same_weights_are_given_in_the_authors_measures_too(results, of_line
     assert " 80.00 | 81.67 | 92.52 " in line_of(
         write_table(results, of_line), "nuclei", "UNet++, deep supervision", "1"
     )
+
+
+def test_of_two_objects_the_one_is_drawn_on_whose_edge_the_networks_differ_most():
+    truth = np.zeros((60, 90), bool)
+    truth[2:10, 20:30] = truth[40:50, 60:80] = True
+    found = np.stack([truth] * 3)
+    found[0, 40] = False  # one of three networks misses a row of the second object
+    (first, few), (second, many) = differences(truth, found)
+    assert first == (slice(0, 10 + MARGIN), slice(20 - MARGIN, 30 + MARGIN)) and few == 0
+    assert second == (slice(40 - MARGIN, 50 + MARGIN), slice(60 - MARGIN, 80 + MARGIN)) and many == 20

@@ -86,6 +86,21 @@ def test_the_first_seed_of_all_data_sets_comes_before_any_second():
     ]
 
 
+def test_half_of_the_steps_are_made_before_the_second_seed(tmp_path):
+    given = Namespace(
+        datasets=["nuclei", "polyp"], architectures=["unet", "unetpp_ds"], seeds=None, steps=None, data=Path("d"), runs="r",
+        configs=ROOT / "training" / "configs" / "table", threads=0, no_training=False,
+    )  # fmt: skip
+    results = Results(tmp_path)
+    jobs = reproduce.jobs_of(results, given)
+    is_half = [job.results.folder == results.half.folder for job in jobs]
+    assert is_half == [False] * 6 + [True] * 4 + [False] * 10
+    assert [job.cell.seed for job in jobs] == [1] * 10 + [2] * 6 + [3] * 4
+    whole, half = jobs[0].settings, jobs[6].settings
+    assert whole.name.removesuffix("2004") == half.name.removesuffix("996")
+    assert half.steps == pytest.approx(whole.steps / 2, rel=0.01)
+
+
 @pytest.mark.parametrize(("configs", "steps"), [("table", None), ("table", 25), ("table-paper", None)])
 def test_trainings_of_a_data_set_differ_in_nothing_but_the_network(configs, steps):
     given = Namespace(steps=steps, configs=ROOT / "training" / "configs" / configs, data=Path("d"), runs="r", threads=0)

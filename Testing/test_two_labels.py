@@ -190,7 +190,7 @@ def test_a_bundle_of_a_target_that_is_not_shipped_wants_its_file_and_no_other(bu
     assert evaluate.main([str(bundle.folder), "--data", str(place / "data")]) == 1
     assert "'both' is unknown" in capsys.readouterr().err
     assert evaluate.main([str(bundle.folder), "--data", str(place / "data"), "--target", "liver"]) == 1
-    assert "The target liver has other labels" in capsys.readouterr().err
+    assert "The target liver has no label 'Grey organ'" in capsys.readouterr().err
 
 
 def test_the_validation_tells_the_dice_of_each_label_and_their_mean(checkpoint):
@@ -233,9 +233,29 @@ def test_a_model_can_be_described_anew_after_its_training(checkpoint, place, cap
     assert json.loads((folder / "evaluation.json").read_text())["figures"]["labels"]
 
 
+def test_a_model_can_leave_out_a_label_that_it_has_not_learned_well(checkpoint, place, bundle, capsys):
+    folder = place / "white-v1.0.0"
+    command = ["--data", str(place / "data"), "--target", str(place / "both.yaml")]
+    assert export.main([str(checkpoint), str(folder), *command, "--labels", "White organ"]) == 0
+    white = api.choose_bundle("white organ", str(folder))
+    assert [(label.value, label.name) for label in white.labels] == [(1, "White organ")]
+    image = torch.rand(1, 1, 32, 32)
+    both, alone = (each.load_network()(image)[-1] for each in (bundle, white))
+    assert torch.allclose(both[:, 1:], alone, atol=1e-5)
+    figures = place / "white.json"
+    assert evaluate.main([str(folder), *command, "-o", str(figures)]) == 0
+    assert json.loads(figures.read_text())["heads"]["L1"]["dice"] > 0.9
+    capsys.readouterr()
+    assert export.main([str(checkpoint), str(place / "red-v1.0.0"), *command, "--labels", "Red organ"]) == 1
+    assert "no label 'Red organ': it has Grey organ, White organ" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"labels": TARGET["labels"][::-1]}, "has labels"), ({"window_hu": [-90, 150]}, "has a window")],
+    [
+        ({"labels": [{**TARGET["labels"][0], "made_of": ["grey"]}, TARGET["labels"][1]]}, "has labels"),
+        ({"window_hu": [-90, 150]}, "has a window"),
+    ],
 )
 def test_a_description_for_another_network_is_refused(checkpoint, place, tmp_path, capsys, change, said):
     (tmp_path / "other.yaml").write_text(yaml.safe_dump({**TARGET, "name": "other", **change}))

@@ -47,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="name or YAML file that describes the model now: its name, terms, post-processing and licence; without it as it was"
         " described when it was trained",
     )
+    parser.add_argument("--labels", nargs="+", metavar="NAME", help="those that the model is to have; without it all")
     parser.add_argument("--level", type=int, help="prune the network to this depth (the paper's L1 to L4)")
     given = parser.parse_args(arguments)
     try:
@@ -59,6 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
         if given.pairs:
             find_pairs(given.pairs)
         target = load_target(given.target) if given.target else None
+        if given.labels:
+            target = (target or read_checkpoint(given.checkpoint).target).only(given.labels)
         figures, average_from, threshold = measure(
             given.checkpoint, given.folder.name, given.data, given.split, given.volumes, given.level, given.pairs,
             given.choose_on, target,

@@ -7,6 +7,8 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from UNetPlusPlusSegmentLib.core.table import rounded
+
 from .messages import reason, showError, timeLeft
 from .questions import mayRun
 
@@ -255,7 +257,8 @@ class CohortBox:
         """Save the changed segmentation beside the first one."""
         try:
             line = self._shown.save()
-            volumes = ", ".join(f"{name} {found['volume_ml']:.1f} ml" for name, found in line["measurements"].items())
+            found = line["measurements"].items()
+            volumes = ", ".join(f"{name} {rounded('volume_ml', each['volume_ml'])} ml" for name, each in found)
             self._outcome = _("Saved as {case}: {volumes}.").format(case=line["case"], volumes=volumes)
         except ValueError as error:
             self._fail(error)
@@ -303,9 +306,12 @@ class CohortBox:
         if any(not each["volume_ml"] for each in segments):
             return _("not found")
         dice = [each["expected_dice"] for each in segments if each.get("expected_dice") is not None]
+        chances = [each["probability"] for each in segments if each.get("probability") is not None]
         shares = [each["doubtful_share"] for each in segments if each.get("doubtful_share") is not None]
         if dice:
             return _("expected Dice {dice}").format(dice=f"{min(dice):.2f}")
+        if chances:
+            return _("probability {probability}").format(probability=f"{min(chances):.2f}")
         return _("{share} % doubtful").format(share=round(100 * max(shares))) if shares else ""
 
     def _update(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -82,7 +82,8 @@ def bundle_from_checkpoint(
         average_from: The first of the heads that the product averages; None: what the figures say, see `_best_average`.
         threshold: Probability from which on a pixel belongs to a label.
         level: Depth to prune the network to, as `NodeGrid.pruned` does; None: it stays whole.
-        target: Describes the model in place of the target that the training had: another name, other terms, a further limit.
+        target: Describes the model in place of the target that the training had: another name, other terms, a further limit. It may
+            leave labels out: the network loses their outputs.
 
     Raises:
         BundleError: The checkpoint cannot be read, has no head at `level`, is of images without HU or without one pixel size;
@@ -90,7 +91,9 @@ def bundle_from_checkpoint(
     """
     trained = read_checkpoint(checkpoint)
     settings, state = trained.settings, trained.state
-    target = _described_anew(trained.target, target) if target else trained.target
+    if target:
+        settings, state = _described_anew(settings, state, target)
+    target = settings.goal
     if target.window_hu is None:
         raise BundleError(f"{checkpoint} was trained on colour images: a model folder is for CT.")
     if not settings.pixel_mm:
@@ -128,22 +131,27 @@ def bundle_from_checkpoint(
     return write_bundle(folder, card, state, {"training": training, "figures": figures})
 
 
-def _described_anew(before: Target, now: Target) -> Target:
-    """The second of two descriptions of a target, if a network that has learned the first one answers it.
+def _described_anew(settings: Settings, state: dict[str, Tensor], now: Target) -> tuple[Settings, dict[str, Tensor]]:
+    """Settings and weights under another description of the target, with the outputs of its labels alone.
 
     Raises:
-        BundleError: It has other labels, another window or another engine.
+        BundleError: It has a label that the network has not learned, another window or another engine.
     """
-    for what, of in (
-        ("labels", lambda target: [(label.name, label.made_of) for label in target.labels]),
-        ("a window", lambda target: target.window_hu),
-        ("an engine", lambda target: target.engine),
+    before = settings.goal
+    learned = [(label.name, label.made_of) for label in before.labels]
+    wanted = [(label.name, label.made_of) for label in now.labels]
+    for what, fits in (
+        ("labels", set(wanted) <= set(learned)),
+        ("a window", before.window_hu == now.window_hu),
+        ("an engine", before.engine == now.engine),
     ):
-        if of(before) != of(now):
+        if not fits:
             raise BundleError(
                 f"The target {now.name} has {what} that the network was not trained for: it is one of {before.name}."
             )
-    return now
+    rows = [learned.index(label) for label in wanted]
+    state = {name: weight[rows] if name.startswith("outputs.") else weight for name, weight in state.items()}
+    return replace(settings, target=asdict(now)), state
 
 
 def _pruned(settings: Settings, state: dict[str, Tensor], level: int) -> tuple[Settings, dict[str, Tensor]]:
@@ -162,16 +170,15 @@ def _least_level(settings: Settings) -> int:
 
 
 def _best_average(figures: dict, otherwise: int) -> int:
-    """The shallowest head to average: of the means up to the deepest head, that with the highest Dice.
-
-    The deepest head alone is not among them: a mean of heads costs nothing and marks less where there is no organ.
-    """
-    means = {
+    """The shallowest head to average: of the deepest head and the means up to it, that with the highest Dice, and of equals the mean."""
+    heads = figures.get("heads", {})
+    deepest = max((name for name in heads if "-" not in name), default="")
+    answers = {
         int(name[1]): head["dice"]
-        for name, head in figures.get("heads", {}).items()
-        if "-" in name and head["dice"] is not None
+        for name, head in sorted(heads.items())
+        if ("-" in name or name == deepest) and head["dice"] is not None
     }
-    return max(means, key=lambda level: means[level], default=otherwise)
+    return max(answers, key=lambda level: answers[level], default=otherwise)
 
 
 def _speeds(speeds: dict[str, Speed], settings: Settings) -> dict[str, Speed]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,19 @@ class Target:
             raise ValueError(f"pixel_mm={self.pixel_mm} must not be below zero.")
         if not self.speeds:
             object.__setattr__(self, "speeds", SPEEDS[self.engine])
+
+    def only(self, names: Sequence[str]) -> Target:
+        """The target with some of its labels, in the order of their names.
+
+        Raises:
+            TargetError: It has no such label.
+        """
+        there = {label.name: label for label in self.labels}
+        unknown = [name for name in names if name not in there]
+        if unknown:
+            raise TargetError(f"The target {self.name} has no label {unknown[0]!r}: it has {', '.join(there)}.")
+        priority = tuple(name for name in self.priority if name in names)
+        return replace(self, labels=tuple(there[name] for name in names), priority=priority)
 
     def _check_words(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name):

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from data.slices import Slice, read_slices
-from data.targets import Target, TargetError, load_target
+from data.targets import Target, load_target
 from measure.heads import answer_of, answers, level_times
 from measure.pictures import FOUND, TRUTH, Panel, save_atlas
 from measure.pooled import Pooled, means_of, summary
@@ -54,8 +54,8 @@ def evaluate(
     Raises:
         BundleError, DataError, TargetError: The model or the data cannot be used, or the target is not that of the model.
     """
-    target = target or load_target(bundle.target)
-    names = _names_of_both(bundle, target)
+    names = [label.name for label in bundle.labels]
+    target = (target or load_target(bundle.target)).only(names)
     engine = SliceEngine(bundle)
     items = read_slices(data, target, split)[::every]
     counts: dict[str, dict] = {name: defaultdict(lambda: defaultdict(lambda: defaultdict(Pooled))) for name in names}
@@ -78,16 +78,6 @@ def evaluate(
         **_by_label({name: _summaries(of_kind) for name, of_kind in counts.items()}),
         "time": level_times(bundle, engine.device, _grid(bundle, items[0])),
     }
-
-
-def _names_of_both(bundle: Bundle, target: Target) -> list[str]:
-    """The names of the labels, which must be the same."""
-    names = [label.name for label in bundle.labels]
-    if names != [label.name for label in target.labels]:
-        raise TargetError(
-            f"The target {target.name} has other labels than the model {bundle.name}: {', '.join(names)}."
-        )
-    return names
 
 
 def _summaries(of_kind: dict[str, dict[str, dict[str, Pooled]]]) -> dict[str, dict[str, dict]]:

@@ -58,7 +58,7 @@ def draw_edge(results: Results, of_dataset: dict[str, Settings]) -> str:
         first, target = _first(results, dataset), of_dataset[dataset].goal
         items = examples(read_slices(of_dataset[dataset].data, target, split_of(dataset)), target)
         found = [[results.example(cell, item.row["file"]) for cell in first] for item in items]
-        windows = [(n, w, d) for n, item in enumerate(items) for w, d in _differences(item.shown, np.array(found[n]))]
+        windows = [(n, w, d) for n, item in enumerate(items) for w, d in differences(item.shown, np.array(found[n]))]
         number, window, _ = max(windows, key=lambda each: each[2])
         item = items[number]
         row = [Panel(f"{dataset}, image", item.image[window], {})]
@@ -72,7 +72,7 @@ def draw_edge(results: Results, of_dataset: dict[str, Settings]) -> str:
     return str(path)
 
 
-def _differences(truth: np.ndarray, found: np.ndarray) -> list[tuple[tuple[slice, slice], int]]:
+def differences(truth: np.ndarray, found: np.ndarray) -> list[tuple[tuple[slice, slice], int]]:
     """A window about each object of the truth, and the number of pixels in it on which the networks are not of one mind.
 
     Args:

@@ -35,7 +35,7 @@ def write_page(results: Results, of_line: dict[tuple[str, str], Settings]) -> st
     text = "\n".join([
         "# Does UNet++ help me?",
         "",
-        f"{done} of the {of} trainings are on record. `python training/reproduce.py` makes the rest, goes on where it stopped,"
+        f"On record: {done} of {of} trainings. `python training/reproduce.py` makes the rest, goes on where it stopped,"
         " and writes this page. Every figure is read from the records; the whole table is [table.md](table.md).",
         "",
         *_holds(results, datasets),

@@ -51,8 +51,8 @@ def few(results: Results, datasets: Sequence[str]) -> list[str]:
         if people < FEW:
             lines.append(
                 f"- {dataset} is measured on {people} people: the interval over them would hold the truth in"
-                f" {100 * true_coverage(people):.0f} % of trials, and a network that is better on each of them is so by chance in 1 of"
-                f" {2 ** (people - 1)} (two-sided sign test), so that nothing can be decided on them alone."
+                f" {100 * true_coverage(people):.0f} % of trials, and a network that is better, or worse, on each of them is so by"
+                f" chance in 1 of {2 ** (people - 1)}, so that nothing can be decided on them alone."
             )
     return lines
 
@@ -78,15 +78,7 @@ def gains(results: Results, datasets: Sequence[str]) -> list[str]:
 
 def doubling(results: Results, lines: Sequence[tuple[str, str]]) -> list[str]:
     """What the second half of the steps adds to a training that plans for all of them, against one that plans for half."""
-    head = [
-        "data",
-        "network",
-        "steps",
-        "validation IoU, %",
-        "added, points",
-        "IoU of a case, %",
-        "added, 95 % over cases",
-    ]
+    head = ["data", "network", "steps", "validation IoU, %", "added", "IoU of a case, %", "added, 95 % over cases"]
     said = []
     for line in lines:
         ends = doubled(results, line)
@@ -127,7 +119,7 @@ def losses(results: Results) -> list[str]:
         if not each:
             lines.append([LOSSES[loss], NOT_YET, *[""] * 6])
             continue
-        less = gain_over(results, [dataset], architecture, architecture, True, (loss, TABLE_LOSS))
+        less = gain([difference(by_seed(results, line), by_seed(results, (dataset, architecture)))], over_seeds=True)
         at = {THRESHOLDS[answer]: float(np.mean(ious(results, line, answer))) for answer in THRESHOLDS}
         best = max(at, key=lambda threshold: at[threshold])
         precision, recall, marked = np.mean([results.counts(cell).pooled()[1:] for cell in results.of(*line)], axis=0)

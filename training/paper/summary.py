@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-from paper.cells import TABLE_LOSS, Cell
+from paper.cells import Cell
 from paper.counts import Counts
 from paper.intervals import Gain, difference, gain
 from paper.records import Results
@@ -48,17 +49,9 @@ def mean_of(results: Results, line: Line, figure: Callable[[Counts], float]) -> 
     return float(np.mean(figures)) if figures else None
 
 
-def gain_over(
-    results: Results,
-    datasets: Iterable[str],
-    one: str,
-    other: str,
-    over_seeds: bool,
-    losses: Sequence[str] = (TABLE_LOSS,) * 2,
-) -> Gain | None:
-    """The mean gain over some data sets of one architecture over another, or of one loss; None if a data set lacks either."""
-    pairs = [(by_seed(results, (d, one, losses[0])), by_seed(results, (d, other, losses[1]))) for d in datasets]
-    return gain([difference(*pair) for pair in pairs], over_seeds)
+def gain_over(results: Results, datasets: Iterable[str], one: str, other: str, over_seeds: bool) -> Gain | None:
+    """The mean gain over some data sets of one architecture over another; None if a data set lacks either, or there is none."""
+    return gain([difference(by_seed(results, (d, one)), by_seed(results, (d, other))) for d in datasets], over_seeds)
 
 
 def compared(results: Results, datasets: Iterable[str], one: str, other: str) -> list[str]:
@@ -80,10 +73,12 @@ def _end(results: Results, cells: Sequence[Cell]) -> End:
 
 
 def seconds_per_step(results: Results, line: Line) -> float | None:
-    """What a step took, validations and other work of the machine among it, averaged over the seeds; None if there are none."""
-    done = results.done()
-    took = [60 * float(done[cell]["minutes"]) / int(done[cell]["steps"]) for cell in results.of(*line)]
-    return float(np.mean(took)) if took else None
+    """What a step took in the fastest epoch of its trainings, which other work slowed the least; None if there are none."""
+    fastest = []
+    for cell in results.of(*line):
+        ends = [(0, 0.0), *((step, minutes) for step, minutes, what, _ in results.log(cell) if what == "val_iou")]
+        fastest += [60 * (last[1] - first[1]) / (last[0] - first[0]) for first, last in pairwise(ends)]
+    return min(fastest, default=None)
 
 
 def _seeds(results: Results, dataset: str, architecture: str) -> set[int]:

@@ -30,8 +30,9 @@ NOTES = """\
   image, lifts mean_iou above the organ's IoU. Hold the paper's 92.6 against these two columns, and an IoU of 0.83 against the first.
 - The intervals are 95 % bootstraps of the mean difference, paired by seed and by case. **Over cases**: what other people would change,
   for the same weights. **Over seeds and cases**: what other people and another training would change.
-- **s/step** is what a training step took, beside other work; s/image the processor time of one thread for an image of the patch's
-  size, batch norm folded, all networks of a data set in turns. The paper's figures are as recalled."""
+- **s/step** is what a training step took in the fastest epoch, which other work of the machine slowed the least; **s/image** the
+  processor time of one thread for an image of the patch's size, batch norm folded, all networks of a data set in turns. The paper's
+  figures are as recalled."""
 
 
 def write_table(results: Results, of_line: dict[tuple[str, str], Settings]) -> str:

@@ -12,9 +12,9 @@ NAMES = {
 NOT_YET = "not yet run"
 
 
-def percent(value: float | None, missing: str = NOT_YET) -> str:
+def percent(value: float | None) -> str:
     """A share in per cent with two decimals, or that it is missing."""
-    return missing if value is None else f"{100 * value:.2f}"
+    return NOT_YET if value is None else f"{100 * value:.2f}"
 
 
 def points(found: Gain | None) -> str:

@@ -95,7 +95,8 @@ class Predictor:
         rest = list(chosen)
         while rest:
             device = self.device
-            share = -(-len(rest) // min(self._threads, device.threads))
+            threads = min(self._threads, device.threads)
+            share = -(-len(rest) // threads)
             size = min(self._most, device.batch(box.size[0] * box.size[1]), share)
             parts = [rest[n : n + size] for n in range(0, len(rest), size)]
 
@@ -111,7 +112,7 @@ class Predictor:
                 if not is_out_of_memory(error) or (device.kind == "cpu" and size == 1):
                     raise
             if rest:  # only now: inside the except clause, the failed attempt still holds its memory
-                self._take_less(device, size)
+                self._take_less(device, size, threads)
 
     def in_threads(self, task: Callable[[Item], Answer], items: Sequence[Item]) -> Iterator[Answer]:
         """The answer of a task to each item, as `in_order`; after memory ran out, in fewer threads."""
@@ -126,9 +127,8 @@ class Predictor:
                 if not is_out_of_memory(error) or threads == 1:
                     raise
             if done < len(items):  # only now, as above
-                self._threads = threads // 2
-                text = f"Memory ran out on {self.device.label}: fewer slices were computed at a time."
-                self.notes = [Note("smaller-batches", text)]
+                with self._lock:
+                    self._compute_in(min(self._threads, threads // 2))
 
     def _run(self, slices: np.ndarray, box: Box, level: int) -> Tensor:
         """Probabilities as `then` in `heads` takes them, of slices (n, rows, columns) that fit the memory together."""
@@ -146,8 +146,13 @@ class Predictor:
         logits = network(image.to(weight.dtype).contiguous(memory_format=torch.channels_last))
         return torch.stack([torch.sigmoid(h.float()).squeeze(1) for h in logits])
 
-    def _take_less(self, device: Device, slices: int) -> None:
-        """After `slices` slices were too much for a device: half of them from now on, or the processor."""
+    def _compute_in(self, threads: int) -> None:
+        self._threads = threads
+        text = f"Memory ran out on {self.device.label}: fewer slices were computed at a time."
+        self.notes = [Note("smaller-batches", text)]
+
+    def _take_less(self, device: Device, slices: int, threads: int) -> None:
+        """After batches of `slices` slices in `threads` threads were too much for a device: less from now on, or the processor."""
         with self._lock:
             if self.device is not device:
                 return  # another thread was faster
@@ -155,6 +160,8 @@ class Predictor:
                 self._most = slices // 2
                 text = f"Memory ran out on {device.label}: slices were computed {self._most} at a time."
                 self.notes = [Note("smaller-batches", text)]
+            elif threads > 1:
+                self._compute_in(1)
             else:
                 self.device, self._most, self._threads = choose_device("cpu"), MANY, MANY
                 self._pruned.clear()

@@ -22,11 +22,8 @@ MOST_MM = 12.0  # diameter beyond which size says nothing
 DENSE_HU = -450.0  # vessels and walls, at least
 WALL_MM2 = 300.0  # a larger dense section beside a nodule is not a vessel; as far as it lies in
 BESIDE_MM = 12.0  # this distance on the slice
-IN_PLANE = ndimage.generate_binary_structure(3, 1) & [
-    [[False]],
-    [[True]],
-    [[False]],
-]  # voxels of a slice that share a side
+IN_PLANE = np.zeros((3, 3, 3), bool)  # voxels of a slice that share a side are joined
+IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
 
 
 def features(nodule: Nodule, windows: Windows) -> dict[str, float]:
