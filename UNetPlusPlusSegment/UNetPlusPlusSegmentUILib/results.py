@@ -177,10 +177,10 @@ def _columns() -> list:
     return [
         (_("Volume (ml)"), volume, value("volume_ml")),
         (_("Mean HU"), lambda found: number(found["mean_hu"], 0), value("mean_hu")),
+        (_("Probability"), lambda found: number(found.get("probability"), 2), value("probability")),
         (_("Axes (mm)"), axes, value("long_axis_mm")),
         (_("Diameter (mm)"), lambda found: number(found.get("mean_diameter_mm"), 1), value("mean_diameter_mm")),
         (_("Type"), kind, kind),
-        (_("Probability"), lambda found: number(found.get("probability"), 2), value("probability")),
         (_("Expected Dice"), expected, value("expected_dice")),
         (_("Doubtful (%)"), doubt, value("doubtful_share")),
         (_("Cut by the scan"), cut, cut),
