@@ -199,18 +199,9 @@ def test_faint_slices_of_few_patients_are_drawn_as_often_as_all_others_with_the_
     slices = read_slices(folder, LIVER, "train")
     shown = np.flatnonzero([s.mask.any() for s in slices])
     faint = np.isin(np.arange(len(slices)), shown[:1])
-    drawn = [i for i, _ in BalancedSampler(slices, 16, 0.75, seed=3, pools=[(~faint, 0.5), (faint, 0.5)])]
+    drawn = [i for i, _ in BalancedSampler(slices, 16, 0.75, seed=3, faint=faint)]
     assert drawn.count(shown[0]) == 6
     assert sum(bool(slices[i].mask.any()) for i in drawn) == 12
-
-
-def test_parts_of_the_slices_have_the_share_of_the_draw_that_was_asked_for(folder):
-    slices = read_slices(folder, LIVER, "train")
-    shown = np.flatnonzero([s.mask.any() for s in slices])
-    few = np.isin(np.arange(len(slices)), shown[:1])
-    nobody = np.zeros(len(slices), bool)
-    drawn = [i for i, _ in BalancedSampler(slices, 20, 1.0, seed=3, pools=[(few, 0.2), (~few, 0.5), (nobody, 0.3)])]
-    assert len(drawn) == 20 and drawn.count(shown[0]) == round(20 * 0.2 / 0.7)
 
 
 def settings_of(**changes) -> Settings:

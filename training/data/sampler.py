@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -29,7 +29,7 @@ class BalancedSampler(Sampler):
         rank: int = 0,
         world: int = 1,
         epoch: Callable[[], int] = lambda: 0,
-        pools: Sequence[tuple[np.ndarray, float]] = (),
+        faint: np.ndarray | None = None,
     ) -> None:
         """Prepare it.
 
@@ -40,15 +40,13 @@ class BalancedSampler(Sampler):
             seed: Of the draw.
             rank, world: This process, and how many there are.
             epoch: Which epoch it is.
-            pools: Parts of the slices, bool, one of each slice, and the share of what is drawn with a label that comes from each;
-                without any, all slices are one.
+            faint: bool, one of each slice: those with a label that are drawn as often as all others with one; None: no slice is.
         """
         has = np.array([s.mask.any() for s in slices])
         patients = np.array([s.row.get("patient", s.row["file"]) for s in slices])
-        pools = pools or [(np.ones(len(slices), bool), 1.0)]
-        drawn_from = [(people, share) for part, share in pools if (people := _by_patient(patients, has & part))]
-        self.positive = [people for people, _ in drawn_from]
-        self.shares = [share for _, share in drawn_from]
+        faint = np.zeros(len(slices), bool) if faint is None else faint
+        kinds = (_by_patient(patients, has & each) for each in (~faint, faint))
+        self.positive = [kind for kind in kinds if kind]
         self.negative = [np.flatnonzero(~has)] if not has.all() else []
         self.length, self.with_organ, self.seed, self.rank, self.world = length, with_organ, seed, rank, world
         self.epoch = epoch
@@ -62,8 +60,7 @@ class BalancedSampler(Sampler):
         share = self.with_organ if len(self.negative) else 1.0
         share = share if len(self.positive) else 0.0
         wanted = round(self.length * share)
-        ends = np.cumsum([0.0, *self.shares]) / (sum(self.shares) or 1.0)
-        parts = np.diff((wanted * ends).round().astype(int))
+        parts = np.diff(np.linspace(0, wanted, len(self.positive) + 1).round().astype(int))
         chosen = np.concatenate([
             *(_take(kind, part, generator) for kind, part in zip(self.positive, parts, strict=True)),
             _take(self.negative, self.length - wanted, generator),

@@ -38,7 +38,6 @@ class Slice:
         pixel_mm: Side of a pixel; 1 for images without one.
         known: bool (labels,): the labels whose masks say all; the others' are not to be trusted. None: all of them.
         beside: bool (height, width), what is easily mistaken for a label; None where it is not marked.
-        folder: The slice folder that it was read from.
     """
 
     row: dict[str, str]
@@ -47,7 +46,6 @@ class Slice:
     pixel_mm: float
     known: np.ndarray | None = None
     beside: np.ndarray | None = None
-    folder: Path | None = None
 
     @property
     def shown(self) -> np.ndarray:
@@ -186,7 +184,7 @@ def _read_slice(folder: Path, row: dict[str, str], target: Target, kind: Kind) -
             f"{folder / 'slices.csv'} has no column {error}, which says what is known of a slice."
         ) from error
     stored = mask.astype(np.uint8)  # a PNG of two values is read as bool
-    item = Slice(row, image, target.masks(stored, kind), pixel_mm, known, target.beside_in(stored, kind), folder)
+    item = Slice(row, image, target.masks(stored, kind), pixel_mm, known, target.beside_in(stored, kind))
     return item.in_window(kind.window_hu, target.window_hu)
 
 

@@ -51,7 +51,6 @@ class Settings:
     ema_decay: float = 0.99  # of the averaged weights that are validated and shipped; 0: none
     loss: str = "bce_dice"
     with_organ: float = 0.75  # share of the drawn slices that show the organ
-    also_share: float = 0.0  # of these, the share that comes from `also`; 0: as its people are many
     faint_hu: float = -1000.0  # CT: slices whose organ has a mean below this are drawn as often as all others with it
     scale: tuple[float, float] = (0.7, 1.4)
     rotation_degrees: float = 15.0
@@ -122,7 +121,7 @@ class Settings:
         for key in ("pixel_mm", "warmup_steps", "weight_decay", "patience", "threads", "shift", "gain", "offset"):
             if getattr(self, key) < 0:
                 raise SettingsError(f"{key}={getattr(self, key)} must not be below zero.")
-        for key in ("with_organ", "also_share", "roam", "no_table", "noise", "sharpen", "recolour", "bowel", "paste"):
+        for key in ("with_organ", "roam", "no_table", "noise", "sharpen", "recolour", "bowel", "paste"):
             if not 0 <= getattr(self, key) <= 1:
                 raise SettingsError(f"{key}={getattr(self, key)} is a share: it must lie in 0…1.")
         if not 0 <= self.ema_decay < 1:

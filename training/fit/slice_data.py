@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import cast
 
 import lightning as L
@@ -63,25 +62,19 @@ class SliceData(L.LightningDataModule):
             trainer.global_rank,
             trainer.world_size,
             epoch=lambda: trainer.global_step // s.steps_per_epoch,
-            pools=self._pools(),
+            faint=self._faint(),
         )
         pieces = pieces_beside(self.training, s) if s.paste else ()
         augment = Augment(s, self.target.window_hu, pieces)
         patches = SliceDataset(self.training, s.pixel_mm, augment)
         return DataLoader(patches, s.batch_size, sampler=sampler, drop_last=True)
 
-    def _pools(self) -> list[tuple[np.ndarray, float]]:
-        """What slices with a label are drawn from: `data` and `also`, in each faint ones as often as others."""
-        share = self.settings.also_share
-        own = np.array([item.folder == Path(self.settings.data) for item in self.training])
-        folders = [(own, 1 - share), (~own, share)] if share else [(np.ones(len(own), bool), 1.0)]
-        faint = self._faint()
-        return [(part & each, share / 2) for part, share in folders for each in (~faint, faint)]
-
-    def _faint(self) -> np.ndarray:
-        """bool, one of each slice of the training: its labels have a mean below `faint_hu`; no colour image has."""
-        to_hu, most_hu, is_ct = self.target.to_hu, self.settings.faint_hu, self.target.window_hu is not None
-        return np.array([is_ct and i.shown.any() and to_hu(i.image[i.shown]).mean() < most_hu for i in self.training])
+    def _faint(self) -> np.ndarray | None:
+        """bool, one of each slice of the training: its labels have a mean below `faint_hu`; None of colour images."""
+        to_hu, most_hu = self.target.to_hu, self.settings.faint_hu
+        if self.target.window_hu is None:
+            return None
+        return np.array([i.shown.any() and to_hu(i.image[i.shown]).mean() < most_hu for i in self.training])
 
     def val_dataloader(self) -> DataLoader:
         """This process's share of the validation, image by image."""
