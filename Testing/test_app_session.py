@@ -155,6 +155,22 @@ def test_the_table_follows_where_nothing_is_saved(cohort, open_session):
     assert session.state.rows == [["Mine", "2.4", "-100"]]
 
 
+def test_a_click_on_a_title_sorts_the_table_and_a_row_stays_that_of_its_segment(cohort, open_session):
+    _, scans = cohort
+    session, do = open_session(scans / "a.nrrd")
+    segmentation = session.segmentation.GetSegmentation()
+    first, second = (segmentation.AddEmptySegment("", name) for name in ("Small", "None"))
+    paint(session, do)
+    for title, order in (("ml", [first, second]), ("Segment", [first, second]), ("Segment", [second, first])):
+        session.sort_by(title)
+        names = [segmentation.GetSegment(each).GetName() for each in order]
+        assert ([row[0] for row in session.state.rows], session._rows) == (names, order)
+    looked_at = []
+    session.views.centre = looked_at.append
+    session.look_at(1)
+    np.testing.assert_allclose(looked_at, [mrml.centre_of(session.segmentation, first)])
+
+
 def test_a_nodule_that_is_corrected_keeps_its_diameter_in_the_table(tmp_path, cohort, open_session):
     labels = np.zeros((10, 30, 40), np.uint8)
     labels[2:6, 5:15, 5:15] = 1

@@ -345,12 +345,8 @@ def test_the_logic_takes_what_the_shell_takes():
     commands = next(each for each in parser()._actions if isinstance(each.choices, dict)).choices
     of_the_shell = {action.dest for action in commands["cohort"]._actions} - {"help", "quiet", "json", "debug"}
     other_names = {
-        "output": "outputFolder",
-        "dask": "cluster",
-        "format": "formats",
-        "points_of_cases": "points",
-        "show_from": "showFrom",
-    }
+        "output": "outputFolder", "dask": "cluster", "format": "formats", "points_of_cases": "points", "show_from": "showFrom",
+    }  # fmt: skip
     taken = {*inspect.signature(Segmenter.processFolder).parameters} - {"self", "progress", "ended"}
     assert {other_names.get(name, name) for name in of_the_shell} == taken
 
