@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def test_a_cluster_does_a_cohort_as_one_machine_does_though_a_process_of_it_dies
 
     def kill_one(done, total, case):
         if done == 1:
-            next(iter(cluster.workers.values())).process.process.kill()
+            os.kill(next(iter(cluster.workers.values())).process.process.pid, signal.SIGKILL)
 
     run = on_cluster(cluster.scheduler_address)
     records = run_cohort(run, cohort, tmp_path / "there", asked_of(bundle), kill_one)

@@ -1,17 +1,16 @@
-"""Results on one volume put into one: of several models; or of one, beside what is kept of it. NumPy."""
+"""Results of several models on one volume, as one. NumPy."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import count
 
 import numpy as np
 
 from .masks import measure
 from .note import Note
 from .result import Result
-from .segment import Segment, overlapping
+from .segment import Segment
 from .volume import Volume, clean_hu
 
 
@@ -61,36 +60,3 @@ def merged(results: Sequence[Result], volume: Volume) -> Result:
         slices=sum(result.slices for result in results),
         seconds=sum(result.seconds for result in results),
     )
-
-
-def beside_kept(
-    result: Result, before: Result, kept: Collection[int], removed: Iterable[tuple[int, ...]]
-) -> tuple[Result, dict[int, int]]:
-    """Put findings beside some of an earlier result, which are kept as they were.
-
-    Args:
-        result: Numbered findings, as nodules are.
-        before: Others of the same run.
-        kept: Values of the findings in it that are kept, whether they are among the new ones or not.
-        removed: Voxels (k, j, i) of findings that are left out.
-
-    Returns:
-        The other findings, with numbers that are free, and after them what is kept; and the values of the latter, by those before.
-    """
-    same = {old: new for new, old in overlapping(before.labelmap, result.labelmap).items()}
-    gone = {int(result.labelmap[at]) for at in removed} | {same[value] for value in kept if value in same}
-    labelmap = np.where(np.isin(result.labelmap, [*gone]), 0, result.labelmap)
-    stay = [each for each in before.segments if each.value in kept]
-    taken = {each.name.rpartition(" ")[2] for each in stay}
-    free = (n for n in count(1) if str(n) not in taken)
-    segments = [
-        replace(each, name=f"{each.name.rpartition(' ')[0]} {next(free)}")
-        for each in result.segments
-        if each.value not in gone
-    ]
-    values = {}
-    for value, each in enumerate(stay, start=1 + max((each.value for each in result.segments), default=0)):
-        labelmap[(before.labelmap == each.value) & (labelmap == 0)] = value
-        values[each.value] = value
-        segments.append(replace(each, value=value))
-    return replace(result, labelmap=labelmap, segments=tuple(segments)), values

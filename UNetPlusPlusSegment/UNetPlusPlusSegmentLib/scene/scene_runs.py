@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.merging import beside_kept
+from ..core.keeping import beside_kept
 from ..core.request import Request
 from ..core.result import Result
 from ..core.segment import Segment, overlapping
