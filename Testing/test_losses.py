@@ -50,6 +50,32 @@ def test_bce_and_dice_are_half_the_cross_entropy_and_one_less_dice_of_the_batch_
     assert float(LOSSES["bce_dice_each"](logits, truth)) == pytest.approx(float(half + 1 - each), abs=1e-12)
 
 
+def test_the_logarithm_of_dice_takes_its_place():
+    torch.manual_seed(0)
+    logits = torch.randn(3, 1, 5, 7, dtype=torch.float64)
+    truth = (torch.rand(3, 1, 5, 7) > 0.6).double()
+    difference = LOSSES["bce_log_dice"](logits, truth) - LOSSES["bce_dice"](logits, truth)
+    dice = (2 * (truth * logits.sigmoid()).sum() + 1) / (truth.sum() + logits.sigmoid().sum() + 1)
+    assert float(difference) == pytest.approx(float(dice - 1 - dice.log()), abs=1e-6)
+
+
+def test_a_small_organ_that_is_hardly_found_yet_is_pushed_more_by_the_logarithm_of_dice():
+    truth = torch.zeros(1, 1, 64, 64)
+    truth[..., 30:34, 30:34] = 1
+    push = {}
+    for name in ("bce_dice", "bce_log_dice"):
+        logits = torch.full((1, 1, 64, 64), -5.0, requires_grad=True)
+        LOSSES[name](logits, truth).backward()
+        push[name] = -float(logits.grad[truth > 0].sum())
+    assert push["bce_log_dice"] > 5 * push["bce_dice"]
+
+
+def test_a_batch_without_the_organ_has_the_cross_entropy_alone():
+    logits, none = torch.randn(2, 1, 8, 8), torch.zeros(2, 1, 8, 8)
+    expected = F.binary_cross_entropy_with_logits(logits, none) / 2
+    assert float(LOSSES["bce_log_dice"](logits, none)) == pytest.approx(float(expected), abs=1e-6)
+
+
 def test_a_perfect_answer_is_the_lowest_loss():
     truth = torch.zeros(2, 1, 8, 8)
     truth[:, :, 2:5] = 1
@@ -57,6 +83,7 @@ def test_a_perfect_answer_is_the_lowest_loss():
     assert float(hybrid(perfect, truth)) == pytest.approx(-1, abs=1e-5)
     assert float(LOSSES["bce_dice"](perfect, truth)) == pytest.approx(0, abs=1e-5)
     assert float(LOSSES["bce_dice_each"](perfect, truth)) == pytest.approx(0, abs=1e-5)
+    assert float(LOSSES["bce_log_dice"](perfect, truth)) == pytest.approx(0, abs=1e-5)
 
 
 def test_to_miss_a_small_organ_costs_as_much_as_to_miss_a_large_one_where_each_image_has_its_dice():

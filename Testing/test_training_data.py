@@ -61,7 +61,7 @@ def test_saved_settings_read_back_as_they_were(config, tmp_path):
         ("also={nuclei: folder}", "also: 'nuclei' is no target"),
         ("recolour=2", "share"),
         ("architecture=unet++", "unetpp_ds"),
-        ("loss=dice", "bce_dice, bce_dice_each, hybrid, hybrid_background"),
+        ("loss=dice", "bce_dice, bce_dice_each, bce_log_dice, hybrid, hybrid_background"),
         ("steps", "not of the form key=value"),
     ],
 )

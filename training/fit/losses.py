@@ -1,4 +1,4 @@
-"""The losses, from logits: MONAI's BCE + Dice, of a batch or of each image, and the paper's hybrid loss, which MONAI has not."""
+"""The losses, from logits: MONAI's BCE + Dice, and two that MONAI has not: with the logarithm of Dice, and the paper's hybrid loss."""
 
 from __future__ import annotations
 
@@ -36,12 +36,29 @@ def hybrid(logits: Tensor, truth: Tensor, background: bool = False) -> Tensor:
     return -(cross_entropy + dice).mean()
 
 
+def bce_log_dice(logits: Tensor, truth: Tensor) -> Tensor:
+    """½·BCE − ln Dice of the batch: Wong et al. 2018 (exponential logarithmic loss, its exponent 1), for organs of very different sizes.
+
+    Dice itself is flat where hardly anything is found yet, so that a small organ is learned last or never; its logarithm is steepest
+    there. A batch without the organ has the cross-entropy alone.
+
+    Args:
+        logits: (N, 1, height, width).
+        truth: the same shape, 0 or 1.
+    """
+    p = logits.sigmoid()
+    overlap, both = (truth * p).sum(), truth.sum() + p.sum()
+    half = F.binary_cross_entropy_with_logits(logits, truth) / 2
+    return half - torch.log((2 * overlap + 1) / (both + 1)) if truth.any() else half
+
+
 # ½·BCE + 1 − Dice, for one label: the authors' code. Dice over the whole batch, where images without the organ count too; or of each
 # image by itself, then their mean, where a small section counts as much as a large one.
 _bce_dice = partial(DiceCELoss, sigmoid=True, smooth_nr=1, smooth_dr=1, lambda_ce=0.5)
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "bce_dice": _bce_dice(batch=True),
     "bce_dice_each": _bce_dice(batch=False),
+    "bce_log_dice": bce_log_dice,
     "hybrid": hybrid,
     "hybrid_background": partial(hybrid, background=True),
 }
