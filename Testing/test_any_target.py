@@ -241,7 +241,7 @@ def test_segments_of_one_name_are_kept_once_with_a_note_and_what_was_cut_is_meas
     left = both.segments[1].measurements
     assert (left["volume_ml"], left["mean_hu"]) == (pytest.approx(0.5), 30)
     assert [str(note) for note in both.notes] == [
-        "Same.", "Liver of b-v1 was left out: a model named before it has that segment, too.",
+        "Same.", "Liver from b-v1 was left out, because another of the chosen models also segments it.",
     ]  # fmt: skip
     assert (both.model, both.device, both.scan_slices, both.slices, both.seconds) == ("a-v1, b-v1", "cpu", 1, 4, 2)
     assert merged([first], volume) is first

@@ -22,7 +22,7 @@ POINT = (1.0, -2.0, 3.5)
         ({"speed": "warp"}, "Unknown speed 'warp': choose one of accurate, balanced, fast"),
         ({"device": "abacus"}, "Unknown device 'abacus'"),
         *[({"threshold": threshold}, r"between 0 and 1, such as 0\.5") for threshold in (0, 1, 50, float("nan"))],
-        ({"target": "nodule", "points": [POINT], "box": BOX}, "only one of the two"),
+        ({"target": "nodule", "points": [POINT], "box": BOX}, "cannot be combined"),
         ({"target": "nodule", "points": [(1, 2)]}, "three numbers"),
         ({"target": "nodule", "points": [(np.nan, 2, 3)]}, "three numbers"),
         ({"box": np.s_[2:2, 0:40, 5:50]}, "not a valid box of voxels"),

@@ -1,4 +1,4 @@
-"""A result beside what is kept of an earlier one of the same run. NumPy."""
+"""Combining a new result with findings that are kept from an earlier one. NumPy."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from .segment import overlapping
 def beside_kept(
     result: Result, before: Result, kept: Collection[int], removed: Iterable[tuple[int, ...]]
 ) -> tuple[Result, dict[int, int]]:
-    """Put findings beside some of an earlier result, which are kept as they were.
+    """Add findings of an earlier result, unchanged, to a new result of the same run.
 
     Args:
-        result: Numbered findings, as nodules are.
-        before: Others of the same run.
-        kept: Values of the findings in it that are kept, whether they are among the new ones or not.
-        removed: Voxels (k, j, i) of findings that are left out.
+        result: The new result, whose findings have numbered names such as `Nodule 2`.
+        before: The earlier result.
+        kept: Values in `before` of the findings to keep, whether they were found again or not.
+        removed: A voxel (k, j, i) in each new finding to leave out.
 
     Returns:
-        The other findings, with numbers that are free, and after them what is kept; and the values of the latter, by those before.
+        The new findings that overlap no kept one, numbered with what the kept names leave free, followed by the kept findings; and
+        for each kept finding, its value in `before` and its new value.
     """
     same = {old: new for new, old in overlapping(before.labelmap, result.labelmap).items()}
     gone = {int(result.labelmap[at]) for at in removed} | {same[value] for value in kept if value in same}

@@ -1,6 +1,6 @@
 """Masks: connected components and their boxes, filled holes, distances, measurements. NumPy, SimpleITK and SciPy.
 
-Each library is used where it is faster: on masks of 5 million voxels, SciPy finds boxes 4 to 20 times as fast, SimpleITK computes
+Each step uses the faster library: on masks of 5 million voxels, SciPy finds boxes 4 to 20 times as fast, and SimpleITK computes
 distances and fills holes 1.5 times as fast.
 """
 
@@ -24,10 +24,10 @@ def components(mask: np.ndarray, corners: bool = False, least: float | None = No
     Args:
         mask: bool, two or three axes.
         corners: Connect voxels that touch only at an edge or a corner, not just those that share a face.
-        least: Drop components of fewer voxels, and number the others by size, the largest first.
+        least: Drop components with fewer voxels than this, and number the others by size, the largest first.
 
     Returns:
-        Integers of the same shape: 0 outside the mask, 1…n in its components, in array order unless `least` is given.
+        Integers of the same shape: 0 outside the mask, 1…n in its components; in array order if `least` is None.
     """
     labels = sitk.ConnectedComponent(_image(mask), corners)
     return _array(labels if least is None else sitk.RelabelComponent(labels, minimumObjectSize=int(np.ceil(least))))
@@ -39,7 +39,7 @@ def boxes(labels: np.ndarray) -> dict[int, tuple[slice, ...]]:
 
 
 def distance_mm(mask: np.ndarray, spacing_mm: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Distance from the mask, to the middle of its nearest voxel, in the order of the axes; 0 or less inside."""
+    """Distance in mm from each voxel to the centre of the nearest voxel of the mask; 0 or less inside. `spacing_mm` as the axes."""
     image = _image(mask)
     image.SetSpacing([float(mm) for mm in spacing_mm[::-1]])
     return _array(sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True))
@@ -54,7 +54,7 @@ def largest_component(mask: np.ndarray, at_least: float = 1.0, corners: bool = F
         corners: Connect voxels that touch only at an edge or a corner, not just those that share a face.
 
     Returns:
-        A bool array of the same shape; of two components of the same size, the first in array order is kept.
+        A bool array of the same shape. If two components are equally large, the first in array order is kept.
     """
     kept = np.zeros(mask.shape, bool)
     box = bounding_box(mask)
@@ -70,7 +70,7 @@ def largest_component(mask: np.ndarray, at_least: float = 1.0, corners: bool = F
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:
-    """Fill the holes of a 3D bool array, enclosed on every side (face-connected background)."""
+    """Fill the holes of a 3D bool array: background that is enclosed on every side (face-connected)."""
     filled = mask.copy()
     box = bounding_box(mask)
     if box is not None:
@@ -86,11 +86,11 @@ def measure(mask: np.ndarray, volume: Volume) -> dict[str, Any]:
         volume: The CT in HU.
 
     Returns:
-        `volume_ml`; `mean_hu`, `median_hu`, `sd_hu`, `p5_hu` and `p95_hu` (percentiles); `surface_cm2`; and `extent_ras`, in mm
-        along R, A and S from the outermost edge of its voxels to the other. All but the volume are None where the mask is empty.
+        `volume_ml`; `mean_hu`, `median_hu`, `sd_hu`, `p5_hu` and `p95_hu` (percentiles); `surface_cm2`; and `extent_ras`, its
+        size in mm along R, A and S, to the outer edges of its voxels. If the mask is empty, all but the volume are None.
 
     Source: Lehmann, Legland: Efficient N-dimensional surface estimation using Crofton formula and run-length encoding
-    (Insight Journal, 2012), in `itk::LabelShapeStatistics`: it takes axes to be at right angles.
+    (Insight Journal, 2012), as in `itk::LabelShapeStatistics`, which assumes axes at right angles.
     """
     box = bounding_box(mask)
     if box is None:
@@ -106,8 +106,8 @@ def measure(mask: np.ndarray, volume: Volume) -> dict[str, Any]:
 
 
 def _surface_mm2(mask: np.ndarray, spacing_mm: np.ndarray) -> float:
-    """Surface of a bool array (K, J, I), which has voxels; `spacing_mm` along I, J, K."""
-    image = _image(np.pad(mask, 1))  # at the border of an image nothing is counted
+    """Surface of a bool array (K, J, I) that is not empty; `spacing_mm` along I, J, K."""
+    image = _image(np.pad(mask, 1))  # the filter counts no surface at the border of an image
     image.SetSpacing(spacing_mm.tolist())
     shape = sitk.LabelShapeStatisticsImageFilter()
     shape.Execute(image)
@@ -115,8 +115,8 @@ def _surface_mm2(mask: np.ndarray, spacing_mm: np.ndarray) -> float:
 
 
 def _extent_ras(mask: np.ndarray, ijk_to_ras: np.ndarray) -> list[float]:
-    """Extent in mm along R, A and S of a bool array (K, J, I), which has voxels."""
-    lines = np.argwhere(mask.any(axis=2))  # no voxel lies further out than the first and the last one of its line
+    """Extent in mm along R, A and S of a bool array (K, J, I) that is not empty."""
+    lines = np.argwhere(mask.any(axis=2))  # the outermost voxels are first or last in their line
     along = mask[tuple(lines.T)]
     ends = np.stack([along.argmax(axis=1), along.shape[1] - 1 - along[:, ::-1].argmax(axis=1)])
     steps_ras = ijk_to_ras[:3, 2::-1].T  # to the next voxel along K, J, I

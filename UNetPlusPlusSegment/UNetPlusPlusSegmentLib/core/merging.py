@@ -1,4 +1,4 @@
-"""Results of several models on one volume, as one. NumPy."""
+"""Merging the results of several models on one volume. NumPy."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from .volume import Volume, clean_hu
 def merged(results: Sequence[Result], volume: Volume) -> Result:
     """Put the segments of several results into one label map, in which each voxel has one label.
 
-    A voxel that several results claim stays with the first of them, and the segments that lose voxels are measured anew. Of
-    segments with the same name only the first is kept, with a note.
+    A voxel that several results claim goes to the first of them, and segments that lose voxels are measured again. If several
+    segments have the same name, only the first is kept, and a note says so.
 
     Args:
-        results: One or more, those that take precedence first. Values and names of segments are told apart within each.
+        results: One or more, in order of precedence. Values and names of segments are unique within each.
         volume: The CT that they were made from, in HU.
 
     Returns:
-        A result with the segments numbered in their order, all notes, and the names of all models. The time and the slices are
-        summed up. One result comes back as it is.
+        A result with the segments numbered in order, all notes and the names of all models; times and slices are added up. A
+        single result is returned as it is.
     """
     first, *others = results
     if not others:
@@ -38,7 +38,7 @@ def merged(results: Sequence[Result], volume: Volume) -> Result:
     for result in results:
         for segment in result.segments:
             if segment.name in segments:
-                text = f"{segment.name} of {result.model} was left out: a model named before it has that segment, too."
+                text = f"{segment.name} from {result.model} was left out, because another of the chosen models also segments it."
                 notes.append(Note("left-out", text))
                 continue
             claimed = result.labelmap == segment.value
@@ -47,7 +47,7 @@ def merged(results: Sequence[Result], volume: Volume) -> Result:
             labelmap[free] = value
             measurements = segment.measurements
             if (free != claimed).any():
-                # What the model says of its own segment says something of a part of it, and nothing of none.
+                # The model's own measurements still say something about the part that is left, but not about an empty segment.
                 measurements = {**(measurements if free.any() else {}), **measure(free, hu)}
             segments[segment.name] = replace(segment, value=value, measurements=measurements)
     return replace(

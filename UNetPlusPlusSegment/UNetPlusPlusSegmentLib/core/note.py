@@ -10,8 +10,8 @@ class Note:
     """A sentence for the user.
 
     Attributes:
-        kind: Short identifier, such as `forced`, for programs to compare.
-        text: For people; its wording may change.
+        kind: Short identifier for programs, such as `forced`.
+        text: The sentence; its wording may change.
     """
 
     kind: str

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import time
 
-LUNGS, SEARCH, CANDIDATES = "lungs", "search", "candidates"  # the phases of a search for nodules
-OVERVIEW, SLICES, BETWEEN = "overview", "slices", "slices between"  # those of an organ; the last one may come again
+LUNGS, SEARCH, CANDIDATES = "lungs", "search", "candidates"  # phases of a search for nodules
+OVERVIEW, SLICES, BETWEEN = "overview", "slices", "slices between"  # phases for an organ; the last one may repeat
 
 
 def in_words(done: int, total: int, phase: str) -> str:
-    """`candidates 3 of 9`; the name of a phase in which nothing is counted."""
+    """`candidates 3 of 9`; only the name of the phase if nothing is counted in it."""
     return f"{phase} {done} of {total}" if total else phase
 
 
 class Pace:
-    """The speed of the phase under way."""
+    """The speed of the current phase."""
 
     def __init__(self) -> None:
         """Nothing has been reported yet."""
         self._phase, self._done = "", 0
-        self._first = 0.0, 0  # time and number done of its first report, which took as long as all before
+        self._first = 0.0, 0  # time and count of its first report, whose duration also covers what came before
 
     def seconds_left(self, done: int, total: int, phase: str) -> float | None:
-        """The seconds to the end of a phase, by the speed since its first report; None at that report."""
+        """Seconds to the end of the phase, at its speed since its first report; None at that first report."""
         now = time.monotonic()
         begins = phase != self._phase or done <= self._done
         self._phase, self._done = phase, done

@@ -14,28 +14,28 @@ Point = tuple[float, float, float]
 
 
 class RequestError(ValueError):
-    """A request that is invalid for every volume; the message says why and what to do."""
+    """A request that is invalid whatever the volume; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A target and the settings of a run: the same object from the command line, the scene and cohorts to the engine.
+    """A target and the settings of a run; the same object from the command line, the scene or a cohort down to the engine.
 
     Attributes:
-        target: What to segment, as `Card.labels_of` takes it: the target of a model, or a label of one: `liver`, `left kidney`.
-        also: Further targets of the same model.
-        model: Name or folder; None for the newest one of the nearest folder that has the target.
+        target: What to segment: the target of a model or one of its labels, such as `liver` or `left kidney` (`Card.labels_of`).
+        also: Further targets.
+        model: Name or folder of the model; None for the newest one that has the target, in the first folder that has one.
         speed: `accurate` predicts every slice; `balanced` and `fast` locate the target first, with the settings of the model.
         threshold: Lowest probability, between 0 and 1, at which a voxel belongs to the target; None for the model's own.
-        show_from: Lowest probability, between 0 and 1, of a finding that is shown, where nothing is pointed at; None for the model's
-            own. Only a model that decides takes one.
+        show_from: Lowest probability, between 0 and 1, at which a finding of a search without points is shown; None for the model's
+            own. Only for models that give findings a probability.
         force: Accept a volume that does not look like CT.
         device: `auto`, `cpu`, `cuda` or `mps`.
-        threads: Number of CPU threads that run the network; None for one for each core, or what torch has been told.
+        threads: Number of CPU threads that run the network; None for torch's own setting, by default one for each core.
         box: Half-open ranges of voxels along K, J and I; nothing outside is segmented. None for the whole volume. Pairs of
             first and past-the-last index are converted to slices.
-        points: (R, A, S) in mm, each in a nodule or within 10 mm of one; only these nodules are segmented. A model of
-            anything else refuses them.
+        points: (R, A, S) in mm, each in a nodule or within 10 mm of one; only these nodules are segmented. Only models that find
+            nodules accept points.
 
     Raises:
         RequestError: A value is invalid, or points and a box are given together.
@@ -77,7 +77,7 @@ class Request:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """All of its targets."""
+        """All targets: `target`, then `also`."""
         return (self.target, *self.also)
 
     def to_json(self) -> dict:
@@ -102,14 +102,14 @@ def check_threshold(threshold: float) -> None:
 
 
 def check_show_from(probability: float) -> None:
-    """Refuse a lowest probability of findings that is none.
+    """Refuse a `show_from` that is not a probability.
 
     Raises:
         RequestError: It is not between 0 and 1.
     """
     if not 0 <= probability <= 1:
         raise RequestError(
-            f"Findings are shown from a probability between 0 and 1 on, such as 0.5; got {probability:g}."
+            f"The lowest probability of a finding to show must be between 0 and 1, such as 0.5; got {probability:g}."
         )
 
 
@@ -117,7 +117,7 @@ def check_device(device: str) -> None:
     """Refuse an unknown device name.
 
     Raises:
-        RequestError: It is none of `DEVICES`.
+        RequestError: It is not one of `DEVICES`.
     """
     if device not in DEVICES:
         raise RequestError(f"Unknown device {device!r}: choose one of {', '.join(DEVICES)}.")
@@ -130,7 +130,9 @@ def check_places(has_points: bool, has_box: bool) -> None:
         RequestError: The request has both.
     """
     if has_points and has_box:
-        raise RequestError("Nodules are segmented either at points or in a box: give only one of the two.")
+        raise RequestError(
+            "Points and a box cannot be combined: give points to segment the nodules there, or a box to search in it."
+        )
 
 
 def as_box(box: Sequence) -> tuple[slice, slice, slice]:

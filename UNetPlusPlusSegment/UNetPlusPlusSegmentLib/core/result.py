@@ -1,4 +1,4 @@
-"""Results: the segments found by a run, in this process or by a worker. NumPy only."""
+"""Results: what a run found at one threshold. NumPy only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Result:
 
     Attributes:
         labelmap: uint8 (K, J, I) on the volume's own voxels.
-        segments: One for each value, with measurements; an organ that was not found has 0 ml.
+        segments: One for each value, with its measurements; an organ that was not found has 0 ml.
         notes: Notes for the user.
         threshold: Lowest probability at which a voxel belongs to the target.
         model: Name of the model, with its version.
@@ -25,7 +25,7 @@ class Result:
         scan_slices: Number of axial slices of the scan.
         slices: Number of slices that the network analysed at full quality.
         seconds: Time from the decoded volume to the label map, with the model already loaded.
-        show_from: Lowest probability of a finding that is shown; None where findings have none, or were pointed at.
+        show_from: Lowest probability at which a finding is shown; None if findings have no probability, or were found at points.
     """
 
     labelmap: np.ndarray
@@ -40,7 +40,7 @@ class Result:
     show_from: float | None = None
 
     def to_json(self) -> dict:
-        """All attributes but the label map, in types for `json.dumps`."""
+        """All attributes except the label map, in types for `json.dumps`."""
         rest = {name: value for name, value in vars(self).items() if name != "labelmap"}
         return {**rest, "segments": [*map(asdict, self.segments)], "notes": [*map(asdict, self.notes)]}
 

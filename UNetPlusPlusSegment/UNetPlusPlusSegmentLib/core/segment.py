@@ -16,7 +16,7 @@ class Segment:
     Attributes:
         value: Its value in the label map.
         name: Name shown to the user.
-        terminology: Slicer's seven-part string.
+        terminology: Slicer's seven-part terminology string.
         color: Red, green, blue, 0…255.
         measurements: `volume_ml`, `mean_hu` (None if empty), …
     """
@@ -32,7 +32,8 @@ def overlapping(before: np.ndarray, after: np.ndarray) -> dict[int, int]:
     """Match the regions of two label maps on the same voxels.
 
     Returns:
-        For values of `after`, the value of `before` with which they share the most voxels; each value at most once.
+        For each matched value in `after`, the value in `before` with which it shares the most voxels; each value is matched at
+        most once.
     """
     both = (before > 0) & (after > 0)
     pairs, counts = np.unique(np.stack([before[both], after[both]]), axis=1, return_counts=True)

@@ -1,4 +1,4 @@
-"""Tables: one set of columns for the shell, cohorts and the panel, each number as exact as it is known. The standard library only."""
+"""Tables: the columns that the command line, cohorts and the panel share, and their rounding. The standard library only."""
 
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ TRUST = (
 RUN = ("status", "reason", "notes", "model", "speed", "threshold", "version", "input")
 COLUMNS = ("case", "segment", *REGION, *NODULE, *TRUST, *RUN)
 
-DIGITS = 4  # of volumes and surfaces: at least to a thousandth of themselves
+# Significant digits of volumes and surfaces, exact to a thousandth; decimal places of the others.
+DIGITS = 4
 PLACES = {"mm": 1, "hu": 0, "share": 2, "dice": 2, "low": 2, "high": 2, "probability": 2}  # by the last word of a name
 
 
 def rows_of(case: str, segments: Iterable[tuple[str, Mapping[str, Any]]], **run: Any) -> list[dict[str, Any]]:
-    """Rows of a table, each with all columns: one for each segment, or one without measurements if there is none.
+    """Rows of a table, each with all columns: one for each segment, or a single one without measurements if there are none.
 
     Args:
         case: Name of the scan.
-        segments: Names and measurements; measurements without a column of their own get one at the end.
-        run: Values of the columns `RUN`; `notes` may be several, `version` is that of this program if it is not given.
+        segments: Names and measurements. Measurements that are not in `COLUMNS` get columns at the end.
+        run: Values of the columns `RUN`. `notes` is a sequence; `version` is that of this program if not given.
     """
     run = {"status": "done", "version": __version__, **run}
     run["notes"] = " ".join(map(str, run.get("notes") or ())) or None
@@ -48,7 +49,7 @@ def rows_of(case: str, segments: Iterable[tuple[str, Mapping[str, Any]]], **run:
 
 
 def as_columns(measurements: Mapping[str, Any]) -> dict[str, Any]:
-    """Measurements as table columns: a point `…_ras` becomes `…_r_mm`, `…_a_mm` and `…_s_mm`; lines are left out, lists become text."""
+    """Measurements as table columns: a point `…_ras` becomes `…_r_mm`, `…_a_mm` and `…_s_mm`, lists become text, lines are left out."""
     columns: dict[str, Any] = {}
     for key, value in measurements.items():
         if not key.endswith("_ras"):
@@ -59,7 +60,7 @@ def as_columns(measurements: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rounded(name: str, value: Any) -> Any:
-    """A value of a column as exact as it is known: mm to 0.1, HU to 1, shares and probabilities to 0.01, volumes to four digits."""
+    """Round the value of a column: mm to 0.1, HU to 1, shares and probabilities to 0.01, volumes and surfaces to four digits."""
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         return value
     unit = name.rpartition("_")[2]
@@ -69,5 +70,5 @@ def rounded(name: str, value: Any) -> Any:
         places = PLACES[unit]
     else:
         return value
-    number = round(float(value), places) + 0.0  # no minus before a zero
+    number = round(float(value), places) + 0.0  # turns -0.0 into 0.0
     return number if places > 0 and number % 1 else int(number)

@@ -14,15 +14,15 @@ class Trust:
     """The signs that a segment may be wrong, and the places to look at.
 
     Attributes:
-        cut_by_scan: Sides at which it reaches the end of the scan or of the field of view, `inferior`, `superior`, `anterior`,
-            `posterior`, `right`, `left`: its volume is a lower bound.
-        doubtful_share: Share of it, 0…1, of which the network was not sure.
-        dropped_ml: Volume of the parts that post-processing took away.
-        doubtful_slices: The most doubtful slices, the worst first: `k`, the index along the array's axis, and `s_mm`, their position
-            towards Superior.
-        doubtful_slices_ras: The middle of what is doubtful on each, in mm towards Right, Anterior, Superior.
-        expected_dice, expected_dice_low, expected_dice_high: The Dice that an expert's mask would give it, and the range that holds
-            eight of ten; None if the model does not say.
+        cut_by_scan: Sides where it reaches the end of the scan or of the field of view (`inferior`, `superior`, `anterior`,
+            `posterior`, `right`, `left`), so that its volume is a lower bound.
+        doubtful_share: Share of the segment, 0…1, that the network was not sure of.
+        dropped_ml: Volume of the parts that post-processing removed.
+        doubtful_slices: The most doubtful slices, the worst first: `k`, the index along the array axis of the slices, and `s_mm`,
+            the position towards Superior.
+        doubtful_slices_ras: For each of these slices, the centre of its doubtful pixels: R, A, S in mm.
+        expected_dice, expected_dice_low, expected_dice_high: The Dice expected against an expert's mask, and the range that holds it
+            in eight of ten people; None if the model cannot estimate it.
     """
 
     cut_by_scan: tuple[str, ...]
@@ -35,7 +35,7 @@ class Trust:
     expected_dice_high: float | None = None
 
     def as_measurements(self) -> dict[str, Any]:
-        """What is known, in types for `json.dumps`, to stand beside the other measurements of a segment; no points without any."""
+        """All values that are known, in types for `json.dumps`, to be stored with the other measurements of the segment."""
         known = {name: value for name, value in vars(self).items() if value is not None}
         known["cut_by_scan"], known["doubtful_slices"] = [*self.cut_by_scan], [*map(dict, self.doubtful_slices)]
         points = [[*point] for point in known.pop("doubtful_slices_ras")]
@@ -43,12 +43,12 @@ class Trust:
 
 
 def without_expected_dice(segments: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
-    """The names of the segments, of names and measurements, that were judged by a model that does not say what Dice to expect."""
+    """Of segments (names and measurements), the names of those whose model cannot estimate the expected Dice."""
     return [name for name, found in segments if "doubtful_share" in found and found.get("expected_dice") is None]
 
 
 def in_words(name: str, value: Any) -> Any:
-    """A measurement as a cell of a table: sides and slices, which are lists, as text; anything else as it is."""
+    """A measurement as a table cell: the lists of sides and slices become text, anything else stays as it is."""
     if name == "cut_by_scan":
         return ", ".join(value)
     if name == "doubtful_slices":

@@ -11,10 +11,10 @@ import numpy as np
 from .note import Note
 
 AIR_HU = -1024
-PADDING_HU = -1500  # no measurement at or below this: scanners fill the corners of a slice with -2000, -3024, …
-OUTSIDE_HU = -500  # below it lie air and lung, not the surface of the body
-FAT_HU = -50  # fat and air lie below
-LEAST_FAT_OR_AIR = 0.001  # share of the voxels; crops of 3 to 8 cm around a liver have 0.005 and more, MR has none
+PADDING_HU = -1500  # at or below this nothing was measured: scanners fill the corners of a slice with -2000, -3024, …
+OUTSIDE_HU = -500  # lower values are air or lung, higher ones the body
+FAT_HU = -50  # fat and air are below
+LEAST_FAT_OR_AIR = 0.001  # as a share of the voxels; crops of 3 to 8 cm around a liver have at least 0.005, MR has none
 SPACING_RANGE_MM = (0.01, 100.0)
 
 
@@ -27,9 +27,9 @@ class Volume:
     """Voxels and their position in the patient.
 
     Attributes:
-        array: Shape (K, J, I), slices first, of any integer or floating type; kept, not copied.
-        ijk_to_ras: 4 × 4 float64, read-only, in mm towards Right, Anterior, Superior. Its columns run the other way: I,
-            J, K, then the centre of voxel (0, 0, 0). The grid may be oblique, flipped or sheared.
+        array: Shape (K, J, I), slices first, of any integer or floating type; not copied.
+        ijk_to_ras: 4 × 4 float64, read-only, in mm towards Right, Anterior, Superior. Its columns are in the opposite order to the
+            array axes: I, J, K, then the centre of voxel (0, 0, 0). The grid may be oblique, flipped or sheared.
 
     Raises:
         VolumeError: The array is not three-dimensional, is empty or does not hold real numbers; or the matrix is not
@@ -58,7 +58,7 @@ class Volume:
 
 
 def crop(volume: Volume, box: tuple[slice, ...]) -> Volume:
-    """Crop a volume to a box of voxels (K, J, I); it keeps its position in the patient, and its voxels are not copied."""
+    """Crop a volume to a box of voxels (K, J, I). Its position in the patient is kept, and no voxel is copied."""
     ijk_to_ras = volume.ijk_to_ras.copy()
     ijk_to_ras[:3, 3] += ijk_to_ras[:3, :3] @ [along.start for along in reversed(box)]
     return Volume(volume.array[box], ijk_to_ras)
@@ -67,7 +67,7 @@ def crop(volume: Volume, box: tuple[slice, ...]) -> Volume:
 def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
     """The smallest box that contains every True voxel; None if there is none."""
     ranges: tuple[slice, ...] = ()
-    for axis in range(mask.ndim):  # skips what earlier axes have ruled out
+    for axis in range(mask.ndim):  # each axis is searched only inside the ranges found before
         hit = np.flatnonzero(mask[ranges].any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
         if not len(hit):
             return None
@@ -77,13 +77,13 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
 
 @dataclass(frozen=True)
 class AxialOrder:
-    """The order in which the axes of an array (K, J, I) run towards the patient's Superior, Posterior and Left.
+    """How to turn an array (K, J, I) so that its axes run towards the patient's Superior, Posterior and Left.
 
-    That is the order of the training slices: first slice lowest, row 0 anterior, column 0 at the patient's right.
+    The training slices have this order: the first slice is the lowest, row 0 is anterior, column 0 is at the patient's right.
 
     Attributes:
         axes: The array axes (0 is K, 1 is J, 2 is I) that become slice, row and column.
-        flips: True for slices, rows or columns that run the other way in the array.
+        flips: For slices, rows and columns: True if the array axis runs the opposite way.
         spacing_mm: Distance between slices, rows and columns.
     """
 
@@ -105,13 +105,13 @@ class AxialOrder:
 
 
 def axial_order(volume: Volume) -> AxialOrder:
-    """Find the axial slices of a volume: those along the array axis nearest to the patient's Superior.
+    """Find the axial order of a volume: its slices run along the array axis closest to Superior.
 
-    The other two axes become rows and columns, whichever way round is nearer to Posterior and Left, so that each array
-    axis is used once, even on oblique grids. At 45°, where two axes are equally near, the first in (K, J, I) is taken.
+    The other two axes become rows and columns, whichever way round is closer to Posterior and Left, so that each array
+    axis is used once, even on oblique grids. At 45°, where two axes are equally close, the first in (K, J, I) is taken.
     """
     directions = (volume.ijk_to_ras[:3, :3] / volume.spacing_mm)[:, ::-1]  # columns K, J, I
-    right, anterior, superior = directions.round(9)  # rounded: 45° is a tie, whatever the last bit says
+    right, anterior, superior = directions.round(9)  # rounded, so that 45° is a tie despite rounding errors
     towards = np.array([superior, -anterior, -right])
     nearness = np.abs(towards)
     slices = int(nearness[0].argmax())
@@ -125,7 +125,7 @@ def axial_order(volume: Volume) -> AxialOrder:
 
 
 def index_of(volume: Volume, point: Sequence[float]) -> np.ndarray:
-    """Continuous index (K, J, I) of a point; in the outer half of a border voxel, the index of the voxel's centre.
+    """Continuous index (K, J, I) of a point, clipped to the centres of the border voxels.
 
     Args:
         volume: Any.
@@ -141,7 +141,7 @@ def index_of(volume: Volume, point: Sequence[float]) -> np.ndarray:
 
 
 def box_between(volume: Volume, corner: Sequence[float], opposite: Sequence[float]) -> tuple[slice, slice, slice]:
-    """Voxels (K, J, I) in a box along R, A and S; on an oblique grid, the smallest box of voxels that contains it.
+    """The voxels (K, J, I) in a box along R, A and S; on an oblique grid, the smallest box of voxels around it.
 
     Args:
         volume: Any.
@@ -152,7 +152,7 @@ def box_between(volume: Volume, corner: Sequence[float], opposite: Sequence[floa
     """
     corners = np.array([*product(*zip(corner, opposite, strict=True))])
     indices = np.linalg.solve(volume.ijk_to_ras, np.column_stack([corners, np.ones(8)]).T)[2::-1]
-    first = np.maximum(np.ceil(indices.min(axis=1) - 1e-6), 0).astype(int)  # voxels whose centres lie inside
+    first = np.maximum(np.ceil(indices.min(axis=1) - 1e-6), 0).astype(int)  # only voxels whose centres lie inside
     stop = np.minimum(np.floor(indices.max(axis=1) + 1e-6) + 1, volume.array.shape).astype(int)
     if (first >= stop).any():
         raise VolumeError(
@@ -164,7 +164,7 @@ def box_between(volume: Volume, corner: Sequence[float], opposite: Sequence[floa
 
 
 def axial_volume(volume: Volume) -> Volume:
-    """The same voxels in axial order (a view), with the matrix that fits them."""
+    """The same volume in axial order: a view of its voxels, with the matching matrix."""
     order = axial_order(volume)
     matrix = np.eye(4)
     matrix[:3, 3] = volume.ijk_to_ras[:3, 3]
@@ -176,14 +176,14 @@ def axial_volume(volume: Volume) -> Volume:
 
 
 def check_ct(volume: Volume, force: bool = False) -> list[Note]:
-    """Refuse what cannot be CT in Hounsfield units, before time is spent on it.
+    """Refuse a volume that cannot be CT in Hounsfield units, before time is spent on it.
 
     Args:
         volume: As read, padding included.
-        force: Accept values that are not those of a CT.
+        force: Accept values that do not look like CT.
 
     Returns:
-        Notes for the user about a forced run and about a volume with only one slice.
+        Notes for the user, if the run was forced or the volume has only one slice.
 
     Raises:
         VolumeError: The voxel size is impossible, no value is finite, or (unless forced) the values are not HU.
@@ -199,8 +199,8 @@ def check_ct(volume: Volume, force: bool = False) -> list[Note]:
     if reason and not force:
         raise VolumeError(
             f"This does not look like CT in Hounsfield units: {reason}."
-            " Choose a CT volume. If this is one, run it anyway: --force in a shell, force=True in Python, or the box"
-            " under Advanced in the panel."
+            " Choose a CT volume. If this is one, run it anyway: with --force on the command line, force=True in Python, or the check"
+            " box under Advanced in the panel."
         )
     if reason:
         notes.append(Note("forced", f"The run was forced, although this does not look like CT: {reason}."))
@@ -218,8 +218,8 @@ def clean_hu(array: np.ndarray) -> tuple[np.ndarray, list[Note]]:
         array: CT in HU, three-dimensional; not changed.
 
     Returns:
-        The values as int16 (from integers, clipped to its range) or float32, the array itself if nothing had to change;
-        and a note for the user if voxels inside the body have no measurement, not only those around the field of view.
+        The values as int16 (integers, clipped to its range) or float32, which is the array itself if nothing had to change; and a
+        note for the user if voxels inside the body, not only around the field of view, had no measurement.
     """
     is_float, limits = array.dtype.kind == "f", np.iinfo(np.int16)
     kind = np.dtype(np.float32 if is_float else np.int16)
@@ -227,7 +227,7 @@ def clean_hu(array: np.ndarray) -> tuple[np.ndarray, list[Note]]:
     same = array.dtype == kind
     cleaned = array if same else np.empty(array.shape, kind)
     inside, blank = 0, np.zeros(len(array), bool)
-    for k in range(len(array)):  # slice by slice: intermediate arrays of the whole would take its memory again
+    for k in range(len(array)):  # slice by slice, as intermediate arrays of the whole volume would double the memory
         here = array[k : k + 1]
         with np.errstate(over="ignore", invalid="ignore"):
             here = (here.clip(limits.min, limits.max) if clips else here).astype(kind, copy=False)
@@ -243,14 +243,14 @@ def clean_hu(array: np.ndarray) -> tuple[np.ndarray, list[Note]]:
         return cleaned, []
     share = f"{100 * inside / array.size:.2g} %"
     text = (
-        f"{inside} voxels ({share}) inside the body contain no measurement (padding, NaN or infinity) and were treated as"
+        f"{inside} voxels ({share}) inside the body have no measured value (padding, NaN or infinity) and were treated as"
         " air."
     )
     return cleaned, [Note("padding", text)]
 
 
 def _enclosed(nothing: np.ndarray, hu: np.ndarray) -> int:
-    """Count the pixels (row, column) without measurement that no straight way through air or such pixels joins to the border."""
+    """Count the pixels without measurement in a slice that cannot reach its border straight through air or other such pixels."""
     if not nothing.any() or nothing.all():
         return 0
     with np.errstate(invalid="ignore"):
@@ -263,7 +263,7 @@ def _enclosed(nothing: np.ndarray, hu: np.ndarray) -> int:
 
 
 def _between(blank: np.ndarray) -> int:
-    """Count the slices that are blank though there are others on either side."""
+    """Count the blank slices that lie between slices with measurements."""
     measured = np.flatnonzero(~blank)
     return int(np.count_nonzero(blank[measured[0] : measured[-1]])) if len(measured) else 0
 
@@ -277,27 +277,27 @@ def _check_array(array: np.ndarray) -> None:
             " Choose one frame of a sequence, or one channel of a multi-channel image."
         )
     if not array.size:
-        raise VolumeError(f"This volume has no voxels (shape {array.shape}): choose another one.")
+        raise VolumeError(f"This volume has no voxels (shape {array.shape}): choose another volume.")
     if array.dtype.kind not in "iuf":
-        raise VolumeError(f"The voxels of this volume are not real numbers ({array.dtype}): choose another one.")
+        raise VolumeError(f"The voxels of this volume are not real numbers ({array.dtype}): choose another volume.")
 
 
 def _check_matrix(matrix: np.ndarray) -> None:
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or (matrix[3] != (0, 0, 0, 1)).any():
         raise VolumeError(
-            "The position of this volume is unknown: ijk_to_ras must be a 4 × 4 matrix of finite numbers with last row"
+            "The position of this volume is invalid: ijk_to_ras must be a 4 × 4 matrix of finite numbers with last row"
             f" 0 0 0 1, got {matrix.tolist()}. Correct it, or export the volume again from its source."
         )
     spacing_mm = np.linalg.norm(matrix[:3, :3], axis=0)
     if abs(np.linalg.det(matrix[:3, :3])) <= 1e-6 * spacing_mm.prod():
         raise VolumeError(
-            f"The voxel grid of this volume is flat: its voxels measure {_by(spacing_mm)} mm and its axes do not span three dimensions."
+            f"The voxel grid of this volume is flat: its voxels measure {_by(spacing_mm)} mm, and its axes do not span three dimensions."
             " Correct its spacing and directions, or export it again from its source."
         )
 
 
 def _why_not_ct(array: np.ndarray) -> str | None:
-    """The reason why the values cannot be CT, with those found; None if they can be."""
+    """Why the values cannot be CT, with the range found; None if they can be."""
     lowest, highest, fat_or_air, count = np.inf, -np.inf, 0, 0
     for here in array:
         finite = here[np.isfinite(here)] if array.dtype.kind == "f" else here
@@ -311,7 +311,7 @@ def _why_not_ct(array: np.ndarray) -> str | None:
         )
     found = f"its values range from {lowest:g} to {highest:g}"
     if array.dtype.itemsize == 1:
-        return f"{found} in 8 bits ({array.dtype}), too few for HU"
+        return f"{found} in 8 bits ({array.dtype}), too few bits for HU"
     if lowest >= 0:
         return f"{found}, none below 0, where air (-1000 HU) and fat (-100 HU) lie"
     share = fat_or_air / count
@@ -321,7 +321,7 @@ def _why_not_ct(array: np.ndarray) -> str | None:
 
 
 def in_words(point: Sequence[float]) -> str:
-    """R, A and S in whole mm."""
+    """A point for a message: R, A and S in whole mm."""
     return "(" + ", ".join(f"{x:.0f}" for x in point) + ")"
 
 
