@@ -130,7 +130,7 @@ def test_a_least_probability_is_refused_where_findings_have_none_and_taken_besid
     scan, models, tmp_path, capsys
 ):
     line = refused(capsys, "segment", "spleen", "nowhere.nrrd", "--show-from", "0.5", "-o", tmp_path / "out.seg.nrrd")
-    assert "abdomen-ct-v1.0.0 gives what it finds no probability" in line
+    assert "abdomen-ct-v1.0.0 gives its findings no probability" in line
     line = refused(capsys, "segment", "spleen", "nowhere.nrrd", "--show-from", "2", "-o", tmp_path / "out.seg.nrrd")
     assert "between 0 and 1" in line
     decision = {"intercept": 0.0, "weights": {"size": 1.0}, "least": 0.0}

@@ -85,7 +85,7 @@ def test_without_a_part_on_the_first_or_last_slice_the_share_for_all_counts():
 
 
 def test_a_share_of_a_part_lies_between_none_and_all():
-    with pytest.raises(ValueError, match=r"0…1; got 1\.5"):
+    with pytest.raises(ValueError, match=r"between 0 and 1; got 1\.5"):
         PostProcessing(least_part=1.5)
 
 

@@ -1,1 +1,1 @@
-"""The network, its weights on disk and the device that it runs on. `bundle` reads cards without torch; imports no other room but core."""
+"""The network, its weights on disk and the device that it runs on. `bundle` reads cards without torch; imports only core."""

@@ -1,4 +1,4 @@
-"""Bundles: model folders with `model.json` (the card), `weights.pt`, and `evaluation.json`, which inference never reads.
+"""Bundles: model folders with `model.json` (the card), `weights.pt` and `evaluation.json`, which inference never reads.
 
 Reading a card takes only the standard library, so that Slicer's own process can list models; torch is imported to load weights.
 """
@@ -35,33 +35,32 @@ class Bundle(Card):
     folder: Path
 
     def check_request(self, request: Request, has_points: bool = False) -> None:
-        """Refuse a request for what the model does not do.
+        """Refuse a request that the model cannot carry out.
 
         Args:
-            request: The targets that are to be segmented.
-            has_points: It will get points that it has not yet.
+            request: The request.
+            has_points: It will be given points later.
 
         Raises:
-            RequestError: The model has not all of its targets; it has points and the model finds no nodules; or it says from
-                which probability on findings are shown, and the model gives them none.
+            RequestError: The model lacks one of the targets; there are points, but it does not find nodules; or `show_from` is set,
+                but it gives findings no probability.
         """
         for target in request.targets:
             if not self.labels_of(target):
                 raise RequestError(f"The model {self.name} is for {self.about}, not for {target}.")
         if (has_points or request.points) and not self.finds_nodules:
             raise RequestError(
-                f"Points can only be used for nodules, and {self.name} is for {self.about}: leave them out, or choose another target."
+                f"Points can only be used for nodules, but {self.name} is for {self.about}: remove the points, or choose another target."
             )
-
         if request.show_from is not None and self.decision is None:
             raise RequestError(
-                f"{self.name} gives what it finds no probability, so all of it is shown: leave the lowest one out, or choose another"
-                " target."
+                f"{self.name} gives its findings no probability, so all of them are shown: leave --show-from out (show_from in Python), or"
+                " choose another target."
             )
 
     @property
     def about(self) -> str:
-        """Its target, and of several labels their names: `abdomen (Spleen, Left kidney)`."""
+        """Its target; if it has several labels, with their names: `abdomen (Spleen, Left kidney)`."""
         names = ", ".join(label.name for label in self.labels)
         return f"{self.target} ({names})" if len(self.labels) > 1 else self.target
 
@@ -72,7 +71,7 @@ class Bundle(Card):
         return tuple(map(int, match.groups())) if match else (0, 0, 0)
 
     def load_state(self) -> dict[str, Tensor]:
-        """The state dict as stored, float32, batch norm included, after a check against the card's SHA-256.
+        """Read the weights, with batch norm, as a float32 state dict, after checking them against the card's SHA-256.
 
         Raises:
             BundleError: weights.pt is missing, truncated or altered.
@@ -97,7 +96,7 @@ class Bundle(Card):
         return unpack(torch.load(path, map_location="cpu", weights_only=True))
 
     def load_network(self) -> NodeGrid:
-        """The network for inference, on the CPU in float32: weights loaded and checked, batch norm folded."""
+        """Build the network for inference, on the CPU in float32, with checked weights and folded batch norm."""
         from .unetpp import build_network, fold_batch_norm
 
         try:
@@ -118,20 +117,22 @@ def read_bundle(folder: str | Path) -> Bundle:
     """Read and check the card of a model folder.
 
     Raises:
-        BundleError: The folder, its card or its weights are missing, or the card is not JSON, is incomplete, or has a newer schema.
+        BundleError: The folder, its card or its weights are missing; or the card is not JSON, is incomplete or has a newer schema.
     """
     folder = Path(folder)
     path = folder / CARD
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not complete JSON"
+        reason = error.strerror if isinstance(error, OSError) else "it is not valid JSON"
         raise BundleError(
             f"{folder} is not a usable model folder: {CARD} cannot be read ({reason}). Copy the folder again."
         ) from error
     schema = stored.get("schema") if isinstance(stored, dict) else None
     if not isinstance(schema, int):
-        raise BundleError(f"{path} has no schema number, so it is not the card of a UNetPlusPlusSegment model.")
+        raise BundleError(
+            f"{path} has no schema number, so it is not the card of a UNetPlusPlusSegment model: choose another folder."
+        )
     if schema > SCHEMA:
         raise BundleError(
             f"The model {folder.name} needs a newer UNetPlusPlusSegment: its card has schema {schema}, this version reads up to {SCHEMA}."
@@ -178,8 +179,8 @@ def search_folders() -> list[Path]:
 def find_bundles(target: str | None = None) -> tuple[list[Bundle], list[str]]:
     """All usable bundles (for one target, if given), and a sentence about each folder that cannot be used.
 
-    Those of the folders that stand first in `search_folders` come first, in each of them the newest. Of two folders with the
-    same name, only the first is used. For a target they are in the order of `providing`.
+    They come in the order of `search_folders`, the newest of each folder first; for a target, in the order of `providing`. If two
+    bundles have the same name, only the first is used.
     """
     found: dict[str, Bundle] = {}
     refused = []
@@ -203,21 +204,21 @@ def find_bundles(target: str | None = None) -> tuple[list[Bundle], list[str]]:
 
 
 def providing(target: str, bundles: Iterable[Bundle]) -> list[Bundle]:
-    """Those of the bundles that have a target, the best first: one whose own target it is, one with such a label, and then the rest.
+    """The bundles that have a target, best match first (`Card.distance_to`).
 
     Args:
-        target: As `Card.labels_of` takes it.
-        bundles: In the order of `find_bundles`, which decides between equals.
+        target: As in `Card.labels_of`.
+        bundles: In the order of `find_bundles`, which is kept among equally good matches.
     """
-    near = [(bundle.distance_to(target), bundle) for bundle in bundles]
-    return [bundle for way in range(3) for distance, bundle in near if distance == way]
+    matches = [(distance, bundle) for bundle in bundles if (distance := bundle.distance_to(target)) is not None]
+    return [bundle for _, bundle in sorted(matches, key=lambda match: match[0])]
 
 
 def choose_bundle(target: str, model: str | None = None) -> Bundle:
-    """The bundle for a target: the first of `providing`, or the one that `model` names (a folder's path, or a bundle's name).
+    """The bundle for a target: the first of `providing`, or the one that `model` names (the path of a folder, or a bundle's name).
 
     Raises:
-        BundleError: No model has the target, there is no such model, or it is for another target.
+        BundleError: No model has the target; or the named model does not exist or is for another target.
     """
     if model is not None and (os.sep in model or Path(model).is_dir()):
         bundle = read_bundle(model)
@@ -239,7 +240,7 @@ def choose_bundle(target: str, model: str | None = None) -> Bundle:
 
 
 def nothing_found(labels: Iterable[Label]) -> tuple[Segment, ...]:
-    """Empty segments for labels of a model, where its result has none: DICOM knows no segmentation without any."""
+    """Empty segments for the labels of a model that found nothing: a DICOM segmentation needs at least one segment."""
     empty = {"volume_ml": 0.0}
     return tuple(Segment(each.value, each.name, each.terminology, each.color, empty) for each in labels)
 
@@ -247,13 +248,13 @@ def nothing_found(labels: Iterable[Label]) -> tuple[Segment, ...]:
 def write_bundle(
     folder: str | Path, card: Card, state: Mapping[str, Tensor], evaluation: Mapping[str, Any] | None = None
 ) -> Bundle:
-    """Write a new model folder: the weights as trained, packed (see `quantization`), the card with their checksum, and the evaluation.
+    """Write a new model folder: the packed weights (see `quantization`), the card with their checksum, and the evaluation.
 
     Args:
-        folder: Must not exist yet; its name is the model's, with version.
+        folder: Must not exist yet. Its name becomes the model's name, and ends in the version.
         card: Its name and checksum are filled in.
         state: The network's state dict.
-        evaluation: How the model was trained and how well it does, if it was measured.
+        evaluation: How the model was trained and, if it was measured, how well it does.
 
     Raises:
         BundleError: The folder exists already.
@@ -265,7 +266,7 @@ def write_bundle(
     folder = Path(folder)
     if folder.exists():
         raise BundleError(
-            f"{folder} already exists, and a model is never overwritten. Give the new model another version."
+            f"{folder} already exists, and models are never overwritten: give the new model another version."
         )
     partial = folder.with_name(f".{folder.name}.partial")
     partial.mkdir(parents=True)
@@ -279,11 +280,11 @@ def write_bundle(
 
 
 def amend_bundle(bundle: Bundle, evaluation: Mapping[str, Any]) -> None:
-    """Write a card again, for the same weights, and add figures to its evaluation.
+    """Rewrite the card of a bundle, for the same weights, and add figures to its evaluation.
 
     Args:
-        bundle: With the fields of its card as they shall be.
-        evaluation: Takes the place of what has the same names.
+        bundle: Holds the new card.
+        evaluation: Figures to add; they replace those of the same names.
     """
     path = bundle.folder / EVALUATION
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -1,7 +1,7 @@
-"""The card of a model, `model.json`: all that inference has to know of a network. Standard library only.
+"""The card of a model, `model.json`: all that inference needs to know about a network. Standard library only.
 
-How well the model does stands beside it, in `evaluation.json`, which inference never reads. A further field with a default
-needs no new schema: an older version passes over it.
+How well the model does is in `evaluation.json`, which inference never reads. A new field with a default needs no new schema,
+because older versions ignore fields that they do not know.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-SCHEMA = 3  # 1 stored kernels in fp16; 1 and 2 held the figures, too, and named one source of training data
+SCHEMA = 3  # 1 stored kernels in fp16; 1 and 2 also held the evaluation, and named only one source of training data
 REQUIRED = (
     "target", "architecture", "labels", "input", "threshold", "average_from", "postprocessing", "speeds", "sha256",
 )  # fmt: skip
 NODULE = "nodule"  # the only engine that takes points
 ENGINES = ("slices", NODULE)
-MEASURED = ("volume_ml", "mean_hu")  # what may be usual or not
+MEASURED = ("volume_ml", "mean_hu")  # measurements that may have a usual range
 AXIAL = "axial slices; rows run to posterior, columns to the patient's left"
 
 
@@ -28,7 +28,7 @@ class BundleError(ValueError):
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """The image that the network sees: the side of its square pixels, and the HU that are mapped to 0 and 1."""
+    """The network's input: the side of its square pixels, and the HU that are mapped to 0 and 1."""
 
     pixel_mm: float
     window_hu: tuple[float, float]
@@ -45,14 +45,14 @@ class Architecture:
 
 @dataclass(frozen=True)
 class PostProcessing:
-    """The steps that follow the threshold, in this order.
+    """The steps after the threshold, in this order.
 
     Attributes:
-        largest_component: Keep the largest part alone.
-        least_part: Drop each part that weighs less than this share of the heaviest one; 0 drops none. A part weighs what the
-            probability of its pixels exceeds the threshold by: it has to be large and probable.
-        least_part_at_end: The same for parts on the first or last slice, which may be one beyond it; None: `least_part`.
-        fill_holes: Fill what a label encloses.
+        largest_component: Keep only the largest part.
+        least_part: Drop each part whose weight is less than this share of the heaviest part's; 0 drops none. The weight of a part
+            is the sum, over its pixels, of probability minus threshold: a heavy part is large and probable.
+        least_part_at_end: The same for parts on the first or last slice, which may continue outside the scan; None: `least_part`.
+        fill_holes: Fill holes that a label encloses.
     """
 
     largest_component: bool = False
@@ -63,16 +63,16 @@ class PostProcessing:
     def __post_init__(self) -> None:
         for share in (self.least_part, self.least_part_at_end or 0.0):
             if not 0 <= share <= 1:
-                raise ValueError(f"a part weighs a share of the heaviest one, 0…1; got {share}.")
+                raise ValueError(f"least_part and least_part_at_end must be between 0 and 1; got {share}.")
 
 
 @dataclass(frozen=True)
 class ExpectedDice:
-    """The way from the signs of a result (`engine.trust`) to the Dice that it is expected to have, at one speed.
+    """A linear model that estimates the Dice of a result from its signs (`engine.seen`), for one speed.
 
     Attributes:
-        intercept, weights: Of ln(1 − Dice), by the name of a sign.
-        low, high: Added to it for the ends of the range that holds the Dice of eight people in ten.
+        intercept, weights: For ln(1 − Dice); weights by the name of a sign.
+        low, high: Offsets of ln(1 − Dice) between which eight people in ten lie.
     """
 
     intercept: float
@@ -82,14 +82,14 @@ class ExpectedDice:
 
 
 def check_usual(usual: Mapping[str, tuple[float, float]]) -> None:
-    """Refuse ranges of what is not measured, and empty ones.
+    """Refuse usual ranges that are empty or of an unknown measurement.
 
     Raises:
-        ValueError: There is one.
+        ValueError: There is such a range.
     """
     for name, (low, high) in usual.items():
         if name not in MEASURED or low >= high:
-            raise ValueError(f"usual: {name}={[low, high]} must be low and high end of {' or '.join(MEASURED)}.")
+            raise ValueError(f"usual: {name}={[low, high]} must be the low and high end of {' or '.join(MEASURED)}.")
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,9 @@ class Label:
     """The meaning of a value in the mask, with Slicer's terminology string and colour (0…255).
 
     Attributes:
-        postprocessing: In place of the card's.
-        usual: By the name of a measurement (`volume_ml`, `mean_hu`), low and high end of the range beyond which a note says that it
-            is unusual.
-        expected_dice: By speed; none if it was not fitted.
+        postprocessing: Used instead of the card's, if not None.
+        usual: Usual range (low, high) by the name of a measurement (`volume_ml`, `mean_hu`); a value outside it gets a note.
+        expected_dice: By speed; empty if it was not fitted.
     """
 
     value: int
@@ -117,15 +116,15 @@ class Label:
 
 @dataclass(frozen=True)
 class Speed:
-    """The work that a model does at one speed.
+    """What a model computes at one speed.
 
     Attributes:
-        level: Deepest head X[0][level]; the heads from `Card.average_from` (at most it) up to it are averaged.
-        find_first: A coarse pass finds the organ, so that the network runs only there.
+        level: Deepest head used, X[0][level]; the heads from `Card.average_from` to it are averaged.
+        find_first: A coarse pass finds the organ first, so that the network runs only there.
         step_mm: Largest distance between the slices that are predicted first; 0 for every slice.
-        change: Between two of them whose masks differ by more than this (1 − Dice), the slice in the middle is predicted too, and
-            so on; the rest are interpolated.
-        margin_mm: Margin around the organ that the network sees, once the coarse pass has found it.
+        change: If the masks of two neighbouring predicted slices differ by more than this (1 − Dice), the slice half way between
+            them is predicted too, and so on; the others are interpolated.
+        margin_mm: Margin around the organ found by the coarse pass that the network also sees.
     """
 
     level: int
@@ -137,11 +136,11 @@ class Speed:
 
 @dataclass(frozen=True)
 class Decision:
-    """A logistic regression that says how likely a finding is one, from what it looks like.
+    """A logistic regression that estimates from a finding's appearance how likely it is a nodule.
 
     Attributes:
-        intercept, weights: Of the log-odds; the weights by the names of `nodule.decision.features`.
-        least: Probability of a finding that is shown, at least.
+        intercept, weights: For the log-odds; weights by the names of `nodule.decision.features`.
+        least: Lowest probability at which a finding is shown.
     """
 
     intercept: float
@@ -151,7 +150,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Source:
-    """Data that a model was trained on, with its licence and how it wants to be cited."""
+    """Data that a model was trained on, with its licence and the citation that it asks for."""
 
     name: str
     licence: str = ""
@@ -163,17 +162,17 @@ class Card:
     """All that `model.json` says.
 
     Attributes:
-        name: With version, `liver-ct-v2.0.0`; that of the folder, once there is one.
-        target: The word for all of its labels: `liver`, `nodule`, or another one.
-        engine: The engine that runs it: `slices` each slice by itself, `nodule` what is pointed at, or found in a chest.
-        labels: One for each output channel of the network; in a label map they exclude each other.
-        priority: The names of all labels: of two that claim a pixel the first one gets it. Without it, the more probable one.
-        threshold: Least probability of a pixel that belongs to the label.
-        average_from: The shallowest head that is averaged: with shallower ones the mask was worse when the model was evaluated.
+        name: With version, such as `liver-ct-v2.0.0`; the name of the folder, once there is one.
+        target: The name for all of its labels together, such as `liver` or `nodule`.
+        engine: Which engine runs it: `slices` segments slice by slice, `nodule` finds nodules at points or in a whole chest.
+        labels: One for each output channel of the network; in a label map, each voxel has at most one.
+        priority: Names of all labels. If several labels claim a pixel, the first in this order gets it; if empty, the most probable.
+        threshold: Lowest probability of a pixel that belongs to a label.
+        average_from: The shallowest head that is averaged, chosen when the model was evaluated.
         speeds: By name: `accurate`, `balanced`, `fast`.
-        decision: Of a nodule model, which of its findings are shown; without one all are.
-        licence: Of the weights.
-        sha256: Of weights.pt, in hexadecimal.
+        decision: For a nodule model, which of its findings are shown; None shows all.
+        licence: Licence of the weights.
+        sha256: Checksum of weights.pt, in hexadecimal.
     """
 
     name: str = ""
@@ -197,9 +196,10 @@ class Card:
     def __post_init__(self) -> None:
         self._check_labels()
         if self.engine not in ENGINES:
-            raise ValueError(f"it is for an engine {self.engine!r}, which this version has not")
-        if self.architecture.arguments.get("out_channels", 1) != len(self.labels):
-            raise ValueError("its network has another number of outputs than it has labels")
+            raise ValueError(f"it needs the engine {self.engine!r}, which this version does not have")
+        outputs = self.architecture.arguments.get("out_channels", 1)
+        if outputs != len(self.labels):
+            raise ValueError(f"its network has {outputs} outputs for {len(self.labels)} labels")
         if self.depth < 1:
             raise ValueError("its network has fewer than two levels")
 
@@ -208,22 +208,22 @@ class Card:
             raise ValueError("it has no label")
         values, names = ({getattr(label, part) for label in self.labels} for part in ("value", "name"))
         if len(values) < len(self.labels) or len(names) < len(self.labels) or not values <= {*range(1, 256)}:
-            raise ValueError("each of its labels needs a name and a value, 1 to 255, of its own")
+            raise ValueError("each of its labels needs a name and a value from 1 to 255 that no other label has")
         if self.priority and sorted(self.priority) != sorted(names):
-            raise ValueError("its priority does not name each label once")
+            raise ValueError("its priority must name every label once")
         if self.finds_nodules and len(self.labels) > 1:
-            raise ValueError("the nodule engine takes a network of one label")
+            raise ValueError("the nodule engine needs a network with one label")
 
     @property
     def finds_nodules(self) -> bool:
-        """True if the nodule engine runs it, which takes points and gives each nodule a segment of its own."""
+        """True if the nodule engine runs it, which accepts points and gives each nodule its own segment."""
         return self.engine == NODULE
 
     def labels_of(self, *targets: str) -> tuple[Label, ...]:
-        """The labels that targets name, in the card's order; none if one of the targets names none.
+        """The labels that the targets name, in the card's order; empty if one of the targets names no label.
 
-        A target is the card's own, for all labels; or the name of a label; or words that occur in the names of labels, for all of
-        these: `kidney` for `Right kidney` and `Left kidney`. Case does not matter, nor does `_` or `-` instead of a space.
+        A target is the card's own target, which names all labels; or the name of a label; or words that occur in names, which name
+        all labels with these words: `kidney` for `Right kidney` and `Left kidney`. Case is ignored, and `_` and `-` count as spaces.
         """
         each = [next(filter(None, self._ways(target)), ()) for target in targets]
         named = {label.name for labels in each for label in labels} if all(each) else set()
@@ -231,16 +231,16 @@ class Card:
 
     @property
     def shared_words(self) -> tuple[str, ...]:
-        """The words that the names of several labels have, and not all: `kidney`, as a target, for both kidneys."""
+        """Words in the names of several labels, but not of all, which can be a target: `kidney` for both kidneys."""
         counted = Counter(word for label in self.labels for word in {*_plain(label.name).split()})
         return tuple(word for word, count in counted.items() if 1 < count < len(self.labels))
 
     def distance_to(self, target: str) -> int | None:
-        """How near a target comes to the card: 0 its own target, 1 the name of a label, 2 words of it; None if it names nothing here."""
+        """How well a target matches: 0 the card's own target, 1 the name of a label, 2 words of names; None if it names no label."""
         return next((way for way, labels in enumerate(self._ways(target)) if labels), None)
 
     def _ways(self, target: str) -> tuple[tuple[Label, ...], ...]:
-        """The labels meant if the target is the card's, a label's name, or words of some."""
+        """The labels named if the target is taken as the card's target, as the name of a label, and as words of names."""
         asked = _plain(target)
         words = set(asked.split())
         return (
@@ -271,23 +271,24 @@ class Card:
         return self.speeds[name]
 
     def as_json(self) -> dict[str, Any]:
-        """The card as `model.json` holds it and `card_from_json` reads it."""
+        """The content of `model.json`, as `card_from_json` reads it."""
         values = asdict(self)
         return {"schema": SCHEMA, **{each.name: values[each.name] for each in fields(Card)}}
 
 
 def card_from_json(stored: Mapping[str, Any]) -> Card:
-    """A card of any schema up to today's.
+    """Read a card of any schema up to `SCHEMA`.
 
     Raises:
-        KeyError, TypeError, ValueError, AttributeError: A part is missing, or not as it has to be.
+        KeyError, TypeError, ValueError, AttributeError: A field is missing or invalid.
     """
     given, sources = stored["input"], stored.get("training_data", ())
     low, high = given["window_hu"]
     return Card(
         name=stored.get("name", ""),
         target=stored["target"],
-        engine=stored.get("engine") or (NODULE if stored["target"] == "nodule" else "slices"),  # cards without it
+        engine=stored.get("engine")
+        or (NODULE if stored["target"] == "nodule" else "slices"),  # older cards have no engine
         labels=tuple(map(_label, stored["labels"])),
         priority=tuple(stored.get("priority", ())),
         input=NetworkInput(float(given["pixel_mm"]), (float(low), float(high)), given.get("orientation", AXIAL)),

@@ -1,4 +1,4 @@
-"""The device and the precision that the network runs in, chosen once, with a name for the user. torch only."""
+"""The device and precision that the network runs in, chosen once, with a name for the user. torch only."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 
 from ..core.request import check_device
 
-# A slice of the paper's UNet++ takes 2 kB a pixel in float32 while it is computed, plus cuDNN's workspace.
+# Computing a slice with the paper's UNet++ takes 2 kB per pixel in float32; the rest is for cuDNN's workspace.
 BYTES_PER_PIXEL = {torch.float32: 4096, torch.float16: 2048, torch.bfloat16: 2048}
-MPS_BYTES = 4 * 2**30  # every Mac with MPS has as much, shared with everything else
-# On a processor, small images one at a time would leave it waiting for the weights; more pixels at once gain nothing.
+MPS_BYTES = 4 * 2**30  # every Mac with MPS has at least this much, shared with everything else
+# On the CPU, small images are batched up to this many pixels, or reading the weights would dominate; larger batches gain nothing.
 CPU_PIXELS, LARGEST_BATCH = 4 * 96 * 96, 64
 
 
 class DeviceError(ValueError):
-    """The requested device is not available."""
+    """A device that is not available; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,15 @@ class Device:
     kind: str  # cpu, cuda or mps
     dtype: torch.dtype
     label: str  # for the user: "cpu (bfloat16)", "NVIDIA H100 (float16)"
-    memory_bytes: int = 0  # all of the graphics card's: free memory varies, and the mask must not vary with it
+    memory_bytes: int = 0  # total memory of the graphics card: free memory varies, and the mask must not depend on it
 
     @property
     def threads(self) -> int:
-        """Number of batches to compute at once: on CUDA one is prepared and fetched while another one is computed."""
+        """Number of batches to compute at once; two on CUDA, where one is copied while the other is computed."""
         return torch.get_num_threads() if self.kind == "cpu" else 2 if self.kind == "cuda" else 1
 
     def batch(self, pixels: int) -> int:
-        """Number of slices of `pixels` pixels in a batch; batches use at most half of its memory together."""
+        """Number of slices of `pixels` pixels in a batch; all batches at once use at most half of the memory."""
         if self.kind == "cpu":
             return max(1, CPU_PIXELS // pixels)
         bytes_each = pixels * BYTES_PER_PIXEL[self.dtype]
@@ -45,15 +45,15 @@ def choose_device(asked: str = "auto") -> Device:
     """Resolve `auto` to CUDA, MPS or CPU in this order, and anything else to itself.
 
     Raises:
-        RequestError: An unknown name.
-        DeviceError: A device that this machine or this build of torch lacks.
+        RequestError: The name is unknown.
+        DeviceError: This computer or this build of torch lacks the device.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     check_device(asked)
     kind = next(k for k, there in available.items() if there and _computes(k)) if asked == "auto" else asked
     if not available[kind]:
         raise DeviceError(
-            f"The device {kind} was requested, but this computer or its build of PyTorch ({torch.__version__}) has none."
+            f"The device {kind} was requested, but this computer or its build of PyTorch ({torch.__version__}) has no such device."
             " Choose auto or cpu."
         )
     if asked != "auto" and not _computes(kind):
@@ -70,7 +70,7 @@ def choose_device(asked: str = "auto") -> Device:
 
 
 def _computes(kind: str) -> bool:
-    """True if a convolution works there: a graphics card may be too old for the kernels of this build of torch."""
+    """True if a convolution works on the device: a graphics card may be too old for this build of torch."""
     try:
         image = torch.ones(1, 1, 8, 8, device=kind, dtype=torch.float16 if kind == "cuda" else torch.float32)
         return bool(torch.nn.functional.conv2d(image, image[..., :3, :3]).isfinite().all())
@@ -79,7 +79,7 @@ def _computes(kind: str) -> bool:
 
 
 def cpu_has_bf16() -> bool:
-    """True if this processor multiplies bf16 in hardware; without it, bf16 is many times slower than float32."""
+    """True if this processor multiplies bf16 in hardware; otherwise bf16 is many times slower than float32."""
     asked = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("avx512_bf16", "amx_tile"))  # not public
     return any(supported is not None and supported() for supported in asked)
 
@@ -88,6 +88,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     """True if an exception means that the computer or the graphics card ran out of memory."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
-    # torch's allocators for the CPU and for MPS, and cuDNN and cuBLAS, have no class of their own
+    # torch's allocators for the CPU and for MPS, and cuDNN and cuBLAS, raise plain RuntimeErrors
     phrases = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)

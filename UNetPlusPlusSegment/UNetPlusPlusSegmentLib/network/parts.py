@@ -1,4 +1,4 @@
-"""The parts of a request: a model for each of its targets, one run for each model. Standard library only."""
+"""The parts of a request: which models its targets need, and what each of them is asked for. Standard library only."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ Part = tuple[Bundle, Request]  # a model, and what is asked of it
 
 
 def parts_of(request: Request, has_points: bool = False) -> list[Part]:
-    """A request for each model that is needed, with those of the targets that it has; nodules before organs, which may be cut.
+    """Split a request into one for each model that it needs, with the targets of that model.
+
+    Nodules come before organs: where both claim a voxel, the nodule keeps it.
 
     Args:
-        request: Its `model` is that of the first target, and of all others that it has.
-        has_points: It will get points that it has not yet.
+        request: Its `model` is for the first target, and for those of the others that it has.
+        has_points: The request will be given points later.
 
     Raises:
-        BundleError, RequestError: There is no model for a target, or it does not do what is asked.
+        BundleError, RequestError: There is no model for a target, or the model cannot do what is asked.
     """
     first = choose_bundle(request.target, request.model)
     chosen = [(request.target, first)]
@@ -27,11 +29,11 @@ def parts_of(request: Request, has_points: bool = False) -> list[Part]:
         has_it = request.model is not None and first.labels_of(target)
         chosen.append((target, first if has_it else choose_bundle(target)))
     bundles = {bundle.folder: bundle for _, bundle in chosen}
-    any_decides = any(bundle.decision for bundle in bundles.values())
+    any_gives_probability = any(bundle.decision for bundle in bundles.values())
     parts = []
     for bundle in bundles.values():
         target, *also = (target for target, its in chosen if its.folder == bundle.folder)
-        show_from = request.show_from if bundle.decision or not any_decides else None
+        show_from = request.show_from if bundle.decision or not any_gives_probability else None
         asked = replace(request, target=target, also=tuple(also), model=None, points=(), show_from=show_from)
         parts.append((bundle, asked))
     parts = with_points(sorted(parts, key=lambda part: not part[0].finds_nodules), request.points)
@@ -41,7 +43,7 @@ def parts_of(request: Request, has_points: bool = False) -> list[Part]:
 
 
 def with_points(parts: Sequence[Part], points: Sequence[Point]) -> list[Part]:
-    """The same parts with points for nodules; where no model finds any, the points stay, so that they are refused."""
+    """Give the points to the models that find nodules. If there is none, all parts get them, so that they are refused."""
     any_nodules = any(bundle.finds_nodules for bundle, _ in parts)
     return [
         (bundle, replace(asked, points=tuple(points) if bundle.finds_nodules or not any_nodules else ()))

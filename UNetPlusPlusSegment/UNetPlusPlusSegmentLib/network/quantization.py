@@ -1,4 +1,4 @@
-"""Weights as a bundle stores them: kernels in int8, everything else in float32. Needs torch."""
+"""Packed weights: a bundle stores kernels in int8 and everything else in float32. Needs torch."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-STEPS = 127  # of an int8 kernel, from zero to the largest weight of a channel
-FP16_MOST = 65504.0
-# Added to a kernel's key for the size of its steps: float32 (n, 1, 1, 1), one for each of the n along its first axis.
+STEPS = 127  # int8 steps from zero to the largest weight of a channel
+LARGEST_FP16 = 65504.0
+# Suffix of the key that holds the step sizes of a kernel: float32 (n, 1, 1, 1), one for each of the n channels along its first axis.
 STEP = ".step"
 
 
@@ -23,7 +23,7 @@ def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not value.is_floating_point():
             packed[key] = value.cpu()
         elif value.ndim < 2:
-            packed[key] = value.detach().cpu().float()  # a variance may lie beyond fp16
+            packed[key] = value.detach().cpu().float()  # a variance may exceed the range of fp16
         else:
             kernel = value.detach().cpu().float()
             most = kernel.abs().amax(dim=tuple(range(1, kernel.ndim)), keepdim=True)
@@ -36,8 +36,8 @@ def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Unpack a state dict to float32; fp16 kernels, as in bundles of schema 1, are read as they are.
 
-    Bundles up to schema 2 hold variances of batch norm in fp16. Of one that was too large for it, all that is known is that
-    it was at least as large as fp16 goes; taken as infinite, it would silence its channel, and never end in an average.
+    Bundles up to schema 2 hold batch-norm variances in fp16, where a variance that is too large became infinite. It is read
+    as the largest fp16 value: an infinite variance would silence its channel and spoil any average of weights.
 
     Raises:
         KeyError: An int8 kernel has no step sizes.
@@ -45,7 +45,7 @@ def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
         key: value.float() * packed[key + STEP]
         if value.dtype == torch.int8
-        else value.float().clamp(-FP16_MOST, FP16_MOST)
+        else value.float().clamp(-LARGEST_FP16, LARGEST_FP16)
         if value.dtype == torch.float16
         else value
         for key, value in packed.items()

@@ -26,10 +26,10 @@ class NodeGrid(nn.Module):
         out_channels: Channels of each head: one per label.
         filters: Channels of the nodes of level 0, 1, …; the depth is their number minus one.
         up_filters: Channels that `U` passes to level 0, 1, …; the same as `filters` unless given.
-        heads: Steps j of the nodes X[0][j] that carry a 1×1 convolution: all of 1…depth for deep supervision, the last
-            alone for none.
-        skips: What X[i][j] sees of its own level: "dense" X[i][0…j-1] (UNet++), "neighbour" X[i][j-1] (UNet+), "long"
-            X[i][0], and only the nodes i + j = depth exist (U-Net).
+        heads: Steps j of the nodes X[0][j] with an output (a 1×1 convolution): 1…depth for deep supervision, only the
+            last without it.
+        skips: Which nodes of its own level X[i][j] sees: "dense" X[i][0…j-1] (UNet++), "neighbour" X[i][j-1] (UNet+),
+            "long" X[i][0], where only the nodes with i + j = depth exist (U-Net).
         batch_norm: Normalise after each 3×3 convolution. `fold_batch_norm` removes it again.
 
     Raises:
@@ -67,7 +67,7 @@ class NodeGrid(nn.Module):
         self.apply(_he_normal)
 
     def _decoder(self) -> list[tuple[int, int]]:
-        """The nodes (i, j) with j ≥ 1 that exist, in an order in which each follows those it needs."""
+        """The nodes (i, j) with j ≥ 1 that exist, each after the nodes that it needs."""
         diagonals = [self.depth] if self.skips == "long" else range(1, self.depth + 1)
         return [(diagonal - j, j) for diagonal in diagonals for j in range(1, diagonal + 1)]
 
@@ -79,11 +79,11 @@ class NodeGrid(nn.Module):
         """Compute the logits of every head, shallowest first.
 
         Args:
-            image: (batch, in_channels, height, width), of any height and width: the image is padded with its own edge
-                to a multiple of 2^depth, and the result is cropped back.
+            image: (batch, in_channels, height, width), of any height and width: its edge pixels are repeated up to a
+                multiple of 2^depth, and the result is cropped back.
 
         Returns:
-            A list of (batch, out_channels, height, width), one for each of `heads`.
+            For each of `heads`, logits (batch, out_channels, height, width).
         """
         height, width = image.shape[-2:]
         step = 2**self.depth
@@ -99,7 +99,7 @@ class NodeGrid(nn.Module):
         return [self.outputs[str(j)](x[0, j])[..., :height, :width] for j in self.heads]
 
     def pruned(self, level: int, all_heads: bool = False) -> NodeGrid:
-        """Return a copy that ends at X[0][level], without the nodes that it does not need (the paper's L1…L4).
+        """Return a copy that ends at X[0][level], without the nodes that this does not need (the paper's L1…L4).
 
         Args:
             level: 1…depth; must carry a head.
@@ -125,7 +125,7 @@ def _check_arguments(filters: Sequence[int], up_filters: Sequence[int], heads: t
     depth = len(filters) - 1
     if depth < 1 or len(up_filters) < depth:
         raise ValueError(
-            f"A network needs two levels or more, and an up_filters for each but the last; got filters {filters}."
+            f"A network needs at least two levels, and up_filters for each level but the last; got filters {filters}."
         )
     if skips not in SKIPS:
         raise ValueError(f"skips must be one of {', '.join(SKIPS)}, got {skips!r}.")
@@ -142,7 +142,7 @@ def unet(in_channels: int = 1, out_channels: int = 1, **options) -> NodeGrid:
 def wide_unet(
     in_channels: int = 1, out_channels: int = 1, filters: Sequence[int] = WIDE_FILTERS, **options
 ) -> NodeGrid:
-    """The paper's wide U-Net (9.13 M): 35…560 filters; transposed convolutions of 32…256 match its parameter count."""
+    """The paper's wide U-Net (9.13 M): 35…560 filters; its transposed convolutions have 32…256, to match the parameter count."""
     return NodeGrid(in_channels, out_channels, filters, PAPER_FILTERS[:-1], skips="long", **options)
 
 
@@ -179,7 +179,7 @@ def build_network(architecture: str, **arguments) -> NodeGrid:
 
 
 def fold_batch_norm(network: NodeGrid) -> NodeGrid:
-    """Return a copy in evaluation mode whose batch norms are folded into their convolutions: same result, fewer steps."""
+    """Return a copy in evaluation mode with batch norm folded into the convolutions: the same result in fewer steps."""
     folded = copy.deepcopy(network).eval()
     for key, node in folded.nodes.items():
         merged: list[nn.Module] = []
