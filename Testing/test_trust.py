@@ -18,7 +18,7 @@ from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.engine.maps import PixelMaps
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.engine.pixel_box import Box
-from UNetPlusPlusSegmentLib.engine.seen import weights_of_parts
+from UNetPlusPlusSegmentLib.engine.signs import weights_of_parts
 from UNetPlusPlusSegmentLib.engine.trust import expected_dice
 from UNetPlusPlusSegmentLib.network.card import ExpectedDice
 
@@ -173,8 +173,8 @@ def test_what_is_unusual_is_noted_in_plain_words_but_no_small_volume_of_an_organ
     judged = with_label(engine, usual={"volume_ml": (200.0, 300.0), "mean_hu": (100.0, 160.0)})
     notes = [note.text for note in segmented(judged, body()).notes if note.kind == "unusual"]
     assert notes == [
-        "The volume of the liver, 162 ml, is unusual: most have 200 to 300 ml.",
-        "The mean of the liver, 90 HU, is unusual: most have 100 to 160 HU.",
+        "The volume of the liver, 162 ml, is unusual: most people have 200 to 300 ml.",
+        "The mean attenuation of the liver, 90 HU, is unusual: most people have 100 to 160 HU.",
     ]
     assert kinds(judged, organ_at("right")) == ["cut-by-scan", "unusual"]
 
@@ -204,7 +204,7 @@ def test_a_doubtful_organ_has_a_lower_expected_dice_and_a_note_that_says_where_t
     assert found(says, good, speed="accurate")["expected_dice"] > 0.95
     assert found(says, bad, speed="accurate")["expected_dice"] < 0.85
     (note,) = segmented(says, bad, speed="accurate").notes
-    assert note.kind == "low-dice" and "look at S" in note.text
+    assert note.kind == "low-dice" and "check the slices at S" in note.text
 
 
 def test_another_threshold_is_judged_anew(engine):

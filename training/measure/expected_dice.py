@@ -15,7 +15,7 @@ from measure.laid_back import Scan, dense_runs, made_worse
 from UNetPlusPlusSegmentLib.core.agreement import dice
 from UNetPlusPlusSegmentLib.core.request import SPEEDS, Request
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
-from UNetPlusPlusSegmentLib.engine.seen import seen
+from UNetPlusPlusSegmentLib.engine.signs import segment_pixels
 from UNetPlusPlusSegmentLib.engine.trust import expected_dice
 from UNetPlusPlusSegmentLib.network.bundle import Bundle
 from UNetPlusPlusSegmentLib.network.card import ExpectedDice
@@ -58,7 +58,7 @@ def _judged(engine: SliceEngine, scan: Scan, speed: str) -> Iterator[Judged]:
     result = maps.at()
     for number, label in enumerate(engine.bundle.labels):
         mask, truth = result.labelmap == label.value, scan.truth[number]
-        segment = seen(maps.pixels, number, mask, result.threshold)
+        segment = segment_pixels(maps.pixels, number, mask, result.threshold)
         if segment is None or not truth[scan.stored].any():
             continue
         true_dice = dice(mask[scan.stored], truth[scan.stored])

@@ -15,7 +15,7 @@ from UNetPlusPlusSegmentLib.core.masks import components
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.engine.label_map import heavy_parts
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
-from UNetPlusPlusSegmentLib.engine.seen import weights_of_parts
+from UNetPlusPlusSegmentLib.engine.signs import weights_of_parts
 from UNetPlusPlusSegmentLib.network.bundle import Bundle
 from UNetPlusPlusSegmentLib.network.card import PostProcessing
 

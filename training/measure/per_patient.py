@@ -147,7 +147,7 @@ def _found(engine: SliceEngine, scan: list[Slice], target: Target) -> dict[str, 
 def _weights(
     probability: np.ndarray, threshold: float, number: int, parts: np.ndarray, corner: Sequence[int]
 ) -> np.ndarray:
-    """As `engine.seen.weights_of_parts`, of probabilities (slices, labels, rows, columns) at the pixels of the parts."""
+    """As `engine.signs.weights_of_parts`, of probabilities (slices, labels, rows, columns) at the pixels of the parts."""
     box = tuple(slice(start, start + length) for start, length in zip(corner, parts.shape, strict=True))
     excess = np.maximum(probability[:, number][box] - threshold, 0)
     return np.bincount(parts.ravel(), weights=excess.ravel())

@@ -1,1 +1,1 @@
-"""From a volume and a network to maps of it: boxes, batches, maps, the organ. torch and NumPy; imports network and core."""
+"""The slice engine: from a volume and a network to probability maps and segments. torch and NumPy; imports network and core."""

@@ -1,4 +1,4 @@
-"""Label maps: the label that a pixel gets of several, and what post-processing keeps of each. NumPy and SimpleITK."""
+"""Label maps: which label each pixel gets, and what post-processing keeps of each label. NumPy and SimpleITK."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from ..core.masks import components, fill_holes, largest_component
 from ..core.volume import bounding_box
 from ..network.card import Card, Label, PostProcessing
 
-# Weights of the parts 1…n of a label, n + 1 of them: from its number in the card, the parts, and the corner that they begin at.
+# Called with the number of a label in the card, its numbered parts, and the corner at which that array begins; returns n + 1 weights
+# for the parts 0…n, of which 0 is the background.
 Weigh = Callable[[int, np.ndarray, Sequence[int]], np.ndarray]
 
 
@@ -19,11 +20,11 @@ def label_map(probability: np.ndarray, card: Card, threshold: float) -> np.ndarr
 
     Args:
         probability: (labels, rows, columns), 0…1, in the order of the card's labels.
-        card: Its `priority` decides where several labels reach the threshold, and without one the probability.
-        threshold: Least probability of a pixel that belongs to a label.
+        card: Where several labels reach the threshold, its `priority` decides, or the highest probability if it has none.
+        threshold: Lowest probability of a pixel that belongs to a label.
 
     Returns:
-        uint8 (rows, columns): values of labels, and 0.
+        uint8 (rows, columns): the value of a label, or 0.
     """
     values = np.array([label.value for label in card.labels], np.uint8)
     names = [label.name for label in card.labels]
@@ -39,12 +40,12 @@ def label_map(probability: np.ndarray, card: Card, threshold: float) -> np.ndarr
 
 
 def postprocess(labelmap: np.ndarray, card: Card, weigh: Weigh) -> dict[int, int]:
-    """Take away of each label, in place, what its post-processing drops, and fill its holes where no other label lies.
+    """Apply the post-processing of each label in place: drop parts, and fill holes where no other label lies.
 
     Args:
-        labelmap: uint8 (slices, rows, columns), all slices of the scan; a view will do.
-        card: Its steps, and those of its labels.
-        weigh: Is called if light parts of a label are dropped.
+        labelmap: uint8 (slices, rows, columns), all slices of the scan; may be a view.
+        card: Has the steps for all labels, or for each of them.
+        weigh: Weighs the parts of a label; called only if light parts are dropped.
 
     Returns:
         The number of voxels that were dropped, by the value of the label.
@@ -75,7 +76,7 @@ def postprocess(labelmap: np.ndarray, card: Card, weigh: Weigh) -> dict[int, int
 
 
 def heavy_parts(weights: np.ndarray, ends: np.ndarray, how: PostProcessing) -> np.ndarray:
-    """bool for each part: those to keep; the first is none. `ends`: their numbers on the first and the last slice."""
+    """Which parts 0…n to keep (bool); 0 is the background. `ends`: the numbers of the parts on the first and last slice."""
     least = np.full(len(weights), how.least_part)
     if how.least_part_at_end is not None:
         least[ends] = how.least_part_at_end
@@ -85,7 +86,7 @@ def heavy_parts(weights: np.ndarray, ends: np.ndarray, how: PostProcessing) -> n
 
 
 def has_steps(card: Card) -> bool:
-    """True if `postprocess` may change something."""
+    """True if `postprocess` may change a label map of this card."""
     return any(_steps(label, card) != PostProcessing() for label in card.labels)
 
 

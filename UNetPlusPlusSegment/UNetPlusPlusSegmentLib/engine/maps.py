@@ -1,4 +1,4 @@
-"""Maps: the answers of the network for a volume, kept after a run for other thresholds. torch and NumPy."""
+"""Maps: the output of the network for a volume, kept after a run so that it can be thresholded again. torch and NumPy."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from ..network.card import Label
 from .pixel_box import Box
 from .slice_pool import threads_of_torch
 
-Found = tuple[np.ndarray, tuple[Segment, ...], list[Note]]  # label map, its segments, notes about them
+Found = tuple[np.ndarray, tuple[Segment, ...], list[Note]]  # label map, segments, notes about them
 
 
 @dataclass(frozen=True, eq=False)
-class Around:
-    """The answers of the network for a label in some part of a volume.
+class LabelRegion:
+    """The output of the network for one label in a part of a volume.
 
     Attributes:
-        rows, columns: Indices of the voxels, in axial order, in which the middles of the pixels lie.
+        rows, columns: For each row and column of pixels, the index of the voxel, in axial order, that contains its centre.
         probability, uncertainty: float32 (slices, rows, columns).
     """
 
@@ -41,14 +41,14 @@ class Around:
 
 @dataclass(frozen=True, eq=False)
 class PixelMaps:
-    """The answers of the network, in axial order at its own pixel size.
+    """The output of the network, in axial order at its own pixel size.
 
     Attributes:
-        probability: float16 (slices, rows, columns), mean over the heads that the model averages; every slice, and of it
-            what lies in `box`; outside it is 0. Of several labels (slices, labels, rows, columns).
-        uncertainty: The same for the standard deviation of all heads.
-        order: From the array of the volume to axial order.
-        box: Part of the slices, in the network's pixels.
+        probability: float16 (slices, rows, columns), or (slices, labels, rows, columns) for several labels: the mean of the
+            heads that the model averages. It has every slice, but only the rows and columns in `box`; outside it is 0.
+        uncertainty: The standard deviation of all heads, in the same shape.
+        order: Turns the array of the volume to axial order.
+        box: The part of the slices that the network saw, in its pixels.
     """
 
     probability: np.ndarray
@@ -58,22 +58,22 @@ class PixelMaps:
 
     @classmethod
     def empty(cls, slices: int, order: AxialOrder, box: Box, labels: int = 1) -> PixelMaps:
-        """Nothing known yet; memory is taken as slices are filled in."""
+        """Maps of zeros, for the network to fill in; memory is taken only as that happens."""
         shape = (slices, labels, *box.size) if labels > 1 else (slices, *box.size)
         probability, uncertainty = (np.zeros(shape, np.float16) for _ in range(2))
         return cls(probability, uncertainty, order, box)
 
     def of_label(self, number: int) -> np.ndarray:
-        """Probability of the label at a place in the card, (slices, rows, columns); a view."""
+        """Probability of the label with this number in the card, (slices, rows, columns); a view."""
         return self.probability[:, number] if self.probability.ndim == 4 else self.probability
 
-    def around(self, number: int, ranges: Sequence[slice], size: tuple[int, int]) -> Around:
-        """The pixels whose middle lies in ranges of voxels.
+    def region(self, number: int, ranges: Sequence[slice], size: tuple[int, int]) -> LabelRegion:
+        """Cut out the pixels of a label whose centres lie in a range of voxels.
 
         Args:
-            number: The place of a label in the card.
+            number: The number of the label in the card, from 0.
             ranges: Slices, rows and columns of voxels in axial order.
-            size: Rows and columns of voxels of a whole slice.
+            size: Rows and columns of voxels in a whole slice.
         """
         at = []
         for inside, voxels, grid, along in zip(
@@ -84,34 +84,36 @@ class PixelMaps:
         (rows, high), (columns, wide) = at
         maps = (planes[:, number] if planes.ndim == 4 else planes for planes in (self.probability, self.uncertainty))
         probability, uncertainty = (torch.from_numpy(planes[ranges[0], high, wide]).float().numpy() for planes in maps)
-        return Around(rows[high], columns[wide], probability, uncertainty)
+        return LabelRegion(rows[high], columns[wide], probability, uncertainty)
 
     def on_voxels(self, plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """One slice of a map, float32 (rows, columns) at the volume's own pixels."""
+        """Resample one slice of a map to float32 (rows, columns) on the volume's own pixels."""
         whole = np.zeros(self.box.grid, np.float32)
         whole[self.box.inside] = plane
         if self.box.grid == size:
             return whole
         image = torch.from_numpy(whole)[None, None]
-        return F.interpolate(image, size, mode="bilinear", antialias=False)[0, 0].numpy()  # both cover the same field
+        return F.interpolate(image, size, mode="bilinear", antialias=False)[
+            0, 0
+        ].numpy()  # both grids cover the same field
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Maps(ABC):
-    """All that a run leaves behind: another threshold, and the maps, need no second run.
+    """The outcome of a run, from which a result at any threshold can be made without the network.
 
     Attributes:
         bundle: The model.
-        labels: Those of its labels that were asked for.
-        volume: The part of the volume in `box`: HU, without padding.
-        box: Where in the whole volume it lies: voxels along K, J and I.
-        shape: Of the whole volume (K, J, I).
-        pixels: The answers of the network for `volume`.
-        threshold: The one that the run was made with.
-        notes: Those about the run, whatever the threshold.
-        device, slices, seconds: As in `Result`; the seconds are those of the network.
+        labels: The labels that were asked for.
+        volume: The part of the volume in `box`, in HU, with padding replaced by air.
+        box: The voxels of the whole volume, along K, J and I, that `volume` holds.
+        shape: Shape of the whole volume (K, J, I).
+        pixels: The output of the network for `volume`.
+        threshold: The threshold of the request.
+        notes: Notes about the run that hold at any threshold.
+        device, slices, seconds: As in `Result`, up to the maps.
         threads: As in the request.
-        show_from: As in `Result`, of the run.
+        show_from: As in `Result`, for the request.
     """
 
     bundle: Bundle
@@ -129,10 +131,14 @@ class Maps(ABC):
     show_from: float | None = None
 
     def at(self, threshold: float | None = None, show_from: float | None = None) -> Result:
-        """The segmentation at a threshold, with the findings from a probability on; those of the run if None.
+        """The segmentation at a threshold.
+
+        Args:
+            threshold: Lowest probability at which a voxel belongs to the target; None for that of the request.
+            show_from: Lowest probability at which a finding is shown; None for that of the request. Ignored if findings have none.
 
         Raises:
-            RequestError: One of them is no probability.
+            RequestError: One of them is not a probability.
         """
         started = time.perf_counter()
         if threshold is None:
@@ -155,17 +161,17 @@ class Maps(ABC):
         )  # fmt: skip
 
     def probability(self) -> np.ndarray:
-        """float32 (K, J, I) on the whole volume, 0…1: the heads' mean, of several labels asked for the largest. Where
-        nothing was predicted it is 0."""
+        """Mean of the heads, 0…1, as float32 (K, J, I) on the whole volume; the highest of the labels asked for, and 0 where
+        nothing was predicted."""
         return self._on_voxels(self.pixels.probability)
 
     def uncertainty(self) -> np.ndarray:
-        """float32 (K, J, I) on the whole volume, 0…0.5: the standard deviation of the deep-supervision heads, as above."""
+        """Standard deviation of the heads, 0…0.5, in the same form as `probability`."""
         return self._on_voxels(self.pixels.uncertainty)
 
     @abstractmethod
     def _find(self, threshold: float, show_from: float | None) -> Found:
-        """The segments at a threshold, and from a probability on if it is not None, on the voxels of `volume`, (K, J, I)."""
+        """The segments on the voxels of `volume` (K, J, I) at a threshold, and from the probability `show_from` if it is not None."""
 
     def _on_voxels(self, planes: np.ndarray) -> np.ndarray:
         whole = np.zeros(self.shape, np.float32)

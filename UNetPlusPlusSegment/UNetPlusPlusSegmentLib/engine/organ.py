@@ -1,4 +1,4 @@
-"""The slice engine: a CT volume and a bundle in, maps on the slices that may hold the organ out. NumPy; knows no Slicer."""
+"""The slice engine: segments organs slice by slice, on the part of the volume that may hold them. torch and NumPy."""
 
 from __future__ import annotations
 
@@ -24,40 +24,40 @@ from .label_map import label_map, postprocess
 from .maps import Found, Maps, PixelMaps
 from .pixel_box import Box, aligned, body_ranges, every, grid_size
 from .predictor import Predictor, ProgressCallback, ignore_progress
-from .seen import weights_of_parts
+from .signs import weights_of_parts
 from .slice_pool import in_order, threads_of_torch
 from .trust import judge, notes_about
 
-# The coarse pass of a speed that finds the organ first: so deep, and pixels so small, that no liver slips through.
+# The coarse pass that finds the organ first: distance of its slices, size of its pixels as a multiple of the network's, level that the
+# network is pruned to, and lowest probability of a hit. Fine and deep enough to miss no liver.
 COARSE_STEP_MM, COARSE_PIXEL, COARSE_LEVEL, COARSE_PROBABILITY = 20.0, 2.0, 3, 0.3
-AIR_PIXELS = 8  # of air that the network sees round the body
+AIR_PIXELS = 8  # margin of air around the body that the network sees
 
 
 class SliceEngine(Predictor):
-    """A bundle for an organ on a device, ready for many volumes."""
+    """A model for organs on a device, ready for many volumes."""
 
     def predict(self, volume: Volume, request: Request, progress: ProgressCallback = ignore_progress) -> OrganMaps:
-        """Find an organ in a CT volume, slice by slice.
+        """Run the network on a CT volume, slice by slice.
 
         Args:
-            volume: HU; any orientation.
-            request: At `accurate` every slice is predicted; at `balanced` and `fast` the organ is found first, and slices
-                between two that agree are interpolated: the model says how far apart. Of a model with several labels, only those
-                asked for say where that is; the network still computes all of them there, as they share all but its last layer,
-                and a pixel may be another one's.
-            progress: Called after each batch of slices, with those done and in all of a phase, and the phase; an exception raised in it
-                stops the run and passes through.
+            volume: In HU; any orientation.
+            request: `accurate` predicts every slice. `balanced` and `fast` find the organ first and interpolate slices between
+                similar ones, with the settings of the model. If it has several labels, only those asked for are looked for; where
+                they are found, all labels are computed, because they share most of the network and compete for pixels.
+            progress: Called after each batch of slices with the number done, the total and the phase. An exception that it raises
+                stops the run.
 
         Returns:
-            The answers of the network; `at()` makes the segmentation of them.
+            The maps, whose `at()` gives the segmentation.
 
         Raises:
-            VolumeError: The volume is no CT or cannot be one, or the box reaches beyond it.
-            RequestError: The request is for what the model does not do.
-            BundleError: The model has no such speed.
+            VolumeError: The volume is not CT, or the box extends beyond it.
+            RequestError: The model cannot do what is asked.
+            BundleError: The model does not have this speed.
         """
         started = time.perf_counter()
-        notes = self.check(volume, request)  # of the whole volume: in a box inside the body there is no air
+        notes = self.check(volume, request)  # on the whole volume, as a box inside the body may contain no air
         speed = self.bundle.speed(request.speed)
         threshold = self.threshold_of(request)
         box = request.box or tuple(slice(0, size) for size in volume.array.shape)
@@ -92,15 +92,15 @@ class SliceEngine(Predictor):
         asked: Sequence[int],
         progress: ProgressCallback,
     ) -> int:
-        """Compute the maps of the slices of their box, and of those beyond to which the organ extends.
+        """Compute the maps on the slices of their box, and beyond it as far as the organ extends.
 
         Returns:
-            How many slices the network saw; the others are interpolated.
+            The number of slices that the network predicted; the others are interpolated.
         """
         first, last = pixels.box.slices
         slice_mm = pixels.order.spacing_mm[0]
         beyond = max(1, round(COARSE_STEP_MM / 2 / slice_mm))
-        gap = max(1, int(speed.step_mm / slice_mm + 0.01))  # 4.0 mm are twice 2.001 mm
+        gap = max(1, int(speed.step_mm / slice_mm + 0.01))  # with a tolerance: 4.0 mm counts as twice 2.001 mm
         seen: list[int] = []
         todo, phase = every(gap, first, last - 1) if first < last else [], SLICES
         while todo:
@@ -117,7 +117,7 @@ class SliceEngine(Predictor):
         return len(seen)
 
     def _halves(self, heads: Tensor) -> tuple[Tensor, ...]:
-        """Probability and uncertainty as they are kept."""
+        """Probability and uncertainty in float16, as `PixelMaps` keeps them."""
         return tuple(each.half().cpu() for each in self.probability_and_uncertainty(heads))
 
     def _find_organ(
@@ -129,7 +129,7 @@ class SliceEngine(Predictor):
         asked: Sequence[int],
         progress: ProgressCallback,
     ) -> Box:
-        """The box in the grid of the fine pass that holds the organ with a margin; an empty one if there is no organ."""
+        """The box around the organ, with a margin, in the grid of the fine pass; an empty box if there is no organ."""
         size, cell = axial.shape[1:], 2**self._whole.depth
         grid = grid_size(size, order.spacing_mm[1:], self.bundle.pixel_mm * COARSE_PIXEL)
         step = max(1, round(COARSE_STEP_MM / order.spacing_mm[0]))
@@ -155,7 +155,7 @@ class SliceEngine(Predictor):
     ) -> _Coarse:
         """Look for the organ at larger pixels, with a pruned network.
 
-        On slices 2 cm apart, then on those between where the organ ends, or on all between if it was seen on none.
+        First on slices 2 cm apart; then half way between two slices where the organ ends, or between all of them if it was not found.
         """
         probability: dict[int, np.ndarray] = {}
         for _ in range(2):
@@ -172,22 +172,22 @@ class SliceEngine(Predictor):
 
 
 def _of(plane: np.ndarray, asked: Sequence[int] | slice = np.s_[:]) -> np.ndarray:
-    """The labels asked for of one slice of a map, (labels, rows, columns), which lacks the first axis if there is one label."""
+    """The labels asked for in one slice of a map, as (labels, rows, columns); with a single label, `plane` lacks the first axis."""
     return (plane if plane.ndim == 3 else plane[np.newaxis])[asked]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class OrganMaps(Maps):
-    """The answers of the network for one organ or several.
+    """The outcome of a run for one or more organs.
 
     Attributes:
-        speed: Name of the speed that they were made at.
+        speed: Name of the speed of the run.
     """
 
     speed: str
 
     def _find(self, threshold: float, show_from: float | None) -> Found:
-        """Threshold on the volume's voxels, keep what the bundle's post-processing keeps, and measure."""
+        """Threshold on the volume's voxels, post-process and measure."""
         labelmap = np.zeros(self.volume.array.shape, np.uint8)
         axial = self.pixels.order.apply(labelmap)
         asked = [self.bundle.labels.index(label) for label in self.labels]
@@ -204,7 +204,7 @@ class OrganMaps(Maps):
             return weights_of_parts(self.pixels, threshold, number, parts, corner, axial.shape[1:])
 
         dropped = postprocess(axial, self.bundle, weigh)
-        if self.labels != self.bundle.labels:  # only now: the others have taken what is theirs
+        if self.labels != self.bundle.labels:  # only now, so that the other labels have won their voxels
             labelmap[~np.isin(labelmap, [label.value for label in self.labels])] = 0
         segments: list[Segment] = []
         notes: list[Note] = []
@@ -226,14 +226,14 @@ class OrganMaps(Maps):
 
 @dataclass(frozen=True, eq=False)
 class _Coarse:
-    """The coarse pass so far: the slices seen, the organ on each of them, and whether there is any."""
+    """The coarse pass so far: indices of the slices seen, masks of the organ on them, and whether each mask holds anything."""
 
     seen: list[int]
     organ: np.ndarray
     hit: np.ndarray
 
     def slices_between(self) -> list[int]:
-        """The slices in the middle between two of which one shows the organ, or between any two if none does."""
+        """The slices half way between two of which only one shows the organ, or between any two if none does."""
         ends = [n for n in range(len(self.seen) - 1) if self.hit[n] != self.hit[n + 1] or not self.hit.any()]
         return [(self.seen[n] + self.seen[n + 1]) // 2 for n in ends if self.seen[n + 1] - self.seen[n] > 1]
 
@@ -245,14 +245,14 @@ class _Coarse:
 
 
 def _between(seen: list[int], organ: dict[int, np.ndarray], most: float) -> Iterator[int]:
-    """The slices in the middle between two whose masks differ by more than `most`."""
+    """The slices half way between two whose masks differ by more than `most` (1 − Dice)."""
     for a, b in pairwise(seen):
         if b - a > 1 and _difference(organ[a], organ[b]) > most:
             yield (a + b) // 2
 
 
 def _beyond(seen: list[int], organ: dict[int, np.ndarray], gap: int, beyond: int, slices: int) -> Iterator[int]:
-    """Slices below and above those seen, if the organ is on the outermost of them: every `gap`-th, `beyond` in all."""
+    """If the organ reaches the lowest or highest slice seen, every `gap`-th of the next `beyond` slices on that side."""
     low, high = seen[0], seen[-1]
     if low > 0 and organ[low].any():
         yield from every(gap, max(0, low - beyond), low)[:-1]
@@ -261,11 +261,13 @@ def _beyond(seen: list[int], organ: dict[int, np.ndarray], gap: int, beyond: int
 
 
 def _interpolate(pixels: PixelMaps, seen: list[int]) -> None:
-    """Fill in the slices between those that the network has seen."""
+    """Interpolate the maps on the slices between those that the network has seen."""
 
     def between(ends: tuple[int, int]) -> None:
         a, b = ends
-        for planes in map(torch.from_numpy, (pixels.probability, pixels.uncertainty)):  # NumPy is slow in float16
+        for planes in map(
+            torch.from_numpy, (pixels.probability, pixels.uncertainty)
+        ):  # torch, as NumPy is slow in float16
             step = planes[b] - planes[a]
             for k in range(a + 1, b):
                 share = float(np.float16((k - a) / (b - a)))
@@ -275,5 +277,5 @@ def _interpolate(pixels: PixelMaps, seen: list[int]) -> None:
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> float:
-    """Difference of two masks, 1 − Dice: 0 the same, 1 nothing in common."""
+    """1 − Dice of two masks: 0 if they are the same, 1 if they have nothing in common."""
     return np.count_nonzero(a ^ b) / max(1, np.count_nonzero(a) + np.count_nonzero(b))

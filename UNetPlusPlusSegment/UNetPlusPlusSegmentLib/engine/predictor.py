@@ -1,4 +1,4 @@
-"""The predictor: a bundle's network on a device, slices in, probabilities out, in batches that fit the memory. torch and NumPy."""
+"""The predictor: runs a bundle's network on slices, in batches that fit into memory. torch and NumPy."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ from .slice_pool import Answer, Item, in_order
 
 MANY = 2**31
 
-ProgressCallback = Callable[
-    [int, int, str], None
-]  # (done, in all, phase of `core.progress`); raising in it stops the run
+# Called with (done, total, phase of `core.progress`); an exception that it raises stops the run.
+ProgressCallback = Callable[[int, int, str], None]
 
 
 def ignore_progress(done: int, total: int, phase: str) -> None:
-    """Tell nobody."""
+    """Report no progress."""
 
 
 class Predictor:
@@ -41,34 +40,34 @@ class Predictor:
         self.bundle, self.device = bundle, choose_device(device)
         self._whole = bundle.load_network()
         self._pruned: dict[int, torch.nn.Module] = {}
-        self._most = self._threads = MANY  # slices in a batch, and batches at once; fewer after memory ran out
+        self._most = self._threads = MANY  # slices in a batch, and batches at once; lowered when memory runs out
         self._lock = threading.Lock()
-        self.notes: list[Note] = []  # what the engine had to do to go on
+        self.notes: list[Note] = []  # how the engine reduced its use of memory
 
     def check(self, volume: Volume, request: Request) -> list[Note]:
         """Refuse what cannot be segmented, before time is spent on it; returns notes for the user.
 
         Raises:
-            VolumeError: The volume is no CT or cannot be one, or the box reaches beyond it.
-            RequestError: The request is for what the model does not do.
+            VolumeError: The volume is not CT, or the box extends beyond it.
+            RequestError: The model cannot do what is asked.
         """
         self.bundle.check_request(request)
         if request.box and any(along.stop > n for along, n in zip(request.box, volume.array.shape, strict=True)):
             reach = ", ".join(f"{along.start} to {along.stop}" for along in request.box)
             raise VolumeError(
-                f"The box (K, J, I: {reach}) reaches beyond this volume of {' × '.join(map(str, volume.array.shape))} voxels."
+                f"The box (K, J, I: {reach}) reaches beyond this volume of {' × '.join(map(str, volume.array.shape))} voxels:"
+                " give a smaller box."
             )
         return check_ct(volume, request.force)
 
     def threshold_of(self, request: Request) -> float:
-        """The threshold of a request; the model's own if it names none."""
+        """The threshold of a request, or the model's own if it has none."""
         return self.bundle.threshold if request.threshold is None else request.threshold
 
     def probability_and_uncertainty(self, heads: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean of the heads that the model averages, and standard deviation of all, of (heads 1…level, …)."""
-        deviation = (
-            (heads - heads.mean(0)).square_().mean(0).sqrt_()
-        )  # Tensor.std over the first axis is 20 times slower
+        """From heads (1…level, …): the mean of those that the model averages, and the standard deviation of all."""
+        # Tensor.std over the first axis is 20 times slower.
+        deviation = (heads - heads.mean(0)).square_().mean(0).sqrt_()
         return heads[min(self.bundle.average_from, len(heads)) - 1 :].mean(0), deviation
 
     def heads(
@@ -79,18 +78,20 @@ class Predictor:
         level: int,
         then: Callable[[Tensor], Answer],
     ) -> Iterator[tuple[Sequence[int], Answer]]:
-        """Run the network on some slices: one in each thread of a processor, batch by batch on a graphics card.
+        """Run the network on some slices: one in each thread on the CPU, batch by batch on a graphics card.
+
+        If memory runs out, it goes on with smaller batches, then in one thread, and at last on the CPU.
 
         Args:
             axial: HU, axes (slice, row, column) in axial order.
-            chosen: Which slices.
-            box: Its `grid` is the size that slices are resampled to, its rows and columns the part that the network sees.
-            level: Depth to prune the network to; where it has no head, the next deeper one, or the deepest.
-            then: What becomes of float32 probabilities (heads 1…level, slices, rows, columns) inside the box, of several
-                labels (heads 1…level, slices, labels, rows, columns); on the device and in the thread that computed them.
+            chosen: Indices of the slices.
+            box: Slices are resampled to its `grid`; the network sees its rows and columns.
+            level: Depth to prune the network to. If there is no head at this depth, the next deeper one is used, or the deepest.
+            then: Called with float32 probabilities (heads 1…level, slices, rows, columns) inside the box, or (heads 1…level,
+                slices, labels, rows, columns) for several labels; on the device and in the thread that computed them.
 
         Yields:
-            The slices of a batch, in order, and what `then` made of them.
+            The slices of a batch, in order, and what `then` returned for them.
         """
         rest = list(chosen)
         while rest:
@@ -111,11 +112,11 @@ class Predictor:
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error) or (device.kind == "cpu" and size == 1):
                     raise
-            if rest:  # only now: inside the except clause, the failed attempt still holds its memory
-                self._take_less(device, size, threads)
+            if rest:  # not inside the except clause, where the failed attempt still holds its memory
+                self._reduce_load(device, size, threads)
 
     def in_threads(self, task: Callable[[Item], Answer], items: Sequence[Item]) -> Iterator[Answer]:
-        """The answer of a task to each item, as `in_order`; after memory ran out, in fewer threads."""
+        """The results of a task for each item, as `in_order` gives them; in fewer threads if memory runs out."""
         done = 0
         while done < len(items):
             threads = min(self._threads, self.device.threads, len(items) - done)
@@ -126,19 +127,19 @@ class Predictor:
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error) or threads == 1:
                     raise
-            if done < len(items):  # only now, as above
+            if done < len(items):  # outside the except clause, as above
                 with self._lock:
-                    self._compute_in(min(self._threads, threads // 2))
+                    self._limit_threads(min(self._threads, threads // 2))
 
     def _run(self, slices: np.ndarray, box: Box, level: int) -> Tensor:
-        """Probabilities as `then` in `heads` takes them, of slices (n, rows, columns) that fit the memory together."""
+        """Probabilities of one batch of slices (n, rows, columns), in the shape described in `heads`."""
         low, high = self.bundle.window_hu
         network = self._network(level)
-        weight = next(network.parameters())  # another thread may have moved on to another device
+        weight = next(network.parameters())  # not self.device, which another thread may have changed
         image = torch.from_numpy(np.ascontiguousarray(slices))
         image = image.pin_memory() if weight.is_cuda else image
         image = image.to(weight.device, non_blocking=True).float()
-        # The training images were clipped before they were resampled: the other order would draw the edges elsewhere.
+        # Clipped before resampling, like the training images: the other order would shift edges.
         image = image.clamp_(low, high).sub_(low).div_(high - low)[:, None]
         if tuple(image.shape[-2:]) != box.grid:
             image = F.interpolate(image, box.grid, mode="bilinear", antialias=True)
@@ -146,22 +147,22 @@ class Predictor:
         logits = network(image.to(weight.dtype).contiguous(memory_format=torch.channels_last))
         return torch.stack([torch.sigmoid(h.float()).squeeze(1) for h in logits])
 
-    def _compute_in(self, threads: int) -> None:
+    def _limit_threads(self, threads: int) -> None:
         self._threads = threads
         text = f"Memory ran out on {self.device.label}: fewer slices were computed at a time."
         self.notes = [Note("smaller-batches", text)]
 
-    def _take_less(self, device: Device, slices: int, threads: int) -> None:
-        """After batches of `slices` slices in `threads` threads were too much for a device: less from now on, or the processor."""
+    def _reduce_load(self, device: Device, slices: int, threads: int) -> None:
+        """Use smaller batches, fewer threads or the CPU, after `slices` slices in `threads` threads did not fit into memory."""
         with self._lock:
             if self.device is not device:
-                return  # another thread was faster
+                return  # another thread has already reacted
             if slices > 1:
                 self._most = slices // 2
                 text = f"Memory ran out on {device.label}: slices were computed {self._most} at a time."
                 self.notes = [Note("smaller-batches", text)]
             elif threads > 1:
-                self._compute_in(1)
+                self._limit_threads(1)
             else:
                 self.device, self._most, self._threads = choose_device("cpu"), MANY, MANY
                 self._pruned.clear()

@@ -1,7 +1,7 @@
-"""Threads that each take a slice, so that none waits for another at the end of a layer. torch only.
+"""A pool of threads that each compute a slice. torch only.
 
-torch puts its threads into every layer, and they meet at its end: one that the system has taken away for another program stops
-all. Slices do not wait for each other, and a layer too small to be shared out does not have to be.
+torch splits every layer among its threads, which wait for each other at its end: if the system interrupts one of them, all wait, and
+small layers are hardly worth splitting. Threads that each compute a slice of their own do not wait.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import torch
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-AHEAD = 2  # tasks in flight, for each thread: one that is computed, and one for when it is done
+AHEAD = 2  # tasks queued for each thread: the one being computed and the next
 
 
 @contextmanager
 def threads_of_torch(number: int | None) -> Iterator[None]:
-    """Give the calling thread so many of torch's threads; afterwards it has its own number again. None changes nothing."""
+    """Set torch's number of threads for the calling thread, and restore it afterwards. None changes nothing."""
     own = torch.get_num_threads()
     try:
         torch.set_num_threads(number or own)
@@ -33,15 +33,15 @@ def threads_of_torch(number: int | None) -> Iterator[None]:
 
 
 def in_order(task: Callable[[Item], Answer], items: Sequence[Item], threads: int | None = None) -> Iterator[Answer]:
-    """The answer of a task to each item, in their order, each computed in a thread with one of torch's threads.
+    """The results of a task for each item, in the order of the items; each is computed in one thread.
 
-    A few items are computed ahead. The first error of a task, or one of whoever takes the answers, ends the others: those
-    that have not begun are dropped, those that have are waited for.
+    A few items are computed ahead. After an error in a task, or in the code that uses the results, tasks that have not begun are
+    cancelled, and the others are waited for.
 
     Args:
-        task: Is called in several threads at once. What it calls in turn runs in its own thread.
-        items: One alone is done by the calling thread, with all of its threads of torch's.
-        threads: As many as torch would put into a layer if None: it counts the processor's cores, as the user allows.
+        task: Called in several threads at once, each with one torch thread.
+        items: A single item is computed by the calling thread, with all of its torch threads.
+        threads: Number of threads; None for torch's own setting.
     """
     threads = min(threads or torch.get_num_threads(), len(items))
     if threads < 2:
@@ -62,15 +62,14 @@ def in_order(task: Callable[[Item], Answer], items: Sequence[Item], threads: int
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that have begun. Each has set torch's number for itself, and with it that of all to come: put back by the caller."""
+    """Start all threads of a pool with one torch thread each. That also changes torch's default, which is then restored."""
     own, begun = torch.get_num_threads(), threading.Barrier(threads)
     pool = ThreadPoolExecutor(threads, "slices", _begin)
     try:
         for _ in pool.map(lambda _: begun.wait(), range(threads)):
             pass
-    except (
-        BaseException
-    ):  # the system has no more threads, or Ctrl-C: those that have begun would wait for the others for ever
+    except BaseException:
+        # The system has no more threads, or Ctrl-C: the threads that have begun would wait for the others forever.
         begun.abort()
         pool.shutdown()
         raise
@@ -80,5 +79,5 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _begin() -> None:
-    torch.get_num_threads()  # the first call of a thread fetches the number of the process: later, it would undo the next line
+    torch.get_num_threads()  # a thread's first call adopts the process's setting; made later, it would undo the next line
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Trust in a segment: sides where the scan cuts it off, what is doubtful, the Dice to expect, and notes about these. NumPy."""
+"""Trust in a segment: where the scan cuts it off, what is doubtful, the expected Dice, and notes about these. NumPy."""
 
 from __future__ import annotations
 
@@ -14,17 +14,14 @@ from ..core.trust import Trust
 from ..core.volume import AIR_HU, axial_volume, bounding_box
 from ..network.card import ExpectedDice, Label
 from .maps import Maps
-from .seen import seen
+from .signs import segment_pixels
 
-WORST, APART_MM = 3, 10.0  # slices that are named, and from one to the next: neighbours show the same
-SIDES = (
-    ("inferior", "superior"),
-    ("anterior", "posterior"),
-    ("right", "left"),
-)  # of slices, rows and columns in axial order
-LEAST_DROPPED_ML = 1.0  # of which a note is made
-LOW_DICE = 0.85  # expected; below it a note says so
-USUAL = {"volume_ml": ("volume", "ml"), "mean_hu": ("mean", "HU")}
+WORST, APART_MM = 3, 10.0  # doubtful slices to name, and their distance: neighbouring slices show the same
+# First and last side of slices, rows and columns in axial order.
+SIDES = (("inferior", "superior"), ("anterior", "posterior"), ("right", "left"))
+LEAST_DROPPED_ML = 1.0  # a note mentions what was dropped from this volume on
+LOW_DICE = 0.85  # a note warns if the expected Dice is lower
+USUAL = {"volume_ml": ("volume", "ml"), "mean_hu": ("mean attenuation", "HU")}
 
 
 def judge(
@@ -33,12 +30,12 @@ def judge(
     """Judge a segment.
 
     Args:
-        maps: The answers of the network.
-        number: The place of its label in the card.
+        maps: The outcome of the run.
+        number: The number of its label in the card, from 0.
         mask: bool (K, J, I) on the voxels of `maps.volume`; not empty.
-        threshold: The least probability of a voxel in it.
-        dropped_ml: Volume of what post-processing took away.
-        fitted: Of the model at this speed; None if it cannot say what Dice to expect.
+        threshold: Lowest probability of a voxel in the segment.
+        dropped_ml: Volume of the parts that post-processing removed.
+        fitted: Estimates the Dice at this speed; None if the model cannot.
     """
     order, volume = maps.pixels.order, axial_volume(maps.volume)
     axial = order.apply(mask)
@@ -47,7 +44,7 @@ def judge(
     if box is None:
         raise ValueError("An empty segment cannot be judged.")
     sides = _sides(maps, axial, volume.array, box)
-    segment = seen(maps.pixels, number, axial, threshold, box)
+    segment = segment_pixels(maps.pixels, number, axial, threshold, box)
     if segment is None:
         return Trust(sides, 1.0, dropped_ml, (), ())
     slices, points = [], []
@@ -60,23 +57,21 @@ def judge(
 
 
 def expected_dice(signs: Mapping[str, float], fitted: ExpectedDice) -> tuple[float, float, float]:
-    """The expected Dice, and the ends of its range, 0…1 each."""
+    """The expected Dice and the low and high end of its range, each 0…1."""
     error = fitted.intercept + sum(weight * signs[name] for name, weight in fitted.weights.items())  # ln(1 − Dice)
     dice, low, high = (1 - math.exp(min(0.0, error + more)) for more in (0.0, fitted.high, fitted.low))
     return dice, low, high
 
 
 def _sides(maps: Maps, mask: np.ndarray, hu: np.ndarray, box: Sequence[slice]) -> tuple[str, ...]:
-    """The sides at which a mask in axial order is cut off by the scan; the end of a box that the user chose is none."""
+    """The sides at which the scan cuts a mask (axial order) off; the sides of a box that the user chose do not count."""
     order, pixel_mm = maps.pixels.order, maps.bundle.pixel_mm
     ends = []
     for axis, flip in zip(order.axes, order.flips, strict=True):
         at_ends = maps.box[axis].start == 0, maps.box[axis].stop == maps.shape[axis]
         ends.append(at_ends[::-1] if flip else at_ends)
-    step = [
-        1,
-        *(max(1, int(pixel_mm / mm)) for mm in order.spacing_mm[1:]),
-    ]  # between the network's pixels nothing counts
+    # Voxels finer than the network's pixels add nothing.
+    step = [1, *(max(1, int(pixel_mm / mm)) for mm in order.spacing_mm[1:])]
     thin = tuple(slice(None, None, n) for n in step)
     thin_box = [slice(-(-along.start // n), -(-along.stop // n)) for along, n in zip(box, step, strict=True)]
     gaps = [0, *(math.ceil(pixel_mm / mm / n) for mm, n in zip(order.spacing_mm[1:], step[1:], strict=True))]
@@ -90,10 +85,10 @@ def sides_cut(
 
     Args:
         mask: bool (slices, rows, columns), axial order.
-        hu: The same shape; what was not measured is `AIR_HU`.
+        hu: The same shape; voxels without measurement have `AIR_HU`.
         box: Slices, rows and columns that contain the mask.
-        gaps: So many voxels may lie between mask and end, along slices, rows and columns.
-        ends: For these axes, whether the array ends where the scan does, at the first and at the last index.
+        gaps: How many voxels may lie between mask and end, along slices, rows and columns.
+        ends: For each axis, whether the array ends where the scan does, at the first and at the last index.
     """
     found = []
     for axis, end in product(range(3), range(2)):
@@ -105,35 +100,33 @@ def sides_cut(
 
 
 def _reaches_end(mask: np.ndarray, hu: np.ndarray, gap: int) -> bool:
-    """True if on any line along the first axis, which begins at the end, nothing but blank voxels lie before the mask."""
+    """True if, on any line along the first axis (from the end inwards), only blank voxels and `gap` others lie before the mask."""
     if mask[: gap + 1].any():
         return True
-    lines = hu[0] <= AIR_HU  # the others begin with something measured
+    lines = hu[0] <= AIR_HU  # the other lines begin with measured voxels
     mask, hu = mask[:, lines], hu[:, lines]
     blank = (hu > AIR_HU).argmax(axis=0)
     return bool((mask.any(axis=0) & (blank + gap >= mask.argmax(axis=0))).any())
 
 
 def notes_about(label: Label, found: Mapping[str, Any]) -> Iterator[Note]:
-    """Notes for the user about a segment that is not empty, by its measurements."""
+    """Notes for the user about a segment that is not empty, from its measurements."""
     name, sides, dropped_ml = label.name.lower(), found["cut_by_scan"], found["dropped_ml"]
     if sides:
         text = f"The {name} reaches the end of the scan ({', '.join(sides)}), so its volume is a lower bound."
         yield Note("cut-by-scan", text)
     if dropped_ml >= LEAST_DROPPED_ML:
         text = (
-            f"{dropped_ml:.0f} ml apart from the {name} were left out, as too small or too improbable to belong to it."
+            f"{dropped_ml:.0f} ml in separate parts were not counted as {name}: they are too small or too improbable."
         )
         yield Note("dropped", text)
     for key, (low, high) in label.usual.items():
         what, unit = USUAL[key]
         is_cut = bool(sides) and key == "volume_ml" and found[key] < low
         if not low <= found[key] <= high and not is_cut:
-            text = (
-                f"The {what} of the {name}, {found[key]:.0f} {unit}, is unusual: most have {low:g} to {high:g} {unit}."
-            )
+            text = f"The {what} of the {name}, {found[key]:.0f} {unit}, is unusual: most people have {low:g} to {high:g} {unit}."
             yield Note("unusual", text)
     if found.get("expected_dice", 1.0) < LOW_DICE:
         positions = ", ".join(f"{each['s_mm']:.0f}" for each in found["doubtful_slices"])
-        text = f"The outline of the {name} may be wrong (expected Dice {found['expected_dice']:.2f}): look at S {positions} mm."
+        text = f"The outline of the {name} may be wrong (expected Dice {found['expected_dice']:.2f}): check the slices at S {positions} mm."
         yield Note("low-dice", text)

@@ -68,7 +68,7 @@ class PostProcessing:
 
 @dataclass(frozen=True)
 class ExpectedDice:
-    """A linear model that estimates the Dice of a result from its signs (`engine.seen`), for one speed.
+    """A linear model that estimates the Dice of a result from its signs (`engine.signs`), for one speed.
 
     Attributes:
         intercept, weights: For ln(1 − Dice); weights by the name of a sign.
