@@ -140,7 +140,7 @@ def test_the_figures_are_told_in_words(one, tmp_path, capsys):
     ("content", "words"),
     [
         ("nothing", "There is no file"),
-        ("scan", "no label map"),
+        ("scan", "not a label map"),
         ("names", "no segment in common"),
         ("text", "unetpp-segment: "),
     ],

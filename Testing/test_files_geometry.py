@@ -282,7 +282,7 @@ def test_the_image_of_a_nifti_pair_may_be_compressed_or_missing(tmp_path):
 @pytest.mark.parametrize("given", ["ct.hdr", "ct.img"])
 def test_an_analyze_file_is_refused_as_it_does_not_tell_left_from_right(tmp_path, given):
     nibabel.save(nibabel.AnalyzeImage(ct().T, np.eye(4)), tmp_path / "ct.img")
-    with pytest.raises(FileError, match=r"ct\.hdr is an Analyze file.* on which side .*convert the DICOM series"):
+    with pytest.raises(FileError, match=r"ct\.hdr is an Analyze file.* left from right.*give the DICOM series"):
         files.read_volume(tmp_path / given)
 
 

@@ -80,13 +80,13 @@ UNREADABLE = {
     "empty file": (lambda d: filled(d / "ct.nii.gz", b""), "empty"),
     "empty folder": (lambda d: d, "holds no DICOM image"),
     "other ending": (lambda d: filled(d / "ct.docx", b"hello"), "not an image that can be read here.*DICOM"),
-    "text as nrrd": (lambda d: filled(d / "ct.nrrd", b"hello"), "damaged, incomplete or of another format"),
+    "text as nrrd": (lambda d: filled(d / "ct.nrrd", b"hello"), "damaged, incomplete or in another format"),
     "text as nifti": (lambda d: filled(d / "ct.nii", b"hello" * 99), "not a NIfTI file"),
     "text as nii.gz": (lambda d: filled(d / "ct.nii.gz", b"hello" * 99), "not a NIfTI file"),
     "text as dicom": (lambda d: filled(d / "ct.dcm", b"hello" * 99), "damaged or not an image"),
     "cut nrrd": (lambda d: cut(written(d / "ct.nrrd")), "damaged"),
     "cut mha": (lambda d: cut(written(d / "ct.mha")), "damaged"),
-    "cut nii": (lambda d: cut(written(d / "ct.nii")), "incomplete, it holds .* of 480 bytes"),
+    "cut nii": (lambda d: cut(written(d / "ct.nii")), "incomplete, with only .* of 480 bytes"),
     "cut nii.gz": (lambda d: cut(written(d / "ct.nii.gz")), "damaged or incomplete"),
     "cut at its checksum": (lambda d: cut(written(d / "ct.nii.gz"), 0.999), "damaged or incomplete"),
     "cut dicom": (lambda d: cut(write_slice(d / "ct.dcm"), 0.9), "damaged"),
@@ -162,14 +162,14 @@ def test_a_series_cannot_be_chosen_in_a_file(tmp_path):
 def test_files_that_may_not_be_read_are_refused(tmp_path, ordinary_user):
     path = written(tmp_path / "ct.nrrd")
     path.chmod(0)
-    with pytest.raises(FileError, match="You may not read"):
+    with pytest.raises(FileError, match="no permission to read"):
         files.read_volume(path)
     path.unlink()
     (series(tmp_path / "dicom", [0, 1, 2]) / "1.dcm").chmod(0)
     with pytest.raises(FileError, match=r"1\.dcm cannot be read \(Permission denied\)"):
         files.read_volume(tmp_path / "dicom")
     (tmp_path / "dicom").chmod(0)
-    with pytest.raises(FileError, match="You may not read"):
+    with pytest.raises(FileError, match="no permission to read"):
         files.read_volume(tmp_path / "dicom")
     (tmp_path / "dicom").chmod(0o700)
 

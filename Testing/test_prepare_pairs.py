@@ -214,7 +214,7 @@ def test_a_damaged_dicom_seg_and_a_damaged_dataset_json_are_refused_by_name(tmp_
     numbered_cases(tmp_path / "numbered", ["a", "b"], nnunet=True)
     (tmp_path / "numbered" / "dataset.json").write_text('{"labels": {"background": 0, "spleen": "many"}}')
     line = refused(pairs, [tmp_path / "numbered", "--segment", "Spleen"], tmp_path / "out", capsys)
-    assert "spleen of dataset.json has no number" in line
+    assert "spleen in dataset.json is not a number" in line
 
 
 @settings(max_examples=30)
@@ -363,7 +363,7 @@ def spoil(source, how: str) -> str:
         return "Ben.nrrd"
     if how == "alone":
         (source / "Ben.seg.nrrd").unlink()
-        return "Ben.nrrd has no segmentation beside it"
+        return "Ben.nrrd has no segmentation next to it"
     assert how == "no orientation"
     (source / "Ben.nrrd").unlink()
     write_nifti(source / "Ben.nii.gz", ct, LPS)
@@ -473,7 +473,7 @@ def test_a_folder_without_pairs_is_refused_with_the_layouts_that_are_known(tmp_p
     (tmp_path / "in").mkdir()
     write_nifti(tmp_path / "in" / "ct.nii.gz", a_ct(), LPS)
     line = refused(pairs, [tmp_path / "in", "--segment", "Spleen"], tmp_path / "out", capsys)
-    assert "holds no pairs" in line and "labelsTr" in line
+    assert "contains no pairs" in line and "labelsTr" in line
 
 
 def test_a_preparation_that_crashes_leaves_no_half_folder(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Files: volumes in (NRRD, NIfTI, MetaImage, DICOM); segmentations, maps, tables and pictures out, whole or not at all."""
+"""Files: reads volumes (NRRD, NIfTI, MetaImage, DICOM); writes segmentations, maps, tables and pictures."""
 
 from .dicom import list_series, slices_of
 from .dicom_seg import check_dicom_seg, write_dicom_seg

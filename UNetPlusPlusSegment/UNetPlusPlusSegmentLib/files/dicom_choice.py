@@ -149,7 +149,7 @@ def _continuation(taken: Stack, stacks: Sequence[Stack]) -> list[str]:
             if len(gaps) and np.abs(gaps - mm).min() <= EVEN * step:
                 raise FileError(
                     f"The series {taken.in_words()} lacks the slice at {place_in_words(header)}, though it is there: {told} than the"
-                    " other slices. Correct that, or export the series again from where it came."
+                    " other slices. Correct that, or export the series again from its source."
                 )
             if len(fields) == 1 and np.abs(ends - mm).min() <= EVEN * step:
                 notes.append(

@@ -71,7 +71,7 @@ def _check_gaps(stack: Stack) -> None:
             f"The series {stack.in_words()} in {where} lacks {len(at)} slice{'s' * (len(at) > 1)}, at"
             f" {', '.join(at[:MOST_PLACES])}{', …' * (len(at) > MOST_PLACES)}"
             f"{f', the first after {after}' * (slices[0].path != slices[-1].path)}: copy the series again, or export it again from"
-            " where it came."
+            " its source."
         )
 
 

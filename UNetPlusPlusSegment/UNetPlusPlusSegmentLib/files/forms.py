@@ -1,4 +1,4 @@
-"""Forms: one segmentation in the formats that people's next programs want, several at once."""
+"""Forms: writes one segmentation in several file formats at once."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ SURFACES, DICOM = ("stl", "obj"), ("dcm", "sr.dcm")
 
 
 def form_of(path: str | Path) -> str:
-    """The form that the name of a file asks for; empty if it is none."""
+    """The form that the ending of a file name stands for; empty if it is unknown."""
     name = str(path).lower()
     return next((form for form in sorted(FORMS, key=len, reverse=True) if name.endswith(f".{form}")), "")
 
 
 def beside(path: Path, forms: Iterable[str] = ()) -> list[Path]:
-    """A file, and those of the same name in other forms, in the order of `FORMS`; an SR comes with the SEG that it refers to."""
+    """A file and its siblings in other forms, in the order of `FORMS`; an SR brings the SEG that it refers to."""
     own = form_of(path)
     if not own:
-        return [path]  # which no check will let pass
+        return [path]  # an unknown ending, which `check_output` will refuse
     stem = path.name[: len(path.name) - len(own)]
     wanted = {own, *forms} | ({"dcm"} if "sr.dcm" in {own, *forms} else set())
     return [path if form == own else path.with_name(stem + form) for form in FORMS if form in wanted]
 
 
 def check_forms(paths: Iterable[str | Path], source: Sequence[Path] = ()) -> None:
-    """Refuse, before time is spent, where a form cannot be written: its package is missing, or the series lacks what it takes.
+    """Refuse, before time is spent, a form that cannot be written.
 
     Args:
         paths: The files to write.
-        source: The DICOM files of the slices that a SEG and an SR are to refer to.
+        source: The DICOM files of the slices that a SEG and an SR will refer to.
 
     Raises:
-        FileError: It cannot be.
+        FileError: The package for a form is not installed, or the series lacks what a SEG or SR needs.
     """
     forms = {form_of(path) for path in paths}
     if forms & {*SURFACES}:
@@ -59,16 +59,16 @@ def write_forms(
     model: str,
     nothing: Sequence[Segment] = (),
 ) -> None:
-    """Write a segmentation in the form that each name asks for.
+    """Write a segmentation to each file, in the form that its name stands for.
 
     Args:
-        paths: From `beside`; what the files held is replaced when the new ones are whole.
+        paths: From `beside`; an existing file is replaced once the new one is complete.
         labelmap: uint8 (K, J, I), 0 where there is no segment.
         ijk_to_ras: 4 × 4, in mm.
         segments: One for each value of the label map.
         source: The DICOM files of the slices that a SEG and an SR refer to, one for each along K.
         model: Name of the bundle, with its version.
-        nothing: Empty segments for a SEG and an SR where there is none: they cannot do without.
+        nothing: Empty segments to write in a SEG and an SR if nothing was found, as both need at least one segment.
 
     Raises:
         FileError: One cannot be written.

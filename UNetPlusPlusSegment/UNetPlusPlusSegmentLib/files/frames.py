@@ -1,4 +1,4 @@
-"""Frames: where each image of a multi-frame DICOM file lies, which SimpleITK takes for even. pydicom."""
+"""Frames: the position of each image in a multi-frame DICOM file; SimpleITK would assume that they are evenly spaced. pydicom."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from .images import FileError, in_text
 
 
 class Frame(NamedTuple):
-    """The place of an image in the patient: LPS, mm."""
+    """The position of an image in the patient: LPS, mm."""
 
     origin: tuple[float, ...]  # centre of its first pixel
-    directions: tuple[float, ...]  # 3 × 3 by rows; its columns are I, J and the normal
-    spacing: tuple[float, ...]  # along I and J, and its thickness
-    rescale: tuple[float, float] | None = None  # slope and intercept of its values; None if they are not told
+    directions: tuple[float, ...]  # 3 × 3, row by row; its columns are I, J and the normal
+    spacing: tuple[float, ...]  # along I and J, and the slice thickness
+    rescale: tuple[float, float] | None = None  # slope and intercept of its values; None if not given
 
 
 def frames_of(path: Path) -> list[Frame]:
-    """The frames of a DICOM file as they lie in it, from its functional groups (PS3.3 C.7.6.16); none if it has no such groups.
+    """The frames of a DICOM file in stored order, from its functional groups (PS3.3 C.7.6.16); empty if it has none.
 
     Raises:
-        FileError: A frame does not say where it lies.
+        FileError: A frame does not give its position.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's may quote the patient's name
+        warnings.simplefilter("ignore")  # pydicom's warnings may quote the patient's name
         try:
             return _frames_of(path)
         except FileError:
@@ -39,7 +39,7 @@ def frames_of(path: Path) -> list[Frame]:
 
 
 def order_of(frames: Sequence[Frame]) -> list[int]:
-    """Indices of frames of one plane in their order along its normal."""
+    """Indices that sort parallel frames along their normal."""
     normal = np.reshape(frames[0].directions, (3, 3))[:, 2]
     return np.argsort([np.dot(frame.origin, normal) for frame in frames], kind="stable").tolist()
 
@@ -58,13 +58,13 @@ def _frames_of(path: Path) -> list[Frame]:
 
 
 class _Groups:
-    """The functional groups of one frame: its own, or else those that all frames share."""
+    """The functional groups of one frame: its own, or those that all frames share."""
 
     def __init__(self, own: pydicom.Dataset, shared: pydicom.Dataset) -> None:
         self._each = (own, shared)
 
     def frame(self) -> Frame | None:
-        """None if its place or the size of its pixels is not told."""
+        """The frame; None if its position or pixel size is not given."""
         orientation = self._values("PlaneOrientationSequence", "ImageOrientationPatient", 6)
         pixel = self._values("PixelMeasuresSequence", "PixelSpacing", 2)
         thickness_mm = self._values("PixelMeasuresSequence", "SliceThickness", 1)
@@ -83,7 +83,7 @@ class _Groups:
         )
 
     def _values(self, group: str, name: str, count: int) -> list[float]:
-        """So many finite numbers, or none."""
+        """Exactly `count` finite numbers, or none."""
         for items in (each.get(group) for each in self._each):
             if items and items[0].get(name) is not None:
                 found = np.atleast_1d(items[0].get(name)).astype(float)

@@ -1,4 +1,4 @@
-"""Geometry: the place of a file's voxels, as far as the file tells it, made that of a volume. Every reader ends here."""
+"""Geometry: from what a file says about the position of its voxels to a volume. Every reader ends here."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import SimpleITK as sitk
 from ..core.volume import Volume
 from .images import FileError, ijk_to_ras
 
-LIE_IS_A_GUESS = "{} does not say how the patient lies: left and right, front and back are a guess."
+ORIENTATION_GUESSED = "{} does not say how the patient lies: left and right, front and back are a guess."
 UNITS_MM = {
     "um": 0.001,
     "µm": 0.001,
     "mm": 1.0,
     "cm": 10.0,
     "m": 1000.0,
-}  # of NRRD and MetaImage; any other is taken for mm
-GUESSED_MM = 1.0  # of an axis whose spacing is not known
+}  # in NRRD and MetaImage; any other is taken for mm
+GUESSED_MM = 1.0  # along an axis whose spacing is not given
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +28,9 @@ class Place:
     """The position of a grid of voxels in the patient, in mm towards Left, Posterior, Superior.
 
     Attributes:
-        spacing_mm: Along I, J and K; NaN or 0 where the file does not tell it.
-        directions: 3 × 3, its columns the unit vectors along I, J and K; None if the file does not tell them.
-        origin: Centre of voxel (0, 0, 0); None if the file does not tell it.
+        spacing_mm: Along I, J and K; NaN or 0 where the file does not give it.
+        directions: 3 × 3; its columns are the unit vectors along I, J and K. None if the file does not give them.
+        origin: Centre of voxel (0, 0, 0); None if the file does not give it.
     """
 
     spacing_mm: tuple[float, ...]
@@ -39,24 +39,24 @@ class Place:
 
 
 def place_volume(path: Path, array: np.ndarray, place: Place, force: bool) -> tuple[Volume, list[str]]:
-    """Make a volume of the voxels of a file and of what it says about their place.
+    """Make a volume from the voxels of a file and their position.
 
     Args:
         path: The file, for messages.
         array: (K, J, I).
-        place: As the file tells it.
-        force: Take 1 mm for a spacing that is missing.
+        place: As the file gives it.
+        force: Assume 1 mm for a missing spacing.
 
     Returns:
         The volume and notes for the user.
 
     Raises:
-        FileError: A spacing is impossible, or missing and not forced.
-        VolumeError: The array is no volume, or its directions make no sense.
+        FileError: A spacing is impossible, or missing without `force`.
+        VolumeError: The array is not a volume, or the directions are invalid.
     """
     spacing_mm, notes = _known_spacing(path, array.shape[::-1], place.spacing_mm, force)
     if place.directions is None:
-        notes.append(LIE_IS_A_GUESS.format(path.name))
+        notes.append(ORIENTATION_GUESSED.format(path.name))
     elif place.origin is None:
         notes.append(
             f"{path.name} does not say where the volume lies in the patient: its origin is taken to be 0, 0, 0."
@@ -65,14 +65,14 @@ def place_volume(path: Path, array: np.ndarray, place: Place, force: bool) -> tu
 
 
 def ijk_to_ras_of(place: Place) -> np.ndarray:
-    """4 × 4; identity and zero where directions and origin are not known."""
+    """The 4 × 4 matrix of a place; unknown directions become the identity, an unknown origin 0."""
     directions = np.eye(3) if place.directions is None else place.directions
     origin = np.zeros(3) if place.origin is None else place.origin
     return ijk_to_ras(directions * place.spacing_mm, origin)
 
 
 def place_of(image: sitk.Image | sitk.ImageFileReader) -> Place:
-    """The place of an image that `read_image` has let pass, as ITK has it."""
+    """The place of an image from `read_image`, as ITK gives it."""
     directions = np.reshape(image.GetDirection(), (image.GetDimension(),) * 2)[:3, :3]
     return Place(image.GetSpacing()[:3], directions, np.array(image.GetOrigin()[:3]))
 
@@ -80,15 +80,15 @@ def place_of(image: sitk.Image | sitk.ImageFileReader) -> Place:
 def nearest_rotation(
     size: tuple[int, ...], steps: np.ndarray, origin: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Turn axes that are not at right angles into the nearest ones that are, about the middle of the grid.
+    """Replace axes that are not at right angles by the nearest ones that are, keeping the middle of the grid in place.
 
     Args:
-        size: Voxels along I, J and K.
-        steps: 3 × 3, its columns the steps from voxel to voxel, not in one plane.
+        size: Number of voxels along I, J and K.
+        steps: 3 × 3; its columns are the steps from voxel to voxel, and span three dimensions.
         origin: Centre of voxel (0, 0, 0).
 
     Returns:
-        The new unit directions, the new origin, and how far a voxel moves at most, in voxels.
+        The new unit directions, the new origin, and the largest displacement of a voxel, in voxels.
 
     Source: orthogonal Procrustes problem (Schönemann 1966): the rotation nearest to a matrix is U·Vᵀ of its SVD.
     """
@@ -105,13 +105,13 @@ def nearest_rotation(
 def _known_spacing(
     path: Path, size: tuple[int, ...], spacing_mm: tuple[float, ...], force: bool
 ) -> tuple[np.ndarray, list[str]]:
-    """Spacing with 1 mm where it is missing, and a note on that; a single slice may go without its thickness."""
+    """The spacing, with 1 mm where it is missing and a note about it; for a single slice, the thickness may be missing."""
     spacing = np.array(spacing_mm, float)
     said = " × ".join("?" if np.isnan(s) else f"{s:g}" for s in spacing)
     if (spacing < 0).any() or np.isinf(spacing).any():
         raise FileError(
             f"{path} says that its voxels measure {said} mm: correct the spacing in the file, or export it again from"
-            " where it came."
+            " its source."
         )
     missing = ~(spacing > 0)
     if not missing.any():
@@ -122,10 +122,10 @@ def _known_spacing(
     if not force:
         raise FileError(
             f"{path} does not say how large its voxels are ({said} mm), so every volume would be a guess: add the spacing"
-            f" to the file, or export it again from where it came. --force (force=True in Python) takes"
+            f" to the file, or export it again from its source. --force (force=True in Python) assumes"
             f" {GUESSED_MM:g} mm for what is missing."
         )
     return spacing, [
-        f"{path.name} does not say how large its voxels are ({said} mm): {GUESSED_MM:g} mm was taken by force for what is"
-        " missing, so every volume and length is a guess."
+        f"{path.name} does not say how large its voxels are ({said} mm): as the run was forced, {GUESSED_MM:g} mm was assumed for what"
+        " is missing, so every volume and length is a guess."
     ]

@@ -1,4 +1,4 @@
-"""SimpleITK images: their place in the patient, and their silence. NumPy and SimpleITK only."""
+"""SimpleITK images: reading them safely and quietly, and their position in the patient. NumPy and SimpleITK only."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-COMPRESSION = 1100  # at most: deflate packs 1,032 zeros into a byte
-SLICE_COMPRESSION, SLICE_BYTES = (
-    400,
-    1 << 26,
-)  # of a DICOM file; a slice of air alone may be packed more, and takes little
+COMPRESSION = 1100  # highest ratio of gzip: deflate packs 1,032 zeros into a byte
+# For DICOM files: the highest ratio, and a size that is allowed at any ratio, as a slice of nothing but air compresses even better.
+SLICE_COMPRESSION, SLICE_BYTES = 400, 1 << 26
 GDCM = "GDCMImageIO"  # SimpleITK's DICOM reader
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])  # ITK counts mm towards Left, Posterior, Superior; its own inverse
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])  # ITK uses mm towards Left, Posterior, Superior; the matrix is its own inverse
 
 
 class FileError(ValueError):
@@ -27,10 +25,10 @@ class FileError(ValueError):
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Keep what C++ writes straight to file descriptor 2 off the user's terminal.
+    """Keep C++ warnings, which go straight to file descriptor 2, off the user's terminal.
 
-    ITK, GDCM, OpenJPEG, zlib and nifti_clib warn there, past `sys.stderr`; whoever reads a file here says in a sentence
-    of his own what is wrong with it. The descriptor belongs to the whole process: keep the block short.
+    ITK, GDCM, OpenJPEG, zlib and nifti_clib write there, bypassing `sys.stderr`; the readers here report problems in their own
+    words. The descriptor belongs to the whole process, so keep the block short.
     """
     if sys.stderr:
         sys.stderr.flush()
@@ -50,15 +48,15 @@ def silence() -> Iterator[None]:
 
 
 def in_text(path: Path) -> str:
-    """The name of a file for a message; what is no text in it, as old archives leave behind, in figures."""
+    """The path of a file for a message; bytes that are not valid text, as in old archives, are escaped."""
     return str(path).encode(errors="backslashreplace").decode()
 
 
 def name_of(path: Path) -> str:
-    """The name of a file for SimpleITK, which ends the whole process on one that is no text.
+    """The path of a file for SimpleITK, which would end the whole process on a name that is not valid text.
 
     Raises:
-        FileError: It is such a one.
+        FileError: The name is not valid text.
     """
     if in_text(path) != str(path):
         raise FileError(f"{in_text(path)} has a name that is not valid text: rename it.")
@@ -71,15 +69,15 @@ def read_image(
     """Read one grey-value volume.
 
     Args:
-        path: A file that is there and may be read.
-        image_io: The reader of SimpleITK to use, so that the ending decides and nothing is guessed.
-        called: The name for messages, where `path` is a copy.
-        most_bytes: Of voxels that there can be; as many as a DICOM file can hold if None. SimpleITK takes the
-            memory that a header claims, and a damaged one may claim all.
-        most_values: In a voxel, as the layers of a segmentation.
+        path: A file that exists and is readable.
+        image_io: The SimpleITK reader to use, so that the format is not guessed.
+        called: The path for messages, if `path` is a temporary copy.
+        most_bytes: Largest plausible size of the voxels; None for that of a DICOM file. SimpleITK allocates whatever the header
+            claims, and a damaged header may claim all memory.
+        most_values: Largest number of values in a voxel, such as the layers of a segmentation.
 
     Raises:
-        FileError: It cannot be read, or is something else.
+        FileError: It cannot be read, or is not such a volume.
     """
     reader = read_information(path, image_io, called, most_values)
     voxel = sitk.Image([1] * reader.GetDimension(), reader.GetPixelID(), reader.GetNumberOfComponents())
@@ -98,10 +96,10 @@ def read_image(
 def read_information(
     path: Path, image_io: str, called: Path | None = None, most_values: int = 1
 ) -> sitk.ImageFileReader:
-    """A reader that has seen the header of one grey-value volume, and could read the rest; arguments as of `read_image`.
+    """A SimpleITK reader that has read the header of a grey-value volume; arguments as in `read_image`.
 
     Raises:
-        FileError: It cannot be read, or is something else.
+        FileError: It cannot be read, or is not such a volume.
     """
     reader = sitk.ImageFileReader()
     reader.SetImageIO(image_io)
@@ -116,7 +114,7 @@ def read_information(
 
 
 def array_of(image: sitk.Image) -> np.ndarray:
-    """The voxels (K, J, I) of an image that `read_image` has let pass."""
+    """The voxels (K, J, I) of an image from `read_image`."""
     return sitk.GetArrayFromImage(image).reshape(image.GetSize()[2::-1])
 
 
@@ -124,7 +122,7 @@ def ijk_to_ras(steps_lps: np.ndarray, origin_lps: np.ndarray) -> np.ndarray:
     """A 4 × 4 matrix in RAS mm from LPS.
 
     Args:
-        steps_lps: 3 × 3, its columns the steps from voxel to voxel along I, J and K.
+        steps_lps: 3 × 3; its columns are the steps from voxel to voxel along I, J and K.
         origin_lps: Centre of voxel (0, 0, 0).
     """
     matrix = np.eye(4)
@@ -145,19 +143,19 @@ def image_from_array(array: np.ndarray, ijk_to_ras: np.ndarray) -> sitk.Image:
 
 
 def check_shape(path: Path, size: tuple[int, ...], values: int, is_colour: bool) -> tuple[int, ...]:
-    """Refuse what is no single volume of grey values; a sequence of one frame is one.
+    """Refuse images that are not a single grey-value volume; a sequence with one frame is accepted.
 
     Args:
         path: The file, for messages.
-        size: Voxels along each axis, fastest first.
-        values: In each voxel.
-        is_colour: Whether these are red, green and blue.
+        size: Number of voxels along each axis, fastest first.
+        values: Number of values in each voxel.
+        is_colour: True if these are red, green and blue.
 
     Returns:
         The three sizes.
 
     Raises:
-        FileError: It is something else.
+        FileError: It is not such a volume.
     """
     count = len(size)
     while count > 3 and size[count - 1] == 1:
@@ -170,12 +168,11 @@ def check_shape(path: Path, size: tuple[int, ...], values: int, is_colour: bool)
     elif count > 3:
         what = f"a sequence ({count}D, {by})"
     elif count < 3:
-        what = f"a flat picture ({count}D, {by}) without a place in the patient"
+        what = f"a flat picture ({count}D, {by}) without a position in the patient"
     else:
         return size[:3]
     raise FileError(
-        f"{path} is {what}, not a single volume of grey values: save the frame or channel that you mean as a volume of its"
-        " own."
+        f"{path} is {what}, not a single volume of grey values: save the frame or channel that you need as a separate volume."
     )
 
 
@@ -186,13 +183,13 @@ def _check_header(path: Path, reader: sitk.ImageFileReader, most_values: int) ->
         check_shape(path, reader.GetSize(), values, is_colour)
     else:
         check_shape(path, reader.GetSize(), 1, is_colour=False)
-    # Of DICOM the spacing is read elsewhere. GDCM counts the frames of a file with a negative step where they run down.
+    # The spacing of DICOM is read elsewhere; GDCM gives it a negative sign for frames in descending order.
     if reader.GetImageIO() == GDCM or all(np.isfinite(s) and s > 0 for s in reader.GetSpacing()):
         return
     spacing = " × ".join(f"{s:g}" for s in reader.GetSpacing())
     raise FileError(
         f"{path} says that its voxels measure {spacing} mm: correct the spacing in the file, or export it again from"
-        " where it came."
+        " its source."
     )
 
 
@@ -200,7 +197,7 @@ def _what_is_wrong(path: Path, image_io: str, error: str) -> str:
     if "allocat" in error.lower():
         return "does not fit into this computer's memory: crop it, or close other programs."
     if "orthonormal" in error:
-        return "has axes that are not at right angles, which NIfTI files may not have here: convert it to NRRD."
+        return "has axes that are not at right angles, which is not supported for NIfTI files: convert it to NRRD."
     if image_io == GDCM:
         return (
             "cannot be decoded: the DICOM file is damaged, incomplete or compressed in an unusual way. Copy it again,"
@@ -208,4 +205,4 @@ def _what_is_wrong(path: Path, image_io: str, error: str) -> str:
         )
     if path.suffix.lower() in (".nhdr", ".mhd"):
         return "cannot be read: it is damaged, or the data file that it names is missing or damaged. Copy both again."
-    return "cannot be read: it is damaged, incomplete or of another format than its name says. Copy or export it again."
+    return "cannot be read: it is damaged, incomplete or in another format than its name says. Copy or export it again."

@@ -1,4 +1,4 @@
-"""Label maps that lie beside the images they were drawn on: no scans, though they are volume files like these."""
+"""Telling label maps from scans, when both are volume files in the same folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .nifti import nifti_grid
 from .nrrd import IO as NRRD_IO
 from .reading import read_volume, volume_ending
 
-MOST_LABELS = 255  # values of a label map at most; a CT without values below 0 goes on above
+MOST_LABELS = 255  # highest value in a label map; a CT without negative values goes above it
 SAME_PLACE = 0.5  # of a voxel
 
 
@@ -29,15 +29,15 @@ class _Grid(NamedTuple):
 
 
 def label_maps(paths: Iterable[str | Path]) -> set[Path]:
-    """Find among volume files those that are label maps of another one.
+    """Find the volume files that are label maps of another file.
 
-    A file is one if another has its grid, and its values are whole numbers from 0 to 255; CT has values below 0, or above.
+    A label map has the same grid as another file, and only whole numbers from 0 to 255; CT has values below 0 or above 255.
 
     Args:
-        paths: Files and folders. Of a file that shares its grid with no other only the header is read.
+        paths: Files and folders. Voxels are read only of files that share their grid with another one.
 
     Returns:
-        The label maps among them. What cannot be read is none.
+        The label maps among them; files that cannot be read do not count as such.
     """
     by_size: dict[tuple[int, ...], list[_Grid]] = defaultdict(list)
     for path in map(Path, paths):
@@ -49,7 +49,7 @@ def label_maps(paths: Iterable[str | Path]) -> set[Path]:
 
 
 def _grid(path: Path) -> tuple[tuple[int, ...], _Grid] | None:
-    """Size and place of a volume file, from its header."""
+    """Size and grid of a volume file, from its header."""
     io = {".nrrd": NRRD_IO, ".nhdr": NRRD_IO, ".mha": META_IO, ".mhd": META_IO}.get(volume_ending(path))
     try:
         if io:
@@ -76,7 +76,7 @@ def _at_one_place(grids: Sequence[_Grid]) -> list[list[_Grid]]:
 
 
 def _labels_of(group: Sequence[_Grid]) -> set[Path]:
-    """The label maps of a grid, smallest file first, which is seldom the image: the last one needs no look."""
+    """The label maps among files with one grid. The largest file is taken for the image, without a look, if all others are label maps."""
     labels: set[Path] = set()
     for index, grid in enumerate(sorted(group, key=lambda g: g.path.stat().st_size)):
         is_last = index == len(group) - 1

@@ -1,4 +1,4 @@
-"""Lettering: the few words of a picture, in letters of 5 × 7 pixels. NumPy only: Slicer need not carry a font for it."""
+"""Lettering: short texts for pictures, in letters of 5 × 7 pixels. NumPy only, as Slicer's Python has no font library."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 HEIGHT, GAP, SPACE = 7, 1, 2
 
-# Five columns each, the lowest bit at the top.
+# Five columns each; the lowest bit is the top pixel.
 GLYPHS = {
     " ": "0000000000", "-": "0808080808", "−": "0808080808", "·": "0000180000", ".": "0060600000", "0": "3e5149453e",
     "1": "00427f4000", "2": "4261514946", "3": "2141454b31", "4": "1814127f10", "5": "2745454539", "6": "3c4a494930",
@@ -18,10 +18,10 @@ UNKNOWN = "7f4141417f"
 
 
 def letters(text: str) -> np.ndarray:
-    """bool (7, width): True where a text is inked; a box stands for what there is no letter for."""
+    """bool (7, width): True for the pixels of a text; a box stands for an unknown letter."""
     columns: list[int] = []
     for character in text:
         glyph = GLYPHS.get(character, UNKNOWN)
-        inked = [column for column in bytes.fromhex(glyph) if column]  # as wide as it is
+        inked = [column for column in bytes.fromhex(glyph) if column]  # without the empty columns
         columns += [*(inked or [0] * SPACE), *[0] * GAP]
     return (np.array(columns, int) >> np.arange(HEIGHT)[:, None] & 1).astype(bool)

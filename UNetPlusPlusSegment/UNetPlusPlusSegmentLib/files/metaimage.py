@@ -1,4 +1,4 @@
-"""MetaImage files: read with SimpleITK; what their header leaves out, which it fills with 1 mm and a place, is looked up here."""
+"""MetaImage files, read with SimpleITK. It fills in 1 mm and a position where the header has none, so the header is also read here."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from .images import COMPRESSION, FileError, array_of, read_image
 
 IO = "MetaImageIO"
 HEADER_BYTES = 1 << 16
-MAX_DIMENSIONS = 10  # ITK writes past the end of its memory where a header claims more
+MAX_DIMENSIONS = 10  # ITK writes beyond its memory if a header claims more
 SPACING = ("elementspacing", "elementsize")
 DIRECTIONS = ("transformmatrix", "rotation", "orientation")
 ORIGIN = ("offset", "position", "origin")
-SLOPE, INTERCEPT = "elementtointensityfunctionslope", "elementtointensityfunctionoffset"  # which ITK passes over
+SLOPE, INTERCEPT = "elementtointensityfunctionslope", "elementtointensityfunctionoffset"  # which ITK ignores
 
 
 def read_metaimage(path: Path, force: bool = False) -> tuple[Volume, list[str]]:
     """Read a MetaImage file (`.mha`, or `.mhd` with the file that it names).
 
     Args:
-        path: A file that is there and may be read.
-        force: Take 1 mm for a spacing that is missing.
+        path: A file that exists and is readable.
+        force: Assume 1 mm for a missing spacing.
 
     Returns:
         The volume and notes for the user. Values are scaled as the header says, to float32 or float64.
 
     Raises:
-        FileError: Damaged, not one volume of grey values, or without voxel size.
-        VolumeError: Its place makes no sense.
+        FileError: It is damaged, is not a single grey-value volume, or has no voxel size.
+        VolumeError: Its position is invalid.
 
     Source: https://itk.org/Wiki/ITK/MetaIO/Documentation
     """
     fields = _fields(path)
     dimensions = fields.get("ndims", "0").split(" ")[0]
     if not dimensions.isdigit() or int(dimensions) > MAX_DIMENSIONS:
-        raise FileError(f"{path} has a damaged header: copy it again, or export it again from where it came.")
+        raise FileError(f"{path} has a damaged header: copy it again, or export it again from its source.")
     name = fields.get("elementdatafile", "")
     data = path if name.upper() == "LOCAL" else path.parent / name
     by = COMPRESSION if fields.get("compresseddata", "").lower() in ("true", "t", "1") else 1
-    most_bytes = data.stat().st_size * by if data.is_file() else math.inf  # a list or a pattern names several files
+    most_bytes = data.stat().st_size * by if data.is_file() else math.inf  # infinite if the header names several files
     image = read_image(path, IO, most_bytes=most_bytes)
     said = place_of(image)
     unit_mm = UNITS_MM.get(fields.get("distanceunits", "").lower(), 1.0)
@@ -69,14 +69,14 @@ def _scaled(path: Path, array: np.ndarray, fields: dict[str, str]) -> np.ndarray
     if not (math.isfinite(slope) and math.isfinite(intercept) and slope):
         raise FileError(
             f"{path} says that its values are scaled by {fields.get(SLOPE, 1)} and {fields.get(INTERCEPT, 0)}, which is impossible:"
-            " correct ElementToIntensityFunctionSlope and Offset in its header, or export it again from where it came."
+            " correct ElementToIntensityFunctionSlope and Offset in its header, or export it again from its source."
         )
     exact = array.dtype if array.dtype.kind == "f" else np.float32
     return (array.astype(np.float64) * slope + intercept).astype(exact)
 
 
 def _fields(path: Path) -> dict[str, str]:
-    """The fields of the header by their names in lower case; the last one names where the voxels are."""
+    """The fields of the header by name, in lower case; the last one names the data file."""
     with path.open("rb") as stream:
         header = stream.read(HEADER_BYTES)
     fields = {}

@@ -1,7 +1,7 @@
 """NIfTI-1 files. NumPy only.
 
-SimpleITK fills what a truncated file lacks with anything, makes 1 mm of a voxel size of 0 and 0 HU of a NaN, and refuses axes
-that rounding has taken out of square; so the file is read here.
+Not read with SimpleITK, which fills the missing part of a truncated file with arbitrary values, turns a voxel size of 0 into 1 mm and
+NaN into 0 HU, and refuses axes that are out of square by rounding.
 """
 
 from __future__ import annotations
@@ -25,26 +25,28 @@ from .images import LPS_TO_RAS, FileError, check_shape
 
 HEADER_BYTES = 348  # NIfTI-1; a NIfTI-2 header has 540
 CHUNK_BYTES = 1 << 22
-SINGLE, PAIR = b"n+1\0", b"ni1\0"  # what the header says at its end
+SINGLE, PAIR = b"n+1\0", b"ni1\0"  # the magic at the end of the header
 IMAGE_ENDINGS = (".img", ".img.gz", ".IMG")
 GZIP = b"\x1f\x8b"
-TOLERANCE_MM = 0.5  # between two places that are meant as one: a matrix in single precision, or a rounded one
-ORTHONORMAL = 1e-4  # a matrix times its transpose may differ so much from 1: single precision
+TOLERANCE_MM = (
+    0.5  # two positions this close are meant to be the same: matrices are stored in single precision, or rounded
+)
+ORTHONORMAL = 1e-4  # tolerance for a matrix times its transpose, in single precision
 TYPES = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
     32: "c8", 1792: "c16", 128: "V3", 2304: "V4",
 }  # fmt: skip
-VALUES = {"c": 2, "V": 3}  # of a voxel that holds more than one
+VALUES = {"c": 2, "V": 3}  # number of values in a voxel, if more than one
 UNITS_MM = {1: 1000.0, 2: 1.0, 3: 0.001}  # metre, millimetre, micrometre; any other is taken for mm
 
 
 @dataclass(frozen=True)
 class Header:
-    """The fields of a NIfTI-1 header that reading needs, as they stand in it; names as in nifti1.h."""
+    """The fields of a NIfTI-1 header that are needed, as stored; names as in nifti1.h."""
 
-    order: str  # of the bytes, "<" or ">"
-    is_pair: bool  # the voxels lie in a file of their own
-    dim: tuple[int, ...]  # the sizes alone
+    order: str  # byte order, "<" or ">"
+    is_pair: bool  # the voxels are in a separate file
+    dim: tuple[int, ...]  # the sizes, without their number
     datatype: int
     vox_offset: int
     pixdim: tuple[float, ...]  # qfac, then the spacings along I, J and K
@@ -58,7 +60,7 @@ class Header:
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the voxels as they lie in the file."""
+        """Type of the voxels as stored."""
         return np.dtype(self.order + TYPES[self.datatype])
 
 
@@ -66,18 +68,18 @@ def read_nifti(path: Path, force: bool = False) -> tuple[Volume, list[str]]:
     """Read a NIfTI-1 file, compressed or not, whatever its ending says; or a pair of header and image.
 
     Args:
-        path: A file that is there and may be read; of a pair, the header (`.hdr`), beside which the image lies (`.img`).
-        force: Take 1 mm for a spacing that is missing.
+        path: A file that exists and is readable; for a pair, the header (`.hdr`) next to its image (`.img`).
+        force: Assume 1 mm for a missing spacing.
 
     Returns:
         The volume and notes for the user. Values are scaled as the header says, to float32 or float64.
 
     Raises:
-        FileError: NIfTI-2, Analyze, truncated, damaged, no NIfTI at all, not one volume of grey values, or with an impossible
-            place.
+        FileError: It is NIfTI-2, Analyze or not NIfTI at all, is truncated or damaged, is not a single grey-value volume, or has an
+            impossible position.
 
-    Source: nifti1.h of the NIFTI Data Format Working Group. Of qform and sform that one is taken which ITK takes
-    (`itk::NiftiImageIO::SetImageIOOrientationFromNIfTI`), so that the masks lie alike in programs built on it.
+    Source: nifti1.h of the NIFTI Data Format Working Group. The choice between qform and sform is that of ITK
+    (`itk::NiftiImageIO::SetImageIOOrientationFromNIfTI`), so that masks have the same position in programs built on it.
     """
     with _opened(path) as stream:
         header = _header(path, stream.read(HEADER_BYTES))
@@ -90,7 +92,7 @@ def read_nifti(path: Path, force: bool = False) -> tuple[Volume, list[str]]:
     slope, intercept = header.scl
     if math.isfinite(slope) and math.isfinite(intercept) and slope != 0 and (slope, intercept) != (1, 0):
         exact = array.dtype if array.dtype.kind == "f" else np.float32
-        with np.errstate(all="ignore"):  # what goes beyond becomes infinite, which is no measurement
+        with np.errstate(all="ignore"):  # overflow becomes infinity, which counts as not measured
             array = (array.astype(np.float64) * slope + intercept).astype(exact)
     place, notes = _place(path, header)
     volume, more = place_volume(path, array, place, force)
@@ -98,10 +100,10 @@ def read_nifti(path: Path, force: bool = False) -> tuple[Volume, list[str]]:
 
 
 def nifti_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray, bool]:
-    """Of a NIfTI-1 file, from its header: sizes along I, J and K, `ijk_to_ras`, and whether its values have 8 bits.
+    """From the header of a NIfTI-1 file: sizes along I, J and K, `ijk_to_ras`, and whether its values have 8 bits.
 
     Raises:
-        FileError: It is damaged or no such file.
+        FileError: It is damaged or not NIfTI-1.
     """
     with _opened(path) as stream:
         header = _header(path, stream.read(HEADER_BYTES))
@@ -111,7 +113,7 @@ def nifti_grid(path: Path) -> tuple[tuple[int, ...], np.ndarray, bool]:
 
 
 def check_whole(path: Path) -> None:
-    """Refuse a NIfTI file that lacks a part; ITK's writer says nothing when the disk is full.
+    """Refuse a NIfTI file that is incomplete: ITK's writer does not report a full disk.
 
     Raises:
         FileError: It is truncated or damaged.
@@ -124,7 +126,7 @@ def check_whole(path: Path) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BufferedIOBase]:
-    """The file, decompressed if need be; errors of the decompression as sentences."""
+    """Open a file, decompressing it if needed; errors of the decompression become a FileError."""
     with path.open("rb") as raw:
         packed = raw.read(2) == GZIP
         raw.seek(0)
@@ -138,7 +140,7 @@ def _opened(path: Path) -> Iterator[BufferedIOBase]:
 def _header(path: Path, content: bytes) -> Header:
     if content[:4] in (struct.pack("<i", 540), struct.pack(">i", 540)):
         raise FileError(
-            f"{path} is NIfTI-2, which is not read here: save it as NIfTI-1 or NRRD, for instance with nibabel,"
+            f"{path} is NIfTI-2, which is not supported: save it as NIfTI-1 or NRRD, for instance with nibabel:"
             " nibabel.save(nibabel.Nifti1Image.from_image(nibabel.load('in.nii.gz')), 'out.nii.gz')."
         )
     order = next((o for o in "<>" if content[:4] == struct.pack(o + "i", HEADER_BYTES)), None)
@@ -149,8 +151,8 @@ def _header(path: Path, content: bytes) -> Header:
     is_pair = is_header and magic == PAIR
     if is_header and magic not in (SINGLE, PAIR):
         raise FileError(
-            f"{path} is an Analyze file, which does not say on which side of the patient its voxels lie: convert the DICOM series"
-            " that it was made from to NIfTI or NRRD, or give that series."
+            f"{path} is an Analyze file, which does not tell left from right: give the DICOM series that it was made from, or convert"
+            " that series to NIfTI or NRRD."
         )
 
     def values(form: str, offset: int) -> tuple:
@@ -163,7 +165,7 @@ def _header(path: Path, content: bytes) -> Header:
     srow = np.reshape(values("12f", 280), (3, 4))
     qform_code, sform_code = values("2h", 252)
     if not whole or (sform_code > 0 and not np.isfinite(srow).all()):
-        raise FileError(f"{path} has a damaged header: copy it again, or export it again from where it came.")
+        raise FileError(f"{path} has a damaged header: copy it again, or export it again from its source.")
     return Header(
         order=order,
         is_pair=is_pair,
@@ -182,7 +184,7 @@ def _header(path: Path, content: bytes) -> Header:
 
 
 def _image_of(path: Path) -> Path:
-    """The file that holds the voxels of a header."""
+    """The image file that belongs to a header."""
     stem = path.name[: path.name.lower().rfind(".hdr")]
     found = [path.with_name(stem + ending) for ending in IMAGE_ENDINGS]
     image = next((each for each in found if each.is_file()), None)
@@ -196,17 +198,19 @@ def _image_of(path: Path) -> Path:
 def _voxels(path: Path, header: Header, stream: BufferedIOBase) -> np.ndarray:
     """The voxels (K, J, I) as they are stored."""
     kind, sizes = header.dtype.kind, header.dim
-    is_vector = math.prod(sizes[4:5]) == math.prod(sizes[3:]) > 1  # its values lie along the fifth axis
+    is_vector = (
+        math.prod(sizes[4:5]) == math.prod(sizes[3:]) > 1
+    )  # NIfTI stores the values of a voxel along the fifth axis
     values = VALUES.get(kind) or (sizes[4] if is_vector else 1)
     size = check_shape(path, sizes[:3] if is_vector else sizes, values, is_colour=kind == "V")
-    content = bytearray()  # grows with what is there: a damaged header cannot claim the memory
+    content = bytearray()  # grows with the data, so that a damaged header cannot claim all memory
     for chunk in _chunks(path, header, stream):
         content += chunk
     return np.frombuffer(content, header.dtype).reshape(size[::-1]).astype(header.dtype.newbyteorder("="), copy=False)
 
 
 def _chunks(path: Path, header: Header, stream: BufferedIOBase) -> Iterator[bytes]:
-    """The bytes of the voxels, piece by piece; gone through to the end, where a compressed file has its checksum."""
+    """The bytes of the voxels, piece by piece; reads to the end, where a compressed file has its checksum."""
     needed, found = math.prod(header.dim) * header.dtype.itemsize, 0
     stream.seek(header.vox_offset)
     while chunk := stream.read(min(CHUNK_BYTES, needed - found)):
@@ -214,11 +218,11 @@ def _chunks(path: Path, header: Header, stream: BufferedIOBase) -> Iterator[byte
         yield chunk
     stream.read(1)
     if found < needed:
-        raise FileError(f"{path} is incomplete, it holds {found} of {needed} bytes of voxels: copy it again.")
+        raise FileError(f"{path} is incomplete, with only {found} of {needed} bytes of voxels: copy it again.")
 
 
 def _place(path: Path, header: Header) -> tuple[Place, list[str]]:
-    """The position of the voxels, and a note if their axes had to be turned."""
+    """The position of the voxels, and a note if their axes had to be adjusted."""
     size = (*header.dim, 1, 1)[:3]
     spacing = tuple(value * header.unit_mm for value in (*header.pixdim[1 : len(header.dim) + 1], 1.0, 1.0)[:3])
     if header.qform_code <= 0 and header.sform_code <= 0:
@@ -227,7 +231,7 @@ def _place(path: Path, header: Header) -> tuple[Place, list[str]]:
     lengths = np.linalg.norm(steps, axis=0)
     if not (lengths > 0).all() or abs(np.linalg.det(steps / lengths)) < 1e-3:
         raise FileError(
-            f"{path} has axes that do not span a volume: correct its sform, or export it again from where it came."
+            f"{path} has axes that do not span a volume: correct its sform, or export it again from its source."
         )
     directions, origin = LPS_TO_RAS @ (steps / lengths), LPS_TO_RAS @ offset * header.unit_mm
     if _is_orthonormal(directions):
@@ -236,16 +240,16 @@ def _place(path: Path, header: Header) -> tuple[Place, list[str]]:
     if away > 1:
         raise FileError(
             f"{path} has axes that are not at right angles, by up to {away:.1f} voxels: convert it to NRRD, which can hold"
-            " such a grid, or export it again from where it came."
+            " such a grid, or export it again from its source."
         )
     return Place(spacing, directions, origin), [
-        f"The axes of {path.name} are not quite at right angles; they were made so, which moves no voxel by more than"
+        f"The axes of {path.name} are not quite at right angles; they were corrected, which moves voxels by up to"
         f" {away:.2g} voxels."
     ]
 
 
 def _follows_qform(header: Header) -> bool:
-    """True if ITK takes the qform: not if the sform is the only one, the scanner's own, or the same but more exact."""
+    """True if ITK uses the qform: not if the sform is the only one, is that of the scanner, or is the same but more exact."""
     if header.qform_code <= 0 or header.sform_code <= 0:
         return header.qform_code > 0
     lengths = np.linalg.norm(header.srow[:, :3], axis=0)
@@ -260,10 +264,10 @@ def _is_orthonormal(directions: np.ndarray) -> bool:
 
 
 def _qform(header: Header) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and offset in RAS, in the header's unit, in single precision as nifti_quatern_to_mat44 of nifti1_io.c gives them."""
+    """Steps and offset in RAS, in the header's unit and in single precision, as nifti_quatern_to_mat44 of nifti1_io.c computes them."""
     b, c, d = (value if math.isfinite(value) else 0.0 for value in header.quatern)
     a = 1.0 - (b * b + c * c + d * d)
-    if a < 1e-7:  # a half turn
+    if a < 1e-7:  # a rotation by 180°
         scale = 1.0 / math.sqrt(b * b + c * c + d * d)
         a, b, c, d = 0.0, b * scale, c * scale, d * scale
     else:
@@ -282,7 +286,7 @@ def _qform(header: Header) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _contradiction(header: Header, ijk_to_ras: np.ndarray) -> list[str]:
-    """A note where the sform says another place than was read."""
+    """A note if the sform gives another position than the one that was read."""
     if header.sform_code <= 0:
         return []
     corners = np.array([*product(*((0, size - 1) for size in (*header.dim, 1, 1)[:3]), [1])])
@@ -290,6 +294,6 @@ def _contradiction(header: Header, ijk_to_ras: np.ndarray) -> list[str]:
     if away_mm <= TOLERANCE_MM:
         return []
     return [
-        f"The NIfTI header contradicts itself by up to {away_mm:.1f} mm: programs that follow its sform place the volume elsewhere, or"
-        " give it another size."
+        f"The NIfTI header contradicts itself by up to {away_mm:.1f} mm (sform against qform or pixdim): programs that use its sform"
+        " place or scale the volume differently."
     ]

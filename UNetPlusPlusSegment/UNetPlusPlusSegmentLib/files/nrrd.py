@@ -1,4 +1,4 @@
-"""NRRD files: read with SimpleITK; what their header leaves out, which it fills with 1 mm and a place, is looked up here."""
+"""NRRD files, read with SimpleITK. It fills in 1 mm and a position where the header has none, so the header is also read here."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..core.volume import Volume
-from .geometry import LIE_IS_A_GUESS, UNITS_MM, Place, place_of, place_volume
+from .geometry import ORIENTATION_GUESSED, UNITS_MM, Place, place_of, place_volume
 from .images import COMPRESSION, FileError, array_of, read_image, read_information
 
 IO = "NrrdImageIO"
 MOST_LAYERS = 1000
-BYTES_OF_A_FIGURE = 8  # in memory at most, of a figure in a text encoding
-HEADER_BYTES = 1 << 20  # of a header at most; that of a segmentation with hundreds of segments has 0.1 MB
+BYTES_OF_A_DIGIT = 8  # in memory, at most, for each digit of a text encoding
+HEADER_BYTES = 1 << 20  # longest header; that of a segmentation with hundreds of segments has 0.1 MB
 PATIENT_SPACES = {"left-posterior-superior", "right-anterior-superior", "left-anterior-superior", "lps", "ras", "las"}
 
 
@@ -27,15 +27,15 @@ def read_nrrd(path: Path, force: bool = False) -> tuple[Volume, list[str]]:
     """Read a NRRD file (`.nrrd`, or `.nhdr` with the file that it names).
 
     Args:
-        path: A file that is there and may be read.
-        force: Take 1 mm for a spacing that is missing.
+        path: A file that exists and is readable.
+        force: Assume 1 mm for a missing spacing.
 
     Returns:
         The volume and notes for the user.
 
     Raises:
-        FileError: Damaged, not one volume of grey values, or without voxel size.
-        VolumeError: Its place makes no sense.
+        FileError: It is damaged, is not a single grey-value volume, or has no voxel size.
+        VolumeError: Its position is invalid.
 
     Source: https://teem.sourceforge.net/nrrd/format.html
     """
@@ -55,18 +55,18 @@ def read_nrrd(path: Path, force: bool = False) -> tuple[Volume, list[str]]:
     place = Place(tuple(s * unit_mm for s in spacing), said.directions if placed else None, origin)
     volume, notes = place_volume(path, array_of(image), place, force)
     if placed and space not in PATIENT_SPACES:
-        notes.append(LIE_IS_A_GUESS.format(path.name))
+        notes.append(ORIENTATION_GUESSED.format(path.name))
     return volume, notes
 
 
 def read_nrrd_layers(path: Path) -> tuple[list[Volume], list[str]]:
-    """Read the label maps of a segmentation of Slicer, which keeps segments that overlap in several layers of one file.
+    """Read the label maps of a Slicer segmentation, which stores overlapping segments in several layers of one file.
 
     Returns:
         A volume for each layer, and notes for the user.
 
     Raises:
-        FileError, VolumeError: As of `read_nrrd`.
+        FileError, VolumeError: As for `read_nrrd`.
     """
     kinds = _fields(path).get("kinds", "").lower().split()
     if len(kinds) < 4:
@@ -81,7 +81,7 @@ def read_nrrd_layers(path: Path) -> tuple[list[Volume], list[str]]:
 
 
 def text_of_nrrd(path: Path) -> dict[str, str]:
-    """The keys and values of a NRRD header that are no fields of the format, such as those of Slicer's segments.
+    """The key/value pairs of a NRRD header, such as those of Slicer's segments.
 
     Raises:
         FileError: It cannot be read.
@@ -91,7 +91,7 @@ def text_of_nrrd(path: Path) -> dict[str, str]:
 
 
 def _fields(path: Path) -> dict[str, str]:
-    """The fields of the header by their names in lower case; none if it is no NRRD, which SimpleITK then says."""
+    """The fields of the header by name, in lower case; none if the file is not NRRD, which SimpleITK then reports."""
     with path.open("rb") as stream:
         header = stream.read(HEADER_BYTES).replace(b"\r\n", b"\n").partition(b"\n\n")[0].decode("latin-1")
     lines = [line for line in header.split("\n")[1:] if not line.startswith("#") and ":=" not in line]
@@ -101,11 +101,11 @@ def _fields(path: Path) -> dict[str, str]:
 
 
 def _most_bytes(path: Path, fields: Mapping[str, str]) -> float:
-    """Of voxels in the file, or in the one that it names; beyond limits where these are several."""
+    """Largest plausible size of the voxels, from that of the data file; infinite if there are several."""
     name = _data_file(fields)
     data = path.parent / name if name else path
     encoding = fields.get("encoding", "").lower()
-    by = COMPRESSION if encoding in ("gzip", "gz") else 1 if encoding == "raw" else BYTES_OF_A_FIGURE
+    by = COMPRESSION if encoding in ("gzip", "gz") else 1 if encoding == "raw" else BYTES_OF_A_DIGIT
     return data.stat().st_size * by if data.is_file() else math.inf
 
 
@@ -114,7 +114,7 @@ def _data_file(fields: Mapping[str, str]) -> str:
 
 
 def _spacings(fields: Mapping[str, str]) -> tuple[float, ...]:
-    """Along the three axes of space; NaN where there is none."""
+    """Spacings along the three spatial axes; NaN where there is none."""
     kinds = fields.get("kinds", "").lower().split()
     values = []
     for axis, text in enumerate(fields.get("spacings", "").split()):
@@ -128,12 +128,12 @@ def _spacings(fields: Mapping[str, str]) -> tuple[float, ...]:
 
 
 def _unpacked(path: Path, fields: Mapping[str, str], folder: Path) -> Path:
-    """A copy without bzip2, which the NRRD reader of ITK is built without."""
+    """A copy without bzip2 compression, which ITK's NRRD reader does not support."""
     try:
         import bz2
     except ImportError as error:
         raise FileError(
-            f"{path} is compressed with bzip2, which cannot be read here: save it with gzip compression."
+            f"{path} is compressed with bzip2, which this Python cannot read: save it with gzip compression."
         ) from error
     content = path.read_bytes()
     ending = b"\r\n\r\n" if b"\r\n\r\n" in content[:HEADER_BYTES] else b"\n\n"

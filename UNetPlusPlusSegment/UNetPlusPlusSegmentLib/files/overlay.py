@@ -1,4 +1,4 @@
-"""The overlay: a PNG of a few axial slices, or parts of them, with the segments drawn on them. NumPy and SimpleITK only."""
+"""The overlay: a PNG of axial slices, or close-ups, with the segments drawn on them. NumPy and SimpleITK only."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from .images import name_of, silence
 from .lettering import HEIGHT, letters
 from .writing import whole_file
 
-TILES, DOUBTFUL = 5, 3  # in a row, and of them doubtful slices at most
-TILE_PIXELS = (420, 300)  # the most that a tile takes, width and height
-PAGE_TILES = 30  # close-ups on a page at most
-CLOSE_UP_MM, CLOSE_UP_PIXELS = 50.0, 320  # side of a square round a small segment
+TILES, DOUBTFUL = 5, 3  # number of slices in a row, and of doubtful slices added to it at most
+TILE_PIXELS = (420, 300)  # largest width and height of a tile
+PAGE_TILES = 30  # most close-ups on a page
+CLOSE_UP_MM, CLOSE_UP_PIXELS = 50.0, 320  # side of the square around a small segment
 LUNG_WINDOW_HU = (-1350.0, 150.0)
 GAP_PIXELS = 6
 JPEG_QUALITY = 80
-LETTER_PIXELS = 2  # side of a dot of a letter
+LETTER_PIXELS = 2  # size of one dot of a letter
 SCALE_MM = 10.0
 LINE_PIXELS = 1.5
-FRAME_PIXELS, FRAME_COLOR = 3, (255, 190, 0)  # round a doubtful slice
+FRAME_PIXELS, FRAME_COLOR = 3, (255, 190, 0)  # around a doubtful slice
 FILL_ALPHA = 0.3
-FINER = 2  # drawn at so many times the size and averaged: smooth edges
-BODY_HU = -400  # the picture is cut to what is denser
+FINER = 2  # pictures are drawn this many times larger and averaged, for smooth edges
+BODY_HU = -400  # the picture is cropped to what is denser
 BODY_MARGIN_MM = 4.0
-TABLE_MM = 12.0  # what is thinner is not the patient
+TABLE_MM = 12.0  # anything thinner is the table, not the patient
 
 
 def write_overlay(
@@ -44,17 +44,17 @@ def write_overlay(
 ) -> None:
     """Draw up to five axial slices in a row, from the lowest to the highest, seen from the patient's feet.
 
-    After them, in frames, come up to three slices that the segments' measurements call the most doubtful, likewise from the lowest to
-    the highest. Anterior is at the top, the patient's right at the left; lengths are true to scale in both directions.
+    They are followed by up to three framed slices: those that the segments' measurements name as most doubtful, also from the lowest
+    to the highest. Anterior is at the top and the patient's right at the left; pixels are square.
 
     Args:
-        path: The PNG or JPEG; what it held is replaced when the new one is whole.
+        path: The PNG or JPEG; an existing file is replaced once the new one is complete.
         volume: CT in HU.
-        labelmap: uint8 (K, J, I) on the volume's voxels. The slices are spread over what is not 0 in it, or over the
-            volume if nothing is.
-        segments: With their colours, and measurements.
-        window_hu: Shown black and white.
-        chosen: The slices to draw, in axial order, instead of those spread over the segments.
+        labelmap: uint8 (K, J, I) on the volume's voxels. The slices are spread evenly over the segments, or over the volume if
+            there is none.
+        segments: Their colours and measurements are used.
+        window_hu: The HU shown black and white.
+        chosen: Indices of the slices to draw, in axial order, instead.
 
     Raises:
         FileError: It cannot be written.
@@ -75,13 +75,12 @@ def write_overlay(
 
 
 def write_close_ups(path: str | Path, volume: Volume, labelmap: np.ndarray, segments: Sequence[Segment]) -> None:
-    """Draw every segment, each alone in the middle of a square, on the slice that shows most of it, with its title and a scale bar.
+    """Draw a close-up of each segment, on the slice where it is largest, with a title and a scale bar.
 
-    Seen as in `write_overlay`, in a lung window, in rows of five; of no segment at all there is nothing to be seen close up, and
-    slices are drawn as there.
+    The orientation is that of `write_overlay`, in a lung window and rows of five. If there is no segment, `write_overlay` is used.
 
     Args:
-        path: As in `write_overlay`; more than 30 segments take further pages, `overlay-2.png` beside `overlay.png`.
+        path: As in `write_overlay`; more than 30 segments continue on further pages, such as `overlay-2.png` for `overlay.png`.
         volume, labelmap, segments: As in `write_overlay`.
 
     Raises:
@@ -100,14 +99,14 @@ def write_close_ups(path: str | Path, volume: Volume, labelmap: np.ndarray, segm
         middle = np.array([(along.start + along.stop) / 2 for along in box])
         length_mm = max((along.stop - along.start) * mm for along, mm in zip(box, pixel_mm, strict=True))
         half = max(CLOSE_UP_MM, 2 * length_mm) / 2 / pixel_mm
-        pad = np.ceil(half).astype(int) + 1  # beyond the slice it is dark
+        pad = np.ceil(half).astype(int) + 1  # filled with air outside the slice
         first = np.round(middle - half).astype(int) + pad
         square = tuple(slice(f, f + n) for f, n in zip(first, np.round(2 * half).astype(int), strict=True))
         part, seen = (
             np.pad(plane, [(p, p) for p in pad], constant_values=outside)[square]
             for plane, outside in ((np.nan_to_num(hu[k], nan=AIR_HU), AIR_HU), (labels[k], 0))
         )
-        size = (CLOSE_UP_PIXELS * FINER, CLOSE_UP_PIXELS * FINER)  # it is square but for a voxel's rounding
+        size = (CLOSE_UP_PIXELS * FINER, CLOSE_UP_PIXELS * FINER)  # the part is square except for rounding
         tile = _tile(part, seen, size, segments, LUNG_WINDOW_HU, fill_alpha=0)
         _write(tile, _title(segment), GAP_PIXELS)
         _draw_scale(tile, CLOSE_UP_PIXELS / (part.shape[1] * pixel_mm[1]))
@@ -121,7 +120,7 @@ def write_close_ups(path: str | Path, volume: Volume, labelmap: np.ndarray, segm
 
 
 def _title(segment: Segment) -> str:
-    """`Nodule 2 · 7 mm · S −156 · 0.91`: name, mean diameter, place along Superior, probability; as far as they are known."""
+    """`Nodule 2 · 7 mm · S −156 · 0.91`: name, mean diameter, position along Superior, probability, as far as known."""
     known = segment.measurements
     parts = [segment.name]
     if "mean_diameter_rounded_mm" in known:
@@ -134,14 +133,14 @@ def _title(segment: Segment) -> str:
 
 
 def _write(picture: np.ndarray, text: str, top: int) -> None:
-    """Write a text into a picture (row, column, RGB), white on black, in its middle; one that is too wide is cut off."""
+    """Write a text into a picture (row, column, RGB), white on black and centred; a text that is too wide is cut off."""
     ink = np.pad(letters(text), 1).repeat(LETTER_PIXELS, axis=0).repeat(LETTER_PIXELS, axis=1)[:, : picture.shape[1]]
     left = (picture.shape[1] - ink.shape[1]) // 2
     picture[top : top + ink.shape[0], left : left + ink.shape[1]] = ink[..., np.newaxis] * np.uint8(255)
 
 
 def _draw_scale(picture: np.ndarray, pixels_per_mm: float) -> None:
-    """Draw a bar of `SCALE_MM`, with its length above it, at the lower edge of a picture."""
+    """Draw a scale bar of `SCALE_MM`, labelled with its length, at the lower edge of a picture."""
     length = round(SCALE_MM * pixels_per_mm)
     left, bottom = (picture.shape[1] - length) // 2, picture.shape[0] - GAP_PIXELS
     picture[bottom - LETTER_PIXELS : bottom, left : left + length] = 255
@@ -149,7 +148,7 @@ def _draw_scale(picture: np.ndarray, pixels_per_mm: float) -> None:
 
 
 def _write_rows(path: str | Path, tiles: Sequence[np.ndarray], columns: int) -> None:
-    """Write pictures of one size in rows of as many."""
+    """Write pictures of the same size in rows of `columns`."""
     height, width = tiles[0].shape[:2]
     columns, step = min(columns, len(tiles)), (height + GAP_PIXELS, width + GAP_PIXELS)
     rows = -(-len(tiles) // columns)
@@ -158,13 +157,13 @@ def _write_rows(path: str | Path, tiles: Sequence[np.ndarray], columns: int) -> 
         top, left = number // columns * step[0], number % columns * step[1]
         page[top : top + height, left : left + width] = tile
     with whole_file(path) as beside, silence():
-        level = JPEG_QUALITY if beside.suffix == ".jpg" else -1  # what a PNG does by itself
+        level = JPEG_QUALITY if beside.suffix == ".jpg" else -1  # the default for PNG
         image = sitk.GetImageFromArray(page, isVector=True)
         sitk.WriteImage(image, name_of(beside), useCompression=True, compressionLevel=level)
 
 
 def _spread(labels: np.ndarray) -> np.ndarray:
-    """Up to `TILES` slices, evenly over those with a label, or over all."""
+    """Up to `TILES` slices, spread evenly over those with a label, or over all if there are none."""
     with_label = np.flatnonzero(labels.any(axis=(1, 2)))
     slices = with_label if len(with_label) else np.arange(len(labels))
     count = min(TILES, len(slices))
@@ -172,25 +171,25 @@ def _spread(labels: np.ndarray) -> np.ndarray:
 
 
 def _doubtful(segments: Sequence[Segment], order: AxialOrder, slices: int) -> list[int]:
-    """Up to `DOUBTFUL` slices in axial order, the worst of each segment first; of several segments not all may have room."""
+    """Up to `DOUBTFUL` slices, sorted in axial order, chosen from the worst of all segments, then the second worst, and so on."""
     named = [[each["k"] for each in segment.measurements.get("doubtful_slices", ())] for segment in segments]
     worst = dict.fromkeys(k for rank in zip_longest(*named) for k in rank if k is not None)
     return sorted(slices - 1 - k if order.flips[0] else k for k in [*worst][:DOUBTFUL])
 
 
 def _frame(tile: np.ndarray) -> None:
-    """Draw a line round a picture (row, column, RGB), in place."""
+    """Draw a frame around a picture (row, column, RGB), in place."""
     for edge in (np.s_[:FRAME_PIXELS], np.s_[-FRAME_PIXELS:], np.s_[:, :FRAME_PIXELS], np.s_[:, -FRAME_PIXELS:]):
         tile[edge] = FRAME_COLOR
 
 
 def _body(hu: np.ndarray, labels: np.ndarray, spacing_mm: Sequence[float]) -> tuple[slice, slice]:
-    """Rows and columns that hold the patient in any of the slices, with a margin; all of them if nobody is there."""
+    """Rows and columns that contain the patient in any of the slices, with a margin; all of them if there is no patient."""
     radius = [max(1, round(TABLE_MM / 2 / s)) for s in reversed(spacing_mm)]
     body = np.asarray(labels.any(axis=0))
     for dense in hu > BODY_HU:
         opened = _array(sitk.BinaryMorphologicalOpening(_image(dense), radius)).astype(bool)
-        body |= largest_component(opened, at_least=0.3)  # both legs, but neither table nor arms
+        body |= largest_component(opened, at_least=0.3)  # keeps both legs, but not the table or the arms
     box = bounding_box(body)
     if box is None:
         return np.s_[:, :]
@@ -200,7 +199,7 @@ def _body(hu: np.ndarray, labels: np.ndarray, spacing_mm: Sequence[float]) -> tu
 
 
 def _tile_size(shape: tuple[int, ...], spacing_mm: Sequence[float]) -> tuple[int, int]:
-    """Width and height of a tile in fine pixels, equally many per mm."""
+    """Width and height of a tile in fine pixels, with the same number of pixels per mm."""
     height_mm, width_mm = shape[0] * spacing_mm[0], shape[1] * spacing_mm[1]
     scale = min(TILE_PIXELS[0] / width_mm, TILE_PIXELS[1] / height_mm)
     width, height = (max(1, round(side * scale)) * FINER for side in (width_mm, height_mm))
@@ -230,12 +229,12 @@ def _tile(
 
 
 def _enlarge(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resample (row, column) to a width and height, linearly, edge on edge."""
+    """Resample (row, column) linearly to a width and height over the same field of view."""
     step = np.array(pixels.shape[::-1]) / size
     image = sitk.Resample(
         sitk.GetImageFromArray(pixels.astype(np.float32)),
         size=list(size),  # type: ignore[arg-type]  # its stub knows only the form with a reference image
-        outputOrigin=((step - 1) / 2).tolist(),  # pixels are squares round their centres
+        outputOrigin=((step - 1) / 2).tolist(),  # aligns the outer edges of the pixels
         outputSpacing=step.tolist(),
         useNearestNeighborExtrapolator=True,
     )

@@ -1,4 +1,4 @@
-"""Pairs of an image and its segmentation, as Slicer, nnU-Net, the Decathlon, TotalSegmentator and archives of DICOM lay them."""
+"""Pairs of an image and its segmentation, in the layouts of Slicer, nnU-Net, the Decathlon, TotalSegmentator and DICOM archives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .dicom_folder import headers_in
 from .dicom_headers import SEGMENTATION_CLASS, class_of
 from .dicom_seg import series_of_dicom_seg
 from .images import FileError
-from .reading import volume_ending
+from .reading import case_name, volume_ending
 from .segmentations import Stored, is_segmentation, segments_in
 
 LAYOUTS = (
@@ -25,13 +25,13 @@ LAYOUTS = (
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and all that is marked on it.
+    """An image and its segments.
 
     Attributes:
-        name: The case, in letters that a file name may have.
+        name: Name of the case, usable as a file name.
         image: A file, or a folder of DICOM files.
-        series: The one in the folder that the segmentation refers to.
-        person: Equal for images of one person, as far as their DICOM headers tell; else the name. Never to be shown.
+        series: The series in the folder that the segmentation refers to.
+        person: The same for all images of a person, as far as DICOM headers tell; otherwise the name. Never show it.
     """
 
     name: str
@@ -43,20 +43,20 @@ class Pair:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A label by name, and the segments that it is made of: their names, or their values where they have none."""
+    """A label, and the names of the segments that it combines (or their values, if they have no names)."""
 
     name: str
     parts: tuple[str, ...]
 
     def of(self, pair: Pair) -> list[Stored]:
-        """The segments of a pair that the label is made of; none if one of them is missing.
+        """The segments of a pair that the label combines; empty if one of them is missing.
 
         Raises:
-            FileError: The pair has two segments of one name.
+            FileError: The pair has two segments of the same name.
         """
         found = [segments_called(part, pair.segments) for part in self.parts]
         if any(len(same) > 1 for same in found):
-            raise FileError(f"{pair.name} has two segments {self.name}: rename one of them, or take it away.")
+            raise FileError(f"{pair.name} has two segments called {self.name}: rename or remove one of them.")
         return [same[0] for same in found if same] if all(found) else []
 
 
@@ -70,18 +70,19 @@ def read_wanted(text: str) -> Wanted:
     made_of = tuple(part.strip() for part in parts.split("+")) if equals else (name,)
     if not name or not all(made_of):
         raise FileError(
-            f"--segment {text!r} must be a name, or a name = the segments that it is made of, with + between."
+            f"--segment {text!r} must be a name, such as Spleen, or a name and the segments that it combines, such as Liver=liver+tumour."
         )
     return Wanted(name, made_of)
 
 
 @dataclass
 class Pairs:
-    """The pairs of a folder.
+    """The pairs in a folder.
 
     Attributes:
-        refused: A sentence for each file that has no partner, or cannot be read.
-        about: What dataset.json says, of one of its kind.
+        found: The pairs.
+        refused: A sentence for each file that has no partner or cannot be read.
+        about: The content of dataset.json, if there is one.
     """
 
     found: list[Pair] = field(default_factory=list)
@@ -90,19 +91,19 @@ class Pairs:
 
 
 def find_pairs(folder: str | Path) -> Pairs:
-    """Find all pairs in a folder and the folders in it; hidden ones and what lies beside no segmentation at all are passed over.
+    """Find all pairs in a folder and its subfolders; hidden files and folders without segmentations are skipped.
 
     Raises:
-        FileError: There is none; or two would have one name.
+        FileError: There is no pair, or two pairs would have the same name.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileError(f"{folder} is no folder: give the one that holds pairs of images and segmentations.")
+        raise FileError(f"{folder} is not a folder: give the one that contains images and their segmentations.")
     pairs = Pairs()
     _look_into(folder, folder, pairs)
     _find_dicom(folder, pairs)
     if not pairs.found and not pairs.refused:
-        raise FileError(f"{folder} holds no pairs of images and segmentations. These are known: {LAYOUTS}.")
+        raise FileError(f"{folder} contains no pairs of images and segmentations. Supported layouts: {LAYOUTS}.")
     names: dict[str, Path] = {}
     for pair in pairs.found:
         if names.setdefault(pair.name, pair.image) != pair.image:
@@ -114,7 +115,7 @@ def find_pairs(folder: str | Path) -> Pairs:
 
 
 def segments_called(name: str, segments: Sequence[Stored]) -> list[Stored]:
-    """The segments of that name; without one, those whose name differs in capitals, spaces, hyphens or underscores only."""
+    """The segments with this name or, if there is none, those whose name differs only in case, spaces, hyphens or underscores."""
     exact = [each for each in segments if each.name == name]
     return exact or [each for each in segments if _plain(each.name) == _plain(name)]
 
@@ -148,14 +149,14 @@ def _look_into(folder: Path, root: Path, pairs: Pairs) -> None:
 
 
 def _add_numbered(images: Path, labels: Path, dataset: Path, pairs: Pairs) -> None:
-    """nnU-Net and the Decathlon: files of the same name in two folders, and dataset.json with the names of the values."""
+    """nnU-Net and the Decathlon: files of the same name in two folders; dataset.json names the values."""
     about = _dataset(dataset)
     pairs.about = pairs.about or about
-    scans = {re.sub(r"_0000$", "", _stem(path)): path for path in _volumes(images)}
-    masks = {_stem(path): path for path in _volumes(labels)}
+    scans = {re.sub(r"_0000$", "", case_name(path)): path for path in _volumes(images)}
+    masks = {case_name(path): path for path in _volumes(labels)}
     for stem in sorted(scans.keys() ^ masks.keys()):
         path, lacking = (scans[stem], labels) if stem in scans else (masks[stem], images)
-        pairs.refused.append(f"{path} has no partner in {lacking}: add it, or take it away.")
+        pairs.refused.append(f"{path} has no partner in {lacking}: add the partner, or remove the file.")
     for stem in sorted(scans.keys() & masks.keys()):
         named = [Stored(masks[stem], name, values) for name, values in _labels(about)]
         _add(pairs, stem, scans[stem], masks[stem], named)
@@ -165,48 +166,54 @@ def _dataset(path: Path) -> dict[str, Any]:
     try:
         about = json.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else {}
     except (OSError, ValueError) as error:
-        raise FileError(f"{path} cannot be read ({error}): correct it, or take it away.") from error
+        raise FileError(f"{path} cannot be read ({error}): correct or remove it.") from error
     return about if isinstance(about, dict) else {}
 
 
 def _labels(about: Mapping[str, Any]) -> list[tuple[str, tuple[int, ...]]]:
-    """Names and values: `{"spleen": 1}` of nnU-Net, where a region has several, or `{"1": "spleen"}` of the Decathlon."""
+    """Names and values, from `{"spleen": 1}` of nnU-Net (a region has several values) or `{"1": "spleen"}` of the Decathlon."""
     found = []
     for key, value in dict(about.get("labels") or {}).items():
         name, numbers = (str(value), key) if str(key).isdigit() else (str(key), value)
         try:
             values = tuple(int(number) for number in (numbers if isinstance(numbers, list) else [numbers]))
         except (TypeError, ValueError) as error:
-            raise FileError(f"The label {name} of dataset.json has no number ({numbers!r}): correct it.") from error
+            raise FileError(
+                f"The value of the label {name} in dataset.json is not a number ({numbers!r}): correct it."
+            ) from error
         if values != (0,):
             found.append((name, values))
     return found
 
 
 def _add_folder_of_masks(folder: Path, scans: Sequence[Path], masks: Path, root: Path, pairs: Pairs) -> None:
-    """TotalSegmentator: an image, and a folder with a mask of each organ."""
+    """TotalSegmentator: an image, and a folder with a mask for each organ."""
     if len(scans) != 1:
-        pairs.refused.append(f"{folder} holds {len(scans)} images beside {masks.name}: there must be one.")
+        pairs.refused.append(f"{folder} contains {len(scans)} images next to {masks.name}: keep exactly one.")
         return
-    segments = [Stored(path, _stem(path)) for path in _volumes(masks)]
+    segments = [Stored(path, case_name(path)) for path in _volumes(masks)]
     _add(pairs, _name_of(folder, root), scans[0], masks, segments)
 
 
 def _add_side_by_side(scans: Sequence[Path], drawn: Sequence[Path], folder: Path, root: Path, pairs: Pairs) -> None:
-    """Slicer: a segmentation beside its image, called after it, or beside the only image of a folder; DICOM folders are images."""
+    """Slicer: a segmentation next to the image that it is named after, or to the only image. DICOM folders count as images."""
     of_scan: dict[Path, list[Path]] = defaultdict(list)
     for path in drawn:
         near = [scan for scan in scans if _called_after(scan, [path])] or (scans if len(scans) == 1 else [])
         if near:
             of_scan[max(near, key=lambda scan: len(scan.name))].append(path)
         else:
-            pairs.refused.append(f"{path} lies beside no image whose name it begins with: rename it after its image.")
+            pairs.refused.append(
+                f"{path} does not begin with the name of an image in its folder: rename it after its image."
+            )
     for scan in scans:
         if scan in of_scan:
             alone = len(scans) == 1 and folder != root
-            _add_drawn(pairs, _name_of(folder, root) if alone else _stem(scan), scan, of_scan[scan])
+            _add_drawn(pairs, _name_of(folder, root) if alone else case_name(scan), scan, of_scan[scan])
         else:
-            pairs.refused.append(f"{scan} has no segmentation beside it: add {_stem(scan)}.seg.nrrd, or take it away.")
+            pairs.refused.append(
+                f"{scan} has no segmentation next to it: add {case_name(scan)}.seg.nrrd, or remove the image."
+            )
 
 
 def _add_drawn(pairs: Pairs, name: str, scan: Path, drawn: Sequence[Path]) -> None:
@@ -220,17 +227,17 @@ def _add_drawn(pairs: Pairs, name: str, scan: Path, drawn: Sequence[Path]) -> No
 
 
 def _series_called_after(drawn: Sequence[Path], folders: Sequence[Path]) -> list[Path]:
-    """The folders of DICOM images that segmentations are called after."""
+    """The folders of DICOM images that segmentations are named after."""
     return [path for path in folders if _called_after(path, drawn) and _holds_images(path)]
 
 
 def _called_after(scan: Path, drawn: Sequence[Path]) -> bool:
-    """True if the name of a segmentation begins with that of the image, as a word."""
-    return any(re.match(rf"{re.escape(_stem(scan))}(?![a-z0-9])", path.name, re.IGNORECASE) for path in drawn)
+    """True if the name of a segmentation begins with the name of the image, as a whole word."""
+    return any(re.match(rf"{re.escape(case_name(scan))}(?![a-z0-9])", path.name, re.IGNORECASE) for path in drawn)
 
 
 def _find_dicom(root: Path, pairs: Pairs) -> None:
-    """Archives: a DICOM SEG in or below the folder of the series that it refers to."""
+    """DICOM archives: a DICOM SEG in the folder of its series, or in a subfolder."""
     at: dict[tuple[Path, str], list[Path]] = defaultdict(list)
     for path in sorted(root.rglob("*")):
         try:
@@ -253,13 +260,13 @@ def _add_series(pairs: Pairs, name: str, folder: Path, series: str, files: Seque
         pairs.refused.append(str(error))
         return
     if person is None:
-        pairs.refused.append(f"{files[0]} refers to the series {series}, which is not in {folder}: add it.")
+        pairs.refused.append(f"{files[0]} refers to the series {series}, which is not in {folder}: add the series.")
     else:
         _add(pairs, name, folder, files[0], segments, series, person)
 
 
 def _holds_images(folder: Path) -> bool:
-    """True if there is another DICOM file than segmentations, in the folder or further down."""
+    """True if the folder or a subfolder contains a DICOM file that is not a segmentation."""
     classes = (class_of(path) for path in folder.rglob("*") if path.is_file() and not volume_ending(path))
     return any(each not in ("", SEGMENTATION_CLASS) for each in classes)
 
@@ -285,14 +292,10 @@ def _volumes(folder: Path) -> list[Path]:
 
 
 def _shown(folder: Path) -> list[Path]:
-    """What is in a folder and not hidden, as `._case.nii.gz` of macOS is."""
+    """The content of a folder without hidden files, such as `._case.nii.gz` of macOS."""
     return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
 
 
-def _stem(path: Path) -> str:
-    return path.name[: len(path.name) - len(volume_ending(path))]
-
-
 def _name_of(folder: Path, root: Path) -> str:
-    """A folder's way from the root, in one word."""
+    """The path of a folder from the root, joined by underscores."""
     return "_".join(folder.relative_to(root).parts) or folder.resolve().name

@@ -13,8 +13,8 @@ from .images import FileError
 
 Point = tuple[float, float, float]
 
-RAS, LPS = (1, 1, 1), (-1, -1, 1)  # signs that make RAS of a system's coordinates
-SYSTEMS = {"RAS": RAS, "LPS": LPS, "0": RAS, "1": LPS}  # as names, and as figures in older files
+RAS, LPS = (1, 1, 1), (-1, -1, 1)  # signs that turn coordinates into RAS
+SYSTEMS = {"RAS": RAS, "LPS": LPS, "0": RAS, "1": LPS}  # by name, or by number in older files
 COLUMNS = {("r", "a", "s"): RAS, ("l", "p", "s"): LPS, ("centroid_r_mm", "centroid_a_mm", "centroid_s_mm"): RAS}
 
 
@@ -22,29 +22,29 @@ def read_points(path: str | Path) -> list[Point]:
     """Read points from a file.
 
     Args:
-        path: Markups of Slicer, `.mrk.json` or `.fcsv`, or a CSV with the columns r, a and s, or l, p and s, in mm; the table of
-            an earlier run will do.
+        path: Slicer markups, `.mrk.json` or `.fcsv`; or a CSV with the columns r, a and s, or l, p and s, in mm, such as the
+            table of an earlier run.
 
     Returns:
-        (R, A, S) in mm of each, in order.
+        (R, A, S) in mm of each point, in order.
 
     Raises:
-        FileError: It cannot be read, or there is no point in it.
+        FileError: It cannot be read, or contains no point.
     """
     return [point for _, point in _read(path)]
 
 
 def read_points_table(path: str | Path) -> dict[str, tuple[Point, ...]]:
-    """Read the points of several cases from a CSV as for `read_points`, with a column `case`.
+    """Read the points of several cases from a CSV as in `read_points`, with a column `case`.
 
     Raises:
-        FileError: As of `read_points`; or there is no such column.
+        FileError: As for `read_points`; or there is no such column.
     """
     points: dict[str, tuple[Point, ...]] = {}
     for case, point in _read(path):
         if not case:
             raise FileError(
-                f"{path} does not say which case a point is in: give a CSV with a column case beside r, a and s."
+                f"{path} does not say which case a point belongs to: give a CSV with a column case as well as r, a and s."
             )
         points[case] = (*points.get(case, ()), point)
     return points
@@ -61,21 +61,21 @@ def _read(path: str | Path) -> list[tuple[str, Point]]:
         else:
             found = _table(text.splitlines())
         if not all(math.isfinite(x) for _, point in found for x in point):
-            raise ValueError("a coordinate is no number")
+            raise ValueError("a coordinate is not a number")
     except OSError as error:
-        raise FileError(f"{path} cannot be read ({error.strerror}).") from error
+        raise FileError(f"{path} cannot be read ({error.strerror}): check the path and its permissions.") from error
     except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         raise FileError(
-            f"{path} cannot be read as points ({error}): give markups of Slicer (.mrk.json, .fcsv), or a CSV with the columns r, a"
+            f"{path} cannot be read as points ({error}): give Slicer markups (.mrk.json, .fcsv), or a CSV with the columns r, a"
             " and s, in mm."
         ) from error
     if not found:
-        raise FileError(f"{path} holds no point.")
+        raise FileError(f"{path} contains no points: give a file with at least one.")
     return found
 
 
 def _markups(stored: Mapping[str, Any]) -> list[Point]:
-    """The placed points of Slicer's JSON."""
+    """The points of Slicer's JSON that have been placed."""
     return [
         _ras(each["position"], SYSTEMS[str(markup.get("coordinateSystem", "LPS"))])
         for markup in stored["markups"]
@@ -85,7 +85,7 @@ def _markups(stored: Mapping[str, Any]) -> list[Point]:
 
 
 def _fcsv(lines: Iterable[str]) -> list[Point]:
-    """The points of Slicer's older list: comments that say the system, then lines of an ID and three coordinates."""
+    """The points of Slicer's older format: comments that name the coordinate system, then lines with an ID and three coordinates."""
     signs, points = RAS, []
     for line in lines:
         if line.startswith("#"):
@@ -97,12 +97,12 @@ def _fcsv(lines: Iterable[str]) -> list[Point]:
 
 
 def _table(lines: Iterable[str]) -> list[tuple[str, Point]]:
-    """The points of a table, with their cases; lines without coordinates are passed over, as those of a case without a nodule."""
+    """The points of a table, with their cases; rows without coordinates (a case without nodules) are skipped."""
     rows = csv.DictReader(lines)
     names = {name.strip().lower(): name for name in rows.fieldnames or () if name}
     columns = next((each for each in COLUMNS if names.keys() >= {*each}), None)
     if columns is None:
-        raise ValueError("its first line names no columns r, a and s")
+        raise ValueError("its first line does not name the columns r, a and s")
     found = []
     for row in rows:
         cells = [(row[names[column]] or "").strip() for column in columns]

@@ -24,27 +24,27 @@ READERS = {
 
 
 def read_volume(path: str | Path, series: str | None = None, force: bool = False) -> tuple[Volume, list[str]]:
-    """Read a volume with its place in the patient.
+    """Read a volume with its position in the patient.
 
     Args:
         path: `.nrrd`, `.nhdr`, `.nii`, `.nii.gz`, `.hdr` or `.img` (a NIfTI pair), `.mha` or `.mhd`; any other file is taken
-            for DICOM. Of a folder and the folders in it, the CT series with the most slices is read.
-        series: What to read from a folder, CT or not: its Series Instance UID, or its number in `list_series`.
-        force: Take 1 mm where the file does not say how large its voxels are.
+            for DICOM. From a folder and its subfolders, the CT series with the most slices is read.
+        series: The series to read from a folder, CT or not: its Series Instance UID, or its number in `list_series`.
+        force: Assume 1 mm where the file does not give the voxel size.
 
     Returns:
-        The volume, and notes for the user: which series was taken, how far its geometry is approximated or guessed.
+        The volume, and notes for the user: which series was read, and what in its geometry is approximate or a guess.
 
     Raises:
-        FileError: It is not there, may not be read, is damaged, or is not one volume of grey values.
-        VolumeError: Its place in the patient makes no sense.
+        FileError: It does not exist, cannot be read, is damaged, or is not a single grey-value volume.
+        VolumeError: Its position in the patient is invalid.
     """
     path = Path(path)
     if _is_folder(path):
         return read_dicom_folder(path, series, force)
     if series is not None:
         raise FileError(
-            f"{path} is a file, which has no series to choose from: leave --series out, or give its folder."
+            f"{path} is a single file, which has no series to choose from: leave --series out, or give the folder."
         )
     if path.suffix.lower() == ".img" and (header := path.with_suffix(".hdr")).is_file():
         path = header
@@ -53,17 +53,17 @@ def read_volume(path: str | Path, series: str | None = None, force: bool = False
 
 
 def volume_ending(path: Path) -> str:
-    """The ending by which a file is read as a volume, in lower case; empty for any other file."""
+    """The file name ending, in lower case, if it is one of a volume format; otherwise empty."""
     return next((e for e in sorted(READERS, key=len, reverse=True) if path.name.lower().endswith(e)), "")
 
 
 def case_name(path: Path) -> str:
-    """The name of a file without the ending of a volume, or of a folder."""
+    """The name of a file without its volume ending, or the name of a folder."""
     return path.name[: len(path.name) - len(volume_ending(path))]
 
 
 def _is_folder(path: Path) -> bool:
-    """True for a folder, after a refusal of what cannot be read at all."""
+    """True for a folder, False for a readable file; refuses everything else."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -75,7 +75,9 @@ def _is_folder(path: Path) -> bool:
     except FileNotFoundError as error:
         raise FileError(f"There is no file or folder {path}: check the path.") from error
     except PermissionError as error:
-        raise FileError(f"You may not read {path}: ask for permission, or copy it to a place of yours.") from error
+        raise FileError(
+            f"You have no permission to read {path}: ask for it, or copy the data to a folder of your own."
+        ) from error
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise FileError(f"{path} cannot be read ({error}): check the path and the disk.") from error
     if not is_file:

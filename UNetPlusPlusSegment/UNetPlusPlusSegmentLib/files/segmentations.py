@@ -1,4 +1,4 @@
-"""Segmentations that were drawn elsewhere: the segments of a file by name, and their voxels laid on those of an image."""
+"""Segmentations from other programs: the named segments of a file, and their masks on the voxels of an image."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ import numpy as np
 from ..core.volume import Volume
 from .dicom_headers import SEGMENTATION_CLASS, class_of
 from .dicom_seg import read_dicom_seg, segments_of_dicom_seg
-from .geometry import LIE_IS_A_GUESS
+from .geometry import ORIENTATION_GUESSED
 from .images import FileError, in_text
 from .nrrd import read_nrrd_layers, text_of_nrrd
 from .reading import read_volume, volume_ending
 
-SAME_VOXEL = 0.1  # of a voxel: rounding in a header moves a corner by less, another grid by more
+SAME_VOXEL = 0.1  # in voxels: rounding in a header moves a corner by less, a different grid by more
 TERMINOLOGY = "TerminologyEntry:"
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A segment as it lies in a file.
+    """A segment in a file.
 
     Attributes:
-        values: Its values in the file's label map, or its number in a DICOM SEG; none for whatever is not 0.
-        layer: The label map among several in a `.seg.nrrd`.
-        terminology: Slicer's seven parts; empty where the file has none.
+        values: Its values in the file's label map, or its number in a DICOM SEG; empty for every value but 0.
+        layer: Index of its label map, if a `.seg.nrrd` has several.
+        terminology: Slicer's seven-part string; empty if the file has none.
         color: Red, green and blue, 0…255.
     """
 
@@ -44,10 +44,10 @@ class Stored:
 def segments_in(path: str | Path) -> list[Stored]:
     """Find the segments of a `.seg.nrrd` of Slicer, a DICOM SEG, or a label map.
 
-    Those of a label map without names are called by their values, for which its voxels are read.
+    The segments of a label map without names are named by their values.
 
     Raises:
-        FileError: It cannot be read, or is no segmentation.
+        FileError: It cannot be read, or is not a segmentation.
     """
     path = Path(path)
     if not path.exists():
@@ -62,12 +62,14 @@ def segments_in(path: str | Path) -> list[Stored]:
         ]
     values = np.unique(read_volume(path)[0].array)
     if (values % 1).any() or values[0] < 0:
-        raise FileError(f"{path} is no label map: it holds values such as {values[0]:g} and {values[-1]:g}.")
+        raise FileError(
+            f"{path} is not a label map: it contains values such as {values[0]:g} and {values[-1]:g}. Give a segmentation."
+        )
     return [Stored(path, str(int(value)), (int(value),)) for value in values if value]
 
 
 def is_segmentation(path: Path) -> bool:
-    """True for a DICOM SEG, and for a volume file that is called one, as case.seg.nrrd or case-label.nrrd."""
+    """True for a DICOM SEG, and for a volume file with a name like case.seg.nrrd or case-label.nrrd."""
     if volume_ending(path):
         return bool(
             re.search(
@@ -80,19 +82,18 @@ def is_segmentation(path: Path) -> bool:
 def masks_of(segments: Iterable[Stored], image: Volume) -> Iterator[np.ndarray]:
     """Read segments as masks on the voxels of an image.
 
-    A file may hold its axes in another order than the image, run along them the other way, and be cut to less: nothing is resampled.
+    The axes of a file may be in another order than the image's, flipped or cropped, but its voxels must be the same: nothing is
+    resampled.
 
     Yields:
-        For each segment, bool (K, J, I). A file is read once for those of its segments that follow each other.
+        For each segment, bool (K, J, I). A file is read once for consecutive segments.
 
     Raises:
-        FileError: A file cannot be read, does not say how the patient lies, has other voxels than the image, or marks voxels beyond it.
-        VolumeError: Its place makes no sense.
+        FileError: A file cannot be read, does not say how the patient lies, has other voxels than the image, or marks voxels outside it.
+        VolumeError: Its position is invalid.
     """
     path: Path | None = None
-    parts: Sequence[
-        Sequence[Volume]
-    ] = ()  # of the file that was read last: all of them would take its memory for each label
+    parts: Sequence[Sequence[Volume]] = ()  # only of the last file, to save memory
     for segment in segments:
         if segment.path != path:
             path, parts = segment.path, _parts(segment.path)
@@ -105,10 +106,10 @@ def masks_of(segments: Iterable[Stored], image: Volume) -> Iterator[np.ndarray]:
 
 
 def grid_around(paths: Iterable[str | Path]) -> Volume:
-    """The voxels of the first segmentation, carried on until those of all of them lie inside; their values are none.
+    """The grid of the first segmentation, extended until it contains all of them; its values are 0.
 
     Raises:
-        FileError, VolumeError: As of `masks_of`, which also refuses what does not lie on these voxels.
+        FileError, VolumeError: As for `masks_of`, which then refuses a segmentation that is not on this grid.
     """
     volumes = [volume for path in paths for layer in _parts(Path(path)) for volume in layer]
     matrix = volumes[0].ijk_to_ras.copy()
@@ -125,23 +126,23 @@ def grid_around(paths: Iterable[str | Path]) -> Volume:
 def laid_on(
     image: Volume, mask: np.ndarray, ijk_to_ras: np.ndarray, called: str
 ) -> tuple[tuple[slice, ...], np.ndarray]:
-    """Lay a mask on the voxels of an image, which must be its own, but for their order.
+    """Bring a mask to the voxels of an image. They must be the same voxels, but their axes may be permuted or flipped.
 
     Args:
-        image: The grid.
-        mask: bool (K, J, I); its grid may be a part of the image's, or reach beyond it with nothing marked there.
-        ijk_to_ras: Its place, 4 × 4, mm.
-        called: The mask, in messages.
+        image: Gives the grid.
+        mask: bool (K, J, I); its grid may be a part of the image's, or extend beyond it where nothing is marked.
+        ijk_to_ras: Position of the mask, 4 × 4, in mm.
+        called: Name of the mask in messages.
 
     Returns:
-        A box of voxels (K, J, I) of the image, and the mask in it.
+        A box of voxels (K, J, I) in the image, and the mask in it.
 
     Raises:
-        FileError: The voxels are others, or one is marked where the image has none.
+        FileError: The voxels are different, or one is marked outside the image.
     """
     to_image = np.linalg.solve(image.ijk_to_ras, ijk_to_ras)  # from I, J, K of the mask to those of the image
     whole = np.rint(to_image)
-    for axis in np.flatnonzero(np.array(mask.shape[::-1]) == 1):  # the step along it leads nowhere
+    for axis in np.flatnonzero(np.array(mask.shape[::-1]) == 1):  # the step along an axis with one voxel has no meaning
         others = np.delete(np.abs(whole[:3, :3]), axis, axis=1).any(axis=1)
         to_image[:3, axis] = whole[:3, axis] = np.eye(3)[int(others.argmin())]
     corners = np.array([*product(*((0, size - 1) for size in mask.shape[::-1]), [1])])
@@ -149,7 +150,7 @@ def laid_on(
     if np.abs((to_image - whole) @ corners.T).max() > SAME_VOXEL or (turned.T @ turned != np.eye(3)).any():
         raise FileError(
             f"{called} has other voxels than its image, {_in_words(mask, ijk_to_ras)}, not {_in_words(image.array, image.ijk_to_ras)}"
-            " at the same places: export it again with the image as its reference geometry."
+            " at the same positions: export it again with the image as its reference geometry."
         )
     ends = np.sort((whole @ corners.T)[2::-1].astype(int), axis=1)[:, [0, -1]].tolist()  # first and last K, J, I there
     axes = [2 - int(row.argmax()) for row in turned[::-1]]
@@ -194,7 +195,7 @@ def _of_slicer(path: Path, keys: Mapping[str, str]) -> list[Stored]:
 
 
 def _parts(path: Path) -> Sequence[Sequence[Volume]]:
-    """The label maps of a file, layer by layer; each may lie in several pieces."""
+    """The label maps of a file, layer by layer; each layer may consist of several volumes."""
     if volume_ending(path) in (".nrrd", ".nhdr"):
         layers, notes = read_nrrd_layers(path)
         parts = [[layer] for layer in layers]
@@ -208,14 +209,14 @@ def _parts(path: Path) -> Sequence[Sequence[Volume]]:
 
 
 def check_orientation(path: Path, notes: Iterable[str]) -> None:
-    """Refuse a file by what its reader noted, if it does not say how the patient lies.
+    """Refuse a file whose reader noted that it does not say how the patient lies.
 
     Raises:
         FileError: Left and right would be a guess.
     """
-    guess = LIE_IS_A_GUESS.partition("{}")[2]
+    guess = ORIENTATION_GUESSED.partition("{}")[2]
     if any(note.endswith(guess) for note in notes):
-        raise FileError(LIE_IS_A_GUESS.format(in_text(path)).rstrip(".") + ": export it from where it came.")
+        raise FileError(f"{ORIENTATION_GUESSED.format(in_text(path))} Export it again from its source.")
 
 
 def _in_words(array: np.ndarray, ijk_to_ras: np.ndarray) -> str:

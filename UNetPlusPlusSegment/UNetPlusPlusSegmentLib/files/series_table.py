@@ -1,4 +1,4 @@
-"""The table that says which DICOM series of each case a cohort takes."""
+"""The table that says which DICOM series to read for each case of a cohort."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ COLUMNS = ("case", "series")
 
 
 def read_series_table(path: str | Path) -> dict[str, str]:
-    """Read a CSV with the columns `case` and `series`; others are passed over.
+    """Read a CSV with the columns `case` and `series`; other columns are ignored.
 
     Args:
-        path: UTF-8. A series is a Series Instance UID, or a number as `list_series` gives it.
+        path: UTF-8. A series is a Series Instance UID, or a number from `list_series`.
 
     Returns:
-        The series by the name of the case; cases whose cell is empty are left out.
+        The series by the name of the case; cases with an empty cell are left out.
 
     Raises:
         FileError: It cannot be read, lacks a column, or names a case twice.
@@ -27,7 +27,9 @@ def read_series_table(path: str | Path) -> dict[str, str]:
             rows = csv.DictReader(stream)
             missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
             if missing:
-                raise FileError(f"{path} has no column {missing[0]}: its first line must name case and series.")
+                raise FileError(
+                    f"{path} has no column {missing[0]}: its first line must name the columns case and series."
+                )
             series: dict[str, str] = {}
             for row in rows:
                 case, wanted = (str(row[name] or "").strip() for name in COLUMNS)

@@ -1,4 +1,4 @@
-"""Surfaces: segments as closed triangle meshes, smoothed as Slicer smooths them, in STL and OBJ files. With VTK, where it is installed."""
+"""Surfaces: segments as closed triangle meshes, smoothed as in Slicer, in STL and OBJ files. Needs VTK."""
 
 from __future__ import annotations
 
@@ -14,23 +14,21 @@ from .images import FileError
 from .writing import whole_file
 
 STL, OBJ = ".stl", ".obj"
-SMOOTHINGS = (
-    0.5,
-    0.25,
-    0.0,
-)  # Slicer's smoothing factor, 0…1, and less for what has so few voxels that little of it is left
-LITTLE = 0.8  # as a share of the volume of the mask
-NEAR, EXACT = 1e-2, 1e-3  # a surface that is no nearer to the volume of its mask is moved until it is as near as that
+# Slicer's smoothing factor, 0…1; the lower ones are for segments with few voxels, which would lose too much volume.
+SMOOTHINGS = (0.5, 0.25, 0.0)
+LITTLE = 0.8  # share of the mask's volume that smoothing must leave
+# A surface whose volume differs from the mask's by more than NEAR is moved until it differs by less than EXACT (relative).
+NEAR, EXACT = 1e-2, 1e-3
 MOST_STEPS = 30
-HEADER = "UNetPlusPlusSegment. SPACE=LPS"  # Slicer reads the last word, and takes LPS where there is none
+HEADER = "UNetPlusPlusSegment. SPACE=LPS"  # Slicer reads the last word, and assumes LPS if there is none
 
 
 class Surface(NamedTuple):
     """A closed mesh.
 
     Attributes:
-        points: (points, LPS) in mm.
-        triangles: (triangles, 3) indices of points, counter-clockwise seen from outside.
+        points: (points, 3), LPS in mm.
+        triangles: (triangles, 3), indices of points, counter-clockwise when seen from outside.
     """
 
     points: np.ndarray
@@ -38,7 +36,7 @@ class Surface(NamedTuple):
 
 
 def check_surfaces() -> None:
-    """Refuse, before time is spent, where no surface can be made.
+    """Refuse, before time is spent, if no surface can be made.
 
     Raises:
         FileError: VTK is not installed.
@@ -52,17 +50,17 @@ def check_surfaces() -> None:
 
 
 def closed_surface(mask: np.ndarray, ijk_to_ras: np.ndarray) -> Surface:
-    """Make the surface of a region, half way between the voxels inside and outside, and smooth it.
+    """Make the smoothed surface of a region; it runs half way between the voxels inside and outside.
 
-    Of what has few voxels, such as a nodule, smoothing takes much: it is smoothed less, and its surface moved outwards until it
-    holds as much as the mask.
+    Smoothing shrinks small regions, such as nodules. These are smoothed less, and the surface is then moved outwards until it
+    encloses the volume of the mask.
 
     Args:
-        mask: bool (K, J, I); it may touch the border of the array.
+        mask: bool (K, J, I); may touch the border of the array.
         ijk_to_ras: 4 × 4, in mm.
 
     Returns:
-        A mesh without points where the mask is empty.
+        The mesh; without points if the mask is empty.
 
     Source: `vtkBinaryLabelmapToClosedSurfaceConversionRule` (Slicer), with its default smoothing and without its decimation.
     """
@@ -71,7 +69,7 @@ def closed_surface(mask: np.ndarray, ijk_to_ras: np.ndarray) -> Surface:
         return Surface(np.zeros((0, 3)), np.zeros((0, 3), int))
     first = [along.start - 1 for along in reversed(box)]
     padded, linear = np.pad(mask[box], 1).astype(np.uint8), ijk_to_ras[:3, :3]
-    turn = -1 if np.linalg.det(linear) < 0 else 1  # of a left-handed grid, the triangles are inside out
+    turn = -1 if np.linalg.det(linear) < 0 else 1  # on a left-handed grid, the triangles would be inside out
     mask_mm3 = np.count_nonzero(padded) * abs(np.linalg.det(linear))
     for smoothing in SMOOTHINGS:
         ijk, triangles = _contour(padded, smoothing)
@@ -110,13 +108,13 @@ def _contour(voxels: np.ndarray, smoothing: float) -> tuple[np.ndarray, np.ndarr
 
 
 def _moved_outwards(surface: Surface, mm3: float) -> Surface:
-    """Move all points of a mesh equally far along its normals, to where it holds a volume."""
+    """Move all points of a mesh along its normals by the same distance, until it encloses a volume of `mm3`."""
     for _ in range(MOST_STEPS):
         missing_mm3 = mm3 - volume_mm3(surface)
         if abs(missing_mm3) < EXACT * mm3:
             break
         a, b, c = (surface.points[surface.triangles[:, corner]] for corner in range(3))
-        normals = np.cross(b - a, c - a)  # twice as long as the area is large
+        normals = np.cross(b - a, c - a)  # their length is twice the area
         area_mm2 = np.linalg.norm(normals, axis=1).sum() / 2
         outwards = np.zeros(surface.points.shape)
         for corner in range(3):
@@ -129,20 +127,22 @@ def _moved_outwards(surface: Surface, mm3: float) -> Surface:
 def volume_mm3(surface: Surface) -> float:
     """Volume inside a closed mesh; negative if it is inside out."""
     points = np.asarray(surface.points, float)
-    points = points - points.mean(axis=0)  # far from the origin, small differences of large numbers would decide
+    points = points - points.mean(
+        axis=0
+    )  # centred, as far from the origin the result would be a small difference of large numbers
     a, b, c = (points[surface.triangles[:, corner]] for corner in range(3))
     return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)
 
 
 def write_surfaces(path: str | Path, labelmap: np.ndarray, ijk_to_ras: np.ndarray, segments: Sequence[Segment]) -> None:
-    """Write the surfaces of segments to one file, in mm and LPS, as Slicer writes and reads it.
+    """Write the surfaces of segments to one file, in mm and LPS, as Slicer reads and writes it.
 
     Args:
-        path: `.stl`, binary, in which all segments are one; or `.obj`, with a coloured object for each. What the file held
-            is replaced when the new one is whole.
+        path: `.stl` (binary) with all segments in one mesh, or `.obj` with a coloured object for each. An existing file is
+            replaced once the new one is complete.
         labelmap: uint8 (K, J, I), 0 where there is no segment.
         ijk_to_ras: 4 × 4, in mm.
-        segments: Those to write; an empty one has no triangles.
+        segments: The segments to write; an empty one gives no triangles.
 
     Raises:
         FileError: It cannot be written, or VTK is not installed.
@@ -169,7 +169,7 @@ def _write_stl(stream: BinaryIO, surfaces: Sequence[Surface]) -> None:
 
 def _obj(segments: Sequence[Segment], surfaces: Sequence[Surface]) -> Iterator[bytes]:
     yield f"# {HEADER}\n".encode()
-    first = 1  # OBJ counts from 1, through all objects
+    first = 1  # OBJ numbers points from 1, across all objects
     for segment, surface in zip(segments, surfaces, strict=True):
         red, green, blue = (channel / 255 for channel in segment.color)
         yield f"o {' '.join(segment.name.split())}\n".encode()

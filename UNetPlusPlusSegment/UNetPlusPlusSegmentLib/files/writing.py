@@ -1,4 +1,4 @@
-"""Writing: segmentations as Slicer keeps them, maps and tables, each file whole or not at all."""
+"""Writing: segmentations in Slicer's form, maps and tables. Files appear only when they are complete."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from .nifti import check_whole
 
 NIFTI = ".nii.gz"
 MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
-LEFT_AFTER_S = 24 * 3600.0  # nothing is written for so long
+LEFT_AFTER_S = 24 * 3600.0  # no file takes this long to write
 
 
 def check_output(path: str | Path, endings: Sequence[str]) -> None:
-    """Refuse an output file before time is spent on what goes into it.
+    """Refuse an output file that could not be written, before time is spent on its content.
 
     Args:
-        path: The file to write; one that is there may be replaced.
-        endings: Those allowed, e.g. (".seg.nrrd", ".nii.gz").
+        path: The file to write; an existing file may be replaced.
+        endings: The endings allowed, such as (".seg.nrrd", ".nii.gz").
 
     Raises:
-        FileError: Another ending, a folder, or a place where nothing can be written.
+        FileError: It has another ending, is a folder, or cannot be written there.
     """
     path = Path(path)
     name_of(path)
@@ -45,14 +45,14 @@ def check_output(path: str | Path, endings: Sequence[str]) -> None:
     folder = target.parent
     try:
         if target.exists() and not target.is_file():
-            what = "a folder has that name" if target.is_dir() else "it is no file"
+            what = "a folder has that name" if target.is_dir() else "it is not a regular file"
             raise FileError(f"{path} cannot be written: {what}. Choose another name.")
         if target.is_symlink():
             raise FileError(f"{path} cannot be written: it is a link that leads back to itself. Choose another name.")
         if not folder.is_dir():
             raise FileError(f"{path} cannot be written: there is no folder {folder}. Create it first.")
         if target.exists():
-            target.open("ab").close()  # replacing it would get past its protection
+            target.open("ab").close()  # without this check, replacing it would ignore its write protection
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise FileError(
@@ -61,29 +61,29 @@ def check_output(path: str | Path, endings: Sequence[str]) -> None:
 
 
 def check_grid(path: str | Path, ijk_to_ras: np.ndarray) -> None:
-    """Refuse an output file whose format cannot hold this grid: NIfTI as ITK writes it, and axes not at right angles.
+    """Refuse NIfTI, as ITK writes it, for a grid whose axes are not at right angles.
 
     Raises:
-        FileError: It would be moved to another place without a word.
+        FileError: The format would silently change the position of the voxels.
     """
     steps = ijk_to_ras[:3, :3] / np.linalg.norm(ijk_to_ras[:3, :3], axis=0)
     if str(path).lower().endswith(NIFTI) and np.abs(steps.T @ steps - np.eye(3)).max() > 1e-4:
         raise FileError(
-            f"{path} cannot be written: the slices of this CT are tilted against their stack, and NIfTI files that every"
-            " program reads hold no such grid. Write NRRD instead (.seg.nrrd for a segmentation, .nrrd for a map)."
+            f"{path} cannot be written: the slices of this CT are tilted (gantry tilt), and a NIfTI file that every program can read"
+            " cannot hold such a grid. Write NRRD instead (.seg.nrrd for a segmentation, .nrrd for a map)."
         )
 
 
 def write_segmentation(
     path: str | Path, labelmap: np.ndarray, ijk_to_ras: np.ndarray, segments: Sequence[Segment]
 ) -> None:
-    """Write a segmentation: `.seg.nrrd` with all that Slicer knows of it, `.nii.gz` with the voxels alone.
+    """Write a segmentation: `.seg.nrrd` with names, colours and terminology for Slicer, `.nii.gz` with the voxels only.
 
     Args:
-        path: The file; what it held is replaced when the new one is whole.
+        path: The file; an existing one is replaced once the new one is complete.
         labelmap: uint8 (K, J, I), 0 where there is no segment.
         ijk_to_ras: 4 × 4, in mm.
-        segments: One for each value of the label map, and for each that could have been there.
+        segments: One for each value of the label map; some may be empty.
 
     Raises:
         FileError: It cannot be written.
@@ -101,8 +101,8 @@ def write_volume(path: str | Path, array: np.ndarray, ijk_to_ras: np.ndarray) ->
     """Write a map of numbers, such as a probability, to `.nrrd` or `.nii.gz`.
 
     Args:
-        path: The file; what it held is replaced when the new one is whole.
-        array: (K, J, I); float16 becomes float32, which the formats know.
+        path: The file; an existing one is replaced once the new one is complete.
+        array: (K, J, I); float16 is written as float32, which the formats support.
         ijk_to_ras: 4 × 4, in mm.
 
     Raises:
@@ -113,12 +113,12 @@ def write_volume(path: str | Path, array: np.ndarray, ijk_to_ras: np.ndarray) ->
 
 
 def write_report(path: str | Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()) -> None:
-    """Write a table as CSV (UTF-8); what is None or missing leaves a cell empty.
+    """Write a table as CSV (UTF-8). Values that are None or missing become empty cells.
 
     Args:
-        path: The file; what it held is replaced when the new one is whole.
-        rows: By the names of the columns.
-        columns: The first ones, there even if no row is; after them come all others of the rows.
+        path: The file; an existing one is replaced once the new one is complete.
+        rows: Values by column name.
+        columns: The first columns, written even if there are no rows; all other columns of the rows follow.
 
     Raises:
         FileError: It cannot be written.
@@ -136,16 +136,16 @@ def write_report(path: str | Path, rows: Sequence[Mapping[str, object]], columns
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to, and move that file there at the end; on any failure nothing is left or lost.
+    """Give a temporary path next to `path` to write to, and move that file to `path` at the end; if that fails, nothing changes.
 
-    Where `path` is a link, the file that it leads to is replaced, and the link stays. What a process that was killed left beside
-    `path` goes with the next one that writes it; what another one is writing there stays.
+    If `path` is a link, the file that it points to is replaced. Temporary files left by killed processes are deleted by the next
+    write to `path`; those that other processes are still writing are not.
 
     Raises:
-        FileError: From an OSError, or from a RuntimeError of SimpleITK.
+        FileError: Raised in place of an OSError, or a RuntimeError of SimpleITK.
     """
     path, target = Path(path), Path(os.path.realpath(path))
-    ending = "".join(path.suffixes[-2:]).lower()  # the writer goes by it
+    ending = "".join(path.suffixes[-2:]).lower()  # writers choose the format by it
     mark = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]}-"
     beside = target.with_name(f"{mark}{MACHINE}-{os.getpid()}-{secrets.token_hex(4)}{ending}")
     try:
@@ -163,14 +163,14 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 def _is_left(path: Path) -> bool:
-    """True if the process that wrote a file of `whole_file` no longer runs, or on another machine cannot be writing any more."""
+    """True if the process that wrote a temporary file no longer runs or, on another machine, must have ended by now."""
     _, machine, process, _ = path.name.split("-", 3)
-    if machine == MACHINE and sys.platform != "win32":  # there, the signal would end the process
+    if machine == MACHINE and sys.platform != "win32":  # on Windows, the signal would end the process
         try:
             os.kill(int(process), 0)
         except (ProcessLookupError, OverflowError, ValueError):
             return True
-        except PermissionError:  # it runs, for somebody else
+        except PermissionError:  # it runs, as another user
             return False
         return False
     return time.time() - path.stat().st_mtime > LEFT_AFTER_S
@@ -186,11 +186,11 @@ def _write_image(path: str | Path, image: sitk.Image, ijk_to_ras: np.ndarray) ->
 
 
 def _check_whole(path: Path) -> None:
-    """ITK's NIfTI writer says nothing when the disk is full."""
+    """Detect a full disk, which ITK's NIfTI writer does not report."""
     try:
         check_whole(path)
     except FileError as error:
-        raise OSError(None, "only a part of it came onto the disk") from error
+        raise OSError(None, "only a part of it was written") from error
 
 
 def _slicer_keys(labelmap: np.ndarray, segments: Sequence[Segment]) -> dict[str, str]:
@@ -216,7 +216,7 @@ def _slicer_keys(labelmap: np.ndarray, segments: Sequence[Segment]) -> dict[str,
 
 
 def _extent(mask: np.ndarray) -> str:
-    """First and last voxel along I, J and K; as Slicer has it, last before first if there is none."""
+    """First and last voxel along I, J and K; if there is none, last before first, as in Slicer."""
     box = bounding_box(mask)
     if box is None:
         return "0 -1 0 -1 0 -1"
