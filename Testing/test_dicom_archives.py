@@ -68,7 +68,7 @@ def test_an_object_that_refers_to_ct_images_is_left_out_with_a_note(source, clea
     referring(tmp_path / "ct" / "other", sop_class)
     volume, (note,) = files.read_volume(tmp_path / "ct")
     assert_same(volume, clean)
-    assert note.startswith("Left out, as they hold no image")
+    assert note.startswith("Left out: ") and "(not an image)" in note
 
 
 def test_a_small_directory_file_of_any_name_is_no_slice(source, clean, tmp_path):
@@ -149,7 +149,7 @@ def test_two_acquisitions_with_a_gap_between_them_are_two_stacks(source, clean, 
     write_series(source, tmp_path / "ct", further_up, "Z{:04}")
     volume, (note,) = files.read_volume(tmp_path / "ct")
     assert_same(volume, clean)
-    assert "Of several stacks" in note and "1: " in note and "2: " in note
+    assert "contains several stacks" in note and "1: " in note and "2: " in note
     other, _ = files.read_volume(tmp_path / "ct", "2")
     np.testing.assert_array_equal(other.array, clean.array)
 
@@ -178,7 +178,7 @@ def test_passes_that_overlap_are_two_stacks(source, clean, tmp_path, told_by, mm
     write_series(source, tmp_path / "ct", again, "Z{:04}")
     volume, (note,) = files.read_volume(tmp_path / "ct")
     assert_same(volume, clean)
-    assert "Of several stacks" in note
+    assert "contains several stacks" in note
     second, _ = files.read_volume(tmp_path / "ct", "2")
     np.testing.assert_array_equal(second.array, clean.array - 60)
 
@@ -198,7 +198,7 @@ def test_phases_without_series_identifiers_are_told_apart_by_their_instance_numb
     write_series(source, tmp_path / "ct", later, "Z{:04}")
     volume, (note,) = files.read_volume(tmp_path / "ct")
     assert_same(volume, clean)
-    assert "Of several stacks" in note
+    assert "contains several stacks" in note
 
 
 def test_phases_that_nothing_tells_apart_are_refused_with_their_number(source, tmp_path):
@@ -210,7 +210,7 @@ def test_phases_that_nothing_tells_apart_are_refused_with_their_number(source, t
 
     write_series(source, tmp_path / "ct", bare)
     write_series(source, tmp_path / "ct", lambda data, index: (bare(data, index), darken(data)), "Z{:04}")
-    with pytest.raises(FileError, match="40 images at 20 places"):
+    with pytest.raises(FileError, match="40 images at 20 positions"):
         files.read_volume(tmp_path / "ct")
 
 
@@ -242,7 +242,7 @@ def test_phases_of_one_numbering_at_the_same_places_are_not_mixed(source, clean,
     if order == "mixed":
         for path in paths[::2]:
             path.rename(path.with_name(f"ZZ{path.name}"))
-    with pytest.raises(FileError, match="40 images at 20 places"):
+    with pytest.raises(FileError, match="40 images at 20 positions"):
         files.read_volume(tmp_path / "ct")
 
 
@@ -337,7 +337,7 @@ def test_a_series_that_was_sent_twice_counts_once(source, clean, tmp_path):
     write_series(source, tmp_path / "ct" / "b")
     volume, (note,) = files.read_volume(tmp_path / "ct")
     assert_same(volume, clean)
-    assert note.startswith("20 slices were there more than once")
+    assert note.startswith("20 duplicate slices")
 
 
 def test_copies_of_one_file_count_once_without_a_word(source, clean, tmp_path):
@@ -407,7 +407,7 @@ def test_a_folder_of_volume_files_is_no_dicom_folder(source, tmp_path):
     write_series(source, tmp_path / "in" / "somebody")
     for name in ("a.nii.gz", "b.nii.gz"):
         shutil.copy(source.parent / "abdomen_dicom_liver.nii.gz", tmp_path / "in" / name)
-    with pytest.raises(FileError, match=r"holds volume files \(a\.nii\.gz, b\.nii\.gz\).*cohort"):
+    with pytest.raises(FileError, match=r"contains volume files \(a\.nii\.gz, b\.nii\.gz\).*cohort"):
         files.read_volume(tmp_path / "in")
     assert len(files.read_volume(tmp_path / "in" / "somebody")[0].array) == 20
 
@@ -472,7 +472,7 @@ def test_slices_that_lost_the_way_to_hu_are_refused_by_name(source, tmp_path):
             data.RescaleIntercept = data.RescaleSlope = None
 
     write_series(source, tmp_path, edit)
-    with pytest.raises(FileError, match=r"2 of the slices .* do not say how their values become HU .*IM0010 for one"):
+    with pytest.raises(FileError, match=r"2 of the slices .* do not say how their values become HU .*such as .*IM0010"):
         files.read_volume(tmp_path)
 
 
@@ -508,7 +508,7 @@ def test_a_description_gives_the_terminal_no_orders(source, tmp_path):
 @pytest.mark.parametrize("name", ["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"])
 def test_slices_with_identifiers_of_their_own_are_not_measured_one_by_one(source, tmp_path, name):
     write_series(source, tmp_path, lambda data, index: setattr(data, name, f"1.2.{index + 1}"))
-    with pytest.raises(FileError, match="20 CT images that all have different identifiers"):
+    with pytest.raises(FileError, match="20 CT images without common identifiers"):
         files.read_volume(tmp_path)
 
 
@@ -518,5 +518,5 @@ def test_a_slice_that_was_made_again_under_its_own_number_cuts_no_series(source,
     again.SOPInstanceUID = again.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     darken(again)
     again.save_as(tmp_path / "IM0003_again")
-    with pytest.raises(FileError, match="21 images at 20 places"):
+    with pytest.raises(FileError, match="21 images at 20 positions"):
         files.read_volume(tmp_path)

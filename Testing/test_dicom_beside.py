@@ -65,7 +65,8 @@ def test_images_of_bolus_tracking_in_the_series_are_left_out_with_their_number_a
     assert_same(volume, clean)
     z = clean.ijk_to_ras[2, 3] + above_mm
     assert (
-        note == f"15 images at z = {round(z, 2):g} mm, perhaps of bolus tracking, were left out: no part of the stack."
+        note
+        == f"15 images at z = {round(z, 2):g} mm, perhaps from bolus tracking, were left out, as not part of the stack."
     )
     assert files.list_series(tmp_path)[0]["slices"] == 20
 
@@ -83,7 +84,7 @@ def test_one_image_between_two_slices_is_none_of_them(source, clean, tmp_path):
     track_bolus(write_series(source, tmp_path), 20.7, 1, "each")
     volume, (note,) = files.read_volume(tmp_path)
     assert_same(volume, clean)
-    assert note.startswith("1 image at z = ") and note.endswith("was left out: no part of the stack.")
+    assert note.startswith("1 image at z = ") and note.endswith("was left out, as not part of the stack.")
 
 
 def test_a_slice_of_the_scan_is_never_taken_for_one_beside_it(source, tmp_path):
@@ -119,7 +120,7 @@ def test_phases_with_bolus_tracking_between_them_stay_phases(source, clean, tmp_
         ("StudyInstanceUID", "another Study Instance UID"),
         ("FrameOfReferenceUID", "another Frame of Reference UID"),
         ("PatientID", "another Patient ID or Name"),
-        ("PixelSpacing", "another Pixel Spacing"),
+        ("PixelSpacing", "a different Pixel Spacing"),
         ("Modality", "another Modality"),
     ],
 )
@@ -136,7 +137,7 @@ def test_a_slice_that_is_missing_is_looked_for_under_other_identifiers(source, c
     if name != "Modality":
         volume, notes = files.read_volume(tmp_path)
         np.testing.assert_array_equal(volume.array, clean.array[:19])
-        assert f"IM0019 has {called} than the slices taken." in notes[-1]
+        assert f"IM0019 has {called} than the slices read." in notes[-1]
 
 
 def test_another_scan_at_the_places_of_the_missing_slice_is_not_taken_for_it(source, tmp_path):
@@ -182,13 +183,13 @@ def test_positions_that_were_rounded_to_whole_mm_tear_no_series(source, clean, t
 
     write_series(source, tmp_path, rounded)
     if step_mm < 1:
-        with pytest.raises(FileError, match="20 images at 15 places"):
+        with pytest.raises(FileError, match="20 images at 15 positions"):
             files.read_volume(tmp_path)
         return
     volume, (note,) = files.read_volume(tmp_path)
     np.testing.assert_array_equal(volume.array, clean.array)
     assert volume.spacing_mm[2] == pytest.approx(step_mm, abs=0.04)
-    assert "taken as even" in note
+    assert "treated as evenly spaced" in note
 
 
 @pytest.mark.parametrize("moved", [slice(10, None), slice(10, 11), slice(0, 3)])
@@ -228,7 +229,7 @@ def one_without_slope(data, index):
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (lookup_table, r"by a table \(Modality LUT Sequence\)"),
+        (lookup_table, r"with a table \(Modality LUT Sequence\)"),
         (upper_bits, "High Bit 15 of 12 Bits Stored"),
         (one_without_slope, r"1 of the slices .* \(Rescale Slope\), .*IM0004 for one"),
     ],
@@ -294,8 +295,8 @@ def test_a_slice_that_is_packed_or_no_dicom_any_more_is_never_passed_over(source
     path.unlink()
     packed = path.with_name(f"{path.name}.gz")
     packed.write_bytes(gzip.compress(content))
-    with pytest.raises(FileError, match=rf"{path.name}\.gz is packed, so a series would lack a slice: unpack it"):
+    with pytest.raises(FileError, match=rf"{path.name}\.gz is an archive, so a series would lack a slice: unpack it"):
         files.read_volume(tmp_path)
     packed.rename(tmp_path / "old.zip")
     if index == 19:
-        assert files.read_volume(tmp_path)[1] == [f"Left out, as they are packed: {tmp_path / 'old.zip'}."]
+        assert files.read_volume(tmp_path)[1] == [f"Left out: {tmp_path / 'old.zip'} (an archive)."]

@@ -62,7 +62,7 @@ def test_every_slice_of_the_segmentation_refers_to_the_slice_it_was_made_from(se
 
 def test_a_real_series_gets_the_mask_that_nifti_gets_and_an_empty_one_is_written_too(shared_data, tmp_path):
     anonymous, scan = shared_data("volumes/abdomen_dicom"), tmp_path / "ct"
-    with pytest.raises(FileError, match="have lost the identifiers"):
+    with pytest.raises(FileError, match="lack the UIDs that a DICOM SEG refers to"):
         files.slices_of(anonymous)
     scan.mkdir()
     study, series = generate_uid(), generate_uid()
@@ -93,7 +93,7 @@ def test_what_is_no_series_and_a_missing_library_are_refused_before_anything_run
 ):
     volume = tmp_path / "scan.nrrd"
     files.write_volume(volume, np.zeros((2, 3, 4), np.int16), np.eye(4))
-    with pytest.raises(FileError, match="not a DICOM image"):
+    with pytest.raises(FileError, match="is not DICOM"):
         files.slices_of(volume)
     bundle = bright_bundle(tmp_path / "liver-ct-v99.0.0")
     monkeypatch.setitem(sys.modules, "highdicom", None)
@@ -152,7 +152,7 @@ def test_a_series_of_which_no_seg_can_be_made_is_refused_before_anything_is_read
     monkeypatch.setattr(files, "read_volume", lambda *_: pytest.fail("read"))
     asked = ["liver", str(tmp_path / "ct"), "--model", str(bundle.folder), "-o", str(tmp_path / "out.dcm")]
     assert main(asked) == 1
-    assert "cannot be written: the series lacks what a DICOM SEG takes from it" in capsys.readouterr().err
+    assert "cannot be written: the series lacks attributes that a DICOM SEG needs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_of_several_series_the_largest_ct_is_taken_and_another_can_be_chosen(tmp
         write_slice(tmp_path / f"small{z}", (0, 0, z), 2, SeriesInstanceUID="1.2.4")
     volume, (note,) = files.read_volume(tmp_path)
     assert volume.array.shape == (3, 6, 8)
-    assert f"largest was taken, 1: CT {SERIES} (3 slices, thorax)" in note
+    assert f"largest was read, 1: CT {SERIES} (3 slices, thorax)" in note
     assert "--series" in note and "Left out: 3: CT 1.2.4 (2 slices)" in note
     assert files.read_volume(tmp_path, series="1.2.4")[0].array[:, 0, 0].tolist() == [2, 2]
     assert files.read_volume(tmp_path, series="1.2.3")[0].array.shape[0] == 6
@@ -164,9 +164,9 @@ def test_one_file_of_a_series_is_read_alone_with_a_note(shared_data):
     volume, notes = files.read_volume(shared_data("odd_inputs/693_UNCR.dcm"))
     assert volume.array.shape == (1, 512, 512)
     assert volume.spacing_mm == pytest.approx([0.478516, 0.478516, 5])
-    assert notes == ["Only the slice in this file was read; for its whole series give the folder."]
+    assert notes == ["Only the slice in this file was read: give the folder to read the whole series."]
     _, notes = files.read_volume(shared_data("odd_inputs/JPEG-LL.dcm"))
-    assert "no CT but NM" in notes[0] and "how thick" in notes[1] and "how the patient lies" in notes[2]
+    assert "not CT: its modality is NM" in notes[0] and "how thick" in notes[1] and "how the patient lies" in notes[2]
 
 
 def test_slices_behind_a_link_are_read_and_a_link_that_leads_back_is_no_trap(tmp_path):

@@ -95,7 +95,7 @@ def test_one_of_several_files_of_frames_in_a_series_is_read_only_if_its_number_w
         header.SeriesInstanceUID = "1.2.3"
         header.save_as(tmp_path / name)
     for series in (None, "1.2.3"):
-        with pytest.raises(files.FileError, match="spread over 2 files with many frames each"):
+        with pytest.raises(files.FileError, match="spread over 2 multi-frame files"):
             files.read_volume(tmp_path, series)
     assert len(files.read_volume(tmp_path, "1")[0].array) == 5
 

@@ -1,4 +1,4 @@
-"""DICOM: one file, or the CT series of a folder, to a volume. Values by SimpleITK (GDCM); headers, stacks and frames beside."""
+"""DICOM: reads one file, or the CT series of a folder, into a volume. SimpleITK (GDCM) decodes the pixels."""
 
 from __future__ import annotations
 
@@ -28,36 +28,38 @@ def read_dicom_file(path: Path, force: bool = False) -> tuple[Volume, list[str]]
 
     Args:
         path: The file.
-        force: Take 1 mm for a pixel size that is missing.
+        force: Assume 1 mm for a missing pixel size.
 
     Returns:
         The volume and notes for the user.
 
     Raises:
-        FileError: It is no DICOM image of grey values.
+        FileError: It is not a grey-value DICOM image.
     """
     header = _image(path)
     volume, notes = _read_stack(Stack([header]), force)
     if header.modality != "CT":
-        notes.insert(0, f"By its DICOM header this is no CT but {header.modality or 'of no modality'}.")
+        notes.insert(
+            0, f"According to its DICOM header, this is not CT: its modality is {header.modality or 'missing'}."
+        )
     if header.size[2] == 1:
-        notes.append("Only the slice in this file was read; for its whole series give the folder.")
+        notes.append("Only the slice in this file was read: give the folder to read the whole series.")
     return volume, notes
 
 
 def read_dicom_folder(folder: Path, series: str | None, force: bool = False) -> tuple[Volume, list[str]]:
-    """Read the CT series with the most slices of a folder and the folders in it, or the series asked for.
+    """Read the CT series with the most slices from a folder and its subfolders, or the series asked for.
 
     Args:
-        folder: With DICOM files, among others.
-        series: Series Instance UID, or number in `list_series`; then the modality does not matter.
-        force: Take 1 mm for a pixel size that is missing.
+        folder: Contains DICOM files, among others.
+        series: Series Instance UID, or number in `list_series`, of a series of any modality; None for the largest CT series.
+        force: Assume 1 mm for a missing pixel size.
 
     Returns:
         The volume and notes for the user.
 
     Raises:
-        FileError: There is no such series, or it is no stack of slices.
+        FileError: There is no such series, or its slices do not form a volume.
     """
     taken, notes = choose_stack(folder, series)
     volume, more = _read_stack(taken, force)
@@ -65,17 +67,17 @@ def read_dicom_folder(folder: Path, series: str | None, force: bool = False) -> 
 
 
 def list_series(folder: str | Path) -> list[dict[str, Any]]:
-    """The series in a folder of DICOM files and its subfolders, to choose from.
+    """List the series in a folder of DICOM files and its subfolders.
 
     Returns:
-        One entry for each stack of slices, with its number and Series Instance UID, either of which `read_volume` takes as
-        `series`; nothing of the patient but a running number.
+        One entry for each stack of slices, with its number and Series Instance UID; `read_volume` takes either as `series`. The
+        patient appears only as a running number.
 
     Raises:
-        FileError: A file is damaged or may not be read, or there is no image.
+        FileError: A file is damaged or not readable, or there is no image.
     """
     if not Path(folder).is_dir():
-        what = "is a file" if Path(folder).exists() else "is not there"
+        what = "is a file" if Path(folder).exists() else "does not exist"
         raise FileError(f"{folder} {what}: give a folder with DICOM series, and check the path.")
     stacks, _ = stacks_in(Path(folder))
     patients = list(dict.fromkeys(stack.first.patient for stack in stacks))
@@ -83,12 +85,12 @@ def list_series(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def slices_of(path: Path, series: str | None = None) -> list[Path]:
-    """The files that `read_dicom_file` or `read_dicom_folder` makes a volume of, one for each of its slices, in their order.
+    """The file of each slice of the volume that `read_dicom_file` or `read_dicom_folder` reads, in the order of the slices.
 
-    A file with many frames comes as often as it has frames.
+    A multi-frame file is repeated for each of its frames.
 
     Raises:
-        FileError: It is no DICOM, or a series that does not say which it is.
+        FileError: It is not DICOM, or its UIDs are missing.
     """
     if path.is_dir():
         stack = choose_stack(path, series)[0]
@@ -96,12 +98,12 @@ def slices_of(path: Path, series: str | None = None) -> list[Path]:
         stack = Stack([_image(path)])
     else:
         raise FileError(
-            f"{path} is not a DICOM image, to which a DICOM SEG must refer: give the DICOM series, or another output."
+            f"{path} is not DICOM, but a DICOM SEG must refer to a DICOM series: give the series, or choose another output format."
         )
     if not all(header.series and header.instance for header in stack.slices):
         raise FileError(
-            f"The slices in {path} have lost the identifiers that a DICOM SEG refers to, as some anonymisers do:"
-            " write .seg.nrrd, or give the series as the scanner made it."
+            f"The slices in {path} lack the UIDs that a DICOM SEG refers to, which some anonymisers remove:"
+            " write .seg.nrrd instead, or give the original series of the scanner."
         )
     return [header.path for header in stack.slices for _ in range(header.size[2])]
 
@@ -115,8 +117,8 @@ def _image(path: Path) -> Header:
         raise FileError(f"{in_text(path)} is damaged or incomplete: copy it again.") from error
     if header is None:
         if path.suffix.lower() in PACKED:
-            raise FileError(f"{in_text(path)} is packed: unpack it, and give its contents.")
-        what = "is damaged or holds no image" if is_dicom(start) else "is damaged or not an image that can be read here"
+            raise FileError(f"{in_text(path)} is an archive: unpack it, and give its contents.")
+        what = "is damaged or contains no image" if is_dicom(start) else "is damaged or has an unknown format"
         raise FileError(
             f"{in_text(path)} {what}: give .nrrd, .nhdr, .nii, .nii.gz, .hdr, .mha, .mhd, a DICOM image or a DICOM folder."
         )
@@ -141,38 +143,38 @@ def _read_stack(stack: Stack, force: bool) -> tuple[Volume, list[str]]:
 
 
 def _left_out(stack: Stack) -> list[str]:
-    """Notes on images of the series that are not in its volume."""
+    """Notes on images of the series that are not part of the volume."""
     notes = []
     if stack.copies:
-        were, count = ("slices were", "count") if stack.copies > 1 else ("slice was", "counts")
-        notes.append(f"{stack.copies} {were} there more than once with the same pixels, and {count} once.")
+        slices, were = ("slices", "were") if stack.copies > 1 else ("slice", "was")
+        notes.append(f"{stack.copies} duplicate {slices} with the same pixels at the same position {were} ignored.")
     if stack.aside:
         at = " and ".join(dict.fromkeys(map(place_in_words, stack.aside)))
         images, were = ("images", "were") if len(stack.aside) > 1 else ("image", "was")
         notes.append(
-            f"{len(stack.aside)} {images} at {at}, perhaps of bolus tracking, {were} left out: no part of the stack."
+            f"{len(stack.aside)} {images} at {at}, perhaps from bolus tracking, {were} left out, as not part of the stack."
         )
     return notes
 
 
 def _check_readable(stack: Stack) -> None:
-    """Refuse values that GDCM would read wrong without a word."""
+    """Refuse pixel values that GDCM would silently misread."""
     unread = next((header for header in stack.slices if header.unread), None)
     if unread:
         raise FileError(
-            f"{in_text(unread.path)} {unread.unread}, which cannot be read here: export the series in another form, for instance as NIfTI."
+            f"{in_text(unread.path)} {unread.unread}, which is not supported: export the series in another format, for instance as NIfTI."
         )
 
 
 def _check_rescaled(stack: Stack, told: Sequence[tuple[bool, bool]]) -> list[str]:
-    """Refuse slices or frames of which some say how their values become HU and others do not: these would be off by 1,024, mostly.
+    """Refuse a stack if only some of its slices say how their values become HU: the others would mostly be off by 1,024.
 
     Args:
         stack: For messages.
-        told: Of each slice or frame, whether it has an intercept and a slope.
+        told: For each slice or frame, whether it has an intercept and a slope.
 
     Returns:
-        A note if none of them says so, or if it is no HU that they become.
+        A note if none of them says so, or if the rescaled values are not HU.
     """
     first, parts = stack.first, "frames" if stack.first.size[2] > 1 else "slices"
     for index, name in enumerate(("Rescale Intercept", "Rescale Slope")):
@@ -181,30 +183,30 @@ def _check_rescaled(stack: Stack, told: Sequence[tuple[bool, bool]]) -> list[str
             example = in_text(stack.slices[lost[0]].path) if parts == "slices" else f"frame {lost[0] + 1}"
             raise FileError(
                 f"{len(lost)} of the {parts} of the series {stack.in_words()} do not say how their values become HU ({name}),"
-                f" {example} for one: copy the series again, or give it as the scanner made it."
+                f" such as {example}: copy the series again, or give the original series of the scanner."
             )
     if first.modality == "CT" and not told[0][0]:
         return [
-            "The DICOM header does not say how the values become HU (Rescale Intercept): they were taken for HU as they are."
+            "The DICOM header does not say how the values become HU (no Rescale Intercept): they were assumed to be HU already."
         ]
     if first.modality == "CT" and first.unit:
-        return [f"By the DICOM header the values are not in HU but in {first.unit}."]
+        return [f"According to the DICOM header, the values are not in HU but in {first.unit}."]
     return []
 
 
 def _check_phases(stack: Stack, array: np.ndarray) -> None:
-    """Refuse phases of a scan that lie between each other and that no header tells apart, but their values do."""
+    """Refuse interleaved phases of a scan that no header tells apart; they show in the values."""
     phases = count_phases(array)
     if phases > 1:
         raise FileError(
             f"The series {stack.in_words()} in {in_text(stack.first.path.parent)} mixes {phases} phases of a scan, whose slices"
-            " alternate, and no header tells them apart: give a folder with one phase."
+            " alternate, and no header tells them apart: give a folder with a single phase."
         )
 
 
 def _read_frames(file: Header, force: bool) -> tuple[Volume, list[str]]:
     stack, frames = _stack_of_frames(file)
-    place, notes = grid_of(stack)  # which refuses two in one place
+    place, notes = grid_of(stack)  # refuses two frames at the same position
     rescale = [frame.rescale for frame in frames]
     if any(rescale):
         notes += _check_rescaled(Stack([file]), [(each is not None,) * 2 for each in rescale])
@@ -213,7 +215,7 @@ def _read_frames(file: Header, force: bool) -> tuple[Volume, list[str]]:
     array = _rescaled(file, rescale) if len(set(rescale)) > 1 else values_of(file)
     if len(array) != len(frames):
         raise FileError(
-            f"{in_text(file.path)} holds {len(array)} frames but says where {len(frames)} lie: export it again."
+            f"{in_text(file.path)} contains {len(array)} frames but gives the positions of {len(frames)}: export it again."
         )
     array = array[order_of(frames)]
     _check_phases(stack, array)
@@ -222,27 +224,27 @@ def _read_frames(file: Header, force: bool) -> tuple[Volume, list[str]]:
 
 
 def _stack_of_frames(file: Header) -> tuple[Stack, list[Frame]]:
-    """The frames of a file in their order along the normal, and as they lie in it.
+    """The frames of a file, as a stack sorted along the normal and in stored order.
 
     Raises:
-        FileError: They do not say where they lie, or not in one stack.
+        FileError: Their positions are missing, or they do not form one stack.
     """
     frames = frames_of(file.path)
     if not frames:
         raise FileError(
-            f"{in_text(file.path)} holds many frames and does not say where they lie in the patient: export it as a series"
+            f"{in_text(file.path)} has several frames but not their positions in the patient: export it as a series"
             " of single slices."
         )
     slices = [_of_frame(file, frames[index]) for index in order_of(frames)]
     if not all(in_one_plane(slices[0], header) for header in slices):
         raise FileError(
-            f"The frames of {in_text(file.path)} do not lie in one stack: export it as series of single slices."
+            f"The frames of {in_text(file.path)} do not form one stack: export it as a series of single slices."
         )
     return Stack(slices), frames
 
 
 def _of_frame(file: Header, frame: Frame) -> Header:
-    """A frame as if it were a slice in a file of its own."""
+    """A frame, described as if it were a slice in its own file."""
     return replace(
         file,
         size=(*file.size[:2], 1),
@@ -253,7 +255,7 @@ def _of_frame(file: Header, frame: Frame) -> Header:
 
 
 def _rescaled(file: Header, rescale: Sequence[tuple[float, float] | None]) -> np.ndarray:
-    """The frames of a file in HU, each by its own slope and intercept; SimpleITK takes those of the first for all."""
+    """The frames of a file in HU, each with its own slope and intercept; SimpleITK would use those of the first for all."""
     slopes, intercepts = np.array([each or (1.0, 0.0) for each in rescale], np.float32).T[:, :, None, None]
     return stored_values_of(file) * slopes + intercepts
 
@@ -276,7 +278,7 @@ def _entry(stack: Stack, patient: int) -> dict[str, Any]:
 
 
 def _spacing_of(stack: Stack) -> tuple[float, ...]:
-    """Along I, J and the normal, in mm; NaN or 0 where it is not told."""
+    """Spacing along I, J and the normal, in mm; NaN or 0 where it is not given."""
     if stack.first.size[2] > 1:
         try:
             stack = _stack_of_frames(stack.first)[0]

@@ -1,4 +1,4 @@
-"""Images that a scanner takes beside a scan under the same identifiers, mostly again and again at one place: bolus tracking."""
+"""Images with the identifiers of a scan that are not part of it, mostly repeated at one position: bolus tracking."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from .dicom_places import EVEN, FEWEST_SLICES, LONGEST_HOLE, along_normal, coinc
 
 
 def without_aside(slices: Sequence[Header]) -> tuple[list[Header], list[Header]]:
-    """Tell the slices of a stack from images at one or two places that are none of its slices.
+    """Separate the slices of a stack from extra images at one or two positions.
 
-    Such places have several images, or lie between two slices that are one step apart. An image that lies where the stack
-    needs a slice is that slice if it alone agrees with the others in what tells acquisitions apart.
+    Such a position has several images, or lies between two slices that are one step apart. If the stack needs a slice there, an
+    image is that slice if it is the only one whose acquisition attributes agree with the other slices.
 
     Args:
         slices: In order along their normal.
 
     Returns:
-        The slices, and the images beside them. All are slices where it cannot be told.
+        The slices, and the extra images. If they cannot be separated, all are slices.
     """
     places = along_normal(slices)
     groups = np.split(np.arange(len(slices)), np.flatnonzero(~coincident(places)) + 1)
@@ -45,7 +45,7 @@ def without_aside(slices: Sequence[Header]) -> tuple[list[Header], list[Header]]
 def _own(
     images: Sequence[Header], place: float, scan: Sequence[tuple[float, Header]], step: float
 ) -> list[Header] | None:
-    """Of the images at one place the slice of the scan, none if it needs none there; None if it cannot be told."""
+    """Which of the images at one position is the slice of the scan; empty if it needs none there, None if it is unclear."""
     below = [(at, header) for at, header in scan if at < place]
     above = [(at, header) for at, header in scan if at > place][::-1]
     steps = 1.0
@@ -70,7 +70,7 @@ def _fits(
     scan: Sequence[Header],
     steps: float,
 ) -> bool:
-    """True if an image has what all slices of the scan have in common, and comes in its turn among them, or so many steps beyond."""
+    """True if an image shares what all slices have in common, and its number or time fits its position, or `steps` beyond the end."""
     for name in ACQUISITION:
         if {header.acquisition[name] for header in scan} == {scan[0].acquisition[name]} != {image.acquisition[name]}:
             return False

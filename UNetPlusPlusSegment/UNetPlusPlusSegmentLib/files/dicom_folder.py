@@ -1,4 +1,4 @@
-"""DICOM folders: the headers of all images in a folder and the folders in it. What would leave a hole in a series is refused."""
+"""DICOM folders: the headers of all images in a folder and its subfolders. Refuses files that would leave a gap in a series."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SLICE_ENDINGS = (".dcm", ".dicom", ".ima", ".dc3")
 
 
 def headers_in(folder: Path) -> tuple[list[Header], list[str]]:
-    """Read the header of every DICOM image in a folder and the folders in it.
+    """Read the header of every DICOM image in a folder and its subfolders.
 
     Returns:
-        The headers, in the order of the names, and notes on what was left out.
+        The headers, in the order of the file names, and notes on files that were left out.
 
     Raises:
-        FileError: There is no image; a file may not be read; or one that is, or by its name was, a slice is damaged or empty.
+        FileError: There is no image; a file cannot be read; or a file that is a slice, or is named like one, is damaged or empty.
     """
     headers: list[Header] = []
     no_images, lost, dead, packed = [], [], [], []
@@ -47,29 +47,29 @@ def headers_in(folder: Path) -> tuple[list[Header], list[str]]:
     if not headers:
         _refuse_without_images(folder, packed)
     return headers, [
-        *_left_out(no_images, "hold no image"),
-        *_left_out(dead, "lead nowhere"),
-        *_left_out(packed, "are packed"),
+        *_left_out(no_images, "not an image"),
+        *_left_out(dead, "a broken link"),
+        *_left_out(packed, "an archive"),
     ]
 
 
 def _refuse_without_images(folder: Path, packed: Sequence[Path]) -> NoReturn:
     if packed:
         raise FileError(
-            f"The folder {folder} holds no DICOM image, but packed files, {in_text(packed[0])} for one: unpack them."
+            f"The folder {folder} contains no DICOM images, but archives such as {in_text(packed[0])}: unpack them first."
         )
-    raise FileError(f"The folder {folder} holds no DICOM image: give a folder with a CT series, or a volume file.")
+    raise FileError(f"The folder {folder} contains no DICOM images: give a folder with a CT series, or a volume file.")
 
 
 def _left_out(paths: Sequence[Path], why: str) -> list[str]:
     if not paths:
         return []
-    more = f" and {len(paths) - 1} more" if paths[1:] else ""
-    return [f"Left out, as they {why}: {in_text(paths[0])}{more}."]
+    more = f", and {len(paths) - 1} more like it" if paths[1:] else ""
+    return [f"Left out: {in_text(paths[0])} ({why}){more}."]
 
 
 def _files_under(folder: Path) -> Iterator[Path]:
-    """All files of a folder and the folders in it, in order; a link that leads back is no trap."""
+    """All files in a folder and its subfolders, in order; circular links are followed only once."""
     visited = set()
     for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         if os.path.realpath(place) in visited:
@@ -87,9 +87,9 @@ def _refuse(error: OSError) -> None:
 
 
 def _check_none_lost(paths: Sequence[Path], headers: Sequence[Header]) -> None:
-    """Refuse files without an image, and links that lead nowhere, which by their names are slices of a series.
+    """Refuse files without an image, and broken links, that are named like the slices of a series.
 
-    Others, as programs leave them behind (locks, marks that a copy is done), are no loss.
+    Other files, such as locks and markers left by programs, do not matter.
     """
     names = {(header.path.parent, _shape(header.path.name)) for header in headers}
     for path in paths:
@@ -104,18 +104,18 @@ def _check_none_lost(paths: Sequence[Path], headers: Sequence[Header]) -> None:
 
 
 def _what_is_wrong(path: Path) -> tuple[str, str]:
-    """The fault of a file that should be a slice, and what to do with it."""
+    """What is wrong with a file that should be a slice, and what to do about it."""
     if not path.exists():
-        return "leads nowhere", "copy it again"
+        return "is a broken link", "copy it again"
     if not path.stat().st_size:
         return "is empty", "copy it again"
     if path.suffix.lower() in PACKED:
-        return "is packed", "unpack it"
+        return "is an archive", "unpack it"
     if not start_of(path).strip(b"\0"):
-        return "holds nothing but zeros", "copy it again"
+        return "contains only zeros", "copy it again"
     return "is not DICOM, though it is named like a slice", "copy it again"
 
 
 def _shape(name: str) -> str:
-    """A name without what tells the slices of a series apart: its figures, also hexadecimal ones."""
+    """A name with its numbers, also hexadecimal ones, replaced by 0, so that slices of a series get the same name."""
     return re.sub(r"[0-9a-f]*[0-9][0-9a-f]*", "0", name.lower())

@@ -1,4 +1,4 @@
-"""The grid of a DICOM stack: one place for all its slices, or a refusal that says why there is none."""
+"""The voxel grid of a DICOM stack, or a refusal that says why it has none."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from .dicom_series import Stack
 from .geometry import Place
 from .images import FileError, in_text
 
-TOLERANCE_MM = 0.1  # slices nearer than this to an even, upright stack are said to be in one
-MOST_PLACES = 6  # in a message
+TOLERANCE_MM = 0.1  # slices this close to an even, upright stack count as one
+MOST_PLACES = 6  # most positions named in a message
 
 
 def grid_of(stack: Stack) -> tuple[Place, list[str]]:
-    """The grid of slices sorted along their normal, and notes on what it cannot hold.
+    """The grid of slices sorted along their normal, and notes on its approximations.
 
     Raises:
-        FileError: A slice does not say where it lies, is missing, lies where another one lies, or beside the others.
+        FileError: A slice is missing or has no position, has the position of another one, or is shifted to the side.
     """
     slices, first = stack.slices, stack.first
     if len(slices) == 1:
@@ -25,7 +25,7 @@ def grid_of(stack: Stack) -> tuple[Place, list[str]]:
     if not all(header.is_placed for header in slices):
         raise FileError(
             f"The series {stack.in_words()} in {in_text(first.path.parent)} does not say where its images lie in the"
-            " patient: give the series that the scanner made."
+            " patient: give the original series of the scanner."
         )
     _check_gaps(stack)
     _check_in_line(stack)
@@ -40,27 +40,25 @@ def grid_of(stack: Stack) -> tuple[Place, list[str]]:
         step = step - aside
     else:
         tilt = np.degrees(np.arctan2(np.linalg.norm(aside), step @ normal))
-        notes.append(
-            f"The slices are tilted by {tilt:.1f}° against their stack, as by a tilted gantry, and the grid is sheared to match."
-        )
+        notes.append(f"The slices are tilted by {tilt:.1f}° (gantry tilt), and the grid is sheared to match.")
     if error_mm > TOLERANCE_MM:
         notes.append(
-            f"The slices lie {distances.min():.2f} to {distances.max():.2f} mm apart and are taken as even,"
-            f" {step @ normal:.2f} mm: positions are wrong by up to {error_mm:.1f} mm, and volumes approximate."
+            f"The slices are {distances.min():.2f} to {distances.max():.2f} mm apart and were treated as evenly spaced,"
+            f" {step @ normal:.2f} mm: positions are wrong by up to {error_mm:.1f} mm, and volumes are approximate."
         )
     step_mm = float(np.linalg.norm(step))
     return Place((*spacing[:2], step_mm), np.column_stack([directions[:, :2], step / step_mm]), positions[0]), notes
 
 
 def _check_gaps(stack: Stack) -> None:
-    """Refuse images at one place, and a stack in which one or two slices are missing."""
+    """Refuse several images at the same position, and stacks in which one or two slices are missing."""
     slices, where = stack.slices, in_text(stack.first.path.parent)
     twice = coincident(along_normal(slices))
     if twice.any():
         count = 1 + int((~twice).sum())
         raise FileError(
             f"The series {stack.in_words()} in {where} is a sequence, with {len(slices)} images at {count}"
-            f" place{'s' * (count > 1)}, and nothing in it tells its time points apart: give a folder with one time point."
+            f" position{'s' * (count > 1)}, and no header tells its time points apart: give a folder with a single time point."
         )
     places = along_normal(slices)
     missing = missing_places(slices)
@@ -70,23 +68,23 @@ def _check_gaps(stack: Stack) -> None:
         raise FileError(
             f"The series {stack.in_words()} in {where} lacks {len(at)} slice{'s' * (len(at) > 1)}, at"
             f" {', '.join(at[:MOST_PLACES])}{', …' * (len(at) > MOST_PLACES)}"
-            f"{f', the first after {after}' * (slices[0].path != slices[-1].path)}: copy the series again, or export it again from"
+            f"{f' (the first one after {after})' * (slices[0].path != slices[-1].path)}: copy the series again, or export it again from"
             " its source."
         )
 
 
 def _check_in_line(stack: Stack) -> None:
-    """Refuse a stack of which a slice lies further to the side of the one before than the others do."""
+    """Refuse a stack in which a slice is shifted sideways against the one before it, beyond a common tilt."""
     slices = stack.slices
     normal = mean_plane(slices)[0][:, 2]
     steps = np.diff([header.position for header in slices], axis=0)
     aside = steps - np.outer(steps @ normal, normal)
-    tilted = np.median(aside / (steps @ normal)[:, None], axis=0)  # mm to the side for each along the normal
+    tilted = np.median(aside / (steps @ normal)[:, None], axis=0)  # sideways mm per mm along the normal
     off_mm = np.linalg.norm(aside - np.outer(steps @ normal, tilted), axis=1)
     if off_mm.max() > MOVES_PIXELS * min(slices[0].spacing[:2]):
         index = int(off_mm.argmax())
         raise FileError(
-            f"The series {stack.in_words()} is no straight stack, as if the patient or the table had moved:"
+            f"The series {stack.in_words()} is not a straight stack, as if the patient or the table had moved:"
             f" {in_text(slices[index + 1].path)}, at {place_in_words(slices[index + 1])}, lies {off_mm[index]:.0f} mm to the side of"
-            " the slice before it. Put the parts into folders of their own, and give one of them."
+            " the slice before it. Put the two parts into separate folders, and give one of them."
         )

@@ -1,4 +1,4 @@
-"""DICOM headers: what a file is, and what stacking needs of an image. pydicom; no pixel is read."""
+"""DICOM headers: what kind of file it is, and what is needed to stack an image. pydicom; no pixels are read."""
 
 from __future__ import annotations
 
@@ -30,17 +30,25 @@ SEGMENTATION_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 GREY = ("MONOCHROME1", "MONOCHROME2", "")
 START_BYTES = 1024
-ABOUT_UNIT = 0.05  # so far may rounding take the axes of a slice from unit vectors at right angles
+ABOUT_UNIT = 0.05  # how far rounding may take the axes of a slice from orthogonal unit vectors
 TYPES = {str(vr.value) for vr in VR}
-UNDEFINED = 0xFFFFFFFF  # length of compressed pixel data, which is written as fragments
-PIXELS, FRAMES = Tag(0x7FE0, 0x0008), Tag(0x5200, 0x9230)  # the first of three kinds of pixel data; per-frame groups
-# Attributes that may tell one acquisition in a series from another, in the order in which they are tried.
+UNDEFINED = 0xFFFFFFFF  # length given for compressed pixel data, which is stored in fragments
+PIXELS, FRAMES = (
+    Tag(0x7FE0, 0x0008),
+    Tag(0x5200, 0x9230),
+)  # the first of the three pixel data elements; the per-frame groups
+# Attributes that may distinguish the acquisitions of a series, in the order in which they are tried.
 ACQUISITION = (
     "AcquisitionNumber", "TemporalPositionIdentifier", "SeriesNumber", "SeriesDescription", "ProtocolName", "ImageType",
     "NominalPercentageOfCardiacPhase", "ContrastBolusAgent", "KVP", "ConvolutionKernel", "SeriesTime", "TriggerTime",
     "EchoTime", "SliceThickness",
 )  # fmt: skip
-SEQUENTIAL = ("InstanceNumber", "AcquisitionDateTime", "AcquisitionTime", "ContentTime")  # which go on slice by slice
+SEQUENTIAL = (
+    "InstanceNumber",
+    "AcquisitionDateTime",
+    "AcquisitionTime",
+    "ContentTime",
+)  # these increase from slice to slice
 TAGS = (
     "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID",
     "Modality", "StudyDate", "SeriesDate", "AcquisitionDate", "StudyID", "PatientID", "PatientName", "PatientBirthDate",
@@ -52,11 +60,11 @@ TAGS = (
 
 
 class DamagedFileError(FileError):
-    """A DICOM file that is cut or emptied; the message says which."""
+    """A DICOM file that is truncated or emptied; the message says which."""
 
 
 class Group(NamedTuple):
-    """What is equal for slices that can lie in one stack, as far as identifiers, size and kind of pixels go."""
+    """What slices of a stack have in common: identifiers, size and kind of pixels."""
 
     patient: tuple[str, ...]
     study: str | tuple[str, ...]
@@ -65,10 +73,10 @@ class Group(NamedTuple):
     modality: str
     size: tuple[int, int]
     is_grey: bool
-    own: Path | None  # the file, if it holds many frames
+    own: Path | None  # the file, if it has several frames
 
 
-# In a message; the order is that of `Group`.
+# Names for messages, in the order of `Group`.
 GROUP_FIELDS = (
     "Patient ID or Name", "Study Instance UID", "Series Instance UID", "Frame of Reference UID", "Modality",
     "number of rows and columns", "kind of pixels", "file",
@@ -77,21 +85,21 @@ GROUP_FIELDS = (
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """The part of the header of one DICOM image file that stacking needs; lengths in mm, directions and positions in LPS.
+    """What stacking needs from the header of a DICOM image file; lengths in mm, directions and positions in LPS.
 
     Attributes:
-        patient: Equal for one person; made of identifiers, so never to be shown.
+        patient: The same for all images of a person; contains identifiers, so never show it.
         size: Columns, rows, frames.
-        position: Centre of the first pixel; None if it is not told.
-        directions: 3 × 3, its columns along I, J and the normal of the slice; None if they are not told.
-        spacing: Along I and J, and the thickness; NaN where it is not told.
-        rescaling: What it says of how its values become HU: intercept, slope.
-        unit: Of the rescaled values, if that is not HU; empty if it is, or is not told.
-        unread: Why its values cannot be read right, to follow its name in a message; empty if they can.
-        acquisition: By the names of `ACQUISITION` and `SEQUENTIAL`; empty where it is not told.
+        position: Centre of the first pixel; None if it is not given.
+        directions: 3 × 3; its columns are I, J and the normal of the slice. None if they are not given.
+        spacing: Along I and J, and the slice thickness; NaN where it is not given.
+        rescaling: Whether it has a rescale intercept and a rescale slope.
+        unit: Unit of the rescaled values if it is not HU; empty if it is HU or not given.
+        unread: Why its values cannot be read, worded to follow the file's name in a message; empty if they can.
+        acquisition: Values by the names of `ACQUISITION` and `SEQUENTIAL`; empty where they are not given.
         end: Where the pixel data ends in the file.
-        is_odd: Whether GDCM would misread it: an element has a type that DICOM does not know, which it may take for one of
-            gigabytes; or low values are shown white (MONOCHROME1), for which it turns the values round.
+        is_odd: True if GDCM would misread the file: an element has an unknown type, which GDCM may take for gigabytes of data; or
+            low values are shown white (MONOCHROME1), which GDCM inverts.
     """
 
     path: Path
@@ -116,17 +124,17 @@ class Header:
 
     @property
     def is_placed(self) -> bool:
-        """True if it says where it lies in the patient."""
+        """True if it gives its position and orientation in the patient."""
         return self.position is not None and self.directions is not None
 
     @property
     def is_usable(self) -> bool:
-        """True if it may be a slice of a volume: grey values, with pixel size and position known."""
+        """True if it can be a slice of a volume: it has grey values, a pixel size and a position."""
         return self.is_grey and self.is_placed and min(self.size) > 0 and all(s > 0 for s in self.spacing[:2])
 
     @property
     def description(self) -> str:
-        """The name that the scanner gave the series."""
+        """Series Description."""
         return self.acquisition["SeriesDescription"]
 
 
@@ -134,7 +142,7 @@ def start_of(path: Path) -> bytes:
     """The first bytes of a file.
 
     Raises:
-        FileError: It may not be read.
+        FileError: It cannot be read.
     """
     try:
         with path.open("rb") as stream:
@@ -148,7 +156,7 @@ def start_of(path: Path) -> bytes:
 
 
 def is_dicom(start: bytes) -> bool:
-    """True if a file that begins like this is DICOM; some archives leave out the preamble."""
+    """True if the first bytes of a file are those of DICOM; some archives omit the preamble."""
     return start[128:132] == b"DICM" or start[:4] in (
         b"\x08\0\x05\0",
         b"\x08\0\x08\0",
@@ -159,7 +167,7 @@ def is_dicom(start: bytes) -> bool:
 
 
 def class_of(path: Path) -> str:
-    """The SOP class of a DICOM file with file meta information, from its first bytes; empty if it is not stated there."""
+    """The SOP class of a DICOM file, from the file meta information in its first bytes; empty if it is not there."""
     found = re.search(rb"\x02\0\x02\0UI..([0-9.]*)", start_of(path), re.DOTALL)
     return found[1].decode() if found else ""
 
@@ -171,10 +179,10 @@ def read_header(path: Path) -> Header | None:
         path: A file that `is_dicom`.
 
     Returns:
-        None if it holds no image. What a file is stands in its class and in whether it has pixels, not in the images it refers to.
+        None if it is not an image, judged by its SOP class and by whether it has pixels.
 
     Raises:
-        DamagedFileError: It is a CT image, or may be one, that is cut or emptied.
+        DamagedFileError: It is, or may be, a CT image, but is truncated or emptied.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's may quote the patient's name
@@ -241,9 +249,9 @@ def _header(path: Path, fields: _Fields, found: _Found) -> Header:
 def _unread(fields: _Fields) -> str:
     stored, high = fields.integer("BitsStored"), fields.integer("HighBit")
     if fields.has_items("ModalityLUTSequence"):
-        return "maps its values to HU by a table (Modality LUT Sequence)"
+        return "converts its values to HU with a table (Modality LUT Sequence)"
     if stored and high != stored - 1:
-        return f"keeps its values in other bits than DICOM allows (High Bit {high} of {stored} Bits Stored)"
+        return f"stores its values in other bits than DICOM allows (High Bit {high} for {stored} Bits Stored)"
     return ""
 
 
@@ -252,13 +260,13 @@ def _or_none(numbers: Sequence[float], *shape: int) -> np.ndarray | None:
 
 
 def _patient(fields: _Fields) -> tuple[str, ...]:
-    """The same for one person, however the name is written."""
+    """Identifiers that are the same for a person, however the name is written."""
     name = re.sub(r"[\W_]+", "", fields.text("PatientName")).casefold()
     return tuple(filter(None, (fields.text("PatientID").casefold(), name))) or (fields.text("PatientBirthDate"),)
 
 
 def _place(fields: _Fields) -> Frame:
-    """The position of the one image of a file; empty or NaN where the header has none."""
+    """The position of the single image in a file; empty or NaN where it is not given."""
     row_mm, column_mm = fields.numbers("PixelSpacing", 2) or (np.nan, np.nan)
     thickness = [*fields.numbers("SliceThickness", 1), *fields.numbers("SpacingBetweenSlices", 1)]
     return Frame(
@@ -269,7 +277,7 @@ def _place(fields: _Fields) -> Frame:
 
 
 def _directions(orientation: Sequence[float]) -> tuple[float, ...]:
-    """3 × 3 by rows, its columns along I, J and the normal; none where Image Orientation (Patient) is missing or no such thing."""
+    """3 × 3, row by row, with columns I, J and the normal; empty if Image Orientation (Patient) is missing or invalid."""
     if len(orientation) != 6:
         return ()
     along, down = np.reshape(orientation, (2, 3))
@@ -279,19 +287,19 @@ def _directions(orientation: Sequence[float]) -> tuple[float, ...]:
 
 
 class _Found:
-    """The bytes that follow the header of a file."""
+    """What is found about the pixel data while reading a header."""
 
     def __init__(self) -> None:
         self.has_frames = False
-        self.is_odd = False  # an element has a type that DICOM does not know
+        self.is_odd = False  # an element has a type that is unknown to DICOM
         self.pixel_bytes: int | None = None  # UNDEFINED if compressed
         self.is_whole = False
-        self.end = 0  # of the pixel data, in bytes from the beginning of the file
-        self.coded_pixels = 0  # of a frame, as JPEG 2000 itself says; 0 for all else
+        self.end = 0  # of the pixel data, in bytes from the start of the file
+        self.coded_pixels = 0  # pixels in a frame according to its JPEG 2000 data; 0 for other formats
         self._offset = 0
 
     def stop(self, tag: int, vr: str | None, length: int) -> bool:
-        """End the reading of elements at the pixel data; as pydicom calls it."""
+        """Tell pydicom to stop reading at the pixel data; the arguments are those of its callback."""
         self.has_frames |= tag == FRAMES
         self.is_odd |= vr is not None and vr not in TYPES
         if tag < PIXELS:
@@ -301,9 +309,9 @@ class _Found:
         return True
 
     def look_after(self, stream: BinaryIO) -> None:
-        """See whether all that the header announces is there; `stream` stands before the pixel data."""
+        """Check that the pixel data is complete; `stream` is positioned before it."""
         start, size = stream.tell(), os.fstat(stream.fileno()).st_size
-        if self.pixel_bytes is None or start >= size:  # none, or deflated: pydicom has unpacked all of it
+        if self.pixel_bytes is None or start >= size:  # no pixel data, or a deflated file, which pydicom has unpacked
             self.end = size if self.pixel_bytes is not None else start
         elif self.pixel_bytes != UNDEFINED:
             self.end = start + self._offset + self.pixel_bytes
@@ -315,7 +323,7 @@ class _Found:
 
 
 def _coded_pixels(fragments: bytes) -> int:
-    """Columns times rows of the first JPEG 2000 image in compressed pixel data; 0 where none is found."""
+    """Columns times rows of the first JPEG 2000 image in compressed pixel data; 0 if there is none."""
     start = fragments.find(b"\xff\x4f\xff\x51")
     if start < 0 or len(fragments) < start + 24:
         return 0
@@ -324,7 +332,7 @@ def _coded_pixels(fragments: bytes) -> int:
 
 
 def _end_of_fragments(stream: BinaryIO, start: int, size: int) -> int:
-    """The end, with its delimiter, of compressed pixel data that begins at `start`; beyond `size` if the delimiter is missing."""
+    """Where compressed pixel data that begins at `start` ends, with its delimiter; beyond `size` if the delimiter is missing."""
     while start + 8 <= size:
         stream.seek(start)
         group, element, length = struct.unpack("<HHL", stream.read(8))
@@ -337,7 +345,7 @@ def _end_of_fragments(stream: BinaryIO, start: int, size: int) -> int:
 
 
 def _raw(data: Dataset, keyword: str) -> bytes:
-    """A value as it stands in the file, as far as pydicom has not made something else of it."""
+    """The bytes of a value as stored in the file, or re-encoded if pydicom has already converted it."""
     tag = Tag(keyword)
     value = data.get_item(tag).value if tag in data else b""
     if isinstance(value, bytes):
@@ -346,7 +354,7 @@ def _raw(data: Dataset, keyword: str) -> bytes:
 
 
 class _Fields:
-    """The values of a header by their keywords, whatever type they were written as; empty where they make no sense."""
+    """The values of a header by keyword, whatever type they were written with; empty where they are invalid."""
 
     def __init__(self, data: Dataset) -> None:
         self._data = data
@@ -357,7 +365,7 @@ class _Fields:
             self._encodings = ["latin-1"]
 
     def text(self, keyword: str) -> str:
-        """On one line, and nothing in it that a terminal would obey."""
+        """A text on one line, without control characters."""
         value = _raw(self._data, keyword)
         try:
             text = decode_bytes(value, self._encodings, set())
@@ -366,7 +374,7 @@ class _Fields:
         return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
     def uid(self, keyword: str) -> str:
-        """Of the data set; where that lacks the class, as the file meta information has it."""
+        """A UID of the data set; if it lacks the SOP class, that of the file meta information."""
         own = self.text(keyword)
         if own or keyword != "SOPClassUID":
             return own
@@ -375,7 +383,7 @@ class _Fields:
         )
 
     def numbers(self, keyword: str, count: int) -> list[float]:
-        """So many finite numbers, or none."""
+        """Exactly `count` finite numbers, or none."""
         try:
             values = [float(part) for part in _raw(self._data, keyword).decode("latin-1").strip(" \0").split("\\")]
         except ValueError:
@@ -383,7 +391,7 @@ class _Fields:
         return values if len(values) == count and np.isfinite(values).all() else []
 
     def integer(self, keyword: str) -> int:
-        """A binary 16-bit number, or a text; 0 where there is none."""
+        """An integer, stored as binary 16 bits or as text; 0 if there is none."""
         value = _raw(self._data, keyword)
         if len(value) == 2 and not value.strip(b" \0").isdigit():
             is_little = getattr(self._data.get_item(Tag(keyword)), "is_little_endian", True)
@@ -394,15 +402,15 @@ class _Fields:
             return 0
 
     def has_items(self, keyword: str) -> bool:
-        """True if a sequence is there and holds something."""
+        """True if a sequence is present and not empty."""
         return Tag(keyword) in self._data and bool(self._data.get_item(Tag(keyword)).value)
 
     def fits(self, coded_pixels: int) -> bool:
-        """True if a JPEG 2000 image is about as large as rows and columns say: its decoder takes the memory that it claims."""
+        """True if a JPEG 2000 image has about the size of the header: its decoder allocates whatever the image claims."""
         return coded_pixels <= 4 * self.integer("Rows") * self.integer("Columns")
 
     def holds(self, pixel_bytes: int | None) -> bool:
-        """True if there are pixels, and as many bytes of them as rows and columns need."""
+        """True if there are pixels, with as many bytes as rows and columns need."""
         rows, columns, frames = (self.integer(name) for name in ("Rows", "Columns", "NumberOfFrames"))
         bits = rows * columns * max(frames, 1) * self.integer("BitsAllocated")
         return pixel_bytes is not None and bits > 0 and pixel_bytes >= bits // 8

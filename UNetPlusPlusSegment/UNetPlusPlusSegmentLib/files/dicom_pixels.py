@@ -1,4 +1,4 @@
-"""DICOM pixels: the values of a file, decoded by SimpleITK (GDCM)."""
+"""DICOM pixels: the values in a file, decoded by SimpleITK (GDCM)."""
 
 from __future__ import annotations
 
@@ -20,22 +20,24 @@ ESSENCE = (
     "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData",
 )  # fmt: skip
 RESCALING = ("RescaleIntercept", "RescaleSlope", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-MANY_FRAMES = UID("1.2.840.10008.5.1.4.1.1.7.3")  # SOP class of multi-frame words, which are not rescaled
-BODY_HU = (-200, 300)  # where contrast agent makes a difference
-BLOCKS = 64  # along the shorter side of a slice: means over so many blocks have little noise
+MANY_FRAMES = UID(
+    "1.2.840.10008.5.1.4.1.1.7.3"
+)  # Multi-frame Grayscale Word Secondary Capture, which GDCM does not rescale
+BODY_HU = (-200, 300)  # range in which contrast agent makes a difference
+BLOCKS = 64  # along the shorter side of a slice; their means have little noise
 MOST_PHASES = 3
-MUCH_LESS = 0.8  # real scans, 2 to 7 mm apart, have 1.3 and more; two phases of 20 HU difference 0.6
+MUCH_LESS = 0.8  # ratio of changes in `count_phases`: 1.3 or more in scans with slices 2 to 7 mm apart, 0.6 in two phases 20 HU apart
 
 
 def same_pixels(one: Header, other: Header) -> bool:
-    """True if two images have the same values; found quickly if they are copies of one file."""
+    """True if two images have the same values; fast for copies of one file."""
     if one.path.stat().st_size == other.path.stat().st_size and one.path.read_bytes() == other.path.read_bytes():
         return True
     return bool(np.array_equal(values_of(one), values_of(other)))
 
 
 def values_of(header: Header) -> np.ndarray:
-    """The images (frame, row, column) of a DICOM file in the unit of its rescaling, HU in CT.
+    """The images (frame, row, column) of a DICOM file, rescaled to HU or the unit that it names.
 
     Raises:
         FileError: It cannot be decoded.
@@ -47,18 +49,17 @@ def values_of(header: Header) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "slice.dcm")
         if is_clean:
-            copy.symlink_to(path.absolute())  # SimpleITK takes no name that is not text
+            copy.symlink_to(path.absolute())  # SimpleITK does not accept names that are not valid text
         elif header.is_odd:
             _write_essence(path, copy)
         else:
-            copy.write_bytes(
-                path.read_bytes()[: header.end]
-            )  # GDCM takes what follows for more elements, of any length
+            # GDCM would read bytes after the pixel data as elements of any length.
+            copy.write_bytes(path.read_bytes()[: header.end])
         return _decoded(copy, path)
 
 
 def stored_values_of(header: Header) -> np.ndarray:
-    """The images (frame, row, column) of a DICOM file of many frames before any rescaling.
+    """The images (frame, row, column) of a multi-frame DICOM file, without rescaling.
 
     Raises:
         FileError: It cannot be decoded.
@@ -70,7 +71,7 @@ def stored_values_of(header: Header) -> np.ndarray:
 
 
 def _write_essence(path: Path, copy: Path, is_rescaled: bool = True) -> None:
-    """Write of a DICOM file what decoding needs, and nothing else; without its rescaling if that is not wanted."""
+    """Copy only what is needed to decode a DICOM file, with or without its rescaling."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's may quote the patient's name
         try:
@@ -79,7 +80,7 @@ def _write_essence(path: Path, copy: Path, is_rescaled: bool = True) -> None:
             if not is_rescaled:
                 data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = MANY_FRAMES
             if data.get("PhotometricInterpretation") == "MONOCHROME1":
-                data.PhotometricInterpretation = "MONOCHROME2"  # HU are the same, however they are meant to be shown
+                data.PhotometricInterpretation = "MONOCHROME2"  # only the display differs, the HU are the same
             data.save_as(copy)
         except Exception as error:  # whatever pydicom meets in a damaged file
             raise FileError(f"{in_text(path)} is damaged or incomplete: copy it again.") from error
@@ -90,7 +91,7 @@ def _decoded(path: Path, called: Path | None = None) -> np.ndarray:
 
 
 def count_phases(slices: np.ndarray) -> int:
-    """The number of phases of a scan that alternate in a stack: 1, unless slices are much more like the second or third next than the next.
+    """Number of phases that alternate in a stack: 1, unless slices resemble the second or third next much more than the next.
 
     Args:
         slices: (K, J, I) in HU.

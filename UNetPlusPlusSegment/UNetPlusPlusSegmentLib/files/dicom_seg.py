@@ -1,4 +1,4 @@
-"""DICOM SEG: a segmentation as archives keep it, beside the series it was made from. With highdicom, where that is installed."""
+"""DICOM SEG: segmentations as archives store them, with a reference to their series. Writing needs highdicom."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pydicom.sr.coding import Code
 
 MANUFACTURER, PROGRAM = "UNetPlusPlusSegment contributors", "UNetPlusPlusSegment"
-LONGEST = 64  # characters of a string in DICOM; the names of several models may be more
-# What a SEG takes over from the series and may be empty (type 2).
+LONGEST = 64  # characters in a DICOM string; the names of several models may be longer
+# Attributes that a SEG copies from the series and that may be empty (type 2).
 MAY_BE_EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "AccessionNumber", "ReferringPhysicianName",
     "StudyDate", "StudyTime",
@@ -34,45 +34,45 @@ TRIAL = Segment(1, "Trial", "~SCT^123037004^Anatomical Structure~SCT^10200004^Li
 
 
 def check_dicom_seg(source: Sequence[Path] = ()) -> None:
-    """Refuse, before time is spent, where no DICOM SEG can be written.
+    """Refuse, before time is spent, if no DICOM SEG can be written.
 
     Args:
-        source: The DICOM files of the slices it is to refer to, as `slices_of` gives them.
+        source: The DICOM files of the slices that it will refer to, as `slices_of` gives them.
 
     Raises:
-        FileError: highdicom is not installed, or a file of the series lacks what a SEG takes from it.
+        FileError: highdicom is not installed, or the series lacks attributes that a SEG needs.
     """
     try:
         import highdicom  # noqa: F401
     except ImportError as error:
         raise FileError(
-            "A DICOM SEG is written with highdicom, which is not installed: pip install highdicom, or write .seg.nrrd."
+            "Writing a DICOM SEG needs highdicom, which is not installed: pip install highdicom, or write .seg.nrrd."
         ) from error
     if source:
         images = headers_of(source)
         labelmap = np.zeros((len(source), images[0].Rows, images[0].Columns), np.uint8)
-        labelmap[0, 0, 0] = 1  # a frame: of one it is seen whether all of them can be written
+        labelmap[0, 0, 0] = 1  # if one frame can be written, all can
         _segmentation("The DICOM SEG", labelmap, [TRIAL], images, "trial-v0")
 
 
 def write_dicom_seg(
     path: str | Path, labelmap: np.ndarray, segments: Sequence[Segment], source: Sequence[Path], model: str
 ) -> None:
-    """Write a binary DICOM SEG that refers to the series it was made from; Slicer's Quantitative Reporting and archives read it.
+    """Write a binary DICOM SEG that refers to its series, for archives and Slicer's Quantitative Reporting.
 
-    What the series leaves out and DICOM lets be empty is written empty, and so are dates and times that are none.
+    Attributes that the series lacks and DICOM allows to be empty are written empty, and so are invalid dates and times.
 
     Args:
-        path: The file; what it held is replaced when the new one is whole.
+        path: The file; an existing one is replaced once the new one is complete.
         labelmap: uint8 (K, J, I), 0 where there is no segment.
-        segments: One or more; DICOM knows no segmentation without any. One may be empty.
+        segments: One or more, as DICOM requires; they may be empty.
         source: The DICOM files of the slices, one for each along K, as `slices_of` gives them.
-        model: Name of the bundle, with its version; of several, with commas between them.
+        model: Name and version of the bundle; several are separated by commas.
 
     Raises:
-        FileError: It cannot be written, or a file of the series lacks what a SEG takes from it.
+        FileError: It cannot be written, or the series lacks attributes that a SEG needs.
     """
-    if len(set(source)) == 1 < len(source):  # one file with many frames, in which they need not lie in order
+    if len(set(source)) == 1 < len(source):  # a multi-frame file, whose frames may be stored in any order
         labelmap = labelmap[np.argsort(order_of(frames_of(source[0])))]
     written = _segmentation(str(path), labelmap, segments, headers_of(source), model)
     with whole_file(path) as beside, quiet():
@@ -80,12 +80,12 @@ def write_dicom_seg(
 
 
 def segments_of_dicom_seg(path: Path) -> list[tuple[int, str, str, tuple[int, int, int] | None]]:
-    """Number, name, terminology (Slicer's seven parts) and colour of each segment of a DICOM SEG; no pixel is read.
+    """Number, name, terminology (Slicer's seven-part string) and colour of each segment of a DICOM SEG; no pixels are read.
 
     Raises:
         FileError: It is damaged.
     """
-    with _whole(path):
+    with _reading(path):
         import pydicom
 
         header = pydicom.dcmread(path, stop_before_pixels=True)
@@ -101,7 +101,7 @@ def series_of_dicom_seg(path: Path) -> str:
     Raises:
         FileError: It is damaged.
     """
-    with _whole(path):
+    with _reading(path):
         import pydicom
 
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["ReferencedSeriesSequence"])
@@ -110,13 +110,13 @@ def series_of_dicom_seg(path: Path) -> str:
 
 
 def read_dicom_seg(path: Path) -> list[Volume]:
-    """Read the frames of a DICOM SEG, each as a volume of one slice that holds the number of its segment; 0 is background.
+    """Read each frame of a DICOM SEG as a volume of one slice, with the number of its segment as value and 0 as background.
 
     Raises:
-        FileError: It is damaged, or does not say where its frames lie.
+        FileError: It is damaged, or its frames have no positions.
     """
     frames = frames_of(path)
-    with _whole(path):
+    with _reading(path):
         import pydicom
 
         data = pydicom.dcmread(path)
@@ -127,10 +127,8 @@ def read_dicom_seg(path: Path) -> list[Volume]:
         numbers = [1] * len(frames) if kind == "LABELMAP" else [_number_of(data, n) for n in range(len(frames))]
         slices = []
         for frame, plane, number in zip(frames, pixels, numbers, strict=True):
-            steps = np.reshape(frame.directions, (3, 3)) * (
-                *frame.spacing[:2],
-                1.0,
-            )  # of one slice; it may be said to be 0 mm thick
+            # The thickness of a single slice does not matter, and may be given as 0 mm.
+            steps = np.reshape(frame.directions, (3, 3)) * (*frame.spacing[:2], 1.0)
             values = plane.astype(np.uint16) * number
             slices.append(Volume(values[np.newaxis], ijk_to_ras(steps, np.array(frame.origin))))
         return slices
@@ -140,11 +138,11 @@ def _number_of(data: Dataset, frame: int) -> int:
     for groups in (data.PerFrameFunctionalGroupsSequence[frame], data.SharedFunctionalGroupsSequence[0]):
         if "SegmentIdentificationSequence" in groups:
             return int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
-    raise ValueError("a frame without segment")
+    raise ValueError("a frame belongs to no segment")
 
 
 def _terminology(item: Dataset) -> str:
-    """Slicer's seven parts of the codes of a segment."""
+    """Slicer's seven-part string for the codes of a segment."""
 
     def code(within: Dataset, keyword: str) -> tuple[str, Dataset | None]:
         found = (within.get(keyword) or [None])[0]
@@ -169,15 +167,15 @@ def _color(item: Dataset) -> tuple[int, int, int] | None:
         return None
     try:
         import highdicom as hd
-    except ImportError:  # a colour is not worth a refusal
+    except ImportError:  # a missing colour is no reason to refuse the file
         return None
     red, green, blue = hd.color.CIELabColor.from_dicom_value(item.RecommendedDisplayCIELabValue).to_rgb()
     return int(red), int(green), int(blue)
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[None]:
-    """A sentence for whatever pydicom meets in a damaged file."""
+def _reading(path: Path) -> Iterator[None]:
+    """Turn whatever error pydicom raises on a damaged file into a FileError."""
     try:
         with quiet():
             yield
@@ -188,14 +186,14 @@ def _whole(path: Path) -> Iterator[None]:
 
 
 def headers_of(source: Sequence[Path]) -> list[Dataset]:
-    """The headers of the files, with what a SEG and an SR need of them and may be empty."""
+    """The headers of the files, with the attributes that a SEG and an SR need, empty if missing or invalid."""
     import pydicom
 
     images: list[Dataset] = []
     with quiet():
         for file in dict.fromkeys(source):
-            image = pydicom.dcmread(file, stop_before_pixels=True, force=True)  # some archives leave out the preamble
-            image.decode()  # for UTF-8, in which the SEG is written
+            image = pydicom.dcmread(file, stop_before_pixels=True, force=True)  # some archives omit the preamble
+            image.decode()  # as the SEG is written in UTF-8
             for keyword in MAY_BE_EMPTY:
                 if keyword not in image or not _makes_sense(keyword, str(image.get(keyword) or "")):
                     setattr(image, keyword, "")
@@ -206,7 +204,7 @@ def headers_of(source: Sequence[Path]) -> list[Dataset]:
 
 
 def _makes_sense(keyword: str, value: str) -> bool:
-    """True if a value may be taken over: dates, times and sex are often written in other forms than DICOM's."""
+    """True if a value may be copied: dates, times and sex are often written in forms that DICOM does not allow."""
     from pydicom.valuerep import DA, TM
 
     if keyword == "PatientSex":
@@ -253,20 +251,20 @@ def _segmentation(
                 manufacturer_model_name=PROGRAM,
                 software_versions=__version__,
                 series_description=f"Segmentation by {model}"[:64],
-                specific_character_set="ISO_IR 192",  # highdicom refuses the several sets of a series from Japan or Korea
+                specific_character_set="ISO_IR 192",  # highdicom refuses multiple character sets, as in series from Japan or Korea
                 device_serial_number="none",
                 content_description="Research only, not for clinical use",
                 omit_empty_frames=bool(numbered.any()),
             )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise FileError(
-            f"{name} cannot be written: the series lacks what a DICOM SEG takes from it, or contradicts itself"
+            f"{name} cannot be written: the series lacks attributes that a DICOM SEG needs, or contradicts itself"
             f" ({without_patient(str(error), images)}). Write .seg.nrrd instead."
         ) from error
 
 
 def without_patient(text: str, images: Sequence[Dataset]) -> str:
-    """A message of highdicom without what it may quote of the patient."""
+    """A message of highdicom without the patient data that it may quote."""
     about = {str(image.get(keyword)) for image in images for keyword in MAY_BE_EMPTY if image.get(keyword)}
     for value in sorted(about, key=len, reverse=True):
         text = text.replace(value, "…")
@@ -275,7 +273,7 @@ def without_patient(text: str, images: Sequence[Dataset]) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep warnings of pydicom and highdicom off the terminal: they quote the patient's name."""
+    """Keep warnings of pydicom and highdicom off the terminal, as they quote the patient's name."""
     logger = logging.getLogger("highdicom")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -288,7 +286,7 @@ def quiet() -> Iterator[None]:
 
 
 def codes_of(terminology: str) -> tuple[Code, Code]:
-    """Category and type of Slicer's seven-part string."""
+    """Category and type, from Slicer's seven-part terminology string."""
     from pydicom.sr.coding import Code
 
     category, kind = (part.split("^") for part in terminology.split("~")[1:3])

@@ -1,6 +1,6 @@
-"""DICOM series: which slices make a stack. One patient, study, series, frame of reference and plane; one acquisition where it matters.
+"""DICOM series: sorts images into stacks of one patient, study, series, frame of reference, plane and, if needed, acquisition.
 
-Slices are compared by tolerance, never by a rounded key, which tears apart what lies on either side of a border.
+Positions are compared with a tolerance, never by a rounded key, which would separate values on either side of a rounding border.
 """
 
 from __future__ import annotations
@@ -27,20 +27,22 @@ from .dicom_places import (
     step_of,
 )
 
-ACQUISITION_GAP = 1.5  # steps: between two acquisitions this is a gap
+ACQUISITION_GAP = 1.5  # in steps: a larger distance between two acquisitions separates their stacks
 
 SamePixels = Callable[[Header, Header], bool]
 
 
 @dataclass
 class Stack:
-    """Slices along one normal, of which a volume can be made unless something is wrong with them.
+    """Parallel slices that form a volume, unless something is wrong with them.
 
     Attributes:
-        slices: In order along their normal; one file if it holds many frames.
-        part: What tells it from other stacks of its series, e.g. "acquisition number 2"; empty if nothing does.
-        copies: Slices left out as another instance has their pixels at their place. Of one instance in many files nothing is said.
-        aside: Images left out as they lie beside the stack, as those of bolus tracking.
+        slices: In order along their normal; one file if it has several frames.
+        part: What distinguishes it from other stacks of its series, such as "acquisition number 2"; empty if nothing does.
+        copies: Number of slices left out because another instance has the same pixels at the same position. Repeated files of the
+            same instance do not count.
+        aside: Images left out because they do not belong to the stack, such as those of bolus tracking.
+        number: Number in `list_series`; 0 if it has none.
     """
 
     slices: list[Header]
@@ -51,28 +53,28 @@ class Stack:
 
     @property
     def first(self) -> Header:
-        """The lowest slice, by which the stack is described."""
+        """The first slice along the normal, which describes the stack."""
         return self.slices[0]
 
     @property
     def count(self) -> int:
-        """Images in it."""
+        """Number of images."""
         return sum(header.size[2] for header in self.slices)
 
     @property
     def places(self) -> int:
-        """Images in it that lie at places of their own."""
+        """Number of different positions of its images."""
         if not self.is_usable or self.first.size[2] > 1:
             return self.count
         return self.count - int(coincident(along_normal(self.slices)).sum())
 
     @property
     def is_usable(self) -> bool:
-        """True if its slices have grey values, a pixel size and a position."""
+        """True if all slices have grey values, a pixel size and a position, or if it is a multi-frame file."""
         return all(header.is_usable for header in self.slices) or self.first.size[2] > 1
 
     def in_words(self) -> str:
-        """Number, modality, UID, and what helps to choose; nothing of the patient."""
+        """Number, modality, UID, number of slices and description, for messages; nothing about the patient."""
         first = self.first
         about = [f"{self.count} slice{'s' * (self.count > 1)}", first.description, self.part]
         name = f"{first.modality or 'no modality'} {first.series or 'without UID'} ({', '.join(filter(None, about))})"
@@ -80,11 +82,11 @@ class Stack:
 
 
 def stacks_of(headers: Iterable[Header], same_pixels: SamePixels) -> list[Stack]:
-    """Sort the images of a folder into stacks, the largest of each series first where it had to be parted.
+    """Sort the images of a folder into stacks; if a series is split, its largest stack comes first.
 
     Args:
-        headers: Of all images; each instance once.
-        same_pixels: Whether two images have the same values; called for those at one place.
+        headers: Headers of all images; each instance once.
+        same_pixels: Tells whether two images have the same values; called for images at the same position.
     """
     groups: dict[tuple, list[Header]] = defaultdict(list)
     for header in headers:
@@ -97,7 +99,7 @@ def stacks_of(headers: Iterable[Header], same_pixels: SamePixels) -> list[Stack]
 
 
 def _planes(group: Sequence[Header]) -> list[list[Header]]:
-    """Images that could lie on one grid but for their place along the normal; those without a place apart."""
+    """Group images that differ only in their position along the normal; images without a position form groups of their own."""
     planes: list[list[Header]] = []
     for header in group:
         plane = next((plane for plane in planes if _fits(plane[0], header)), None)
@@ -118,12 +120,12 @@ def _stacks_of_plane(plane: list[Header], same_pixels: SamePixels) -> list[Stack
     if not plane[0].is_usable or len(plane) == 1:
         return [Stack(plane)]
     whole = Stack(in_order(plane))
-    stacks = [cut for part in _parted(whole, same_pixels) for cut in _cut_at_gaps(part)]
+    stacks = [cut for part in _split(whole, same_pixels) for cut in _cut_at_gaps(part)]
     return sorted(stacks, key=lambda stack: -stack.count)
 
 
-def _parted(stack: Stack, same_pixels: SamePixels) -> list[Stack]:
-    """Part a stack by what tells its acquisitions apart, where they overlap, and leave out slices that came twice."""
+def _split(stack: Stack, same_pixels: SamePixels) -> list[Stack]:
+    """Split a stack of overlapping acquisitions by the attribute that tells them apart, and leave out duplicate slices."""
     stack = _without_copies(stack, same_pixels)
     stack.slices, stack.aside = without_aside(stack.slices)
     for name in ACQUISITION:
@@ -132,9 +134,8 @@ def _parted(stack: Stack, same_pixels: SamePixels) -> list[Stack]:
             return _parts(stack, values, dictionary_description(name).lower(), same_pixels)
     for name in SEQUENTIAL:
         runs = _runs(stack.slices, name)
-        alternate = sum(a != b for a, b in pairwise(runs)) > len(
-            set(runs)
-        )  # else one slice may only have a wrong place
+        # If the runs do not alternate, a single slice may just have a wrong position.
+        alternate = sum(a != b for a, b in pairwise(runs)) > len(set(runs))
         if alternate and 2 * max(Counter(runs).values()) >= stack.places and _overlap(stack.slices, runs):
             return _parts(stack, runs, f"run by {dictionary_description(name).lower()}", same_pixels)
     folders = [str(header.path.parent) for header in stack.slices]
@@ -151,7 +152,7 @@ def _parts(stack: Stack, values: Sequence[str], called: str, same_pixels: SamePi
     return [
         each
         for value in sorted(parts, key=_natural)
-        for each in _parted(Stack(parts[value], ", ".join([*said, f"{called} {value or 'not given'}"])), same_pixels)
+        for each in _split(Stack(parts[value], ", ".join([*said, f"{called} {value or 'not given'}"])), same_pixels)
     ]
 
 
@@ -160,9 +161,9 @@ def _natural(text: str) -> tuple:
 
 
 def _overlap(slices: Sequence[Header], values: Sequence[str], only_at_one_place: bool = False) -> bool:
-    """True if slices of different values cover the same part of the patient, and make better stacks apart.
+    """True if slices with different values cover the same part of the patient and form better stacks if separated.
 
-    Scans made step by step have a number for each step: taken apart, they would have gaps or hold a slice or two.
+    In step-and-shoot scans, each step has its own number: separated by it, they would have gaps, or only a slice or two.
     """
     if len(set(values)) < 2:
         return False
@@ -176,7 +177,7 @@ def _overlap(slices: Sequence[Header], values: Sequence[str], only_at_one_place:
 
 
 def _faults(places: np.ndarray) -> int:
-    """The number of gaps of a stack that differ from the others, plus that of slices at the place of another; 1 for a stack too short."""
+    """Number of uneven gaps plus number of slices at the position of another one; 1 if there are too few slices to tell."""
     if len(places) < FEWEST_SLICES:
         return 1
     twice = coincident(places)
@@ -186,9 +187,9 @@ def _faults(places: np.ndarray) -> int:
 
 
 def _runs(slices: Sequence[Header], name: str) -> list[str]:
-    """For each slice the run that made it: in order of number or time, a run ends where the table turns back or stays.
+    """For each slice, the run of the scanner that made it: by number or time, a run ends where the table turns back or stops.
 
-    All alike where slices of one number or time lie at one place, as nothing says which is of which run.
+    All slices get the same label if some have the same number or time and position, as their runs cannot be told apart.
     """
     places, values = along_normal(slices), [header.acquisition[name] for header in slices]
     if any(same and a == b for same, (a, b) in zip(coincident(places), pairwise(values), strict=True)):
@@ -208,12 +209,12 @@ def _runs(slices: Sequence[Header], name: str) -> list[str]:
 
 
 def _repeats(numbers: Sequence[str]) -> list[str]:
-    """For each slice how often its instance number has come so far: a scanner gives it once, so the second is of a second run."""
+    """For each slice, how often its instance number has occurred so far; a scanner uses it once, so the second is of a second run."""
     return [str(numbers[: index + 1].count(number)) for index, number in enumerate(numbers)]
 
 
 def _without_copies(stack: Stack, same_pixels: SamePixels) -> Stack:
-    """The stack without slices whose pixels lie at the same place in another; as it is if some there differ."""
+    """The stack without duplicates (same position and pixels); unchanged if slices at the same position have different pixels."""
     kept, copies = stack.slices[:1], 0
     for header, same_place in zip(stack.slices[1:], coincident(along_normal(stack.slices)), strict=True):
         if not same_place:
@@ -226,13 +227,13 @@ def _without_copies(stack: Stack, same_pixels: SamePixels) -> Stack:
 
 
 def _cut_at_gaps(stack: Stack) -> list[Stack]:
-    """Part a stack where more than two slices would be missing, or where one acquisition ends and another begins further on."""
+    """Split a stack where more than two slices would be missing, or where an acquisition ends and another begins after a gap."""
     places = along_normal(stack.slices)
-    ends = [] if coincident(places).any() else _ends(stack.slices, places)
-    if not ends:
+    starts = [] if coincident(places).any() else _starts(stack.slices, places)
+    if not starts:
         return [stack]
     said = [stack.part] if stack.part else []
-    parts = [stack.slices[a:b] for a, b in pairwise([0, *ends, len(stack.slices)])]
+    parts = [stack.slices[a:b] for a, b in pairwise([0, *starts, len(stack.slices)])]
     return [
         replace(
             stack, slices=part, part=", ".join([*said, f"from {place_in_words(part[0])} to {place_in_words(part[-1])}"])
@@ -241,16 +242,16 @@ def _cut_at_gaps(stack: Stack) -> list[Stack]:
     ]
 
 
-def _ends(slices: Sequence[Header], places: np.ndarray) -> list[int]:
-    """Indices of slices with which a new stack begins."""
+def _starts(slices: Sequence[Header], places: np.ndarray) -> list[int]:
+    """Indices of the slices that start a new stack."""
     gaps, step = np.diff(places), step_of(places)
     numbers = [header.acquisition["AcquisitionNumber"] for header in slices]
     blocks = {number for number, count in Counter(numbers).items() if count >= FEWEST_SLICES}
-    ends = []
+    starts = []
     for index, gap in enumerate(gaps):
         beside = float(max([*gaps[max(0, index - 1) : index], *gaps[index + 1 : index + 2]], default=gap))
         before, after = numbers[index : index + 2]
         between = before != after and {before, after} <= blocks and gap > ACQUISITION_GAP * beside
         if between or gap > LONGEST_HOLE * max(step, min(beside, gap)):
-            ends.append(index + 1)
-    return ends
+            starts.append(index + 1)
+    return starts

@@ -1,4 +1,4 @@
-"""DICOM SR: the measurements of a segmentation as archives keep them, beside its DICOM SEG. With highdicom, where that is installed."""
+"""DICOM SR: the measurements of a segmentation as archives store them, with a reference to its DICOM SEG. Needs highdicom."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.sr.coding import Code
 
-# What is measured, by our names: code, unit and derivation, each as scheme, value and meaning (DICOM CIDs 218, 7181, 7464).
+# Code, unit and derivation of each measurement, as scheme, value and meaning (DICOM CIDs 218, 7181, 7464).
 MM, ML, HU = ("UCUM", "mm", "millimeter"), ("UCUM", "ml", "milliliter"), ("UCUM", "[hnsf'U]", "Hounsfield unit")
 MEAN = ("SCT", "373098007", "Mean")
 MEASURED = {
@@ -29,7 +29,7 @@ MEASURED = {
     "short_axis_mm": (("SCT", "103340004", "Short Axis"), MM, None),
     "mean_diameter_mm": (("SCT", "81827009", "Diameter"), MM, MEAN),
 }
-PLACES = {  # of which measurement which points say where it was made
+PLACES = {  # the points that show where a measurement was made
     "long_axis_mm": ("POLYLINE", "long_axis_ras"),
     "short_axis_mm": ("POLYLINE", "short_axis_ras"),
     "mean_diameter_mm": ("POINT", "centroid_ras"),
@@ -42,21 +42,21 @@ TITLE = ("DCM", "126000", "Imaging Measurement Report")
 def write_dicom_sr(
     path: str | Path, seg: str | Path, segments: Sequence[Segment], source: Sequence[Path], model: str
 ) -> None:
-    """Write a measurement report (TID 1500) that refers to a DICOM SEG and to the images it was made from.
+    """Write a measurement report (TID 1500) that refers to a DICOM SEG and to its images.
 
-    It has volume and mean HU of each segment, and the diameters of nodules. A region may not have points (TID 1411), so a
-    second group (TID 1501) with the same tracking identifier has the diameters again, with the ends of the axes and the
-    centre in the patient (SCOORD3D, LPS, mm).
+    It contains volume and mean HU of each segment, and the diameters of nodules. As the group of a region (TID 1411) cannot
+    have points, a second group (TID 1501) with the same tracking identifier repeats the diameters with the ends of the axes
+    and the centre in the patient (SCOORD3D, LPS, mm).
 
     Args:
-        path: The file; what it held is replaced when the new one is whole.
-        seg: The DICOM SEG of the same segments, as `write_dicom_seg` has written it.
-        segments: Those of the DICOM SEG, in the same order, with measurements; one or more.
+        path: The file; an existing one is replaced once the new one is complete.
+        seg: The DICOM SEG of the same segments, from `write_dicom_seg`.
+        segments: The segments of the DICOM SEG, in the same order, with measurements; one or more.
         source: The DICOM files of the slices, one for each along K.
-        model: Name of the bundle, with its version.
+        model: Name and version of the bundle.
 
     Raises:
-        FileError: It cannot be written, or a file of the series lacks what an SR takes from it.
+        FileError: It cannot be written, or the series lacks attributes that an SR needs.
     """
     import highdicom as hd
     import pydicom
@@ -78,7 +78,7 @@ def write_dicom_sr(
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise FileError(
-                f"{path} cannot be written: the series lacks what a DICOM SR takes from it, or contradicts itself"
+                f"{path} cannot be written: the series lacks attributes that a DICOM SR needs, or contradicts itself"
                 f" ({without_patient(str(error), images)}). Leave out sr.dcm."
             ) from error
         report.ManufacturerModelName, report.SoftwareVersions = PROGRAM, __version__
@@ -88,7 +88,7 @@ def write_dicom_sr(
 
 
 def _content(segments: Sequence[Segment], seg: Dataset, images: Sequence[Dataset], model: str) -> Any:
-    """The tree of the report: TID 1500, with a TID 1411 for each segment."""
+    """The content tree of the report: TID 1500, with a TID 1411 for each segment."""
     import highdicom as hd
 
     device = hd.sr.DeviceObserverIdentifyingAttributes(
@@ -110,7 +110,7 @@ def _content(segments: Sequence[Segment], seg: Dataset, images: Sequence[Dataset
 
 
 def _groups(segment: Segment, number: int, seg: Dataset, images: Sequence[Dataset], model: str) -> list[Any]:
-    """What was measured of a segment: of its region, and at points if there are any."""
+    """The measurement groups of a segment: for its region and, if it has any, for its points."""
     import highdicom as hd
 
     category, kind = codes_of(segment.terminology)
@@ -145,7 +145,7 @@ def _groups(segment: Segment, number: int, seg: Dataset, images: Sequence[Datase
 
 
 def _measurement(segment: Segment, key: str, frame_of_reference: str | None = None) -> Measurement:
-    """A number with its unit; with its points if a frame of reference is given."""
+    """A measurement with its unit, and with its points if a frame of reference is given."""
     import highdicom as hd
 
     name, unit, derivation = MEASURED[key]
