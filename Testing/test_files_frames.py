@@ -74,7 +74,7 @@ def test_a_file_of_one_frame_is_one_slice(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"positions_mm": [0, 2, 4, 0, 2, 4]}, "is a sequence, with 6 images at 3 places"),
+        ({"positions_mm": [0, 2, 4, 0, 2, 4]}, "is a sequence, with 6 images at 3 positions"),
         ({"positions_mm": [0, 2, 4, 10, 12]}, "lacks 2 slices, at z = 6 mm, z = 8 mm: copy"),
         (
             {"positions_mm": EVEN, "scales": ((1, -1000), None)},
