@@ -105,7 +105,7 @@ def test_a_model_that_expects_no_dice_says_so_once(scan, tmp_path, capsys):
     assert main(["segment", "kidney", str(scan), "-o", str(tmp_path / "out.seg.nrrd"), "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines[:2]] == ["Right kidney", "Left kidney"]
-    assert lines[2] == "no expected Dice for Right kidney, Left kidney: the model does not say"
+    assert lines[2] == "no expected Dice for Right kidney, Left kidney: the model cannot estimate it"
     assert lines[3].startswith("24 slices by abdomen-ct-v1.0.0 on cpu")
 
 
@@ -293,7 +293,7 @@ def test_a_cohort_takes_any_target_and_keeps_results_of_another_one(scan, tmp_pa
     assert (record["target"], record["model"]) == ("kidney", "abdomen-ct-v1.0.0")
     with (out / "measurements.csv").open(encoding="utf-8") as stream:
         assert [row["segment"] for row in csv.DictReader(stream)] == ["Right kidney", "Left kidney"]
-    assert "is a result of kidney" in refused(capsys, "cohort", "spleen", scan, "-o", out)
+    assert "is a result for kidney" in refused(capsys, "cohort", "spleen", scan, "-o", out)
 
 
 def test_a_cohort_of_several_targets_has_all_of_them_in_one_segmentation_for_each_case(scan, tmp_path, capsys):
@@ -308,7 +308,7 @@ def test_a_cohort_of_several_targets_has_all_of_them_in_one_segmentation_for_eac
     manifest = (out / "manifest.jsonl").read_text()
     assert run_cohort(capsys, "spleen", scan, out, "--also", "liver", "--also", "left kidney") == [record]
     assert (out / "manifest.jsonl").read_text() == manifest  # nothing was done again
-    assert "is a result of spleen, liver, left kidney" in refused(capsys, "cohort", "spleen", scan, "-o", out)
+    assert "is a result for spleen, liver, left kidney" in refused(capsys, "cohort", "spleen", scan, "-o", out)
 
 
 def test_a_cohort_s_table_of_points_needs_a_model_that_finds_nodules(scan, tmp_path, capsys):

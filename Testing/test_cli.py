@@ -140,8 +140,8 @@ def test_an_ending_that_cannot_be_written_is_refused(scan, with_models, tmp_path
 
 def test_an_output_over_the_input_or_over_another_output_is_refused(scan, with_models, tmp_path, capsys):
     mask = tmp_path / "m.nii.gz"
-    assert "must all be different" in refused(capsys, "liver", scan, "-o", mask, "--probability", mask)
-    assert "must all be different" in refused(capsys, "liver", scan, "-o", mask, "--uncertainty", scan)
+    assert "must be different files" in refused(capsys, "liver", scan, "-o", mask, "--probability", mask)
+    assert "must be different files" in refused(capsys, "liver", scan, "-o", mask, "--uncertainty", scan)
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_one_scan_is_written_in_several_forms(scans, with_models, tmp_path, caps
     assert main([*asked, "--device", "cpu"]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"in", "x.obj", "x.seg.nrrd", "x.stl"}
     assert main([*asked, "--format", "ply"]) == 2
-    assert "'ply' is none of seg.nrrd, nii.gz, dcm, sr.dcm, stl, obj" in capsys.readouterr().err
+    assert "'ply' is not one of seg.nrrd, nii.gz, dcm, sr.dcm, stl, obj" in capsys.readouterr().err
 
 
 def test_several_workers_on_one_computer_find_what_one_finds(scans, with_models, tmp_path):

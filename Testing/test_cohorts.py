@@ -104,7 +104,7 @@ def test_results_of_another_target_or_another_file_are_not_replaced(logic, model
     made = (out / "one.seg.nrrd").read_bytes()
     other.parent.mkdir()
     files.write_volume(other, a_scan(), np.diag([-2.0, -2.0, 3.0, 1.0]))
-    with pytest.raises(CohortError, match=r"one.seg.nrrd is a result of liver, .* another folder"):
+    with pytest.raises(CohortError, match=r"one.seg.nrrd is a result for liver, .* another folder"):
         logic.processFolder([cohort / "one.nrrd"], out, target="nodule", device="cpu")
     with pytest.raises(CohortError, match=r"is a result for .*/in/one.nrrd"):
         logic.processFolder([other], out, device="cpu")
@@ -122,12 +122,12 @@ def test_no_scan_and_no_stranger_s_file_is_replaced_and_what_a_killed_run_has_wr
     for name in ("one.seg.nrrd", "measurements.csv"):
         (cohort / name).write_text("by hand")
         os.utime(cohort / name, (1e9, 1e9))
-        refused(f"{name} is no result of this cohort")
+        refused(f"{name} is not a result of this cohort")
         (cohort / name).unlink()
     logic.processFolder([cohort / "two.nii.gz"], cohort, device="cpu")
     (cohort / "one.seg.nrrd").write_text("by hand")
     os.utime(cohort / "one.seg.nrrd", (1e9, 1e9))
-    refused("one.seg.nrrd is no result of this cohort")
+    refused("one.seg.nrrd is not a result of this cohort")
     with (cohort / "manifest.jsonl").open("a") as stream:
         stream.write('{"case": "one", "sta')  # a run was killed when it had written the result
     os.utime(cohort / "one.seg.nrrd", (time.time(),) * 2)
@@ -181,7 +181,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_the_first_case(log
 
 
 def test_a_cohort_without_cases_or_with_two_of_one_name_is_refused(logic, cohort, tmp_path):
-    with pytest.raises(CohortError, match="nothing to do"):
+    with pytest.raises(CohortError, match="No volume files or folders were found"):
         logic.processFolder([], tmp_path / "out")
     with pytest.raises(CohortError, match="both be called one"):
         logic.processFolder([cohort / "one.nrrd", cohort / "one.nii.gz"], tmp_path / "out")
@@ -255,7 +255,7 @@ def test_files_that_may_be_scans_but_are_no_case_are_named_with_the_reason(tmp_p
     cases, skipped = find_cases(tmp_path)
     assert list(cases) == ["a", "e"]
     assert [path.name for path in skipped] == ["b.dcm", "c.dcm", "d.zip"]
-    assert "in no folder of its own" in skipped[tmp_path / "b.dcm"] and "unpack it" in skipped[tmp_path / "d.zip"]
+    assert "loose DICOM file" in skipped[tmp_path / "b.dcm"] and "unpack it" in skipped[tmp_path / "d.zip"]
 
 
 def test_files_that_are_no_case_are_in_manifest_and_table_once(logic, cohort, tmp_path):
@@ -267,7 +267,7 @@ def test_files_that_are_no_case_are_in_manifest_and_table_once(logic, cohort, tm
     assert [(each["case"], each["status"]) for each in records[3:]] == [
         ("loose.dcm", "skipped"), ("one-label.nrrd", "skipped")
     ]  # fmt: skip
-    assert records[4]["reason"] == "It is a label map of another file."
+    assert records[4]["reason"] == "It is a label map for another file."
     lines = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
     assert [line["case"] for line in lines if line["status"] == "skipped"] == ["loose.dcm", "one-label.nrrd"]
     with (tmp_path / "out" / "measurements.csv").open(newline="") as stream:
@@ -336,7 +336,7 @@ def test_the_logic_writes_forms_and_says_at_the_start_what_slicer_lacks(logic, c
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(ValueError, match="pip install highdicom"):
         logic.processFolder(cohort, tmp_path / "other", device="cpu", formats=["dcm"])
-    with pytest.raises(CohortError, match="'ply' is no format of a result"):
+    with pytest.raises(CohortError, match="'ply' is not a format of results"):
         logic.processFolder(cohort, tmp_path / "other", device="cpu", formats=["ply"])
     assert not (tmp_path / "other").exists()
 

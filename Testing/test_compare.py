@@ -116,7 +116,7 @@ def test_segments_that_overlap_lie_in_layers_and_are_told_apart(one, tmp_path, c
     assert (liver["segment"], liver["dice"]) == ("Liver", 1)
     plain = write(tmp_path / "plain.nii.gz", 1 * LIVER)
     assert main(["compare", plain, str(tmp_path / "layers.seg.nrrd")]) == 1
-    assert "two segments of one value" in capsys.readouterr().err
+    assert "two segments with the same value" in capsys.readouterr().err
 
 
 def test_a_segment_that_is_empty_in_one_or_in_both_has_no_distance(one, tmp_path, capsys):

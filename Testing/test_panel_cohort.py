@@ -185,7 +185,7 @@ def test_what_is_missing_is_said_in_a_sentence(frame, models, scans, tmp_path):
     ui.cohortInputEdit.text, ui.cohortFolderEdit.text = str(empty), str(tmp_path / "out")
     dialogs.answers.append("OK")
     run(ui)
-    assert "There is nothing to do" in ui.cohortLabel.text
+    assert "No volume files or folders were found" in ui.cohortLabel.text
     assert dialogs.seen[-1] == ui.cohortLabel.text
     assert not (tmp_path / "out").exists()
 
@@ -206,7 +206,7 @@ def test_a_case_that_was_removed_since_and_a_review_that_is_none_are_said_and_no
     assert not ui.cohortAcceptButton.enabled
     (tmp_path / "out" / "review.csv").write_text("name,age\n")
     ui.cohortFolderEdit.editingFinished()
-    assert "is no review" in ui.cohortLabel.text
+    assert "is not a review" in ui.cohortLabel.text
 
 
 def test_the_table_tells_of_the_doubt_in_a_case(ui, tmp_path):

@@ -74,7 +74,7 @@ def test_a_case_that_was_removed_since_says_so_and_one_without_findings_too(tmp_
     folder = make_cohort(tmp_path / "out", 3, lambda number: nothing if number == 2 else case(number))
     (folder / "case0000.seg.nrrd").unlink()
     page = make_report(folder).read_text(encoding="utf-8")
-    assert page.count("The segmentation is not in this folder any more.") == 1
+    assert page.count("The segmentation is no longer in this folder.") == 1
     assert "Nothing was found." in page and "No nodule was found." in page
 
 
@@ -90,16 +90,16 @@ def test_a_correction_is_shown_with_its_case(tmp_path):
 
 def test_files_that_were_skipped_are_no_cases_but_named(tmp_path):
     folder = make_cohort(tmp_path / "out", 2)
-    append(folder, {"case": "x.zip", "input": "/x.zip", "status": "skipped", "reason": "It is packed."})
+    append(folder, {"case": "x.zip", "input": "/x.zip", "status": "skipped", "reason": "It is an archive."})
     page = make_report(folder).read_text(encoding="utf-8")
     assert len(names_in(page)) == 2
-    assert "Files that were skipped: 1" in page and "x.zip: It is packed." in page
+    assert "Skipped files: 1" in page and "x.zip: It is an archive." in page
 
 
 def test_a_cohort_that_is_running_says_so(tmp_path):
     folder = make_cohort(tmp_path / "out", 2)
     with alone_in(folder):
-        assert "still running" in make_report(folder).read_text(encoding="utf-8")
+        assert "was still running" in make_report(folder).read_text(encoding="utf-8")
     assert "still running" not in make_report(folder).read_text(encoding="utf-8")
 
 
@@ -129,7 +129,7 @@ def test_a_folder_without_a_cohort_is_refused_and_left_alone(tmp_path, capsys, k
 
 def test_a_cohort_with_0_cases_has_no_report(tmp_path):
     (tmp_path / "manifest.jsonl").write_text('{"case": "a", "sta')
-    with pytest.raises(CohortError, match="has no case yet"):
+    with pytest.raises(CohortError, match="contains no case yet"):
         make_report(tmp_path)
 
 

@@ -32,7 +32,7 @@ def test_each_mark_is_a_line_and_the_latest_one_counts(tmp_path):
 
 
 def test_an_unknown_verdict_is_refused_and_nothing_is_written(tmp_path):
-    with pytest.raises(ReviewError, match="accepted, flagged, not 'good'"):
+    with pytest.raises(ReviewError, match="accepted or flagged; got 'good'"):
         add_to_review(tmp_path, "pat01", "good")
     assert not [*tmp_path.iterdir()]
 
@@ -70,7 +70,7 @@ def test_a_review_that_a_spreadsheet_saved_is_read_and_goes_on_in_its_way(tmp_pa
 
 def test_another_table_is_no_review(tmp_path):
     (tmp_path / "review.csv").write_text("name,age\nx,3\n")
-    with pytest.raises(ReviewError, match=r"is no review: its first line must name the columns case, verdict"):
+    with pytest.raises(ReviewError, match=r"is not a review: its first line must name the columns case, verdict"):
         read_review(tmp_path)
     with pytest.raises(ReviewError, match="There is no file"):
         merge_review(tmp_path, tmp_path / "nowhere.csv")

@@ -21,10 +21,10 @@ def cohort(given: argparse.Namespace, request: Request) -> list[dict[str, Any]]:
     """Run a cohort as the arguments say.
 
     Returns:
-        The manifest's line for each case.
+        The manifest line of each case.
 
     Raises:
-        ValueError: It cannot be run, or not to its end.
+        ValueError: It cannot be run, or cannot be finished.
     """
     series = files.read_series_table(given.series) if given.series else None
     inputs = given.inputs[0] if len(given.inputs) == 1 and Path(given.inputs[0]).is_dir() else given.inputs
@@ -41,7 +41,7 @@ def cohort(given: argparse.Namespace, request: Request) -> list[dict[str, Any]]:
 
 
 class _Lines:
-    """The lines about a cohort: how much there is to do, and what became of each case."""
+    """Prints how many cases there are to do, and the outcome of each."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
@@ -49,13 +49,13 @@ class _Lines:
         self._total = self._before = self._done = 0
 
     def progress(self, done: int, total: int, case: str) -> None:
-        """Before each case."""
+        """Called before each case."""
         if not self._total:
             self._total, self._before, self._done = total, done, done
             self._say(f"{total - done} of {total} cases to do")
 
     def ended(self, record: Mapping[str, Any]) -> None:
-        """After each case."""
+        """Called after each case."""
         self._done += 1
         left = self._total - self._done
         seconds_left = (time.monotonic() - self._started) / (self._done - self._before) * left
@@ -67,7 +67,7 @@ class _Lines:
 
 
 def in_words(record: Mapping[str, Any]) -> str:
-    """What became of a case: `Liver 1,146 ml, expected Dice 0.95 (48 s)`."""
+    """The outcome of a case: `Liver 1,146 ml, expected Dice 0.95 (48 s)`."""
     if record["status"] != "done":
         return f"failed ({duration(record.get('seconds') or 0)})"
     found = record["measurements"]
@@ -88,7 +88,7 @@ def _volume(name: str, volume_ml: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever can be taken in at a glance."""
+    """A duration in seconds, minutes or hours, whichever is easiest to read."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""`unetpp-segment compare`: how far two segmentations of one scan agree, segment by segment."""
+"""`unetpp-segment compare`: how well two segmentations of a scan agree, segment by segment."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..files.segmentations import Stored, grid_around
 
 
 def compare(given: argparse.Namespace) -> None:
-    """Read both files, measure what they have in common, and print it.
+    """Read two segmentations, and print how well their common segments agree.
 
-    Segments are matched by name; by value where one of the files is a label map without names.
+    Segments are matched by name, or by value if one of the files is a label map without names.
 
     Raises:
-        FileError: A file cannot be read, the two have other voxels, or no segment in common.
+        FileError: A file cannot be read, or the two have different voxels or no segment in common.
     """
     paths = (given.first, given.second)
     both = [files.segments_in(path) for path in paths]
@@ -36,7 +36,7 @@ def compare(given: argparse.Namespace) -> None:
     found = files.masks_of([ours[key] for key in common], grid)
     truth = files.masks_of([theirs[key] for key in common], grid)
     named = theirs if _is_plain(both[0]) else ours
-    figures = [_figures(*masks, grid) for masks in zip(found, truth, strict=True)]
+    figures = [_agreement(*masks, grid) for masks in zip(found, truth, strict=True)]
     rows = [{"segment": named[key].name, **each} for key, each in zip(common, figures, strict=True)]
     alone = [
         f"Only {path} has {_names([segment for key, segment in mine.items() if key not in others])}."
@@ -58,7 +58,7 @@ def _by_key(path: str, segments: Sequence[Stored], by_name: bool) -> dict[str | 
     keyed = {each.name if by_name else each.values: each for each in segments}
     if len(keyed) < len(segments):
         raise files.FileError(
-            f"{path} has two segments of one {'name' if by_name else 'value'}, which cannot be told apart: rename one of them."
+            f"{path} has two segments with the same {'name: rename' if by_name else 'value: change'} one of them."
         )
     return keyed
 
@@ -67,8 +67,8 @@ def _names(segments: Sequence[Stored]) -> str:
     return ", ".join(each.name for each in segments) or "empty"
 
 
-def _figures(found: np.ndarray, truth: np.ndarray, grid: Volume) -> dict[str, float | None]:
-    """Of a segment; None for those that do not exist where it is empty."""
+def _agreement(found: np.ndarray, truth: np.ndarray, grid: Volume) -> dict[str, float | None]:
+    """The measurements of a segment; None for those that are undefined because it is empty."""
     figures: dict[str, float | None] = {
         "dice": None,
         "volume_a_ml": np.count_nonzero(found) * grid.voxel_volume_ml,

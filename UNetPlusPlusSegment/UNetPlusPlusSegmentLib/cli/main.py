@@ -1,4 +1,4 @@
-"""The command line, `unetpp-segment`: it checks its arguments, reads, segments and writes. An error is one line on stderr."""
+"""The command line, `unetpp-segment`: checks its arguments, reads, segments and writes. Errors are one line on stderr."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..engine.maps import Maps
 
 
-MAP_PLACES = 3  # of probabilities in files: with all digits they hardly compress
+MAP_DECIMALS = 3  # of probabilities in files; with all digits they hardly compress
 
 
 def shell() -> int:
@@ -43,9 +43,8 @@ def shell() -> int:
     from ..jobs.allocator import keep_freed_memory
 
     for name in ("stdout", "stderr"):
-        if (
-            getattr(sys, name) is None
-        ):  # closed; and where its descriptor is free, the next file would get what C++ prints
+        # A closed stream: if its descriptor stayed free, the next file opened would receive what C++ prints.
+        if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
     if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__:
         unheard = io.BufferedWriter(_Unheard(sys.stderr.fileno(), "w", closefd=False))
@@ -58,7 +57,7 @@ def shell() -> int:
 
 
 class _Unheard(io.FileIO):
-    """A stderr whose reader may leave, as `head` does: no run stops because nobody reads its progress any more."""
+    """A stderr that ignores errors, so that a run goes on if the reader of its progress has gone, as `head` does."""
 
     def write(self, data: Any, /) -> int:
         with contextlib.suppress(OSError):
@@ -73,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Arguments as in a shell; None for those of `sys.argv`.
 
     Returns:
-        0 success, 1 failure (reason on stderr), 2 usage error.
+        The exit code: 0 success, 1 failure (with the reason on stderr), 2 usage error.
     """
     try:
         given = parser().parse_args(with_minus(sys.argv[1:] if arguments is None else arguments))
@@ -99,14 +98,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _reader_has_gone() -> bool:
-    """Check if the reader of stdout has gone, as `head` does; all files have been written by then."""
+    """Whether the reader of stdout has gone, as `head` does; all files have been written by then."""
     if not hasattr(select, "poll"):  # Windows
         return False
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     if not any(event & select.POLLERR for _, event in poll.poll(0)):
         return False
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # as Python flushes stdout once more at its end
     return True
 
 
@@ -131,7 +130,7 @@ def _segment(given: argparse.Namespace) -> None:
     box = box_between(volume, given.box[:3], given.box[3:]) if given.box else None
     for point in request.points:
         index_of(volume, point)
-    _say([] if given.json or given.quiet else notes)  # before the run: what was read may not be what was meant
+    _say([] if given.json or given.quiet else notes)  # before the run, as the user may have meant another input
 
     from ..api import load_engine  # imports torch, which takes seconds, so only after all checks
     from ..core.merging import merged
@@ -153,7 +152,7 @@ def _segment(given: argparse.Namespace) -> None:
         print(_in_words(segment.name, segment.measurements))
     unknown = without_expected_dice((segment.name, segment.measurements) for segment in result.segments)
     if unknown:
-        print(f"no expected Dice for {', '.join(unknown)}: the model does not say")
+        print(f"no expected Dice for {', '.join(unknown)}: the model cannot estimate it")
     print(
         f"{result.scan_slices} slices by {result.model} on {result.device} in {result.seconds:.1f} s, written to {given.output}"
     )
@@ -166,7 +165,7 @@ def _say(notes: Iterable[str]) -> None:
 
 
 def _request(given: argparse.Namespace) -> Request:
-    """The request without its box, which needs the volume."""
+    """The request, without its box, which needs the volume."""
     check_places(has_points=bool(given.point or given.points), has_box=given.box is not None)
     points = [*given.point, *(files.read_points(given.points) if given.points else ())]
     return Request(
@@ -176,7 +175,7 @@ def _request(given: argparse.Namespace) -> Request:
 
 
 def _outputs(given: argparse.Namespace) -> list[Path]:
-    """All files to be written, after the checks that do not need the volume."""
+    """All files to write, after the checks that do not need the volume."""
     maps = (".nrrd", ".nii.gz")
     endings = tuple(f".{form}" for form in files.FORMS)
     wanted = [
@@ -191,23 +190,23 @@ def _outputs(given: argparse.Namespace) -> list[Path]:
         files.check_output(path, endings)
     taken = [path.resolve() for path in (Path(given.input), *(path for path, _ in outputs))]
     if len(set(taken)) < len(taken):
-        raise files.FileError("The same file was given twice: input and outputs must all be different.")
+        raise files.FileError("The same file was given twice: the input and all outputs must be different files.")
     return [path for path, _ in outputs]
 
 
 def _segmentations(given: argparse.Namespace) -> list[Path]:
-    """The segmentation in all its forms."""
+    """The files of the segmentation, one for each format."""
     return files.beside(Path(given.output), given.format)
 
 
 def _source_of_seg(given: argparse.Namespace, outputs: Sequence[Path]) -> list[Path]:
-    """The slices that a DICOM SEG refers to; none if there is none among the outputs."""
+    """The files of the slices that a DICOM SEG refers to; empty if none is written."""
     files.check_forms(outputs)
     if not any(files.form_of(path) == "dcm" for path in _segmentations(given)):
         return []
     source = files.slices_of(Path(given.input), given.series)
     for path in {path.resolve() for path in source} & {path.resolve() for path in outputs}:
-        raise files.FileError(f"{path} is a slice of the input: give another output.")
+        raise files.FileError(f"{path} is a slice of the input and would be replaced: choose another output.")
     files.check_forms(outputs, source)
     return source
 
@@ -221,7 +220,7 @@ def _write(
     source: Sequence[Path],
 ) -> None:
     affine = volume.ijk_to_ras
-    # First the segmentation, which took the time.
+    # The segmentation first, as it took the most time.
     files.write_forms(
         _segmentations(given),
         result.labelmap,
@@ -244,8 +243,8 @@ def _write(
 
 
 def _largest(maps: Iterable[np.ndarray]) -> np.ndarray:
-    """The largest of several maps of a volume, with as many digits as compress."""
-    return reduce(np.maximum, maps).round(MAP_PLACES)
+    """The voxelwise maximum of several maps, rounded so that it compresses well."""
+    return reduce(np.maximum, maps).round(MAP_DECIMALS)
 
 
 def _rows(given: argparse.Namespace, result: Result, notes: Sequence[str]) -> list[dict[str, Any]]:
@@ -278,7 +277,7 @@ def _in_words(name: str, measurements: Mapping[str, Any]) -> str:
         return (
             "{0}: {mean_diameter_rounded_mm} mm ({long_axis_mm:.1f} × {short_axis_mm:.1f} mm), {kind}, {volume_mm3:.0f} mm³,"
             " at R {1:.0f}, A {2:.0f}, S {3:.0f}"
-        ).format(name, *measurements["centroid_ras"], **measurements) + _how_likely(measurements)
+        ).format(name, *measurements["centroid_ras"], **measurements) + _probability(measurements)
     words = [f"{name}: {measurements['volume_ml']:.0f} ml, mean {measurements['mean_hu']:.0f} HU"]
     if "expected_dice" in measurements:
         words.append(
@@ -292,9 +291,9 @@ def _in_words(name: str, measurements: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _how_likely(measurements: Mapping[str, Any]) -> str:
-    chance = measurements.get("probability")
-    return "" if chance is None else f", probability {chance:.2f}"
+def _probability(measurements: Mapping[str, Any]) -> str:
+    probability = measurements.get("probability")
+    return "" if probability is None else f", probability {probability:.2f}"
 
 
 def _cohort(given: argparse.Namespace) -> None:
@@ -346,7 +345,7 @@ def _series(given: argparse.Namespace) -> None:
 
 
 def _compare(given: argparse.Namespace) -> None:
-    from .compare import compare  # imports SciPy, which takes its time
+    from .compare import compare  # imports SciPy, which is slow
 
     compare(given)
 
@@ -370,14 +369,14 @@ def _demo(given: argparse.Namespace) -> None:
         import slicerio
     except ImportError as error:
         raise files.FileError(
-            "The demo needs the sample CT of the package slicerio. Run: pip install slicerio"
+            "The demo needs the sample CT of the package slicerio, which is not installed. Run: pip install slicerio."
         ) from error
     folder = Path(given.output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise files.FileError(
-            f"The folder {folder} cannot be created ({error.strerror}): choose another one with -o."
+            f"The folder {folder} cannot be created ({error.strerror}): choose another folder with -o."
         ) from error
     scan = Path(slicerio.get_testdata_file("CTChest4.nrrd"))
     segmentation, picture, table = (folder / n for n in ("liver.seg.nrrd", "overlay.png", "measurements.csv"))
@@ -410,7 +409,7 @@ COMMANDS = {
 
 
 class _ProgressBar:
-    """A progress bar for each phase, with the time left, on a terminal only."""
+    """A progress bar for each phase, with the time left; shown only on a terminal."""
 
     def __init__(self, quiet: bool) -> None:
         self.visible = sys.stderr.isatty() and not quiet

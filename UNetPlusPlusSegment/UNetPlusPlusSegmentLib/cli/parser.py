@@ -13,14 +13,18 @@ from ..core.request import DEVICES, SPEEDS
 from ..files.forms import FORMS
 
 RAS_HELP = "Coordinates are RAS, as Slicer shows them."
-NODULE_HELP = f"Without --point and --box, the lungs are searched. {RAS_HELP}"
-TARGET_HELP = "target or segment of a model, such as liver, nodule or spleen; a word takes all segments that have it (see: models)"
+NODULE_HELP = f"Without --point and --box, the whole lungs are searched. {RAS_HELP}"
+TARGET_HELP = "what to segment, such as liver, nodule or spleen; kidney stands for both kidneys (`unetpp-segment models` lists all)"
 COHORT_HELP = (
-    "The output folder gets a .seg.nrrd file for each case, measurements.csv, report.html to look through them, and manifest.jsonl"
-    " with the state of each case."
+    "Writes to the output folder: a .seg.nrrd file for each case, measurements.csv, report.html to look through the cases, and"
+    " manifest.jsonl with the state of each case."
 )
-REPORT_HELP = "Open report.html in a browser; save the review.csv that it offers into the same folder."
-APP_HELP = "Without --host, only this computer can open the page. Changes to a cohort's results are saved beside them."
+REPORT_HELP = (
+    "Open report.html in a browser to review the cases; save the review.csv that it offers in the same folder."
+)
+APP_HELP = (
+    "Without --host, only this computer can open the page. Corrections of a cohort's results are saved next to them."
+)
 LICENCE_LINE = "The models are for research only, not for clinical use; see MODELS_LICENSE.md."
 
 
@@ -32,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     program.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = program.add_subparsers(required=True, dest="command", metavar="COMMAND")
 
-    segment = commands.add_parser("segment", help="segment what any of the models has", epilog=RAS_HELP)
+    segment = commands.add_parser("segment", help="segment any target of the installed models", epilog=RAS_HELP)
     segment.add_argument("target", metavar="TARGET", help=TARGET_HELP)
     _add_options(segment)
     _add_point(segment)
@@ -46,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     _add_point(nodule)
 
     cohort = commands.add_parser(
-        "cohort", help="segment many scans; another call runs only missing and failed cases", epilog=COHORT_HELP
+        "cohort", help="segment many scans; run again, it does only missing and failed cases", epilog=COHORT_HELP
     )
     cohort.set_defaults(point=[], points=None, box=None)
     cohort.add_argument("target", metavar="TARGET", help=TARGET_HELP)
@@ -56,7 +60,9 @@ def parser() -> argparse.ArgumentParser:
     )
     cohort.add_argument("-o", "--output", metavar="DIR", required=True, help="folder for the results")
     where = cohort.add_mutually_exclusive_group()
-    where.add_argument("--dask", metavar="ADDRESS", help="run on the Dask cluster of this scheduler, tcp://host:8786")
+    where.add_argument(
+        "--dask", metavar="ADDRESS", help="run on the Dask cluster of this scheduler, such as tcp://host:8786"
+    )
     where.add_argument(
         "--workers", type=int, default=1, metavar="N",
         help="run N cases at once on this computer, with Dask: one for each graphics card (default: %(default)s)",
@@ -70,29 +76,31 @@ def parser() -> argparse.ArgumentParser:
         "--points",
         dest="points_of_cases",
         metavar="FILE.csv",
-        help="table with the columns case, r, a and s: points in the nodules of a case; of other cases the lungs are searched",
+        help="table with the columns case, r, a and s: points in the nodules of a case; in other cases, the whole lungs are searched",
     )
     _add_run_options(cohort)
 
     report = commands.add_parser(
-        "report", help="make the report of a cohort again, with what its review.csv says", epilog=REPORT_HELP
+        "report", help="make the report of a cohort again, including its review.csv", epilog=REPORT_HELP
     )
     report.add_argument("folder", metavar="FOLDER", help="folder with the results of a cohort")
     report.add_argument(
         "--review", metavar="FILE.csv", action="append", default=[],
-        help="another review, to be added to that of the folder; repeat it for more",
+        help="another review, whose lines are added to the one in the folder; can be repeated",
     )  # fmt: skip
 
-    series = commands.add_parser("series", help="list the DICOM series in a folder, to choose one with --series")
-    series.add_argument("folder", metavar="FOLDER", help="a folder that contains DICOM files, also in subfolders")
+    series = commands.add_parser("series", help="list the DICOM series in a folder, from which --series chooses one")
+    series.add_argument("folder", metavar="FOLDER", help="folder with DICOM files, also in subfolders")
     series.add_argument("--json", action="store_true", help="print the list as JSON")
 
     compare = commands.add_parser("compare", help="compare two segmentations of a scan, segment by segment")
     compare.add_argument(
         "first", metavar="A", help="segmentation: .seg.nrrd, a label map (.nrrd .nii .nii.gz .mha), or a DICOM SEG"
     )
-    compare.add_argument("second", metavar="B", help="another one with the same voxels, such as one drawn by hand")
-    compare.add_argument("--json", action="store_true", help="print the figures as JSON")
+    compare.add_argument(
+        "second", metavar="B", help="another segmentation on the same voxels, such as one drawn by hand"
+    )
+    compare.add_argument("--json", action="store_true", help="print the measurements as JSON")
 
     models = commands.add_parser("models", help="list the installed models")
     models.add_argument("--json", action="store_true", help="print the model cards as a JSON list")
@@ -102,30 +110,34 @@ def parser() -> argparse.ArgumentParser:
         "-o", "--output", metavar="DIR", default="demo_output", help="folder for the results (default: %(default)s)"
     )
 
-    app = commands.add_parser("app", help="segment, look and correct in a browser", epilog=APP_HELP)
+    app = commands.add_parser("app", help="segment, view and correct in a browser", epilog=APP_HELP)
     app.add_argument(
         "paths",
         metavar="PATH",
         nargs="*",
-        help="scans, folders of scans, and the results of cohorts; nothing else is read",
+        help="scans, folders of scans, and results of cohorts; the app can read nothing else",
     )
-    app.add_argument("--port", type=int, default=8080, help="0 for a free one (default: %(default)s)")
-    app.add_argument("--host", help="listen on this address, for visitors who know the token that is printed")
-    app.add_argument("-o", "--output", metavar="DIR", help="folder where changes are saved at once")
     app.add_argument(
-        "--upload-mb", type=int, default=2000, metavar="MB", help="size of an upload at most (default: %(default)s)"
+        "--port", type=int, default=8080, help="port of the page; 0 for any free port (default: %(default)s)"
+    )
+    app.add_argument(
+        "--host", help="listen on this address, so that others can open the page with the token that is printed"
+    )
+    app.add_argument("-o", "--output", metavar="DIR", help="folder in which every change is saved immediately")
+    app.add_argument(
+        "--upload-mb", type=int, default=2000, metavar="MB", help="largest upload in megabytes (default: %(default)s)"
     )
 
     for command in (segment, liver, nodule, cohort, report, series, compare, models, demo, app):
-        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        command.add_argument("--debug", action="store_true", help="show the traceback if there is an error")
     return program
 
 
 def _add_options(command: argparse.ArgumentParser, **target: str) -> None:
-    """Add the arguments of all targets."""
+    """Add the arguments that all targets share."""
     command.set_defaults(point=[], points=None, also=[], **target)
     command.add_argument(
-        "input", metavar="INPUT", help="CT volume: .nrrd .nhdr .nii .nii.gz .mha .mhd, a DICOM file or a folder of them"
+        "input", metavar="INPUT", help="CT volume: .nrrd .nhdr .nii .nii.gz .mha .mhd, a DICOM file or a DICOM folder"
     )
     command.add_argument(
         "-o",
@@ -135,7 +147,9 @@ def _add_options(command: argparse.ArgumentParser, **target: str) -> None:
         help="segmentation: .seg.nrrd, .nii.gz, .dcm for a DICOM SEG of a DICOM series, or surfaces in .stl or .obj",
     )
     command.add_argument(
-        "--series", metavar="UID_OR_NUMBER", help="DICOM series to segment, if the folder contains several: see series"
+        "--series",
+        metavar="UID_OR_NUMBER",
+        help="DICOM series to segment, if the folder contains several (`unetpp-segment series` lists them)",
     )
     command.add_argument("--probability", metavar="FILE", help="also write the probability map (.nrrd or .nii.gz)")
     command.add_argument("--uncertainty", metavar="FILE", help="also write the uncertainty map (.nrrd or .nii.gz)")
@@ -152,7 +166,7 @@ def _add_point(command: argparse.ArgumentParser) -> None:
     """Add the arguments that only nodules take."""
     command.add_argument(
         "--point", type=_numbers(3), action="append", default=[], metavar="R,A,S",
-        help="a point in a nodule, RAS in mm; repeat it for more nodules; not together with --box",
+        help="a point in a nodule, RAS in mm; can be repeated; cannot be combined with --box",
     )  # fmt: skip
     command.add_argument(
         "--points",
@@ -165,13 +179,13 @@ def _add_also(command: argparse.ArgumentParser) -> None:
     """Add the argument for several targets."""
     command.add_argument(
         "--also", action="append", default=[], metavar="TARGET",
-        help="a further target for the same segmentation; repeat it for more. Where two models claim a voxel, nodules come"
-        " first, then targets in the order in which they are named",
+        help="a further target for the same segmentation; can be repeated. If two models claim a voxel, nodules come first, then"
+        " targets in the order given",
     )  # fmt: skip
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
-    """Add the arguments of single scans and cohorts."""
+    """Add the arguments that single scans and cohorts share."""
     command.add_argument(
         "--format", type=_forms, action="extend", default=[], metavar="FORM,...",
         help=f"also write the segmentation as {', '.join(FORMS)}; several are separated by commas",
@@ -187,24 +201,24 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
         "--speed",
         default="balanced",
         choices=SPEEDS,
-        help="accurate analyses every slice; balanced and fast locate the target first (default: %(default)s)",
+        help="accurate analyses every slice; balanced finds the target first; fast also skips slices (default: %(default)s)",
     )
     command.add_argument(
         "--threshold",
         type=float,
         metavar="T",
-        help="lowest probability inside a segment, between 0 and 1 (default: that of the model)",
+        help="lowest probability of a voxel in a segment, between 0 and 1 (default: that of the model)",
     )
     command.add_argument(
         "--show-from",
         type=float,
         metavar="P",
-        help="lowest probability of a nodule that is shown, between 0 and 1, where none is pointed at (default: that of the model)",
+        help="lowest probability of a nodule to report, between 0 and 1, in a search without points (default: that of the model)",
     )
     command.add_argument(
         "--model",
         metavar="NAME_OR_FOLDER",
-        help="model to use (default: the newest one, in the first folder that has one for the target)",
+        help="model to use (default: the newest one with the target, in the first models folder that has one)",
     )
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument(
@@ -216,7 +230,7 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Print one line, like every other error."""
+        """Print one line, like all other errors."""
         self.exit(2, f"unetpp-segment: {message} (--help shows the usage)\n")
 
 
@@ -225,7 +239,7 @@ def _forms(text: str) -> list[str]:
     forms = [form.strip().removeprefix(".") for form in text.split(",")]
     for form in forms:
         if form not in FORMS:
-            raise argparse.ArgumentTypeError(f"{form!r} is none of {', '.join(FORMS)}")
+            raise argparse.ArgumentTypeError(f"{form!r} is not one of {', '.join(FORMS)}")
     return forms
 
 
@@ -245,7 +259,7 @@ def _numbers(count: int) -> Callable[[str], tuple[float, ...]]:
 
 
 def with_minus(arguments: Sequence[str]) -> list[str]:
-    """`--point -56,-86,-116` as `--point=-56,-86,-116`: argparse reads a value with a minus as an option."""
+    """Turn `--point -56,-86,-116` into `--point=-56,-86,-116`, as argparse would take a value with a minus for an option."""
     joined: list[str] = []
     for argument in arguments:
         if joined and joined[-1] in ("--point", "--box") and re.match(r"-[\d.]", argument):

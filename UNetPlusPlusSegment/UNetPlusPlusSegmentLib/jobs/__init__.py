@@ -1,1 +1,1 @@
-"""Jobs in a separate process: `worker_client` for the parent, which does not import torch, `worker_main` for the child, which does."""
+"""Jobs in a separate process: `worker_client` in the parent, without torch, and `worker_main` in the child, with it; and cohorts."""

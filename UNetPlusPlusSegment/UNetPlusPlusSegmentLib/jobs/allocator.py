@@ -10,15 +10,15 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Make malloc keep memory that torch frees, for the next layer; call it before the first large allocation.
+    """Make malloc keep the memory that torch frees for the next layer; call this before the first large allocation.
 
-    glibc returns blocks of the size of a feature map to the system at once, and gets them again, page fault by page fault,
-    for the next layer. Without glibc this does nothing.
+    By default, glibc returns blocks as large as a feature map to the system at once and requests them again for the next layer,
+    page fault by page fault. Without glibc this does nothing.
     """
     if libc := _glibc():
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-        libc.mallopt(_M_ARENA_MAX, 1)  # what one thread has freed is there for all
+        libc.mallopt(_M_ARENA_MAX, 1)  # memory freed by one thread can be used by all
 
 
 def give_back_freed_memory() -> None:

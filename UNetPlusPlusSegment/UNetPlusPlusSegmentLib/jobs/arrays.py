@@ -1,4 +1,4 @@
-"""The temporary folder for arrays sent to a worker process and back. The standard library and NumPy only."""
+"""The temporary folder for arrays exchanged with a worker process. The standard library and NumPy only."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def save_array(folder: Path, job: int, name: str, array: np.ndarray) -> str:
         raise JobError(
             "refused",
             f"The {name} cannot be saved in the temporary folder {tempfile.gettempdir()} ({error.strerror or error}). Free some space"
-            " there, or set TMPDIR (on Windows TEMP) to a folder on a larger disk.",
+            " there, or set TMPDIR (TEMP on Windows) to a folder on a larger disk.",
         ) from error
     return file
 
 
 class ArrayFolder:
-    """Files named by job, such as `7-volume.npy`; created on first use, removed with this object or earlier."""
+    """A temporary folder of files named by job, such as `7-volume.npy`; created on first use, removed with this object or by `remove`."""
 
     def __init__(self) -> None:
         """Create nothing yet."""
@@ -57,14 +57,16 @@ class ArrayFolder:
             _remove_those_of_dead_processes()
         while self._folder is None:
             made = tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
-            with contextlib.suppress(FileNotFoundError, BlockingIOError):  # taken for that of a dead process just now
+            with contextlib.suppress(
+                FileNotFoundError, BlockingIOError
+            ):  # another process has just taken it for an abandoned folder
                 descriptor = _lock(Path(made.name))
                 self._unlock = weakref.finalize(self, os.close, descriptor) if descriptor is not None else None
                 self._folder = made
         return Path(self._folder.name)
 
     def put(self, job: int, name: str, array: np.ndarray) -> str:
-        """Write an array, in its own type, and return the name of the file.
+        """Write an array, keeping its type, and return the name of the file.
 
         Raises:
             JobError: There is not enough disk space.
@@ -72,8 +74,10 @@ class ArrayFolder:
         return save_array(self.path, job, name, array)
 
     def sweep(self, under_way: Container[int]) -> None:
-        """Remove the files of other jobs; a file that is still open on Windows is removed the next time."""
-        for file in self.path.glob("[0-9]*-*.npy") if self._folder else ():  # a crash may leave a core file there
+        """Remove the files of all jobs but these; on Windows, files that are still open are removed the next time."""
+        for file in (
+            self.path.glob("[0-9]*-*.npy") if self._folder else ()
+        ):  # not "*", as a crash may leave a core file there
             if int(file.name.partition("-")[0]) not in under_way:
                 with contextlib.suppress(OSError):
                     file.unlink()
@@ -88,12 +92,13 @@ class ArrayFolder:
 
 
 def _lock(folder: Path) -> int | None:
-    """Lock a folder until the descriptor that this returns is closed, at the latest when this process ends, however it does.
+    """Lock a folder until the returned descriptor is closed, which happens at the latest when this process ends.
 
-    None: folders cannot be locked here, on Windows or on some network drives.
+    Returns:
+        None if folders cannot be locked: on Windows, and on some network drives.
 
     Raises:
-        FileNotFoundError: It is gone.
+        FileNotFoundError: The folder no longer exists.
         BlockingIOError: Another process has locked it.
     """
     if sys.platform == "win32":
@@ -111,7 +116,7 @@ def _lock(folder: Path) -> int | None:
 
 
 def _remove_those_of_dead_processes() -> None:
-    """Remove the folders of killed processes whose worker was killed, too, or had not begun yet: else it does it."""
+    """Remove the folders of killed processes whose worker could not, because it was killed too or had not started."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):
             descriptor = _lock(folder)

@@ -1,4 +1,4 @@
-"""A child process that exchanges lines, never blocks its parent and is killed with its children. The standard library only."""
+"""A child process that exchanges lines with its parent without blocking it. The standard library only."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 LONGEST_LINE = 1 << 20  # bytes; longer ones are split
-LAST_WORDS = 40  # lines of stderr that are kept
-ENDING_S = 2.0  # for a process that has closed its output, or was killed, to end: on a busy computer this takes time
+LAST_WORDS = 40  # lines of stderr to keep
+ENDING_S = 2.0  # time for a process to end once it has closed its output or was killed; a busy computer needs it
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
 
@@ -28,10 +28,10 @@ def python_executable() -> str:
 
 
 class ChildProcess:
-    """A running child; PythonSlicer is a launcher, so the process that answers may be a grandchild."""
+    """A running child process. PythonSlicer is a launcher, so the process that answers may be a grandchild."""
 
     def __init__(self, command: Sequence[str], folder: Path) -> None:
-        """Start it in `folder`, from which Python imports nothing by accident.
+        """Start it in `folder`, where Python finds no modules to import by accident.
 
         Raises:
             OSError: The system cannot start it.
@@ -40,11 +40,11 @@ class ChildProcess:
             command, cwd=folder, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, **_OWN_GROUP,
         )  # fmt: skip
-        self._requests = cast(IO[bytes], self._child.stdin)  # a pipe, as asked for
+        self._requests = cast(IO[bytes], self._child.stdin)  # not None, as it is a pipe
         self._killed = False
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
-        # The threads know the pipes only: with the last reference to this object stdin closes, and the child ends by itself.
+        # The threads hold only the pipes, so that stdin closes with the last reference to this object, and the child ends by itself.
         _in_background(_read, self._child.stdout, self._lines.put)
         self._listening_to_stderr = _in_background(_read, self._child.stderr, self.note)
 
@@ -59,12 +59,12 @@ class ChildProcess:
         return self._child.poll() is not None
 
     def send(self, message: Mapping) -> None:
-        """Write one JSON line; no error if the child has ended, which `received` reports."""
+        """Write one JSON line. If the child has ended, this raises no error; `received` reports it."""
         with contextlib.suppress(OSError):
             os.write(self._requests.fileno(), json.dumps(message).encode("ascii") + b"\n")
 
     def received(self) -> Iterator[str | None]:
-        """The lines since the last call, undecodable bytes replaced; None at the end, once the child has closed its output."""
+        """The lines since the last call, with undecodable bytes replaced; the last one is None once the child has closed its output."""
         with contextlib.suppress(queue.Empty):
             while True:
                 yield self._lines.get_nowait()
@@ -76,7 +76,7 @@ class ChildProcess:
 
     @property
     def last_words(self) -> str:
-        """The last lines on stderr, all of them if the child has ended or was killed."""
+        """The last lines on stderr; complete once the child has ended or was killed."""
         if self._killed or self.has_ended:
             self._listening_to_stderr.join(ENDING_S)
         return "\n".join(list(self._last_words))
@@ -97,21 +97,20 @@ class ChildProcess:
         _in_background(self._child.wait)
 
     def close(self) -> None:
-        """Kill it and wait up to two seconds for its end: until then, Windows keeps its folder open."""
+        """Kill it and wait up to two seconds for its end, as Windows keeps its folder open until then."""
         self.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(ENDING_S)
 
     def how_it_ended(self) -> tuple[str, str]:
-        """After it has ended: `memory` or `crash`, and the predicate of a sentence about it."""
+        """Why it ended: `memory` or `crash`, and the predicate of a sentence about it."""
         try:
             code = self._child.wait(ENDING_S)
         except subprocess.TimeoutExpired:
             self.kill()
             return "crash", "closed its output without an error message"
         words = self.last_words
-        # A launcher prints "exit abnormally" for every child that was killed or crashed; for a crash, faulthandler prints
-        # more.
+        # A launcher prints "exit abnormally" if its child crashed or was killed; after a crash, faulthandler has printed more.
         killed_below_launcher = code == 1 and "exit abnormally" in words and "Fatal Python error" not in words
         if code == -9 or killed_below_launcher:
             return "memory", "was killed by the operating system, probably because memory ran out"

@@ -1,4 +1,4 @@
-"""Cohorts: many files, each result written completely or not at all, with a manifest of the cases done. No torch."""
+"""Cohorts: segments many files, and records the cases in a manifest, so that a run can be continued. No torch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .report import REPORT, write_page
 from .review import ReviewError
 from .worker_client import Worker
 
-FORM = "seg.nrrd"  # the one that is always written
+FORM = "seg.nrrd"  # always written
 ENDING = f".{FORM}"
 _log = logging.getLogger(__name__)
 
@@ -39,8 +39,8 @@ class Todo(NamedTuple):
     Attributes:
         case: Its name.
         input: File or folder.
-        output: The result, without its ending.
-        parts: Folder of each model, and what is asked of it.
+        output: Path of the result, without its ending.
+        parts: The folder of each model, and the request to it.
         series, forms: As for `run_cohort`.
     """
 
@@ -53,11 +53,11 @@ class Todo(NamedTuple):
 
     @property
     def outputs(self) -> list[Path]:
-        """All files of the result, that of `FORM` first."""
+        """All files of the result; the one in `FORM` comes first."""
         return files.beside(self.output.with_name(self.output.name + f".{FORM}"), self.forms)
 
 
-# Runs cases in any order, and yields the name and the outcome of each as it ends.
+# Runs cases in any order, and yields the name and outcome of each as it ends.
 Runner = Callable[[Sequence[Todo]], Iterator[tuple[str, dict]]]
 
 
@@ -74,37 +74,39 @@ def run_cohort(
 ) -> list[dict]:
     """Segment every case that has no result yet.
 
-    Afterwards, the folder contains `<case>.seg.nrrd` for each case that is done, now or earlier with other settings;
-    `manifest.jsonl`, to which a line is added as each case ends, so that the last line of a case is the valid one;
-    `measurements.csv`, rewritten from the manifest after each case, with the cases of earlier calls; and `report.html`, to look
-    through them all, with its pictures in `pictures`.
+    Afterwards, the folder contains:
+
+    - `<case>.seg.nrrd` for each case that is done;
+    - `manifest.jsonl`, with a line added as each case ends; the last line of a case is the valid one;
+    - `measurements.csv`, rewritten from the manifest after each case, including cases of earlier calls;
+    - `report.html`, a page to look through all cases, with its pictures in `pictures`.
 
     Args:
-        run: `one_after_the_other`, or `dask_cluster.on_cluster`.
+        run: A runner, such as `one_after_the_other(worker)` or `dask_cluster.on_cluster(address)`.
         inputs: Volume files and DICOM folders, or one folder that contains them.
-        folder: For the results; created if missing.
-        request: For every case, without points; each of its models is run on it (`network.parts`). A case done by other models, or at
-            another speed or threshold, is run again.
+        folder: Folder for the results; created if missing.
+        request: The request for every case, without points; all models that it needs are run (`network.parts`). Cases done with other
+            settings are run again.
         progress: Called with the number of cases ended, the number of all cases, and the name of the next case.
         series: The DICOM series to segment, by the name of the case; for other cases, the largest CT series.
-        ended: Called with the line of the manifest for each case as it ends.
-        forms: Of each result, beside `.seg.nrrd`: some of `files.FORMS`.
-        points: In the nodules of a case, by its name; in other cases the lungs are searched.
+        ended: Called with the manifest line of each case as it ends.
+        forms: Further formats of each result, besides `.seg.nrrd`, from `files.FORMS`.
+        points: Points in nodules, by the name of the case; in other cases the whole lungs are searched.
 
     Returns:
-        The last line of the manifest for each case, in order, and for each file that was skipped, with the status `skipped`.
+        The last manifest line of each case, in order, then that of each skipped file, with the status `skipped`.
 
     Raises:
-        BundleError, RequestError: There is no model for a target, or it does not do what is asked.
-        FileError: A form needs a package that is not installed, such as a DICOM SEG in Slicer; or a file cannot be written.
-        CohortError: There are no inputs, or two with one name; a series or points are given for an unknown case; the folder is not
-            writable, another cohort is running in it, or a scan, a result of another target or file, or a file of somebody else
-            has the name of a result.
+        BundleError, RequestError: There is no model for a target, or it cannot do what is asked.
+        FileError: A format needs a package that is not installed (DICOM SEG in Slicer, for instance), or a file cannot be written.
+        CohortError: There are no inputs, or two have the same name; a series or points are given for an unknown case; the folder is not
+            writable, or another cohort is running in it; or a result would replace a scan, a result for another target or input, or
+            a file that does not belong to the cohort.
     """
     folder, parts = Path(folder), parts_of(request, has_points=bool(points))
     unknown_forms = sorted({*forms} - {*files.FORMS})
     if unknown_forms:
-        raise CohortError(f"{unknown_forms[0]!r} is no format of a result: choose some of {', '.join(files.FORMS)}.")
+        raise CohortError(f"{unknown_forms[0]!r} is not a format of results: choose from {', '.join(files.FORMS)}.")
     files.check_forms(f".{form}" for form in forms)
     cases, skipped = find_cases(inputs, besides=folder)
     series, points = series or {}, points or {}
@@ -138,7 +140,7 @@ def run_cohort(
     ]
     with alone_in(folder):
         known = read_manifest(folder)
-        _keep_what_is_not_ours(folder, every, known)
+        _check_nothing_is_replaced(folder, every, known)
         todo = [
             each for each in every if not _is_done(each.outputs, asked[each.case], known.get(each.case, {}), threshold)
         ]
@@ -156,7 +158,7 @@ def run_cohort(
                 write_table(folder)
                 ended(known[case])
             progress(len(cases), len(cases), "")
-        except BaseException:  # a run that is stopped leaves a report of the cases done
+        except BaseException:  # a run that is stopped leaves a report of the cases done so far
             with contextlib.suppress(ValueError):
                 write_page(folder)
             raise
@@ -164,12 +166,13 @@ def run_cohort(
     return [known[name] for name in [*cases, *(path.name for path in skipped)]]
 
 
-def _keep_what_is_not_ours(folder: Path, cases: Iterable[Todo], known: Mapping[str, dict]) -> None:
-    """Refuse to replace scans, and files that no run of this cohort has written: the manifest does not tell of them, and they were
-    there before the first run. What a run had written when it was killed was not.
+def _check_nothing_is_replaced(folder: Path, cases: Iterable[Todo], known: Mapping[str, dict]) -> None:
+    """Refuse to replace scans, and files that do not belong to this cohort.
+
+    These are not in the manifest and are older than the first run; files of a run that was killed are newer.
 
     Raises:
-        CohortError: There is such a file.
+        CohortError: A result would replace such a file.
     """
     results = [path for each in cases for path in each.outputs]
     new = [path for each in cases if each.case not in known for path in each.outputs]
@@ -177,16 +180,16 @@ def _keep_what_is_not_ours(folder: Path, cases: Iterable[Todo], known: Mapping[s
     begun = _begun_at(folder, known)
     for what, there in (
         ("one of the scans", {*results} & {each.input for each in cases}),
-        ("no result of this cohort", {path for path in new if path.is_file() and path.stat().st_mtime < begun}),
+        ("not a result of this cohort", {path for path in new if path.is_file() and path.stat().st_mtime < begun}),
     ):
         if there:
             raise CohortError(f"{min(there)} is {what}, and would be replaced: choose another folder for the results.")
 
 
 def _begun_at(folder: Path, known: Mapping[str, dict]) -> float:
-    """When the first run began, at the latest, by the clock of the file system: in seconds, as of `st_mtime`."""
+    """The latest time at which the first run can have begun, by the clock of the file system (seconds, as in `st_mtime`)."""
     manifest = (folder / MANIFEST).stat()
-    if manifest.st_size and not known:  # the computer went down while its first line was written
+    if manifest.st_size and not known:  # a crash left its first line incomplete
         return 0.0
     took = {case: record.get("seconds") or 0.0 for case, record in known.items()}
     results = [(folder / f"{case}{ENDING}", seconds) for case, seconds in took.items()]
@@ -195,7 +198,7 @@ def _begun_at(folder: Path, known: Mapping[str, dict]) -> float:
 
 
 def _skipped_records(skipped: Mapping[Path, str]) -> dict[str, dict]:
-    """Lines of the manifest for files that are no cases, by their names; the log tells of them before the run."""
+    """Manifest lines for skipped files, by their names; they are also logged before the run."""
     for path, reason in skipped.items():
         _log.warning("Skipped %s: %s", in_text(path), reason)
     return {
@@ -205,33 +208,32 @@ def _skipped_records(skipped: Mapping[Path, str]) -> dict[str, dict]:
 
 
 def _finish(folder: Path) -> None:
-    write_table(folder)  # of earlier calls, if nothing was left to do
+    write_table(folder)  # needed if there was nothing to do
     try:
         write_page(folder)
-    except (CohortError, ReviewError) as error:  # the results are there
-        _log.warning("There is no new report. %s", error)
+    except (CohortError, ReviewError) as error:  # not fatal: the results are there
+        _log.warning("The report was not written. %s", error)
 
 
 def _threshold_of(parts: Sequence[Part]) -> float | None:
-    """The threshold of the models; None where they have different ones."""
+    """The threshold of the models; None if they differ."""
     thresholds = {bundle.threshold for bundle, _ in parts}
     return thresholds.pop() if len(thresholds) == 1 else None
 
 
 def _is_done(outputs: Sequence[Path], asked: Mapping, last: Mapping, threshold: float | None) -> bool:
-    """Check if a case has its result, by its last line in the manifest.
+    """Check whether a case has its result, by its last line in the manifest.
 
-    Lines of earlier versions have no series and no lowest probability, and no threshold where it was that of the model, here
-    `threshold`.
+    Lines of earlier versions lack `series` and `show_from`, and `threshold` if it was that of the model (here `threshold`).
 
     Raises:
-        CohortError: The result is one of another target or another file.
+        CohortError: There is a result for another target or input.
     """
     there = [path for path in outputs if path.is_file()]
-    for key, relation in (("target", "of"), ("input", "for")):
+    for key in ("target", "input"):
         if there and last.get(key, asked[key]) != asked[key]:
             raise CohortError(
-                f"{there[0]} is a result {relation} {last[key]}, which would be replaced: choose another folder for the results."
+                f"{there[0]} is a result for {last[key]}, which would be replaced: choose another folder for the results."
             )
     last = {"series": None, "show_from": None, **last}
     if last.get("threshold") is None:
@@ -246,11 +248,11 @@ def find_cases(
 ) -> tuple[dict[str, Path], dict[Path, str]]:
     """Name each input after its file or folder; if one folder is given, all volume files and folders in it are inputs.
 
-    Hidden files and results are passed over: segmentations, folders of results, and folders that contain the folder `besides`.
+    Hidden files and results are ignored: segmentations, folders of results, and folders that contain the folder `besides`.
 
     Returns:
-        The inputs by the names of their cases; and files that may be scans but are no inputs, with the reason: label maps of
-        other inputs, and DICOM files and packed ones beside them.
+        The inputs, by the names of their cases; and the files that look like scans but are skipped, each with the reason: label
+        maps of other inputs, and loose DICOM files and archives.
 
     Raises:
         CohortError: There are no inputs, or two would have the same name.
@@ -264,7 +266,7 @@ def find_cases(
         skipped = _loose_files(parent)
     paths = [Path(path) for path in inputs]
     labels = files.label_maps(paths)
-    skipped |= dict.fromkeys(sorted(labels), "It is a label map of another file.")
+    skipped |= dict.fromkeys(sorted(labels), "It is a label map for another file.")
     cases: dict[str, Path] = {}
     for path in (path for path in paths if path not in labels):
         case = case_name(path)
@@ -273,18 +275,18 @@ def find_cases(
         cases[case] = path.absolute()
     if not cases:
         raise CohortError(
-            "There is nothing to do: no volume files or folders were found. For DICOM series, give the folder that contains their"
-            " folders."
+            "No volume files or folders were found: check the inputs. For DICOM series, give the folder that contains a folder for each"
+            " series."
         )
     return cases, skipped
 
 
 def _loose_files(parent: Path) -> dict[Path, str]:
-    """Files in a folder of inputs that may be scans but are no case, and why."""
+    """Files in a folder of inputs that look like scans but are skipped, each with the reason."""
     reasons = dict.fromkeys(
-        SLICE_ENDINGS, "It is in no folder of its own: put the files of each DICOM series into one."
+        SLICE_ENDINGS, "It is a loose DICOM file: put the files of each DICOM series into a folder of their own."
     )
-    reasons |= dict.fromkeys(PACKED, "It is packed: unpack it.")
+    reasons |= dict.fromkeys(PACKED, "It is an archive: unpack it.")
     return {
         path: reasons[path.suffix.lower()]
         for path in sorted(parent.iterdir())
@@ -293,7 +295,7 @@ def _loose_files(parent: Path) -> dict[Path, str]:
 
 
 def _may_be_case(path: Path, besides: Path | None) -> bool:
-    """Check if a file or folder in the folder of inputs is an input, by the rules of `find_cases`."""
+    """Whether a file or folder in the folder of inputs is an input, by the rules of `find_cases`."""
     return (
         (path.is_dir() or volume_ending(path) != "")
         and not path.name.startswith(".")
@@ -305,7 +307,7 @@ def _may_be_case(path: Path, besides: Path | None) -> bool:
 
 
 def one_after_the_other(worker: Worker) -> Runner:
-    """Run the cases on this machine, with one worker; the next case is read while one is computed."""
+    """Run the cases on this computer with one worker; while a case is computed, the next one is read."""
 
     def run(todo: Sequence[Todo]) -> Iterator[tuple[str, dict]]:
         reader = ThreadPoolExecutor(1, "reader")
@@ -315,7 +317,7 @@ def one_after_the_other(worker: Worker) -> Runner:
                 if following:
                     reading.append(reader.submit(read_case, following))
                 yield each.case, outcome_of(each, worker, reading.popleft().result)
-        finally:  # nobody waits for a case that is read in vain
+        finally:  # does not wait for a case that is being read
             reader.shutdown(wait=False, cancel_futures=True)
 
     return run
@@ -327,12 +329,12 @@ def read_case(todo: Todo) -> tuple[Volume, list[str]]:
 
 
 def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list[str]]] | None = None) -> dict:
-    """Run one case; an error becomes its outcome. `read` returns its volume if it is being read already."""
+    """Run one case; errors become its outcome. `read` returns its volume if it is already being read."""
     started = time.monotonic()
     try:
         try:
             volume, notes = read() if read else read_case(todo)
-        except MemoryError:  # there may be room now that the case before is done
+        except MemoryError:  # the case before has ended since, so there may be enough memory now
             volume, notes = read_case(todo)
         source = _source_of_seg(todo)
         found = [worker.result_of(worker.submit(volume, folder, request)) for folder, request in todo.parts]
@@ -347,7 +349,7 @@ def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list
         if not isinstance(error, ValueError):
             _log.exception("%s failed unexpectedly", todo.input)
         outcome = failed(error)
-        kept = [path.name for path in todo.outputs if path.exists()]  # of an earlier call with other settings
+        kept = [path.name for path in todo.outputs if path.exists()]  # from an earlier call with other settings
         if kept:
             outcome["reason"] += f" The result of an earlier run is kept: {kept[0]}."
         return {**outcome, "version": __version__, "seconds": round(time.monotonic() - started, 3)}
@@ -363,7 +365,7 @@ def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list
 
 
 def _source_of_seg(todo: Todo) -> list[Path]:
-    """The slices that a DICOM SEG refers to; none if none is wanted."""
+    """The files of the slices that a DICOM SEG refers to; empty if none is written."""
     if not any(files.form_of(path) == "dcm" for path in todo.outputs):
         return []
     source = files.slices_of(todo.input, todo.series)
@@ -372,12 +374,12 @@ def _source_of_seg(todo: Todo) -> list[Path]:
 
 
 def _picture(todo: Todo, volume: Volume, result: Result, nodules: bool) -> list[str] | None:
-    """Draw a case for the report; None if that fails, as the result is worth more."""
+    """Draw a case for the report; None if that fails, which must not lose the result."""
     path = todo.output.parent / PICTURES / f"{todo.case}.jpg"
     try:
         return write_picture(path, volume, result.labelmap, result.segments, nodules)
     except Exception as error:
-        _log.warning("There is no picture of %s: %s", todo.case, error)
+        _log.warning("The picture of %s was not written: %s", todo.case, error)
         return None
 
 

@@ -1,4 +1,4 @@
-"""The parent's side of a cohort in a process of its own: it never blocks. No Qt and no torch."""
+"""The parent's side of a cohort that runs in a separate process; it never blocks. No Qt and no torch."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .manifest import CohortError
 
 
 class CohortProcess:
-    """A cohort under way; call `poll` about every 0.1 s until it has ended. It ends with this object.
+    """A running cohort; call `poll` about every 0.1 s until it has ended. It is killed with this object.
 
     Attributes:
         running: False once all cases have ended, or the cohort has failed or was cancelled.
-        done, total: Cases that have ended, with those of earlier calls, and all of them; 0 of 0 before it has begun.
-        case: The one under way; empty for none.
-        error: Why it could not be run, or not to its end; None for no reason.
+        done, total: Number of cases that have ended, including those of earlier calls, and of all cases; 0 of 0 until it begins.
+        case: The current case; empty if there is none.
+        error: Why it failed or was cancelled; None if it did not.
     """
 
     def __init__(self, inputs: str | Path, folder: str | Path, request: Request) -> None:
@@ -29,8 +29,8 @@ class CohortProcess:
 
         Args:
             inputs: A folder of volume files and DICOM folders.
-            folder: For the results.
-            request: For every case.
+            folder: Folder for the results.
+            request: The request for every case.
 
         Raises:
             CohortError: The process cannot be started.
@@ -45,26 +45,28 @@ class CohortProcess:
         try:
             self._process = ChildProcess(command, Path(self._folder.name))
         except OSError as error:
-            raise CohortError(f"The process {command[0]} cannot be started ({error.strerror or error}).") from error
+            raise CohortError(
+                f"The process {command[0]} cannot be started ({error.strerror or error}): restart Slicer, or install it again."
+            ) from error
         self._process.send({"inputs": str(inputs), "folder": str(folder), "request": request.to_json()})
 
     @property
     def seconds_left(self) -> float | None:
-        """Time left, from that of the cases so far; None until one has ended."""
+        """Estimated time left, from the cases so far; None until one has ended."""
         ended = self.done - self._begun_with
         return (time.monotonic() - self._begun_at) / ended * (self.total - self.done) if ended > 0 else None
 
     def poll(self) -> list[dict[str, Any]]:
-        """The manifest's lines of the cases that have ended since the last call."""
+        """The manifest lines of the cases that have ended since the last call."""
         records = []
         for line in self._process.received():
             if line is None:
                 if self.running:
                     self._end(
-                        f"The process of the cohort {self._process.how_it_ended()[1]}. What is done stays done: run it again."
+                        f"The process of the cohort {self._process.how_it_ended()[1]}. Run it again: finished cases are kept."
                     )
                 break
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # a launcher that prints
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # ignores what a launcher prints
                 message = json.loads(line)
                 if message["say"] == "ended":
                     records.append(message["record"])
@@ -79,7 +81,7 @@ class CohortProcess:
         return records
 
     def cancel(self) -> None:
-        """End it at once; what is done stays done."""
+        """End it at once; finished cases are kept."""
         if self.running:
             self._end("Cancelled.")
 

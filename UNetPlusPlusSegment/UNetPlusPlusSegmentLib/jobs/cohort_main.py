@@ -1,4 +1,4 @@
-"""The process of a cohort for Slicer's panel, which goes on working meanwhile. `python -m UNetPlusPlusSegmentLib.jobs.cohort_main`.
+"""The process that runs a cohort for Slicer's panel: `python -m UNetPlusPlusSegmentLib.jobs.cohort_main`.
 
 From the parent, one JSON line: {"inputs": folder, "folder": folder, "request": Request.to_json()}. When stdin closes, it ends.
 To the parent, one JSON object per line:
@@ -22,9 +22,9 @@ from .worker_client import Worker
 
 
 def main() -> int:
-    """Run one cohort; 0 if it ran to its end, whatever became of its cases."""
+    """Run one cohort; returns 0 if it ran to its end, even if cases failed."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what others print is no answer
+    os.dup2(2, 1)  # other prints must not mix with the answers
 
     def say(what: str, **more: object) -> None:
         print(json.dumps({"say": what, **more}), file=answers, flush=True)

@@ -1,4 +1,4 @@
-"""Corrections: segmentations of a cohort that people have changed, saved beside the first ones and measured. No torch."""
+"""Corrections: segmentations of a cohort that people have edited, saved next to the original ones and measured. No torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def corrected_path(folder: Path, case: str) -> Path:
 
 
 def segmentation_path(folder: Path, case: str) -> Path:
-    """The segmentation to show of a case: the corrected one, or the first one; it may not exist."""
+    """The segmentation to show for a case: the corrected one if there is one, else the original; it may not exist."""
     corrected = corrected_path(folder, case)
     return corrected if corrected.is_file() else folder / f"{case}.seg.nrrd"
 
@@ -34,17 +34,17 @@ def segmentation_path(folder: Path, case: str) -> Path:
 def add_correction(
     folder: Path, record: Mapping[str, Any], volume: Volume, labelmap: np.ndarray, segments: Sequence[Segment]
 ) -> dict[str, Any]:
-    """Save a corrected segmentation beside the first one, which stays, and give it a row of its own in the table.
+    """Save a corrected segmentation next to the original one, which is kept, and add its measurements to the table.
 
     Args:
-        folder: Of the cohort's results.
-        record: The line of the case in the manifest.
+        folder: Folder with the results of the cohort.
+        record: The manifest line of the case.
         volume: The CT in HU.
         labelmap: uint8 (K, J, I) on the volume's voxels.
         segments: One for each value; their measurements are ignored.
 
     Returns:
-        The line of the correction in the manifest: its case is called `<case>.corrected`.
+        The manifest line of the correction, whose case is called `<case>.corrected`.
 
     Raises:
         FileError, CohortError: It cannot be written.

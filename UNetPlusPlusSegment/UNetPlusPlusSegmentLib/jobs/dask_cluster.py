@@ -1,4 +1,4 @@
-"""Cohorts on a Dask cluster, of which each process keeps one worker. Needs `distributed`; no torch."""
+"""Cohorts on a Dask cluster; each of its processes keeps one worker. Needs `distributed`; no torch."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
     from distributed import Client, SpecCluster
 
 CONNECT_S = 15
-WORKER_S = 10  # without a worker, after which the user is told
+WORKER_S = 10  # without a worker for this long, the user is told
 _log = logging.getLogger(__name__)
-_one_at_a_time = threading.Lock()  # for a process with several threads, which share its processor or graphics card
+_one_at_a_time = threading.Lock()  # a process may have several threads, which share its CPU or graphics card
 _worker: Worker | None = None
 
 
 def on_cluster(address: str) -> Runner:
     """Run the cases on the cluster of a Dask scheduler: LocalCluster, SSH, Slurm, Kubernetes.
 
-    Its processes need this package, and must see inputs, models and results under the same paths. A case whose process dies is
-    run by another. If all cases are done, no cluster is needed.
+    Its processes need this package, and must see inputs, models and results under the same paths. If a process dies, another one
+    runs its case. If all cases are done, the cluster is not contacted.
 
     Args:
-        address: Address of the scheduler, `tcp://host:8786`.
+        address: Address of the scheduler, such as `tcp://host:8786`.
 
     Raises:
-        CohortError: `distributed` is not installed; and, when the runner is called, no scheduler answers.
+        CohortError: `distributed` is not installed; or, when the runner is called, no scheduler answers.
     """
     try:
         from distributed import Client
     except ImportError as error:
-        raise CohortError("Dask is not installed. Run: pip install distributed, or leave out the cluster.") from error
+        raise CohortError("Dask is not installed. Run: pip install distributed, or leave --dask out.") from error
 
     def run(todo: Sequence[Todo]) -> Iterator[tuple[str, dict]]:
         if not todo:
@@ -54,22 +54,22 @@ def on_cluster(address: str) -> Runner:
 
 
 def on_this_computer(workers: int) -> Runner:
-    """Run several cases at once on this computer, on a cluster of Dask's that is started for them and ended with them.
+    """Run several cases at once on this computer, on a Dask cluster that is started for the cohort and closed after it.
 
-    Each process has its share of the cores, and where there are several graphics cards, one of them.
+    Each process gets an equal share of the cores and, if there are graphics cards, one of them.
 
     Args:
         workers: Number of processes, 1 or more.
 
     Raises:
-        CohortError: `distributed` is not installed, or the number is none.
+        CohortError: `distributed` is not installed, or the number is less than 1.
     """
     if workers < 1:
         raise CohortError(f"The number of workers must be 1 or more; got {workers}.")
     try:
         import distributed  # noqa: F401
     except ImportError as error:
-        raise CohortError("Dask is not installed. Run: pip install distributed, or leave out the workers.") from error
+        raise CohortError("Dask is not installed. Run: pip install distributed, or leave --workers out.") from error
 
     def run(todo: Sequence[Todo]) -> Iterator[tuple[str, dict]]:
         if not todo:
@@ -81,7 +81,7 @@ def on_this_computer(workers: int) -> Runner:
 
 
 def _cluster_here(workers: int) -> SpecCluster:
-    """A cluster of so many processes, each with its share of the cores and, where there are graphics cards, with one of them."""
+    """A local cluster of `workers` processes, each with its share of the cores and, if there are any, one of the graphics cards."""
     from distributed import Nanny, Scheduler, SpecCluster
 
     multiprocessing.set_executable(python_executable())  # inside Slicer, sys.executable is Slicer itself
@@ -96,31 +96,31 @@ def _cluster_here(workers: int) -> SpecCluster:
 
 
 def graphics_cards() -> list[str]:
-    """The NVIDIA cards that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
+    """The NVIDIA graphics cards that this process may use, as named in `CUDA_VISIBLE_DEVICES`."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [card.strip() for card in visible.split(",") if card.strip()]
     asked = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
     try:
         return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=CONNECT_S).stdout.split()
-    except (OSError, subprocess.SubprocessError):  # none, or no driver
+    except (OSError, subprocess.SubprocessError):  # no card, or no driver
         return []
 
 
 def _outcomes(client: Client, todo: Sequence[Todo]) -> Iterator[tuple[str, dict]]:
-    """Run the cases in the processes of a cluster and yield them as they end; closes the client."""
+    """Run the cases on a cluster, yield each as it ends, and close the client."""
     from distributed import as_completed
 
     with client:
-        _tell_without_workers(client)
+        _warn_without_workers(client)
         cases = {client.submit(_do, each, pure=False): each.case for each in todo}
         for future in as_completed(cases, loop=client.loop):
-            error = future.exception()  # of Dask, or because its process died repeatedly
+            error = future.exception()  # an error of Dask, for instance because its process died repeatedly
             yield cases[future], future.result() if error is None else failed(error)
 
 
-def _tell_without_workers(client: Client) -> None:
-    """Say so if a cluster has no worker; it may still start one, and is waited for."""
+def _warn_without_workers(client: Client) -> None:
+    """Log a warning if a cluster has no worker yet; it may still get one, so the run goes on."""
     from distributed import TimeoutError as NoWorkerError
 
     try:
@@ -137,7 +137,7 @@ def _do(todo: Todo) -> dict:
     global _worker
     from distributed import get_worker
 
-    cores = get_worker().state.nthreads  # Dask has shared the cores out among its processes
+    cores = get_worker().state.nthreads  # the share of the cores that Dask gave this process
     parts = tuple((folder, replace(asked, threads=asked.threads or cores)) for folder, asked in todo.parts)
     with _one_at_a_time:
         _worker = _worker or Worker()

@@ -1,4 +1,4 @@
-"""The jobs of a worker process, and what is kept between them. torch and NumPy; started by `worker_main`."""
+"""The jobs of a worker process, and what it keeps between them. torch and NumPy; used by `worker_main`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ class JobHandler:
             "segment": self.segment, "threshold": self.threshold, "maps": self.maps, "device": self.device
         }  # fmt: skip
         keep_freed_memory()
-        register_module_forward_pre_hook(self._check)  # so that cancelling does not wait for a whole slice
+        register_module_forward_pre_hook(
+            self._check
+        )  # checks between layers, so that cancelling need not wait for a whole slice
 
     def handle(self, message: dict) -> None:
         """Run a job and answer, with an error if it fails."""
@@ -65,14 +67,14 @@ class JobHandler:
     def segment(self, volume: str, ijk_to_ras: Sequence[Sequence[float]], bundle: str, request: dict) -> None:
         """Run the network on a volume."""
         ct = Volume(np.load(self._folder / volume), np.array(ijk_to_ras))
-        with contextlib.suppress(OSError):  # to make space for the result
+        with contextlib.suppress(OSError):  # makes space for the result
             (self._folder / volume).unlink()
         asked = Request.from_json(request)
         maps = self._engine(bundle, asked.device).predict(ct, asked, self._progress())
         self._answer(maps.at(), maps)
 
     def threshold(self, of: int, threshold: float, show_from: float | None) -> None:
-        """Send the last result at another threshold, or with other findings."""
+        """Send the last result at another threshold or lowest probability."""
         self._answer(self._last(of).at(threshold, show_from))
 
     def maps(self, of: int, names: Sequence[str]) -> None:
@@ -90,7 +92,7 @@ class JobHandler:
         """The engine for a model folder, reloaded only if its card has changed or it ran out of memory before."""
         bundle, key = read_bundle(folder), (folder, device)
         engine = self._engines.get(key)
-        if engine is None or engine.bundle != bundle or engine.notes:  # notes: it ran out of memory
+        if engine is None or engine.bundle != bundle or engine.notes:  # notes are there only if it ran out of memory
             self._engines[key] = load_engine(bundle, device)
         self._check()
         return self._engines[key]
@@ -116,7 +118,7 @@ class JobHandler:
         return self._kept[1]
 
     def _answer(self, result: Result, maps: Maps | None = None) -> None:
-        """Send a result, and keep its maps if they are new: from here on it cannot be cancelled."""
+        """Send a result, which can no longer be cancelled then, and keep its maps if they are new."""
         labelmap = self._save("labelmap", result.labelmap)
         if maps:
             self._kept = self._job, maps

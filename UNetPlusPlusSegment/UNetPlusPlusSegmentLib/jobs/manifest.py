@@ -1,4 +1,4 @@
-"""The folder of a cohort's results: its manifest, the table made of it, and one cohort at a time. The standard library only."""
+"""The folder of a cohort's results: its lock, its manifest and the table made from it. The standard library only."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from typing import IO
 from ..core.table import COLUMNS, rows_of
 
 MANIFEST, TABLE = "manifest.jsonl", "measurements.csv"
-BEYOND = 2**40  # Windows locks bytes, also against reading: one behind the end of any manifest
+BEYOND = 2**40  # Windows locks bytes, even against reading, so a byte beyond the end of any manifest is locked
 
 
 class CohortError(ValueError):
-    """A cohort that cannot be run, or its results not be used; the message says why and what to do."""
+    """A cohort that cannot be run, or whose results cannot be used; the message says why and what to do."""
 
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other cohorts out of a folder, which is created if it is missing, and removed again if nothing came into it.
+    """Lock a folder against other cohorts. It is created if missing, and removed again if it stays empty.
 
-    The system gives the folder free when the process ends, however it does.
+    The lock is released when the process ends, even if it is killed.
 
     Raises:
-        CohortError: It is not writable, or another cohort is running in it.
+        CohortError: The folder is not writable, or another cohort is running in it.
     """
     made = not folder.exists()
     try:
@@ -52,7 +52,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def is_running(folder: Path) -> bool:
-    """True if a cohort is being run in a folder of results, by any process of this computer."""
+    """True if any process of this computer is running a cohort in the folder."""
     try:
         with (folder / MANIFEST).open("rb") as stream:
             return not _lock(stream)
@@ -61,7 +61,7 @@ def is_running(folder: Path) -> bool:
 
 
 def _lock(stream: IO[bytes]) -> bool:
-    """Lock a file until it is closed; False if another process has. Where the file system knows no locks, True."""
+    """Lock a file until it is closed; False if another process has locked it. True if the file system does not support locks."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -78,7 +78,7 @@ def _lock(stream: IO[bytes]) -> bool:
 
 
 def read_manifest(folder: Path) -> dict[str, dict]:
-    """The last complete line of each case; empty without a manifest.
+    """The last complete line of each case; empty if there is no manifest.
 
     Raises:
         CohortError: It cannot be read.
@@ -96,12 +96,12 @@ def read_manifest(folder: Path) -> dict[str, dict]:
             record = json.loads(line)
             known[record["case"]] = record | {"status": record["status"]}
         except (ValueError, TypeError, KeyError):
-            continue  # the computer went down while it was written
+            continue  # a line left incomplete by a crash
     return known
 
 
 def append(folder: Path, record: Mapping[str, object]) -> None:
-    """Append a line to the manifest in one write, and flush it to disk; after an incomplete line, on a new one.
+    """Append a line to the manifest in one write and flush it to disk; if the last line is incomplete, start a new one.
 
     Raises:
         CohortError: It cannot be written.
@@ -115,13 +115,13 @@ def append(folder: Path, record: Mapping[str, object]) -> None:
             os.fsync(stream.fileno())
     except OSError as error:
         raise CohortError(
-            f"{path} cannot be written ({error.strerror}). Free some space, or correct the rights, and run the same again:"
-            " what is done stays done."
+            f"{path} cannot be written ({error.strerror}). Free some space or correct the permissions, and run the cohort again:"
+            " finished cases are kept."
         ) from error
 
 
 def write_table(folder: Path) -> None:
-    """Write the table from the manifest, whole or not at all; none if there is no case yet.
+    """Write the table from the manifest; none if there is no case yet.
 
     Raises:
         FileError: It cannot be written.
@@ -135,6 +135,6 @@ def write_table(folder: Path) -> None:
 
 
 def table_rows(record: Mapping) -> list[dict]:
-    """Rows of the table for a line of the manifest."""
+    """The rows of the table for a manifest line."""
     run = {key: record.get(key) for key in ("status", "reason", "notes", "model", "speed", "threshold", "input")}
     return rows_of(record["case"], (record.get("measurements") or {}).items(), version=record.get("version"), **run)

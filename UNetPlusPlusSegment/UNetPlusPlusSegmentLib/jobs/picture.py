@@ -11,24 +11,24 @@ from .. import files
 from ..core.segment import Segment
 from ..core.volume import AxialOrder, Volume, axial_order
 
-PICTURES = "pictures"  # folder beside the report
+PICTURES = "pictures"  # folder next to the report
 SLICES = 3
 
 
 def write_picture(
     path: Path, volume: Volume, labelmap: np.ndarray, segments: Sequence[Segment], nodules: bool
 ) -> list[str]:
-    """Draw the three largest nodules, or three slices of organs, the most doubtful one among them.
+    """Draw the three largest nodules, or three slices of the organs, including the most doubtful one.
 
     Args:
-        path: The JPEG; its folder is created if it is missing.
+        path: The JPEG; its folder is created if needed.
         volume: CT in HU.
         labelmap: uint8 (K, J, I).
-        segments: With `doubtful_slices` among their measurements where these are known.
-        nodules: True if the segments are nodules, also where there are none.
+        segments: With `doubtful_slices` in their measurements, if known.
+        nodules: True if the model finds nodules, even if there are none.
 
     Returns:
-        What each part of the picture shows, from left to right.
+        A caption for each part of the picture, from left to right.
 
     Raises:
         FileError: It cannot be written.
@@ -48,7 +48,7 @@ def write_picture(
 
 
 def _most_doubtful(segments: Sequence[Segment], order: AxialOrder, shape: tuple[int, ...]) -> int | None:
-    """In axial order; that of the segment with the most doubt. None if nothing is known of doubt."""
+    """Index, in axial order, of the worst slice of the most doubtful segment; None if no segment has doubtful slices."""
     known = [s.measurements for s in segments if s.measurements.get("doubtful_slices")]
     if not known:
         return None
@@ -57,7 +57,7 @@ def _most_doubtful(segments: Sequence[Segment], order: AxialOrder, shape: tuple[
 
 
 def _slices(labels: np.ndarray, worst: int | None) -> tuple[list[int], int | None]:
-    """Slices spread over those with a segment, or over all, of which the nearest gives way to the most doubtful one."""
+    """Slices spread over those with a segment, or over all; the one nearest to the most doubtful slice is replaced by it."""
     with_label = np.flatnonzero(labels.any(axis=(1, 2)))
     slices = with_label if len(with_label) else np.arange(len(labels))
     count = min(SLICES, len(slices))
@@ -68,7 +68,7 @@ def _slices(labels: np.ndarray, worst: int | None) -> tuple[list[int], int | Non
 
 
 def _superior(volume: Volume, order: AxialOrder, k: int) -> float:
-    """Position in mm towards Superior of the middle of a slice, in axial order."""
+    """Position towards Superior, in mm, of the centre of slice `k` in axial order."""
     middle = (np.array(volume.array.shape) - 1) / 2
     axis = order.axes[0]
     middle[axis] = volume.array.shape[axis] - 1 - k if order.flips[0] else k

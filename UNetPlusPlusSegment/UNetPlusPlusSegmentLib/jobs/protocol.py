@@ -11,8 +11,8 @@ import numpy as np
 from ..core.result import Result
 
 RESULT_GONE = (
-    "The maps of this run are no longer available, because another run followed or the worker process was restarted. Run"
-    " again."
+    "The maps of this run are no longer available, because another run followed or the worker process was restarted: run"
+    " the segmentation again."
 )
 
 
@@ -32,12 +32,12 @@ class JobError(ValueError):
 
 @dataclass(frozen=True)
 class Progress:
-    """Slices or candidates done and in total, in a phase of the run.
+    """How far a job is: slices or candidates done and in total, in a phase of the run.
 
     Attributes:
-        phase: As in `core.progress`; its last report has `done` equal to `total`. Both are 0 where nothing is counted.
-        seconds_left: To the end of the phase; None until the speed is known.
-        frame: Of a sequence, which frame, from 1, of how many.
+        phase: As in `core.progress`. At its end, `done` equals `total`; both are 0 if nothing is counted.
+        seconds_left: Time to the end of the phase; None until the speed is known.
+        frame: For a sequence, the number of the frame, from 1, and the number of frames.
     """
 
     job: int
@@ -66,7 +66,7 @@ class MapsReady:
 
 @dataclass(frozen=True)
 class DeviceState:
-    """The device that a job would use now, and its free memory; None if unknown."""
+    """The device that a job would use now, and its free memory (None if unknown)."""
 
     job: int
     device: str
@@ -91,7 +91,7 @@ def event_from_message(message: Mapping, folder: Path, details: str) -> Event:
     Args:
         message: A message as in `worker_main`.
         folder: The folder of the arrays.
-        details: For an error.
+        details: Used for `JobError.details` if the job failed.
 
     Raises:
         KeyError, TypeError, ValueError, OSError: The message is invalid, or an array is missing.

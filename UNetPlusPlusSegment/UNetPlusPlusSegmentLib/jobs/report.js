@@ -1,5 +1,5 @@
 "use strict";
-// The page of a cohort: walks through its cases, and keeps what is said about them in the browser until it is downloaded.
+// The report of a cohort: steps through its cases, and keeps their review in the browser until it is downloaded.
 (() => {
   const byId = (id) => document.getElementById(id);
   const columns = JSON.parse(byId("columns").textContent);
@@ -24,11 +24,11 @@
   }
 
   function keep(lines) {
-    mine = without(lines, stored(), []); // another tab may have kept some since
+    mine = without(lines, stored(), []); // another tab may have added some
     try {
       localStorage.setItem(key, JSON.stringify(mine));
     } catch (error) {
-      say("This browser keeps nothing for pages from disk: download review.csv before you close it.");
+      say("This browser cannot store your review: download review.csv before you close this page.");
     }
     follow();
   }
@@ -85,7 +85,7 @@
   }
 
   function step(by) {
-    const at = cases.indexOf(current); // it may be hidden since, by the mark that it got
+    const at = cases.indexOf(current); // its new verdict may have hidden it
     const further = by > 0 ? cases.slice(at + 1) : cases.slice(0, Math.max(0, at)).reverse();
     goTo(further.find((each) => !each.hidden));
   }
@@ -126,7 +126,7 @@
     URL.revokeObjectURL(link.href);
   }
 
-  function parse(text) { // CSV as spreadsheets save it: quotes, any line ends, a mark at its begin; commas, semicolons or tabs
+  function parse(text) { // CSV as spreadsheets save it: quotes, any line ends, a byte order mark; commas, semicolons or tabs
     const body = text.replace(/^\ufeff/, "");
     const head = body.split(/\r?\n/, 1)[0];
     const comma = [",", ";", "\t"].sort((a, b) => head.split(b).length - head.split(a).length)[0];
@@ -154,12 +154,12 @@
     if (!file) return;
     const lines = parse(await file.text());
     if (!lines) {
-      say(`${file.name} is no review: its first line must name the columns ${columns.join(", ")}.`);
+      say(`${file.name} is not a review: its first line must name the columns ${columns.join(", ")}.`);
       return;
     }
     keep(lines);
     const unknown = lines.filter((line) => !byName.has(line[0])).length;
-    say(unknown ? `${unknown} lines are about cases that are not in this report; they are kept.` : "");
+    say(unknown ? `${unknown} lines are for cases that are not in this report; they are kept.` : "");
   }
 
   const commands = {

@@ -1,4 +1,4 @@
-"""The report of a cohort: one page to look through its cases and to mark them, without a server or a network. Needs Jinja2; no torch."""
+"""The report of a cohort: one HTML page to look through its cases and review them, without a server. Needs Jinja2; no torch."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from .picture import PICTURES
 from .review import COLUMNS, REVIEW, merge_review, read_lines
 
 REPORT = "report.html"
-MOST_INSIDE = 200  # cases whose pictures are kept in the page itself
+MOST_INSIDE = 200  # with more cases, the pictures are not embedded in the page
 BINS, LEAST_FOR_HISTOGRAM, MOST_OUTLIERS = 16, 3, 20
-SHOWN = {  # title and unit, by the columns of tables
+SHOWN = {  # title and unit, by the column of a table
     "volume_ml": ("Volume", "ml"), "expected_dice": ("Expected Dice", ""), "doubtful_share": ("Doubtful share", ""),
     "doubtful_slices": ("Doubtful slices", ""), "cut_by_scan": ("Cut by the scan", ""), "dropped_ml": ("Dropped", "ml"),
     "probability": ("Probability", ""), "kind": ("Kind", ""), "long_axis_mm": ("Long axis", "mm"),
@@ -35,14 +35,14 @@ SHOWN = {  # title and unit, by the columns of tables
 
 
 def make_report(folder: str | Path, reviews: Iterable[str | Path] = ()) -> Path:
-    """Write the report and the table of a cohort again, with all that was said about its cases.
+    """Write the report and the table of a cohort again, with the review of its cases.
 
     Args:
-        folder: Of a cohort's results.
-        reviews: Other files like `review.csv`, whose lines are added to that of the folder.
+        folder: Folder with the results of a cohort.
+        reviews: Other files like `review.csv`, whose lines are added to the one in the folder.
 
     Returns:
-        The page.
+        The path of the page.
 
     Raises:
         CohortError: The folder has no results of a cohort.
@@ -52,7 +52,7 @@ def make_report(folder: str | Path, reviews: Iterable[str | Path] = ()) -> Path:
     folder = Path(folder)
     if not folder.is_dir() or not (folder / MANIFEST).is_file():
         raise CohortError(
-            f"{folder} contains no {MANIFEST}, so it is no folder of a cohort's results: give another folder."
+            f"{folder} does not contain the results of a cohort (there is no {MANIFEST}): give another folder."
         )
     for review in reviews:
         merge_review(folder, Path(review))
@@ -64,8 +64,8 @@ def write_page(folder: Path, running: bool = False) -> Path:
     """Write `report.html` from the manifest, the pictures and the review of a folder.
 
     Args:
-        folder: Of a cohort's results.
-        running: Say that some cases are still to come.
+        folder: Folder with the results of a cohort.
+        running: Say on the page that the cohort is still running.
 
     Raises:
         CohortError: There is no case, or Jinja2 is not installed.
@@ -76,11 +76,11 @@ def write_page(folder: Path, running: bool = False) -> Path:
         import jinja2
         import markupsafe
     except ImportError as error:
-        raise CohortError("The report is made with Jinja2, which is not installed. Run: pip install jinja2.") from error
+        raise CohortError("The report needs Jinja2, which is not installed. Run: pip install jinja2.") from error
     known = read_manifest(folder)
     cases = cases_of(known)
     if not cases:
-        raise CohortError(f"{folder} has no case yet: wait until one is done, and make the report again.")
+        raise CohortError(f"{folder} contains no case yet: wait until one is done, then make the report again.")
     corrected = {record["corrects"]: record for record in known.values() if "corrects" in record}
     inside = len(cases) <= MOST_INSIDE
     shown = [_case(folder, number, record, corrected, inside) for number, record in enumerate(cases)]
@@ -109,16 +109,16 @@ def write_page(folder: Path, running: bool = False) -> Path:
 
 
 def cases_of(manifest: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """The lines of the cases, without those of corrections and of files that were skipped: failed ones first, then the most
-    doubtful, then those with notes."""
+    """The manifest lines of cases, without corrections and skipped files: failed cases first, then the most doubtful, then
+    those with notes."""
     return sorted((each for each in manifest.values() if each["status"] in ("done", "failed")), key=_worst_first)
 
 
 def doubt_of(record: Mapping[str, Any]) -> float:
-    """How doubtful a case is, 0…1, of its most doubtful segment: what is missing to an expected Dice of 1 or, of a nodule, to a
-    probability of 1; or the doubtful share.
+    """How doubtful a case is, 0…1: the doubt about its most doubtful segment.
 
-    An organ that was not found is the most doubtful of all: most scans are made of people who have it.
+    That is 1 − expected Dice or, for a nodule, 1 − probability; if neither is known, the doubtful share. An organ that was not
+    found has a doubt of 1, as most people have it.
     """
     doubts = [0.0]
     for found in (record.get("measurements") or {}).values():
@@ -134,7 +134,7 @@ def _worst_first(record: Mapping[str, Any]) -> tuple:
 
 
 def _case(folder: Path, number: int, record: Mapping, corrected: Mapping[str, Mapping], inside: bool) -> dict[str, Any]:
-    """A case as the template takes it."""
+    """The values of a case for the template."""
     case, notes = record["case"], record.get("notes") or []
     segments = dict(record.get("measurements") or {})
     if case in corrected:
@@ -148,7 +148,7 @@ def _case(folder: Path, number: int, record: Mapping, corrected: Mapping[str, Ma
         "case": case,
         "failed": record["status"] != "done",
         "reason": record.get("reason"),
-        "notes": [*notes, *(["The segmentation is not in this folder any more."] if lost else [])],
+        "notes": [*notes, *(["The segmentation is no longer in this folder."] if lost else [])],
         "note_kinds": json.dumps(sorted({_kind(note) for note in notes})),
         "head": [SHOWN[name] for name in columns],
         "segments": [(name, [row.get(c) for c in columns]) for name, row in zip(segments, rows, strict=True)],
@@ -163,7 +163,7 @@ def _case(folder: Path, number: int, record: Mapping, corrected: Mapping[str, Ma
 
 
 def _cells(measurements: Mapping[str, Any]) -> dict[str, Any]:
-    """Texts by column; the expected Dice with its range."""
+    """Table cells by column; the expected Dice includes its range."""
     cells = {name: rounded(name, value) for name, value in as_columns(measurements).items()}
     low, high = (cells.get(f"expected_dice_{end}") for end in ("low", "high"))
     if cells.get("expected_dice") is not None and low is not None:
@@ -184,7 +184,7 @@ def _picture(folder: Path, case: str, inside: bool) -> str | None:
 
 
 def _kind(note: str) -> str:
-    """A note without its numbers, so that those of one kind are one."""
+    """A note with its numbers replaced by …, so that notes of the same kind are equal."""
     return re.sub(r"\d[\d.,]*(?<=\d)", "…", note)
 
 
@@ -202,13 +202,13 @@ def _about(folder: Path, cases: Sequence[Mapping], running: bool) -> dict[str, A
 
 
 def _identity(folder: Path) -> str:
-    """Tells this cohort from others in the storage of a browser, wherever its folder is moved: its first line never changes."""
+    """A key for this cohort in the browser's storage; it survives moving the folder, as the manifest's first line never changes."""
     with (folder / MANIFEST).open("rb") as stream:
         return hashlib.sha256(stream.readline()).hexdigest()[:16]
 
 
 def _histograms(cases: Sequence[Mapping]) -> list[dict[str, Any]]:
-    """Of the volume of each segment, of numbered ones together: bins with the numbers of their cases, and outliers."""
+    """A histogram of the volume of each segment (numbered ones are added up): bins with the numbers of their cases, and outliers."""
     volumes: dict[str, dict[int, float]] = {}
     for number, record in enumerate(cases):
         for name, found in (record.get("measurements") or {}).items():

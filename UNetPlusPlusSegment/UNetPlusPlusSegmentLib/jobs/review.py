@@ -1,6 +1,6 @@
-"""The review of a cohort: who thinks what of each case, one line at a time, in `review.csv`. The standard library only.
+"""The review of a cohort: verdicts and comments on its cases, in `review.csv`. The standard library only.
 
-The report, the panel and the browser app write the same columns. The latest line of a case is the valid one; none is ever removed.
+The report, the panel and the browser app write the same columns. Lines are only added; the latest line of a case is the valid one.
 """
 
 from __future__ import annotations
@@ -14,42 +14,46 @@ from pathlib import Path
 
 REVIEW = "review.csv"
 COLUMNS = ("case", "verdict", "comment", "reviewer", "time")
-ACCEPTED, FLAGGED, OPEN = VERDICTS = ("accepted", "flagged", "")  # "": a comment alone, or a verdict taken back
-DELIMITERS = ",;\t"  # as spreadsheets save a table, depending on the country
+ACCEPTED, FLAGGED, OPEN = VERDICTS = ("accepted", "flagged", "")  # "": only a comment, or a verdict withdrawn
+DELIMITERS = ",;\t"  # spreadsheets use different ones, depending on the country
 
 Line = tuple[str, ...]  # a cell for each of COLUMNS
 
 
 class ReviewError(ValueError):
-    """A review that cannot be read or kept; the message says why and what to do."""
+    """A review that cannot be read or saved; the message says why and what to do."""
 
 
 def read_review(folder: Path) -> dict[str, dict[str, str]]:
     """The latest line of each case, by the names of `COLUMNS`; empty without a review.
 
     Raises:
-        ReviewError: It cannot be read, or is no review.
+        ReviewError: It cannot be read, or is not a review.
     """
-    lines = sorted(read_lines(folder / REVIEW), key=_moment)  # of several at one time, the last
+    lines = sorted(
+        read_lines(folder / REVIEW), key=_moment
+    )  # a stable sort: of several lines with one time, the last is valid
     return {line[0]: dict(zip(COLUMNS, line, strict=True)) for line in lines}
 
 
 def read_lines(path: Path) -> list[Line]:
-    """All lines of a review in their order; none if there is no file. One that was torn when the computer went down is left out.
+    """All lines of a review, in order; empty if there is no file. A line left incomplete by a crash is skipped.
 
     Raises:
-        ReviewError: It cannot be read, or is no review.
+        ReviewError: It cannot be read, or is not a review.
     """
     try:
         text = path.read_text(encoding="utf-8-sig", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise ReviewError(f"{path} cannot be read ({error.strerror}): correct its rights, or remove it.") from error
+        raise ReviewError(
+            f"{path} cannot be read ({error.strerror}): correct its permissions, or remove it."
+        ) from error
     table = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
     try:
         if text.strip() and not {"case", "verdict"} <= set(table.fieldnames or ()):
-            raise ReviewError(f"{path} is no review: its first line must name the columns {', '.join(COLUMNS)}.")
+            raise ReviewError(f"{path} is not a review: its first line must name the columns {', '.join(COLUMNS)}.")
         lines = [tuple((row.get(name) or "").strip() for name in COLUMNS) for row in table]
     except csv.Error as error:
         raise ReviewError(f"{path} is damaged ({error}): correct it, or remove it.") from error
@@ -57,7 +61,7 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def add_to_review(folder: Path, case: str, verdict: str, comment: str = "", reviewer: str = "") -> dict[str, str]:
-    """Append a line; earlier lines of the case stay.
+    """Append a line; earlier lines of the case are kept.
 
     Args:
         folder: The folder of the cohort's results.
@@ -68,10 +72,10 @@ def add_to_review(folder: Path, case: str, verdict: str, comment: str = "", revi
         The line, by the names of `COLUMNS`.
 
     Raises:
-        ReviewError: Another verdict, or the file cannot be written.
+        ReviewError: The verdict is unknown, or the file cannot be written.
     """
     if verdict not in VERDICTS:
-        raise ReviewError(f"A verdict is one of {', '.join(filter(None, VERDICTS))}, not {verdict!r}.")
+        raise ReviewError(f"A verdict must be {' or '.join(filter(None, VERDICTS))}; got {verdict!r}.")
     now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
     line = (case, verdict, comment, reviewer, now)
     _append(folder / REVIEW, [line])
@@ -79,10 +83,10 @@ def add_to_review(folder: Path, case: str, verdict: str, comment: str = "", revi
 
 
 def merge_review(folder: Path, path: Path) -> None:
-    """Append the lines of another review that the one of a cohort does not have yet.
+    """Append those lines of another review that the cohort's own does not have yet.
 
     Raises:
-        ReviewError: There is no such file, it cannot be read or is no review, or that of the cohort cannot be written.
+        ReviewError: The file does not exist, cannot be read or is not a review; or the cohort's own cannot be written.
     """
     if not path.is_file():
         raise ReviewError(f"There is no file {path}: give a review that was saved from a report.")
@@ -91,7 +95,7 @@ def merge_review(folder: Path, path: Path) -> None:
 
 
 def _append(path: Path, lines: Iterable[Line]) -> None:
-    """Append lines in one write, and flush them to disk; after an incomplete line, on a new one."""
+    """Append lines in one write and flush them to disk; if the last line is incomplete, start a new one."""
     rows = [*lines]
     if not rows:
         return
@@ -110,17 +114,17 @@ def _append(path: Path, lines: Iterable[Line]) -> None:
             os.fsync(stream.fileno())
     except OSError as error:
         raise ReviewError(
-            f"{path} cannot be written ({error.strerror}): correct its rights, or free some space."
+            f"{path} cannot be written ({error.strerror}): correct its permissions, or free some space."
         ) from error
 
 
 def _delimiter(text: str) -> str:
-    """That of the first line; a comma if there is none."""
+    """The delimiter used in the first line; a comma if there is none."""
     return max(DELIMITERS, key=text.partition("\n")[0].count)
 
 
 def _moment(line: Line) -> float:
-    """Seconds since 1970 of a line; what is no time comes first."""
+    """The time of a line in seconds since 1970; 0 if it is invalid."""
     try:
         moment = datetime.fromisoformat(line[-1].replace("Z", "+00:00"))
     except ValueError:

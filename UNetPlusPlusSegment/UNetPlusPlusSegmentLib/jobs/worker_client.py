@@ -1,4 +1,4 @@
-"""The parent's side of a worker process: jobs in, events out, without blocking. No Qt and no torch."""
+"""The parent's side of a worker process: takes jobs and returns events, without blocking. No Qt and no torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .protocol import RESULT_GONE, Ended, Event, Failed, JobError, Progress, Res
 
 CANCEL_S = 0.5  # time for the worker to stop by itself, before it is killed
 SILENCE_S = 120.0  # loading torch for the first time, from a slow disk, may take a minute without a message
-AGAIN = ". The next run starts a new one."
+AGAIN = ". The next run starts a new worker process."
 
 
 @dataclass
@@ -32,10 +32,10 @@ class _Job:
 
 
 class Worker(contextlib.AbstractContextManager):
-    """One child process for many jobs, one at a time; started with the first job, and again after it has died.
+    """A child process that runs jobs one at a time; it is started by the first job, and again after it has died.
 
-    Call it from one thread only, and `poll` about every 0.1 s while `busy`. The child ends with this object, with this process,
-    or at `close`, which also removes its temporary folder; the next job starts another child.
+    Use it from one thread only, and call `poll` about every 0.1 s while it is `busy`. The child ends with this object, with this
+    process, or at `close`, which also removes its temporary folder; a later job starts another child.
     """
 
     def __init__(self, command: Sequence[str] | None = None, silence_s: float = SILENCE_S) -> None:
@@ -68,19 +68,19 @@ class Worker(contextlib.AbstractContextManager):
 
     @property
     def busy(self) -> bool:
-        """True while there are events to come from `poll`."""
+        """True while `poll` has more events to report."""
         return bool(self._running or self._waiting or self._events)
 
     def submit(self, volume: Volume, bundle: str | Path, request: Request) -> int:
         """Start segmenting a volume; ends in `ResultReady` or `Failed`, with `Progress` before.
 
         Args:
-            volume: HU; written to the temporary folder, in its own type, before this returns.
-            bundle: The model folder for the request.
-            request: Box and points are those of this volume.
+            volume: In HU; written to the temporary folder, in its own type, before this returns.
+            bundle: The folder of the model.
+            request: The request, with box and points for this volume.
 
         Returns:
-            The number of the job, which its events have as well.
+            The number of the job, which is also in its events.
 
         Raises:
             JobError: The temporary folder has no space for the volume.
@@ -97,11 +97,11 @@ class Worker(contextlib.AbstractContextManager):
         )  # fmt: skip
 
     def rethreshold(self, of: int, threshold: float, show_from: float | None = None) -> int:
-        """Get the result of job `of`, the last one, as `Maps.at` makes it; ends in `ResultReady` or `Failed`."""
+        """Threshold the last segmentation, job `of`, again (`Maps.at`); ends in `ResultReady` or `Failed`."""
         return self._enqueue(next(self._numbers), do="threshold", of=of, threshold=threshold, show_from=show_from)
 
     def request_maps(self, of: int, *names: str) -> int:
-        """Get `probability` or `uncertainty` of job `of`, the last one, or both; ends in `MapsReady` or `Failed`."""
+        """Get `probability`, `uncertainty` or both of the last segmentation, job `of`; ends in `MapsReady` or `Failed`."""
         return self._enqueue(next(self._numbers), do="maps", of=of, names=names)
 
     def ask_device(self, device: str = "auto") -> int:
@@ -125,7 +125,7 @@ class Worker(contextlib.AbstractContextManager):
     def poll(self) -> list[Event]:
         """The events since the last call, in order; does not block."""
         now = time.monotonic()
-        # Only time between frequent calls counts: not while this process was blocked or the computer slept.
+        # A long time between calls is not silence of the worker: this process was blocked, or the computer slept.
         self._silent_s += min(now - self._polled_at, 1.0)
         self._polled_at = now
         self._listen()
@@ -139,11 +139,11 @@ class Worker(contextlib.AbstractContextManager):
         return events
 
     def wait(self, job: int, progress: Callable[[Progress], None] | None = None) -> Ended:
-        """Block until a job has ended; events of other jobs are left for `poll`.
+        """Block until a job has ended; events of other jobs are kept for `poll`.
 
         Args:
             job: Its number.
-            progress: Called with each `Progress` of this job. An exception raised in it cancels the job, as KeyboardInterrupt does.
+            progress: Called with each `Progress` of this job. An exception that it raises cancels the job, as KeyboardInterrupt does.
 
         Raises:
             JobError: The job failed.
@@ -201,7 +201,7 @@ class Worker(contextlib.AbstractContextManager):
     def _advance(self) -> None:
         """Start the next job, and the child if there is none; send the job once the child is ready."""
         while self._running is None and self._waiting:
-            if self._process and self._process.has_ended:  # since the last job
+            if self._process and self._process.has_ended:  # it died after the last job
                 self._forget_process()
             self._running = self._waiting.popleft()
             self._silent_s, self._polled_at = 0.0, time.monotonic()
@@ -218,7 +218,10 @@ class Worker(contextlib.AbstractContextManager):
         try:
             self._process = ChildProcess([*self._command, str(self._arrays.path)], self._arrays.path)
         except OSError as error:
-            self._fail("crash", f"The worker process {self._command[0]} cannot be started ({error.strerror or error}).")
+            self._fail(
+                "crash",
+                f"The worker process {self._command[0]} cannot be started ({error.strerror or error}): check the installation of Python.",
+            )
 
     def _listen(self) -> None:
         process = self._process
@@ -259,7 +262,7 @@ class Worker(contextlib.AbstractContextManager):
             if not cancelled:
                 self._events.append(event)
         elif isinstance(event, Failed) and event.error.kind in ("memory", "crash"):
-            # A new child starts with all its memory and a working device.
+            # A new child starts with free memory and a working device.
             self._replace(event.error.kind, str(event.error))
         else:
             if isinstance(event, ResultReady) and job.message["do"] == "segment":
@@ -285,7 +288,7 @@ class Worker(contextlib.AbstractContextManager):
             self._end(self._running, Failed(self._running.number, JobError(kind, message, details)))
 
     def _end(self, job: _Job, event: Event) -> None:
-        """End the running job; one that was cancelled ends as cancelled, even if its result has come."""
+        """End the running job; if it was cancelled, it ends as cancelled even if its result has arrived."""
         self._events.append(event if job.kill_at is None else _cancelled(event.job))
         self._running = None
         self._arrays.sweep(self._under_way())

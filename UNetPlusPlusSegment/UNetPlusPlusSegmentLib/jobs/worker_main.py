@@ -1,17 +1,17 @@
-"""The worker process: reads jobs from stdin, answers on stdout, keeps models loaded. The only process of a Slicer session with torch.
+"""The worker process: reads jobs from stdin, answers on stdout and keeps models loaded. In Slicer, only this process imports torch.
 
 Run as `python -m UNetPlusPlusSegmentLib.jobs.worker_main FOLDER`. Arrays are .npy files in FOLDER; everything else is one JSON object
 per line.
 
 To the worker:
     {"do": "segment", "job": 1, "volume": "1-volume.npy", "ijk_to_ras": 4 × 4, "bundle": folder, "request": Request.to_json()}
-    {"do": "threshold", "job": 2, "of": 1, "threshold": 0.4, "show_from": 0.7 or null}  the last result as `Maps.at` makes it
+    {"do": "threshold", "job": 2, "of": 1, "threshold": 0.4, "show_from": 0.7 or null}  arguments of `Maps.at` for the last run
     {"do": "maps", "job": 3, "of": 1, "names": ["probability", "uncertainty"]}
     {"do": "device", "job": 4, "device": "auto"}
     {"do": "cancel", "job": 1}                                          answered by "failed" if the job has not ended
 From the worker:
     {"say": "alive"}                        every second while it starts or works
-    {"say": "ready"}                        once; it does not listen before
+    {"say": "ready"}                        once; before it, jobs are not read
     {"say": "progress", "job": 1, "phase": "slices", "done": 3, "total": 90, "seconds_left": 12.5 or null}
     {"say": "result", "job": 1, "labelmap": file, "result": Result.to_json()}
     {"say": "maps", "job": 3, "maps": {name: file}}
@@ -47,7 +47,7 @@ def main(folder: Path) -> int:
     faulthandler.enable()
     line = Line(folder)
     _in_background(line.beat)
-    try:  # before anything listens: on Windows, importing NumPy hangs while a thread reads stdin
+    try:  # before a thread reads stdin: on Windows, importing NumPy would then hang
         from .job_handler import JobHandler
     except (ImportError, OSError) as error:
         traceback.print_exc()
@@ -71,7 +71,7 @@ def main(folder: Path) -> int:
 
 
 class Line:
-    """The two pipes to the parent, kept from other code that reads stdin or prints."""
+    """The two pipes to the parent, protected from other code that reads stdin or prints."""
 
     def __init__(self, folder: Path) -> None:
         self.busy = True
@@ -100,16 +100,18 @@ class Line:
             time.sleep(HEARTBEAT_S)
 
     def hear(self) -> dict:
-        """Wait for the parent's next message; the process ends if the pipe was closed."""
+        """Wait for the parent's next message; ends the process if the pipe was closed."""
         text = self._requests.readline()
         return json.loads(text) if text else self.leave()
 
     def leave(self) -> NoReturn:
-        """End the process at once and remove the folder: the parent has gone, so nothing else would."""
-        self._leaving.acquire()  # for good: another thread that finds out waits for the end
+        """End the process at once and remove its folder, which the parent, now gone, cannot do any more."""
+        self._leaving.acquire()  # never released: other threads that get here wait for the end
         os.chdir(self._folder.parent)
         with contextlib.suppress(OSError):
-            folder = self._folder.rename(self._folder.with_suffix(".gone"))  # a job at work puts nothing more into it
+            folder = self._folder.rename(
+                self._folder.with_suffix(".gone")
+            )  # renamed, so that a running job cannot add files
             for file in folder.glob("[0-9]*-*.npy"):
                 file.unlink()
             folder.rmdir()
