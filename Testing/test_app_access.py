@@ -58,7 +58,7 @@ def test_the_right_token_opens_both_from_the_address_and_as_a_cookie():
     door.check("GET", {**there, "Sec-Fetch-Site": "cross-site"}, {}, "right")  # a link in a mail
     door.check("GET", there, {COOKIE: "right"}, None)
     door.check("GET", {**there, "Upgrade": "websocket", "Origin": "https://gpu.example:8080"}, {COOKIE: "right"}, None)
-    with pytest.raises(RefusedError, match="page of"):
+    with pytest.raises(RefusedError, match="page from"):
         door.check("GET", {**there, "Upgrade": "websocket", "Origin": "https://x.example"}, {COOKIE: "right"}, None)
 
 
@@ -135,7 +135,7 @@ def test_a_cohort_s_scan_is_read_only_if_its_folder_was_given_too(tmp_path):
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / MANIFEST).write_text(f'{{"case": "a", "input": "{scan}", "status": "done"}}\n')
     case = find([tmp_path / "results"])["a"]
-    with pytest.raises(RefusedError, match="give its folder, too"):
+    with pytest.raises(RefusedError, match="start it with that folder, too"):
         case.folders.scan(case.scan)
     case = find([tmp_path / "results", scan.parent])["a"]
     assert case.folders.scan(case.scan) == scan.resolve()
@@ -183,5 +183,5 @@ def test_after_a_torn_line_the_next_one_is_whole(tmp_path):
 
 
 def test_an_unknown_verdict_is_refused(tmp_path):
-    with pytest.raises(ReviewError, match="accepted, flagged"):
+    with pytest.raises(ReviewError, match="accepted or flagged"):
         add_to_review(tmp_path, "a", "maybe")

@@ -135,7 +135,7 @@ def test_a_visitor_segments_cancels_cuts_corrects_undoes_and_downloads(opened, t
 
     by_hand = voxels(corrected)
     page.click("apply")
-    wait_until(lambda: "remove them" in page.text("message"), "the word that what was corrected is kept")
+    wait_until(lambda: "remove the segments" in page.text("message"), "the word that what was corrected is kept")
     downloaded = page.download("seg.nrrd", tmp_path / "downloaded.seg.nrrd")
     for path in (downloaded, corrected):
         np.testing.assert_array_equal(voxels(path), by_hand)
@@ -223,7 +223,7 @@ def test_with_a_host_the_page_opens_with_the_token_only_and_takes_uploads_up_to_
     wait_until(lambda: page.pixels(AXIAL).std() > 20, "the CT that was uploaded")
     (tmp_path / "big.nrrd").write_bytes(b"x" * (3 << 20))
     page.send(tmp_path / "big.nrrd")
-    wait_until(lambda: "up to 1 MB" in page.text("message"), "the limit")
+    wait_until(lambda: "limit of 1 MB" in page.text("message"), "the limit")
     evil = tmp_path / "evil.nhdr"
     evil.write_text("NRRD0004\ntype: short\ndimension: 3\nsizes: 2 2 2\nencoding: raw\ndata file: /etc/passwd\n\n")
     page.send(evil)

@@ -112,7 +112,7 @@ def test_marks_and_locks_beside_a_series_are_no_lost_slices(source, clean, tmp_p
     (tmp_path / "ct" / "latest").symlink_to(tmp_path / "gone")
     volume, (note,) = files.read_volume(tmp_path / "ct")
     assert_same(volume, clean)
-    assert "lead nowhere" in note
+    assert "(a broken link)" in note
 
 
 @pytest.mark.parametrize("extra", ["a text", "a slice"])
@@ -329,7 +329,7 @@ def test_a_slice_that_was_sent_twice_counts_once_with_a_note(source, clean, tmp_
         data.save_as(tmp_path / "ct" / f"again{index}")
     volume, (note,) = files.read_volume(tmp_path / "ct")
     assert_same(volume, clean)
-    assert note.startswith(f"{len(which)} slice")
+    assert note.startswith(f"{len(which)} duplicate slice")
 
 
 def test_a_series_that_was_sent_twice_counts_once(source, clean, tmp_path):

@@ -1,4 +1,4 @@
-"""The cases of the app: scans, folders of scans, cohorts with their results. What a session may open, and where it saves. No slicer."""
+"""The cases of the app, from scans, folders of scans and results of cohorts; and where their changes are saved. No slicer."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Case:
     """A scan that the app offers.
 
     Attributes:
-        name: As the page shows it.
+        name: The name that the page shows.
         scan: The file or DICOM folder.
-        series: What to read of a DICOM folder; None for its largest CT series.
-        found: The segmentation that a cohort made; None for none.
-        corrected: Where changes are saved at once, beside the first segmentation; None if nowhere.
-        cohort: The folder with the cohort's review; None if the case is of none.
-        record: The line of the manifest.
-        folders: What of the disk may be read for it.
+        folders: The folders that may be read for it.
+        series: The DICOM series to read from a folder; None for the largest CT series.
+        found: The segmentation made by a cohort; None if there is none.
+        corrected: The file in which changes are saved; None not to save them.
+        cohort: The folder with the results of its cohort; None if it belongs to none.
+        record: Its manifest line.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Case:
 
     @property
     def segmentation(self) -> Path | None:
-        """The one to show: corrected, or as the cohort made it; None if there is none."""
+        """The segmentation to show: the corrected one or the cohort's; None if there is none."""
         return next((path for path in (self.corrected, self.found) if path and path.is_file()), None)
 
 
@@ -48,11 +48,11 @@ def find(paths: Sequence[str | Path], output: str | Path | None = None) -> dict[
     """The cases in files, folders of scans, DICOM folders and results of cohorts, by name.
 
     Args:
-        paths: A folder with a manifest holds the results of a cohort; its scans have to lie in one of the paths, too.
-        output: A folder for what is changed of cases that belong to no cohort; None for none. Created if missing.
+        paths: Files and folders. A folder with a manifest contains the results of a cohort; its scans must also be in one of the paths.
+        output: Folder in which changes of cases without a cohort are saved, created if missing; None not to save them.
 
     Raises:
-        RefusedError: A path is not there, two cases have one name, or `output` cannot be created.
+        RefusedError: A path does not exist, two cases have the same name, or `output` cannot be created.
     """
     for path in map(Path, paths):
         if not path.exists():
@@ -62,25 +62,29 @@ def find(paths: Sequence[str | Path], output: str | Path | None = None) -> dict[
             Path(output).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RefusedError(
-            f"The folder {output} cannot be created ({error.strerror}): choose another one with -o."
+            f"The folder {output} cannot be created ({error.strerror}): choose another folder with -o."
         ) from error
     folders = Folders([*paths, *([output] if output else [])])
     cases: dict[str, Case] = {}
-    for path in sorted(map(Path, paths), key=lambda path: not (path / MANIFEST).is_file()):  # cohorts know their scans
+    for path in sorted(
+        map(Path, paths), key=lambda path: not (path / MANIFEST).is_file()
+    ):  # cohorts first, as they name their scans
         for case in _cases_in(path, folders, Path(output) if output else None):
             if case.name in cases and not _is_scan_of(cases, case):
-                raise RefusedError(f"Two cases are called {case.name}: rename one, or open them one after the other.")
+                raise RefusedError(
+                    f"Two cases are called {case.name}: rename one, or start the app with only one of them."
+                )
             cases.setdefault(case.name, case)
     return {name: cases[name] for name in sorted(cases, key=lambda name: (cases[name].cohort is None, name))}
 
 
 def uploaded(files: Sequence[Path], folder: Path, output: str | Path | None = None) -> Case:
-    """A case of the files that a visitor sent: one volume, or a DICOM series.
+    """A case from the files that a visitor uploaded: one volume, or a DICOM series.
 
     Args:
-        files: They lie alone in `folder`.
-        folder: Of the session; its name, which no other has, is part of the name under which changes are saved.
-        output: A folder for what is changed; None for none.
+        files: The uploaded files, which are alone in `folder`.
+        folder: A folder with a unique name, which becomes part of the name of the saved file.
+        output: Folder in which changes are saved; None not to save them.
     """
     volumes = [path for path in files if volume_ending(path)]
     scan = volumes[0] if volumes else files[0] if len(files) == 1 else folder
@@ -91,7 +95,7 @@ def uploaded(files: Sequence[Path], folder: Path, output: str | Path | None = No
 
 
 def _is_scan_of(cases: Mapping[str, Case], case: Case) -> bool:
-    """True if a case is the scan of a cohort's case, whose folder was given, too."""
+    """True if a case is the scan of a cohort's case that is already listed."""
     return cases[case.name].scan.resolve() == case.scan.resolve()
 
 
@@ -107,7 +111,7 @@ def _cases_in(path: Path, folders: Folders, output: Path | None) -> Iterable[Cas
         scans = {case_name(path): path}
         if path.is_dir():
             scans, _ = find_cases(path)
-    except CohortError:  # nothing in it that could be a case: the slices of one scan
+    except CohortError:  # no cases in it, so these are the slices of one scan
         scans = {path.resolve().name: path}
     for name, scan in scans.items():
         yield Case(name, scan, folders, corrected=corrected_path(output, name) if output else None)

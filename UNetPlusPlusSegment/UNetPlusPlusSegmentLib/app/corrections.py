@@ -1,4 +1,4 @@
-"""What a visitor changes: read from the scene, saved at once, measured, downloaded in the formats of the command line."""
+"""A visitor's corrections: read from the scene, saved at once, measured, and written for download."""
 # ruff: noqa: ANN001 (Slicer's nodes have no types to import)
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from .cases import Case
 
 FORMATS = {"seg.nrrd": ".seg.nrrd", "nifti": ".nii.gz", "dicom": ".dcm", "stl": ".stl"}
 MOST_SEGMENTS = 255
-BY_HAND = "corrected by hand"  # a DICOM SEG names what made it
+BY_HAND = "corrected by hand"  # in place of the model's name in a DICOM SEG
 
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A segmentation at one moment, free of the scene, so that another thread may write it.
+    """A copy of a segmentation, independent of the scene, so that another thread can write it.
 
     Attributes:
         labelmap: uint8 (K, J, I) on the grid of the scan, 0 where there is no segment.
         segments: One for each value; without measurements.
         ijk_to_ras: 4 × 4, mm.
-        ids: Those of the segments in the scene.
+        ids: IDs of the segments in the scene.
     """
 
     labelmap: np.ndarray
@@ -45,18 +45,18 @@ class Snapshot:
     ids: tuple[str, ...] = ()
 
     def same_as(self, other: Snapshot | None) -> bool:
-        """True if nothing has changed since."""
+        """True if nothing has changed since `other`."""
         return other is not None and self.segments == other.segments and np.array_equal(self.labelmap, other.labelmap)
 
 
 def snapshot(segmentationNode, volumeNode) -> Snapshot:  # noqa: N803
-    """Read a segmentation on the grid of its reference volume; where segments overlap, the later one counts.
+    """Read a segmentation on the grid of its reference volume; where segments overlap, the later one wins.
 
     Raises:
         SegmentationError: There are more segments than a file can hold.
     """
     if segmentationNode.GetSegmentation().GetNumberOfSegments() > MOST_SEGMENTS:
-        raise mrml.SegmentationError(f"A file holds up to {MOST_SEGMENTS} segments: remove some.")
+        raise mrml.SegmentationError(f"A file can hold up to {MOST_SEGMENTS} segments: remove some.")
     segmentation, ids, merged = segmentationNode.GetSegmentation(), vtk.vtkStringArray(), slicer.vtkOrientedImageData()
     segments = []
     for value, each in enumerate(segmentation.GetSegmentIDs(), start=1):
@@ -73,7 +73,7 @@ def snapshot(segmentationNode, volumeNode) -> Snapshot:  # noqa: N803
 
 
 def shapes_of(state: Snapshot, ids: Collection[str] | None = None) -> dict[str, bytes]:
-    """What tells the voxels of each segment, or of some, from others, by the ID of the segment."""
+    """A hash of the voxels of each segment (or of those in `ids`), by ID, to detect changes."""
     return {
         each: hashlib.blake2b(np.packbits(state.labelmap == segment.value).tobytes(), digest_size=16).digest()
         for each, segment in zip(state.ids, state.segments, strict=True)
@@ -86,11 +86,11 @@ def measured_again(state: Snapshot, ids: Collection[str], hu: Volume) -> dict[st
 
     Args:
         state: The segmentation.
-        ids: Of the segments to measure.
+        ids: IDs of the segments to measure.
         hu: The CT without padding.
 
     Returns:
-        By the ID of the segment: `volume_ml` and `mean_hu`; of nodules also what `measure_nodule` finds.
+        By ID: `volume_ml` and `mean_hu`; for nodules also the measurements of `measure_nodule`.
     """
     found: dict[str, dict[str, Any]] = {}
     for each, segment in zip(state.ids, state.segments, strict=True):
@@ -106,24 +106,21 @@ def measured_again(state: Snapshot, ids: Collection[str], hu: Volume) -> dict[st
 
 
 class AutoSave:
-    """Saves a segmentation after each change: beside the first one, whole or not at all.
-
-    What is said to be saved is on the disk; a change that comes while one is written is written next.
-    """
+    """Saves a segmentation after each change. A change that comes while another is being written is saved next."""
 
     def __init__(self, said: Callable[[str], None], taken: Callable[[Snapshot], Awaitable[None]]) -> None:
         """Save nothing yet.
 
         Args:
-            said: Called with a sentence for the user after each attempt.
-            taken: Called with each new state, once it was saved or could not be.
+            said: Called with a sentence for the user after each attempt to save.
+            taken: Called with each new state, after the attempt to save it.
         """
         self._said, self._taken = said, taken
         self._path: Path | None = None
         self._take: Callable[[], Snapshot | None] = lambda: None
         self._saved: Snapshot | None = None
-        self._stamp: tuple[int, int] | None = None  # of the file as this session knows it
-        self.last: Snapshot | None = None  # what was saved of this case last; None if it did not change
+        self._stamp: tuple[int, int] | None = None  # of the file when this session last read or wrote it
+        self.last: Snapshot | None = None  # the last state saved of this case; None if it did not change
         self._task: asyncio.Task | None = None
         self._again = False
 
@@ -131,22 +128,22 @@ class AutoSave:
         """Save another case from now on.
 
         Args:
-            path: The file; None to save nothing, and only tell of it.
-            take: Gives the state now; called on the main thread.
-            saved: The state that needs no saving.
+            path: The file; None not to save, but still call `taken`.
+            take: Returns the current state; called on the main thread.
+            saved: The state that is already saved.
         """
         self._path, self._take, self._saved = path, take, saved
         self._stamp = _stamp(path)
         self.last = None
 
     def changed(self) -> None:
-        """Something may have changed: save it soon. To be called on the thread of the event loop."""
+        """Save soon, as something may have changed. Call it on the thread of the event loop."""
         self._again = True
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._save())
 
     async def finish(self) -> None:
-        """Wait until all is saved."""
+        """Wait until everything is saved."""
         if self._task is not None:
             await asyncio.shield(self._task)
 
@@ -169,9 +166,11 @@ class AutoSave:
 
     async def _write(self, path: Path, now: Snapshot) -> None:
         if _stamp(path) != self._stamp:
-            raise files.FileError(f"another session has changed {path.name}. Open the case again, or download this.")
+            raise files.FileError(
+                f"another session has changed {path.name}. Open the case again, or download your version."
+            )
         writing = asyncio.to_thread(files.write_segmentation, path, now.labelmap, now.ijk_to_ras, now.segments)
-        await asyncio.shield(writing)  # the end of the session waits for it
+        await asyncio.shield(writing)  # not cancelled at the end of the session
         if path == self._path:
             self.last = now
             self._stamp = _stamp(path)
@@ -179,7 +178,7 @@ class AutoSave:
 
 
 def _stamp(path: Path | None) -> tuple[int, int] | None:
-    """Time and size of a file; None without one."""
+    """Modification time and size of a file; None if it does not exist."""
     if path is None or not path.exists():
         return None
     status = path.stat()
@@ -190,13 +189,13 @@ def write(state: Snapshot, case: Case, kind: str, folder: Path) -> Path:
     """Write a segmentation for a download.
 
     Args:
-        state: What to write.
-        case: It names the file; a DICOM SEG refers to its series.
+        state: The segmentation.
+        case: Gives the name of the file; a DICOM SEG refers to its series.
         kind: One of `FORMATS`.
-        folder: Where the file goes.
+        folder: Folder for the file.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
         FileError: It cannot be written in this format.

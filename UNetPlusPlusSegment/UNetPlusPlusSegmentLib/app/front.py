@@ -1,4 +1,4 @@
-"""The front door: one address for all browsers, which lets them in, starts a session for each and passes on what they say. No slicer."""
+"""The front door: one address for all browsers; it checks access, starts a session for each, and forwards its traffic. No slicer."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from ..jobs.allocator import free_memory_bytes
 from ..jobs.child_process import ChildProcess
 from .access import COOKIE, Door, RefusedError
 
-NEEDED_BYTES = 2 << 30  # by a session with a chest CT, its views and its network
-START_S = 60.0  # on a busy computer, Slicer's libraries take a while to load
+NEEDED_BYTES = 2 << 30  # memory of a session with a chest CT, its views and its network
+START_S = 60.0  # Slicer's libraries load slowly on a busy computer
 SWEEP_S = 1.0
-END_S = 5.0  # for a session to save and end
-KEY = "X-Session-Key"  # with it the session knows the front door from anybody else on this computer
+END_S = 5.0  # time for a session to save and end
+KEY = "X-Session-Key"  # proves to a session that a request comes from the front door, not from another program on this computer
 HOP_BY_HOP = {
     "connection", "host", "keep-alive", "transfer-encoding", "upgrade", "content-length", "te", KEY.lower(),
 }  # fmt: skip
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 class InUseError(RefusedError):
-    """There is no memory for another session."""
+    """There is not enough memory for another session."""
 
 
 @dataclass
@@ -52,22 +52,22 @@ class _Session:
 
 
 class Sessions:
-    """The sessions that are open: processes, each with a scene of its own."""
+    """The open sessions: processes, each with its own scene."""
 
     def __init__(self, settings: Mapping[str, object], command: Sequence[str] = ()) -> None:
         """Start none yet.
 
         Args:
-            settings: What `session_main` gets, as JSON has it.
-            command: The command of a session; None for `session_main` with this Python.
+            settings: Settings for `session_main`, in types for JSON.
+            command: The command of a session; empty for `session_main` with this Python.
         """
         self._settings = settings
         self._command = [*command] or [sys.executable, "-m", f"{__package__}.session_main"]
         self._open: dict[str, _Session] = {}
-        self._starting = asyncio.Lock()  # one after the other, so that the memory of one counts for the next
+        self._starting = asyncio.Lock()  # one at a time, so that the memory of each counts before the next starts
 
     async def start(self) -> str:
-        """Start a session and wait until it listens; returns its name, which nobody can guess.
+        """Start a session and wait until it listens; returns its name, which cannot be guessed.
 
         Raises:
             InUseError: There is too little memory.
@@ -78,8 +78,8 @@ class Sessions:
             free = free_memory_bytes("cpu")
             if free is not None and free < NEEDED_BYTES:
                 raise InUseError(
-                    f"The app is in use: {len(self._open)} sessions are open, and there is no memory for another one."
-                    " Try again when one of them is closed."
+                    f"The app is in use: {len(self._open)} sessions are open, and there is not enough memory for another one."
+                    " Try again when one of them has been closed."
                 )
             folder = tempfile.TemporaryDirectory(prefix="unetpp-app-", ignore_cleanup_errors=True)
             process = ChildProcess(self._command, Path(folder.name))
@@ -96,7 +96,7 @@ class Sessions:
             return name
 
     def find(self, name: str) -> _Session | None:
-        """A session that is open; None if it has ended."""
+        """An open session; None if it has ended."""
         self.sweep()
         return self._open.get(name)
 
@@ -106,14 +106,14 @@ class Sessions:
             if session.process.has_ended:
                 self._open.pop(name).folder.cleanup()
 
-    async def sweep_again_and_again(self) -> None:
-        """Remove what visitors uploaded soon after they have left."""
+    async def keep_sweeping(self) -> None:
+        """Sweep every second, so that uploads are deleted soon after their visitors have left."""
         while True:
             await asyncio.sleep(SWEEP_S)
             self.sweep()
 
     async def close(self) -> None:
-        """End all sessions: each saves first."""
+        """End all sessions; each saves its changes first."""
         for session in self._open.values():
             session.process.send({"do": "end"})
         until = time.monotonic() + END_S
@@ -131,11 +131,13 @@ class Sessions:
             for line in process.received():
                 if line is None:
                     _log.error("A session ended at once:\n%s", process.last_words)
-                    raise RefusedError("The session ended at once; the terminal of the app says why.")
-                with suppress(ValueError, TypeError, KeyError):  # what libraries print
+                    raise RefusedError("The session ended at once: the terminal of the app shows why.")
+                with suppress(ValueError, TypeError, KeyError):  # lines printed by libraries
                     return int(json.loads(line)["port"])
             await asyncio.sleep(0.02)
-        raise RefusedError(f"The session did not start within {START_S:g} s.")
+        raise RefusedError(
+            f"The session did not start within {START_S:g} s: try again when this computer is less busy."
+        )
 
 
 def front(sessions: Sessions, door: Door, upload_bytes: int) -> web.Application:
@@ -143,8 +145,8 @@ def front(sessions: Sessions, door: Door, upload_bytes: int) -> web.Application:
 
     Args:
         sessions: Closed with the application.
-        door: Checked for every request, page and web socket.
-        upload_bytes: Of one request at most.
+        door: Checks every request, page and web socket.
+        upload_bytes: Largest request body, in bytes.
     """
 
     @web.middleware
@@ -152,14 +154,14 @@ def front(sessions: Sessions, door: Door, upload_bytes: int) -> web.Application:
         try:
             door.check(request.method, request.headers, request.cookies, request.query.get("token"))
             if (request.content_length or 0) > upload_bytes:
-                raise RefusedError(f"An upload may have up to {upload_bytes >> 20} MB.")
+                raise RefusedError(f"The upload is larger than the limit of {upload_bytes >> 20} MB.")
             response = await handler(request)
         except InUseError as error:
             response = _page("In use", str(error), status=503)
         except RefusedError as error:
             response = _page("Refused", str(error), status=403)
         if not response.prepared:
-            # Nobody may show the page in a frame, and nothing in it is loaded from elsewhere.
+            # No other page may show this one in a frame, and its address is not sent to other sites.
             response.headers.setdefault("X-Frame-Options", "DENY")
             response.headers.setdefault("Referrer-Policy", "no-referrer")
             response.headers.setdefault("Cache-Control", "no-store")
@@ -167,7 +169,7 @@ def front(sessions: Sessions, door: Door, upload_bytes: int) -> web.Application:
 
     async def open_session(request: web.Request) -> web.Response:
         name = await sessions.start()
-        # A page, no redirection: one that another site began would not bring the cookie along.
+        # A page, not a redirect: if another site had started the redirect, the cookie would not be sent.
         response = _page("Starting", "Starting …", forward=f"s/{name}/")
         if door.token is not None:
             response.set_cookie(COOKIE, door.token, httponly=True, samesite="Strict", secure=request.secure)
@@ -184,7 +186,7 @@ def front(sessions: Sessions, door: Door, upload_bytes: int) -> web.Application:
     async def client(app: web.Application) -> AsyncIterator[None]:
         async with aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=None)) as client:
             app[_CLIENT] = client
-            sweeping = asyncio.ensure_future(sessions.sweep_again_and_again())
+            sweeping = asyncio.ensure_future(sessions.keep_sweeping())
             yield
             sweeping.cancel()
             await sessions.close()
@@ -197,7 +199,7 @@ def front(sessions: Sessions, door: Door, upload_bytes: int) -> web.Application:
 
 
 def only_for(key: str) -> Any:
-    """Let in only who knows a key: anybody on this computer can reach the port."""
+    """Refuse requests without the key, as any program on this computer can reach the port."""
 
     @web.middleware
     async def check(
@@ -231,7 +233,7 @@ async def _forward(request: web.Request, session: _Session, client: aiohttp.Clie
 
 
 async def _relay(request: web.Request, session: _Session, client: aiohttp.ClientSession) -> web.WebSocketResponse:
-    """Pass the messages of a web socket on, both ways, until one side closes it."""
+    """Forward the messages of a web socket in both directions until one side closes it."""
     near = web.WebSocketResponse(max_msg_size=1 << 26, heartbeat=30, compress=False)
     await near.prepare(request)
     async with client.ws_connect(
@@ -269,13 +271,13 @@ async def serve(app: web.Application, host: str, port: int, say: Callable[[int],
     """Listen until `until` is set.
 
     Args:
-        app: See `front`.
-        host, port: The address; port 0 for a free one.
+        app: From `front`.
+        host, port: The address; port 0 for any free port.
         say: Called with the port once the app listens.
-        until: Set it to end.
+        until: Set it to stop serving.
 
     Raises:
-        RefusedError: Another program listens there.
+        RefusedError: The address cannot be used.
     """
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

@@ -1,4 +1,4 @@
-"""The page: a panel on the left, four views on the right. Vuetify widgets by trame; what they do is in `session`."""
+"""The page: a panel on the left and four views on the right, built from Vuetify widgets; `session` does the work."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ html { overflow: hidden } .panel { font-size: 14px } .panel .v-btn { text-transf
 .panel td, .panel th { padding: 0 6px !important; height: 26px !important } .panel tr { cursor: pointer }
 .panel .v-label { font-size: 14px; white-space: nowrap } #results, .panel .v-list { max-height: 220px; overflow-y: auto }
 """
-# The page sends files to its own address: a web socket would hold them in memory.
+# Files are uploaded with POST, as a web socket would hold them in memory.
 UPLOAD = """
 window.unetppUpload = async (event, state) => {
   const form = new FormData();
@@ -41,7 +41,7 @@ class Page(VAppLayout):
     """The page of one session."""
 
     def __init__(self, session: Session) -> None:
-        """Build it; it is served under the name `main`."""
+        """Build the page; it is served under the name `main`."""
         super().__init__(session.server)
         self._session = session
         self.state.trame__title = TITLE
@@ -103,7 +103,7 @@ class Page(VAppLayout):
                     v.VBtn(
                         {"accepted": "Accept", "flagged": "Flag"}[verdict], size="small", classes="ml-2", id=verdict,
                         color=(f"verdict === '{verdict}' ? '{color}' : undefined",),
-                        click=(session.judge, f"[verdict === '{verdict}' ? '' : '{verdict}']"),  # again takes it back
+                        click=(session.judge, f"[verdict === '{verdict}' ? '' : '{verdict}']"),  # pressed again, it is withdrawn
                     )  # fmt: skip
             v.VTextField(
                 v_model=("comment",), label="Comment", id="comment", change=(session.judge, "[verdict]"), **SMALL
@@ -158,7 +158,7 @@ class Page(VAppLayout):
 
 
 class _Corrections(SegmentEditorUI):
-    """The segment editor of trame-slicer, in less room; its buttons for tools, undo and segments are theirs."""
+    """The segment editor of trame-slicer in a compact layout, with its own buttons for tools, undo and segments."""
 
     def _build_ui(self) -> None:
         name = self._typed_state.name

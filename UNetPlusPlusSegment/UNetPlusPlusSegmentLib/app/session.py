@@ -1,4 +1,4 @@
-"""A session: what the buttons of the page do, on a scene of its own with a worker of its own. Knows the state of the page, no widget."""
+"""A session: what the buttons of the page do, with its own scene and worker. Uses the state of the page, not its widgets."""
 # ruff: noqa: ANN001 (Slicer's nodes have no types to import)
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from .table import Table
 from .views import Views
 
 POLL_S = 0.05
-NOTHING_SAVED = "Changes are not saved on the computer of the app: download what you want to keep."
+NOTHING_SAVED = "Changes are not saved on the app's computer: download what you want to keep."
 CORRECTED_BEFORE = (
-    "The segments of this target were corrected, or saved before, and would be replaced: remove them in the list of segments, and"
-    " press Apply again."
+    "The segments of this target may contain corrections, which Apply would replace: remove the segments from the list, and press"
+    " Apply again."
 )
 
 
 class Session:
-    """Opens cases, runs the network, shows results, keeps corrections and verdicts.
+    """Opens cases, runs the network, shows results, and saves corrections and verdicts.
 
-    Actions are called by the page, on the thread of the event loop. What goes wrong is a sentence in `state.message`.
+    The page calls its methods on the thread of the event loop. Errors become a sentence in `state.message`.
     """
 
     def __init__(self, server: Server, views: Views, cases: Mapping[str, Case], window: str = "Abdomen") -> None:
@@ -55,13 +55,15 @@ class Session:
         self.case: Case | None = None
         self._asked: Case | None = None
         self.segmentation: Any = None
-        self._by_hand = False  # segments may have been corrected before the last result
+        self._by_hand = False  # whether segments may have been corrected before the last result
         self._run: SceneRun | None = None
         self._runs: list[SceneRun] = []
-        self._table, self._rows = Table(), list[str]()  # and the IDs of the segments in it
-        self._hu: Volume | None = None  # of the case, without padding
-        self._found: dict[str, Mapping[str, Any]] = {}  # by ID: measured since segments were made or loaded
-        self._shapes: dict[str, bytes] = {}  # by ID: of the segments as they were measured
+        self._table, self._rows = Table(), list[str]()  # the table, and the IDs of the segments in its rows
+        self._hu: Volume | None = None  # the CT of the case, without padding
+        self._found: dict[
+            str, Mapping[str, Any]
+        ] = {}  # by ID: measurements made since the segments were loaded or computed
+        self._shapes: dict[str, bytes] = {}  # by ID: hashes of the segments when they were last measured
         self._measuring = asyncio.Lock()
         self._following: asyncio.Task | None = None
         self._autosave = AutoSave(partial(self._set, "saved"), self._measure_again)
@@ -93,11 +95,11 @@ class Session:
     # Cases
 
     async def open(self, name: str | None) -> None:
-        """Open a case by its name, with its segmentation if it has one; what was changed in the one before is saved first."""
+        """Open a case by its name, with its segmentation if it has one; changes of the previous case are saved first."""
         if name is None or (self.case and self.case.name == name):
             return
         if name not in self.cases:
-            self._tell(f"There is no case {name!r}.", wrong=True)
+            self._tell(f"There is no case {name!r}: choose one from the list.", wrong=True)
             return
         case = self._asked = self.cases[name]
         self._tell("Opening …")
@@ -106,12 +108,15 @@ class Session:
             found = case.segmentation and case.folders.scan(case.segmentation)
             volume, notes = await asyncio.to_thread(_read, case)
         except (ValueError, MemoryError) as error:
-            self._tell(str(error) or "There is not enough memory for this scan.", wrong=True)
+            self._tell(
+                str(error) or "There is not enough memory for this scan: close other programs, or crop the scan.",
+                wrong=True,
+            )
             self.state.case_name = self.case.name if self.case else None
             self.state.flush()
             return
         await self._leave()
-        if case is self._asked:  # nobody has asked for another one meanwhile
+        if case is self._asked:  # no other case has been chosen meanwhile
             said = [case.record.get("reason"), *(case.record.get("notes") or ()), *notes]
             self._tell(" ".join(dict.fromkeys(filter(None, said))))
             self._show(case, volume, found)
@@ -120,7 +125,7 @@ class Session:
         self.state.flush()
 
     def _show(self, case: Case, volume: Volume, found: Path | None) -> None:
-        """Show a case that was read, instead of the one before."""
+        """Show a case that has been read, in place of the previous one."""
         self.views.show(volume, case.name, self.state.window_name)
         self.case, self._runs = case, []
         self._by_hand = found is not None and case.segmentation == case.corrected
@@ -139,20 +144,20 @@ class Session:
         self._show_verdict()
 
     async def _leave(self) -> None:
-        """Stop what is running, and save what has changed."""
+        """Stop the current run, and save changes."""
         self.cancel()
         if self._following:
             self._following.cancel()
         self._autosave.changed()
         await self._autosave.finish()
         if self.case and self.case.cohort and self._autosave.last:
-            await self._measure(self.case, self.case.cohort, self._autosave.last)
+            await self._add_correction(self.case, self.case.cohort, self._autosave.last)
         self._autosave.follow(None, lambda: None, None)
         self.segmentation = None
         self.state.update({"running": False, "progress_text": ""})
 
     async def _measure_again(self, state: Snapshot) -> None:
-        """Measure what has changed in the segmentation, and show it in the table."""
+        """Measure the segments that have changed, and update the table."""
         case = self.case
         async with self._measuring:
             if case is not self.case:
@@ -165,7 +170,9 @@ class Session:
             found = await asyncio.to_thread(measured_again, state, changed, hu)
             if case is not self.case or self.segmentation is None:
                 return
-            still = {each for each in changed if self._shapes.get(each) == before.get(each)}  # no run has replaced it
+            still = {
+                each for each in changed if self._shapes.get(each) == before.get(each)
+            }  # not replaced by a run meanwhile
             self._hu = hu
             self._found |= {each: found[each] for each in still}
             self._shapes = self._shapes | {each: shapes[each] for each in still}
@@ -173,7 +180,7 @@ class Session:
             self.state.flush()
 
     async def _measure_corrected_before(self) -> None:
-        """Measure a correction that was loaded; if the cohort's table lacks it, because the app was killed, it gets its row."""
+        """Measure a correction that was loaded; if the cohort's table lacks it because the app was killed, schedule its row."""
         state, case = self.take(), self.case
         if not self._by_hand or state is None or case is None:
             return
@@ -193,8 +200,8 @@ class Session:
         }:
             self._autosave.last = state
 
-    async def _measure(self, case: Case, folder: Path, state: Snapshot) -> None:
-        """Give a correction its row in the cohort's table."""
+    async def _add_correction(self, case: Case, folder: Path, state: Snapshot) -> None:
+        """Add a correction to the cohort's table."""
         volume = mrml.volume_from_node(self.views.volume)
         try:
             await asyncio.to_thread(add_correction, folder, case.record, volume, state.labelmap, state.segments)
@@ -202,21 +209,21 @@ class Session:
             self._tell(str(error), wrong=True)
 
     async def add(self, case: Case) -> None:
-        """Offer a case that was uploaded, and open it."""
+        """Add an uploaded case to the list, and open it."""
         self.cases[case.name] = case
         self.state.cases = list(self.cases)
         self.case = None if self.case and self.case.name == case.name else self.case
         await self.open(case.name)
 
     async def step(self, by: int) -> None:
-        """Open the next case (1) or the one before (-1)."""
+        """Open the next case (1) or the previous one (-1)."""
         names = list(self.cases)
         here = names.index(self.case.name) if self.case else -1
         if 0 <= here + by < len(names):
             await self.open(names[here + by])
 
     def judge(self, verdict: str) -> None:
-        """Append a verdict on this case, with the comment, to the cohort's review: `accepted`, `flagged` or `""`."""
+        """Add a verdict on this case (`accepted`, `flagged` or `""`), with the comment, to the cohort's review."""
         if self.case is None or self.case.cohort is None:
             return
         try:
@@ -231,12 +238,12 @@ class Session:
     # Runs
 
     def apply(self, points: list | None = None) -> None:
-        """Segment the volume, in place of the last result for the target; or the nodules at points, beside what is there."""
+        """Segment the volume, replacing an earlier result for the target; or only the nodules at points, adding them."""
         if self.case is None or self.state.running:
             return
         state, bundle = self.state, self._bundle
         if bundle is None:
-            self._tell("Choose a target and a model.", wrong=True)
+            self._tell("Choose a target and a model first.", wrong=True)
             return
         if not points and self._has_corrected(bundle):
             self._tell(CORRECTED_BEFORE, wrong=True)
@@ -255,27 +262,29 @@ class Session:
         self._follow(run)
 
     def _has_corrected(self, bundle: Bundle) -> bool:
-        """True if segments that a run would replace may have been corrected, now or before they were saved."""
+        """True if segments that a run would replace may contain corrections, from this session or an earlier one."""
         by_hand = self._by_hand or self.views.app.segmentation_editor.undo_stack.can_undo()
         return by_hand and bool(segments_of_target(self.segmentation, bundle, self.state.target))
 
     def cancel(self) -> None:
-        """Stop the run; what is in the scene stays."""
+        """Stop the run; the scene is not changed."""
         if self._run and self.state.running:
             self._run.cancel()
 
     def set_threshold(self, threshold: float) -> None:
-        """Cut the last result anew, without running the network."""
-        self._make_anew(lambda run: run.set_threshold(float(threshold)))
+        """Apply another threshold to the last result, without running the network."""
+        self._change_result(lambda run: run.set_threshold(float(threshold)))
 
     def set_show_from(self, probability: float) -> None:
-        """Show the findings of the last result from another probability on; what was corrected stays."""
-        self._make_anew(lambda run: run.set_show_from(float(probability)))
+        """Show the findings of the last result from another probability; corrected segments are kept."""
+        self._change_result(lambda run: run.set_show_from(float(probability)))
 
-    def _make_anew(self, change: Callable[[SceneRun], None]) -> None:
+    def _change_result(self, change: Callable[[SceneRun], None]) -> None:
         run = self._runs[-1] if self._runs else None
-        another_runs = self.state.running and run is not self._run  # this one may still wait for its map
-        if run is None or run.bundle.name != self.state.model or another_runs:  # it is that of the next run
+        another_runs = (
+            self.state.running and run is not self._run
+        )  # the last run itself may still be waiting for its map
+        if run is None or run.bundle.name != self.state.model or another_runs:  # the value is for the next run
             return
         try:
             change(run)
@@ -287,18 +296,18 @@ class Session:
 
     def look_at(self, row: int) -> None:
         """Centre the slice views on the segment of a row of the table."""
-        place = mrml.centre_of(self.segmentation, self._rows[row])  # None if it was removed
+        place = mrml.centre_of(self.segmentation, self._rows[row])  # None if the segment was removed
         if place:
             self.views.centre(place)
 
     def take(self) -> Snapshot | None:
-        """The segmentation now; None if there is none."""
+        """A snapshot of the segmentation; None if there is none."""
         if self.segmentation is None or self.views.volume is None:
             return None
         return snapshot(self.segmentation, self.views.volume)
 
     async def close(self) -> None:
-        """Save what has changed, and end the worker."""
+        """Save changes, and end the worker."""
         await self._leave()
         self.segmenter.close()
 
@@ -307,17 +316,19 @@ class Session:
         self._following = create_task(self._watch(run))
 
     async def _watch(self, run: SceneRun) -> None:
-        """Poll the worker until the run has ended; show how far it is, its result at once, and its map when that has come."""
+        """Poll the worker until the run has ended; show its progress, its result as soon as it arrives, and then its map."""
         shown, started = run.result, time.perf_counter()
         try:
             while run.running or run.jobs:
                 self.segmenter.poll()
                 is_new = run.result is not shown
-                if run.result and is_new and (shown is None or not run.jobs):  # of many thresholds, the last one
+                if (
+                    run.result and is_new and (shown is None or not run.jobs)
+                ):  # after several thresholds, only the last result
                     shown = run.result
                     self._take_in(run, shown)
                     took = f"{shown.scan_slices} slices on {shown.device}, {time.perf_counter() - started:.1f} s from click to mask"
-                    self.state.took = self.state.took or took  # another threshold is no other run
+                    self.state.took = self.state.took or took  # kept if only the threshold has changed
                 self._show_progress(run)
                 await asyncio.sleep(POLL_S)
             self._show_overlay()
@@ -337,7 +348,7 @@ class Session:
         self.state.flush()
 
     def _take_in(self, run: SceneRun, result: Result) -> None:
-        """Show a result: in the views, in the table; and save it."""
+        """Show a result in the views and in the table, and save it."""
         if run not in self._runs:
             self._runs.append(run)
         self._found = {
@@ -346,7 +357,7 @@ class Session:
         state = self.take()
         self._shapes = self._shapes | (shapes_of(state, run.segmentIDs) if state else {})
         editor = self.views.app.segmentation_editor
-        self._by_hand = self._by_hand or editor.undo_stack.can_undo()  # the next call forgets the steps
+        self._by_hand = self._by_hand or editor.undo_stack.can_undo()  # the next call clears the undo stack
         self._use(run.segmentationNode)
         if run.segmentIDs:
             editor.set_active_segment_id(run.segmentIDs[0])
@@ -360,7 +371,7 @@ class Session:
     # The scene
 
     def _use(self, node) -> None:
-        """Make a segmentation the one that is edited, shown in 3D and saved."""
+        """Make a segmentation the one that is edited, shown and saved."""
         self.segmentation = node
         editor = self.views.app.segmentation_editor
         node.CreateDefaultDisplayNodes()
@@ -378,7 +389,7 @@ class Session:
         self._autosave.changed()
 
     def _choose_tool(self, name: str) -> None:
-        """A click does one thing: it paints, or it finds a nodule."""
+        """Stop picking nodules when a tool is chosen, as a click cannot do both."""
         self.state.picking = self.state.picking and name == SegmentationEffectNoTool.get_effect_name()
 
     def _clicked(self, ras: tuple[float, float, float]) -> None:
@@ -394,7 +405,7 @@ class Session:
 
     @property
     def _bundle(self) -> Bundle | None:
-        """The chosen model; None if it does not find the chosen target: what a page sends may be anything."""
+        """The chosen model; None if it does not have the chosen target, as a page may send anything."""
         found = providing(self.state.target or "", self._bundles)
         return next((each for each in found if each.name == self.state.model), None)
 
@@ -416,7 +427,7 @@ class Session:
         """List all segments with their measurements."""
         segmentation = self.segmentation.GetSegmentation()
         segments = {
-            each: (segmentation.GetSegment(each).GetName(), self._known_of(each))
+            each: (segmentation.GetSegment(each).GetName(), self._measurements_of(each))
             for each in segmentation.GetSegmentIDs()
         }
         self._rows, self.state.header, self.state.rows = self._table.content(segments)
@@ -427,8 +438,8 @@ class Session:
         if self.segmentation is not None:
             self._show_rows()
 
-    def _known_of(self, segment_id: str) -> Mapping[str, Any]:
-        """The last measurements of a segment: since it was changed, of its run, or of the cohort."""
+    def _measurements_of(self, segment_id: str) -> Mapping[str, Any]:
+        """The latest measurements of a segment: after its last change, from its run, or from the cohort."""
         if segment_id in self._found:
             return self._found[segment_id]
         for run in reversed(self._runs):
@@ -466,7 +477,7 @@ def _without_padding(volume: Volume) -> Volume:
 
 
 def _targets(bundles: Iterable[Bundle]) -> list[str]:
-    """All that the models find: labels by their names, and of models with several, all of them; the liver first, as in the panel."""
+    """All targets of the models: labels, shared words, and models with several labels as a whole; the liver first, as in the panel."""
     found = {label.name for bundle in bundles for label in bundle.labels}
     found |= {
         name

@@ -1,8 +1,8 @@
-"""The process of one session: a scene, its views and its page, served on a port that only the front door can use.
+"""The process of one session: a scene with its views and its page, served on a port that only the front door can use.
 
-The front door sends one JSON line: `key`, `folder` (for uploads), `paths`, `output`, `upload_bytes`, `empty_s`. The answer is a
-line `{"port": number}`. A line `{"do": "end"}`, or the end of the front door, ends the session, and so does a page that has
-been closed for `empty_s` seconds. What was changed is saved first.
+The front door sends one JSON line with `key`, `folder` (for uploads), `paths`, `output`, `upload_bytes` and `empty_s`. The answer is
+a line `{"port": number}`. The session ends at a line `{"do": "end"}`, when the front door ends, or when its page has been closed for
+`empty_s` seconds; changes are saved first.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def main() -> int:
     given = json.loads(sys.stdin.readline() or "{}")
     if not given:
         return 2
-    os.environ["WSLINK_READY_MSG"] = ""  # on stdout, where only the port is expected
-    os.environ["WSLINK_WS_COMPRESS"] = "0"  # pictures, on this computer
-    sys.argv = sys.argv[:1]  # trame reads it
+    os.environ["WSLINK_READY_MSG"] = ""  # it would be printed to stdout, where only the port is expected
+    os.environ["WSLINK_WS_COMPRESS"] = "0"  # not worth it for pictures that stay on this computer
+    sys.argv = sys.argv[:1]  # trame reads sys.argv
     from .views import Views, render_without_a_screen
 
     render_without_a_screen()
@@ -79,7 +79,7 @@ def main() -> int:
 
 
 def _wait_for_end(end: Callable[[], None]) -> None:
-    """Wait for the word of the front door, or for its death."""
+    """Wait until the front door asks to end, or has itself ended."""
     for line in sys.stdin:
         if json.loads(line).get("do") == "end":
             break
@@ -90,23 +90,23 @@ def _upload(
     session: Any, folder: Path, output: str | None, most_bytes: int
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def upload(request: web.Request) -> web.Response:
-        """Take the files of a form, into a folder that holds nothing else, and open them as one case."""
+        """Receive the files of a form into a new folder, and open them as one case."""
         into, size, received = Path(mkdtemp(dir=folder)), 0, []
         try:
             form = await request.multipart()
             while isinstance(part := await form.next(), BodyPartReader):
                 name = Path(str(part.filename).replace("\\", "/")).name
                 if not name or name.startswith("."):
-                    raise RefusedError("A file that is uploaded needs a name.")
+                    raise RefusedError("A file without a name cannot be uploaded: rename it.")
                 with (into / name).open("xb") as stream:
                     while chunk := await part.read_chunk(CHUNK_BYTES):
                         size += len(chunk)
                         if size > most_bytes:
-                            raise RefusedError(f"An upload may have up to {most_bytes >> 20} MB.")
+                            raise RefusedError(f"The upload is larger than the limit of {most_bytes >> 20} MB.")
                         stream.write(chunk)
                 received.append(into / name)
             if not received:
-                raise RefusedError("No file was sent.")
+                raise RefusedError("No file was sent: choose one or more files.")
         except (RefusedError, OSError) as error:
             shutil.rmtree(into, ignore_errors=True)
             return web.Response(status=400, text=getattr(error, "strerror", None) or str(error))
@@ -118,10 +118,10 @@ def _upload(
 
 def _download(session: Any) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def download(request: web.Request) -> web.StreamResponse:
-        """Write the segmentation in a format of `FORMATS`, and send it."""
+        """Write the segmentation in one of `FORMATS`, and send it."""
         kind, case = request.match_info["kind"], session.case
         if kind not in FORMATS or case is None or session.segmentation is None:
-            return web.Response(status=404, text="There is no such segmentation.")
+            return web.Response(status=404, text="There is no segmentation to download in this format.")
         with TemporaryDirectory() as folder:
             try:
                 state = session.take()

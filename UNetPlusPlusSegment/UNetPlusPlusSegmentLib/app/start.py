@@ -1,4 +1,4 @@
-"""The start of the app from the command line: it looks for the packages, prints the address, and ends on Ctrl-C."""
+"""Starts the app from the command line: checks packages and paths, prints the address, and serves until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .access import Door, RefusedError
 from .cases import find
 
 HERE = "127.0.0.1"
-EMPTY_S = 60  # a session without a page lasts this long: reloading one takes a moment
+EMPTY_S = 60  # a session ends this long after its page was closed; reloading the page takes a moment
 PACKAGES = ("aiohttp", "slicer", "slicer_layer_dm", "trame_slicer")
 
 
@@ -24,11 +24,11 @@ def run(
     """Serve the app until it is interrupted.
 
     Args:
-        paths: Scans, folders of scans, results of cohorts.
-        host: The address to listen on, which then asks for a token; None for this computer alone.
-        port: 0 for a free one.
-        output: A folder for what is changed; None for none.
-        upload_mb: Of one upload at most.
+        paths: Scans, folders of scans, and results of cohorts.
+        host: The address to listen on, where visitors need a token; None for this computer only.
+        port: The port; 0 for any free one.
+        output: Folder in which changes are saved; None not to save them.
+        upload_mb: Largest upload in megabytes.
         say: Prints a line.
 
     Raises:
@@ -37,9 +37,9 @@ def run(
     missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
     if missing:
         raise RefusedError(
-            f"The app needs {', '.join(missing)}, which is not installed: pip install 'UNetPlusPlusSegment[app]'"
+            f"The app needs packages that are not installed ({', '.join(missing)}): pip install 'UNetPlusPlusSegment[app]'"
         )
-    find(paths, output)  # what is wrong with the paths is said here, not in every session
+    find(paths, output)  # reports errors in the paths now, not in every session
     from .front import Sessions, front, serve
 
     door = Door(secrets.token_urlsafe(24) if host else None)

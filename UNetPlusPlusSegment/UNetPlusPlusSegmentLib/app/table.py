@@ -1,4 +1,4 @@
-"""The page's table: a row for each segment, sorted as the visitor wants them. No widget, no scene."""
+"""The results table of the page: a row for each segment, sorted by any column. No widgets, no scene."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ COLUMNS = {  # measurements by title
     "Probability": "probability",
     "Expected Dice": "expected_dice",
 }
-UPWARDS = NAME, "Kind", "Expected Dice"  # all others with the largest numbers first
+UPWARDS = NAME, "Kind", "Expected Dice"  # ascending; all others start with the largest number
 ALWAYS = "ml"
 
 
 class Table:
-    """The columns, and what the rows are sorted by."""
+    """The columns, and how the rows are sorted."""
 
     def __init__(self) -> None:
-        """In the order of the segmentation."""
+        """Start in the order of the segmentation."""
         self._title, self._down = NAME, False
 
     def sort_by(self, title: str) -> None:
-        """Sort by a column, the largest numbers first, or the worst Dice; a second call turns the order round."""
+        """Sort by a column: the largest numbers first, or the lowest expected Dice. A second call reverses the order."""
         self._title, self._down = title, not self._down if title == self._title else title not in UPWARDS
 
     def content(
@@ -37,8 +37,8 @@ class Table:
         """The IDs of the rows, the titles of the columns and the texts of the rows.
 
         Args:
-            segments: Name and measurements by ID; those without what they are sorted by come last, and columns without any text
-                are left out.
+            segments: Name and measurements, by ID. Segments without a value in the sort column come last; empty columns are left
+                out.
         """
         ids = self._in_order(segments)
         texts = {title: [_text(key, segments[each][1].get(key)) for each in ids] for title, key in COLUMNS.items()}
@@ -57,5 +57,5 @@ class Table:
 
 
 def _text(key: str, value: Any) -> str:
-    """A measurement as exact as it is known."""
+    """The text of a rounded measurement; empty for None."""
     return "" if value is None else str(rounded(key, value))

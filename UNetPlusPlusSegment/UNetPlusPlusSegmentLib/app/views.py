@@ -1,4 +1,4 @@
-"""The views: Slicer's scene with three slice views and a 3D view, served by trame-slicer. No network, no page."""
+"""The views: a Slicer scene with three slice views and a 3D view, served by trame-slicer. No network, no page."""
 # ruff: noqa: ANN001, ANN201 (Slicer's nodes have no types to import)
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from ..core.volume import Volume
 
 WINDOWS = {"Abdomen": (400, 40), "Lung": (1500, -600)}  # width and centre in HU
 OVERLAY_OPACITY = 0.5
-SEEN = 0.05  # a map is transparent below
-MAP_COLORS = "vtkMRMLColorTableNodeFileViridis.txt", "vtkMRMLColorTableNodeWarm1"  # the first one that is there
+VISIBLE_FROM = 0.05  # a map is transparent below
+MAP_COLORS = "vtkMRMLColorTableNodeFileViridis.txt", "vtkMRMLColorTableNodeWarm1"  # the first that exists is used
 
 
 class Views:
-    """A scene of its own, and four views on it."""
+    """A scene, and four views on it."""
 
     def __init__(self, server: Server) -> None:
         """Create them; the page shows them where it calls `layout.initialize_layout_grid`."""
         self.app = SlicerApp()
-        # No more frames than the eye needs: the network wants the processor, too.
+        # A low frame rate, which leaves the CPU to the network.
         register_rca_factories(self.app.view_manager, server, target_fps=20, blur_fps=5)
         self.layout = LayoutManager(self.app.scene, self.app.view_manager, server)
         axial, coronal = ViewLayoutDefinition.axial_view(), ViewLayoutDefinition.coronal_view()
@@ -51,7 +51,7 @@ class Views:
         return self.app.view_manager.get_slice_views()
 
     def show(self, volume: Volume, name: str, window: str = "Abdomen"):
-        """Show a volume instead of all that the scene held; returns its `vtkMRMLScalarVolumeNode`."""
+        """Clear the scene and show a volume; returns its `vtkMRMLScalarVolumeNode`."""
         self.scene.Clear()
         node = self.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
         node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(volume.ijk_to_ras))
@@ -67,7 +67,7 @@ class Views:
         return node
 
     def load_segmentation(self, path: Path):
-        """Load a `.seg.nrrd` file; returns its `vtkMRMLSegmentationNode`, or None if it is no segmentation."""
+        """Load a `.seg.nrrd` file; returns its `vtkMRMLSegmentationNode`, or None if it is not a segmentation."""
         node = self.app.segmentation_editor.load_segmentation_from_file(str(path))
         if node is not None and self.volume is not None:
             node.SetReferenceImageGeometryParameterFromVolumeNode(self.volume)
@@ -79,14 +79,14 @@ class Views:
             VolumeWindowLevel.set_volume_node_window_level(self.volume, *WINDOWS[name])
 
     def overlay(self, map_node) -> None:
-        """Show a map of probabilities over the volume; None for none."""
+        """Show a probability map over the volume; None hides it."""
         if map_node is not None:
             display = map_node.GetDisplayNode()
             color = next((c for c in MAP_COLORS if self.scene.GetNodeByID(c)), None)
             display.SetAndObserveColorNodeID(color)
             display.SetAutoWindowLevel(False)
             display.SetWindowLevelMinMax(0, 1)
-            display.SetThreshold(SEEN, 1)
+            display.SetThreshold(VISIBLE_FROM, 1)
             display.SetApplyThreshold(True)
         self.app.display_manager.show_volume_in_slice_foreground(map_node)
         for view in self.slices:
@@ -99,19 +99,19 @@ class Views:
             view.schedule_render()
 
     def when_clicked(self, call: Callable[[tuple[float, float, float]], None]) -> None:
-        """Call with the point in the world (R, A, S in mm) of each press of the left button in a slice view."""
+        """Call a function with the point in the world (R, A, S in mm) at each press of the left button in a slice view."""
         for view in self.slices:
             view.interactor().AddObserver("LeftButtonPressEvent", lambda *_, view=view: call(_point(view)))
 
     def look_from_the_front(self) -> None:
-        """Fit the 3D view to what is in it."""
+        """Reset the 3D view so that its content fits."""
         for view in self.app.view_manager.get_threed_views():
-            view.render()  # new surfaces come into it only now
+            view.render()  # new surfaces are added only when it is rendered
             view.reset_view()
 
 
 def _set_step(view: SliceView, ijk_to_ras: np.ndarray) -> None:
-    """Set the distance of slices where they are tilted against their stack: Slicer 5.11 takes 0 mm, and then draws no segment."""
+    """Set the slice spacing of a view for tilted slices (gantry tilt): Slicer 5.11 computes 0 mm, and then draws no segments."""
     node, axes = view.get_view_node(), ijk_to_ras[:3, :3] / np.linalg.norm(ijk_to_ras[:3, :3], axis=0)
     if np.allclose(axes.T @ axes, np.eye(3), atol=1e-4):
         node.SetSliceSpacingModeToAutomatic()
@@ -128,6 +128,6 @@ def _point(view: SliceView) -> tuple[float, float, float]:
 
 
 def render_without_a_screen() -> None:
-    """Where there is no screen, VTK shall not look for one: it would complain. To be called before the first view."""
+    """Without a display, let VTK render off-screen instead of printing errors. Call this before the first view is created."""
     if os.name == "posix" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
