@@ -108,7 +108,7 @@ def test_phases_with_bolus_tracking_between_them_stay_phases(source, clean, tmp_
     volume, notes = files.read_volume(tmp_path)
     assert_same(volume, clean)
     assert (
-        "acquisition number 50); --series chooses" in notes[0]
+        "acquisition number 50). Choose another with --series" in notes[0]
         and "(20 slices, CT Body 3.0, acquisition number 51)" in notes[0]
     )
 
@@ -116,12 +116,12 @@ def test_phases_with_bolus_tracking_between_them_stay_phases(source, clean, tmp_
 @pytest.mark.parametrize(
     ("name", "called"),
     [
-        ("SeriesInstanceUID", "another Series Instance UID"),
-        ("StudyInstanceUID", "another Study Instance UID"),
-        ("FrameOfReferenceUID", "another Frame of Reference UID"),
-        ("PatientID", "another Patient ID or Name"),
+        ("SeriesInstanceUID", "a different Series Instance UID"),
+        ("StudyInstanceUID", "a different Study Instance UID"),
+        ("FrameOfReferenceUID", "a different Frame of Reference UID"),
+        ("PatientID", "a different Patient ID or Name"),
         ("PixelSpacing", "a different Pixel Spacing"),
-        ("Modality", "another Modality"),
+        ("Modality", "a different Modality"),
     ],
 )
 def test_a_slice_that_is_missing_is_looked_for_under_other_identifiers(source, clean, tmp_path, name, called):
@@ -144,7 +144,7 @@ def test_another_scan_at_the_places_of_the_missing_slice_is_not_taken_for_it(sou
     paths = write_series(source, tmp_path)
     write_series(source, tmp_path, lambda data, index: setattr(data, "SeriesInstanceUID", "1.2.3"), "Z{:04}")
     paths[9].unlink()
-    with pytest.raises(FileError, match=r"lacks 1 slice, at z = .*IM0008: copy the series again"):
+    with pytest.raises(FileError, match=r"lacks 1 slice, at z = .*IM0008\): copy the series again"):
         files.read_volume(tmp_path, "1")
 
 
@@ -230,8 +230,8 @@ def one_without_slope(data, index):
     ("edit", "words"),
     [
         (lookup_table, r"with a table \(Modality LUT Sequence\)"),
-        (upper_bits, "High Bit 15 of 12 Bits Stored"),
-        (one_without_slope, r"1 of the slices .* \(Rescale Slope\), .*IM0004 for one"),
+        (upper_bits, "High Bit 15 for 12 Bits Stored"),
+        (one_without_slope, r"1 of the slices .* \(Rescale Slope\), such as .*IM0004"),
     ],
 )
 def test_values_that_would_be_read_wrong_are_refused_by_name(source, tmp_path, edit, words):

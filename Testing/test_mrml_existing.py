@@ -180,7 +180,7 @@ def test_the_surface_of_a_replaced_segment_follows_later_edits_too(scene):
         (np.zeros(SHAPE, np.float32), [LIVER], mrml.SegmentationError, "type float32"),
         (a_labelmap(), [LIVER], mrml.SegmentationError, r"other values \[2\].*segments with the values \[1\]"),
         (a_labelmap() * np.int8(-1), [LIVER, NODULE], mrml.SegmentationError, r"other values \[-2, -1\]"),
-        (a_labelmap(), [LIVER, LIVER, NODULE], mrml.SegmentationError, r"values \[1, 1, 2\].*a different one"),
+        (a_labelmap(), [LIVER, LIVER, NODULE], mrml.SegmentationError, r"values \[1, 1, 2\].*a different value"),
         (a_labelmap(), [LIVER, NODULE, Segment(0, "", "", (0, 0, 0), {})], mrml.SegmentationError, "1 or more"),
         (a_labelmap(), [LIVER, Segment(2, "x", None, (0, 0, 0), {})], TypeError, "SetTerminology"),
     ],
@@ -200,7 +200,7 @@ def test_what_does_not_fit_leaves_the_scene_as_it_was(scene, labelmap, segments,
 def test_a_segmentation_under_another_warp_is_refused_with_the_way_out(scene):
     segmentationNode = add_hand_made_segments(add_bspline_transform())
     volumeNode = add_volume(a_ct(), GRIDS["oblique"])
-    message = "^CT and by hand are under different non-linear transforms. Choose a new segmentation, or put both under"
+    message = "^CT and by hand are under different non-linear transforms. Select a new segmentation, or put both under"
     with nothing_changes(scene, segmentationNode), pytest.raises(mrml.SegmentationError, match=message):
         mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode, segmentationNode)
     assert mrml.labelmap_of(segmentationNode, next(iter(segments_of(segmentationNode))), volumeNode).any()
@@ -260,7 +260,7 @@ def test_what_cannot_be_replaced_is_refused(scene):
         pytest.raises(mrml.SegmentationError, match=r"ID 'Segment_9' \(only for"),
     ):
         mrml.show_segmentation(found, [LIVER], volumeNode, segmentationNode, {1: "Segment_9"})
-    with nothing_changes(scene), pytest.raises(mrml.SegmentationError, match="with their segmentation"):
+    with nothing_changes(scene), pytest.raises(mrml.SegmentationError, match="pass their segmentation"):
         mrml.show_segmentation(found, [LIVER], volumeNode, inPlaceOf={1: "Segment_1"})
 
 

@@ -197,7 +197,7 @@ def test_a_case_that_was_removed_since_and_a_review_that_is_none_are_said_and_no
     with nothing_changes(scene):
         (tmp_path / "out" / "one.seg.nrrd").unlink()
         click(ui, "one")
-        assert "one.seg.nrrd is not there any more" in ui.cohortLabel.text
+        assert "one.seg.nrrd no longer exists" in ui.cohortLabel.text
         (scans / "two.nii.gz").unlink()
         click(ui, "two")
         assert "There is no file or folder" in ui.cohortLabel.text

@@ -12,7 +12,7 @@ from .result import Result
 from .segment import overlapping
 
 
-def beside_kept(
+def with_kept_findings(
     result: Result, before: Result, kept: Collection[int], removed: Iterable[tuple[int, ...]]
 ) -> tuple[Result, dict[int, int]]:
     """Add findings of an earlier result, unchanged, to a new result of the same run.

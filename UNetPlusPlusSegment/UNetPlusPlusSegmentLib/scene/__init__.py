@@ -1,1 +1,1 @@
-"""Slicer's scene: volumes from it, jobs for the worker, segmentations into it. Uses slicer and vtk; imports every room but cli."""
+"""Slicer's scene: reads volumes from it, sends them to the worker, and adds segmentations to it. Uses slicer and vtk."""

@@ -1,4 +1,4 @@
-"""The module's logic: segments CT nodes and cohorts in one worker process. No Qt; MRML only through `runs`."""
+"""The module's logic: segments CT volumes of the scene, and cohorts, in one worker process. No Qt; MRML only through `runs`."""
 # ruff: noqa: ANN001, N802, N803 (towards Slicer, Slicer's names; its nodes have no types to import)
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ AnyTask = TypeVar("AnyTask", bound=Task)
 
 
 class Segmenter:
-    """Segments volumes of the scene, one at a time, in a process that is started on first use."""
+    """Segments volumes of the scene, one at a time, in a worker process that is started on first use."""
 
     def __init__(self) -> None:
         """Start nothing yet."""
@@ -45,12 +45,12 @@ class Segmenter:
         Args:
             volumeNode: The CT, a `vtkMRMLScalarVolumeNode` in HU.
             segmentationNode: The `vtkMRMLSegmentationNode` to add to; None makes a new one, "<volume> segmentation".
-            target: What to segment: the target of a model, or a label of one, such as `liver`, `nodule` or `left kidney`.
+            target: What to segment: the target of a model or one of its labels, such as `liver`, `nodule` or `left kidney`.
             options: speed, device, threshold, showFrom, force, model, existing, maps, roi, points and allFrames, as for `start`.
 
         Returns:
             Measurements by the name of the segment: `{"Liver": {"volume_ml": 1480.2, "mean_hu": 104.1}}`. An organ that was
-            not found has 0 ml, no mean, and an empty segment. With allFrames: a list with one such dictionary per frame.
+            not found has an empty segment, 0 ml and no mean. With allFrames, a list with one such dictionary for each frame.
 
         Raises:
             ValueError: The volume cannot be segmented. The scene is unchanged; the message is a sentence for the user.
@@ -96,25 +96,25 @@ class Segmenter:
 
         Args:
             inputs: A folder of volume files and DICOM folders, or a list of them.
-            outputFolder: Created if missing. Another call with the same folder runs only cases that are missing or failed.
+            outputFolder: Created if missing. Another call with the same folder runs only missing and failed cases.
             target, speed, device, threshold, force, model: As for `start`.
             progress: Called with the number of cases done, the number of all cases, and the name of the next case.
-            cluster: Address of a Dask scheduler, `tcp://host:8786`, whose workers run the cases; see `jobs.dask_cluster`.
+            cluster: Address of a Dask scheduler, such as `tcp://host:8786`, whose workers run the cases; see `jobs.dask_cluster`.
             series: The DICOM series to segment, by the name of the case.
-            formats: Of each result, beside `.seg.nrrd`: some of `nii.gz`, `stl`, `obj`, `dcm` and `sr.dcm`; the last two need highdicom,
-                which Slicer lacks.
-            workers: Cases to run at once on this computer, which needs `distributed`: one for each graphics card.
-            ended: Called with the manifest's record of each case as it ends.
-            points: In the nodules of a case, by its name: RAS of its file, in mm. In other cases the lungs are searched.
-            threads: Slices that a processor computes at once; None for one for each core.
-            also: Further targets, which may need other models: all of them come into one segmentation for each case.
+            formats: Further formats of each result, besides `.seg.nrrd`: `nii.gz`, `stl`, `obj`, `dcm` and `sr.dcm`. The last two need
+                highdicom, which Slicer does not have.
+            workers: Number of cases to run at once on this computer, at best one for each graphics card; more than 1 needs `distributed`.
+            ended: Called with the manifest record of each case as it ends.
+            points: Points in nodules, by the name of the case: RAS of its file, in mm. In other cases, the whole lungs are searched.
+            threads: Number of slices that the CPU computes at once; None for one for each core.
+            also: Further targets, which may need other models; each case gets one segmentation with all of them.
             showFrom: As for `start`.
 
         Returns:
-            The manifest's record of each case, in order; `status` is `done` or `failed`.
+            The manifest record of each case, in order; its `status` is `done`, `failed` or `skipped`.
 
         Raises:
-            ValueError: No model, no PyTorch, no inputs, no cluster, a package that a format needs is missing, or the folder
+            ValueError: There is no model, no PyTorch, no input or no cluster; a package that a format needs is missing; or the folder
                 cannot be used. A case that fails does not raise.
         """
         from ..jobs.cohort import (  # imports SimpleITK, which would slow down Slicer's start
@@ -164,24 +164,24 @@ class Segmenter:
             speed: `accurate`, `balanced` or `fast`.
             device: `auto`, `cuda`, `mps` or `cpu`.
             threshold: Lowest probability at which a voxel belongs to the target; None for the model's own.
-            showFrom: Lowest probability of a nodule that is shown, where none is pointed at; None for the model's own.
+            showFrom: Lowest probability at which a nodule of a search without points is shown; None for the model's own.
             force: Accept a volume that does not look like CT.
-            model: Name or folder; None for the newest one of the nearest folder that has the target.
-            existing: If the segmentation already has a segment of this target: add a `new` one, or `replace` it.
-            maps: `probability`, `uncertainty` or both are added to the scene as volumes.
-            roi: A `vtkMRMLMarkupsROINode`: only voxels inside it are segmented.
-            points: A `vtkMRMLMarkupsFiducialNode`, or RAS points in the world (mm): one in each nodule to segment. Not
-                together with roi.
-            allFrames: The volume is a frame of a sequence: segment all of its frames, into a new sequence.
+            model: Name or folder of the model; None for the newest one with the target, in the first folder that has one.
+            existing: If the segmentation already has a segment for this target: `new` adds another one, `replace` replaces it.
+            maps: `probability`, `uncertainty` or both: volumes to add to the scene.
+            roi: A `vtkMRMLMarkupsROINode`; only voxels inside it are segmented.
+            points: A `vtkMRMLMarkupsFiducialNode`, or RAS points in the world (mm), with one point in each nodule to segment; cannot
+                be combined with roi.
+            allFrames: If the volume is a frame of a sequence, segment all frames, into a new sequence.
 
         Returns:
-            The run. Keep a reference to it: without one it is dropped.
+            The run. Keep a reference to it, otherwise it is dropped.
 
         Raises:
             ValueError: The volume cannot be segmented. The scene is unchanged.
         """
         if existing not in EXISTING:
-            raise ValueError(f"existing must be one of {', '.join(EXISTING)}, not {existing!r}.")
+            raise ValueError(f"existing must be one of {', '.join(EXISTING)}; got {existing!r}.")
         request = Request(
             target, model=model, speed=speed, threshold=threshold, show_from=showFrom, force=force, device=device
         )

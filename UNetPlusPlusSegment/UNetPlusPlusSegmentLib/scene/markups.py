@@ -1,4 +1,4 @@
-"""Points and boxes that the user placed in the scene, converted to the voxel grid of a volume. Reads nodes; changes none. No Qt."""
+"""Points and boxes placed in the scene, converted to the voxel grid of a volume. Only reads nodes; no Qt."""
 # ruff: noqa: ANN001, N803, N806 (towards Slicer, Slicer's names; its nodes have no types to import)
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from . import mrml
 
 
 def points_on_volume(points, volumeNode, volume: Volume) -> tuple[Point, ...]:
-    """Points in the frame of a volume.
+    """Convert points in the world to the RAS of a volume.
 
     Args:
-        points: A `vtkMRMLMarkupsNode`, of which placed control points are used, or RAS points in the world (mm).
-        volumeNode: The `vtkMRMLScalarVolumeNode`; transforms above it are applied, also non-linear ones.
-        volume: Its voxels, and the frame of the points returned.
+        points: A `vtkMRMLMarkupsNode`, whose placed control points are used, or RAS points in the world (mm).
+        volumeNode: The `vtkMRMLScalarVolumeNode`; linear and non-linear transforms above it are applied.
+        volume: Its voxels; its RAS is that of the points returned.
 
     Returns:
-        One point for each, in the RAS of `volume`.
+        The points, in the RAS of `volume`.
 
     Raises:
         VolumeError: There is no point, or a point is outside the volume.
     """
     world = [list(map(float, point)) for point in _positions(points)]
     if not world:
-        raise VolumeError("No point was placed. Click each nodule in a slice view, or remove the list of points.")
+        raise VolumeError("No point was placed: click each nodule in a slice view, or select no point list.")
     size = np.array(volume.array.shape[::-1])
     found: list[Point] = []
     for number, point in enumerate(world, start=1):
@@ -62,17 +62,17 @@ def box_on_volume(roiNode, volumeNode) -> list[list[int]]:
     corners = [toWorld @ [*(np.array(signs) * half), 1] for signs in product((-1, 1), repeat=3)]
     ijk = np.array([_ijk(corner[:3], volumeNode) for corner in corners])
     size = np.array(volumeNode.GetImageData().GetDimensions())
-    first = np.maximum(np.ceil(ijk.min(axis=0) - 1e-6), 0).astype(int)  # voxels whose centres lie inside
+    first = np.maximum(np.ceil(ijk.min(axis=0) - 1e-6), 0).astype(int)  # only voxels whose centres lie inside
     last = np.minimum(np.floor(ijk.max(axis=0) + 1e-6) + 1, size).astype(int)
     if (first >= last).any():
         raise VolumeError(
-            f"{roiNode.GetName()} contains no voxel of {volumeNode.GetName()}: move the box onto the volume, or choose no box."
+            f"{roiNode.GetName()} contains no voxel of {volumeNode.GetName()}: move the region of interest onto the volume, or select none."
         )
     return np.column_stack([first, last])[::-1].tolist()
 
 
 def inside_roi(roiNode, volumeNode) -> np.ndarray:
-    """The voxels of a volume inside an ROI, also if the ROI is rotated relative to the volume.
+    """A mask of the voxels inside an ROI, which may be rotated relative to the volume.
 
     Returns:
         bool (K, J, I), True where the centre of the voxel is inside. Under a non-linear transform, the box of
@@ -100,13 +100,13 @@ def inside_roi(roiNode, volumeNode) -> np.ndarray:
 
 
 def in_world(point: Point, volumeNode, volume: Volume) -> Point:
-    """A point in the RAS of `volume` (see `points_on_volume`), in world coordinates, as the slice views show it."""
+    """Convert a point from the RAS of `volume` (see `points_on_volume`) to world coordinates, which the slice views show."""
     r, a, s = _world(np.linalg.solve(volume.ijk_to_ras, [*point, 1])[:3], volumeNode).tolist()
     return r, a, s
 
 
 def segment_in_world(segment: Segment, volumeNode, volume: Volume) -> Segment:
-    """A segment of `volume` with its measured points (`centroid_ras`, …) in world coordinates, as the slice views show them."""
+    """A segment of `volume`, with its measured points (`centroid_ras`, …) converted to world coordinates."""
     measurements = dict(segment.measurements)
     for key, value in measurements.items():
         if not key.endswith("_ras") or value is None:

@@ -1,4 +1,4 @@
-"""MRML nodes: reads volumes from the scene, adds segmentations and maps to it.
+"""MRML nodes: reads volumes from the scene, and adds segmentations and maps to it.
 
 Everything here reads or changes the scene, so call it on Slicer's main thread. There are three frames: IJK (voxels), RAS (a
 node's own patient coordinates, mm) and world (RAS after the transforms above the node). A mask stays in the IJK of its
@@ -24,7 +24,7 @@ REFERENCE_GRID = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParame
 
 
 class SegmentationError(ValueError):
-    """A result cannot be written to, or read from, a segmentation; the scene is unchanged."""
+    """A segmentation that cannot be read or written; the scene is unchanged."""
 
 
 def volume_from_node(volumeNode) -> Volume:
@@ -38,17 +38,17 @@ def volume_from_node(volumeNode) -> Volume:
     """
     _require_scalar_volume(volumeNode)
     array = slicer.util.arrayFromVolume(volumeNode).view()
-    array.flags.writeable = False  # a step that works in place must not change the CT in the scene
+    array.flags.writeable = False  # no step may change the CT in the scene
     return Volume(array, _ijk_to_ras(volumeNode))
 
 
 def world_ijk_to_ras(volumeNode, under=None) -> np.ndarray:
     """IJK to RAS of a volume (4 × 4, mm), rotated by the linear transforms above it (or above `under`).
 
-    This is the orientation to find axial slices by: a transform that corrects the patient's position is respected. Scaling
-    and shear, such as those of an affine registration to an atlas, are left out, so that voxel sizes and volumes stay those
-    of the scan: only the nearest rotation or reflection is applied. Non-linear transforms are left out as well: the one that
-    Slicer puts above a series with gantry tilt or uneven slices moves slices by millimetres but does not rotate the patient.
+    This orientation defines the axial slices, so that transforms which correct the patient's position are respected. Only the
+    nearest rotation or reflection is applied: scaling and shear, such as those of an affine registration to an atlas, would
+    change voxel sizes and volumes. Non-linear transforms are ignored, too: the one that Slicer puts above a series with gantry
+    tilt or uneven slices moves slices by millimetres but does not rotate the patient.
     """
     return _turned_to_world(_ijk_to_ras(volumeNode), under or volumeNode)
 
@@ -88,12 +88,12 @@ def show_segmentation(
             Slicer exports segments to files by name.
         volumeNode: The `vtkMRMLScalarVolumeNode` the label map was made from.
         segmentationNode: The `vtkMRMLSegmentationNode` to add to, or None for a new one, "<volume> segmentation".
-        inPlaceOf: For each value in `segments` that replaces a segment of `segmentationNode`, the ID of that segment, which is
-            kept, with visibility and opacity; if it is the only one, also its position. The others are added.
-        insteadOf: IDs of segments that are removed once the new ones are there, which may get their names.
+        inPlaceOf: For each value in `segments` that replaces a segment of `segmentationNode`, the ID of that segment. ID,
+            visibility and opacity are kept; a single segment also keeps its position. The others are added.
+        insteadOf: IDs of segments to remove; the new ones may get their names.
 
     Returns:
-        The segmentation node. If there are several new segments, or one was added, they are its last ones, in their order.
+        The segmentation node. Its last segments are the new ones, in their order, unless a single segment was replaced.
 
     Raises:
         VolumeError: `volumeNode` is not a scalar volume with voxels, or its shape differs from the label map's.
@@ -102,7 +102,7 @@ def show_segmentation(
     _require_scalar_volume(volumeNode, labelmap)
     inside, first_kji = _crop_to_labels(labelmap, segments)
     if inPlaceOf and segmentationNode is None:
-        raise SegmentationError(f"Pass {[*inPlaceOf.values()]} with their segmentation.")
+        raise SegmentationError(f"To replace the segments {[*inPlaceOf.values()]}, pass their segmentation, too.")
     segmentIDs = segmentationNode.GetSegmentation().GetSegmentIDs() if segmentationNode is not None else ()
     ijk_to_ras = _ijk_to_ras(volumeNode)
     if segmentIDs:
@@ -125,7 +125,7 @@ def show_segmentation(
 
 
 def _images(inside: np.ndarray, segments: Sequence[Segment], inPlaceOf: Mapping[int, str], image_of: Callable) -> dict:
-    """An image for each value: a separate one for a segment that replaces another, one shared layer for all added ones."""
+    """An image for each value: separate ones for segments that replace others, one shared layer for all added segments."""
     added = np.where(np.isin(inside, [*inPlaceOf]), 0, inside) if inPlaceOf else inside
     shared = image_of(added)
     own = {value: image_of((inside == value).astype(np.uint8)) for value in inPlaceOf}
@@ -133,7 +133,7 @@ def _images(inside: np.ndarray, segments: Sequence[Segment], inPlaceOf: Mapping[
 
 
 def _prepared(segmentationNode, volumeNode):
-    """A segmentation ready for segments of a volume: a new one if None; an empty one gets the transform of the volume."""
+    """Prepare a segmentation for segments of a volume: a new one if None; an empty one gets the transform of the volume."""
     if segmentationNode is None:
         name = f"{volumeNode.GetName()} segmentation"
         segmentationNode = volumeNode.GetScene().AddNewNodeByClass("vtkMRMLSegmentationNode", name)
@@ -147,7 +147,7 @@ def _prepared(segmentationNode, volumeNode):
 def _add_or_replace(
     newSegments: Mapping[int, Any], images: Mapping[int, Any], inPlaceOf, insteadOf, segmentationNode
 ) -> None:
-    """Add and replace segments, remove the old ones, and move the new ones to the end, in their order."""
+    """Add and replace segments, remove old ones, and move the new ones to the end, in order."""
     segmentation = segmentationNode.GetSegmentation()
     IDs = _add({v: new for v, new in newSegments.items() if v not in inPlaceOf}, segmentationNode) | {**inPlaceOf}
     for value in inPlaceOf:
@@ -226,7 +226,7 @@ def segment_on_own_grid(segmentationNode, segmentID: str) -> Volume | None:
 
 
 def centre_of(segmentationNode, segmentID: str) -> tuple[float, float, float] | None:
-    """The centre of the bounds of a segment, RAS in the world (mm); None if it was removed or is empty."""
+    """The centre of a segment's bounds, RAS in the world (mm); None if it was removed or is empty."""
     segment, bounds = segmentationNode.GetSegmentation().GetSegment(segmentID), [0.0] * 6
     if segment is None:
         return None
@@ -262,18 +262,18 @@ def show_scalar_volume(array: np.ndarray, volumeNode, name: str, mapNode=None):
 
 def _require_scalar_volume(volumeNode, array: np.ndarray | None = None) -> None:
     if volumeNode is None:
-        raise VolumeError("No volume was given. Load a CT and choose it as the input volume.")
+        raise VolumeError("No volume was given: load a CT and select it as the input volume.")
     className = volumeNode.GetClassName()
     if className != "vtkMRMLScalarVolumeNode":  # label maps, RGB, diffusion and 4D volumes are classes derived from it
         kind = className.removeprefix("vtkMRML").removesuffix("Node")
-        raise VolumeError(f"{volumeNode.GetName()} is a {kind}, not a scalar volume. Choose the CT itself.")
+        raise VolumeError(f"{volumeNode.GetName()} is a {kind}, not a scalar volume: select the CT itself.")
     imageData = volumeNode.GetImageData()
     if imageData is None or imageData.GetPointData().GetScalars() is None or 0 in imageData.GetDimensions():
-        raise VolumeError(f"{volumeNode.GetName()} has no voxels. Load its image again, or choose another volume.")
+        raise VolumeError(f"{volumeNode.GetName()} has no voxels: load its image again, or select another volume.")
     if array is not None and array.shape != imageData.GetDimensions()[::-1]:
         raise VolumeError(
             f"A result of {array.shape} voxels (K, J, I) does not match {volumeNode.GetName()}, which has"
-            f" {imageData.GetDimensions()[::-1]}. Run again on this volume."
+            f" {imageData.GetDimensions()[::-1]}: segment this volume again."
         )
 
 
@@ -283,21 +283,21 @@ def _require_segment(segmentID: str, segmentationNode) -> None:
     if segmentID not in known:
         raise SegmentationError(
             f"{segmentationNode.GetName()} has no voxels for a segment with the ID {segmentID!r} (only for:"
-            f" {', '.join(known) or 'none'}). Choose another segment, or create its {BINARY_LABELMAP} representation first."
+            f" {', '.join(known) or 'none'}). Select another segment, or create its {BINARY_LABELMAP} representation first."
         )
 
 
 def _crop_to_labels(labelmap: np.ndarray, segments: Sequence[Segment]) -> tuple[np.ndarray, list[int]]:
-    """Check a label map; return the part that holds labels, in the smallest unsigned type, and its first K, J, I."""
+    """Check a label map; return its part with labels, in the smallest unsigned type, and the first K, J, I of that part."""
     values = [segment.value for segment in segments]
     box = bounding_box(labelmap)
     strangers = set() if box is None else set(np.unique(labelmap[box]).tolist()) - {0, *values}
     if strangers or labelmap.dtype.kind not in "bui" or len(set(values)) < len(values) or min(values, default=1) < 1:
         raise SegmentationError(
-            f"A label map of type {labelmap.dtype} with the other values {sorted(strangers)[:9]} does not match segments with the"
-            f" values {values}. Use integers: 0 for background and a different one, 1 or more, for each segment."
+            f"A label map of type {labelmap.dtype} with other values {sorted(strangers)[:9]} does not match segments with the"
+            f" values {values}. Use integers: 0 for background, and a different value of 1 or more for each segment."
         )
-    if box is None:  # nothing found: a segment needs an image even so, and a surface filter two voxels along each axis
+    if box is None:  # an empty segment also needs an image, with two voxels along each axis for the surface filter
         return np.zeros((2, 2, 2), np.uint8), [0, 0, 0]
     return labelmap[box].astype(np.min_scalar_type(max(values))), [along.start for along in box]
 
@@ -309,26 +309,26 @@ def _ijk_to_ras(volumeNode) -> np.ndarray:
 
 
 def _transform_between(node, otherNode):
-    """RAS of one node to RAS of another; empty if both have the same parent transform, so that nothing is resampled."""
+    """The transform from the RAS of one node to that of another; empty if both have the same parent, so that nothing is resampled."""
     parents, transform = (node.GetParentTransformNode(), otherNode.GetParentTransformNode()), vtk.vtkGeneralTransform()
     slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(*parents, transform)
     return transform
 
 
 def _volume_to_segmentation(volumeNode, segmentationNode) -> np.ndarray:
-    """RAS of the volume to RAS of a segmentation that has segments, 4 × 4; refused if a mask would be resampled."""
+    """The 4 × 4 matrix from the RAS of a volume to that of a segmentation with segments; refuses to resample masks."""
     source = segmentationNode.GetSegmentation().GetSourceRepresentationName()
     if source != BINARY_LABELMAP:
         raise SegmentationError(
             f"{segmentationNode.GetName()} stores its segments as {source}, which cannot represent a mask exactly."
-            f" Choose a new segmentation, or make {BINARY_LABELMAP} its source representation."
+            f" Select a new segmentation, or make {BINARY_LABELMAP} its source representation."
         )
     linear = vtk.vtkTransform()
     between = _transform_between(volumeNode, segmentationNode)
     if not slicer.vtkMRMLTransformNode.IsGeneralTransformLinear(between, linear):  # fills in `linear`
         raise SegmentationError(
             f"{volumeNode.GetName()} and {segmentationNode.GetName()} are under different non-linear transforms."
-            " Choose a new segmentation, or put both under the same transform."
+            " Select a new segmentation, or put both under the same transform."
         )
     return slicer.util.arrayFromVTKMatrix(linear.GetMatrix())
 
@@ -355,7 +355,7 @@ def _resample(image, grid, transform) -> np.ndarray:
 
 
 def _new_segment(segment: Segment, image, taken: set[str]):
-    """A `vtkSegment` with its voxels in `image`, and a name that is not in `taken`, to which it is added: `Nodule 2` for `Nodule 1`."""
+    """A `vtkSegment` with its voxels in `image` and a name not yet in `taken` (`Nodule 2` for `Nodule 1`), which is added there."""
     stem, _, last = segment.name.rpartition(" ")
     name, number = segment.name, 0
     while name in taken:
@@ -373,21 +373,21 @@ def _new_segment(segment: Segment, image, taken: set[str]):
 
 
 def _add(newSegments: Mapping[int, Any], segmentationNode) -> dict[int, str]:
-    """Add all or none, and return their IDs by value. If others have surfaces, Slicer creates them for the new ones, too."""
+    """Add all segments or none; return their IDs by value. If other segments have surfaces, Slicer creates them for these, too."""
     segmentation, newIDs = segmentationNode.GetSegmentation(), {}
-    for value, newSegment in newSegments.items():  # they are alike: if one is refused, it is the first
+    for value, newSegment in newSegments.items():  # they are alike, so if any is refused, the first one is
         newIDs[value] = segmentation.GenerateUniqueSegmentID(newSegment.GetName())
         if not segmentation.AddSegment(newSegment, newIDs[value]):
             raise SegmentationError(
                 f"{segmentationNode.GetName()} accepts no new segment: one of its representations cannot be created"
-                " from a mask. Choose a new segmentation, or remove that representation in the Segmentations module."
+                " from a mask. Select a new segmentation, or remove that representation in the Segmentations module."
             )
     return newIDs
 
 
 def _replace(segmentID: str, newSegment, image, segmentationNode) -> None:
     segmentation, logic = segmentationNode.GetSegmentation(), slicer.vtkSlicerSegmentationsModuleLogic
-    segmentation.SeparateSegmentLabelmap(segmentID)  # other segments in its layer keep their voxels
+    segmentation.SeparateSegmentLabelmap(segmentID)  # so that other segments in its layer keep their voxels
     logic.SetBinaryLabelmapToSegment(image, segmentationNode, segmentID, logic.MODE_REPLACE)
     segment = segmentation.GetSegment(segmentID)
     segment.SetName(newSegment.GetName())
@@ -397,13 +397,13 @@ def _replace(segmentID: str, newSegment, image, segmentationNode) -> None:
 
 
 def keep_name_and_color(segment) -> None:
-    """Keep the name and colour of a `vtkSegment` when the user chooses another term for it."""
+    """Keep the name and colour of a `vtkSegment` even if the user chooses another term for it."""
     segment.SetNameAutoGenerated(False)
     segment.SetColorAutoGenerated(False)
 
 
 def _refer_to(volumeNode, segmentationNode, force: bool) -> None:
-    """Make the volume the reference image (DICOM SEG export needs one) and its grid that of saved files, unless one is set."""
+    """Make the volume the reference image (for DICOM SEG export) and the grid of saved files, unless they are already set."""
     role = segmentationNode.GetReferenceImageGeometryReferenceRole()
     if force or not segmentationNode.GetSegmentation().GetConversionParameter(REFERENCE_GRID):
         segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)  # both
@@ -412,7 +412,7 @@ def _refer_to(volumeNode, segmentationNode, force: bool) -> None:
 
 
 def file_beside(volumeNode, node) -> None:
-    """Put a node into the subject hierarchy folder of its volume, unless it is in a folder already."""
+    """Move a node to the subject hierarchy folder of its volume, unless it is already in a folder."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volumeNode.GetScene())
     item, volumeItem = hierarchy.GetItemByDataNode(node), hierarchy.GetItemByDataNode(volumeNode)
     if item and volumeItem and hierarchy.GetItemParent(item) == hierarchy.GetSceneItemID():

@@ -1,4 +1,4 @@
-"""PyTorch in Slicer: a check that it is installed, and its installation. Never imports it: only the worker process does."""
+"""PyTorch in Slicer: checks that it is installed, and installs it. It is imported only in the worker process."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import re
 import sys
 from importlib import metadata
 
-NEEDED = (2, 7)  # the first that resamples with antialiasing on Apple's graphics processors
-_IN_WORDS = ".".join(map(str, NEEDED))
+NEEDED = (2, 7)  # the first version that can resample with antialiasing on Apple's GPUs
+_VERSION = ".".join(map(str, NEEDED))
 _installing = False
 
 
@@ -19,7 +19,7 @@ class PyTorchError(ValueError):
 
 
 def is_installed() -> bool:
-    """Check if PyTorch is installed and recent enough, without importing it.
+    """Whether PyTorch is installed and recent enough, without importing it.
 
     Importing it takes seconds, and on Windows it could not be replaced afterwards.
     """
@@ -27,7 +27,7 @@ def is_installed() -> bool:
         return False
     try:
         version = metadata.version("torch")
-    except metadata.PackageNotFoundError:  # left behind by an interrupted installation
+    except metadata.PackageNotFoundError:  # a folder left by an interrupted installation
         return False
     return tuple(map(int, re.findall(r"\d+", version)[:2])) >= NEEDED
 
@@ -40,13 +40,13 @@ def require() -> None:
     """
     if not is_installed():
         raise PyTorchError(
-            f"The network needs PyTorch {_IN_WORDS} or newer, which is not installed. In Slicer, install the PyTorch extension and press"
+            f"The network needs PyTorch {_VERSION} or newer, which is not installed. In Slicer, install the PyTorch extension, then press"
             " Apply in the UNet++ Segment module, or Install in the PyTorch Utils module. Elsewhere, run: pip install torch"
         )
 
 
 def install() -> bool:
-    """Have Slicer's PyTorch extension install PyTorch; it asks the user first and selects the build for this computer's GPU.
+    """Let Slicer's PyTorch extension install PyTorch; it asks the user first, and selects the build for this computer's GPU.
 
     Returns:
         True if it is installed now; False if the user declined.
@@ -56,24 +56,24 @@ def install() -> bool:
             of Slicer.
     """
     global _installing
-    if _installing:  # pip's output is shown as it comes, so Slicer's windows take clicks meanwhile
+    if _installing:  # Slicer handles clicks while it shows the output of pip
         raise PyTorchError("PyTorch is being installed: wait until this is done, and press Apply again.")
     if sys.platform == "darwin" and platform.machine() == "x86_64":
         raise PyTorchError(
-            f"There is no PyTorch {_IN_WORDS} for Intel builds on macOS, such as this Slicer: use the build of Slicer for Apple silicon"
+            f"There is no PyTorch {_VERSION} for Intel builds on macOS, such as this Slicer: use the build of Slicer for Apple silicon"
             " (arm64), or another computer."
         )
     try:
         from PyTorchUtils import PyTorchUtilsLogic
     except ModuleNotFoundError as error:
         raise PyTorchError(
-            f"PyTorch {_IN_WORDS} is not installed, and neither is the PyTorch extension, which installs it: install that extension in"
+            f"PyTorch {_VERSION} is not installed, and neither is the PyTorch extension that installs it: install that extension in"
             " the Extensions Manager, restart Slicer, and try again."
         ) from error
     _installing = True
     try:
-        PyTorchUtilsLogic().installTorch(askConfirmation=True, torchVersionRequirement=f">={_IN_WORDS}")
-    except Exception as error:  # of pip, the network, the disk, torch itself
+        PyTorchUtilsLogic().installTorch(askConfirmation=True, torchVersionRequirement=f">={_VERSION}")
+    except Exception as error:  # from pip, the network, the disk or torch itself
         raise PyTorchError(
             f"PyTorch could not be installed ({error}). Check the network connection, the proxy and the free disk space, and"
             " try again. The output of pip is in Slicer's Python console."

@@ -1,4 +1,4 @@
-"""Runs: one CT of the scene, segmented by the worker. MRML through `mrml`; no Qt and no torch."""
+"""Runs: the segmentation of a CT of the scene by the worker. MRML through `mrml`; no Qt and no torch."""
 # ruff: noqa: ANN001, N803 (towards Slicer, Slicer's names; its nodes have no types to import)
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class RunError(ValueError):
-    """A run cannot do this in the current scene; the message says why and what to do."""
+    """A run that cannot be carried out in the current scene; the message says why and what to do."""
 
 
 class Task(ABC):
@@ -30,11 +30,11 @@ class Task(ABC):
 
     Attributes:
         volumeNode: The CT.
-        bundle, target: The model, and what of it was asked for.
-        running: False once the result, with all requested maps, is there, or the task has failed.
-        progress, device: The latest reported by the worker; None before the first report.
-        result: The latest label map with its notes and measurements; None before.
-        error: The reason why there is no result, no map or no new threshold; None without an error.
+        bundle, target: The model, and its target that was asked for.
+        running: False once the result and all requested maps are there, or the task has failed.
+        progress, device: The latest reports of the worker; None before the first one.
+        result: The latest result; None until there is one.
+        error: Why there is no result, no map or no new threshold; None if there was no error.
         jobs: Numbers of the worker's jobs that have not ended.
     """
 
@@ -57,7 +57,7 @@ class Task(ABC):
 
     @abstractmethod
     def set_threshold(self, threshold: float) -> None:
-        """Replace the result with that of another threshold.
+        """Replace the result by that at another threshold.
 
         Raises:
             RunError: It is not available.
@@ -65,7 +65,7 @@ class Task(ABC):
 
     @abstractmethod
     def set_show_from(self, probability: float) -> None:
-        """Show the findings from another probability on; nothing changes where findings have none.
+        """Show the findings from another probability; this has no effect if findings have none.
 
         Raises:
             RunError: They are not available.
@@ -73,10 +73,10 @@ class Task(ABC):
 
     @abstractmethod
     def _receive(self, result: Result) -> None:
-        """Take a result; an exception raised here ends the task."""
+        """Handle a result; an exception raised here ends the task."""
 
     def _receive_maps(self, maps: Mapping[str, np.ndarray]) -> None:
-        """Take maps, by name; only a task that requests some gets any."""
+        """Handle maps, by name; called only if the task requested some."""
         raise NotImplementedError
 
     def take(self, event: Event) -> None:
@@ -98,7 +98,7 @@ class Task(ABC):
             self.device = event
             return
         self._require_volume()
-        if self._cancelled:  # too late for the worker, but not for the scene
+        if self._cancelled:  # too late to stop the worker, but not to leave the scene unchanged
             raise JobError("cancelled", "Cancelled.")
         if isinstance(event, ResultReady):
             self._receive(event.result)
@@ -106,26 +106,26 @@ class Task(ABC):
             self._receive_maps(event.maps)
 
     def stop_without_volume(self) -> None:
-        """Stop if the volume is no longer in the scene: it was removed, or the scene was closed."""
+        """Stop if the volume was removed from the scene, or the scene was closed."""
         if self.running and not self._is_there(self.volumeNode):
             self._stop(RunError("The input volume was removed from the scene, so the run was stopped."))
             self.running = False
 
     def cancel(self) -> None:
-        """Stop within a second; results already in the scene stay."""
+        """Stop within a second; results already in the scene are kept."""
         self._cancelled = True
         for job in self.jobs:
             self._worker.cancel(job)
 
     def abandon(self) -> None:
-        """End at once, as cancelled, because the worker has been closed; results already in the scene stay."""
+        """End at once as cancelled, because the worker has been closed; results already in the scene are kept."""
         if self.jobs:
             self._stop(JobError("cancelled", "Cancelled."))
             self.running = False
 
     def _require_volume(self) -> None:
         if not self._is_there(self.volumeNode):
-            raise RunError("The input volume was removed from the scene. Load it again, and run again.")
+            raise RunError("The input volume was removed from the scene: load it and segment it again.")
 
     def _is_there(self, node) -> bool:
         return node is not None and bool(self._scene.IsNodePresent(node))
@@ -140,31 +140,31 @@ class Task(ABC):
 
 
 class Run(Task):
-    """The segmentation of one volume. The scene stays unchanged: the caller uses `result`.
+    """The segmentation of one volume. The scene is not changed: the caller uses `result`.
 
     Attributes:
-        request: Of the run, without box and points.
+        request: The request, without box and points.
     """
 
     def __init__(self, worker: Worker, volumeNode, bundle: Bundle, request: Request, roi=None, points=None) -> None:
         """Send the volume to the worker.
 
         Args:
-            worker: The caller passes its events to `take`.
-            volumeNode, bundle: See `Task`.
-            request: All but box and points, which depend on the voxel grid of the volume.
-            roi, points: The box and the points in the scene, as in `markups`; None for none.
+            worker: The worker; the caller passes its events to `take`.
+            volumeNode, bundle: As in `Task`.
+            request: The request, without box and points, which depend on the voxel grid of the volume.
+            roi, points: The box or the points in the scene, as in `markups`.
 
         Raises:
             VolumeError: `volumeNode` is not a scalar volume with voxels, or the ROI or a point is outside it.
             JobError: There is no disk space to send it.
         """
         super().__init__(worker, volumeNode, bundle, request)
-        # A transform above it may turn the patient, on the side or feet first: slices are axial in the world.
+        # Slices are axial in the world, as a transform above the volume may turn the patient.
         own = mrml.volume_from_node(volumeNode)
         self._volume = Volume(own.array, mrml.world_ijk_to_ras(volumeNode))
         self.request = request
-        self._wanted: dict[str, float] = {}  # threshold and probability, until the worker is free
+        self._wanted: dict[str, float] = {}  # threshold and probability to apply when the worker is free
         if roi is not None:
             request = replace(request, box=as_box(markups.box_on_volume(roi, volumeNode)))
         if points is not None:
@@ -174,27 +174,27 @@ class Run(Task):
         self.jobs = {asks_device, self._job}
 
     def set_threshold(self, threshold: float) -> None:
-        """Replace the result with that of another threshold; of several requests while the worker is busy, the last one counts.
+        """Replace the result by that at another threshold; while the worker is busy, only the last request is kept.
 
         Raises:
-            RunError: The result was removed, or edited since; it is left unchanged.
+            RunError: The result was removed or edited; it is left unchanged.
         """
         self._wanted["threshold"] = threshold
         if not self.jobs:
-            self._make_anew()
+            self._update_result()
 
     def set_show_from(self, probability: float) -> None:
-        """Show the findings from another probability on; segments that were edited or removed since stay as they are.
+        """Show the findings from another probability; segments that were edited or removed stay as they are.
 
         Raises:
-            RunError: The result of the network is no longer there.
+            RunError: The maps of the run are no longer available.
         """
         self._wanted["show_from"] = probability
         if not self.jobs:
-            self._make_anew()
+            self._update_result()
 
-    def _make_anew(self) -> None:
-        """Ask for the result that is wanted, if it is another one."""
+    def _update_result(self) -> None:
+        """Request the result for the wanted threshold and probability, if it differs from the current one."""
         wanted, self._wanted = self._wanted, {}
         if self.result is None:
             return
@@ -215,11 +215,11 @@ class Run(Task):
     def _settle(self, event: Ended) -> None:
         super()._settle(event)
         if not self.jobs:
-            self._make_anew()
+            self._update_result()
 
     def _receive(self, result: Result) -> None:
         self.result = result
 
     def _require_untouched(self, result: Result) -> None:
-        """Refuse a new threshold if it would destroy something."""
+        """Refuse a new threshold if it would overwrite edits."""
         self._require_volume()

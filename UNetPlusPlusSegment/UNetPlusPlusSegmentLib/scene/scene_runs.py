@@ -1,4 +1,4 @@
-"""Runs that put their result into the scene, and change it there. MRML through `mrml`; no Qt and no torch."""
+"""Runs that add their result to the scene, and update it there. MRML through `mrml`; no Qt and no torch."""
 # ruff: noqa: ANN001, N803, N806 (towards Slicer, Slicer's names; its nodes have no types to import)
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.keeping import beside_kept
+from ..core.keeping import with_kept_findings
 from ..core.request import Request
 from ..core.result import Result
 from ..core.segment import Segment, overlapping
@@ -21,16 +21,16 @@ from ..network.bundle import Bundle
 from . import markups, mrml
 from .runs import Run, RunError
 
-NUMBERED = re.compile(r"(Nodule|Mass) \d+")  # names given to nodules; all others are the user's
+NUMBERED = re.compile(r"(Nodule|Mass) \d+")  # names given by runs; all others come from the user
 
 
 class SceneRun(Run):
-    """A run that puts its result into the scene, all at once when it is complete.
+    """A run that adds its result to the scene, all at once when it is complete.
 
     Attributes:
-        segmentationNode: The segmentation that gets the result; None until then if a new one is created.
+        segmentationNode: The segmentation that gets the result; None until then if a new one will be created.
         segmentIDs: IDs of the result's segments in it.
-        edited: Those that were edited by hand, as far as that has mattered.
+        edited: IDs of those known to have been edited by hand.
         mapNodes: The requested probability and uncertainty volumes.
     """
 
@@ -49,10 +49,10 @@ class SceneRun(Run):
 
         Args:
             worker, volumeNode, bundle, request: As for `Run`, with the same errors.
-            segmentationNode: As in the class; its other segments are kept.
-            replaces: True to replace the segments that an earlier run for this target added, if there are any.
+            segmentationNode: The segmentation to add to, or None for a new one; its other segments are kept.
+            replaces: True to replace the segments that an earlier run for this target added.
             maps: `probability`, `uncertainty`, both or none.
-            places: roi and points, as for `Run`.
+            places: roi or points, as for `Run`.
         """
         super().__init__(worker, volumeNode, bundle, request, **places)
         self.segmentationNode = segmentationNode
@@ -67,13 +67,13 @@ class SceneRun(Run):
 
     @property
     def rows(self) -> list[tuple[str, Mapping[str, object]]]:
-        """Name and measurements of each segment of the result that is still in the scene; empty without a result."""
+        """Name and measurements of each segment of the result that is still in the scene; empty until there is a result."""
         found = zip(self._segments(), self.result.segments, strict=True) if self.result else ()
         return [(own.GetName(), each.measurements) for own, each in found if own]
 
     @property
     def table(self) -> list[dict[str, Any]]:
-        """`rows` as a table, with the columns of the command line and of cohorts; empty without a result."""
+        """`rows` as a table with the columns of the command line and of cohorts; empty until there is a result."""
         if not self.result:
             return []
         storage = self.volumeNode.GetStorageNode()
@@ -88,12 +88,12 @@ class SceneRun(Run):
         return dict(self.rows)
 
     def look_at(self, row: int) -> tuple[float, float, float] | None:
-        """The centre of the segment of a row, RAS in the world (mm); None if it is empty."""
+        """The centre of the segment in a row, RAS in the world (mm); None if it is empty."""
         there = [segmentID for segmentID, own in zip(self.segmentIDs, self._segments(), strict=True) if own]
         return mrml.centre_of(self.segmentationNode, there[row])
 
     def _segments(self) -> list:
-        """The `vtkSegment`s of the result, None for each that was removed."""
+        """The `vtkSegment`s of the result; None for each that was removed."""
         there = self._is_there(self.segmentationNode)
         return [self.segmentationNode.GetSegmentation().GetSegment(each) if there else None for each in self.segmentIDs]
 
@@ -115,7 +115,7 @@ class SceneRun(Run):
             self.mapNodes.append(self._show_map(name, array))
 
     def _show_map(self, name: str, array: np.ndarray) -> Any:
-        """Put a map into the scene; if the run replaces an earlier result, in place of its map."""
+        """Add a map to the scene, replacing the map of the earlier result if the run replaces that."""
         role = f"unetpp.{self.target}.{name}.{self.volumeNode.GetID()}"
         title = f"{self.volumeNode.GetName()} {self.target} {name}"
         old = self.segmentationNode.GetNodeReference(role) if self._replaces else None
@@ -124,12 +124,12 @@ class SceneRun(Run):
         return mapNode
 
     def _show(self, result: Result, replaced: Collection[str], kept: Mapping[int, str] = MappingProxyType({})) -> None:
-        """Put a result into the scene, in place of those segments of an earlier result that are still there.
+        """Add a result to the scene, replacing those segments of an earlier result that are still there.
 
         Args:
-            result: What is to be shown.
+            result: The result to show.
             replaced: IDs of the earlier segments.
-            kept: IDs of those that stay as they are, by their value in the result.
+            kept: IDs of earlier segments to leave unchanged, by their value in the result.
         """
         node: Any = self.segmentationNode if self._is_there(self.segmentationNode) else None
         old = [
@@ -156,10 +156,10 @@ class SceneRun(Run):
         self._shown = self._voxels()
 
     def _places(self, result: Result, old: Sequence[str]) -> dict[int, str]:
-        """The IDs of the old segments that segments of a result replace, by the value of the new ones.
+        """Which old segments the segments of a result replace: their IDs, by the value of the new segment.
 
-        A label of the model replaces the same label. A nodule replaces the nodule that it overlaps, but only one of the same
-        run at another threshold: other runs may have found other nodules.
+        An organ replaces the segment with the same label. A nodule replaces the nodule that it overlaps, but only from this run at
+        another threshold, as other runs may have found other nodules.
         """
         if self.result is None:
             if self.bundle.finds_nodules:
@@ -173,18 +173,18 @@ class SceneRun(Run):
         return {new: ids[value] for new, value in before.items() if ids[value] in old}
 
     def _keeping_edits(self, result: Result, before: Result) -> tuple[Result, dict[int, str]]:
-        """Other findings of a run, beside the segments that were edited by hand.
+        """Combine the findings from another probability with the segments that were edited by hand.
 
         Args:
-            result: The findings from another probability on.
-            before: What was shown until now.
+            result: The findings from the new probability.
+            before: The result shown so far.
 
         Returns:
-            The findings without those whose segment was edited or removed, and after them what was edited; and the IDs of the
-            latter, by their value.
+            The new findings, without those that were edited or removed, followed by the edited ones; and the segment IDs of the
+            edited ones, by their value.
         """
         if not self._is_there(self.segmentationNode):
-            raise RunError("The segmentation of the last run was removed, so the probability applies to the next run.")
+            raise RunError("The segmentation of the last run was removed: the new probability applies to the next run.")
         self._note_edits(before)
         self._removed += [
             np.unravel_index((before.labelmap == found.value).argmax(), before.labelmap.shape)
@@ -197,7 +197,7 @@ class SceneRun(Run):
             for found, segmentID in zip(before.segments, self.segmentIDs, strict=True)
             if segmentID in self.edited & there
         }
-        result, values = beside_kept(result, before, edited, self._removed)
+        result, values = with_kept_findings(result, before, edited, self._removed)
         return result, {values[value]: segmentID for value, segmentID in edited.items()}
 
     def _voxels(self) -> list:
@@ -206,20 +206,20 @@ class SceneRun(Run):
         return [(image, image and image.GetMTime()) for image in images]
 
     def _require_untouched(self, result: Result) -> None:
-        """Refuse to replace segments that were removed or edited since: these edits would be lost."""
+        """Refuse to replace segments that were removed or edited, as the edits would be lost."""
         super()._require_untouched(result)
         node = self.segmentationNode
         if not self._is_there(node) or not all(self._segments()):
-            raise RunError("A segment of the last run was removed, so the new threshold applies to the next run.")
+            raise RunError("A segment of the last run was removed: the new threshold applies to the next run.")
         self._note_edits(result)
         if self.edited:
             name = ", ".join(node.GetSegmentation().GetSegment(each).GetName() for each in sorted(self.edited))
             raise RunError(
-                f"{name} was edited after the last run and is kept, so the new threshold applies to the next run."
+                f"{name} was edited after the last run and is kept: the new threshold applies to the next run."
             )
 
     def _note_edits(self, result: Result) -> None:
-        """Find out which segments were edited since a result was shown."""
+        """Add the segments that were edited since the result was shown to `edited`."""
         if self._voxels() == self._shown:
             return
         for segmentID, segment, found in zip(self.segmentIDs, self._segments(), result.segments, strict=True):
@@ -228,11 +228,13 @@ class SceneRun(Run):
             now = mrml.labelmap_of(self.segmentationNode, segmentID, self.volumeNode)
             if (now != (result.labelmap == found.value)).any():
                 self.edited.add(segmentID)
-        self._shown = self._voxels()  # saving, for example, merges images into shared layers again
+        self._shown = (
+            self._voxels()
+        )  # images also change without edits: saving, for example, merges them into shared layers
 
 
 def segments_of_target(segmentationNode, bundle: Bundle, target: str) -> list[str]:
-    """IDs of the segments named as a model names a target, in the order of its labels; for nodules, `Nodule 2` or `Mass 1`."""
+    """IDs of the segments with the names that a model gives to a target, in the order of its labels; for nodules, all numbered ones."""
     if segmentationNode is None:
         return []
     segmentation = segmentationNode.GetSegmentation()
@@ -244,9 +246,9 @@ def segments_of_target(segmentationNode, bundle: Bundle, target: str) -> list[st
 
 
 def _like(old, segment: Segment) -> Segment:
-    """A segment with the name, colour and terminology of the one that it replaces, which the user may have changed.
+    """A segment with the name, colour and terminology of the one that it replaces, as the user may have changed them.
 
-    The number of a nodule is not kept: it is the rank by size.
+    Only the numbered name of a nodule is not kept, as the number is its rank by size.
     """
     name = segment.name if NUMBERED.fullmatch(old.GetName()) else old.GetName()
     color = tuple(round(255 * channel) for channel in old.GetColor())

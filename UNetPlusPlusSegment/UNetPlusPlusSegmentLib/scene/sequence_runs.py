@@ -1,4 +1,4 @@
-"""Runs over sequences: every frame of a volume is segmented, into a sequence of segmentations. No Qt and no torch."""
+"""Runs over sequences: segments every frame of a volume sequence into a sequence of segmentations. No Qt and no torch."""
 # ruff: noqa: ANN001, N803 (towards Slicer, Slicer's names; its nodes have no types to import)
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from .sequences import SegmentationSequence, browser_of
 
 
 class SequenceRun(Task):
-    """The segmentation of all frames of a volume sequence, one at a time. The scene changes once all are done.
+    """Segments all frames of a volume sequence, one at a time. The scene changes only when all are done.
 
-    `result` is that of the last frame, with the notes, slices and seconds of all; `progress` is that of the frame under
-    way.
+    `result` is that of the last frame, with the notes, slices and seconds of all frames; `progress` is that of the current frame.
 
     Attributes:
-        segmentationNode: Shows the result, frame by frame; None before.
+        segmentationNode: Shows the result of the current frame; None until all are done.
     """
 
     def __init__(self, worker: Worker, volumeNode, bundle: Bundle, request: Request, roi=None) -> None:
@@ -54,44 +53,44 @@ class SequenceRun(Task):
 
     @property
     def frames(self) -> list[dict[str, Mapping]]:
-        """Measurements of each frame by the name of the segment; empty without a result."""
+        """For each frame, measurements by the name of the segment; empty until there is a result."""
         return [{each.name: each.measurements for each in found.segments} for found in self._results if self.result]
 
     @property
     def rows(self) -> list[tuple[str, Mapping]]:
-        """The same as one list, with the number of the frame in the name."""
+        """Name and measurements of the segments of all frames, with the number of the frame in the name."""
         numbered = enumerate(self.frames, start=1)
         return [(f"{name} (frame {n})", found) for n, frame in numbered for name, found in frame.items()]
 
     def set_threshold(self, threshold: float) -> None:
-        """Refuse another threshold: the maps of earlier frames are not kept.
+        """Refuse another threshold, as the maps of earlier frames are not kept.
 
         Raises:
             RunError: It differs from that of the result.
         """
         if self.result and threshold != self.result.threshold:
             raise RunError(
-                "The threshold of a finished sequence cannot be changed, so the new one applies to the next run."
+                "The threshold of a finished sequence cannot be changed: the new threshold applies to the next run."
             )
 
     def set_show_from(self, probability: float) -> None:
-        """Refuse another probability, as another threshold.
+        """Refuse another probability, as for the threshold.
 
         Raises:
             RunError: It differs from that of the result.
         """
         if self.result and self.result.show_from not in (None, probability):
             raise RunError(
-                "The findings of a finished sequence cannot be chosen anew, so the probability applies to the next run."
+                "The findings of a finished sequence cannot be changed: the new probability applies to the next run."
             )
 
     def look_at(self, row: int) -> tuple[float, float, float] | None:
-        """Go to the frame of a row; returns the centre of the segment, as `SceneRun` does."""
+        """Go to the frame of a row; returns the centre of its segment, as `SceneRun.look_at` does."""
         item, name = [(item, name) for item, frame in enumerate(self.frames) for name in frame][row]
         return self._sequence.look_at(item, name) if self._is_there(self.segmentationNode) else None
 
     def take(self, event: Event) -> None:
-        """As in `Task`, with the number of the frame."""
+        """As in `Task`; adds the number of the frame to the progress."""
         if isinstance(event, Progress):
             event = replace(event, frame=(len(self._results) + 1, len(self._sequence)))
         super().take(event)
@@ -107,14 +106,14 @@ class SequenceRun(Task):
         segments = tuple(markups.segment_in_world(each, self.volumeNode, self._volume) for each in result.segments)
         self._results.append(
             replace(result, labelmap=result.labelmap[:0], segments=segments)
-        )  # the map is kept already
+        )  # the label map is already stored in the sequence
         if len(self._results) < len(self._sequence):
             self._submit()
             return
         if not self._is_there(self._browserNode):
             raise RunError(
-                "The sequence browser of the volume was removed from the scene, so the result cannot be shown. Load the sequence"
-                " again, and run again."
+                "The sequence browser of the volume was removed from the scene, so the result cannot be shown: load the sequence"
+                " and segment it again."
             )
         self.segmentationNode = self._sequence.show()
         numbered = enumerate(self._results, start=1)

@@ -1,4 +1,4 @@
-"""Volume sequences in the scene: their frames, and a sequence of segmentations. Main thread only, like `mrml`."""
+"""Volume sequences in the scene: their frames, and sequences of segmentations. Main thread only, like `mrml`."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ class SegmentationSequence:
         scratch.Clear(True)
 
     def show(self):
-        """Add the sequence to the scene, replayed together with the volume; returns the segmentation node that shows it."""
+        """Add the sequence to the scene, synchronized with the volume; returns the segmentation node that shows it."""
         scene = self._volumeNode.GetScene()
-        # The segmentation gets this name, too, and in selectors two nodes with one name look the same.
+        # The segmentation gets the same name, and selectors could not tell two nodes with one name apart.
         self._segmentations.SetName(scene.GenerateUniqueName(self._segmentations.GetName()))
         scene.AddNode(self._segmentations)
         self._browserNode.AddSynchronizedSequenceNode(self._segmentations)
-        self._browserNode.SetSaveChanges(self._segmentations, True)  # else corrections are lost at the next frame
+        self._browserNode.SetSaveChanges(self._segmentations, True)  # otherwise corrections are lost at the next frame
         slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(self._browserNode)
         segmentationNode = self._browserNode.GetProxyNode(self._segmentations)
         segmentationNode.SetAndObserveTransformNodeID(self._volumeNode.GetTransformNodeID())
@@ -71,7 +71,7 @@ class SegmentationSequence:
         return segmentationNode
 
     def look_at(self, item: int, name: str) -> tuple[float, float, float] | None:
-        """Go to a frame; returns `mrml.centre_of` the segment of that name in it."""
+        """Go to a frame; returns the centre of its segment with this name (`mrml.centre_of`)."""
         self._browserNode.SetSelectedItemNumber(item)
         slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(self._browserNode)
         segmentationNode = self._browserNode.GetProxyNode(self._segmentations)

@@ -1,4 +1,4 @@
-"""A case of a cohort in the scene: its CT and its segmentation, loaded to be looked at and corrected. MRML through `mrml`; no Qt."""
+"""A case of a cohort in the scene: its CT and segmentation, loaded to be reviewed and corrected. MRML through `mrml`; no Qt."""
 # ruff: noqa: ANN001 (towards Slicer, Slicer's names; its nodes have no types to import)
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from . import mrml
 
 
 class ShownCase:
-    """A case that was loaded; `drop` takes it out of the scene again.
+    """A case that was loaded into the scene; `drop` removes it again.
 
     Attributes:
-        record: Its line in the manifest.
-        volumeNode, segmentationNode: In the scene, or removed by somebody since.
+        record: Its manifest line.
+        volumeNode, segmentationNode: Its nodes, which the user may have removed from the scene.
     """
 
     def __init__(self, folder: Path, record: Mapping[str, Any]) -> None:
-        """Load the CT, and the segmentation if there is one: the corrected one before the first.
+        """Load the CT, and its segmentation if there is one (the corrected one, if it exists).
 
         Args:
-            folder: Of the cohort's results.
-            record: The line of the case in the manifest.
+            folder: Folder with the results of the cohort.
+            record: The manifest line of the case.
 
         Raises:
-            FileError, VolumeError: The CT or the segmentation is not there any more, or cannot be read. The scene is unchanged.
+            FileError, VolumeError: The CT or the segmentation no longer exists, or cannot be read. The scene is unchanged.
         """
         self.record, self._folder = record, folder
         volume, _ = files.read_volume(record["input"], record.get("series"), bool(record.get("force")))
         path = segmentation_path(folder, record["case"])
         if record["status"] != "failed" and not path.is_file():
-            raise files.FileError(f"{path} is not there any more: run the cohort again.")
+            raise files.FileError(f"{path} no longer exists: run the cohort again.")
         self._scene = slicer.mrmlScene
         self.volumeNode = slicer.util.addVolumeFromArray(volume.array, volume.ijk_to_ras, record["case"])
         self.volumeNode.CreateDefaultDisplayNodes()
@@ -58,24 +58,24 @@ class ShownCase:
         node.GetStorageNode().SetFileName(str(path))
         if not node.GetStorageNode().ReadData(node):
             raise files.FileError(f"{path} cannot be read: run the cohort again.")
-        node.SetAndObserveStorageNodeID(None)  # Save would write over the result
+        node.SetAndObserveStorageNodeID(None)  # otherwise Save would overwrite the result
         node.SetReferenceImageGeometryParameterFromVolumeNode(self.volumeNode)
         node.CreateDefaultDisplayNodes()
 
     @property
     def is_changed(self) -> bool:
-        """True if somebody has changed the segmentation since it was loaded or saved."""
+        """True if the segmentation has been changed since it was loaded or saved."""
         now = self._labelmap()
         return now is not None and not (self._before is not None and np.array_equal(now, self._before))
 
     def save(self) -> dict[str, Any]:
-        """Save the segmentation as it is now, beside the first one, and measure it.
+        """Save the segmentation next to the original one, and measure it.
 
         Returns:
-            Its line in the manifest.
+            The manifest line of the correction.
 
         Raises:
-            ValueError: It, or the CT, is not in the scene any more, or cannot be written.
+            ValueError: The segmentation or the CT is no longer in the scene, or the file cannot be written.
         """
         labelmap = self._labelmap()
         if labelmap is None:
@@ -92,13 +92,13 @@ class ShownCase:
         return line
 
     def drop(self) -> None:
-        """Take what was loaded out of the scene."""
+        """Remove what was loaded from the scene."""
         for node in (self.segmentationNode, self.volumeNode):
             if self._is_there(node):
                 self._scene.RemoveNode(node)
 
     def _labelmap(self) -> np.ndarray | None:
-        """uint8 (K, J, I) on the voxels of the CT: 1, 2, … in the order of the segments, of overlapping ones the last; None if gone."""
+        """uint8 (K, J, I) on the CT's voxels: 1, 2, … in the order of the segments, later ones on top; None if a node was removed."""
         if not (self._is_there(self.segmentationNode) and self._is_there(self.volumeNode)):
             return None
         labelmap = np.zeros(mrml.volume_from_node(self.volumeNode).array.shape, np.uint8)
