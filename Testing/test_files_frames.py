@@ -78,7 +78,7 @@ def test_a_file_of_one_frame_is_one_slice(tmp_path):
         ({"positions_mm": [0, 2, 4, 10, 12]}, "lacks 2 slices, at z = 6 mm, z = 8 mm: copy"),
         (
             {"positions_mm": EVEN, "scales": ((1, -1000), None)},
-            r"2 of the frames .* \(Rescale Intercept\), frame 2 for one",
+            r"2 of the frames .* \(Rescale Intercept\), such as frame 2",
         ),
         ({"positions_mm": EVEN, "placed": False}, "does not say where each of its frames lies"),
     ],

@@ -111,7 +111,7 @@ def test_a_user_runs_a_cohort_looks_through_it_and_corrects_a_case(ui, scene, tm
     grow(scene)
     dialogs.answers.append("Cancel")
     ui.cohortNextButton.click()
-    assert "was changed and is not saved" in dialogs.seen[-1]
+    assert "has unsaved changes" in dialogs.seen[-1]
     assert names_in(scene) == ["one", "one segmentation"]
     ui.cohortSaveButton.click()
     assert ui.cohortLabel.text.startswith("Saved as one.corrected: Liver ")
@@ -179,7 +179,7 @@ def test_a_cohort_is_cancelled_at_once_and_goes_on_where_it_stopped(ui, scans, t
 def test_what_is_missing_is_said_in_a_sentence(frame, models, scans, tmp_path):
     ui = frame.self().ui
     ui.cohortRunButton.click()
-    assert ui.cohortLabel.text == "Choose a folder with scans and one for the results."
+    assert ui.cohortLabel.text == "Choose a folder with scans and a folder for the results."
     empty = tmp_path / "empty"
     empty.mkdir()
     ui.cohortInputEdit.text, ui.cohortFolderEdit.text = str(empty), str(tmp_path / "out")

@@ -131,14 +131,14 @@ def test_a_threshold_is_told_when_it_is_applied_or_refused(controller, logic):
     logic.events.append(lambda: run.end(0.5))
     controller.watch(run, watcher)
     rest(controller)
-    controller.makeAnew(run, 0.5)  # as it is
+    controller.setThreshold(run, 0.5)  # as it is
     assert not controller._timer.isActive()
-    controller.makeAnew(run, 0.7)
+    controller.setThreshold(run, 0.7)
     rest(controller)
-    controller.makeAnew(run, 2.0)
+    controller.setThreshold(run, 2.0)
     logic.events.clear()
     assert watcher.told == [("ended", 0.5), ("threshold", 0.7), ("refused", "too high")]
-    controller.makeAnew(run, 0.3)
+    controller.setThreshold(run, 0.3)
     logic.events[-1] = lambda: run.end(error=ValueError("edited"))
     rest(controller)
     assert watcher.told[-1] == ("refused", "edited")
@@ -149,14 +149,14 @@ def test_a_threshold_that_is_set_while_the_run_is_under_way_hides_no_end(control
     controller.watch(run, watcher)
     logic.events.append(lambda: run.end(0.5))
     run.set_threshold = lambda threshold: None  # a run keeps the wish until it has a result
-    controller.makeAnew(run, 0.7)
+    controller.setThreshold(run, 0.7)
     rest(controller)
     assert watcher.told_at_the_end == [("ended", 0.5)]
 
 
 def test_who_sets_a_threshold_when_told_of_a_failure_hears_of_both(controller, logic):
     run, watcher = ARun(logic), AWatcher()
-    watcher.onRunEnded = lambda run: controller.makeAnew(run, 0.7)  # which clears the run's error
+    watcher.onRunEnded = lambda run: controller.setThreshold(run, 0.7)  # which clears the run's error
     logic.events.append(lambda: run.end(0.5, ValueError("no maps")))
     controller.watch(run, watcher)
     rest(controller)

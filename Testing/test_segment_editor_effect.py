@@ -627,7 +627,7 @@ def test_a_click_respects_the_masks(chest):
     click(at, ras((20, 100, 110)))
     wait(at)
     assert all_about(at.segmentation) == before
-    assert "Nothing of this lies in the editable area" in at.effect._options.message.text
+    assert "None of it is in the editable area" in at.effect._options.message.text
 
 
 def test_a_click_on_nothing_says_so_and_changes_nothing(chest):

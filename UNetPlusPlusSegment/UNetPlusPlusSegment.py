@@ -1,6 +1,6 @@
 """UNet++ Segment: the scripted module, its parameters, its logic for scripts, and its self-test.
 
-The library is UNetPlusPlusSegmentLib, the panel UNetPlusPlusSegmentUILib: Slicer finds its class here, by its name.
+The library is UNetPlusPlusSegmentLib. The panel is in UNetPlusPlusSegmentUILib; its class is imported here, where Slicer looks for it.
 """
 
 import enum
@@ -44,15 +44,15 @@ class UNetPlusPlusSegment(ScriptedLoadableModule):
     """The module as Slicer lists it, before it is opened."""
 
     def __init__(self, parent) -> None:
-        """Describe the module; nothing heavy happens here."""
+        """Describe the module; nothing slow happens here."""
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = _("UNet++ Segment")
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
         self.parent.dependencies = ["Segmentations", "Markups", "Sequences", "Terminologies"]
         self.parent.contributors = ["UNetPlusPlusSegment contributors"]
         self.parent.helpText = _("""
-Segments the liver, lung nodules, or whatever there is a model for in CT with a UNet++ network, and measures it. Select a CT volume
-and click Apply.
+Segments and measures the liver, lung nodules, or any other structure with an installed model in CT, with a UNet++ network. Select
+a CT volume and click Apply.
 For research use only; this is not a medical device. See the <a href="{url}">home page of the extension</a>.
 """).format(url="https://github.com/unetplusplussegment/SlicerUNetPlusPlusSegment")
         self.parent.acknowledgementText = _("""
@@ -65,23 +65,23 @@ non-commercial research only.
         slicer.app.connect("startupCompleted()", self.registerTerminology)
 
     def registerSampleData(self) -> None:
-        """Offer a small chest CT in the Sample Data module; the larger CTChest and CTLiver are there already."""
+        """Add a small chest CT to the Sample Data module, which already has the larger CTChest and CTLiver."""
         from SampleData import SampleDataLogic
 
-        if hasattr(SampleDataLogic, "registerCustomSampleDataCategory"):  # from Slicer 5.12 on
+        if hasattr(SampleDataLogic, "registerCustomSampleDataCategory"):  # Slicer 5.12 and newer
             SampleDataLogic.registerCustomSampleDataCategory(SAMPLE["category"], self.parent.title)
         SampleDataLogic.registerCustomSampleDataSource(
             thumbnailFileName=self.resourcePath("Icons/SmallChestCT.png"), **SAMPLE
         )
 
     def registerTerminology(self) -> None:
-        """Offer the terms of the results, with their colours, where the user chooses terms."""
+        """Add the terms of the results, with their colours, to the terminologies that the user can choose from."""
         path = self.resourcePath("Terminologies/UNetPlusPlusSegment.term.json")
         slicer.modules.terminologies.logic().LoadTerminologyFromFile(path)
 
 
 def registerInOtherModules() -> None:
-    """Add to the Segment Editor and to Segment Statistics, once all modules are there, if this Slicer was built with them."""
+    """Register the effect and the statistics plugin once all modules are loaded, if this Slicer has the modules for them."""
     if importlib.util.find_spec("SegmentEditorEffects"):
         from qSlicerSegmentationsEditorEffectsPythonQt import qSlicerSegmentEditorScriptedEffect
 
@@ -102,14 +102,14 @@ def registerInOtherModules() -> None:
 
 
 class SpeedChoice(enum.Enum):
-    """The speed, at the cost of accuracy. Scenes keep the names of these members, as of those below."""
+    """The speed; faster means less accurate. Scenes store the names of these members, as those of DeviceChoice."""
 
     BALANCED = "balanced"
     ACCURATE = "accurate"
     FAST = "fast"
 
     def label(self) -> str:
-        """For the user."""
+        """Name in the panel."""
         return speedTitle(self.value)
 
 
@@ -122,7 +122,7 @@ class DeviceChoice(enum.Enum):
     CPU = "cpu"
 
     def label(self) -> str:
-        """For the user."""
+        """Name in the panel."""
         return deviceTitle(self.value)
 
 
@@ -130,8 +130,8 @@ class DeviceChoice(enum.Enum):
 class UNetPlusPlusSegmentParameterNode:
     """The user's choices, saved with the scene.
 
-    `target` is as the logic takes it, and `model` the name of the model that `threshold` and `showFrom` go with. They have no
-    SlicerParameterName in the .ui file: the lists change with the models, which no wrapped type allows.
+    `target` is a target for the logic; `model` is the name of the model that `threshold` and `showFrom` belong to. These two have no
+    SlicerParameterName in the .ui file, because their lists change with the models, which no wrapped type supports.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
@@ -151,7 +151,7 @@ class UNetPlusPlusSegmentParameterNode:
 
 
 class UNetPlusPlusSegmentLogic(ScriptedLoadableModuleLogic, Segmenter):
-    """For scripts: `process` for a volume of the scene, `processFolder` for files; see `Segmenter`."""
+    """The logic for scripts: `process` segments a volume of the scene, `processFolder` segments files; see `Segmenter`."""
 
     def getParameterNode(self) -> UNetPlusPlusSegmentParameterNode:
         """The choices in the panel."""
@@ -159,7 +159,7 @@ class UNetPlusPlusSegmentLogic(ScriptedLoadableModuleLogic, Segmenter):
 
 
 class UNetPlusPlusSegmentTest(ScriptedLoadableModuleTest):
-    """The tests that run inside Slicer without data: on a made-up CT, with the models and the PyTorch that are there."""
+    """Tests that run inside Slicer without data: on a synthetic CT, with the installed models and PyTorch."""
 
     def setUp(self) -> None:
         """Start from an empty scene."""
@@ -171,7 +171,7 @@ class UNetPlusPlusSegmentTest(ScriptedLoadableModuleTest):
         self.logic.close()
 
     def test_WhatIsNoCTIsRefused(self) -> None:
-        """An image without air, as MR has it, is refused and leaves the scene as it was; so is all, without PyTorch or a model."""
+        """An image without air, such as MR, is refused and leaves the scene unchanged; without PyTorch or a model, so is any image."""
         volume = self._volume(lowest=0)
         with self.assertRaises(ValueError) as refused:
             self.logic.process(volume)
@@ -183,7 +183,7 @@ class UNetPlusPlusSegmentTest(ScriptedLoadableModuleTest):
     def test_AResultLiesOnItsVolume(self) -> None:
         """A volume under a transform gets a segment under the same one, with measurements."""
         if not self._canRun():
-            self.delayDisplay("No PyTorch or no model here: not tested")
+            self.delayDisplay("Skipped, as PyTorch or the liver model is not installed")
             return
         volume = self._volume(lowest=-1000)
         transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")

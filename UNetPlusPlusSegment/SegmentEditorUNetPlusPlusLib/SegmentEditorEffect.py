@@ -1,4 +1,4 @@
-"""The Segment Editor effect "UNet++": its runs and its clicks. The network is the logic's affair, the masks the editor's."""
+"""The Segment Editor effect "UNet++": its options, runs and clicks. The logic runs the network; the editor applies its masks."""
 
 from pathlib import Path
 
@@ -20,9 +20,9 @@ MODULE = "UNetPlusPlusSegment"
 
 
 class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect, VTKObservationMixin):
-    """Finds the target in the source volume and puts it into the selected segment.
+    """Finds the target in the source volume and writes it into the selected segment.
 
-    `_update` alone decides what can be pressed and what is said. Options are parameters of the vtkMRMLSegmentEditorNode.
+    Only `_update` enables widgets and shows messages. Options are parameters of the vtkMRMLSegmentEditorNode.
     """
 
     def __init__(self, scriptedEffect):
@@ -45,7 +45,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect, VTKObservationMix
 
     def helpText(self):
         return "<html>" + _(
-            """Segment the liver, lung nodules, or whatever there is a model for with a UNet++ network.
+            """Segment the liver, lung nodules, or any other structure with an installed model, with a UNet++ network.
 For research use only.<p>
 <ul>
 <li><b>Apply</b> replaces the selected segment with the result for the source volume, or only inside the box if one is
@@ -65,7 +65,7 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
         options.connect(options.refineButton, "clicked()", self.onRefine)
         options.connect(options.applyButton, "clicked()", self.onApply)
         options.connect(options.cancelButton, "clicked()", self.onCancel)
-        # The selector takes another row where one is removed and when all come anew, without the user: it follows the parameters.
+        # When nodes are removed or loaded, the selector changes its row by itself; this restores the one in the parameters.
         scene = slicer.mrmlScene
         for event in (scene.NodeRemovedEvent, scene.EndImportEvent, scene.EndCloseEvent):
             self.addObserver(scene, event, self.onRowsChanged, priority=-20.0)
@@ -73,7 +73,7 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
         self._update()
 
     def cleanup(self):
-        """Let go of everything that would keep this effect alive (Slicer#7392)."""
+        """Release everything that would keep this effect alive (Slicer#7392)."""
         if self._options:
             self.onCancel()
             self.removeObservers()
@@ -91,7 +91,7 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
         self._options.store()
 
     def onRowsChanged(self, caller, event):
-        """Show the box that is chosen, not the one whose row is there now."""
+        """Show the chosen box again, after the selector has changed its row by itself."""
         if self._options.there:
             self.updateGUIFromMRML()
 
@@ -99,7 +99,7 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
         """Stay active while a box is drawn."""
 
     def createCursor(self, widget):
-        # Asked for once, when the effect becomes active: of no use to tell targets apart
+        # Requested only once, when the effect becomes active, so it cannot depend on the target
         return qt.QCursor(qt.Qt.CrossCursor)
 
     # The editor's calls
@@ -116,7 +116,7 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
         self.onCancel()
 
     def processInteractionEvents(self, callerInteractor, eventId, viewWidget):
-        """A click on a nodule. True: nobody else shall act on it."""
+        """Handle a click on a nodule; returns True if no one else should handle it."""
         modified = callerInteractor.GetShiftKey() or callerInteractor.GetControlKey() or callerInteractor.GetAltKey()
         if (
             eventId != vtk.vtkCommand.LeftButtonPressEvent
@@ -126,12 +126,12 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
         ):
             return False
         if self._edit and self._edit.run.running:
-            return True  # one click after the other
+            return True  # one nodule at a time
         self.segmentAt(self.xyToRas(callerInteractor.GetEventPosition(), viewWidget))
         return True
 
     def _takesClicks(self):
-        """Only for nodules; while a box is chosen, clicks are for moving it, and in place mode for drawing."""
+        """True if clicks add nodules: not while a box is selected, which they move, or in place mode, where they draw."""
         interaction = slicer.mrmlScene.GetNodeByID("vtkMRMLInteractionNodeSingleton")
         return (
             self._options.model is not None
@@ -140,10 +140,10 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
             and (interaction is None or interaction.GetCurrentInteractionMode() == interaction.ViewTransform)
         )
 
-    # The user's wishes
+    # The user's actions
 
     def onApply(self):
-        """Put the preview into the segment, or run and put the result there."""
+        """Write the preview into the segment, or start a run and write its result."""
         if self._edit and self._edit.isShown:
             self._finish()
         else:
@@ -154,11 +154,11 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
         self._start(preview=True)
 
     def onRefine(self):
-        """Run again inside the box, as thoroughly as possible."""
+        """Run again inside the box, at the accurate speed."""
         self._start(speed="accurate")
 
     def onCancel(self):
-        """Give up what is under way, or the preview."""
+        """Cancel the run, or discard the preview."""
         if self._edit:
             self._outcome = _("Cancelled.") if self._edit.run.running else ""
             self._end()
@@ -219,7 +219,7 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
             changed = edit.write(self.scriptedEffect, self._options.newSegments)
             words = _inWords(edit)
             if not changed and _found(edit.run):
-                words.append(_("Nothing of this lies in the editable area, so the segment was not changed."))
+                words.append(_("None of it is in the editable area, so the segment was not changed."))
             elif not changed:
                 words.append(_("The segment was not changed."))
             self._outcome = " ".join(words) or _("Done.")
@@ -233,7 +233,7 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
         self._update()
 
     def _follow(self):
-        """Keep the preview true to the options."""
+        """Update the preview to the options, or discard it if they need another run."""
         edit, chosen = self._edit, self._options
         if not (edit and edit.isShown):
             return
@@ -261,13 +261,18 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
         options.message.text = " ".join(filter(None, (self._outcome, obstacle))) or advice
 
     def _obstacle(self):
-        """Why there can be no run now; empty if there can."""
+        """Why no run can be started now; empty if it can."""
         node = self.scriptedEffect.parameterSetNode()
         if node is None or node.GetSourceVolumeNode() is None:
             return _("Load a CT and select it as the source volume.")
         model = self._options.model
         if model is None:
-            return " ".join([_("There is no model for this target."), *self._options.refused])
+            return " ".join(
+                [
+                    _("There is no model for this target. Add one under Advanced in the UNet++ Segment module."),
+                    *self._options.refused,
+                ]
+            )
         try:
             model.speed(self._options.speed)
         except ValueError as error:
@@ -276,12 +281,12 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
 
 
 def _found(run):
-    """The segments of a result, before any mask, that have voxels."""
+    """The segments of a result that are not empty, before masking."""
     return [each for each in run.result.segments if each.measurements["volume_ml"]]
 
 
 def _inWords(edit):
-    """The findings before any mask, and the notes about them."""
+    """Sentences about the findings, before masking, and the notes of the run."""
     found = _found(edit.run)
     isMany = edit.run.bundle.finds_nodules and len(found) > 3
     words = [_("{count} nodules found.").format(count=len(found))] if isMany else map(_size, found)

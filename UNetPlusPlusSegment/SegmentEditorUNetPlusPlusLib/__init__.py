@@ -1,4 +1,4 @@
-"""The Segment Editor effect. Slicer looks for the class in this package, by the name of its file."""
+"""The Segment Editor effect. Slicer looks for its class here, by the name of its file."""
 
 from .SegmentEditorEffect import SegmentEditorEffect
 

@@ -1,4 +1,4 @@
-"""One run for the effect: from the logic to a preview, and through the masks into segments. Knows MRML, no Qt."""
+"""A run of the effect: from the logic to a preview, and through the editor's masks into segments. Uses MRML; no Qt."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class Edit:
-    """A run, and the change that its result makes.
+    """A run, and the change of segments that its result makes.
 
     Attributes:
         run: The run.
         target, speed, roiNode: The choices that it was started with.
-        preview: True if its result is to be shown before it is written.
+        preview: True to show the result before it is written.
     """
 
     def __init__(self, controller, watcher, host, target, roiNode, preview, points=None, **options):
@@ -32,14 +32,14 @@ class Edit:
 
         Args:
             controller: The `RunController` that polls it.
-            watcher: The `RunWatcher` that is told about it until `end`.
+            watcher: The `RunWatcher` that is called about it until `end`.
             host: The effect's C++ side; source volume and segment are the selected ones.
             target, roiNode, preview: See the class.
             points: RAS points in the world, one in each nodule to add.
             options: speed and threshold, as in the logic's `find`.
 
         Raises:
-            ValueError: It cannot be done.
+            ValueError: The run cannot be started.
         """
         node = host.parameterSetNode()
         self.target, self.speed = target, options["speed"]
@@ -50,7 +50,7 @@ class Edit:
         if roiNode is not None:
             if not roiNode.GetNumberOfDefinedControlPoints():
                 raise ValueError(_("Draw the box in a slice view first, or select the whole volume."))
-            self._region = markups.inside_roi(roiNode, node.GetSourceVolumeNode())  # now: the box may be moved
+            self._region = markups.inside_roi(roiNode, node.GetSourceVolumeNode())  # read now, as the box may be moved
         self._controller = controller
         run = controller.logic.find(node.GetSourceVolumeNode(), target, roi=roiNode, points=points, **options)
         self.run = controller.watch(run, watcher)
@@ -61,11 +61,11 @@ class Edit:
         return self._previewNode is not None
 
     def setThreshold(self, threshold):
-        """Apply another threshold to the result; the watcher is told."""
-        self._controller.makeAnew(self.run, threshold)
+        """Apply another threshold to the result; the watcher is called."""
+        self._controller.setThreshold(self.run, threshold)
 
     def show(self):
-        """Show the result as a segmentation of its own, which is neither listed nor saved."""
+        """Show the result as a separate segmentation, which is neither listed nor saved."""
         node = self._previewNode
         if node is None:
             node = slicer.vtkMRMLSegmentationNode()
@@ -74,7 +74,7 @@ class Edit:
             node.SetSaveWithScene(False)
             scene = self.run.volumeNode.GetScene()
             self._previewNode = scene.AddNode(node)
-            # Slicer logs an error for each change of a segment whose node has no item; this one is never listed.
+            # Slicer logs an error for each change of a segment if its node has no item; this item is never listed.
             hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
             item = hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
             exclude = slicer.vtkMRMLSubjectHierarchyConstants.GetSubjectHierarchyExcludeFromTreeAttributeName()
@@ -85,24 +85,24 @@ class Edit:
         mrml.show_segmentation(self._labelmap, self.run.result.segments, self.run.volumeNode, node)
 
     def write(self, host, newSegments):
-        """Write the result into the segment, or nodules each into a new one, as one step to undo.
+        """Write the result into the segment, or each finding into a new one, as a single undo step.
 
-        An empty result empties no segment.
+        An empty result leaves the segment unchanged.
 
         Returns:
-            True if anything was found that could be edited; if not, everything is as it was.
+            True if something was written; False if nothing was found in the editable area, and nothing was changed.
 
         Raises:
-            ValueError: The segment or the volume is gone.
+            ValueError: The segment or the volume was removed, or another one was selected.
         """
         node, segmentationNode = host.parameterSetNode(), self._segmentationNode
         if node.GetSegmentationNode() is not segmentationNode or not self._isThere(self.run.volumeNode):
-            raise ValueError(_("Another segmentation or source volume was selected during the run. Run it again."))
+            raise ValueError(_("Another segmentation or source volume was selected during the run: click Apply again."))
         parts = self._findings() if newSegments else self._whole()
         before, written = node.GetSelectedSegmentID(), []
         with slicer.util.NodeModify(node):
-            # The editor's table learns of new segments as the inner block ends: one selected by then would be deselected, and the
-            # effect closed.
+            # The editor's table is updated at the end of the inner block: a new segment selected before that would be deselected,
+            # and the effect closed.
             with slicer.util.NodeModify(segmentationNode):
                 try:
                     for part in parts:
@@ -117,7 +117,9 @@ class Edit:
 
     def _whole(self):
         if self._segmentationNode.GetSegmentation().GetSegment(self._segmentID) is None:
-            raise ValueError(_("The segment was removed during the run. Select another one, and run again."))
+            raise ValueError(
+                _("The segment was removed during the run: select another segment, and click Apply again.")
+            )
         return [_Part(self._segmentID, self._labelmap > 0, None if self._adds else self._region)]
 
     def _findings(self):
@@ -125,9 +127,9 @@ class Edit:
         return [_Part("", labelmap == each.value, like=each) for each in self.run.result.segments]
 
     def _writePart(self, host, part, isFirst):
-        """Write into one segment; returns its ID, or nothing if nothing of it may be edited."""
+        """Write into one segment; returns its ID, or an empty string if none of its voxels may be edited."""
         node, segmentID = host.parameterSetNode(), part.segmentID
-        node.SetSelectedSegmentID(segmentID)  # by which the editor's masks go
+        node.SetSelectedSegmentID(segmentID)  # the editor's masks depend on the selected segment
         codes = changes(host, self.run.volumeNode, part.found, part.region)
         if ADD not in codes:
             return ""
@@ -140,7 +142,7 @@ class Edit:
         return segmentID
 
     def end(self):
-        """Stop the run, of which nobody is told any more, and take the preview away."""
+        """Stop the run and its calls to the watcher, and remove the preview."""
         self._controller.forget(self.run)
         if self.run.jobs:
             self.run.cancel()
@@ -165,7 +167,7 @@ class _Part:
         segmentID: The segment; empty for a new one.
         found: bool (K, J, I) on the voxels of the source volume.
         region: As in `changes`.
-        like: The `Segment` that a new segment gets name, colour and terminology from.
+        like: The `Segment` that gives a new segment its name, colour and terminology.
     """
 
     segmentID: str
@@ -175,7 +177,7 @@ class _Part:
 
 
 def _add_segment(segmentation, like):
-    """Add an empty segment, named as the found one is, with the first number that is free if that name is taken; returns its ID."""
+    """Add an empty segment like `like`; its name gets the first free number if it is already in use. Returns its ID."""
     taken = {segmentation.GetSegment(each).GetName() for each in segmentation.GetSegmentIDs()}
     kind, _space, number = like.name.rpartition(" ")
     names = (

@@ -1,4 +1,4 @@
-"""Brings what was found into a segment, through the masks of the Segment Editor, voxel by voxel. MRML, NumPy; no Qt."""
+"""Writes a result into a segment, respecting the masks of the Segment Editor. MRML and NumPy; no Qt."""
 
 import numpy as np
 import slicer
@@ -9,18 +9,18 @@ ADD, REMOVE = 2, 1
 
 
 def changes(host, volumeNode, found, region=None):
-    """Tell what the selected segment gains and loses, as far as the editor's area and intensity range allow it.
+    """Which voxels the selected segment gains and loses, within the editable area and intensity range.
 
     Args:
         host: The effect's C++ side.
         volumeNode: The `vtkMRMLScalarVolumeNode` that was analysed.
         found: bool (K, J, I) on its voxels.
-        region: The voxels in which the segment becomes what was found, and loses all else: bool (K, J, I), or True for
-            all of the volume. None: it only gains.
+        region: Where the segment is replaced by what was found: bool (K, J, I), or True for the whole volume. None only adds
+            voxels.
 
     Returns:
-        ADD, REMOVE or 0 for each voxel of the segmentation's grid, uint8 (K, J, I). That grid may be another than the
-        volume's: then the nearest voxel counts.
+        ADD, REMOVE or 0 for each voxel of the segmentation's grid, uint8 (K, J, I). If this grid is not the volume's, the nearest
+        voxel is used.
     """
     codes = np.where(found, ADD, 0 if region is None else REMOVE).astype(np.uint8)
     if isinstance(region, np.ndarray):
@@ -32,7 +32,7 @@ def changes(host, volumeNode, found, region=None):
 
 
 def write(host, codes):
-    """Change the selected segment as `changes` said; other segments lose what it gains as the overwrite mode says."""
+    """Apply `changes` to the selected segment; the overwrite mode decides whether other segments lose what it gains."""
     modes = slicer.qSlicerSegmentEditorAbstractEffect
     # First what is gained: emptied first, a segment that is itself the editable area would leave nothing to edit.
     for code, mode in ((ADD, modes.ModificationModeAdd), (REMOVE, modes.ModificationModeRemove)):
@@ -43,10 +43,10 @@ def write(host, codes):
 
 
 def _editable(host):
-    """The voxels in which the editor lets the selected segment change; bool on the segmentation's grid.
+    """The voxels that the editor's masks allow to change; bool on the segmentation's grid.
 
-    The editor applies its masks again when it is written, but for removing inside another segment it takes the selected
-    one as editable, too.
+    The editor applies its masks again when a segment is written, but when voxels are removed inside another segment, it also
+    treats the selected segment as editable.
     """
     node = host.parameterSetNode()
     editable = mrml.voxels_of(host.maskLabelmap()) == 0

@@ -1,4 +1,4 @@
-"""The effect's widgets, and the parameters of the segment editor node that they show. Knows Qt; starts no run."""
+"""The effect's widgets, and the parameters of the segment editor node that they show. Uses Qt; starts no run."""
 
 import ctk
 import qt
@@ -13,11 +13,11 @@ SPEEDS = ("balanced", "accurate", "fast")
 
 
 def setDefaults(host, models):
-    """Give the parameters that a vtkMRMLSegmentEditorNode lacks their defaults; all targets of a model share its threshold.
+    """Set missing parameters of the vtkMRMLSegmentEditorNode to defaults; all targets of a model share its threshold.
 
     Args:
         host: The effect's C++ side, with such a node.
-        models: All that there are, as `find_bundles` has them.
+        models: All models, from `find_bundles`.
     """
     isThere = not models or providing(DEFAULT, models)
     host.setParameterDefault("Target", DEFAULT if isThere else offered(models)[0][1])
@@ -28,13 +28,13 @@ def setDefaults(host, models):
 
 
 class Options:
-    """The widgets, in the frame of the effect's host. The choices themselves are parameters.
+    """The widgets in the options frame of the effect. The choices themselves are stored as parameters.
 
     Attributes:
-        targetBox, speedBox, thresholdSlider, roiSelector, placeWidget, newSegmentBox: The choices.
-        previewButton, refineButton, applyButton, cancelButton, progressBar, message: The rest.
-        models: All that there are.
-        refused: A sentence about each that cannot be used.
+        targetBox, speedBox, thresholdSlider, roiSelector, placeWidget, newSegmentBox: Widgets for the choices.
+        previewButton, refineButton, applyButton, cancelButton, progressBar, message: The other widgets.
+        models: All usable models.
+        refused: A sentence about each model that cannot be used.
     """
 
     def __init__(self, host):
@@ -96,7 +96,7 @@ class Options:
     def _addButtons(self):
         self.newSegmentBox = qt.QCheckBox(_("New segment for each finding"))
         self.newSegmentBox.setToolTip(
-            _("If not selected, all nodules are added to the selected segment, and all organs become one.")
+            _("If not checked, all nodules are added to the selected segment, and several organs become one segment.")
         )
         self._host.addOptionsWidget(self.newSegmentBox)
         self.previewButton = qt.QPushButton(_("Preview"))
@@ -124,7 +124,7 @@ class Options:
         self._connections.append((sender, signal, slot))
 
     def disconnect(self):
-        """Let go of all slots: a connection keeps its object alive (Slicer#7392)."""
+        """Disconnect all slots, as a connection keeps its object alive (Slicer#7392)."""
         for sender, signal, slot in self._connections:
             sender.disconnect(signal, slot)
         self._connections.clear()
@@ -133,17 +133,17 @@ class Options:
 
     @property
     def there(self):
-        """True if there is a node to keep the parameters."""
+        """True if there is a node to store the parameters."""
         return self._host.parameterSetNode() is not None
 
     @property
     def target(self):
-        """As the logic takes it: `liver`, `nodule`, or what any other model finds."""
+        """The target for the logic: `liver`, `nodule`, or one of any other model."""
         return self._host.parameter("Target") if self.there else ""
 
     @property
     def model(self):
-        """The model that the logic will take for the target; None if there is none."""
+        """The model that the logic will use for the target; None if there is none."""
         return next(iter(providing(self.target, self.models)), None)
 
     @property
@@ -153,7 +153,7 @@ class Options:
 
     @property
     def threshold(self):
-        """That of the target's model; without one, one half."""
+        """The threshold for the target's model; 0.5 if there is no model."""
         return self._host.doubleParameter(_thresholdOf(self.model)) if self.model else 0.5
 
     @property
@@ -163,12 +163,12 @@ class Options:
 
     @property
     def newSegments(self):
-        """True if each nodule, or each label of several, becomes a segment of its own."""
+        """True if each nodule or label becomes a segment of its own."""
         return self.findsSeveral and self._host.integerParameter("NewSegment") != 0
 
     @property
     def findsSeveral(self):
-        """True if the target may be several segments."""
+        """True if the target can have several segments."""
         model = self.model
         return model is not None and (model.finds_nodules or len(model.labels_of(self.target)) > 1)
 
@@ -186,7 +186,7 @@ class Options:
         self.placeWidget.setCurrentNode(self.roiNode)
 
     def store(self):
-        """Keep the choices as parameters."""
+        """Store the choices as parameters."""
         if self.there:
             self._host.setParameter("Speed", self.speedBox.currentData)
             if self.model:
@@ -194,12 +194,12 @@ class Options:
             self._host.setParameter("NewSegment", int(self.newSegmentBox.checked))
 
     def onTarget(self, index):
-        """Take another target, and with it its threshold."""
+        """Choose another target; its threshold is shown with it."""
         if self.there and index >= 0:
             self._host.setParameter("Target", self.targetBox.itemData(index))
 
     def onRoi(self, node):
-        """Take the box that the user chose, or the whole volume."""
+        """Choose another box, or the whole volume."""
         if self.there and self.roiNode is not node:
             self._host.setNodeReference("ROI", node)
 
@@ -210,7 +210,7 @@ class Options:
         self.placeWidget.placeModeEnabled = True
 
     def refreshModels(self):
-        """Offer what there are models for, as the panel does."""
+        """List all targets of the models, as the panel does."""
         self.models, self.refused = find_bundles()
         if self.there:
             setDefaults(self._host, self.models)
@@ -221,12 +221,12 @@ class Options:
         self.targetBox.blockSignals(blocked)
 
     def enable(self, running, ready, canCancel):
-        """Say what can be pressed and what is shown.
+        """Enable and show the widgets.
 
         Args:
-            running: A run is under way.
-            ready: One can be started.
-            canCancel: There is something to give up.
+            running: A run is in progress.
+            ready: A run can be started.
+            canCancel: There is a run or a preview to cancel.
         """
         severalTargets, hasBox = self.targetBox.count > 1, self.roiNode is not None
         self.targetBox.setVisible(severalTargets)
@@ -243,5 +243,5 @@ class Options:
 
 
 def _thresholdOf(model):
-    """Name of the parameter with the threshold of a model's target."""
+    """Name of the parameter that stores the threshold for a model."""
     return f"{model.target.capitalize()}Threshold"

@@ -1,4 +1,4 @@
-"""A plugin of Slicer's Segment Statistics: axial diameters and kind of any segment, as `nodule.measurements` has them."""
+"""A plugin for Slicer's Segment Statistics: axial diameters and nodule type of any segment, from `nodule.measurements`."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 
 class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
-    """Long and short axis, their mean, and whether it is solid, as the nodule table of the module has them."""
+    """Long and short axis, mean diameter and nodule type, as in the results table of the module."""
 
     def __init__(self) -> None:
-        """Name the measurements; all of them are made unless the user deselects some."""
+        """Name the measurements; all are made unless the user deselects some."""
         super().__init__()
         self.name = "UNet++ Segment"
         self.title = _("UNet++ Segment")
         self.keys = self.defaultKeys = ["long_axis_mm", "short_axis_mm", "mean_diameter_mm", "kind"]
 
     def computeStatistics(self, segmentID: str) -> dict[str, float | str]:
-        """Measure a segment, of several pieces the largest, on the voxels of the chosen volume, as everywhere in the module.
+        """Measure the largest piece of a segment on the voxels of the chosen volume, as everywhere in the module.
 
         Returns:
-            The requested measurements by key; an empty segment has no axes, and no kind ("": a column of texts must have
-            one in each row). Without a volume the axes are those on the segment's own grid. `kind` is left out there
-            and where the values are not those of a CT.
+            The requested measurements by key. An empty segment has no axes, and the kind "", as a text column needs a text in each
+            row. Without a volume, the axes are measured on the segment's own grid. `kind` is left out if there is no volume or it
+            does not look like CT.
         """
         requested = self.getRequestedKeys()
         parameters = self.getParameterNode()
@@ -48,7 +48,7 @@ class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
         return statistics
 
     def getMeasurementInfo(self, key: str) -> dict[str, str] | None:
-        """Names, units and DICOM codes. For the kind of a nodule DICOM has no code of a quantity."""
+        """Names, units and DICOM codes. DICOM has no quantity code for the kind of a nodule."""
         axis = {
             "long_axis_mm": (
                 "Axial long axis mm",
@@ -65,7 +65,7 @@ class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
             "mean_diameter_mm": (
                 "Mean axial diameter mm",
                 _("Mean axial diameter"),
-                _("Mean of the axial long and short axes, as in guidelines on lung nodules."),
+                _("Mean of the axial long and short axes, as in guidelines for lung nodules."),
                 ("81827009", "SCT", "Diameter"),
             ),
         }
@@ -95,15 +95,14 @@ class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
 
 
 def _measure(segmentationNode, segmentID: str, volumeNode) -> tuple[NoduleMeasurements | None, bool]:
-    """Measure the largest piece of a segment; also tells if that was on a CT. An empty segment has no measurements."""
-    from UNetPlusPlusSegmentLib.core.masks import (
-        largest_component,  # brings SimpleITK, which would slow down Slicer's start
-    )
+    """Measurements of the largest piece of a segment (None if it is empty), and whether the volume is CT."""
+    # Imported here, as SimpleITK would slow down Slicer's start.
+    from UNetPlusPlusSegmentLib.core.masks import largest_component
     from UNetPlusPlusSegmentLib.nodule.measurements import measure_nodule
 
     try:
         array = mrml.volume_from_node(volumeNode).array
-    except VolumeError:  # none chosen, or nothing to measure on
+    except VolumeError:  # no volume is selected, or it has no voxels
         volume = mrml.segment_on_own_grid(segmentationNode, segmentID)
         return volume and measure_nodule(largest_component(volume.array > 0, corners=True), volume), False
     volume = Volume(array, mrml.world_ijk_to_ras(volumeNode))
@@ -111,7 +110,7 @@ def _measure(segmentationNode, segmentID: str, volumeNode) -> tuple[NoduleMeasur
     return measure_nodule(mask, volume), _isCT(volumeNode.GetID(), volumeNode.GetImageData().GetMTime())
 
 
-@lru_cache(maxsize=1)  # it looks at every voxel, and Segment Statistics asks segment by segment
+@lru_cache(maxsize=1)  # the check reads every voxel, and Segment Statistics calls it for each segment
 def _isCT(volumeID: str, _imageTime: int) -> bool:
     try:
         check_ct(mrml.volume_from_node(slicer.mrmlScene.GetNodeByID(volumeID)))

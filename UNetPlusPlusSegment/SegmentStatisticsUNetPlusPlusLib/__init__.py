@@ -1,1 +1,1 @@
-"""The module's plugin of Segment Statistics. A folder of its own: Slicer takes every .py beside the module for a module."""
+"""The module's plugin for Segment Statistics, in its own folder, as Slicer takes every .py file next to the module for a module."""

@@ -1,1 +1,1 @@
-"""The module's windows: the panel, and all that it shares with the Segment Editor effect. Knows Qt and Slicer."""
+"""The panel of the module, and what it shares with the Segment Editor effect. Uses Qt and Slicer."""

@@ -1,4 +1,4 @@
-"""The user's choices in the panel, as a run takes them, and starting points for new ones. Knows MRML and Slicer; no Qt."""
+"""The user's choices in the panel, as arguments of a run, and defaults for new ones. Uses MRML and Slicer; no Qt."""
 
 import slicer
 
@@ -9,17 +9,17 @@ class Choices:
     """Reads the parameter node of the panel; without one, nothing is chosen."""
 
     def __init__(self, parameterNode, models):
-        """Nothing is read yet.
+        """Read nothing yet.
 
         Args:
             parameterNode: A `UNetPlusPlusSegmentParameterNode`, or None.
-            models: The `ModelList`, which has the chosen model.
+            models: The `ModelList`, which knows the chosen model.
         """
         self._parameters, self._models = parameterNode, models
 
     @property
     def volume(self):
-        """The input volume; None for none."""
+        """The input volume; None if none is selected."""
         return self._parameters.inputVolume if self._parameters else None
 
     @property
@@ -34,14 +34,14 @@ class Choices:
         return model is not None and model.finds_nodules
 
     @property
-    def decides(self) -> bool:
-        """True if the model tells how likely each of its findings is, and shows the likely ones; not where points are chosen."""
+    def hasShowFrom(self) -> bool:
+        """True if *Show from* applies: the model gives its findings a probability, and no points are selected."""
         return self.findsNodules and self._models.chosen.decision is not None and self.points is None
 
     @property
     def showFrom(self):
-        """The lowest probability of a finding that is shown; None where findings have none."""
-        return self._parameters.showFrom if self.decides else None
+        """The lowest probability at which a finding is shown; None if it does not apply."""
+        return self._parameters.showFrom if self.hasShowFrom else None
 
     @property
     def isFrame(self) -> bool:
@@ -52,19 +52,19 @@ class Choices:
 
     @property
     def allFrames(self) -> bool:
-        """True if all frames of that sequence are to be segmented, into a new one."""
+        """True if all frames of that sequence will be segmented, into a new sequence."""
         return self.isFrame and self._parameters.allFrames
 
     @property
     def points(self):
-        """The points that a run would start from, one in each nodule; where there are some, no box counts."""
+        """The points in nodules; None if they do not apply. If there are points, the region of interest is ignored."""
         return self._parameters.points if self.findsNodules and not self.allFrames else None
 
     def request(self, existing: str) -> dict:
         """Arguments for the logic's `start`.
 
         Args:
-            existing: `new` or `replace`, as there.
+            existing: `new` or `replace`, as for `start`.
         """
         parameters, allFrames, points = self._parameters, self.allFrames, self.points
         maps = {"probability": parameters.probabilityMap, "uncertainty": parameters.uncertaintyMap}
@@ -86,7 +86,7 @@ class Choices:
         }
 
     def cohortRequest(self) -> Request:
-        """The request for every case of a cohort: box and points are those of one volume."""
+        """The request for every case of a cohort, without box and points, which belong to one volume."""
         parameters, model = self._parameters, self._models.chosen
         return Request(
             parameters.target, model=str(model.folder) if model else None, speed=parameters.speed.value,
@@ -96,7 +96,7 @@ class Choices:
 
 
 def firstVolume():
-    """The first scalar volume of the scene that users see, label maps aside; None if there is none."""
+    """The first scalar volume of the scene that is visible to users and not a label map; None if there is none."""
     for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
         if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetHideFromEditors():
             return node
@@ -104,7 +104,7 @@ def firstVolume():
 
 
 def isMadeFrom(segmentationNode, volumeNode) -> bool:
-    """True if the voxels of a segmentation are those of a volume; either may be None."""
+    """True if the volume is the reference volume of the segmentation; either may be None."""
     if segmentationNode is None or volumeNode is None:
         return False
     role = segmentationNode.GetReferenceImageGeometryReferenceRole()
@@ -112,7 +112,7 @@ def isMadeFrom(segmentationNode, volumeNode) -> bool:
 
 
 def spanVolume(roiNode, volumeNode) -> None:
-    """Make a box as large as the volume, so that there are handles to drag."""
+    """Make a box as large as the volume, so that the user can drag its handles."""
     bounds = [0.0] * 6
     volumeNode.GetRASBounds(bounds)
     ends = list(zip(bounds[::2], bounds[1::2], strict=True))

@@ -1,4 +1,4 @@
-"""The panel's cohort: many scans from a folder, run in a process of its own, then looked through, marked and corrected."""
+"""The cohort section of the panel: segments a folder of scans in a separate process; then its cases are reviewed and corrected."""
 
 import getpass
 from pathlib import Path
@@ -16,7 +16,7 @@ POLL_MS = 200
 
 
 def _userName() -> str:
-    """The name under which somebody uses this computer; empty if it has none."""
+    """The user's login name; empty if unknown."""
     try:
         return getpass.getuser()
     except (ImportError, KeyError, OSError):
@@ -24,15 +24,15 @@ def _userName() -> str:
 
 
 class CohortBox:
-    """Runs a cohort and walks through the cases of its folder. One case is in the scene at a time, loaded when it is clicked."""
+    """Runs a cohort, and steps through the cases in its folder. One case at a time is in the scene, loaded when it is clicked."""
 
     def __init__(self, ui, parent, request) -> None:
-        """Take over the section of the panel.
+        """Connect the section of the panel.
 
         Args:
             ui: The panel's widgets by name.
-            parent: The widget over which dialogs open.
-            request: A function that gives the `Request` of the user's choices.
+            parent: The parent widget of dialogs.
+            request: A function that returns the `Request` of the user's choices.
         """
         self._ui, self._parent, self._request = ui, parent, request
         self._process = None
@@ -63,7 +63,7 @@ class CohortBox:
         self._update()
 
     def close(self) -> None:
-        """End a run; what is done stays done."""
+        """End the cohort process; finished cases are kept."""
         if self._process:
             self._process.cancel()
         self._timer.stop()
@@ -82,7 +82,7 @@ class CohortBox:
         self._choose(_("Folder with the scans"), self._ui.cohortInputEdit)
 
     def onChooseFolder(self) -> None:
-        """Ask for the folder of the results; if it has some, list them."""
+        """Ask for the folder of the results, and list its cases."""
         self._choose(_("Folder for the results"), self._ui.cohortFolderEdit)
         self.refresh()
 
@@ -92,7 +92,7 @@ class CohortBox:
             field.text = path
 
     def refresh(self) -> None:
-        """List the cases of the folder, the most doubtful first, with what was said about them."""
+        """List the cases in the folder of results, the most doubtful first, with their review."""
         from UNetPlusPlusSegmentLib.jobs.manifest import read_manifest
         from UNetPlusPlusSegmentLib.jobs.report import cases_of
         from UNetPlusPlusSegmentLib.jobs.review import read_review
@@ -110,14 +110,14 @@ class CohortBox:
     # Running
 
     def onRun(self) -> None:
-        """Start the cohort, or cancel the one under way."""
+        """Start the cohort, or cancel the running one."""
         if self._process and self._process.running:
             self._process.cancel()
             self._onTimer()
             return
         try:
             if not self._ui.cohortInputEdit.text.strip() or not self.folder:
-                self._outcome = _("Choose a folder with scans and one for the results.")
+                self._outcome = _("Choose a folder with scans and a folder for the results.")
             elif mayRun():
                 self._start()
         except ValueError as error:
@@ -154,13 +154,13 @@ class CohortBox:
     # Looking through
 
     def onRow(self, row, column) -> None:
-        """Load a case, instead of the one before."""
+        """Load a case, in place of the previous one."""
         if self._shown and self._shown.record["case"] == self._records[row]["case"]:
             return
         if not self._leave():
             self._selectShown()
             return
-        from UNetPlusPlusSegmentLib.scene.shown_case import ShownCase  # brings SimpleITK
+        from UNetPlusPlusSegmentLib.scene.shown_case import ShownCase  # imports SimpleITK
 
         slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
         try:
@@ -180,11 +180,11 @@ class CohortBox:
         return " ".join(filter(None, [record.get("reason"), *(record.get("notes") or ())]))
 
     def _leave(self) -> bool:
-        """Drop the case that is shown; False if the user wants to keep changes that are not saved."""
+        """Remove the case from the scene; False if the user wants to keep unsaved changes."""
         if not self._shown:
             return True
         if self._shown.is_changed and not slicer.util.confirmOkCancelDisplay(
-            _("The segmentation of {case} was changed and is not saved. Leave it without saving?").format(
+            _("The segmentation of {case} has unsaved changes. Leave the case without saving them?").format(
                 case=self._shown.record["case"]
             )
         ):
@@ -194,16 +194,16 @@ class CohortBox:
         return True
 
     def onSceneClosed(self) -> None:
-        """The case is gone with the scene."""
+        """Forget the case, which was closed with the scene."""
         self._shown = None
         self._update()
 
     def onNext(self) -> None:
-        """Load the next case of the list."""
+        """Load the next case in the list."""
         self._step(1)
 
     def onPrevious(self) -> None:
-        """Load the case before."""
+        """Load the previous case in the list."""
         self._step(-1)
 
     def _step(self, by: int) -> None:
@@ -213,7 +213,7 @@ class CohortBox:
             self.onRow(row, 0)
 
     def _shownRow(self):
-        """The row of the case in the scene; None for none."""
+        """The row of the case in the scene; None if there is none."""
         names = [each["case"] for each in self._records]
         name = self._shown.record["case"] if self._shown else None
         return names.index(name) if name in names else None
@@ -226,15 +226,15 @@ class CohortBox:
     # Marks and corrections
 
     def onAccept(self) -> None:
-        """Accept the case; again takes it back."""
+        """Accept the case; a second click undoes it."""
         self._mark(verdict="accepted")
 
     def onFlag(self) -> None:
-        """Flag the case; again takes it back."""
+        """Flag the case; a second click undoes it."""
         self._mark(verdict="flagged")
 
     def onComment(self) -> None:
-        """Keep the comment on the case."""
+        """Save the comment on the case."""
         if self._shown and self._ui.cohortCommentEdit.text.strip() != self._said("comment"):
             self._mark()
 
@@ -254,7 +254,7 @@ class CohortBox:
         self.refresh()
 
     def onSave(self) -> None:
-        """Save the changed segmentation beside the first one."""
+        """Save the changed segmentation next to the original one."""
         try:
             line = self._shown.save()
             found = line["measurements"].items()
@@ -265,7 +265,7 @@ class CohortBox:
         self._update()
 
     def onReport(self) -> None:
-        """Make the report again, with all that was said, and open it in the browser."""
+        """Make the report again, with the review, and open it in the browser."""
         from UNetPlusPlusSegmentLib.jobs.report import make_report
 
         try:
@@ -302,7 +302,7 @@ class CohortBox:
         ]
 
     def _doubt(self, segments) -> str:
-        """What is known of the doubt in a case: of its most doubtful segment."""
+        """How doubtful the most doubtful segment of a case is, as text."""
         if any(not each["volume_ml"] for each in segments):
             return _("not found")
         dice = [each["expected_dice"] for each in segments if each.get("expected_dice") is not None]

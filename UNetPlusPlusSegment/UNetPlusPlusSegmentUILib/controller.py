@@ -1,4 +1,4 @@
-"""The runs that panel and effect wait for: one timer polls the logic for all of them. Knows the timer of Qt; no widget, no MRML."""
+"""The runs that panel and effect wait for: one timer polls the logic for all of them. Uses Qt's timer, but no widget and no MRML."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,37 +6,37 @@ from typing import Protocol
 
 import qt
 
-POLL_MS = 100  # between two looks at the worker
+POLL_MS = 100  # between two polls of the worker
 
 
 class RunWatcher(Protocol):
-    """The calls that a watcher of a run gets, on the main thread, from the event loop."""
+    """What the watcher of a run implements; called on the main thread, from the event loop."""
 
     def onRunProgress(self, run):
-        """Show `run.progress` and `run.device`; called again and again while the run is under way."""
+        """Show `run.progress` and `run.device`; called repeatedly during the run."""
 
     def onRunEnded(self, run):
-        """Take `run.result`. Called once; `onRunFailed` follows if a map could not be made."""
+        """Use `run.result`. Called once; `onRunFailed` follows if a map could not be made."""
 
     def onRunFailed(self, run, error):
-        """Tell why there is no result, or no map; an error of kind `cancelled` if somebody cancelled the run."""
+        """Report why there is no result, or no map; the error is of kind `cancelled` if the run was cancelled."""
 
     def onThresholdChanged(self, run):
-        """Take the new `run.result`, after `RunController.makeAnew`."""
+        """Use the new `run.result`, after `RunController.setThreshold`."""
 
     def onThresholdRefused(self, run, error):
-        """Tell why the threshold of a result stays as it is."""
+        """Report why the threshold of a result cannot be changed."""
 
 
 class RunController:
-    """Polls the logic while there is something to wait for, and tells the watcher of each run.
+    """Polls the logic while there is something to wait for, and calls the watcher of each run.
 
-    Panel, effect and scripts share one logic: whoever polled it, and whoever cancelled a run, its watcher is told at the next
-    tick of the timer. Never from inside a script's own poll, which a message box would hold up.
+    Panel, effect and scripts share one logic. Whoever polls it or cancels a run, watchers are called only at the next tick of the
+    timer: a message box that they open must not block a script's own poll.
     """
 
     def __init__(self, logic):
-        """Nothing is watched yet.
+        """Watch nothing yet.
 
         Args:
             logic: A `Segmenter`.
@@ -45,19 +45,19 @@ class RunController:
         self._watches: dict[object, _Watch] = {}
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
-        self._timer.setSingleShot(True)  # one that repeats is silent while a slot of it shows a message box
+        self._timer.setSingleShot(True)  # a repeating timer would stop while its slot shows a message box
         self._timer.connect("timeout()", self._onTimer)
 
     def watch(self, run, watcher: RunWatcher):
-        """Tell `watcher` about a run of the logic, until `forget`; returns the run."""
+        """Call `watcher` about a run of the logic until `forget`; returns the run."""
         self._watches[run] = _Watch(watcher, _tellEnd)
         self._timer.start()
         return run
 
-    def makeAnew(self, run, threshold: float, showFrom=None):
-        """Apply another threshold to the result of a watched run, or show its findings from another probability on.
+    def setThreshold(self, run, threshold: float, showFrom=None):
+        """Apply another threshold, and another lowest probability of findings, to the result of a watched run.
 
-        Its watcher is told once that is done, or why it cannot be.
+        Its watcher is called once that is done, or with the reason why it cannot be done.
         """
         watch = self._watches[run]
         try:
@@ -72,12 +72,12 @@ class RunController:
             self._timer.start()
 
     def forget(self, run):
-        """Tell nobody about a run any more; it goes on, unless it is cancelled."""
+        """Stop watching a run; the run itself continues unless it is cancelled."""
         self._watches.pop(run, None)
 
     def close(self):
-        """Tell for the last time, after the logic was closed: all runs are over. Poll no more."""
-        self._tell()
+        """Call the watchers a last time, after the logic was closed and all runs have ended, and stop polling."""
+        self._callWatchers()
         self._timer.stop()
         self._timer.disconnect("timeout()", self._onTimer)  # the connection would keep this object alive
 
@@ -86,29 +86,32 @@ class RunController:
             self.logic.poll()
         finally:
             self._timer.start()
-        self._tell()
+        self._callWatchers()
         if not self.logic.busy and not any(watch.awaited for watch in self._watches.values()):
             self._timer.stop()
 
-    def _tell(self):
+    def _callWatchers(self):
         for run, watch in list(self._watches.items()):
-            if run not in self._watches:  # forgotten by a call to another watcher
+            if run not in self._watches:  # another watcher has called `forget` for it
                 continue
             if run.running:
                 watch.watcher.onRunProgress(run)
             elif watch.awaited and not run.jobs:
-                tell, watch.awaited = watch.awaited, None  # first: in a message box the timer goes on
+                tell, watch.awaited = (
+                    watch.awaited,
+                    None,
+                )  # cleared first, as the timer goes on while a message box is open
                 tell(run, watch.watcher)
 
 
 @dataclass
 class _Watch:
     watcher: RunWatcher
-    awaited: Callable | None  # called with run and watcher once the run has no jobs left
+    awaited: Callable | None  # function to call with run and watcher once the run has no jobs left
 
 
 def _tellEnd(run, watcher: RunWatcher):
-    error = run.error  # a change of the threshold clears it
+    error = run.error  # read first, as a change of the threshold in onRunEnded clears it
     if run.result:
         watcher.onRunEnded(run)
     if error:

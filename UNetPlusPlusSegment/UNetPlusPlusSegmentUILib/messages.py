@@ -1,4 +1,4 @@
-"""Texts that panel and effect share: names of choices, the progress of a run, and its errors."""
+"""Texts that panel and effect share: names of choices, the progress of a run, and errors."""
 
 import logging
 
@@ -12,7 +12,7 @@ LICENCE_URL = "https://github.com/unetplusplussegment/SlicerUNetPlusPlusSegment/
 
 
 def severalLabelsTitle(bundle, target: str) -> str:
-    """Name in a list of a target that is several labels of a model: `Kidney (all 2)`."""
+    """Name in a list for a target that stands for several labels of a model: `Kidney (all 2)`."""
     count = len(bundle.labels_of(target))
     return _("{target} (all {count})").format(target=target.capitalize(), count=count)
 
@@ -28,12 +28,12 @@ def deviceTitle(device: str) -> str:
 
 
 def showProgress(run, bar, label) -> None:
-    """Show in a QProgressBar and a QLabel how far a run has come, and where it runs."""
+    """Show the progress of a run, and its device, in a QProgressBar and a QLabel."""
     progress = run.progress
-    bar.maximum = progress.total if progress else 0  # 0: it only shows that something is going on
+    bar.maximum = progress.total if progress else 0  # 0 shows a busy bar
     bar.value = progress.done if progress else 0
     bar.format = _howFar(progress) if progress else ""
-    # A bar without a maximum shows no text.
+    # A busy bar shows no text, so the label shows it.
     label.text = " ".join([*([f"{bar.format}."] if progress and not progress.total else []), _deviceInUse(run.device)])
 
 
@@ -55,7 +55,7 @@ def _howFar(progress) -> str:
 
 
 def _deviceInUse(state) -> str:
-    """Text about a `DeviceState`; None while PyTorch is being loaded."""
+    """Text about a `DeviceState`, which is None while PyTorch is being loaded."""
     if state is None:
         return _("Starting PyTorch...")
     if state.free_memory_bytes is None:
@@ -77,17 +77,17 @@ def summary(result) -> str:
         seconds=round(result.seconds, 1), model=result.model, device=result.device, slices=result.scan_slices
     )
     unknown = without_expected_dice((each.name, each.measurements) for each in result.segments)
-    dice = [_("No expected Dice for this model.")] if unknown else []
+    dice = [_("This model cannot estimate the expected Dice.")] if unknown else []
     return " ".join([done, *dice, *map(str, result.notes)])
 
 
 def reason(error: Exception) -> str:
-    """Why something could not be done, for the panel's message line."""
+    """The text of an error for the message line."""
     return _("Cancelled.") if _kind(error) == "cancelled" else str(error)
 
 
 def showError(error: Exception) -> None:
-    """Show an error in a box, with the worker's last words if it broke down; a run that was cancelled needs none."""
+    """Show an error in a message box, with the worker's last output if it crashed; nothing if the run was cancelled."""
     kind = _kind(error)
     if kind == "cancelled":
         return
@@ -98,5 +98,5 @@ def showError(error: Exception) -> None:
 
 
 def _kind(error: Exception) -> str:
-    """Of a `JobError`; any other has none."""
+    """The kind of a `JobError`; empty for any other error."""
     return getattr(error, "kind", "")

@@ -1,4 +1,4 @@
-"""The panel's lists of targets and models: what the model folders have, by the names of the labels."""
+"""The panel's lists of targets and models, from the models that are installed."""
 
 from contextlib import suppress
 
@@ -9,23 +9,23 @@ from UNetPlusPlusSegmentLib.network.bundle import find_bundles, providing, user_
 
 from .messages import severalLabelsTitle
 
-DEFAULT = "liver"  # the target of a new scene, where there is a model for it
-LOOK_MS = 2000  # between two looks at the models folder, once the user has opened it
+DEFAULT = "liver"  # the target of a new scene, if there is a model for it
+LOOK_MS = 2000  # interval for checking the models folder, once the user has opened it
 
 
 class ModelList:
-    """Offers targets and the models for the chosen one, the first as `providing` has them. Both choices are kept in the parameter node.
+    """Lists the targets, and the models for the chosen target in the order of `providing`; the parameter node stores both choices.
 
     Attributes:
         refused: A sentence about each model folder that cannot be used.
     """
 
     def __init__(self, ui, whenFolderChanged):
-        """Take over the lists; nothing is offered before `bind`.
+        """Connect the lists, which stay empty until `bind` and `refresh`.
 
         Args:
             ui: The panel's widgets by name.
-            whenFolderChanged: Called after the lists have followed what was put into the models folder.
+            whenFolderChanged: Called after the lists were updated to a change in the models folder.
         """
         self._ui, self._parameterNode, self._whenFolderChanged = ui, None, whenFolderChanged
         self._targets, self._models, self._listed, self._seen = [], [], None, None
@@ -38,11 +38,11 @@ class ModelList:
         self._timer.connect("timeout()", self.onLook)
 
     def bind(self, parameterNode) -> None:
-        """Keep the choices in this parameter node; None: nowhere."""
+        """Store the choices in this parameter node; None for nowhere."""
         self._parameterNode = parameterNode
 
     def close(self) -> None:
-        """Look at the models folder no more."""
+        """Stop watching the models folder."""
         self._timer.stop()
         self._timer.disconnect("timeout()", self.onLook)  # the connection would keep this object alive
 
@@ -53,12 +53,12 @@ class ModelList:
         return self._models[index] if 0 <= index < len(self._models) else None
 
     def follow(self) -> None:
-        """List anew if another target or model was chosen, by the user, a script or by loading a scene."""
+        """Update the lists if the user, a script or a loaded scene has chosen another target or model."""
         if (self._parameterNode.target, self._parameterNode.model) != self._listed:
             self.refresh()
 
     def refresh(self) -> None:
-        """Look for models, and list targets and the models for the chosen one; saved choices stay if they are still there."""
+        """Search for models, and list targets and the models for the chosen target; choices are kept if they still exist."""
         parameters = self._parameterNode
         found, self.refused = find_bundles()
         self._targets = offered(found)
@@ -84,13 +84,13 @@ class ModelList:
         self.onModel(index)
 
     def onTarget(self, index) -> None:
-        """Take another target, and with it the first of its models, even where the one chosen before has it, too."""
+        """Choose another target and its first model, even if the current model has the target, too."""
         if self._parameterNode and 0 <= index < len(self._targets):
             with slicer.util.NodeModify(self._parameterNode):
                 self._parameterNode.target, self._parameterNode.model = self._targets[index][1], ""
 
     def onModel(self, index) -> None:
-        """Take another model, and with it its threshold and the lowest probability of what it shows."""
+        """Choose another model, with its threshold and lowest probability of findings."""
         if self._parameterNode and 0 <= index < len(self._models):
             model = self._models[index]
             if model.name != self._parameterNode.model:
@@ -101,7 +101,7 @@ class ModelList:
                         self._parameterNode.showFrom = model.decision.least
 
     def onModelsFolder(self) -> None:
-        """Open the folder for the user's own models, in the file manager, and watch what is put there."""
+        """Open the folder for the user's own models in the file manager, and watch it for changes."""
         folder = user_folder()
         folder.mkdir(parents=True, exist_ok=True)
         self._seen = _filesIn(folder)
@@ -109,7 +109,7 @@ class ModelList:
         qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(folder)))
 
     def onLook(self) -> None:
-        """List anew if a model has come, gone or been copied further."""
+        """Update the lists if models were added, removed or changed."""
         there = _filesIn(user_folder())
         if self._parameterNode and there != self._seen:
             self._seen = there
@@ -118,7 +118,7 @@ class ModelList:
 
 
 def offered(bundles) -> list[tuple[str, str]]:
-    """Title and target of all that bundles find: each label by its own name, and several at once, from A to Z."""
+    """Title and target of everything that bundles can segment, from A to Z: single labels, and groups of several."""
     titles = {
         label.name.casefold(): (label.name, label.name) for bundle in reversed(bundles) for label in bundle.labels
     }
@@ -129,12 +129,12 @@ def offered(bundles) -> list[tuple[str, str]]:
 
 
 def rowOf(target: str, targets: list, model) -> int:
-    """The row of a target, however a script or an older scene spells it; -1 if it has none.
+    """The row of a target, however a script or an older scene spells it; -1 if it is not listed.
 
     Args:
-        target: As the logic takes it.
-        targets: Those that are `offered`.
-        model: The `Bundle` that has it; None if there is none.
+        target: A target for the logic.
+        targets: The list from `offered`.
+        model: The `Bundle` that has the target; None if there is none.
     """
     labels = model.labels_of(target) if model else ()
     if len(labels) == 1:
@@ -146,12 +146,12 @@ def rowOf(target: str, targets: list, model) -> int:
 
 
 def _several(bundle) -> tuple[str, ...]:
-    """The targets that are several labels of a model: its own, and words such as `kidney`."""
+    """The targets that stand for several labels of a model: its own target, and words such as `kidney`."""
     return (bundle.target, *bundle.shared_words) if len(bundle.labels) > 1 else ()
 
 
 def _fill(box, texts, index) -> None:
-    """Give a list other rows, without a signal."""
+    """Replace the rows of a list, without a signal."""
     wasBlocked = box.blockSignals(True)
     box.clear()
     box.addItems(texts)
@@ -160,9 +160,9 @@ def _fill(box, texts, index) -> None:
 
 
 def _filesIn(folder) -> set:
-    """The files of the models in a folder, with their size and date."""
+    """The files in model folders, with their size and modification time."""
     found = set()
     for path in folder.glob("*/*"):
-        with suppress(OSError):  # removed just now
+        with suppress(OSError):  # removed meanwhile
             found.add((path, path.stat().st_size, path.stat().st_mtime_ns))
     return found

@@ -1,4 +1,4 @@
-"""Questions that are asked before a run: the licence, PyTorch, and what becomes of a segment that is there already."""
+"""Questions before a run: about the licence, the installation of PyTorch, and segments that already exist."""
 
 import qt
 import slicer
@@ -13,10 +13,10 @@ LICENCE_ACCEPTED = "UNetPlusPlusSegment/ModelsLicenceAccepted"
 
 
 def mayRun() -> bool:
-    """Ask the user to accept the licence of the models and to install PyTorch, where that has not happened yet.
+    """Ask the user to accept the licence of the models and to install PyTorch, if not yet done; True if both are done.
 
     Raises:
-        PyTorchError: It is not there and could not be installed.
+        PyTorchError: PyTorch is not installed, and could not be installed.
     """
     return _licenceAccepted() and (pytorch_install.is_installed() or pytorch_install.install())
 
@@ -38,15 +38,15 @@ def _licenceAccepted() -> bool:
 
 
 def replaceOrAdd(segmentationNode, model, target, parent) -> str:
-    """Ask what becomes of the segments that an earlier run left, if it did.
+    """If the segmentation already has segments for the target, ask whether to replace them.
 
     Args:
         segmentationNode: The segmentation to write to; None for a new one.
-        model, target: The `Bundle` of the run to come, and what it is to find.
-        parent: The widget over which the question is asked.
+        model, target: The `Bundle` and the target of the run.
+        parent: The parent widget of the question.
 
     Returns:
-        `replace`, `new`, or nothing if the user cancels.
+        `replace`, `new`, or an empty string if the user cancels.
     """
     segmentIDs = segments_of_target(segmentationNode, model, target)
     if not segmentIDs:
@@ -58,7 +58,7 @@ def replaceOrAdd(segmentationNode, model, target, parent) -> str:
     box.setWindowTitle(_("Existing result"))
     box.setText(
         _(
-            "{segmentation} already contains {segments}. Replace this result, or add the new one beside it?"
+            "{segmentation} already contains {segments}. Replace this result, or add the new one next to it?"
             " All other segments stay unchanged."
         ).format(segmentation=segmentationNode.GetName(), segments=names)
     )

@@ -1,4 +1,4 @@
-"""The panel's table of results: a row for each segment that a run found, to look at, to copy and to save."""
+"""The results table of the panel: a row for each segment of a run; it can be sorted, copied and saved."""
 
 import re
 
@@ -10,19 +10,19 @@ from UNetPlusPlusSegmentLib.core.table import COLUMNS
 
 
 class ResultsTable:
-    """Shows the measurements of the last run, before any edits; Segment Statistics measures what was edited."""
+    """Shows the measurements of the last run, before any edits; Segment Statistics measures edited segments."""
 
     def __init__(self, ui, parent) -> None:
-        """Take over the table and its buttons.
+        """Connect the table and its buttons.
 
         Args:
             ui: The panel's widgets by name.
-            parent: The widget over which dialogs open.
+            parent: The parent widget of dialogs.
         """
         self._ui, self._parent = ui, parent
         self._run = self._shown = None
-        self._sortedBy, self._isDown = "", False  # title of a column; none: in the order of the run
-        self._order = []  # the run's row for each row of the table
+        self._sortedBy, self._isDown = "", False  # title of a column; empty for the order of the run
+        self._order = []  # for each row of the table, the row of the run
         ui.resultsTable.connect("cellClicked(int,int)", self.onRow)
         header = ui.resultsTable.horizontalHeader()
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
@@ -32,7 +32,7 @@ class ResultsTable:
         ui.saveButton.connect("clicked(bool)", self.onSave)
 
     def show(self, run) -> None:
-        """Show what there is now of a run's result; None empties the table."""
+        """Show the current result of a run; None empties the table."""
         self._run = run
         volume = run.volumeNode.GetName() if run and run.result else ""
         title = _("Results for {volume} (before edits)").format(volume=volume) if volume else _("Results")
@@ -51,7 +51,7 @@ class ResultsTable:
         self._ui.copyButton.enabled = self._ui.saveButton.enabled = bool(rows)
 
     def _content(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows as text, sorted as the user wants them; of the columns, those with text in any row."""
+        """Header and rows as text, in the chosen order; columns without any text are left out."""
         found = self._run.rows if self._run else []
         self._order = self._sorted([measured for _name, measured in found])
         found = [found[row] for row in self._order]
@@ -62,7 +62,7 @@ class ResultsTable:
         return header, [list(row) for row in zip(names, *(texts for _title, texts in shown), strict=True)]
 
     def _sorted(self, found) -> list[int]:
-        """The rows of the run in the order of the table; those without what it is sorted by come last."""
+        """The rows of the run in the order of the table; rows without a value in the sort column come last."""
         keys = {title: key for title, _text, key in _columns()}
         rows = range(len(found))
         if self._sortedBy not in keys:
@@ -73,7 +73,7 @@ class ResultsTable:
         return sorted(known, key=lambda row: values[row], reverse=self._isDown) + unknown
 
     def _showOrder(self, titles) -> None:
-        """Show the arrow in the title that the rows are sorted by; none in the order of the run."""
+        """Show the sort arrow in the title of the sort column; none for the order of the run."""
         header = self._ui.resultsTable.horizontalHeader()
         header.setSortIndicatorShown(self._sortedBy in titles)
         if self._sortedBy in titles:
@@ -81,7 +81,7 @@ class ResultsTable:
             header.setSortIndicator(titles.index(self._sortedBy), order)
 
     def onTitle(self, column) -> None:
-        """Sort by a column: numbers from the largest down, anything else upwards; a second click turns the order round."""
+        """Sort by a column: numbers descending, anything else ascending; a second click reverses the order."""
         header, rows = self._shown
         if not rows:
             return
@@ -92,12 +92,12 @@ class ResultsTable:
         self._showOrder(header)
 
     def onRow(self, row, column) -> None:
-        """Centre the slice views on a segment, or on what is doubtful on the slice that was clicked."""
-        if self._shown != self._content():  # segments were removed or renamed since: the user shall see that first
+        """Centre the slice views on a segment or, in a Check column, on the doubtful part of that slice."""
+        if self._shown != self._content():  # segments were removed or renamed: show that first
             self.show(self._run)
             return
         row = self._order[row]
-        place = self._run.look_at(row)  # of a sequence, this also goes to the frame
+        place = self._run.look_at(row)  # for a sequence, this also goes to the frame
         title = self._shown[0][column]
         if place and title in _doubtfulTitles():
             points = self._run.rows[row][1].get("doubtful_slices_ras", ())
@@ -106,16 +106,16 @@ class ResultsTable:
             slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *place, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
 
     def onCopy(self) -> None:
-        """Put the table onto the clipboard, as spreadsheets take it."""
+        """Copy the table to the clipboard, for a spreadsheet."""
         header, rows = self._content()
         slicer.app.clipboard().setText("\n".join("\t".join(row) for row in (header, *rows)))
 
     def onSave(self) -> None:
-        """Save the table, in the columns of the command line and of cohorts."""
-        from UNetPlusPlusSegmentLib import files  # brings SimpleITK
+        """Save the table with the columns of the command line and of cohorts."""
+        from UNetPlusPlusSegmentLib import files  # imports SimpleITK
 
         volume = self._run.volumeNode.GetName()
-        # "4: Chest" is a usual name, and none for a file of Windows
+        # Names such as "4: Chest" are common, but invalid as file names on Windows.
         suggestion = re.sub(r'[\\/:*?"<>|]', "_", f"{volume}.csv")
         path = qt.QFileDialog.getSaveFileName(
             self._parent, _("Save measurements"), suggestion, _("CSV table") + " (*.csv)"
@@ -128,8 +128,8 @@ class ResultsTable:
 
 
 def _columns() -> list:
-    """Titles of the columns, each with functions from the measurements of a segment: to its text, "" if they lack it, and to
-    what rows are sorted by, None if they lack it.
+    """For each column its title and two functions of a segment's measurements: its text ("" if missing) and its sort key (None if
+    missing).
     """
     sides = {
         "inferior": _("inferior"), "superior": _("superior"), "anterior": _("anterior"), "posterior": _("posterior"),
@@ -189,12 +189,12 @@ def _columns() -> list:
 
 
 def _numeric() -> list:
-    """Titles of the columns whose largest numbers are looked for first."""
+    """Titles of the columns that are sorted in descending order at first."""
     return [
         _("Volume (ml)"), _("Mean HU"), _("Axes (mm)"), _("Diameter (mm)"), _("Probability"), _("Doubtful (%)"),
     ]  # fmt: skip
 
 
 def _doubtfulTitles() -> list:
-    """Titles of the columns with the most doubtful slices, the worst first; a click on a cell goes there."""
+    """Titles of the columns with the most doubtful slices, the worst first; clicking a cell goes to the slice."""
     return [_("Check 1 (mm)"), _("Check 2 (mm)"), _("Check 3 (mm)")]

@@ -1,4 +1,4 @@
-"""The panel: its life in Slicer, the user's choices, and one run at a time. Knows Qt, MRML nodes and the logic."""
+"""The panel: its life cycle in Slicer, the user's choices, and one run at a time. Uses Qt, MRML nodes and the logic."""
 
 import sys
 
@@ -19,19 +19,22 @@ from .models import ModelList
 from .questions import mayRun, replaceOrAdd
 from .results import ResultsTable
 
-RELOADED = ("UNetPlusPlusSegmentLib", "UNetPlusPlusSegmentUILib")  # with the module's own file, which Slicer reloads
+RELOADED = (
+    "UNetPlusPlusSegmentLib",
+    "UNetPlusPlusSegmentUILib",
+)  # reloaded together with the module file, which Slicer reloads itself
 
 
 class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The panel. `_update` alone decides what can be pressed and what is said; all other methods lead there.
+    """The panel. Only `_update` enables widgets and shows messages; all other methods call it.
 
     Attributes:
-        logic: The module's, which effect and scripts use, too.
-        controller: The `RunController` of that logic, which the effect uses, too.
+        logic: The logic of the module, which effect and scripts also use.
+        controller: Its `RunController`, which the effect also uses.
     """
 
     def __init__(self, parent=None) -> None:
-        """Nothing is shown yet."""
+        """Show nothing yet."""
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = self.controller = None
@@ -43,8 +46,8 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self._outcome = ""
 
     def setup(self) -> None:
-        """Build the panel: no torch, no worker process, no main window needed."""
-        from UNetPlusPlusSegment import UNetPlusPlusSegmentLogic  # whose file imports this one
+        """Build the panel; needs no torch, no worker process and no main window."""
+        from UNetPlusPlusSegment import UNetPlusPlusSegmentLogic  # imported here, as that file imports this one
 
         ScriptedLoadableModuleWidget.setup(self)
         panel = slicer.util.loadUI(self.resourcePath("UI/UNetPlusPlusSegment.ui"))
@@ -70,7 +73,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
-        """End the worker and let go of everything that would keep this panel alive."""
+        """End the worker and release everything that would keep this panel alive."""
         self._forgetRun()
         self._cohort.close()
         self._models.close()
@@ -80,11 +83,11 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self.removeObservers()
 
     def enter(self) -> None:
-        """Models may have come, volumes been loaded and PyTorch installed since."""
+        """Update the panel, as models, volumes or PyTorch may have been added since."""
         self.initializeParameterNode()
 
     def onReload(self) -> None:
-        """Reload the packages, too: those that are out of sys.modules are read anew, in the order in which they are needed."""
+        """Also reload the packages: once removed from sys.modules, they are imported again when needed."""
         for name in [each for each in sys.modules if each.partition(".")[0] in RELOADED]:
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
@@ -92,7 +95,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
     # The scene and the parameter node
 
     def onSceneStartClose(self, caller, event) -> None:
-        """Stop a run: its volume is about to go."""
+        """Stop a run, as its volume is about to be removed."""
         if self._run:
             self._run.cancel()
         self._forgetRun()
@@ -101,29 +104,29 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self._setParameterNode(None)
 
     def onSceneStartImport(self, caller, event) -> None:
-        """Let go: the selectors would take the first nodes that come for the user's choice, and write over the saved one."""
+        """Disconnect from the parameter node: the selectors would choose the first nodes loaded, and overwrite the saved choices."""
         self._setParameterNode(None)
 
     def onSceneEndClose(self, caller, event) -> None:
-        """Start afresh, after a scene was closed or loaded."""
+        """Connect to the new parameter node after a scene was closed or loaded."""
         if self.parent.isEntered:
             self.initializeParameterNode()
         self._update()
 
     def onNodeAdded(self, caller, event) -> None:
-        """Take the first volume, wherever it was loaded from."""
+        """Select the first volume that is loaded."""
         if self._parameterNode:
             self._selectDefaultInput()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeAboutToBeRemoved(self, caller, event, node) -> None:
-        """Choose none, before the selectors see the row go and take its neighbour, which nobody chose."""
+        """Clear the choice of a removed node, before the selector replaces it by the neighbouring row."""
         for name in ("points", "roi", "outputSegmentation"):
             if self._parameterNode and getattr(self._parameterNode, name) is node:
                 setattr(self._parameterNode, name, None)
 
     def initializeParameterNode(self) -> None:
-        """Bind the panel to the parameter node of the scene, once: each wrapper observes the node for as long as Slicer runs."""
+        """Bind the panel to the parameter node of the scene, only once, as each wrapper observes the node until Slicer ends."""
         if self._parameterNode is None:
             self._setParameterNode(self.logic.getParameterNode())
         self._selectDefaultInput()
@@ -147,12 +150,12 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
             self._parameterNode.inputVolume = volume
 
     def onParameterModified(self, caller=None, event=None) -> None:
-        """Follow the user's choices."""
+        """Update the panel to the user's choices."""
         parameters = self._parameterNode
         volume = parameters.inputVolume
         if volume is not self._lastInput:
             if volume and isMadeFrom(parameters.outputSegmentation, self._lastInput):
-                parameters.outputSegmentation = None  # the next result is not for this one
+                parameters.outputSegmentation = None  # the output belongs to the previous input
             self._lastInput, self._outcome = volume, ""
             name = volume.GetName() if volume else _("New")
             self.ui.outputSelector.baseName = _("{volume} segmentation").format(volume=name)
@@ -166,7 +169,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         points.CreateDefaultDisplayNodes()
 
     def onRoiAdded(self, roi) -> None:
-        """Begin with a box round the whole volume."""
+        """Start with a box around the whole volume."""
         if self._choices.volume:
             spanVolume(roi, self._choices.volume)
         roi.CreateDefaultDisplayNodes()
@@ -174,7 +177,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
     # Running
 
     def onApply(self) -> None:
-        """Start a run, or cancel the one under way."""
+        """Start a run, or cancel the current one."""
         if self._run and self._run.running:
             self._run.cancel()
         else:
@@ -192,7 +195,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
             return
         self._forgetRun()
         self._outcome = ""
-        slicer.app.setOverrideCursor(qt.Qt.WaitCursor)  # the volume is handed over: a second, if it is a large one
+        slicer.app.setOverrideCursor(qt.Qt.WaitCursor)  # sending a large volume to the worker takes a second
         try:
             run = self.logic.start(**self._choices.request(existing))
         finally:
@@ -204,7 +207,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self._run = None
 
     def onRunProgress(self, run) -> None:
-        """Show how far it has come."""
+        """Show the progress."""
         self._update()
 
     def onRunEnded(self, run) -> None:
@@ -216,7 +219,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self._update()
 
     def onRunFailed(self, run, error) -> None:
-        """Say why there is no result, or no map."""
+        """Show why there is no result, or no map."""
         self._fail(error)
 
     def onThresholdChanged(self, run) -> None:
@@ -225,7 +228,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self._update()
 
     def onThresholdRefused(self, run, error) -> None:
-        """Say why, without a box: the slider asks again with each step."""
+        """Show why in the message line; a message box would appear at each step of the slider."""
         self._outcome = reason(error)
         self._update()
 
@@ -235,13 +238,13 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         showError(error)
 
     def _followThreshold(self) -> None:
-        """Apply threshold and probability of the sliders to the last result, as long as the panel still shows what it was made from."""
+        """Apply the sliders to the last result, unless another input, output, model or target has been chosen since."""
         run, parameters = self._run, self._parameterNode
         if run is None or run.running or run.result is None:
             return
         shown = parameters.inputVolume, parameters.outputSegmentation, parameters.model, parameters.target
         if shown == (run.volumeNode, run.segmentationNode, run.bundle.name, run.target):
-            self.controller.makeAnew(run, parameters.threshold, self._choices.showFrom)
+            self.controller.setThreshold(run, parameters.threshold, self._choices.showFrom)
 
     # What is shown
 
@@ -255,12 +258,12 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         choices, frames = self._choices, self._choices.allFrames
         for box in (ui.inputsBox, ui.settingsBox, ui.advancedBox):
             box.enabled = not running
-        ui.outputsBox.enabled = not running and not frames  # a sequence is always a new one
+        ui.outputsBox.enabled = not running and not frames  # a sequence of results is always new
         ui.roiSelector.enabled = choices.points is None
         for shown, widgets in (
             (choices.isFrame, (ui.allFramesCheckBox,)),
             (choices.findsNodules and not frames, (ui.pointsLabel, ui.pointsSelector, ui.pointsPlaceWidget)),
-            (choices.decides, (ui.showFromLabel, ui.showFromSlider)),
+            (choices.hasShowFrom, (ui.showFromLabel, ui.showFromSlider)),
             (running, (ui.progressBar,)),
         ):
             for widget in widgets:
@@ -273,7 +276,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         ui.show3DButton.setSegmentationNode(self._choices.output)
 
     def _obstacle(self) -> str:
-        """Why there can be no run now; empty if there can."""
+        """Why no run can be started now; empty if it can."""
         if not self._choices.volume:
             return _("Load a CT and select it as the input volume.")
         if not self._models.chosen:
