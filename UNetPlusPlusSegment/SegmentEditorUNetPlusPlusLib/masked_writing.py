@@ -34,7 +34,7 @@ def changes(host, volumeNode, found, region=None):
 def write(host, codes):
     """Apply `changes` to the selected segment; the overwrite mode decides whether other segments lose what it gains."""
     modes = slicer.qSlicerSegmentEditorAbstractEffect
-    # First what is gained: emptied first, a segment that is itself the editable area would leave nothing to edit.
+    # Add first: if the segment is itself the editable area, removing first would leave nothing to edit.
     for code, mode in ((ADD, modes.ModificationModeAdd), (REMOVE, modes.ModificationModeRemove)):
         if code in codes:
             modifier = host.defaultModifierLabelmap()

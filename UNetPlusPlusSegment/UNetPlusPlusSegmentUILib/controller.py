@@ -97,10 +97,8 @@ class RunController:
             if run.running:
                 watch.watcher.onRunProgress(run)
             elif watch.awaited and not run.jobs:
-                tell, watch.awaited = (
-                    watch.awaited,
-                    None,
-                )  # cleared first, as the timer goes on while a message box is open
+                # Cleared first, as the timer goes on while a message box is open.
+                tell, watch.awaited = watch.awaited, None
                 tell(run, watch.watcher)
 
 

@@ -19,10 +19,8 @@ from .models import ModelList
 from .questions import mayRun, replaceOrAdd
 from .results import ResultsTable
 
-RELOADED = (
-    "UNetPlusPlusSegmentLib",
-    "UNetPlusPlusSegmentUILib",
-)  # reloaded together with the module file, which Slicer reloads itself
+# Reloaded together with the module file, which Slicer reloads itself.
+RELOADED = ("UNetPlusPlusSegmentLib", "UNetPlusPlusSegmentUILib")
 
 
 class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):

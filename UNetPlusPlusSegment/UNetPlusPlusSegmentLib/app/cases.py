@@ -66,9 +66,8 @@ def find(paths: Sequence[str | Path], output: str | Path | None = None) -> dict[
         ) from error
     folders = Folders([*paths, *([output] if output else [])])
     cases: dict[str, Case] = {}
-    for path in sorted(
-        map(Path, paths), key=lambda path: not (path / MANIFEST).is_file()
-    ):  # cohorts first, as they name their scans
+    # Cohorts first, as they name their scans.
+    for path in sorted(map(Path, paths), key=lambda path: not (path / MANIFEST).is_file()):
         for case in _cases_in(path, folders, Path(output) if output else None):
             if case.name in cases and not _is_scan_of(cases, case):
                 raise RefusedError(

@@ -170,9 +170,8 @@ class Session:
             found = await asyncio.to_thread(measured_again, state, changed, hu)
             if case is not self.case or self.segmentation is None:
                 return
-            still = {
-                each for each in changed if self._shapes.get(each) == before.get(each)
-            }  # not replaced by a run meanwhile
+            # Only segments that no run has replaced meanwhile.
+            still = {each for each in changed if self._shapes.get(each) == before.get(each)}
             self._hu = hu
             self._found |= {each: found[each] for each in still}
             self._shapes = self._shapes | {each: shapes[each] for each in still}
@@ -281,9 +280,8 @@ class Session:
 
     def _change_result(self, change: Callable[[SceneRun], None]) -> None:
         run = self._runs[-1] if self._runs else None
-        another_runs = (
-            self.state.running and run is not self._run
-        )  # the last run itself may still be waiting for its map
+        # The last run itself may still be waiting for its map.
+        another_runs = self.state.running and run is not self._run
         if run is None or run.bundle.name != self.state.model or another_runs:  # the value is for the next run
             return
         try:
@@ -322,9 +320,8 @@ class Session:
             while run.running or run.jobs:
                 self.segmenter.poll()
                 is_new = run.result is not shown
-                if (
-                    run.result and is_new and (shown is None or not run.jobs)
-                ):  # after several thresholds, only the last result
+                # After several thresholds, only the last result.
+                if run.result and is_new and (shown is None or not run.jobs):
                     shown = run.result
                     self._take_in(run, shown)
                     took = f"{shown.scan_slices} slices on {shown.device}, {time.perf_counter() - started:.1f} s from click to mask"

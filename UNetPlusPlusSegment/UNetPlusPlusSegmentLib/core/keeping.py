@@ -24,7 +24,7 @@ def with_kept_findings(
         removed: A voxel (k, j, i) in each new finding to leave out.
 
     Returns:
-        The new findings that overlap no kept one, numbered with what the kept names leave free, followed by the kept findings; and
+        The new findings that overlap no kept one, with numbers that the kept ones do not use, followed by the kept findings; and
         for each kept finding, its value in `before` and its new value.
     """
     same = {old: new for new, old in overlapping(before.labelmap, result.labelmap).items()}

@@ -265,9 +265,8 @@ def _interpolate(pixels: PixelMaps, seen: list[int]) -> None:
 
     def between(ends: tuple[int, int]) -> None:
         a, b = ends
-        for planes in map(
-            torch.from_numpy, (pixels.probability, pixels.uncertainty)
-        ):  # torch, as NumPy is slow in float16
+        # torch, as NumPy is slow in float16.
+        for planes in map(torch.from_numpy, (pixels.probability, pixels.uncertainty)):
             step = planes[b] - planes[a]
             for k in range(a + 1, b):
                 share = float(np.float16((k - a) / (b - a)))

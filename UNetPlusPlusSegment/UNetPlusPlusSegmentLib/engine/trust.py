@@ -19,7 +19,7 @@ from .signs import segment_pixels
 WORST, APART_MM = 3, 10.0  # doubtful slices to name, and their distance: neighbouring slices show the same
 # First and last side of slices, rows and columns in axial order.
 SIDES = (("inferior", "superior"), ("anterior", "posterior"), ("right", "left"))
-LEAST_DROPPED_ML = 1.0  # a note mentions what was dropped from this volume on
+LEAST_DROPPED_ML = 1.0  # a note mentions dropped parts of at least this volume
 LOW_DICE = 0.85  # a note warns if the expected Dice is lower
 USUAL = {"volume_ml": ("volume", "ml"), "mean_hu": ("mean attenuation", "HU")}
 

@@ -33,22 +33,16 @@ START_BYTES = 1024
 ABOUT_UNIT = 0.05  # how far rounding may take the axes of a slice from orthogonal unit vectors
 TYPES = {str(vr.value) for vr in VR}
 UNDEFINED = 0xFFFFFFFF  # length given for compressed pixel data, which is stored in fragments
-PIXELS, FRAMES = (
-    Tag(0x7FE0, 0x0008),
-    Tag(0x5200, 0x9230),
-)  # the first of the three pixel data elements; the per-frame groups
+# The first of the three pixel data elements; the per-frame groups.
+PIXELS, FRAMES = Tag(0x7FE0, 0x0008), Tag(0x5200, 0x9230)
 # Attributes that may distinguish the acquisitions of a series, in the order in which they are tried.
 ACQUISITION = (
     "AcquisitionNumber", "TemporalPositionIdentifier", "SeriesNumber", "SeriesDescription", "ProtocolName", "ImageType",
     "NominalPercentageOfCardiacPhase", "ContrastBolusAgent", "KVP", "ConvolutionKernel", "SeriesTime", "TriggerTime",
     "EchoTime", "SliceThickness",
 )  # fmt: skip
-SEQUENTIAL = (
-    "InstanceNumber",
-    "AcquisitionDateTime",
-    "AcquisitionTime",
-    "ContentTime",
-)  # these increase from slice to slice
+# These increase from slice to slice.
+SEQUENTIAL = ("InstanceNumber", "AcquisitionDateTime", "AcquisitionTime", "ContentTime")
 TAGS = (
     "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID",
     "Modality", "StudyDate", "SeriesDate", "AcquisitionDate", "StudyID", "PatientID", "PatientName", "PatientBirthDate",

@@ -20,9 +20,8 @@ ESSENCE = (
     "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData",
 )  # fmt: skip
 RESCALING = ("RescaleIntercept", "RescaleSlope", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-MANY_FRAMES = UID(
-    "1.2.840.10008.5.1.4.1.1.7.3"
-)  # Multi-frame Grayscale Word Secondary Capture, which GDCM does not rescale
+# Multi-frame Grayscale Word Secondary Capture, which GDCM does not rescale.
+MANY_FRAMES = UID("1.2.840.10008.5.1.4.1.1.7.3")
 BODY_HU = (-200, 300)  # range in which contrast agent makes a difference
 BLOCKS = 64  # along the shorter side of a slice; their means have little noise
 MOST_PHASES = 3

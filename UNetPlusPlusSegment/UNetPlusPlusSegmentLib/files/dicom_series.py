@@ -209,7 +209,7 @@ def _runs(slices: Sequence[Header], name: str) -> list[str]:
 
 
 def _repeats(numbers: Sequence[str]) -> list[str]:
-    """For each slice, how often its instance number has occurred so far; a scanner uses it once, so the second is of a second run."""
+    """For each slice, how often its instance number has occurred so far; a scanner uses it once per run."""
     return [str(numbers[: index + 1].count(number)) for index, number in enumerate(numbers)]
 
 

@@ -13,13 +13,8 @@ from ..core.volume import Volume
 from .images import FileError, ijk_to_ras
 
 ORIENTATION_GUESSED = "{} does not say how the patient lies: left and right, front and back are a guess."
-UNITS_MM = {
-    "um": 0.001,
-    "µm": 0.001,
-    "mm": 1.0,
-    "cm": 10.0,
-    "m": 1000.0,
-}  # in NRRD and MetaImage; any other is taken for mm
+# In NRRD and MetaImage; any other is taken for mm.
+UNITS_MM = {"um": 0.001, "µm": 0.001, "mm": 1.0, "cm": 10.0, "m": 1000.0}
 GUESSED_MM = 1.0  # along an axis whose spacing is not given
 
 

@@ -76,7 +76,7 @@ def _at_one_place(grids: Sequence[_Grid]) -> list[list[_Grid]]:
 
 
 def _labels_of(group: Sequence[_Grid]) -> set[Path]:
-    """The label maps among files with one grid. The largest file is taken for the image, without a look, if all others are label maps."""
+    """The label maps among files with one grid. If all but the largest file are label maps, that one is taken for the image unread."""
     labels: set[Path] = set()
     for index, grid in enumerate(sorted(group, key=lambda g: g.path.stat().st_size)):
         is_last = index == len(group) - 1

@@ -198,9 +198,8 @@ def _image_of(path: Path) -> Path:
 def _voxels(path: Path, header: Header, stream: BufferedIOBase) -> np.ndarray:
     """The voxels (K, J, I) as they are stored."""
     kind, sizes = header.dtype.kind, header.dim
-    is_vector = (
-        math.prod(sizes[4:5]) == math.prod(sizes[3:]) > 1
-    )  # NIfTI stores the values of a voxel along the fifth axis
+    # NIfTI stores the values of a voxel along the fifth axis.
+    is_vector = math.prod(sizes[4:5]) == math.prod(sizes[3:]) > 1
     values = VALUES.get(kind) or (sizes[4] if is_vector else 1)
     size = check_shape(path, sizes[:3] if is_vector else sizes, values, is_colour=kind == "V")
     content = bytearray()  # grows with the data, so that a damaged header cannot claim all memory

@@ -127,9 +127,8 @@ def _moved_outwards(surface: Surface, mm3: float) -> Surface:
 def volume_mm3(surface: Surface) -> float:
     """Volume inside a closed mesh; negative if it is inside out."""
     points = np.asarray(surface.points, float)
-    points = points - points.mean(
-        axis=0
-    )  # centred, as far from the origin the result would be a small difference of large numbers
+    # Centred, as far from the origin the result would be a small difference of large numbers.
+    points = points - points.mean(axis=0)
     a, b, c = (points[surface.triangles[:, corner]] for corner in range(3))
     return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)
 

@@ -57,9 +57,8 @@ class ArrayFolder:
             _remove_those_of_dead_processes()
         while self._folder is None:
             made = tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
-            with contextlib.suppress(
-                FileNotFoundError, BlockingIOError
-            ):  # another process has just taken it for an abandoned folder
+            # Try again if another process has just taken the new folder for an abandoned one.
+            with contextlib.suppress(FileNotFoundError, BlockingIOError):
                 descriptor = _lock(Path(made.name))
                 self._unlock = weakref.finalize(self, os.close, descriptor) if descriptor is not None else None
                 self._folder = made
@@ -75,9 +74,8 @@ class ArrayFolder:
 
     def sweep(self, under_way: Container[int]) -> None:
         """Remove the files of all jobs but these; on Windows, files that are still open are removed the next time."""
-        for file in (
-            self.path.glob("[0-9]*-*.npy") if self._folder else ()
-        ):  # not "*", as a crash may leave a core file there
+        # Not "*", as a crash may leave a core file there.
+        for file in self.path.glob("[0-9]*-*.npy") if self._folder else ():
             if int(file.name.partition("-")[0]) not in under_way:
                 with contextlib.suppress(OSError):
                     file.unlink()

@@ -47,9 +47,8 @@ class JobHandler:
             "segment": self.segment, "threshold": self.threshold, "maps": self.maps, "device": self.device
         }  # fmt: skip
         keep_freed_memory()
-        register_module_forward_pre_hook(
-            self._check
-        )  # checks between layers, so that cancelling need not wait for a whole slice
+        # Checks between layers, so that cancelling need not wait for a whole slice.
+        register_module_forward_pre_hook(self._check)
 
     def handle(self, message: dict) -> None:
         """Run a job and answer, with an error if it fails."""

@@ -30,9 +30,8 @@ def read_review(folder: Path) -> dict[str, dict[str, str]]:
     Raises:
         ReviewError: It cannot be read, or is not a review.
     """
-    lines = sorted(
-        read_lines(folder / REVIEW), key=_moment
-    )  # a stable sort: of several lines with one time, the last is valid
+    # A stable sort: of several lines with one time, the last is valid.
+    lines = sorted(read_lines(folder / REVIEW), key=_moment)
     return {line[0]: dict(zip(COLUMNS, line, strict=True)) for line in lines}
 
 

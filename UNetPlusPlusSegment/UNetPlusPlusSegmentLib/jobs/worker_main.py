@@ -109,9 +109,8 @@ class Line:
         self._leaving.acquire()  # never released: other threads that get here wait for the end
         os.chdir(self._folder.parent)
         with contextlib.suppress(OSError):
-            folder = self._folder.rename(
-                self._folder.with_suffix(".gone")
-            )  # renamed, so that a running job cannot add files
+            # Renamed, so that a running job cannot add files.
+            folder = self._folder.rename(self._folder.with_suffix(".gone"))
             for file in folder.glob("[0-9]*-*.npy"):
                 file.unlink()
             folder.rmdir()

@@ -228,9 +228,8 @@ class SceneRun(Run):
             now = mrml.labelmap_of(self.segmentationNode, segmentID, self.volumeNode)
             if (now != (result.labelmap == found.value)).any():
                 self.edited.add(segmentID)
-        self._shown = (
-            self._voxels()
-        )  # images also change without edits: saving, for example, merges them into shared layers
+        # Images also change without edits: saving, for example, merges them into shared layers.
+        self._shown = self._voxels()
 
 
 def segments_of_target(segmentationNode, bundle: Bundle, target: str) -> list[str]:

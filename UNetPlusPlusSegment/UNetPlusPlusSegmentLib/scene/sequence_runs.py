@@ -104,9 +104,8 @@ class SequenceRun(Task):
     def _receive(self, result: Result) -> None:
         self._sequence.put(len(self._results), result.labelmap, result.segments)
         segments = tuple(markups.segment_in_world(each, self.volumeNode, self._volume) for each in result.segments)
-        self._results.append(
-            replace(result, labelmap=result.labelmap[:0], segments=segments)
-        )  # the label map is already stored in the sequence
+        # The label map is already stored in the sequence.
+        self._results.append(replace(result, labelmap=result.labelmap[:0], segments=segments))
         if len(self._results) < len(self._sequence):
             self._submit()
             return
