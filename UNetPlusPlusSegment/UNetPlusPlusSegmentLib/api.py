@@ -44,10 +44,10 @@ def segment(
     Args:
         volume: A volume in HU, a file, or a folder of DICOM files.
         target, model, speed, threshold, show_from, force, device, threads, box, points: As in `Request`.
-        also: Further targets, which may need other models, for the same label map. Where two models claim a voxel, nodules come
-            first, then targets in the order in which they are named.
-        progress: Called with the number done and of all in a phase of the run (slices, candidates), and the name of the phase; an
-            exception raised in it stops the run.
+        also: Further targets for the same label map, which may need other models. If two models claim a voxel, nodules come first,
+            then targets in the order given.
+        progress: Called with the number done, the total (slices or candidates) and the phase of the run. An exception that it
+            raises stops the run.
 
     Returns:
         The label map on the volume's own voxels (K, J, I), its segments with measurements, and notes.
@@ -74,11 +74,11 @@ def load_engine(model: Bundle | str = "liver", device: str = "auto") -> Engine:
     """Load the engine for a model, and verify its weights.
 
     Args:
-        model: A bundle, or a target for its first model (`choose_bundle`).
+        model: A bundle, or a target, whose first model is used (`choose_bundle`).
         device: As in `Request`.
 
     Returns:
-        An engine whose `predict(volume, request)` gives maps, and `predict(volume, request).at(threshold)` a `Result`.
+        An engine whose `predict(volume, request)` returns maps; their `at(threshold)` returns a `Result`.
 
     Raises:
         BundleError, DeviceError: The model or the device cannot be used.

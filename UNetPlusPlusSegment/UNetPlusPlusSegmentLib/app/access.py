@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..files.images import in_text
+from ..files.images import printable
 from ..files.reading import volume_ending
 
 COOKIE = "unetpp-token"
@@ -83,7 +83,7 @@ class Folders:
         place = Path(path).resolve()
         if not any(place.is_relative_to(root) for root in self._roots):
             raise RefusedError(
-                f"{in_text(Path(path))} lies outside the folders that the app was started with: start it with that folder, too."
+                f"{printable(Path(path))} lies outside the folders that the app was started with: start it with that folder, too."
             )
         return place
 

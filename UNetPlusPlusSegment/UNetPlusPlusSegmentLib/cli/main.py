@@ -26,7 +26,7 @@ from ..core.table import COLUMNS, rows_of
 from ..core.trust import without_expected_dice
 from ..core.volume import Volume, box_between, clean_hu, index_of
 from ..files.reading import case_name
-from ..network.bundle import find_bundles, nothing_found, search_folders
+from ..network.bundle import empty_segments, find_bundles, search_folders
 from ..network.parts import parts_of
 from .parser import LICENCE_LINE, parser, with_minus
 
@@ -228,7 +228,7 @@ def _write(
         result.segments,
         source,
         result.model,
-        nothing_found(runs[0].labels),
+        empty_segments(runs[0].labels),
     )
     if given.probability:
         files.write_volume(given.probability, _largest(maps.probability() for maps in runs), affine)

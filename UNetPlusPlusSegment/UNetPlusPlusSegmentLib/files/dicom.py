@@ -20,7 +20,7 @@ from .dicom_places import along_normal, in_one_plane, place_in_words
 from .dicom_series import Stack
 from .frames import Frame, frames_of, order_of
 from .geometry import place_volume
-from .images import FileError, in_text
+from .images import FileError, printable
 
 
 def read_dicom_file(path: Path, force: bool = False) -> tuple[Volume, list[str]]:
@@ -114,13 +114,13 @@ def _image(path: Path) -> Header:
     try:
         header = read_header(path) if is_dicom(start) else None
     except DamagedFileError as error:
-        raise FileError(f"{in_text(path)} is damaged or incomplete: copy it again.") from error
+        raise FileError(f"{printable(path)} is damaged or incomplete: copy it again.") from error
     if header is None:
         if path.suffix.lower() in PACKED:
-            raise FileError(f"{in_text(path)} is an archive: unpack it, and give its contents.")
+            raise FileError(f"{printable(path)} is an archive: unpack it, and give its contents.")
         what = "is damaged or contains no image" if is_dicom(start) else "is damaged or has an unknown format"
         raise FileError(
-            f"{in_text(path)} {what}: give .nrrd, .nhdr, .nii, .nii.gz, .hdr, .mha, .mhd, a DICOM image or a DICOM folder."
+            f"{printable(path)} {what}: give .nrrd, .nhdr, .nii, .nii.gz, .hdr, .mha, .mhd, a DICOM image or a DICOM folder."
         )
     return header
 
@@ -129,7 +129,7 @@ def _read_stack(stack: Stack, force: bool) -> tuple[Volume, list[str]]:
     first = stack.first
     if first.sop_class == SEGMENTATION_CLASS:
         raise FileError(
-            f"{in_text(first.path)} is a segmentation (DICOM SEG), not an image: give the CT series it was made from."
+            f"{printable(first.path)} is a segmentation (DICOM SEG), not an image: give the CT series it was made from."
         )
     _check_readable(stack)
     if first.size[2] > 1:
@@ -162,7 +162,7 @@ def _check_readable(stack: Stack) -> None:
     unread = next((header for header in stack.slices if header.unread), None)
     if unread:
         raise FileError(
-            f"{in_text(unread.path)} {unread.unread}, which is not supported: export the series in another format, for instance as NIfTI."
+            f"{printable(unread.path)} {unread.unread}, which is not supported: export the series in another format, for instance as NIfTI."
         )
 
 
@@ -180,7 +180,7 @@ def _check_rescaled(stack: Stack, told: Sequence[tuple[bool, bool]]) -> list[str
     for index, name in enumerate(("Rescale Intercept", "Rescale Slope")):
         lost = [n for n, each in enumerate(told) if not each[index]]
         if 0 < len(lost) < len(told):
-            example = in_text(stack.slices[lost[0]].path) if parts == "slices" else f"frame {lost[0] + 1}"
+            example = printable(stack.slices[lost[0]].path) if parts == "slices" else f"frame {lost[0] + 1}"
             raise FileError(
                 f"{len(lost)} of the {parts} of the series {stack.in_words()} do not say how their values become HU ({name}),"
                 f" such as {example}: copy the series again, or give the original series of the scanner."
@@ -199,7 +199,7 @@ def _check_phases(stack: Stack, array: np.ndarray) -> None:
     phases = count_phases(array)
     if phases > 1:
         raise FileError(
-            f"The series {stack.in_words()} in {in_text(stack.first.path.parent)} mixes {phases} phases of a scan, whose slices"
+            f"The series {stack.in_words()} in {printable(stack.first.path.parent)} mixes {phases} phases of a scan, whose slices"
             " alternate, and no header tells them apart: give a folder with a single phase."
         )
 
@@ -215,7 +215,7 @@ def _read_frames(file: Header, force: bool) -> tuple[Volume, list[str]]:
     array = _rescaled(file, rescale) if len(set(rescale)) > 1 else values_of(file)
     if len(array) != len(frames):
         raise FileError(
-            f"{in_text(file.path)} contains {len(array)} frames but gives the positions of {len(frames)}: export it again."
+            f"{printable(file.path)} contains {len(array)} frames but gives the positions of {len(frames)}: export it again."
         )
     array = array[order_of(frames)]
     _check_phases(stack, array)
@@ -232,13 +232,13 @@ def _stack_of_frames(file: Header) -> tuple[Stack, list[Frame]]:
     frames = frames_of(file.path)
     if not frames:
         raise FileError(
-            f"{in_text(file.path)} has several frames but not their positions in the patient: export it as a series"
+            f"{printable(file.path)} has several frames but not their positions in the patient: export it as a series"
             " of single slices."
         )
     slices = [_of_frame(file, frames[index]) for index in order_of(frames)]
     if not all(in_one_plane(slices[0], header) for header in slices):
         raise FileError(
-            f"The frames of {in_text(file.path)} do not form one stack: export it as a series of single slices."
+            f"The frames of {printable(file.path)} do not form one stack: export it as a series of single slices."
         )
     return Stack(slices), frames
 

@@ -12,7 +12,7 @@ from .dicom_headers import CT_CLASSES, GROUP_FIELDS, Header
 from .dicom_pixels import same_pixels
 from .dicom_places import EVEN, FEWEST_SLICES, along_normal, mean_plane, missing_places, place_in_words, step_of
 from .dicom_series import Stack, stacks_of
-from .images import FileError, in_text
+from .images import FileError, printable
 
 MOST_LISTED = 12  # most series named in a message
 PARALLEL = 0.999  # cosine of the angle between two normals
@@ -101,7 +101,7 @@ def _check_no_volumes(folder: Path, stacks: Sequence[Stack]) -> None:
     if volumes and not here:
         raise FileError(
             f"The folder {folder} contains volume files ({', '.join(volumes[:3])}{', …' * (len(volumes) > 3)}) as well as folders"
-            f" with DICOM: give one of the files, give the folder {in_text(stacks[0].first.path.parent)}, or use the command cohort."
+            f" with DICOM: give one of the files, give the folder {printable(stacks[0].first.path.parent)}, or use the command cohort."
         )
 
 
@@ -117,7 +117,7 @@ def _check_none_lost(taken: Stack, stacks: Sequence[Stack]) -> None:
     if lost:
         raise FileError(
             f"{len(lost)} slices of the series {taken.in_words()} do not say where they lie or how large their pixels are,"
-            f" such as {in_text(lost[0].path)}: give the original series of the scanner, or remove these slices."
+            f" such as {printable(lost[0].path)}: give the original series of the scanner, or remove these slices."
         )
 
 
@@ -144,7 +144,7 @@ def _continuation(taken: Stack, stacks: Sequence[Stack]) -> list[str]:
         if not fields:  # another acquisition of the same series
             continue
         for header, mm in zip(other.slices, at, strict=True):
-            told = f"{in_text(header.path)} has {' and '.join(fields)}"
+            told = f"{printable(header.path)} has {' and '.join(fields)}"
             if len(gaps) and np.abs(gaps - mm).min() <= EVEN * step:
                 raise FileError(
                     f"The series {taken.in_words()} lacks the slice at {place_in_words(header)}, although it is there: {told} than"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from .dicom_headers import DIRECTORY_CLASS, Header, class_of, is_dicom, read_header, start_of
-from .images import FileError, in_text
+from .images import FileError, printable
 
 PACKED = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")  # as people send scans
 SLICE_ENDINGS = (".dcm", ".dicom", ".ima", ".dc3")
@@ -56,7 +56,7 @@ def headers_in(folder: Path) -> tuple[list[Header], list[str]]:
 def _refuse_without_images(folder: Path, packed: Sequence[Path]) -> NoReturn:
     if packed:
         raise FileError(
-            f"The folder {folder} contains no DICOM images, but archives such as {in_text(packed[0])}: unpack them first."
+            f"The folder {folder} contains no DICOM images, but archives such as {printable(packed[0])}: unpack them first."
         )
     raise FileError(f"The folder {folder} contains no DICOM images: give a folder with a CT series, or a volume file.")
 
@@ -65,7 +65,7 @@ def _left_out(paths: Sequence[Path], why: str) -> list[str]:
     if not paths:
         return []
     more = f", and {len(paths) - 1} more like it" if paths[1:] else ""
-    return [f"Left out: {in_text(paths[0])} ({why}){more}."]
+    return [f"Left out: {printable(paths[0])} ({why}){more}."]
 
 
 def _files_under(folder: Path) -> Iterator[Path]:
@@ -100,7 +100,7 @@ def _check_none_lost(paths: Sequence[Path], headers: Sequence[Header]) -> None:
             not path.name.startswith(".") and Path(aims[-1]).suffix.lower() in SLICE_ENDINGS and headers
         ):
             what, way_out = _what_is_wrong(path)
-            raise FileError(f"{in_text(path)} {what}, so a series would lack a slice: {way_out}, or remove it.")
+            raise FileError(f"{printable(path)} {what}, so a series would lack a slice: {way_out}, or remove it.")
 
 
 def _what_is_wrong(path: Path) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import numpy as np
 from .dicom_places import MOVES_PIXELS, along_normal, coincident, mean_plane, missing_places, place_in_words
 from .dicom_series import Stack
 from .geometry import Place
-from .images import FileError, in_text
+from .images import FileError, printable
 
 TOLERANCE_MM = 0.1  # slices this close to an even, upright stack count as one
 MOST_PLACES = 6  # most positions named in a message
@@ -24,7 +24,7 @@ def grid_of(stack: Stack) -> tuple[Place, list[str]]:
         return Place(first.spacing, first.directions, first.position), []
     if not all(header.is_placed for header in slices):
         raise FileError(
-            f"The series {stack.in_words()} in {in_text(first.path.parent)} does not say where its images lie in the"
+            f"The series {stack.in_words()} in {printable(first.path.parent)} does not say where its images lie in the"
             " patient: give the original series of the scanner."
         )
     _check_gaps(stack)
@@ -52,7 +52,7 @@ def grid_of(stack: Stack) -> tuple[Place, list[str]]:
 
 def _check_gaps(stack: Stack) -> None:
     """Refuse several images at the same position, and stacks in which one or two slices are missing."""
-    slices, where = stack.slices, in_text(stack.first.path.parent)
+    slices, where = stack.slices, printable(stack.first.path.parent)
     twice = coincident(along_normal(slices))
     if twice.any():
         count = 1 + int((~twice).sum())
@@ -64,7 +64,7 @@ def _check_gaps(stack: Stack) -> None:
     missing = missing_places(slices)
     if missing:
         at = [place_in_words(slices[index], mm - places[index]) for index, along in missing for mm in along]
-        after = in_text(slices[missing[0][0]].path)
+        after = printable(slices[missing[0][0]].path)
         raise FileError(
             f"The series {stack.in_words()} in {where} lacks {len(at)} slice{'s' * (len(at) > 1)}, at"
             f" {', '.join(at[:MOST_PLACES])}{', …' * (len(at) > MOST_PLACES)}"
@@ -85,6 +85,6 @@ def _check_in_line(stack: Stack) -> None:
         index = int(off_mm.argmax())
         raise FileError(
             f"The series {stack.in_words()} is not a straight stack, as if the patient or the table had moved:"
-            f" {in_text(slices[index + 1].path)}, at {place_in_words(slices[index + 1])}, lies {off_mm[index]:.0f} mm to the side of"
+            f" {printable(slices[index + 1].path)}, at {place_in_words(slices[index + 1])}, lies {off_mm[index]:.0f} mm to the side of"
             " the slice before it. Put the two parts into separate folders, and give one of them."
         )

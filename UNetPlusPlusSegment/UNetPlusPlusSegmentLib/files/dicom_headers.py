@@ -19,7 +19,7 @@ from pydicom.tag import Tag
 from pydicom.valuerep import VR
 
 from .frames import Frame, frames_of
-from .images import FileError, in_text
+from .images import FileError, printable
 
 CT_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.2": "CT",
@@ -142,10 +142,10 @@ def start_of(path: Path) -> bytes:
         with path.open("rb") as stream:
             return stream.read(START_BYTES)
     except FileNotFoundError as error:
-        raise FileError(f"There is no file or folder {in_text(path)}: check the path.") from error
+        raise FileError(f"There is no file or folder {printable(path)}: check the path.") from error
     except OSError as error:
         raise FileError(
-            f"{in_text(path)} cannot be read ({error.strerror}), so a series may lack slices: make it readable, or remove it."
+            f"{printable(path)} cannot be read ({error.strerror}), so a series may lack slices: make it readable, or remove it."
         ) from error
 
 
@@ -199,7 +199,7 @@ def _read(path: Path) -> Header | None:
     if sop_class and sop_class not in CT_CLASSES:
         return None
     raise DamagedFileError(
-        f"{in_text(path)} is a {CT_CLASSES.get(sop_class, 'DICOM')} image that is damaged or incomplete, so its series"
+        f"{printable(path)} is a {CT_CLASSES.get(sop_class, 'DICOM')} image that is damaged or incomplete, so its series"
         " would lack a slice: copy it again, or remove it."
     ) from cause
 

@@ -13,7 +13,7 @@ from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from .dicom_headers import Header
-from .images import GDCM, FileError, in_text, read_image
+from .images import GDCM, FileError, printable, read_image
 
 ESSENCE = (
     "SOPClassUID", "SOPInstanceUID", "Modality", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
@@ -42,7 +42,7 @@ def values_of(header: Header) -> np.ndarray:
         FileError: It cannot be decoded.
     """
     path = header.path
-    is_text, is_clean = in_text(path) == str(path), header.end >= path.stat().st_size and not header.is_odd
+    is_text, is_clean = printable(path) == str(path), header.end >= path.stat().st_size and not header.is_odd
     if is_text and is_clean:
         return _decoded(path)
     with tempfile.TemporaryDirectory() as folder:
@@ -82,7 +82,7 @@ def _write_essence(path: Path, copy: Path, is_rescaled: bool = True) -> None:
                 data.PhotometricInterpretation = "MONOCHROME2"  # only the display differs, the HU are the same
             data.save_as(copy)
         except Exception as error:  # whatever pydicom meets in a damaged file
-            raise FileError(f"{in_text(path)} is damaged or incomplete: copy it again.") from error
+            raise FileError(f"{printable(path)} is damaged or incomplete: copy it again.") from error
 
 
 def _decoded(path: Path, called: Path | None = None) -> np.ndarray:

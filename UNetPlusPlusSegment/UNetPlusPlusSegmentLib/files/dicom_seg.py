@@ -15,7 +15,7 @@ from .. import __version__
 from ..core.segment import Segment
 from ..core.volume import Volume
 from .frames import frames_of, order_of
-from .images import FileError, ijk_to_ras, in_text
+from .images import FileError, ijk_to_ras, printable
 from .writing import whole_file
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _reading(path: Path) -> Iterator[None]:
     except FileError:
         raise
     except Exception as error:
-        raise FileError(f"{in_text(path)} is damaged or incomplete: copy it again.") from error
+        raise FileError(f"{printable(path)} is damaged or incomplete: copy it again.") from error
 
 
 def headers_of(source: Sequence[Path]) -> list[Dataset]:

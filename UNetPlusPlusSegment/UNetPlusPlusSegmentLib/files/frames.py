@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pydicom
 
-from .images import FileError, in_text
+from .images import FileError, printable
 
 
 class Frame(NamedTuple):
@@ -35,7 +35,7 @@ def frames_of(path: Path) -> list[Frame]:
         except FileError:
             raise
         except Exception as error:  # whatever pydicom meets in a damaged file
-            raise FileError(f"{in_text(path)} is damaged or incomplete: copy it again.") from error
+            raise FileError(f"{printable(path)} is damaged or incomplete: copy it again.") from error
 
 
 def order_of(frames: Sequence[Frame]) -> list[int]:
@@ -51,7 +51,7 @@ def _frames_of(path: Path) -> list[Frame]:
     frames = [group.frame() for group in groups]
     if None in frames:
         raise FileError(
-            f"{in_text(path)} does not say where each of its frames lies in the patient, or how large its pixels are: export"
+            f"{printable(path)} does not say where each of its frames lies in the patient, or how large its pixels are: export"
             " it as a series of single slices."
         )
     return [frame for frame in frames if frame]

@@ -47,19 +47,19 @@ def silence() -> Iterator[None]:
         os.close(terminal)
 
 
-def in_text(path: Path) -> str:
+def printable(path: Path) -> str:
     """The path of a file for a message; bytes that are not valid text, as in old archives, are escaped."""
     return str(path).encode(errors="backslashreplace").decode()
 
 
-def name_of(path: Path) -> str:
+def sitk_name(path: Path) -> str:
     """The path of a file for SimpleITK, which would end the whole process on a name that is not valid text.
 
     Raises:
         FileError: The name is not valid text.
     """
-    if in_text(path) != str(path):
-        raise FileError(f"{in_text(path)} has a name that is not valid text: rename it.")
+    if printable(path) != str(path):
+        raise FileError(f"{printable(path)} has a name that is not valid text: rename it.")
     return str(path)
 
 
@@ -85,12 +85,12 @@ def read_image(
     if most_bytes is None:
         most_bytes = max(SLICE_BYTES, path.stat().st_size * SLICE_COMPRESSION)
     if claimed > most_bytes:
-        raise FileError(f"{in_text(called or path)} {_what_is_wrong(path, image_io, '')}")
+        raise FileError(f"{printable(called or path)} {_what_is_wrong(path, image_io, '')}")
     try:
         with silence():
             return reader.Execute()
     except RuntimeError as error:
-        raise FileError(f"{in_text(called or path)} {_what_is_wrong(path, image_io, str(error))}") from error
+        raise FileError(f"{printable(called or path)} {_what_is_wrong(path, image_io, str(error))}") from error
 
 
 def read_information(
@@ -103,12 +103,12 @@ def read_information(
     """
     reader = sitk.ImageFileReader()
     reader.SetImageIO(image_io)
-    reader.SetFileName(name_of(path))
+    reader.SetFileName(sitk_name(path))
     try:
         with silence():
             reader.ReadImageInformation()
     except RuntimeError as error:
-        raise FileError(f"{in_text(called or path)} {_what_is_wrong(path, image_io, str(error))}") from error
+        raise FileError(f"{printable(called or path)} {_what_is_wrong(path, image_io, str(error))}") from error
     _check_header(called or path, reader, most_values)
     return reader
 

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from ..core.masks import largest_component
 from ..core.segment import Segment
 from ..core.volume import AIR_HU, AxialOrder, Volume, axial_order, bounding_box
-from .images import name_of, silence
+from .images import silence, sitk_name
 from .lettering import HEIGHT, letters
 from .writing import whole_file
 
@@ -159,7 +159,7 @@ def _write_rows(path: str | Path, tiles: Sequence[np.ndarray], columns: int) -> 
     with whole_file(path) as beside, silence():
         level = JPEG_QUALITY if beside.suffix == ".jpg" else -1  # the default for PNG
         image = sitk.GetImageFromArray(page, isVector=True)
-        sitk.WriteImage(image, name_of(beside), useCompression=True, compressionLevel=level)
+        sitk.WriteImage(image, sitk_name(beside), useCompression=True, compressionLevel=level)
 
 
 def _spread(labels: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from ..core.volume import Volume
 from .dicom_headers import SEGMENTATION_CLASS, class_of
 from .dicom_seg import read_dicom_seg, segments_of_dicom_seg
 from .geometry import ORIENTATION_GUESSED
-from .images import FileError, in_text
+from .images import FileError, printable
 from .nrrd import read_nrrd_layers, text_of_nrrd
 from .reading import read_volume, volume_ending
 
@@ -51,7 +51,7 @@ def segments_in(path: str | Path) -> list[Stored]:
     """
     path = Path(path)
     if not path.exists():
-        raise FileError(f"There is no file {in_text(path)}: check the path.")
+        raise FileError(f"There is no file {printable(path)}: check the path.")
     if volume_ending(path) in (".nrrd", ".nhdr"):
         keys = text_of_nrrd(path)
         if "Segment0_ID" in keys or "Segment0_Name" in keys:
@@ -100,7 +100,7 @@ def masks_of(segments: Iterable[Stored], image: Volume) -> Iterator[np.ndarray]:
         mask = np.zeros(image.array.shape, bool)
         for part in parts[segment.layer] if len(parts) > segment.layer else ():
             marked = np.isin(part.array, segment.values) if segment.values else part.array != 0
-            box, voxels = laid_on(image, marked, part.ijk_to_ras, in_text(segment.path))
+            box, voxels = laid_on(image, marked, part.ijk_to_ras, printable(segment.path))
             mask[box] |= voxels
         yield mask
 
@@ -216,7 +216,7 @@ def check_orientation(path: Path, notes: Iterable[str]) -> None:
     """
     guess = ORIENTATION_GUESSED.partition("{}")[2]
     if any(note.endswith(guess) for note in notes):
-        raise FileError(f"{ORIENTATION_GUESSED.format(in_text(path))} Export it again from its source.")
+        raise FileError(f"{ORIENTATION_GUESSED.format(printable(path))} Export it again from its source.")
 
 
 def _in_words(array: np.ndarray, ijk_to_ras: np.ndarray) -> str:

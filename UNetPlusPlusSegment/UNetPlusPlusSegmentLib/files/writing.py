@@ -19,7 +19,7 @@ import SimpleITK as sitk
 
 from ..core.segment import Segment
 from ..core.volume import bounding_box
-from .images import FileError, image_from_array, name_of, silence
+from .images import FileError, image_from_array, silence, sitk_name
 from .nifti import check_whole
 
 NIFTI = ".nii.gz"
@@ -38,7 +38,7 @@ def check_output(path: str | Path, endings: Sequence[str]) -> None:
         FileError: It has another ending, is a folder, or cannot be written there.
     """
     path = Path(path)
-    name_of(path)
+    sitk_name(path)
     target = Path(os.path.realpath(path))
     if not path.name.lower().endswith(tuple(endings)):
         raise FileError(f"{path} cannot be written: its name must end in {' or '.join(endings)}.")
@@ -180,7 +180,7 @@ def _write_image(path: str | Path, image: sitk.Image, ijk_to_ras: np.ndarray) ->
     check_grid(path, ijk_to_ras)
     with whole_file(path) as beside:
         with silence():
-            sitk.WriteImage(image, name_of(beside), useCompression=True)
+            sitk.WriteImage(image, sitk_name(beside), useCompression=True)
         if str(path).lower().endswith(NIFTI):
             _check_whole(beside)
 

@@ -18,9 +18,9 @@ from ..core.request import Point, Request
 from ..core.result import Result
 from ..core.volume import Volume
 from ..files.dicom_folder import PACKED, SLICE_ENDINGS
-from ..files.images import in_text
+from ..files.images import printable
 from ..files.reading import case_name, volume_ending
-from ..network.bundle import nothing_found, read_bundle
+from ..network.bundle import empty_segments, read_bundle
 from ..network.parts import Part, parts_of, with_points
 from .manifest import MANIFEST, TABLE, CohortError, alone_in, append, read_manifest, write_table
 from .picture import PICTURES, write_picture
@@ -200,7 +200,7 @@ def _begun_at(folder: Path, known: Mapping[str, dict]) -> float:
 def _skipped_records(skipped: Mapping[Path, str]) -> dict[str, dict]:
     """Manifest lines for skipped files, by their names; they are also logged before the run."""
     for path, reason in skipped.items():
-        _log.warning("Skipped %s: %s", in_text(path), reason)
+        _log.warning("Skipped %s: %s", printable(path), reason)
     return {
         path.name: {"case": path.name, "input": str(path.absolute()), "status": "skipped", "reason": reason}
         for path, reason in skipped.items()
@@ -340,7 +340,7 @@ def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list
         found = [worker.result_of(worker.submit(volume, folder, request)) for folder, request in todo.parts]
         result = merged(found, volume)
         bundles = [read_bundle(folder) for folder, _ in todo.parts]
-        nothing = nothing_found(bundles[0].labels_of(*todo.parts[0][1].targets))
+        nothing = empty_segments(bundles[0].labels_of(*todo.parts[0][1].targets))
         files.write_forms(
             todo.outputs, result.labelmap, volume.ijk_to_ras, result.segments, source, result.model, nothing
         )

@@ -23,7 +23,7 @@ class CohortError(ValueError):
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Lock a folder against other cohorts. It is created if missing, and removed again if it stays empty.
+    """Lock a folder against other cohorts. It is created if missing, and removed again if nothing is written.
 
     The lock is released when the process ends, even if it is killed.
 

@@ -239,7 +239,7 @@ def choose_bundle(target: str, model: str | None = None) -> Bundle:
     return wanted[0]
 
 
-def nothing_found(labels: Iterable[Label]) -> tuple[Segment, ...]:
+def empty_segments(labels: Iterable[Label]) -> tuple[Segment, ...]:
     """Empty segments for the labels of a model that found nothing: a DICOM segmentation needs at least one segment."""
     empty = {"volume_ml": 0.0}
     return tuple(Segment(each.value, each.name, each.terminology, each.color, empty) for each in labels)

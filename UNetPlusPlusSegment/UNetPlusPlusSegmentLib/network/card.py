@@ -119,7 +119,7 @@ class Speed:
     """What a model computes at one speed.
 
     Attributes:
-        level: Deepest head used, X[0][level]; the heads from `Card.average_from` to it are averaged.
+        level: Deepest head used, X[0][level]; the heads from `Card.average_from` (at most `level`) to it are averaged.
         find_first: A coarse pass finds the organ first, so that the network runs only there.
         step_mm: Largest distance between the slices that are predicted first; 0 for every slice.
         change: If the masks of two neighbouring predicted slices differ by more than this (1 − Dice), the slice half way between
