@@ -47,7 +47,9 @@ class Bundle(Card):
         """
         for target in request.targets:
             if not self.labels_of(target):
-                raise RequestError(f"The model {self.name} is for {self.about}, not for {target}.")
+                raise RequestError(
+                    f"The model {self.name} is for {self.about}, not for {target}: choose another model."
+                )
         if (has_points or request.points) and not self.finds_nodules:
             raise RequestError(
                 f"Points can only be used for nodules, but {self.name} is for {self.about}: remove the points, or choose another target."
@@ -188,7 +190,7 @@ def find_bundles(target: str | None = None) -> tuple[list[Bundle], list[str]]:
         try:
             folders = [parent] if (parent / CARD).exists() else sorted(parent.iterdir()) if parent.is_dir() else []
         except OSError as error:
-            refused.append(f"The models folder {parent} cannot be read ({error.strerror}).")
+            refused.append(f"The models folder {parent} cannot be read ({error.strerror}): correct its permissions.")
             continue
         here = []
         for folder in folders:
@@ -223,7 +225,7 @@ def choose_bundle(target: str, model: str | None = None) -> Bundle:
     if model is not None and (os.sep in model or Path(model).is_dir()):
         bundle = read_bundle(model)
         if not bundle.labels_of(target):
-            raise BundleError(f"The model {bundle.name} is for {bundle.about}, not for {target}. Choose another model.")
+            raise BundleError(f"The model {bundle.name} is for {bundle.about}, not for {target}: choose another model.")
         return bundle
     found, refused = find_bundles()
     bundles = providing(target, found)
