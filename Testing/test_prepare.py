@@ -88,14 +88,14 @@ def test_photographs_that_do_not_fit_are_refused_by_the_name_of_the_file(shared_
     (image,), (mask, *_) = sorted(source.rglob("images/*.png")), sorted(source.rglob("masks/*.png"))
     right = mask.read_bytes()
     Image.new("L", (64, 128)).save(mask)
-    assert f"{mask} has 64 × 128 pixels, its image 128 × 128" in refused(
+    assert f"{mask} has 64 × 128 pixels, but its image has 128 × 128" in refused(
         nuclei, [source, "--val=0"], tmp_path / "out", capsys
     )
     Image.open(image).save(mask)
     Image.new("L", (128, 128), 100).save(mask)
-    assert f"{mask} is no mask: 100% of its pixels" in refused(nuclei, [source, "--val=0"], tmp_path / "out", capsys)
+    assert f"{mask} is not a mask: 100% of its pixels" in refused(nuclei, [source, "--val=0"], tmp_path / "out", capsys)
     mask.write_bytes(right[:60])
-    assert f"{mask} cannot be read as a picture" in refused(nuclei, [source, "--val=0"], tmp_path / "out", capsys)
+    assert f"{mask} cannot be read as an image" in refused(nuclei, [source, "--val=0"], tmp_path / "out", capsys)
     for path in source.rglob("masks/*.png"):
         path.unlink()
     assert f"{image} has no mask" in refused(nuclei, [source, "--val=0"], tmp_path / "out", capsys)
@@ -114,7 +114,7 @@ def test_the_table_has_the_columns_of_the_shared_folder(script, shared_data):
 def test_a_source_without_data_is_refused(script, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert f"{tmp_path / 'empty'} holds no " in refused(script, [tmp_path / "empty"], tmp_path / "out", capsys)
-    assert f"{tmp_path / 'none'} is no folder" in refused(script, [tmp_path / "none"], tmp_path / "out", capsys)
+    assert f"{tmp_path / 'none'} is not a folder" in refused(script, [tmp_path / "none"], tmp_path / "out", capsys)
 
 
 def splits_given(**changes) -> argparse.Namespace:
@@ -145,7 +145,7 @@ def test_another_seed_draws_another_split():
     ("table", "named"),
     [
         ("patient,split\nP1,train\nP1,val\n", "P1 is in two splits, train (line 2) and val (line 3)"),
-        ("patient,split\nP1,training\n", "line 2: P1 has the split training"),
+        ("patient,split\nP1,training\n", "line 2: P1 has the split 'training'"),
         ("patient,split\nP2,train\n", "has no line for P1"),
         ("who,where\nP1,train\n", "needs the columns patient and split"),
         ("", "needs the columns patient and split"),
@@ -177,7 +177,7 @@ def test_a_folder_that_is_there_stays_unless_told_and_no_other_folder_is_ever_re
     output, other = tmp_path / "out", tmp_path / "holiday"
     assert nuclei.main([str(source), "-o", str(output), "--val=0"]) == 0
     (output / "images" / "older.png").touch()
-    assert f"{output} exists" in refused(nuclei, [source, "--val=0"], output, capsys)
+    assert f"{output} already exists" in refused(nuclei, [source, "--val=0"], output, capsys)
     (source / "broken" / "images").mkdir(parents=True)
     (source / "broken" / "images" / "a.png").touch()
     assert "has no mask" in refused(nuclei, [source, "--val=0", "--force"], output, capsys)
@@ -189,7 +189,7 @@ def test_a_folder_that_is_there_stays_unless_told_and_no_other_folder_is_ever_re
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
     other.mkdir()
     (other / "beach.jpg").touch()
-    assert f"{other} is no slice folder" in refused(nuclei, [source, "--val=0", "--force"], other, capsys)
+    assert f"{other} is not a slice folder" in refused(nuclei, [source, "--val=0", "--force"], other, capsys)
     assert (other / "beach.jpg").exists()
 
 
@@ -223,5 +223,5 @@ def test_a_disk_that_fills_up_leaves_nothing_but_a_sentence(shared_data, tmp_pat
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1
     assert f"{tmp_path / 'out' / 'images'}" in result.stderr
-    assert "cannot be written (File too large); no half folder was left behind" in result.stderr
+    assert "cannot be written (File too large). Free space on that disk" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["in"]

@@ -112,7 +112,7 @@ def test_a_header_that_is_wrong_where_the_image_tells_only_half_is_refused(abdom
     source = write_lits(tmp_path / "in", (boneless, labels, spacing_mm), directions=np.eye(3), stored_as="RAS")
     line = refused(liver, [source, "--val", "0", "--flip", "image"], tmp_path / "out", capsys)
     assert "volume-3.nii" in line
-    assert "wrong about lr, but si, ap cannot be told" in line
+    assert "wrong about lr, but the image does not show whether si, ap is right" in line
     assert liver.main([str(source), "-o", str(tmp_path / "out"), "--val", "0", "--flip", "lr,ap"]) == 0
     assert_is_abdomen(tmp_path / "out", (boneless, labels, spacing_mm))
 
@@ -223,7 +223,7 @@ def damage(source: Path, how: str, abdomen) -> str:
         return f"{mask} has no image"
     if how == "sizes differ":
         write_nifti(mask, labels[:-1], spacing_mm)
-        return f"{mask} has 19 × 512 × 512 voxels, its image 20 × 512 × 512"
+        return f"{mask} has 19 × 512 × 512 voxels, but its image has 20 × 512 × 512"
     if how == "label 3":
         write_nifti(mask, labels + (labels == 2).astype(np.uint8), spacing_mm)
         return f"{mask} holds values from 0 to 3"

@@ -160,7 +160,7 @@ def test_of_two_images_of_one_place_the_first_is_taken_and_an_outline_on_the_oth
     xml = series / "069.xml"
     xml.write_bytes(xml.read_bytes().replace(b"1.2.3.106", b"1.2.3.900", 1))
     assert nodule.main([*asked, str(tmp_path / "twice")]) == 0
-    assert "1 images lie where others do" in capsys.readouterr().err
+    assert "left out 1 image at the position of another one" in capsys.readouterr().err
     assert rows_of(tmp_path / "twice") == rows_of(tmp_path / "once")
     for path in (tmp_path / "once").rglob("*.png"):
         np.testing.assert_array_equal(picture(path), picture(tmp_path / "twice" / path.relative_to(tmp_path / "once")))
@@ -200,7 +200,7 @@ def test_lidc_that_is_not_whole_is_refused_by_the_name_of_the_file(chest, tmp_pa
         return refused(nodule, [source, "--val", "0"], output, capsys)
 
     image.unlink()
-    assert f"{xml} marks image 1.2.3.106, which {series} lacks" in line()
+    assert f"{xml} marks image 1.2.3.106, which is missing from {series}" in line()
     image.write_bytes(b"no DICOM")
     assert f"{image} cannot be read as DICOM" in line()
     image.write_bytes(slice_7)
@@ -209,10 +209,10 @@ def test_lidc_that_is_not_whole_is_refused_by_the_name_of_the_file(chest, tmp_pa
     xml.write_bytes(right[:-1000])
     assert f"{xml} cannot be read as XML" in line()
     xml.write_bytes(right.replace(b"<inclusion>TRUE", b"<inclusion>maybe", 1))
-    assert f"{xml} is no whole reading of LIDC-IDRI" in line()
+    assert f"{xml} is not a complete reading of LIDC-IDRI" in line()
     xml.write_bytes(right)
     (source / "copy.xml").write_bytes(right)
     assert f"{xml} and {source / 'copy.xml'} are" in line() or f"{source / 'copy.xml'} and {xml} are" in line()
     (source / "copy.xml").unlink()
     xml.write_bytes(right.replace(b"LidcReadMessage", b"IdriReadMessage"))  # of a chest film
-    assert f"{source} holds no XML file with readings" in line()
+    assert f"{source} holds no XML file of LIDC-IDRI readings" in line()

@@ -136,7 +136,7 @@ def test_a_label_map_without_names_gives_its_labels_by_value(tmp_path, capsys):
     write_nifti(tmp_path / "in" / "Ann.nii.gz", a_ct(), LPS)
     write_nifti(tmp_path / "in" / "Ann-label.nii.gz", a_labelmap(), LPS)
     line = refused(pairs, [tmp_path / "in", "--segment", "Spleen"], tmp_path / "out", capsys)
-    assert 'No case has a segment Spleen; there are 1, 2. --segment "Spleen=OTHER"' in line
+    assert 'No case has a segment Spleen; there are 1, 2. Choose one of these with --segment "Spleen=SEGMENT"' in line
     out = prepared(tmp_path / "in", tmp_path / "out", "--segment", "Spleen=1", "--segment", "Kidney=2", "--folds", "1")
     assert_is_the_case(out, "Ann")
 
@@ -325,7 +325,7 @@ def test_a_split_file_decides_and_one_that_tears_a_person_apart_is_refused(tmp_p
     arguments = [tmp_path / "in", "--segment", "Spleen", "--split", table]
     write(before="train", after="val", other="train")
     line = refused(pairs, arguments, tmp_path / "out", capsys)
-    assert "after and before are one person" in line and "val and train" in line
+    assert "after and before are the same person" in line and "val and train" in line
     write(before="train", other="val")
     assert "has no line for after" in refused(pairs, arguments, tmp_path / "out", capsys)
     write(before="train", after="train", other="val")
@@ -341,7 +341,7 @@ def spoil(source, how: str) -> str:
     shifted[:3, 3] += (0.6, 0, 0)
     if how == "no such segment":
         slicer_case(source, "Ben", segments=(Segment(1, "Milz", TERM, (1, 2, 3), {}), KIDNEY))
-        return "it has no segment Spleen; there are Milz, Right kidney."
+        return "it has no segment Spleen; it has Milz, Right kidney."
     if how == "empty":
         slicer_case(source, "Ben", labelmap=a_labelmap() * (a_labelmap() == 2))
         return "its segment Spleen is empty"
@@ -442,7 +442,7 @@ def test_a_target_without_source_licence_or_citation_is_told_and_refused_by_trai
     out = prepared(
         tmp_path / "in", tmp_path / "out", "--segment", "Spleen", "--folds", "1", *SAID[:at], *SAID[at + 2 :]
     )
-    assert f"lacks what {lacking} would have said" in capsys.readouterr().err
+    assert f"target.yaml is incomplete: give {lacking} too" in capsys.readouterr().err
     with pytest.raises(TargetError, match="must say its"):
         load_target(str(out / "target.yaml"))
 
@@ -452,15 +452,15 @@ def test_a_target_without_source_licence_or_citation_is_told_and_refused_by_trai
     [
         (["--segment", "=1"], "--segment '=1' must be a name"),
         (["--segment", "Spleen="], "must be a name"),
-        (["--segment", "Spleen", "--segment", "Spleen"], "a name of its own"),
-        (["--segment", "Spleen", "--window", "240", "-100"], "the smaller number comes first"),
-        (["--segment", "Spleen", "--pixel", "0"], "--pixel 0 must be above zero"),
+        (["--segment", "Spleen", "--segment", "Spleen"], "two labels have the same name"),
+        (["--segment", "Spleen", "--window", "240", "-100"], "the first number must be the smaller one"),
+        (["--segment", "Spleen", "--pixel", "0"], "--pixel 0 must be a size in mm above zero"),
         (["--segment", "Spleen", "--every", "0"], "--every 0 must be 1 or more"),
         (["--segment", "Spleen", "--folds", "3"], "too few for 3 folds"),
         (["--segment", "Spleen", "--folds", "2", "--split", "x.csv"], "give one of them"),
-        (["--segment", "Spleen", "--people", "("], "is no pattern"),
-        (["--segment", "Spleen", "--people", "Q"], "finds nobody in the name Ann"),
-        (["--segment", "Spleen", "--name", "My Spleen"], "one word of small letters"),
+        (["--segment", "Spleen", "--people", "("], "is not a valid regular expression"),
+        (["--segment", "Spleen", "--people", "Q"], "does not match the case name Ann"),
+        (["--segment", "Spleen", "--name", "My Spleen"], "one word of lower-case letters"),
         (["--segment", "Liver"], "there are Right kidney, Spleen"),
     ],
 )
