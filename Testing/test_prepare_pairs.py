@@ -443,7 +443,7 @@ def test_a_target_without_source_licence_or_citation_is_told_and_refused_by_trai
         tmp_path / "in", tmp_path / "out", "--segment", "Spleen", "--folds", "1", *SAID[:at], *SAID[at + 2 :]
     )
     assert f"target.yaml is incomplete: give {lacking} too" in capsys.readouterr().err
-    with pytest.raises(TargetError, match="must say its"):
+    with pytest.raises(TargetError, match="is empty: fill it in"):
         load_target(str(out / "target.yaml"))
 
 

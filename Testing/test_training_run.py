@@ -149,7 +149,7 @@ def test_fewer_images_to_validate_on_than_processes_are_refused(config, capsys, 
     for name, value in {**torchrun, "RANK": 0, "LOCAL_RANK": 0, "GROUP_RANK": 0}.items():
         monkeypatch.setenv(name, str(value))
     assert train.main(["--config", str(config), "validation_stride=99"]) == 1
-    refused = "1 images of `val` are too few for 2 processes: give a smaller validation_stride."
+    refused = "Too few images to validate on (1) for 2 processes: give a smaller validation_stride."
     assert refused in capsys.readouterr().err
 
 
@@ -330,7 +330,7 @@ def test_a_file_that_is_no_checkpoint_is_refused_as_a_start(config, tmp_path, ca
     (tmp_path / "empty.ckpt").touch()
     (tmp_path / "text.ckpt").write_text("weights")
     for name in ("empty.ckpt", "text.ckpt"):
-        assert_refused(config, f"init_from={tmp_path / name}", "is no bundle or checkpoint", capsys)
+        assert_refused(config, f"init_from={tmp_path / name}", "is not a bundle or checkpoint", capsys)
 
 
 def _drop_image(folder):
@@ -372,10 +372,10 @@ def _leave_no_validation(folder):
     [
         (_drop_image, "A_0.png"),
         (_drop_mask, "C_0.png"),
-        (_cut_mask, "B_0.png is (40, 39)"),
+        (_cut_mask, "B_0.png has 40 × 39 pixels"),
         (_mark_with_255, "B_0.png holds the value 255"),
-        (_mark_a_third_label, "labels must be 0, 1, 2"),
-        (_store_16_bit, "B_0.png has 1 channels of uint16"),
+        (_mark_a_third_label, "with the values 0, 1, 2"),
+        (_store_16_bit, "B_0.png has 1 channel(s) of uint16"),
         (_split_a_patient, "patient A is in two splits"),
         (_leave_no_validation, "no row with split 'val'"),
     ],
@@ -391,7 +391,11 @@ def test_a_broken_folder_is_refused_with_the_name_of_the_file_before_the_first_s
 
 @pytest.mark.parametrize(
     ("target", "words"),
-    [("nodule", "the pixel size of"), ("nuclei", "not of this target"), ("polyp", "not of this target")],
+    [
+        ("nodule", "the pixel size of"),
+        ("nuclei", "does not belong to this target"),
+        ("polyp", "does not belong to this target"),
+    ],
 )
 def test_a_config_of_another_target_is_refused_before_the_first_step(config, target, words, capsys):
     assert_refused(config, f"target={target}", words, capsys)
@@ -400,4 +404,4 @@ def test_a_config_of_another_target_is_refused_before_the_first_step(config, tar
 def test_a_full_disk_is_refused_before_the_first_step(config, monkeypatch, capsys):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 99, 1))
     assert train.main(["--config", str(config)]) == 1
-    assert "make room" in capsys.readouterr().err
+    assert "free some space" in capsys.readouterr().err
