@@ -1,6 +1,6 @@
 """Whole trainings, tiny but real: killed and resumed, on two ranks, exported and measured.
 
-They run in this process, but for those that are killed and those on several ranks: a child loads Lightning for five seconds.
+They run in this process, because a child takes five seconds to load Lightning; only killed and distributed ones run in a child.
 """
 
 import csv
@@ -186,7 +186,7 @@ def test_a_model_measured_where_there_is_no_organ_averages_all_heads():
     assert _best_average({"heads": {"L1-L4": {"dice": None}, "L4": {"dice": None}}}, otherwise=1) == 1
 
 
-def test_the_evaluation_of_a_nodule_model_says_how_it_does_on_crops_moved_off_the_nodule(tmp_path):
+def test_the_evaluation_of_a_nodule_model_has_figures_for_moved_crops(tmp_path):
     data = nodule_folder(tmp_path / "data", {"A": "train", "B": "val"})
     settings = Settings("tiny", "nodule", str(data), filters=(2, 3, 4, 5, 6), pixel_mm=0.7)
     task = SegmentationTask(settings, [0])
@@ -201,7 +201,7 @@ def test_the_evaluation_of_a_nodule_model_says_how_it_does_on_crops_moved_off_th
     assert [source.name for source in bundle.training_data] == ["LIDC-IDRI (7 patients)"]
 
 
-def test_the_answer_of_a_nodule_model_is_the_one_that_cuts_what_is_pointed_at_best(tmp_path):
+def test_a_nodule_model_uses_the_heads_and_threshold_with_the_best_dice_at_a_point(tmp_path):
     data = nodule_folder(tmp_path / "data", {"B": "val"})
     for path in (data / "images").iterdir():
         image = np.asarray(Image.open(path))
@@ -224,7 +224,7 @@ def save(task: SegmentationTask, path: Path) -> None:
     torch.save(saved, path)
 
 
-def test_an_export_at_a_level_is_the_pruned_network_and_one_without_a_head_there_is_refused(data, tmp_path, capsys):
+def test_an_export_at_a_level_is_the_pruned_network_and_a_level_without_a_head_is_refused(data, tmp_path, capsys):
     settings = Settings("tiny", "liver", str(data), filters=(2, 3, 4, 5), pixel_mm=2)
     task = SegmentationTask(settings, [0])
     save(task, tmp_path / "last.ckpt")
@@ -289,7 +289,7 @@ def test_a_training_can_start_from_a_bundle_and_from_a_checkpoint(trained, confi
         torch.testing.assert_close(saved[f"network.{name}"], expected, atol=1e-6, rtol=1e-5)
 
 
-def test_a_network_of_other_labels_starts_from_all_but_the_heads(trained, config, tmp_path):
+def test_a_network_with_other_labels_starts_from_all_weights_but_the_heads(trained, config, tmp_path):
     network = SegmentationTask(Settings("eight", "abdomen", str(tmp_path), filters=(2, 3, 4, 5, 6)), [0]).network
     fresh = {name: value.clone() for name, value in network.state_dict().items()}
     load_weights(network, str(trained / "last.ckpt"))
@@ -314,7 +314,7 @@ def test_a_training_holds_out_the_people_of_its_fold(config, tmp_path):
         ("runs=/dev/null/runs", "cannot be written to"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_with_one_line_before_the_first_step(config, override, words, capsys):
+def test_a_wrong_setting_is_refused_with_one_line_before_the_first_step(config, override, words, capsys):
     assert_refused(config, override, words, capsys)
 
 
@@ -326,7 +326,7 @@ def assert_refused(config, override, words, capsys):
     assert not (config.parent / "runs" / "tiny" / "csv").exists()
 
 
-def test_a_file_that_is_no_checkpoint_is_refused_as_a_start(config, tmp_path, capsys):
+def test_a_file_that_is_not_a_checkpoint_is_refused_as_initial_weights(config, tmp_path, capsys):
     (tmp_path / "empty.ckpt").touch()
     (tmp_path / "text.ckpt").write_text("weights")
     for name in ("empty.ckpt", "text.ckpt"):
