@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Measures a bundle or a checkpoint: per patient and head on a split of its slice folder, or on whole CTs as a user runs it.
 
-python training/evaluate.py UNetPlusPlusSegment/Resources/Models/liver-ct-v1.0.0 --data ../shared/data/liver
+python training/evaluate.py UNetPlusPlusSegment/Resources/Models/liver-ct-v2.0.0 --data ../shared/data/liver
 python training/evaluate.py runs/liver/best.ckpt --data ../shared/data/liver --split val -o figures.json --pictures runs/liver/worst
 python training/evaluate.py MODEL --data data/spleen --target spleen.yaml
 python training/evaluate.py MODEL --data ../shared/data/liver --split train --parts
