@@ -1,4 +1,4 @@
-"""What the tests share: the real data, where it is at hand, and an ordinary user's rights."""
+"""Shared by all tests: access to real data, and a fixture without root's rights."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Before torch is imported, and for child processes: on networks this small, a second thread only waits for the first.
+# Set before torch is imported, and for child processes: on such small networks a second thread only waits for the first.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A slow computer is no failure.
+# A slow computer is not a failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
@@ -29,14 +29,14 @@ pytest.register_assert_rewrite("Testing.support")
 REPOSITORY = Path(__file__).parents[1]
 NOBODY = 65534
 
-# Child processes, too, take the library that lies here, whatever is installed.
+# Child processes also use the library of this checkout, whatever is installed.
 known = os.environ.get("PYTHONPATH")
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY / "UNetPlusPlusSegment"), known)))
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Callable[[str], Path]:
-    """A function from a path inside the shared data to the real one; the test is skipped where that is absent."""
+    """A function from a path inside the shared data to the full path; the test is skipped if that does not exist."""
     root = Path(os.environ.get("UNETPP_DATA") or REPOSITORY.parent / "shared" / "data")
 
     def find(relative_path: str) -> Path:
@@ -50,7 +50,7 @@ def shared_data() -> Callable[[str], Path]:
 
 @pytest.fixture
 def ordinary_user(tmp_path: Path) -> Iterator[None]:
-    """Take root's rights away for one test: root may read and write everything."""
+    """Drop root's rights during a test, because root may read and write everything."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         yield
         return

@@ -1,6 +1,6 @@
 """Takes the README's pictures of panel, effect and app, and of the sample data: `make pictures`.
 
-From real runs on the stand-in for Slicer's Qt, with the chest CT that the slicerio package carries. Pixels are those of Qt's Fusion style.
+They show real runs on the stand-in for Slicer's Qt, with the chest CT of the slicerio package, in Qt's Fusion style.
 """
 
 from __future__ import annotations

@@ -92,7 +92,9 @@ def test_what_is_asked_for_comes_out_and_nothing_else(scan, tmp_path, capsys, ta
         assert not likely[organ("Spleen")].any()
 
 
-def test_an_unknown_target_lists_what_there_is_and_where_it_was_looked_for(scan, models, tmp_path, capsys):
+def test_an_unknown_target_is_refused_with_the_targets_there_are_and_the_folders_searched(
+    scan, models, tmp_path, capsys
+):
     for command in (("segment", "heart", scan), ("cohort", "heart", scan)):
         line = refused(capsys, *command, "-o", tmp_path / "out.seg.nrrd")
         assert "No usable model for heart was found" in line
@@ -116,7 +118,7 @@ def test_the_models_are_listed_with_their_labels(models, capsys):
     assert "lung-ct-v1.0.0" in printed.err
 
 
-def test_points_are_refused_before_anything_is_read_where_the_model_finds_no_nodules(models, tmp_path, capsys):
+def test_points_are_refused_before_anything_is_read_unless_the_model_finds_nodules(models, tmp_path, capsys):
     line = refused(capsys, "segment", "spleen", "nowhere.nrrd", "--point", "1,2,3", "-o", tmp_path / "out.seg.nrrd")
     assert "Points can only be used for nodules" in line and "nowhere" not in line
     with pytest.raises(RequestError, match=r"abdomen-ct-v1\.0\.0 is for abdomen"):
@@ -126,9 +128,7 @@ def test_points_are_refused_before_anything_is_read_where_the_model_finds_no_nod
         engine.predict(organs_scan(), Request("spleen", points=((1, 2, 3),)))
 
 
-def test_a_least_probability_is_refused_where_findings_have_none_and_taken_beside_a_model_that_decides(
-    scan, models, tmp_path, capsys
-):
+def test_show_from_is_refused_unless_one_of_the_models_has_a_decision(scan, models, tmp_path, capsys):
     line = refused(capsys, "segment", "spleen", "nowhere.nrrd", "--show-from", "0.5", "-o", tmp_path / "out.seg.nrrd")
     assert "abdomen-ct-v1.0.0 gives its findings no probability" in line
     line = refused(capsys, "segment", "spleen", "nowhere.nrrd", "--show-from", "2", "-o", tmp_path / "out.seg.nrrd")
@@ -169,7 +169,7 @@ def test_targets_of_one_network_take_one_run(scan, tmp_path, capsys):
     assert both["slices"] == alone["slices"]
 
 
-def test_a_label_asked_for_alone_is_looked_for_where_it_is_and_no_further(models):
+def test_a_single_label_is_searched_only_in_its_own_region(models):
     array = np.full((120, *SHAPE[1:]), -1000, np.int16)
     array[:, 3:-3, 3:-3] = -60
     array[10:30][:, 6:22, 8:20] = 40  # the spleen far below a kidney
@@ -184,7 +184,7 @@ def test_a_label_asked_for_alone_is_looked_for_where_it_is_and_no_further(models
     np.testing.assert_array_equal(alone.labelmap, np.where(everything.labelmap == 3, 3, 0))
 
 
-def test_where_two_models_claim_a_voxel_it_stays_with_the_target_named_first(scan, tmp_path, capsys):
+def test_a_voxel_that_two_models_claim_belongs_to_the_target_named_first(scan, tmp_path, capsys):
     out = tmp_path / "out.seg.nrrd"
     summary = run(capsys, "segment", "liver", scan, "-o", out, "--also", "abdomen")
     assert [each["name"] for each in summary["segments"]] == ["Liver", "Spleen", "Right kidney", "Left kidney"]
@@ -231,7 +231,7 @@ def result_of(model: str, **masks) -> Result:
     return Result(labelmap, tuple(segments), (Note("same", "Same."),), 0.5, model, "cpu", 1, 2, 1.0)
 
 
-def test_segments_of_one_name_are_kept_once_with_a_note_and_what_was_cut_is_measured_anew():
+def test_segments_of_the_same_name_are_kept_once_and_trimmed_segments_are_measured_again():
     volume = Volume(np.array([[[10, 20, 30, 40], [0, 0, 0, 0]]], np.int16), np.diag([10.0, 10, 5, 1]))
     first, second = result_of("a-v1", Liver=slice(0, 2)), result_of("b-v1", Spleen=slice(1, 3), Liver=slice(3, 4))
     both = merged([first, second], volume)
@@ -250,7 +250,7 @@ def test_segments_of_one_name_are_kept_once_with_a_note_and_what_was_cut_is_meas
 # Which model
 
 
-def test_the_newest_version_in_the_nearest_folder_is_taken_and_a_target_of_its_own_before_a_label(
+def test_the_newest_version_in_the_first_folder_is_used_and_a_model_of_the_target_before_one_with_a_label(
     tmp_path, monkeypatch
 ):
     near, far = tmp_path / "near", tmp_path / "far"
@@ -267,7 +267,7 @@ def test_the_newest_version_in_the_nearest_folder_is_taken_and_a_target_of_its_o
     assert choose_bundle("left kidney", "abdomen-ct-v10.0.0").folder.parent == far
 
 
-def test_a_folder_without_card_or_without_weights_says_so_and_a_hidden_one_is_left_alone(tmp_path, monkeypatch):
+def test_a_folder_without_card_or_weights_is_reported_and_a_hidden_one_is_ignored(tmp_path, monkeypatch):
     monkeypatch.setattr("UNetPlusPlusSegmentLib.network.bundle.search_folders", lambda: [tmp_path])
     for name in ("a-v1.0.0", "b-v1.0.0", ".c-v1.0.0"):
         organs_bundle(tmp_path / name)

@@ -184,9 +184,7 @@ def test_a_nodule_that_is_corrected_keeps_its_diameter_in_the_table(tmp_path, co
     assert float(session.state.rows[0][3]) > float(before_mm)
 
 
-def test_what_is_corrected_of_an_upload_is_saved_in_the_folder_of_the_start_apart_from_others(
-    tmp_path, cohort, open_session
-):
+def test_corrections_of_an_upload_are_saved_under_their_own_name_in_the_output_folder(tmp_path, cohort, open_session):
     results, scans = cohort
     out = tmp_path / "out"
     session, do = open_session(results, scans, output=out)
@@ -205,7 +203,7 @@ def test_what_is_corrected_of_an_upload_is_saved_in_the_folder_of_the_start_apar
     assert session.state.rows == [["Mine", "2.4", "-100"]]
 
 
-def test_what_was_saved_when_the_app_was_killed_gets_its_row_when_the_case_was_opened_again(cohort, open_session):
+def test_a_correction_saved_before_the_app_was_killed_gets_its_row_when_the_case_is_opened_again(cohort, open_session):
     results, _ = cohort
     session, do = open_session(*cohort)
     paint(session, do)

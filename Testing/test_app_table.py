@@ -16,7 +16,7 @@ def test_columns_without_text_are_left_out_and_rows_stand_as_in_the_segmentation
     assert Table().content({})[1] == ["Segment", "ml"]
 
 
-def test_rows_are_sorted_by_a_title_and_the_other_way_round_by_the_same_and_what_is_not_known_comes_last():
+def test_a_title_sorts_the_rows_a_second_click_reverses_them_and_unknown_values_come_last():
     table = Table()
     for title, order in (
         ("Probability", "cab"), ("Probability", "acb"), ("ml", "acb"), ("Kind", "acb"), ("Segment", "abc"), ("Segment", "cba"),

@@ -76,7 +76,7 @@ def test_a_channel_of_noughts_stays_one():
     assert not unpack(pack({"kernel": torch.zeros(2, 3, 3, 3)}))["kernel"].any()
 
 
-def test_a_variance_beyond_fp16_is_kept_and_one_that_an_older_bundle_lost_is_not_infinite():
+def test_a_variance_beyond_fp16_is_kept_and_one_lost_in_an_older_bundle_is_not_infinite():
     variance = torch.tensor([0.25, 90_000.0])
     assert torch.equal(unpack(pack({"running_var": variance}))["running_var"], variance)
     assert torch.equal(unpack({"running_var": variance.half()})["running_var"], torch.tensor([0.25, 65_504.0]))

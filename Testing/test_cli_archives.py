@@ -73,7 +73,7 @@ def test_a_missing_voxel_size_is_guessed_by_force_alone(with_models, tmp_path, c
     assert any("is a guess" in note for note in json.loads(capsys.readouterr().out)["notes"])
 
 
-def test_a_cohort_takes_the_series_that_a_table_names_and_tells_its_notes(two_phases, with_models, tmp_path, capsys):
+def test_a_cohort_uses_the_series_that_a_table_names_and_prints_its_notes(two_phases, with_models, tmp_path, capsys):
     table = tmp_path / "series.csv"
     table.write_text("case,series,remark\nct,2,venous\n")
     scans = tmp_path / "scans"

@@ -90,7 +90,7 @@ def test_a_cohort_is_written_in_several_forms_and_done_again_for_one_more(scans,
     assert (out / "a.obj").is_file()
 
 
-def test_a_dicom_cohort_becomes_seg_and_sr_and_what_is_no_dicom_fails(scans, with_models, tmp_path, capsys):
+def test_a_dicom_cohort_is_written_as_seg_and_sr_and_other_cases_fail(scans, with_models, tmp_path, capsys):
     frame, hu = generate_uid(), block(20)
     for k, plane in enumerate(hu):
         about = {"Rows": 40, "Columns": 50, "PixelSpacing": [2, 2], "FrameOfReferenceUID": frame, "InstanceNumber": k}

@@ -58,7 +58,7 @@ def volumes_ml(folder) -> list[tuple[str, str]]:
     return [(line[case], line[volume]) for line in lines[1:]]
 
 
-def test_a_cluster_does_a_cohort_as_one_machine_does_though_a_process_of_it_dies(
+def test_a_cluster_gives_the_results_of_one_machine_although_one_of_its_processes_dies(
     bundle, cohort, cluster, tmp_path, capsys
 ):
     asked = ["cohort", "liver", str(cohort), "--model", str(bundle.folder), "--device", "cpu"]
@@ -85,7 +85,7 @@ def test_a_cluster_does_a_cohort_as_one_machine_does_though_a_process_of_it_dies
     assert len((tmp_path / "there" / "manifest.jsonl").read_text().splitlines()) == 4  # nothing was done again
 
 
-def test_without_a_scheduler_nothing_is_begun_and_where_no_case_is_left_none_is_needed(
+def test_nothing_starts_without_a_scheduler_but_none_is_needed_if_no_case_is_left(
     bundle, cohort, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("UNetPlusPlusSegmentLib.jobs.dask_cluster.CONNECT_S", 0.5)

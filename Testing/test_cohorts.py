@@ -39,7 +39,7 @@ def cohort(tmp_path):
     return folder
 
 
-def test_a_cohort_goes_on_past_a_bad_case_and_a_second_call_does_what_is_left(logic, cohort, tmp_path):
+def test_a_cohort_continues_after_a_failed_case_and_a_second_call_runs_the_rest(logic, cohort, tmp_path):
     out, seen = tmp_path / "out", []
     records = logic.processFolder(cohort, out, device="cpu", progress=lambda *state: seen.append(state))
     assert [(each["case"], each["status"]) for each in records] == [
@@ -80,7 +80,7 @@ def test_results_and_what_is_hidden_are_no_cases(logic, cohort, tmp_path):
     assert sorted(find_cases(cohort, besides=cohort / "out")[0]) == ["broken", "one", "two"]
 
 
-def test_a_case_that_fails_with_other_settings_takes_no_earlier_result_away_and_says_so(logic, cohort, tmp_path):
+def test_a_case_that_fails_with_other_settings_keeps_its_earlier_result_with_a_note(logic, cohort, tmp_path):
     out = tmp_path / "out"
     logic.processFolder([cohort / "one.nrrd"], out, device="cpu")
     made = (out / "one.seg.nrrd").read_bytes()
@@ -111,7 +111,7 @@ def test_results_of_another_target_or_another_file_are_not_replaced(logic, model
     assert (out / "one.seg.nrrd").read_bytes() == made
 
 
-def test_no_scan_and_no_stranger_s_file_is_replaced_and_what_a_killed_run_has_written_is(logic, cohort, tmp_path):
+def test_scans_and_foreign_files_are_never_replaced_but_files_of_a_killed_run_are(logic, cohort, tmp_path):
     def refused(words, **options):
         before = {path.name: path.read_bytes() for path in cohort.iterdir() if path.is_file()}
         with pytest.raises(CohortError, match=words + r", .* another folder"):
@@ -136,7 +136,7 @@ def test_no_scan_and_no_stranger_s_file_is_replaced_and_what_a_killed_run_has_wr
     assert [each["status"] for each in records] == ["failed", "done", "done"]
 
 
-def test_what_several_processes_had_written_when_they_were_killed_is_no_stranger_s(tmp_path):
+def test_files_of_several_killed_processes_do_not_count_as_foreign(tmp_path):
     todo = [Todo(case, tmp_path / f"{case}.nrrd", tmp_path / case, tmp_path, Request()) for case in "abc"]
     known = {"a": {"status": "done", "seconds": 30.0}, "b": {"status": "failed", "seconds": 9.0}}
     for name, age_s in {"manifest.jsonl": 0, "a.seg.nrrd": 0, "c.seg.nrrd": 12}.items():
@@ -249,7 +249,7 @@ def test_a_cohort_that_is_stopped_reads_no_further_case_and_waits_for_none(monke
     assert len(begun) <= 1
 
 
-def test_files_that_may_be_scans_but_are_no_case_are_named_with_the_reason(tmp_path):
+def test_files_that_may_be_scans_but_are_not_cases_are_listed_with_the_reason(tmp_path):
     for name in ("a.nrrd", "b.dcm", "c.dcm", "d.zip", "e.nii.gz", ".hidden", "notes.txt"):
         (tmp_path / name).write_bytes(b"x")
     cases, skipped = find_cases(tmp_path)
@@ -308,7 +308,7 @@ def test_a_threshold_that_is_that_of_the_model_is_no_other_setting(logic, models
     assert len(manifest.read_text().splitlines()) == 1
 
 
-def test_a_disk_that_is_full_in_the_middle_ends_the_cohort_with_a_sentence(logic, cohort, tmp_path, monkeypatch):
+def test_a_full_disk_ends_a_running_cohort_with_one_message(logic, cohort, tmp_path, monkeypatch):
     cases = [cohort / "one.nrrd", cohort / "two.nii.gz"]
     opened = Path.open
 
@@ -365,7 +365,7 @@ def test_the_logic_segments_nodules_at_points_with_so_many_threads(logic, models
         logic.processFolder(inputs, tmp_path / "out", "nodule", threads=0)
 
 
-def test_points_of_a_table_are_those_of_their_case_and_others_run_it_again(tmp_path, capsys, monkeypatch):
+def test_a_table_gives_each_case_its_points_and_other_points_run_the_case_again(tmp_path, capsys, monkeypatch):
     models = tmp_path / "models"
     bright_nodule_bundle(models / "lung-nodule-ct-v99.0.0")
     monkeypatch.setenv("UNETPP_MODELS", str(models))

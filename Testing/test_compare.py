@@ -61,7 +61,7 @@ def test_a_block_three_millimetres_off_has_the_figures_worked_out_by_hand(one, t
     assert (spleen["dice"], spleen["hausdorff95_mm"], spleen["surface_dice"]) == (1, 0, 1)
 
 
-def test_segments_are_matched_by_name_whatever_their_values_and_one_alone_is_told(one, tmp_path, capsys):
+def test_segments_are_matched_by_name_not_by_value_and_unmatched_ones_are_named(one, tmp_path, capsys):
     other = write(
         tmp_path / "other.seg.nrrd", 1 * SPLEEN + 2 * LIVER + 3 * (MOVED & ~LIVER), ("Spleen", "Liver", "Tumour")
     )
@@ -82,7 +82,7 @@ def test_a_label_map_without_names_is_compared_by_value_and_takes_the_names_of_t
     assert both["segment"] == "2"
 
 
-def test_voxels_counted_along_other_axes_and_from_another_first_one_are_the_same_voxels(one, tmp_path, capsys):
+def test_voxels_in_another_axis_order_or_with_another_first_voxel_are_matched(one, tmp_path, capsys):
     labels = LIVER + 2 * SPLEEN
     part = crop(Volume(labels, OBLIQUE), np.s_[1:9, 3:20, 2:20])
     array = np.flip(part.array.transpose(2, 0, 1), 2)  # (new K, J, I) = (old I, K, J back)

@@ -1,4 +1,4 @@
-"""The decision between nodules and the rest: its features on digital tubes and balls, its fit, and its place in the card."""
+"""The decision between nodules and other findings: its features on made-up tubes and balls, its fit, and its place in the card."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def examples(patients: int = 20) -> list[Example]:
     return found
 
 
-def test_a_fit_weighs_what_tells_nodules_apart_and_hardly_what_does_not():
+def test_the_fit_gives_weight_only_to_features_that_distinguish_nodules():
     decision, figures = fit(examples())
     assert decision.weights["told"] > 5 * abs(decision.weights["other"])
     assert 0.85 < figures["area under the curve"] < 1
@@ -126,7 +126,7 @@ def test_a_fit_weighs_what_tells_nodules_apart_and_hardly_what_does_not():
     assert shares == sorted(shares, reverse=True)
 
 
-def test_no_false_finding_of_a_chest_left_out_of_the_fit_is_likelier_than_what_is_shown():
+def test_findings_are_shown_from_the_most_likely_false_one_of_the_left_out_chest():
     found = examples()
     decision, _ = fit(found)
     told = max(each.features["told"] for each in found if each.is_whole and not each.is_nodule)
@@ -162,7 +162,7 @@ def finding(probability: float, nodule: int | None, mm: float = 6.0) -> Finding:
     return Finding("", probability, mm, (0, 0, 0), nodule)
 
 
-def test_only_what_three_readers_marked_is_a_nodule_with_all_that_anybody_marked_of_it():
+def test_a_nodule_needs_three_readers_and_includes_all_marks_connected_to_it():
     readers = scan((slice(2, 8), 1), (slice(4, 6), 3), (slice(12, 15), 2), (slice(20, 22), 4))
     assert nodules_of(readers)[0, 0].tolist() == [0] * 2 + [1] * 6 + [0] * 12 + [2] * 2 + [0] * 18
 

@@ -177,7 +177,7 @@ def test_a_cross_drawn_by_hand_measures_what_the_eye_sees():
     assert found.centroid_ras == pytest.approx((6.0, 1.0, 0.0))
 
 
-def test_of_two_equally_long_axes_the_same_one_is_taken_however_the_patient_lies():
+def test_of_two_equally_long_axes_the_same_one_is_chosen_in_any_orientation():
     mask = np.zeros((1, 7, 13), bool)
     mask[0, 1:6] = True  # both diagonals of the rectangle are as long
     mask[0, 0, 1:3] = mask[0, 6, 10:12] = True  # the bumps reach out across only one of them

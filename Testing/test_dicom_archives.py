@@ -128,7 +128,7 @@ def test_a_name_that_is_no_text_blocks_no_folder(source, clean, tmp_path, extra)
     assert notes == []
 
 
-def test_elements_of_a_type_that_dicom_does_not_know_and_bytes_after_the_pixels_cost_no_slice(source, clean, tmp_path):
+def test_elements_of_unknown_type_and_bytes_after_the_pixels_do_not_lose_a_slice(source, clean, tmp_path):
     paths = write_series(source, tmp_path / "ct")
     content = paths[3].read_bytes()
     manufacturer = content.index(b"\x08\x00\x70\x00LO")
@@ -183,7 +183,7 @@ def test_passes_that_overlap_are_two_stacks(source, clean, tmp_path, told_by, mm
     np.testing.assert_array_equal(second.array, clean.array - 60)
 
 
-def test_phases_without_series_identifiers_are_told_apart_by_their_instance_numbers(source, clean, tmp_path):
+def test_phases_without_series_identifiers_are_separated_by_instance_number(source, clean, tmp_path):
     def emptied(data, index):
         data.SeriesInstanceUID, data.AcquisitionNumber, data.SeriesNumber = "", None, None
         for name in ("AcquisitionTime", "AcquisitionDateTime", "ContentTime", "SeriesTime"):
@@ -201,7 +201,7 @@ def test_phases_without_series_identifiers_are_told_apart_by_their_instance_numb
     assert "contains several stacks" in note
 
 
-def test_phases_that_nothing_tells_apart_are_refused_with_their_number(source, tmp_path):
+def test_indistinguishable_phases_are_refused_with_their_number(source, tmp_path):
     def bare(data, index):
         for name in ("AcquisitionNumber", "InstanceNumber", "SeriesNumber"):
             setattr(data, name, None)
@@ -215,7 +215,7 @@ def test_phases_that_nothing_tells_apart_are_refused_with_their_number(source, t
 
 
 @pytest.mark.parametrize("phases", [2, 3])
-def test_phases_between_each_other_that_only_their_values_tell_apart_are_refused(source, tmp_path, phases):
+def test_interleaved_phases_that_differ_only_in_their_values_are_refused(source, tmp_path, phases):
     """Even steps, numbered along the patient, all times and identifiers gone."""
 
     def bare(data, index, phase):
@@ -232,7 +232,7 @@ def test_phases_between_each_other_that_only_their_values_tell_apart_are_refused
 
 
 @pytest.mark.parametrize("order", ["name", "mixed"])
-def test_phases_of_one_numbering_at_the_same_places_are_not_mixed(source, clean, tmp_path, order):
+def test_phases_with_the_same_numbers_and_positions_are_not_mixed(source, clean, tmp_path, order):
     def bare(data, index):
         for name in ("AcquisitionTime", "AcquisitionDateTime", "ContentTime", "SeriesTime"):
             setattr(data, name, "")
@@ -273,7 +273,7 @@ def test_steps_that_each_have_a_number_are_one_stack(source, clean, tmp_path):
         assert notes == []
 
 
-def test_two_patients_under_one_identifier_are_two_stacks_and_said_so(source, clean, tmp_path):
+def test_two_patients_under_one_identifier_are_two_stacks_with_a_note(source, clean, tmp_path):
     def another(data, index):
         data.PatientID, data.PatientName = "P2", "Roe^Richard"
         shift(data, 1)
@@ -370,7 +370,7 @@ def test_a_jitter_of_last_digits_tears_no_series(shared_data, tmp_path_factory, 
 
 
 @pytest.mark.parametrize("kind", ["screenshots", "maps in colour", "without place", "without pixel size"])
-def test_what_cannot_be_a_volume_comes_last_however_much_there_is_of_it(source, clean, tmp_path, kind):
+def test_images_that_cannot_form_a_volume_come_last_however_many_there_are(source, clean, tmp_path, kind):
     write_series(source, tmp_path / "ct")
 
     def other(data, index):
@@ -393,7 +393,7 @@ def test_what_cannot_be_a_volume_comes_last_however_much_there_is_of_it(source, 
     assert any("1.2.3 (40 slices" in note for note in notes)
 
 
-def test_slices_of_the_series_that_lost_their_place_are_no_other_stack(source, tmp_path):
+def test_slices_of_a_series_without_a_position_are_not_another_stack(source, tmp_path):
     paths = write_series(source, tmp_path / "ct")
     for path in paths[17:]:
         data = pydicom.dcmread(path)
@@ -488,7 +488,7 @@ def test_many_images_at_one_place_are_not_taken_for_the_scan(source, clean, tmp_
     assert "Left out: 1: CT 1.2.3 (20 slices" in notes[0]
 
 
-def test_of_two_stacks_the_one_that_the_scanner_measured_is_taken(source, clean, tmp_path):
+def test_of_two_stacks_the_one_measured_by_the_scanner_is_chosen(source, clean, tmp_path):
     def projection(data, index):
         data.ImageType, data.InstanceNumber = ["DERIVED", "SECONDARY", "MIP"], 100 + index
         darken(data)
@@ -506,13 +506,13 @@ def test_a_description_gives_the_terminal_no_orders(source, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"])
-def test_slices_with_identifiers_of_their_own_are_not_measured_one_by_one(source, tmp_path, name):
+def test_slices_that_all_have_different_identifiers_are_refused_together(source, tmp_path, name):
     write_series(source, tmp_path, lambda data, index: setattr(data, name, f"1.2.{index + 1}"))
     with pytest.raises(FileError, match="20 CT images without common identifiers"):
         files.read_volume(tmp_path)
 
 
-def test_a_slice_that_was_made_again_under_its_own_number_cuts_no_series(source, tmp_path):
+def test_a_repeated_slice_with_the_same_number_is_refused_instead_of_splitting_the_series(source, tmp_path):
     write_series(source, tmp_path)
     again = pydicom.dcmread(tmp_path / "IM0003")
     again.SOPInstanceUID = again.file_meta.MediaStorageSOPInstanceUID = generate_uid()

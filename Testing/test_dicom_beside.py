@@ -140,7 +140,7 @@ def test_a_slice_that_is_missing_is_looked_for_under_other_identifiers(source, c
         assert f"IM0019 has {called} than the slices read." in notes[-1]
 
 
-def test_another_scan_at_the_places_of_the_missing_slice_is_not_taken_for_it(source, tmp_path):
+def test_another_scan_at_the_position_of_the_missing_slice_does_not_replace_it(source, tmp_path):
     paths = write_series(source, tmp_path)
     write_series(source, tmp_path, lambda data, index: setattr(data, "SeriesInstanceUID", "1.2.3"), "Z{:04}")
     paths[9].unlink()
@@ -262,7 +262,7 @@ def test_a_ct_whose_modality_was_emptied_is_a_ct(source, clean, tmp_path, modali
 
 
 @pytest.mark.parametrize("at", [0, 9, 18])
-def test_a_second_acquisition_of_two_slices_costs_the_scan_none_of_its_own(source, clean, tmp_path, at):
+def test_a_second_acquisition_of_two_slices_does_not_lose_slices_of_the_scan(source, clean, tmp_path, at):
     paths = write_series(source, tmp_path)
     for index in (at, at + 1):
         changed(
@@ -286,7 +286,7 @@ def test_a_slice_with_a_position_far_off_is_missing_where_it_should_be(source, t
 
 
 @pytest.mark.parametrize("index", [9, 19])
-def test_a_slice_that_is_packed_or_no_dicom_any_more_is_never_passed_over(source, tmp_path, index):
+def test_a_slice_that_is_packed_or_no_longer_dicom_is_never_skipped(source, tmp_path, index):
     path = write_series(source, tmp_path)[index]
     content = path.read_bytes()
     path.write_text("<html>404 Not Found</html>")

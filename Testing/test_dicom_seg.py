@@ -88,7 +88,7 @@ def test_a_real_series_gets_the_mask_that_nifti_gets_and_an_empty_one_is_written
     assert not hd.seg.segread(tmp_path / "none.dcm").pixel_array.any()
 
 
-def test_what_is_no_series_and_a_missing_library_are_refused_before_anything_runs(
+def test_inputs_that_are_not_a_series_and_a_missing_library_are_refused_before_anything_runs(
     series, tmp_path, monkeypatch, capsys
 ):
     volume = tmp_path / "scan.nrrd"
@@ -145,7 +145,7 @@ def test_what_may_be_empty_is_written_empty_and_nothing_is_printed_of_the_patien
     assert not seg.PatientSex and not seg.StudyTime
 
 
-def test_a_series_of_which_no_seg_can_be_made_is_refused_before_anything_is_read(tmp_path, capsys, monkeypatch):
+def test_a_series_that_cannot_get_a_seg_is_refused_before_anything_is_read(tmp_path, capsys, monkeypatch):
     for k in range(3):
         write_slice(tmp_path / "ct" / f"{k}.dcm", (0, 0, 2.5 * k))  # no frame of reference
     bundle = bright_bundle(tmp_path / "liver-ct-v99.0.0")

@@ -67,7 +67,7 @@ def folder_of(tmp_path):
     return make
 
 
-def test_a_square_found_three_pixels_off_is_so_many_millimetres_off(bundle, folder_of):
+def test_a_square_found_three_pixels_off_has_a_distance_of_three_pixels_in_mm(bundle, folder_of):
     folder = folder_of([("A", "a", 0, square(10, 13), square(10, 10))])
     figures = evaluate(bundle, folder)["heads"]["L4"]["patients"]["A"]
     assert figures["dice"] == pytest.approx(13 / 16, abs=1e-4)
@@ -87,7 +87,7 @@ def test_on_one_slice_the_outline_measures_are_those_of_monai():
     assert pooled.figures()["surface_dice"] == pytest.approx(float(surface), abs=1e-4)
 
 
-def test_outlines_are_pooled_over_slices_by_their_length_and_a_missed_slice_is_infinitely_far():
+def test_outlines_are_pooled_by_length_and_a_missed_slice_counts_as_infinite_distance():
     pooled = Pooled()
     pooled.add(square(0, 0, 30), square(0, 0, 30), 1.0, outlines=True)  # 116 pixels of outline, twice
     pooled.add(NOTHING, square(5, 5, 4), 1.0, outlines=True)  # 12 of the truth's 128: more than 5 %
@@ -107,7 +107,7 @@ def test_up_to_a_twentieth_of_an_outline_may_lie_on_missed_slices(near, missed, 
     assert pooled.figures()["hausdorff95_mm"] == hausdorff
 
 
-def test_an_organ_of_which_nothing_is_found_has_figures_too():
+def test_an_organ_that_was_not_found_at_all_has_figures():
     pooled = Pooled()
     pooled.add(NOTHING, square(5, 5), 1.0, outlines=True)
     assert pooled.figures() == {
@@ -141,7 +141,7 @@ def test_a_split_in_which_no_one_has_the_organ_has_no_dice(bundle, folder_of):
     assert "no patient with the organ" in as_table(figures)
 
 
-def test_post_processing_drops_what_is_apart_and_fills_what_is_enclosed_and_leaves_the_raw_figures(bundle, folder_of):
+def test_post_processing_removes_separate_parts_and_fills_holes_without_changing_the_raw_figures(bundle, folder_of):
     organ = square(10, 10)
     hollow = organ & ~square(16, 16, 3)
     folder = folder_of(
@@ -164,12 +164,12 @@ def test_slices_are_stacked_as_they_lie_in_the_scan_not_as_the_table_lists_them(
     assert evaluate(bundle, folder)["postprocessed"]["L4"]["patients"]["A"]["dice"] == 1
 
 
-def test_two_scans_of_a_patient_keep_a_component_each(bundle, folder_of):
+def test_each_of_two_scans_of_a_patient_keeps_its_own_component(bundle, folder_of):
     folder = folder_of([("A", "a", 0, square(2, 2), square(2, 2)), ("A", "b", 0, square(26, 26), square(26, 26))])
     assert evaluate(bundle, folder)["postprocessed"]["L4"]["patients"]["A"]["dice"] == 1
 
 
-def test_a_model_without_post_processing_has_its_own_figures_only(tmp_path, folder_of):
+def test_a_model_without_post_processing_has_only_raw_figures(tmp_path, folder_of):
     bare = bright_bundle(tmp_path / "bare-ct-v0.0.1", PIXEL_MM, postprocessing={})
     assert "postprocessed" not in evaluate(bare, folder_of([("A", "a", 0, square(2, 2), square(2, 2))]))
 
@@ -190,7 +190,7 @@ def test_the_time_of_each_level_is_a_ratio_to_the_deepest(bundle, folder_of, mon
     assert 0 < time["L1"] < time["L2"] < time["L3"] < 1 < time["L1-L4"]
 
 
-def test_the_interval_of_the_mean_holds_it_and_grows_with_the_spread():
+def test_the_interval_contains_the_mean_and_grows_with_the_spread():
     def patients(*overlaps):
         return {str(n): Pooled(overlap=overlap, found=100, true=100) for n, overlap in enumerate(overlaps)}
 
@@ -249,7 +249,7 @@ def test_the_worst_slice_comes_first_with_its_dice(tmp_path, monkeypatch):
     ]
 
 
-def test_pictures_are_refused_where_a_commit_could_pick_them_up(bundle, folder_of, tmp_path, capsys):
+def test_pictures_are_refused_in_a_folder_that_a_commit_could_include(bundle, folder_of, tmp_path, capsys):
     data = folder_of([("A", "a", 0, square(2, 2), square(2, 4))])
     tree = tmp_path / "tree"
     tree.mkdir()
@@ -267,7 +267,7 @@ def test_pictures_are_refused_where_a_commit_could_pick_them_up(bundle, folder_o
     assert (tree / "private" / "deep" / "A.png").is_file()
 
 
-def test_crops_moved_off_the_nodule_are_measured_by_the_same_command(tmp_path, capsys):
+def test_moved_crops_are_measured_by_the_same_command(tmp_path, capsys):
     data = nodule_folder(tmp_path / "data", {"B": "val"})
     bundle = bright_nodule_bundle(tmp_path / "nodule-v0.0.1")
     arguments = [str(bundle.folder), "--data", str(data), "--moved-crops", "--draws", "1"]
@@ -279,12 +279,12 @@ def test_crops_moved_off_the_nodule_are_measured_by_the_same_command(tmp_path, c
 @pytest.mark.parametrize(
     "option", [["--data", "d", "--moved-crops"], ["--data", "d", "--kinds", "r"], ["--volumes", "v", "--time"]]
 )
-def test_what_only_a_nodule_model_can_be_measured_by_is_refused_for_another(bundle, capsys, option):
+def test_options_for_nodule_models_are_refused_for_other_models(bundle, capsys, option):
     assert evaluation.main([str(bundle.folder), *option]) == 1
-    assert "bright-ct-v0.0.1 is for liver" in capsys.readouterr().err
+    assert "bright-ct-v0.0.1 is a model of liver" in capsys.readouterr().err
 
 
-def test_on_whole_cts_a_liver_model_says_what_it_finds_where_there_is_no_liver(bundle, tmp_path, capsys):
+def test_a_liver_model_is_also_measured_on_a_whole_ct_without_liver(bundle, tmp_path, capsys):
     scan = np.random.default_rng(0).integers(-1000, 40, (4, 64, 64), np.int16)
     files.write_volume(tmp_path / whole_scans.CLEAN, scan, np.diag([-4.0, -4.0, 5.0, 1.0]))
     assert evaluation.main([str(bundle.folder), "--volumes", str(tmp_path)]) == 0
@@ -293,7 +293,7 @@ def test_on_whole_cts_a_liver_model_says_what_it_finds_where_there_is_no_liver(b
     assert any("No liver was found" in note for note in found["notes"])
 
 
-def test_on_whole_cts_an_organ_is_measured_against_every_mask_that_lies_beside_its_ct(bundle, tmp_path, capsys):
+def test_an_organ_is_measured_against_every_mask_beside_a_whole_ct(bundle, tmp_path, capsys):
     hu = np.full((20, 64, 64), -1000, np.int16)
     hu[:, 4:60, 4:60] = np.random.default_rng(0).integers(-200, 40, (20, 56, 56))
     hu[4:16, 20:40, 20:40] = 90
@@ -313,7 +313,7 @@ def test_on_whole_cts_an_organ_is_measured_against_every_mask_that_lies_beside_i
     assert found["notes"] == []
 
 
-def test_no_folder_of_volumes_is_refused_with_one_line(bundle, capsys):
+def test_a_missing_folder_of_volumes_is_refused_with_one_line(bundle, capsys):
     assert evaluation.main([str(bundle.folder), "--volumes", "nowhere"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "nowhere" in line

@@ -1,4 +1,4 @@
-"""evaluate.py --pairs: whole CTs with their truth, measured through the engine that a user runs; worked out by hand on cubes."""
+"""evaluate.py --pairs: whole CTs with their truth, measured through the engine of users, on cubes with figures computed by hand."""
 
 import json
 
@@ -36,7 +36,7 @@ def write_case(folder, name: str, bright: np.ndarray, truth: np.ndarray, segment
     write_segmentation(folder / f"{name}.seg.nrrd", truth.astype(np.uint8), GRID, segments)
 
 
-def test_a_cube_found_two_pixels_off_has_the_dice_volume_and_distance_that_one_works_out(bundle, tmp_path, capsys):
+def test_a_cube_found_two_pixels_off_has_the_dice_volume_and_distance_computed_by_hand(bundle, tmp_path, capsys):
     write_case(tmp_path / "cases", "Ann", cube(3, 10, 12), cube(3, 10, 10))
     write_case(tmp_path / "cases", "Ben", cube(3, 10, 10, side=20), cube(3, 10, 10))
     assert evaluation.main([str(bundle.folder), "--pairs", str(tmp_path / "cases"), "--speed", "accurate"]) == 0
@@ -52,7 +52,7 @@ def test_a_cube_found_two_pixels_off_has_the_dice_volume_and_distance_that_one_w
     assert "--pairs <pairs>" in figures["command"]
 
 
-def test_surfaces_are_measured_in_space_on_voxels_that_are_no_cubes():
+def test_surface_distances_are_measured_in_3d_on_voxels_that_are_not_cubes():
     found, truth = cube(3, 10, 10), cube(4, 10, 10)  # a slice higher: 4 mm
     pooled = Pooled()
     pooled.add_volume(found, truth, (4.0, 2.0, 2.0))
@@ -78,7 +78,7 @@ def test_the_truth_of_a_label_may_have_another_name_and_stored_axes(bundle, tmp_
     write_nifti(folder / "segmentations" / "hepar.nii.gz", truth.astype(np.uint8), GRID, stored_as="SRA")
     arguments = [str(bundle.folder), "--pairs", str(tmp_path / "cases")]
     assert evaluation.main(arguments) == 1
-    assert "has a segment Liver; there are hepar. --segment" in capsys.readouterr().err
+    assert "has a segment Liver; there are hepar. Choose one of these with --segment" in capsys.readouterr().err
     assert evaluation.main([*arguments, "--segment", "Spleen=hepar"]) == 1
     assert "no label Spleen; it has Liver" in capsys.readouterr().err
     figures = whole_pairs.measure(bundle, tmp_path / "cases", "accurate", "cpu", ["Liver=hepar"])

@@ -1,4 +1,4 @@
-"""Dense runs laid back as volumes, and what is measured and fitted on them."""
+"""Volumes rebuilt from dense runs of slices, and the measurements and fits on them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import fit_trust
 from data.slices import DataError
 from data.targets import load_target
 from measure import parts
+from measure.dense_runs import degraded, dense_runs
 from measure.expected_dice import Judged, agreement, check, fit
-from measure.laid_back import dense_runs, made_worse
 from Testing.support.bright import bright_bundle
 from UNetPlusPlusSegmentLib.network.bundle import read_bundle
 from UNetPlusPlusSegmentLib.network.card import ExpectedDice
@@ -30,7 +30,7 @@ LIVER = load_target("liver")
 
 @pytest.fixture
 def folder(tmp_path):
-    """A slice folder of two people, every second slice of 1 mm and fewer beyond the organ; all found but some columns."""
+    """A slice folder of two people, with every second slice of 1 mm and fewer beyond the organ; a few columns are not found."""
     folder = tmp_path / "data"
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
@@ -54,7 +54,7 @@ def folder(tmp_path):
     return folder
 
 
-def test_a_dense_run_is_laid_back_at_even_distances_and_says_which_slices_are_real(folder):
+def test_a_volume_rebuilt_from_a_dense_run_has_even_spacing_and_knows_its_stored_slices(folder):
     scan, _ = dense_runs(folder, LIVER, "train")
     assert scan.volume.spacing_mm == pytest.approx([PIXEL_MM, PIXEL_MM, 2 * SLICE_MM])
     assert len(scan.stored) == 43 and np.count_nonzero(scan.stored) == 4 + 20 + 4
@@ -62,18 +62,18 @@ def test_a_dense_run_is_laid_back_at_even_distances_and_says_which_slices_are_re
     assert scan.volume.ijk_to_ras[2, 2] > 0, "slices run to the head"
 
 
-def test_slices_that_lie_unevenly_apart_are_no_dense_run(folder):
+def test_unevenly_spaced_slices_are_not_a_dense_run(folder):
     header, *lines = (folder / "slices.csv").read_text().splitlines()
     kept = [line for line in lines if int(line.split(",")[3]) % 7 in (0, 1)]
     (folder / "slices.csv").write_text("\n".join([header, *kept]))
-    with pytest.raises(DataError, match="no dense run"):
+    with pytest.raises(DataError, match="no scan with evenly spaced slices"):
         next(dense_runs(folder, LIVER, "train"))
 
 
-def test_a_scan_is_made_worse_where_it_was_measured_and_its_truth_goes_along(folder):
+def test_degraded_scans_change_only_measured_voxels_and_keep_the_truth_in_place(folder):
     scan, _ = dense_runs(folder, LIVER, "train")
     first, stop = scan.height
-    changed = {each.change: each for each in made_worse(scan)}
+    changed = {each.change: each for each in degraded(scan)}
     assert changed[""] is scan and len(changed) == 10
     thick = changed["10 mm slices"]
     assert thick.volume.spacing_mm[2] == 10 and len(thick.stored) == 43 // 5
@@ -126,7 +126,7 @@ def test_the_fit_finds_what_made_the_dice_and_predicts_people_it_has_not_seen():
     assert check(rows(seed=1), fitted)["in_range"] == pytest.approx(0.8, abs=0.12)
 
 
-def test_no_sign_makes_a_result_better_by_growing():
+def test_a_larger_sign_never_raises_the_expected_dice():
     misleading = [replace(row, signs={**row.signs, "odd": row.dice}) for row in rows()]
     fitted, _ = fit(misleading)
     assert min(fitted.weights.values()) >= 0 and fitted.weights["odd"] < 0.1 < fitted.weights["unlikely"]
@@ -140,14 +140,14 @@ def test_a_person_with_many_scans_weighs_no_more_than_one_with_few():
     assert often.intercept == pytest.approx(few.intercept, abs=0.15)
 
 
-def test_scans_as_they_are_weigh_as_much_as_many_more_that_were_made_worse():
+def test_unchanged_scans_weigh_as_much_as_any_number_of_degraded_ones():
     once = rows(noise=0)
     worse = [replace(row, change="noise", dice=row.dice - 0.2) for row in once]
     as_they_are = {n: fit([*once, *worse * n])[1]["mean_error_as_they_are"] for n in (1, 10)}
     assert as_they_are[10] == pytest.approx(as_they_are[1], abs=0.005)
 
 
-def test_the_agreement_of_hand_made_expectations():
+def test_the_agreement_of_made_up_expectations_is_as_computed_by_hand():
     made = [replace(rows()[0], person=str(n), dice=dice) for n, dice in enumerate((0.5, 0.8, 0.94, 0.96))]
     figures = agreement(made, np.array([0.6, 0.95, 0.9, 0.96]), np.full(4, 0.7), np.full(4, 0.95))
     assert figures["told_apart"] == 3 / 4 and figures["in_range"] == 2 / 4

@@ -169,7 +169,7 @@ def test_one_file_of_a_series_is_read_alone_with_a_note(shared_data):
     assert "not CT: its modality is NM" in notes[0] and "how thick" in notes[1] and "how the patient lies" in notes[2]
 
 
-def test_slices_behind_a_link_are_read_and_a_link_that_leads_back_is_no_trap(tmp_path):
+def test_slices_behind_a_link_are_read_and_a_link_that_leads_back_does_no_harm(tmp_path):
     for index in range(3):
         write_slice(tmp_path / "ct" / f"{index}.dcm", (0, 0, index))
         write_slice(tmp_path / "elsewhere" / f"{index}.dcm", (0, 0, 3 + index))
@@ -179,7 +179,7 @@ def test_slices_behind_a_link_are_read_and_a_link_that_leads_back_is_no_trap(tmp
     assert (len(volume.array), notes) == (6, [])
 
 
-def test_slices_that_an_anonymiser_gave_one_name_are_told_apart_by_their_place(tmp_path):
+def test_slices_with_one_name_from_an_anonymiser_are_distinguished_by_position(tmp_path):
     for index in range(3):
         write_slice(tmp_path / f"{index}.dcm", (0, 0, index), SOPInstanceUID="1.2.3")
     assert len(files.read_volume(tmp_path)[0].array) == 3

@@ -86,7 +86,7 @@ WITHOUT_PLACE = {
 
 
 @pytest.mark.parametrize("make", WITHOUT_PLACE.values(), ids=WITHOUT_PLACE)
-def test_without_place_the_size_is_right_and_a_note_says_that_the_sides_are_a_guess(tmp_path, make):
+def test_without_an_orientation_the_size_is_right_and_a_note_says_that_sides_are_assumed(tmp_path, make):
     path = make(tmp_path)
     volume, notes = files.read_volume(path)
     assert any(GUESSED_PLACE in note for note in notes)
@@ -125,7 +125,9 @@ def test_a_size_in_another_unit_is_understood_without_a_note(tmp_path):
 
 @settings(max_examples=40, deadline=None)
 @given(off=st.lists(st.floats(-1e-3, 1e-3), min_size=9, max_size=9), angles=st.tuples(*[st.floats(-180, 180)] * 3))
-def test_axes_that_rounding_took_out_of_square_are_put_right_with_no_voxel_far_off(tmp_path_factory, off, angles):
+def test_axes_that_are_not_orthogonal_after_rounding_are_corrected_without_moving_voxels_far(
+    tmp_path_factory, off, angles
+):
     place = grid(angles, (0.8, 0.9, 2.5))
     place[:3, :3] = (place[:3, :3] / (0.8, 0.9, 2.5) + np.reshape(off, (3, 3))) * (0.8, 0.9, 2.5)
     values = np.zeros((40, 60, 50), np.int16)
@@ -280,7 +282,7 @@ def test_the_image_of_a_nifti_pair_may_be_compressed_or_missing(tmp_path):
 
 
 @pytest.mark.parametrize("given", ["ct.hdr", "ct.img"])
-def test_an_analyze_file_is_refused_as_it_does_not_tell_left_from_right(tmp_path, given):
+def test_an_analyze_file_is_refused_because_it_does_not_distinguish_left_and_right(tmp_path, given):
     nibabel.save(nibabel.AnalyzeImage(ct().T, np.eye(4)), tmp_path / "ct.img")
     with pytest.raises(FileError, match=r"ct\.hdr is an Analyze file.* left from right.*give the DICOM series"):
         files.read_volume(tmp_path / given)

@@ -149,7 +149,7 @@ def test_what_cannot_be_read_is_refused_in_one_sentence_that_names_it(tmp_path, 
         ("liver.dcm", r"segmentation \(DICOM SEG\), not an image"),
     ],
 )
-def test_real_files_that_are_no_volume_are_refused_in_one_sentence(shared_data, name, message):
+def test_real_files_that_are_not_volumes_are_refused_in_one_sentence(shared_data, name, message):
     with pytest.raises(FileError, match=message):
         files.read_volume(shared_data(f"odd_inputs/{name}"))
 
@@ -221,7 +221,7 @@ def test_what_is_packed_is_to_be_unpacked(tmp_path, name):
             files.read_volume(path)
 
 
-def test_what_is_not_there_is_said_in_the_same_words_for_a_dicom_seg(tmp_path):
+def test_a_missing_path_gets_the_same_message_for_a_dicom_seg(tmp_path):
     for read in (files.read_volume, files.slices_of):
         with pytest.raises(files.FileError, match=r"There is no file or folder .*nowhere: check the path"):
             read(tmp_path / "nowhere")

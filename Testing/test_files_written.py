@@ -200,7 +200,7 @@ def test_outputs_replace_what_was_there_get_the_users_rights_and_leave_nothing_e
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE to play a full disk")
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_when_the_disk_is_full_the_old_output_stays_and_nothing_half_is_left(tmp_path, name, capfd):
+def test_on_a_full_disk_the_old_output_stays_and_no_partial_file_is_left(tmp_path, name, capfd):
     import resource
 
     (tmp_path / name).write_text("old")
@@ -291,7 +291,7 @@ def test_an_output_that_is_a_link_is_written_where_it_leads(tmp_path, there):
     assert sorted(p.name for p in (tmp_path / "elsewhere").iterdir()) == [target.name]
 
 
-def test_links_that_lead_nowhere_are_refused_before_time_is_spent(tmp_path):
+def test_broken_links_are_refused_before_time_is_spent(tmp_path):
     (tmp_path / "gone.nrrd").symlink_to(tmp_path / "missing" / "x.nrrd")
     (tmp_path / "round.nrrd").symlink_to(tmp_path / "round.nrrd")
     (tmp_path / "device.nrrd").symlink_to("/dev/null")
@@ -305,7 +305,7 @@ def test_links_that_lead_nowhere_are_refused_before_time_is_spent(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there, nothing is forked")
-def test_what_a_killed_process_left_beside_a_file_goes_when_the_file_is_written_again(tmp_path):
+def test_leftovers_of_a_killed_process_are_removed_when_the_file_is_written_again(tmp_path):
     killed = f"""
 import os, signal
 from UNetPlusPlusSegmentLib import files
@@ -325,7 +325,7 @@ for name in ("a[1].csv", "b.csv"):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a[1].csv", "b.csv"]
 
 
-def test_two_that_write_one_file_at_once_take_nothing_from_each_other(tmp_path):
+def test_two_processes_that_write_one_file_do_not_disturb_each_other(tmp_path):
     path = tmp_path / "a.csv"
     with whole_file(path) as beside:
         beside.write_text("first")

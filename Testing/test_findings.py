@@ -84,7 +84,7 @@ def test_findings_come_and_go_with_the_probability_and_keep_their_segments(logic
         assert dice(voxels(run, segmentID), ball(number)) > 0.95
 
 
-def test_what_was_edited_is_neither_hidden_nor_changed_and_what_was_removed_does_not_come_back(logic, run):
+def test_edited_nodules_are_neither_hidden_nor_changed_and_removed_ones_do_not_return(logic, run):
     likely, possible, unlikely = chances(run)
     first, second, third = run.segmentIDs
     edited = ball(2)

@@ -1,4 +1,4 @@
-"""The floors of the library: which room may import which, and what neither `core` nor Slicer's start brings in."""
+"""Imports in the library: which folder may import which, and what neither `core` nor the start of Slicer may import."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def loads(code: str, *names: str) -> list[str]:
     return done.stdout.split()
 
 
-def test_every_file_of_the_library_is_in_a_room():
+def test_every_file_of_the_library_is_in_a_known_folder():
     assert {room_of(file) for file in FILES} == set(FLOORS)
 
 
-def test_a_room_imports_only_rooms_below_it():
+def test_a_folder_imports_only_from_folders_below_it():
     wrong = [
         f"{file.relative_to(MODULE)}:{line}: {room_of(file)} imports {'.'.join(name[1:])}"
         for file in FILES
@@ -57,12 +57,12 @@ def test_a_room_imports_only_rooms_below_it():
     assert not wrong, "\n".join([f"A room imports only what stands after it in: {', '.join(FLOORS)}.", *wrong])
 
 
-def test_the_core_knows_no_torch():
+def test_the_core_does_not_import_torch():
     files = [file for file in FILES if room_of(file) == "core"]
     assert not [file.name for file in files for _, name in imports_of(file) if name[0] == "torch"]
 
 
-def test_slicer_s_start_brings_in_nothing_that_is_slow_to_load():
+def test_slicer_starts_without_slow_imports():
     """Of the module, its panel, the effect and the plugin: all that they import of the library before anybody asks for it."""
     pytest.importorskip("slicer")
     files = [file for file in MODULE.rglob("*.py") if file not in FILES]
@@ -76,12 +76,12 @@ def test_slicer_s_start_brings_in_nothing_that_is_slow_to_load():
     assert loads("\n".join(lines), *SLOW_TO_LOAD) == []
 
 
-def test_reading_cards_sending_jobs_and_taking_in_results_needs_nothing_that_is_slow_to_load():
+def test_reading_cards_sending_jobs_and_receiving_results_needs_no_slow_imports():
     names = ("network.bundle", "core.segment", "core.volume", "jobs.protocol", "jobs.worker_client")
     assert loads("\n".join(f"import {LIBRARY.name}.{name}" for name in names), *SLOW_TO_LOAD) == []
 
 
-def test_the_package_offers_what_a_python_user_wants_and_imports_it_when_it_is_used():
+def test_the_package_imports_its_public_functions_when_they_are_used():
     slow = (*SLOW_TO_LOAD, "numpy")
     assert loads(f"import {LIBRARY.name} as library; library.__version__; dir(library)", *slow) == []
     assert loads(f"from {LIBRARY.name} import Volume", *slow) == ["numpy"]

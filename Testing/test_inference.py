@@ -277,7 +277,7 @@ def test_where_memory_holds_fewer_slices_fewer_are_computed_at_once_and_the_mask
     assert [str(note) for note in result.notes] == ["Memory ran out on a card: slices were computed 2 at a time."]
 
 
-def test_where_memory_holds_not_one_slice_the_processor_takes_over_and_the_result_says_so(engine):
+def test_if_memory_holds_no_slice_the_processor_takes_over_with_a_note(engine):
     card, tried = on_a_card(engine, holds=0)
     result = segmented(card, body(), speed="accurate")
     assert tried == [8, 4, 2, 1]
@@ -308,7 +308,7 @@ def test_the_processor_that_takes_over_may_use_as_many_threads_as_ever(engine, m
     assert card._threads > 1
 
 
-def test_where_the_processor_itself_has_too_little_memory_the_error_passes_through(engine):
+def test_the_error_is_raised_if_the_processor_has_too_little_memory(engine):
     small = SliceEngine(engine.bundle, "cpu")
     small._pruned[4] = Hungry(small._network(4), holds=0)
     with pytest.raises(torch.cuda.OutOfMemoryError):

@@ -79,7 +79,7 @@ worker.wait(job, lambda progress: print(worker.pid, flush=True) if progress.done
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there, folders cannot be locked")
-def test_what_a_parent_and_its_worker_left_when_both_were_killed_goes_with_the_next_worker(tmp_path, monkeypatch):
+def test_leftovers_of_a_killed_parent_and_worker_are_removed_by_the_next_worker(tmp_path, monkeypatch):
     """As a batch system does it; a parent may also die before it starts its worker. Folders in use stay."""
     lines = """
 import time

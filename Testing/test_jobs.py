@@ -113,9 +113,7 @@ def test_the_device_tells_its_name_and_free_memory(worker):
         ),
     ],
 )
-def test_what_the_library_refuses_is_refused_in_its_own_words_and_the_process_stays(
-    worker, bundle, kind, words, submit
-):
+def test_a_refusal_of_the_library_arrives_in_its_own_words_and_the_process_stays(worker, bundle, kind, words, submit):
     pid = worker.pid
     error = fails(worker, submit(worker, bundle))
     assert (error.kind, worker.pid) == (kind, pid)

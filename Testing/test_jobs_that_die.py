@@ -32,7 +32,7 @@ def die(worker, bundle, temporary, moment_s: float) -> None:
 
 
 @pytest.mark.parametrize("state", ["starting", "working", "idle"])
-def test_a_killed_worker_is_told_in_a_sentence_and_the_next_job_works(worker, bundle, expected, temporary, state):
+def test_a_killed_worker_gives_one_message_and_the_next_job_works(worker, bundle, expected, temporary, state):
     if state == "starting":
         worker.close()
     elif worker.pid is None:
@@ -84,7 +84,7 @@ def test_ten_kills_at_random_moments_are_survived(worker, bundle, expected, temp
          "say('ready')\nif not count: say('failed', job=1, kind='crash', message='A broken driver.')\nanswer()"),
     ],
 )  # fmt: skip
-def test_a_child_that_goes_wrong_is_told_in_a_sentence_ended_and_replaced(tmp_path, temporary, kind, words, script):
+def test_a_child_that_misbehaves_is_reported_ended_and_replaced(tmp_path, temporary, kind, words, script):
     with Worker(fake(tmp_path, script), silence_s=1 if kind == "hang" else PATIENCE_S) as worker:
         job = worker.ask_device()
         pid = worker.pid
@@ -161,7 +161,7 @@ def test_without_torch_the_way_out_is_told_for_every_job(tmp_path, temporary, mo
             assert "PyTorch Utils module" in str(error)
 
 
-def test_a_full_disk_is_told_when_the_volume_is_handed_over_and_no_half_file_stays(bundle, temporary):
+def test_a_full_disk_is_reported_when_the_volume_is_handed_over_and_no_partial_file_stays(bundle, temporary):
     volume, limits = scan(), resource.getrlimit(resource.RLIMIT_FSIZE)
     with Worker() as worker:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
@@ -178,7 +178,7 @@ def test_a_full_disk_is_told_when_the_volume_is_handed_over_and_no_half_file_sta
         assert not worker.busy
 
 
-def test_time_in_which_the_parent_was_blocked_is_no_silence_of_the_child(tmp_path, temporary):
+def test_time_while_the_parent_was_blocked_does_not_count_as_silence_of_the_child(tmp_path, temporary):
     with Worker(fake(tmp_path, "say('ready')\ntime.sleep(999)"), silence_s=PATIENCE_S) as worker:
         job = worker.ask_device()
         for _ in until(lambda: worker._running.sent):

@@ -37,7 +37,7 @@ def test_a_label_map_of_any_type_and_format_is_one(shared_data, tmp_path, kind, 
     assert list(find_cases(tmp_path)[0]) == ["somebody"]
 
 
-def test_two_scans_of_one_grid_are_two_cases_and_a_label_map_alone_is_said_to_be_no_ct(shared_data, tmp_path):
+def test_two_scans_on_the_same_grid_are_two_cases_and_a_lone_label_map_is_not_left_out(shared_data, tmp_path):
     for name in ("arterial", "venous"):
         shutil.copy(shared_data("volumes/abdomen_3mm_ct.nii.gz"), tmp_path / f"{name}.nii.gz")
     assert sorted(find_cases(tmp_path)[0]) == ["arterial", "venous"]

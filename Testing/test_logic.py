@@ -109,7 +109,7 @@ def test_a_run_tells_slices_device_and_free_memory_on_its_way(scene, logic):
     wait(logic, lambda: not run.running)
 
 
-def test_what_is_only_to_be_found_leaves_the_scene_alone_at_another_threshold_too(scene, logic, models):
+def test_find_leaves_the_scene_unchanged_at_another_threshold_too(scene, logic, models):
     volumeNode = add_volume(a_scan(), GRID)
     with nothing_changes(scene):
         run = logic.find(volumeNode, device="cpu")
@@ -290,7 +290,7 @@ def test_at_another_threshold_a_nodule_keeps_what_the_user_gave_it_and_numbers_g
     assert [bool(display.GetSegmentVisibility(each)) for each in run.segmentIDs] == [False, True]
 
 
-def test_a_nodule_of_another_run_is_not_called_as_the_one_it_takes_the_place_of(scene, logic, models):
+def test_a_nodule_of_another_run_does_not_inherit_the_name_of_the_one_it_replaces(scene, logic, models):
     bundle = bright_nodule_bundle(models / "spots-v1.0.0")
     k, j, i = np.ogrid[:40, :80, :80]
     chest = np.full((40, 80, 80), -850, np.int16)

@@ -1,4 +1,4 @@
-"""Look-alikes: what is drawn beside an organ leaves the organ as it was, and what the window cut off stays cut off."""
+"""Lookalikes: drawing beside an organ does not change the organ, and pixels below the window stay 0."""
 
 import numpy as np
 import pytest
@@ -40,12 +40,12 @@ def test_nothing_is_drawn_where_there_is_no_tissue_beside_the_organ():
     assert with_piece(IMAGE, everywhere, PIECE, PIXEL_MM, draw) is IMAGE
 
 
-def test_the_noise_of_lung_and_air_is_no_tissue():
+def test_the_noise_of_lung_and_air_does_not_count_as_tissue():
     noise = (np.random.default_rng(0).random(IMAGE.shape) < 0.3) * np.float32(0.4)
     assert with_bowel(noise, np.zeros_like(ORGAN), WINDOW_HU, PIXEL_MM, np.random.default_rng(1)) is noise
 
 
-def test_a_piece_as_large_as_the_slice_is_laid_wherever_it_fits():
+def test_a_piece_as_large_as_the_slice_can_be_pasted():
     piece = Piece(np.full(IMAGE.shape, 0.9, np.float32), np.ones(IMAGE.shape, bool))
     for seed in range(8):
         image = with_piece(IMAGE, ORGAN, piece, PIXEL_MM, np.random.default_rng(seed))
@@ -61,7 +61,7 @@ def test_another_contrast_changes_the_organ_evenly_within_the_range_and_nothing_
     assert -80 <= min(shifts) < -40 and 20 < max(shifts) <= 50
 
 
-def test_pieces_are_the_connected_cuts_of_two_square_centimetres_and_more():
+def test_pieces_are_the_connected_regions_of_at_least_two_square_centimetres():
     mask = np.zeros((40, 40), bool)
     mask[2:10, 2:10] = mask[20:23, 20:23] = True  # 256 mm² and 36 mm²
     (piece,) = pieces_of(np.arange(1600, dtype=np.float32).reshape(40, 40), mask, PIXEL_MM)

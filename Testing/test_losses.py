@@ -50,7 +50,7 @@ def test_bce_and_dice_are_half_the_cross_entropy_and_one_less_dice_of_the_batch_
     assert float(LOSSES["bce_dice_each"](logits, truth)) == pytest.approx(float(half + 1 - each), abs=1e-12)
 
 
-def test_the_logarithm_of_dice_takes_its_place():
+def test_the_log_dice_loss_is_half_the_cross_entropy_minus_the_logarithm_of_dice():
     torch.manual_seed(0)
     logits = torch.randn(3, 1, 5, 7, dtype=torch.float64)
     truth = (torch.rand(3, 1, 5, 7) > 0.6).double()
@@ -59,7 +59,7 @@ def test_the_logarithm_of_dice_takes_its_place():
     assert float(difference) == pytest.approx(float(dice - 1 - dice.log()), abs=1e-6)
 
 
-def test_a_small_organ_that_is_hardly_found_yet_is_pushed_more_by_the_logarithm_of_dice():
+def test_the_log_dice_loss_has_the_larger_gradient_for_a_small_organ_hardly_found():
     truth = torch.zeros(1, 1, 64, 64)
     truth[..., 30:34, 30:34] = 1
     push = {}
@@ -76,7 +76,7 @@ def test_a_batch_without_the_organ_has_the_cross_entropy_alone():
     assert float(LOSSES["bce_log_dice"](logits, none)) == pytest.approx(float(expected), abs=1e-6)
 
 
-def test_a_perfect_answer_is_the_lowest_loss():
+def test_a_perfect_result_has_the_lowest_loss():
     truth = torch.zeros(2, 1, 8, 8)
     truth[:, :, 2:5] = 1
     perfect = (truth - 0.5) * 100
@@ -86,7 +86,7 @@ def test_a_perfect_answer_is_the_lowest_loss():
     assert float(LOSSES["bce_log_dice"](perfect, truth)) == pytest.approx(0, abs=1e-5)
 
 
-def test_to_miss_a_small_organ_costs_as_much_as_to_miss_a_large_one_where_each_image_has_its_dice():
+def test_missing_a_small_organ_costs_as_much_as_missing_a_large_one_with_dice_per_image():
     truth = torch.zeros(2, 1, 32, 32)
     truth[0, :, 2:30, 2:30] = 1
     truth[1, :, 10:13, 10:13] = 1
@@ -105,7 +105,7 @@ def test_to_miss_a_small_organ_costs_as_much_as_to_miss_a_large_one_where_each_i
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 @pytest.mark.parametrize("size", [0.0, 1e4, -1e4])
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_loss_and_gradient_stay_finite_for_the_surest_wrong_answer(loss, size, value):
+def test_loss_and_gradient_stay_finite_for_a_wrong_result_of_highest_confidence(loss, size, value):
     logits = torch.full((2, 1, 4, 4), size, requires_grad=True)
     loss(logits, torch.full_like(logits, value)).backward()
     assert torch.isfinite(logits.grad).all()

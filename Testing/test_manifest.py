@@ -138,7 +138,7 @@ def test_the_icon_and_the_screenshots_lie_where_their_addresses_say():
         assert (ROOT / url.removeprefix(RAW)).is_file(), url
 
 
-def test_the_description_tells_a_newcomer_what_for_and_warns():
+def test_the_description_names_purpose_and_warning():
     description = extension_value("DESCRIPTION")
     assert 100 <= len(description) <= 400
     for word in ("CT", "liver", "UNet++", "research only", "patent"):  # the index wants known patents named here
@@ -184,19 +184,19 @@ def test_package_citation_and_program_name_one_version(capsys):
 
 
 @pytest.mark.parametrize("name", [f"{NAME}.json", "CMakeLists.txt", f"{NAME}/CMakeLists.txt", "LICENSE"])
-def test_lines_end_the_unix_way(name):
+def test_all_files_have_unix_line_endings(name):
     content = (ROOT / name).read_bytes()
     assert b"\r" not in content
     assert content.endswith(b"\n")
 
 
-def test_the_index_entry_is_laid_out_as_the_index_s_formatter_leaves_it():
+def test_the_index_entry_has_the_layout_of_the_index_s_formatter():
     """Two blanks, keys in order, one array item a line: what prettier with its multi-line arrays plugin writes."""
     text = (ROOT / f"{NAME}.json").read_text(encoding="utf-8")
     assert text == json.dumps(INDEX_ENTRY, indent=2, sort_keys=True) + "\n"
 
 
-def test_the_licence_lies_where_the_index_looks_and_is_the_whole_apache_2_0():
+def test_the_licence_is_the_complete_apache_2_0_where_the_index_looks_for_it():
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert text.split()[:6] == ["Apache", "License", "Version", "2.0,", "January", "2004"]
     assert re.findall(r"^ {3}(\d)\. [A-Z]", text, re.MULTILINE) == list("123456789")
@@ -224,7 +224,7 @@ def test_the_readme_shows_what_the_index_asks_of_a_tutorial():
 
 
 @pytest.mark.parametrize("page", [*DOCUMENTS.glob("*.md"), *map(ROOT.joinpath, PAGES)], ids=lambda page: page.name)
-def test_every_link_in_the_documents_leads_somewhere(page):
+def test_every_link_in_the_documents_has_a_target(page):
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if link.startswith("http"):
             continue

@@ -91,7 +91,7 @@ def test_a_chest_of_thin_slices_is_searched_on_slices_as_far_apart_as_thick_ones
 
 
 @pytest.mark.parametrize("find_first", [True, False])
-def test_a_bulge_of_a_vessel_full_of_contrast_medium_is_no_nodule_and_a_calcified_one_is(tmp_path, chest, find_first):
+def test_a_bulging_vessel_with_contrast_medium_is_not_a_nodule_but_a_calcified_nodule_is(tmp_path, chest, find_first):
     volume, (calcified, removed, _), vessels = chest
     bulge = ball((8, 65, 149), 4, volume.array.shape, volume.spacing_mm[::-1])  # of a vessel through all slices
     hu = np.where(removed, np.int16(LUNG), volume.array)
@@ -104,7 +104,7 @@ def test_a_bulge_of_a_vessel_full_of_contrast_medium_is_no_nodule_and_a_calcifie
     assert not result.labelmap[bulge].any()
 
 
-def test_what_is_unlikely_is_left_out_of_a_chest_and_a_box_and_not_of_what_is_pointed_at(tmp_path, chest):
+def test_unlikely_findings_are_left_out_of_a_chest_and_a_box_but_not_at_a_point(tmp_path, chest):
     volume, _, _ = chest
     decision = {"intercept": 0.0, "weights": {"size": 1.0}, "least": 0.0}
     folder = tmp_path / "models" / "nodule-v1.0.0"
@@ -161,7 +161,7 @@ def test_a_nodule_of_a_chest_that_may_go_on_beyond_its_window_has_a_note_as_one_
         assert len(notes) == len(result.segments) > 0
 
 
-def test_what_lies_in_the_lungs_is_looked_at_once_and_what_hardly_reaches_into_them_is_not(tmp_path, chest):
+def test_candidates_in_the_lungs_are_examined_once_and_those_hardly_in_them_are_not(tmp_path, chest):
     volume, _, _ = chest
     engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0"), "cpu")
     spacing_mm, shape = volume.spacing_mm[::-1], volume.array.shape

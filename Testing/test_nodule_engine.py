@@ -58,7 +58,7 @@ def test_all_48_axis_orders_and_flips_of_a_volume_give_the_same_nodule(engine, a
 
 
 @pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1)])
-def test_a_box_and_a_chest_do_not_mind_how_the_volume_lies_either(engine, axes):
+def test_a_box_and_a_chest_give_the_same_nodules_in_any_orientation(engine, axes):
     volume = lung_with(A, B)
     turned, back = reorder(volume, axes, (True, False, True))
     result = segmented(engine, turned, box=box_between(turned, ras((2, 20, 20)), ras((18, 80, 70))))
@@ -204,7 +204,7 @@ def test_a_place_outside_is_refused_with_one_sentence(engine, where, words):
 
 @pytest.mark.parametrize("spacing_mm", [(1.0, 0.6, 0.6), (2.5, 0.7, 0.7), (1.25, 0.9, 0.8)])
 @pytest.mark.parametrize("radius_mm", [3.0, 6.0, 12.0])
-def test_a_digital_ball_keeps_its_diameters_and_its_volume_through_the_whole_way(engine, spacing_mm, radius_mm):
+def test_a_made_up_ball_keeps_its_diameters_and_volume_through_the_whole_engine(engine, spacing_mm, radius_mm):
     spacing_mm = np.array(spacing_mm)
     shape = tuple((2 * (radius_mm + 12) / spacing_mm).astype(int))
     finer = np.array([1, 5, 5])  # each pixel is the mean of 5 × 5; the slices are thin

@@ -108,7 +108,7 @@ def test_a_mass_that_a_higher_threshold_makes_too_small_is_found_as_the_nodule_i
     np.testing.assert_array_equal(again.labelmap, fresh.labelmap)
 
 
-def test_what_goes_on_at_a_lower_threshold_beyond_the_slices_looked_at_is_told(engine):
+def test_a_nodule_that_continues_beyond_the_examined_slices_at_a_lower_threshold_has_a_note(engine):
     core, soft = (
         ball((20, 70, 75), (6, 6, 6), (60, 140, 150), np.ones(3)),
         ball((20, 70, 75), (14, 5, 5), (60, 140, 150), np.ones(3)),

@@ -1,4 +1,4 @@
-"""Readers' ratings of texture: found for the nodules of a slice folder, and compared with the kinds that are measured."""
+"""Readers' texture ratings: looked up for the nodules of a slice folder, and compared with the measured kinds."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def folder_of(path: Path, marks: dict[str, list[tuple[int, int, int]]]) -> Path:
     return path
 
 
-def test_a_nodule_is_known_by_the_pixels_that_its_readers_marked(tmp_path, database, capsys):
+def test_a_nodule_is_recognised_by_its_readers_pixel_counts(tmp_path, database, capsys):
     large, small = [(81, 49, 0)] * 2, [(16, 16, 0)] * 3
     data = folder_of(tmp_path / "data", {"0": small, "1": large, "2": [(40, 30, 20)]})
     arguments = [str(database), "--data", str(data), "-o", str(tmp_path / "ratings.csv")]
@@ -58,14 +58,14 @@ def test_a_nodule_is_known_by_the_pixels_that_its_readers_marked(tmp_path, datab
     assert "2 of 3 nodules" in capsys.readouterr().out
 
 
-def test_without_a_database_one_line_says_so(tmp_path, capsys):
+def test_a_missing_database_is_refused_with_one_line(tmp_path, capsys):
     data = folder_of(tmp_path / "data", {"0": [(16, 16, 0)]})
     assert nodule_ratings.main([str(tmp_path / "none.sqlite"), "--data", str(data), "-o", str(tmp_path / "r.csv")]) == 1
     assert capsys.readouterr().err.startswith("nodule_ratings.py: ")
     assert not (tmp_path / "r.csv").exists()
 
 
-def test_a_solid_nodule_that_readers_rated_solid_agrees_by_the_command_that_measures_it(tmp_path, capsys):
+def test_the_command_counts_a_solid_nodule_rated_solid_as_agreement(tmp_path, capsys):
     data, bundle = nodule_folder(tmp_path / "data", {"B": "val"}), bright_nodule_bundle(tmp_path / "nodule-v0.0.1")
     ratings = tmp_path / "ratings.csv"
     ratings.write_text("patient,nodule,texture\nB,0,4.5\nC,0,1\n")
@@ -85,7 +85,7 @@ def test_between_ground_glass_and_solid_lies_part_solid(tmp_path):
     assert [*kinds.kinds_in(ratings).values()] == [*["ground-glass"] * 2, *["part-solid"] * 2, *["solid"] * 2]
 
 
-def test_kappa_is_what_agreement_there_is_beyond_chance():
+def test_kappa_is_the_agreement_beyond_chance():
     rated = ["solid"] * 8 + ["part-solid"] * 2
     measured = ["solid"] * 6 + ["part-solid"] * 2 + ["part-solid", "solid"]
     figures = kinds.agreement(rated, measured)

@@ -267,7 +267,7 @@ def test_without_pytorch_the_panel_opens_explains_and_says_where_to_get_it(panel
 # What goes wrong
 
 
-def test_what_is_no_ct_is_refused_with_a_sentence_and_the_next_volume_works(panel, scene):
+def test_a_volume_that_is_not_ct_is_refused_and_the_next_one_works(panel, scene):
     ui = panel.ui
     add_volume(a_scan() + 1024, GRID, "MR")
     dialogs.answers.append("OK")

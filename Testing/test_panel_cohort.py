@@ -190,9 +190,7 @@ def test_what_is_missing_is_said_in_a_sentence(frame, models, scans, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_case_that_was_removed_since_and_a_review_that_is_none_are_said_and_nothing_is_loaded(
-    ui, scene, scans, tmp_path
-):
+def test_a_removed_case_and_a_damaged_review_are_reported_and_nothing_is_loaded(ui, scene, scans, tmp_path):
     run(ui)
     with nothing_changes(scene):
         (tmp_path / "out" / "one.seg.nrrd").unlink()

@@ -1,4 +1,4 @@
-"""Intervals of a gain: differences whose spread lies in the cases alone, or in the seeds alone, have answers known beforehand."""
+"""Intervals of a gain: if only the cases differ, or only the seeds, the result is known in advance."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_without_a_seed_in_common_there_is_no_gain():
     assert gain([], over_seeds=True) is None
 
 
-def test_where_only_the_seeds_differ_the_cases_tell_nothing_and_the_seeds_all():
+def test_if_only_the_seeds_differ_only_the_interval_over_seeds_has_a_width():
     each = np.repeat([[0.0], [0.1], [0.2]], 50, axis=1)
     over_cases, over_both = gain([each], over_seeds=False), gain([each], over_seeds=True)
     assert (over_cases.low, over_cases.high) == pytest.approx((0.1, 0.1))
@@ -35,7 +35,7 @@ def test_where_only_the_seeds_differ_the_cases_tell_nothing_and_the_seeds_all():
     assert (over_both.mean, over_both.low, over_both.high) == pytest.approx((0.1, 0.0, 0.2))
 
 
-def test_where_only_the_cases_differ_more_seeds_of_the_same_people_narrow_nothing():
+def test_if_only_the_cases_differ_more_seeds_do_not_narrow_the_interval():
     cases = np.random.default_rng(1).normal(0.02, 0.1, 200)
     expected = (
         2 * 1.96 * cases.std() / np.sqrt(200)
@@ -53,14 +53,14 @@ def test_both_spreads_add_up_as_variances():
     assert width(gain([seeds + cases], over_seeds=True)) == pytest.approx(2 * 1.96 * np.sqrt(variance), rel=0.05)
 
 
-def test_the_mean_over_data_sets_counts_each_alike_and_draws_each_by_itself():
+def test_the_mean_over_data_sets_weighs_them_equally_and_resamples_each_separately():
     cases = np.random.default_rng(3).normal(0, 0.1, (1, 100))
     one, two = gain([cases], over_seeds=False), gain([cases, cases - 0.3], over_seeds=False)
     assert two.mean == pytest.approx(one.mean - 0.15)
     assert width(two) == pytest.approx(width(one) / np.sqrt(2), rel=0.06)
 
 
-def test_how_often_an_interval_over_four_people_holds_the_truth_is_what_trials_say():
+def test_the_coverage_of_an_interval_over_four_people_agrees_with_simulated_trials():
     rng = np.random.default_rng(4)
     people = rng.normal(0, 1, (400, 4))
     found = [gain([each[None]], over_seeds=False) for each in people]

@@ -1,4 +1,4 @@
-"""The records of the paper's table: pixels counted, the IoUs of the authors' code, and what was written read back."""
+"""The records of the paper's table: pixel counts, the IoUs of the authors' code, and reading back what was written."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_mean_iou_is_that_of_the_authors_code_written_out():
     assert counts.compute_iou() == pytest.approx((y & (p > 0.5)).sum() / (y | (p > 0.5)).sum())
 
 
-def test_the_background_makes_the_authors_mean_iou_the_higher_the_more_of_it_there_is():
+def test_the_authors_mean_iou_grows_with_the_share_of_background():
     truth, found = np.zeros((100, 100), bool), np.zeros((100, 100))
     truth[:10, :10], found[:10, :8] = True, 1
     counts = counts_of([found], [truth])
@@ -46,7 +46,7 @@ def test_the_background_makes_the_authors_mean_iou_the_higher_the_more_of_it_the
     assert counts.mean_iou() == pytest.approx((0.8 + 9900 / 9920) / 2)
 
 
-def test_a_case_pools_its_images_and_counts_no_label_that_it_does_not_show_or_know():
+def test_a_case_pools_its_images_and_skips_labels_that_are_absent_or_unknown():
     counts = Counts(["A", "B"], labels=2)
     ones, none = np.ones((2, 4), bool), np.zeros((2, 4), bool)
     half = np.array([[True] * 4, [False] * 4])
@@ -57,7 +57,7 @@ def test_a_case_pools_its_images_and_counts_no_label_that_it_does_not_show_or_kn
     assert counts.of["pixels"].tolist() == [[16, 8], [8, 8]]
 
 
-def test_precision_recall_and_what_is_marked_tell_a_network_that_marks_too_much():
+def test_precision_recall_and_pixels_found_reveal_a_network_that_finds_too_much():
     truth, found = np.zeros((10, 10), bool), np.zeros((10, 10))
     truth[:5], found[:8] = True, 1
     together = counts_of([found], [truth]).pooled()
@@ -87,7 +87,7 @@ def test_a_cell_recorded_again_takes_the_place_of_the_first(tmp_path):
     assert [row["iou"] for row in results.done().values()] == ["0.5000", "0.7500"]
 
 
-def test_half_and_whole_trainings_lie_apart(tmp_path):
+def test_half_and_full_trainings_are_recorded_separately(tmp_path):
     results, cell = Results(tmp_path), Cell("polyp", "unet", 1)
     record(results.half, cell, steps=5, a=0.25)
     record(results, cell, steps=10, a=0.5)
@@ -105,7 +105,7 @@ def test_a_training_keeps_the_commit_and_the_processor_that_it_began_with(tmp_pa
     assert origin.origin(tmp_path / "run") == ("first", origin.processor()) and origin.processor()
 
 
-def test_of_a_training_that_was_there_before_no_origin_is_made_up(tmp_path):
+def test_no_origin_is_invented_for_an_older_training(tmp_path):
     (tmp_path / "last.ckpt").touch()
     origin.note_origin(tmp_path)
     assert origin.origin(tmp_path) == ("", "")

@@ -1,4 +1,4 @@
-"""The prepare scripts: photographs, and what all of them share: splits, refusals, folders whole or not at all."""
+"""The prepare scripts for photographs, and what all scripts share: splits, refusals, folders written completely or not at all."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def write_bowl(folder: Path, shared_data, rows: list[dict[str, str]], times: int
 
 
 @pytest.mark.parametrize("times", [1, 3])
-def test_nuclei_come_out_as_the_shared_folder_has_them(shared_data, tmp_path, times):
+def test_nuclei_equal_those_of_the_shared_folder(shared_data, tmp_path, times):
     shared = rows_of(shared_data("nuclei"))[:60:10]
     source = write_bowl(tmp_path / "stage1_train", shared_data, shared, times)
     assert (
@@ -58,7 +58,7 @@ def test_nuclei_come_out_as_the_shared_folder_has_them(shared_data, tmp_path, ti
     assert read_slices(tmp_path / "out", load_target("nuclei"), shared[0]["split"])
 
 
-def test_polyps_come_out_as_the_shared_folder_has_them_but_for_jpeg(shared_data, tmp_path):
+def test_polyps_equal_those_of_the_shared_folder_except_for_jpeg(shared_data, tmp_path):
     shared = rows_of(shared_data("polyp"))[:500:100]
     for kind in ("images", "masks"):
         (tmp_path / "in" / kind).mkdir(parents=True)
@@ -82,20 +82,20 @@ def test_polyps_come_out_as_the_shared_folder_has_them_but_for_jpeg(shared_data,
     assert read_slices(tmp_path / "out", load_target("polyp"), "train")
 
 
-def test_photographs_that_do_not_fit_are_refused_by_the_name_of_the_file(shared_data, tmp_path, capsys):
+def test_photographs_that_do_not_fit_are_refused_with_the_name_of_the_file(shared_data, tmp_path, capsys):
     row = rows_of(shared_data("nuclei"))[0]
     source = write_bowl(tmp_path / "in", shared_data, [row], 1)
     (image,), (mask, *_) = sorted(source.rglob("images/*.png")), sorted(source.rglob("masks/*.png"))
     right = mask.read_bytes()
     Image.new("L", (64, 128)).save(mask)
-    assert f"{mask} has 64 × 128 pixels, its image 128 × 128" in refused(
+    assert f"{mask} has 64 × 128 pixels, but its image has 128 × 128" in refused(
         nuclei, [source, "--val=0"], tmp_path / "out", capsys
     )
     Image.open(image).save(mask)
     Image.new("L", (128, 128), 100).save(mask)
-    assert f"{mask} is no mask: 100% of its pixels" in refused(nuclei, [source, "--val=0"], tmp_path / "out", capsys)
+    assert f"{mask} is not a mask: 100% of its pixels" in refused(nuclei, [source, "--val=0"], tmp_path / "out", capsys)
     mask.write_bytes(right[:60])
-    assert f"{mask} cannot be read as a picture" in refused(nuclei, [source, "--val=0"], tmp_path / "out", capsys)
+    assert f"{mask} cannot be read as an image" in refused(nuclei, [source, "--val=0"], tmp_path / "out", capsys)
     for path in source.rglob("masks/*.png"):
         path.unlink()
     assert f"{image} has no mask" in refused(nuclei, [source, "--val=0"], tmp_path / "out", capsys)
@@ -114,7 +114,7 @@ def test_the_table_has_the_columns_of_the_shared_folder(script, shared_data):
 def test_a_source_without_data_is_refused(script, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert f"{tmp_path / 'empty'} holds no " in refused(script, [tmp_path / "empty"], tmp_path / "out", capsys)
-    assert f"{tmp_path / 'none'} is no folder" in refused(script, [tmp_path / "none"], tmp_path / "out", capsys)
+    assert f"{tmp_path / 'none'} is not a folder" in refused(script, [tmp_path / "none"], tmp_path / "out", capsys)
 
 
 def splits_given(**changes) -> argparse.Namespace:
@@ -126,7 +126,7 @@ def splits_given(**changes) -> argparse.Namespace:
     seed=st.integers(0, 99),
     data=st.data(),
 )
-def test_every_patient_gets_one_split_whatever_their_order_and_every_split_a_patient(names, seed, data):
+def test_every_patient_gets_one_split_in_any_order_and_every_split_gets_a_patient(names, seed, data):
     split_of = slicefolder.assign_splits(sorted(names) * 2, splits_given(seed=seed))
     shuffled = data.draw(st.permutations(sorted(names)))
     assert slicefolder.assign_splits(shuffled, splits_given(seed=seed)) == split_of
@@ -145,14 +145,14 @@ def test_another_seed_draws_another_split():
     ("table", "named"),
     [
         ("patient,split\nP1,train\nP1,val\n", "P1 is in two splits, train (line 2) and val (line 3)"),
-        ("patient,split\nP1,training\n", "line 2: P1 has the split training"),
+        ("patient,split\nP1,training\n", "line 2: P1 has the split 'training'"),
         ("patient,split\nP2,train\n", "has no line for P1"),
         ("who,where\nP1,train\n", "needs the columns patient and split"),
         ("", "needs the columns patient and split"),
         (None, "cannot be read as a table"),
     ],
 )
-def test_a_split_file_that_cannot_be_followed_is_refused_by_its_name(tmp_path, table, named):
+def test_a_split_file_that_cannot_be_used_is_refused_by_name(tmp_path, table, named):
     path = tmp_path / "splits.csv"
     if table is not None:
         path.write_text(table)
@@ -167,17 +167,17 @@ def test_shares_that_leave_nothing_to_train_are_refused(shares):
         slicefolder.assign_splits(["P1", "P2", "P3", "P4"], splits_given(**shares))
 
 
-def test_one_patient_cannot_be_shared_out():
+def test_a_single_patient_cannot_be_divided_into_splits():
     with pytest.raises(slicefolder.PrepareError, match=r"1 patient.*--val 0"):
         slicefolder.assign_splits(["P1", "P1"], splits_given())
 
 
-def test_a_folder_that_is_there_stays_unless_told_and_no_other_folder_is_ever_replaced(shared_data, tmp_path, capsys):
+def test_an_existing_folder_is_replaced_only_with_force_and_only_if_it_is_a_slice_folder(shared_data, tmp_path, capsys):
     source = write_bowl(tmp_path / "in", shared_data, rows_of(shared_data("nuclei"))[:1], 1)
     output, other = tmp_path / "out", tmp_path / "holiday"
     assert nuclei.main([str(source), "-o", str(output), "--val=0"]) == 0
     (output / "images" / "older.png").touch()
-    assert f"{output} exists" in refused(nuclei, [source, "--val=0"], output, capsys)
+    assert f"{output} already exists" in refused(nuclei, [source, "--val=0"], output, capsys)
     (source / "broken" / "images").mkdir(parents=True)
     (source / "broken" / "images" / "a.png").touch()
     assert "has no mask" in refused(nuclei, [source, "--val=0", "--force"], output, capsys)
@@ -189,7 +189,7 @@ def test_a_folder_that_is_there_stays_unless_told_and_no_other_folder_is_ever_re
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
     other.mkdir()
     (other / "beach.jpg").touch()
-    assert f"{other} is no slice folder" in refused(nuclei, [source, "--val=0", "--force"], other, capsys)
+    assert f"{other} is not a slice folder" in refused(nuclei, [source, "--val=0", "--force"], other, capsys)
     assert (other / "beach.jpg").exists()
 
 
@@ -201,7 +201,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_two_slices_of_one_name_are_refused(tmp_path):
+def test_two_slices_of_the_same_name_are_refused(tmp_path):
     grey = np.zeros((8, 8), np.uint8)
     with (
         pytest.raises(slicefolder.PrepareError, match=r"images/a\.png"),
@@ -211,7 +211,7 @@ def test_two_slices_of_one_name_are_refused(tmp_path):
         folder.add({"file": "a.png"}, grey, grey)
 
 
-def test_a_disk_that_fills_up_leaves_nothing_but_a_sentence(shared_data, tmp_path):
+def test_a_full_disk_leaves_no_files_and_one_message(shared_data, tmp_path):
     source = write_bowl(tmp_path / "in", shared_data, rows_of(shared_data("nuclei"))[:3], 1)
     few_bytes = 5000  # fewer than an image takes; the kernel refuses the rest, as it does on a full disk
     result = subprocess.run(
@@ -223,5 +223,5 @@ def test_a_disk_that_fills_up_leaves_nothing_but_a_sentence(shared_data, tmp_pat
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1
     assert f"{tmp_path / 'out' / 'images'}" in result.stderr
-    assert "cannot be written (File too large); no half folder was left behind" in result.stderr
+    assert "cannot be written (File too large). Free space on that disk" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["in"]

@@ -1,4 +1,4 @@
-"""liver.py: LiTS and the Decathlon, built from a real abdomen, with headers right and wrong."""
+"""liver.py: LiTS and the Decathlon, built from a real abdomen, with correct and wrong headers."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def assert_is_abdomen(folder: Path, abdomen, name="lits003") -> None:
 
 
 @pytest.mark.parametrize("stored_as", ["LPS", "RAS", "RPI", "PSL", "SRA"])
-def test_a_lits_scan_gives_the_same_slices_in_whatever_order_its_header_says_it_is_stored(abdomen, tmp_path, stored_as):
+def test_a_lits_scan_gives_the_same_slices_in_any_stored_order(abdomen, tmp_path, stored_as):
     source = write_lits(tmp_path / "Training Batch 1", abdomen, stored_as=stored_as)
     write_nifti(source / "segmentation-3.nii", abdomen[1], abdomen[2], stored_as="LAI")  # its own order
     assert liver.main([str(source), "-o", str(tmp_path / "out"), "--val", "0"]) == 0
@@ -84,9 +84,7 @@ def test_a_lits_scan_gives_the_same_slices_in_whatever_order_its_header_says_it_
 @pytest.mark.parametrize(
     ("signs", "named"), [((1, 1, 1), "ap, lr"), ((1, -1, 1), "lr"), ((-1, 1, 1), "ap")], ids=["RAS", "RPS", "LAS"]
 )
-def test_a_header_that_is_wrong_about_right_and_back_is_put_right_after_the_image_where_one_asks_for_it(
-    abdomen, tmp_path, capsys, signs, named
-):
+def test_a_wrong_header_is_corrected_after_the_image_if_asked_to(abdomen, tmp_path, capsys, signs, named):
     source = write_lits(tmp_path / "in", abdomen, directions=np.diag(signs), stored_as="RAS")
     line = refused(liver, [source, "--val", "0"], tmp_path / "out", capsys)
     assert f"its header is wrong about {named}" in line and "--flip image" in line and "--flip 3=none" in line
@@ -95,7 +93,7 @@ def test_a_header_that_is_wrong_about_right_and_back_is_put_right_after_the_imag
     assert f"lits003: the header is wrong about {named}," in (tmp_path / "out" / "notes.txt").read_text()
 
 
-def test_flip_decides_against_the_image_and_is_told_that_it_contradicts(abdomen, tmp_path, capsys):
+def test_flip_overrides_the_image_with_a_note_about_the_contradiction(abdomen, tmp_path, capsys):
     labels = abdomen[1]
     source = write_lits(tmp_path / "in", abdomen)
     assert (
@@ -106,18 +104,18 @@ def test_flip_decides_against_the_image_and_is_told_that_it_contradicts(abdomen,
     np.testing.assert_array_equal(picture(tmp_path / "out" / "masks" / first), liver.halved_labels(labels[-1, :, ::-1]))
 
 
-def test_a_header_that_is_wrong_where_the_image_tells_only_half_is_refused(abdomen, tmp_path, capsys):
+def test_a_wrong_header_is_refused_if_the_image_shows_only_a_part_of_the_error(abdomen, tmp_path, capsys):
     hu, labels, spacing_mm = abdomen
     boneless = hu.clip(None, 200)  # without bones nothing shows front and back
     source = write_lits(tmp_path / "in", (boneless, labels, spacing_mm), directions=np.eye(3), stored_as="RAS")
     line = refused(liver, [source, "--val", "0", "--flip", "image"], tmp_path / "out", capsys)
     assert "volume-3.nii" in line
-    assert "wrong about lr, but si, ap cannot be told" in line
+    assert "wrong about lr, but the image does not show whether si, ap is right" in line
     assert liver.main([str(source), "-o", str(tmp_path / "out"), "--val", "0", "--flip", "lr,ap"]) == 0
     assert_is_abdomen(tmp_path / "out", (boneless, labels, spacing_mm))
 
 
-def test_the_image_tells_every_way_a_scan_can_be_turned(shared_data):
+def test_the_image_shows_every_possible_orientation(shared_data):
     hu, labels = (
         sitk.GetArrayFromImage(sitk.DICOMOrient(sitk.ReadImage(str(shared_data(f"volumes/abdomen_3mm_{kind}.nii.gz"))), "LPS"))
         for kind in ("ct", "liver")
@@ -144,7 +142,7 @@ def dense_runs(folder: Path) -> dict[str, list[dict[str, str]]]:
     }
 
 
-def test_the_image_tells_how_every_liver_lies_of_which_there_is_a_dense_run(shared_data):
+def test_the_image_shows_the_orientation_of_every_dense_run_with_liver(shared_data):
     runs = dense_runs(shared_data("liver"))
     assert len(runs) >= 24
     unclear_of = {}
@@ -186,7 +184,7 @@ def test_an_empty_header_gives_no_sizes(abdomen, tmp_path):
     assert row["source_pixel_mm"] == row["source_slice_mm"] == row["size_from"] == ""
 
 
-def test_a_mask_whose_header_is_elsewhere_is_laid_on_its_image_if_it_fits_there(abdomen, tmp_path, capsys):
+def test_a_mask_whose_header_disagrees_is_laid_on_its_image_if_it_fits(abdomen, tmp_path, capsys):
     labels = abdomen[1]
     source = write_lits(tmp_path / "in", abdomen)
     write_nifti(source / "segmentation-3.nii", labels, np.ones(3), directions=np.eye(3), stored_as="RAS")
@@ -223,7 +221,7 @@ def damage(source: Path, how: str, abdomen) -> str:
         return f"{mask} has no image"
     if how == "sizes differ":
         write_nifti(mask, labels[:-1], spacing_mm)
-        return f"{mask} has 19 × 512 × 512 voxels, its image 20 × 512 × 512"
+        return f"{mask} has 19 × 512 × 512 voxels, but its image has 20 × 512 × 512"
     if how == "label 3":
         write_nifti(mask, labels + (labels == 2).astype(np.uint8), spacing_mm)
         return f"{mask} holds values from 0 to 3"
@@ -265,7 +263,7 @@ def damage(source: Path, how: str, abdomen) -> str:
         "twice",
     ],
 )
-def test_a_damaged_liver_source_is_refused_by_the_name_of_the_file(abdomen, tmp_path, capsys, how):
+def test_a_damaged_liver_source_is_refused_with_the_name_of_the_file(abdomen, tmp_path, capsys, how):
     source = write_lits(tmp_path / "in", abdomen)
     named = damage(source, how, abdomen)
     assert named in refused(liver, [source, "--val", "0"], tmp_path / "out", capsys)

@@ -21,7 +21,7 @@ WHERE_NODULE_LIES = (3, 302, 252)  # K, J, I of the first slice of LIDC-IDRI-000
 
 
 def outlines_of(region: np.ndarray) -> list[tuple[np.ndarray, bool]]:
-    """Closed lines on the pixels just outside a region, as the readers of LIDC-IDRI drew; columns and rows, inclusion."""
+    """Closed lines on the pixels just outside a region, as drawn by the readers of LIDC-IDRI: columns and rows, and inclusion."""
     padded = np.pad(region, 1)
     outlines = []
     for contour in measure.find_contours(padded.astype(float), 0.5):  # halfway between a pixel inside and one outside
@@ -33,7 +33,7 @@ def outlines_of(region: np.ndarray) -> list[tuple[np.ndarray, bool]]:
     return outlines
 
 
-def test_an_outline_gives_back_the_region_it_was_drawn_round_holes_too(shared_data):
+def test_an_outline_gives_back_the_region_it_was_drawn_around_with_its_holes(shared_data):
     rows = rows_of(shared_data("nodule"))
     with_holes = 0
     for row in [
@@ -123,7 +123,7 @@ def add_roi(mark: ElementTree.Element, k: int, points: np.ndarray, inclusion: bo
 
 
 @pytest.mark.parametrize("prone", [False, True], ids=["as usual", "turned by its header"])
-def test_lidc_readings_give_the_crops_and_readers_that_the_shared_folder_has(chest, shared_data, tmp_path, prone):
+def test_lidc_readings_give_the_crops_and_reader_counts_of_the_shared_folder(chest, shared_data, tmp_path, prone):
     hu, readers, shared_rows = chest
     source = write_lidc(tmp_path / "in", hu, [[readers > r] for r in range(4)], prone)
     assert (
@@ -146,7 +146,7 @@ def test_lidc_readings_give_the_crops_and_readers_that_the_shared_folder_has(che
     assert read_slices(tmp_path / "out", load_target("nodule"), "val")
 
 
-def test_of_two_images_of_one_place_the_first_is_taken_and_an_outline_on_the_other_counts(chest, tmp_path, capsys):
+def test_of_two_images_at_one_position_the_first_is_used_with_the_outlines_of_both(chest, tmp_path, capsys):
     hu, readers, _ = chest
     source = write_lidc(tmp_path / "in", hu, [[readers > 0], [readers > 1]])
     asked = [str(source), "--val", "0", "-o"]
@@ -160,13 +160,13 @@ def test_of_two_images_of_one_place_the_first_is_taken_and_an_outline_on_the_oth
     xml = series / "069.xml"
     xml.write_bytes(xml.read_bytes().replace(b"1.2.3.106", b"1.2.3.900", 1))
     assert nodule.main([*asked, str(tmp_path / "twice")]) == 0
-    assert "1 images lie where others do" in capsys.readouterr().err
+    assert "left out 1 image at the position of another one" in capsys.readouterr().err
     assert rows_of(tmp_path / "twice") == rows_of(tmp_path / "once")
     for path in (tmp_path / "once").rglob("*.png"):
         np.testing.assert_array_equal(picture(path), picture(tmp_path / "twice" / path.relative_to(tmp_path / "once")))
 
 
-def test_what_overlaps_is_one_nodule_and_what_one_reader_alone_marked_is_not_kept(chest, tmp_path):
+def test_overlapping_marks_are_one_nodule_and_marks_of_a_single_reader_are_not_kept(chest, tmp_path):
     hu = chest[0]
 
     def disc(k: int, row: int, column: int) -> np.ndarray:
@@ -189,7 +189,7 @@ def test_what_overlaps_is_one_nodule_and_what_one_reader_alone_marked_is_not_kep
     np.testing.assert_array_equal(at_edge, 2 * edge[9, :128, -128:])
 
 
-def test_lidc_that_is_not_whole_is_refused_by_the_name_of_the_file(chest, tmp_path, capsys):
+def test_an_incomplete_lidc_source_is_refused_with_the_name_of_the_file(chest, tmp_path, capsys):
     hu, readers, _ = chest
     source, output = write_lidc(tmp_path / "in", hu, [[readers > 0], [readers > 1]]), tmp_path / "out"
     series = source / "LIDC-IDRI-0001/1.2/1.2.3"
@@ -200,7 +200,7 @@ def test_lidc_that_is_not_whole_is_refused_by_the_name_of_the_file(chest, tmp_pa
         return refused(nodule, [source, "--val", "0"], output, capsys)
 
     image.unlink()
-    assert f"{xml} marks image 1.2.3.106, which {series} lacks" in line()
+    assert f"{xml} marks image 1.2.3.106, which is missing from {series}" in line()
     image.write_bytes(b"no DICOM")
     assert f"{image} cannot be read as DICOM" in line()
     image.write_bytes(slice_7)
@@ -209,10 +209,10 @@ def test_lidc_that_is_not_whole_is_refused_by_the_name_of_the_file(chest, tmp_pa
     xml.write_bytes(right[:-1000])
     assert f"{xml} cannot be read as XML" in line()
     xml.write_bytes(right.replace(b"<inclusion>TRUE", b"<inclusion>maybe", 1))
-    assert f"{xml} is no whole reading of LIDC-IDRI" in line()
+    assert f"{xml} is not a complete reading of LIDC-IDRI" in line()
     xml.write_bytes(right)
     (source / "copy.xml").write_bytes(right)
     assert f"{xml} and {source / 'copy.xml'} are" in line() or f"{source / 'copy.xml'} and {xml} are" in line()
     (source / "copy.xml").unlink()
     xml.write_bytes(right.replace(b"LidcReadMessage", b"IdriReadMessage"))  # of a chest film
-    assert f"{source} holds no XML file with readings" in line()
+    assert f"{source} holds no XML file of LIDC-IDRI readings" in line()

@@ -1,4 +1,4 @@
-"""pairs.py: every layout gives the same slices, a voxel keeps its place on any grid, and what does not fit is refused by name."""
+"""pairs.py: all layouts give the same slices, voxels keep their place on any grid, and cases that do not fit are refused by name."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def assert_is_the_case(folder, case, seed=0):
     np.testing.assert_array_equal(hu[-1], a_ct(seed)[4])
 
 
-def test_what_slicer_saved_becomes_slices_with_all_hu_and_a_target_that_training_takes(tmp_path):
+def test_files_of_slicer_become_slices_with_all_hu_and_a_target_for_training(tmp_path):
     for seed, name in enumerate(["Ann", "Ben", "Cid"]):
         slicer_case(tmp_path / "in", name, a_ct(seed))
     out = prepared(tmp_path / "in", tmp_path / "out", *BOTH, *SAID)
@@ -81,7 +81,7 @@ def test_what_slicer_saved_becomes_slices_with_all_hu_and_a_target_that_training
         assert look.size[0] > 900
 
 
-def test_a_window_chosen_after_the_slices_were_made_is_the_one_the_network_sees(tmp_path):
+def test_the_network_sees_a_window_that_is_chosen_after_the_slices_were_made(tmp_path):
     slicer_case(tmp_path / "in", "Ann", a_ct(5), segments=(SPLEEN,))
     out = prepared(tmp_path / "in", tmp_path / "out", "--segment", "Spleen", "--folds", "1", *SAID)
     about = yaml.safe_load((out / "target.yaml").read_text())
@@ -97,7 +97,7 @@ def test_a_window_chosen_after_the_slices_were_made_is_the_one_the_network_sees(
         read_slices(out, load_target(about), "train")
 
 
-def test_a_window_given_at_once_makes_pictures_of_eight_bits(tmp_path):
+def test_a_window_given_at_once_makes_8_bit_images(tmp_path):
     slicer_case(tmp_path / "in", "Ann")
     out = prepared(
         tmp_path / "in", tmp_path / "out", "--segment", "Spleen", "--folds", "1", "--window", "-100", "240", *SAID
@@ -132,11 +132,11 @@ def test_folders_of_masks_are_paired_and_segments_can_be_renamed_and_united(tmp_
     np.testing.assert_array_equal(stored_of(united, "s0002")[1] > 0, stored_of(out, "s0002")[1] > 0)
 
 
-def test_a_label_map_without_names_gives_its_labels_by_value(tmp_path, capsys):
+def test_labels_of_a_label_map_without_names_are_chosen_by_value(tmp_path, capsys):
     write_nifti(tmp_path / "in" / "Ann.nii.gz", a_ct(), LPS)
     write_nifti(tmp_path / "in" / "Ann-label.nii.gz", a_labelmap(), LPS)
     line = refused(pairs, [tmp_path / "in", "--segment", "Spleen"], tmp_path / "out", capsys)
-    assert 'No case has a segment Spleen; there are 1, 2. --segment "Spleen=OTHER"' in line
+    assert 'No case has a segment Spleen; there are 1, 2. Choose one of these with --segment "Spleen=SEGMENT"' in line
     out = prepared(tmp_path / "in", tmp_path / "out", "--segment", "Spleen=1", "--segment", "Kidney=2", "--folds", "1")
     assert_is_the_case(out, "Ann")
 
@@ -310,7 +310,7 @@ def test_folds_are_drawn_over_people_not_over_cases(tmp_path):
     assert sorted(fold for _, fold in folds) == ["0", "1", "2"]
 
 
-def test_a_split_file_decides_and_one_that_tears_a_person_apart_is_refused(tmp_path, capsys):
+def test_a_split_file_is_followed_unless_it_divides_a_person(tmp_path, capsys):
     for k in range(5):
         write_slice(tmp_path / "probe" / f"{k}.dcm", (1, 2, 30 + 2.5 * k), InstanceNumber=k)
     labelmap = seg_labels(tmp_path / "probe")
@@ -325,7 +325,7 @@ def test_a_split_file_decides_and_one_that_tears_a_person_apart_is_refused(tmp_p
     arguments = [tmp_path / "in", "--segment", "Spleen", "--split", table]
     write(before="train", after="val", other="train")
     line = refused(pairs, arguments, tmp_path / "out", capsys)
-    assert "after and before are one person" in line and "val and train" in line
+    assert "after and before are the same person" in line and "val and train" in line
     write(before="train", other="val")
     assert "has no line for after" in refused(pairs, arguments, tmp_path / "out", capsys)
     write(before="train", after="train", other="val")
@@ -341,7 +341,7 @@ def spoil(source, how: str) -> str:
     shifted[:3, 3] += (0.6, 0, 0)
     if how == "no such segment":
         slicer_case(source, "Ben", segments=(Segment(1, "Milz", TERM, (1, 2, 3), {}), KIDNEY))
-        return "it has no segment Spleen; there are Milz, Right kidney."
+        return "it has no segment Spleen; it has Milz, Right kidney."
     if how == "empty":
         slicer_case(source, "Ben", labelmap=a_labelmap() * (a_labelmap() == 2))
         return "its segment Spleen is empty"
@@ -396,7 +396,7 @@ def test_a_case_that_cannot_be_used_is_refused_by_name_and_nothing_is_written_or
     assert words in (out / "notes.txt").read_text()
 
 
-def test_each_refused_case_has_a_sentence_of_its_own(tmp_path, capsys):
+def test_each_refused_case_gets_its_own_message(tmp_path, capsys):
     for name in ("Ann", "Ben", "Cid"):
         slicer_case(tmp_path / "in", name)
     spoil(tmp_path / "in", "empty")
@@ -436,14 +436,14 @@ def write_layers(path, layers: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("lacking", ["--source", "--licence", "--citation"])
-def test_a_target_without_source_licence_or_citation_is_told_and_refused_by_training(tmp_path, capsys, lacking):
+def test_a_target_without_source_licence_or_citation_is_noted_and_refused_by_training(tmp_path, capsys, lacking):
     slicer_case(tmp_path / "in", "Ann")
     at = SAID.index(lacking)
     out = prepared(
         tmp_path / "in", tmp_path / "out", "--segment", "Spleen", "--folds", "1", *SAID[:at], *SAID[at + 2 :]
     )
-    assert f"lacks what {lacking} would have said" in capsys.readouterr().err
-    with pytest.raises(TargetError, match="must say its"):
+    assert f"target.yaml is incomplete: give {lacking} too" in capsys.readouterr().err
+    with pytest.raises(TargetError, match="is empty: fill it in"):
         load_target(str(out / "target.yaml"))
 
 
@@ -452,19 +452,19 @@ def test_a_target_without_source_licence_or_citation_is_told_and_refused_by_trai
     [
         (["--segment", "=1"], "--segment '=1' must be a name"),
         (["--segment", "Spleen="], "must be a name"),
-        (["--segment", "Spleen", "--segment", "Spleen"], "a name of its own"),
-        (["--segment", "Spleen", "--window", "240", "-100"], "the smaller number comes first"),
-        (["--segment", "Spleen", "--pixel", "0"], "--pixel 0 must be above zero"),
+        (["--segment", "Spleen", "--segment", "Spleen"], "two labels have the same name"),
+        (["--segment", "Spleen", "--window", "240", "-100"], "the first number must be the smaller one"),
+        (["--segment", "Spleen", "--pixel", "0"], "--pixel 0 must be a size in mm above zero"),
         (["--segment", "Spleen", "--every", "0"], "--every 0 must be 1 or more"),
         (["--segment", "Spleen", "--folds", "3"], "too few for 3 folds"),
         (["--segment", "Spleen", "--folds", "2", "--split", "x.csv"], "give one of them"),
-        (["--segment", "Spleen", "--people", "("], "is no pattern"),
-        (["--segment", "Spleen", "--people", "Q"], "finds nobody in the name Ann"),
-        (["--segment", "Spleen", "--name", "My Spleen"], "one word of small letters"),
+        (["--segment", "Spleen", "--people", "("], "is not a valid regular expression"),
+        (["--segment", "Spleen", "--people", "Q"], "does not match the case name Ann"),
+        (["--segment", "Spleen", "--name", "My Spleen"], "one word of lower-case letters"),
         (["--segment", "Liver"], "there are Right kidney, Spleen"),
     ],
 )
-def test_arguments_that_make_no_sense_are_refused_before_anything_is_written(tmp_path, capsys, arguments, words):
+def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path, capsys, arguments, words):
     slicer_case(tmp_path / "in", "Ann")
     assert words in refused(pairs, [tmp_path / "in", *arguments], tmp_path / "out", capsys)
 

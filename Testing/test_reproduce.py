@@ -1,4 +1,4 @@
-"""The paper's table: what is run, recorded and gone on from, with trainings that are tiny but real."""
+"""The paper's table: running, recording and continuing, with trainings that are tiny but real."""
 
 import csv
 import dataclasses
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def nuclei_folder(folder: Path) -> Path:
-    """Bright spots on a purple ground, as many images for each split."""
+    """A slice folder of bright spots on purple, with the same number of images in each split."""
     draw = np.random.default_rng(0)
     (folder / "images").mkdir(parents=True)
     (folder / "masks").mkdir()
@@ -44,7 +44,7 @@ def nuclei_folder(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Data, and configs of networks small enough to train while one waits."""
+    """Data and configs of networks that are small enough to train in a test."""
     place = tmp_path_factory.mktemp("table")
     nuclei_folder(place / "data" / "nuclei")
     liver_folder(place / "data" / "liver", {"A": "train", "B": "val", "C": "val"})
@@ -66,7 +66,7 @@ def command(place: Path, *arguments: str) -> int:
 
 @pytest.fixture(scope="module")
 def made(place):
-    """The table after two seeds of nuclei and, in a second go, one of the liver; of two networks each."""
+    """The table after two seeds on nuclei and, in a second run, one seed on the liver, for two networks each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cell_runs, "EPOCHS", 2)
         assert command(place, "--datasets", "nuclei", "--architectures", "unet", "unetpp_ds", "--seeds", "2") == 0
@@ -113,7 +113,7 @@ def test_trainings_of_a_data_set_differ_in_nothing_but_the_network(configs, step
         assert unet.steps % unet.steps_per_epoch == 0  # the last step has a checkpoint
 
 
-def test_every_cell_is_on_record_with_what_lies_behind_it(made):
+def test_every_cell_is_recorded_with_its_counts_log_and_examples(made):
     results = Results(made / "results")
     assert set(results.done()) == {
         *(Cell("nuclei", a, seed) for a in ("unet", "unetpp_ds") for seed in (1, 2)),
@@ -131,7 +131,7 @@ def test_every_cell_is_on_record_with_what_lies_behind_it(made):
     assert results.done()[cell]["commit"] == commit() and results.done()[cell]["processor"] == processor()
 
 
-def test_the_first_seed_is_trained_with_half_of_the_steps_too(made):
+def test_the_first_seed_is_also_trained_with_half_the_steps(made):
     half = Results(made / "results").half
     assert set(half.done()) == {Cell(d, a, 1) for d in ("nuclei", "liver") for a in ("unet", "unetpp_ds")}
     assert {row["steps"] for row in half.done().values()} == {"2"}
@@ -164,7 +164,7 @@ def test_the_table_has_all_sixteen_lines_and_says_what_was_not_run(made):
     assert heads.split("|")[4].strip() == f"{level:.2f}"
 
 
-def test_a_later_session_goes_on_from_the_records_alone(made, tmp_path, monkeypatch):
+def test_a_later_run_continues_from_the_records_alone(made, tmp_path, monkeypatch):
     later = tmp_path / "later"
     shutil.copytree(made, later, ignore=shutil.ignore_patterns("runs", "table.*"))
     trained = []
@@ -194,7 +194,7 @@ def test_a_training_whose_record_is_lost_is_measured_again_and_not_trained(made,
     assert results.counts(cell).ious() == Results(made / "results").counts(cell).ious()
 
 
-def test_trainings_of_another_length_do_not_get_into_the_same_table(made, capsys):
+def test_trainings_with_another_number_of_steps_are_refused_in_the_same_table(made, capsys):
     assert command(made, "--steps", "9", "--datasets", "nuclei") == 1
     refusal = capsys.readouterr().err
     assert "another --results" in refusal and len(refusal.splitlines()) == 1
@@ -205,7 +205,7 @@ def test_too_few_steps_are_refused_by_the_option(place, capsys):
     assert "--steps 1 is too few" in capsys.readouterr().err
 
 
-def test_a_run_folder_of_other_settings_is_not_gone_on_from(made, monkeypatch):
+def test_a_run_folder_with_other_settings_is_not_continued(made, monkeypatch):
     given = Namespace(steps=5, configs=made / "configs", data=made / "data", runs=str(made / "runs"), threads=1)
     cell = Cell("nuclei", "unet", 1)
     settings = cell_runs.settings_of(cell, given)
@@ -230,7 +230,7 @@ def test_a_training_that_did_not_reach_its_last_step_is_not_recorded(made):
         cell_runs.load_network(dataclasses.replace(settings, steps=6))
 
 
-def test_figures_are_drawn_from_the_records_and_private_images_lie_apart(made):
+def test_figures_are_drawn_from_the_records_and_private_images_go_to_another_folder(made):
     results = made / "results"
     assert {p.name for p in results.glob("*.png")} == {"edge.png", "learning.png", "pruning.png", "examples-nuclei.png"}
     assert [p.name for p in (results / "private").iterdir()] == ["examples-liver.png"]
@@ -248,7 +248,7 @@ def test_a_damaged_record_is_refused_by_name(tmp_path, place, capsys):
     assert "cells.csv is damaged" in capsys.readouterr().err
 
 
-def test_the_log_of_a_resumed_training_tells_each_step_once_and_no_time_that_it_stood_still(tmp_path, monkeypatch):
+def test_the_log_of_a_resumed_training_has_each_step_once_and_leaves_out_the_pause(tmp_path, monkeypatch):
     start, later = 1e9, 1e9 + 5 * 3600
     for begun, steps, value in ((start, (1, 2, 3), 0.25), (later, (3, 4), 0.75)):
         monkeypatch.setattr(time, "time", lambda begun=begun: begun)

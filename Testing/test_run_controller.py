@@ -154,7 +154,7 @@ def test_a_threshold_that_is_set_while_the_run_is_under_way_hides_no_end(control
     assert watcher.told_at_the_end == [("ended", 0.5)]
 
 
-def test_who_sets_a_threshold_when_told_of_a_failure_hears_of_both(controller, logic):
+def test_a_watcher_that_sets_a_threshold_on_a_failure_is_told_of_both(controller, logic):
     run, watcher = ARun(logic), AWatcher()
     watcher.onRunEnded = lambda run: controller.setThreshold(run, 0.7)  # which clears the run's error
     logic.events.append(lambda: run.end(0.5, ValueError("no maps")))

@@ -127,7 +127,7 @@ def test_an_error_in_a_layer_of_any_thread_ends_the_run():
     assert threading.get_ident() not in engine_threads
 
 
-def test_where_the_system_has_no_further_thread_the_run_fails_and_none_waits_for_it(monkeypatch):
+def test_a_run_fails_without_waiting_if_the_system_has_no_more_threads(monkeypatch):
     start, before = threading.Thread.start, threading.active_count()
 
     def only_one(thread):

@@ -1,6 +1,6 @@
-"""An organ of one's own, as docs/own-models.md tells it: drawn in Slicer, prepared, trained, exported, and back in the scene.
+"""A user's own organ, following docs/own-models.md: drawn in Slicer, prepared, trained, exported, and segmented in the scene.
 
-The spleen is the liver of two real CTs, called Spleen; the training goes on from the liver's weights, so that a few steps do.
+The spleen is the liver of two real CTs, named Spleen. The training starts from the liver's weights, so that a few steps suffice.
 """
 
 from __future__ import annotations

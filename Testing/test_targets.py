@@ -1,4 +1,4 @@
-"""Targets as YAML files: what is wrong is refused by name, labels are made of what folders mark, and what is unknown does not count."""
+"""Targets as YAML files: errors are refused by name, labels are made of marked structures, and unknown ones do not count."""
 
 import copy
 import json
@@ -50,11 +50,11 @@ def changed(path: str, value: object = None) -> dict:
     ("described", "words"),
     [
         (changed("licence"), "lacks licence"),
-        (changed("licence", " "), "must say its licence"),
+        (changed("licence", " "), "licence is empty"),
         (changed("slices.sources.0.licence"), r"sources\[0\] lacks licence"),
-        (changed("slices.sources.0.licence", ""), r"sources\[0\]: a source must say its licence"),
+        (changed("slices.sources.0.licence", ""), r"sources\[0\]: licence is empty"),
         (changed("slices.sources.0.citation"), r"sources\[0\] lacks citation"),
-        (changed("slices.sources", []), "names no source"),
+        (changed("slices.sources", []), "sources must name at least one source"),
         (changed("labels"), "lacks labels"),
         (changed("intended_use"), "lacks intended_use"),
         (changed("license", "CC0"), "no key 'license'; did you mean 'licence'"),
@@ -62,23 +62,23 @@ def changed(path: str, value: object = None) -> dict:
         (changed("postprocessing", {"fill_hole": True}), "no key 'fill_hole'; did you mean 'fill_holes'"),
         (changed("postprocessing", {"fill_holes": 1}), "fill_holes=1 must be true or false"),
         (changed("speeds", {"fast": {"level": 3}}), "fast lacks find_first"),
-        (changed("name", "My Spleen"), "one word of small letters"),
-        (changed("labels.0.made_of", ["splen"]), "'splen', which is no structure of `slices`; there are spleen"),
+        (changed("name", "My Spleen"), "one word of lower-case letters"),
+        (changed("labels.0.made_of", ["splen"]), "'splen', which is not one of the structures of `slices`, spleen"),
         (changed("labels.0.made_of", []), "made of nothing"),
         (changed("labels.0.color", [1, 2]), "must have 3 values"),
         (changed("labels.0.color", [1, 2, 300]), "each 0…255"),
         (changed("labels.0.terminology", "SCT^78961009^Spleen"), "seven parts"),
-        (changed("labels", [SPLEEN["labels"][0]] * 2), "a name of its own"),
-        (changed("slices.structures", {"spleen": [1], "fat": [1]}), "each for one structure"),
+        (changed("labels", [SPLEEN["labels"][0]] * 2), "no two with the same name"),
+        (changed("slices.structures", {"spleen": [1], "fat": [1]}), "each can belong to one structure only"),
         (changed("slices.structures", {"spleen": [256]}), "1…255"),
         (changed("slices.structures", {"spleen": "one"}), "spleen='one' must be a list"),
         (changed("slices.window_hu", [240, -100]), "the smaller one first"),
-        (changed("slices.pixel_mm", {"times": 2}), "give a column of slices.csv"),
+        (changed("slices.pixel_mm", {"times": 2}), "needs a column of slices.csv"),
         (changed("slices.pixel_mm.usual", "wide"), "usual='wide' must be a number"),
-        (changed("slices.unknown", [{"structure": "x", "marked_as": "y"}]), "'y' is no structure"),
+        (changed("slices.unknown", [{"structure": "x", "marked_as": "y"}]), "'y' is not one of the structures, spleen"),
         (changed("slices.unknown", [{"structure": "x", "column": "y"}]), "column and values go together"),
         (changed("engine", "volumes"), "engine='volumes' is unknown; it can be slices, nodule"),
-        (changed("priority", ["Liver"]), "must be all labels, Spleen"),
+        (changed("priority", ["Liver"]), "must list all labels, Spleen"),
         ({**SPLEEN, **TUMOUR, "priority": []}, "Liver and Tumour share tumour: say in `priority`"),
         ({**SPLEEN, **TUMOUR, "engine": "nodule"}, "one label"),
         ([], "must be lines of `key: value`"),
@@ -92,7 +92,7 @@ def test_a_description_that_lacks_or_misspells_something_is_refused_by_file_and_
         load_target(str(path))
 
 
-def test_a_file_that_is_not_there_or_no_yaml_is_refused(tmp_path):
+def test_a_missing_file_or_one_that_is_not_yaml_is_refused(tmp_path):
     with pytest.raises(TargetError, match=r"none\.yaml cannot be read"):
         load_target(str(tmp_path / "none.yaml"))
     (tmp_path / "bad.yaml").write_text("name: [")
@@ -158,7 +158,7 @@ def test_another_kind_of_folder_gives_structures_of_the_same_name_their_own_valu
     assert liver.beside_in(stored % 3, liver.slices) is None
 
 
-def test_where_tumours_are_not_told_apart_the_tumour_is_unknown_and_the_liver_is_not():
+def test_where_tumours_are_not_marked_separately_the_tumour_is_unknown_but_the_liver_is_known():
     target = load_target({**SPLEEN, **TUMOUR})
     assert target.known({"tumour_px": "0"}, target.slices).tolist() == [True, True]
     assert target.known({"tumour_px": ""}, target.slices).tolist() == [True, False]
@@ -173,7 +173,7 @@ def test_where_tumours_are_not_told_apart_the_tumour_is_unknown_and_the_liver_is
     )
 
 
-def test_what_lies_round_an_unknown_structure_is_blurred_if_it_holds_one_of_the_two():
+def test_a_label_is_unknown_if_it_has_only_one_of_two_structures_marked_alike():
     not_told = Unknown("tumour", marked_as="liver")
     assert not_told.blurs(["tumour"]) and not_told.blurs(["liver"])
     assert not not_told.blurs(["liver", "tumour"]) and not not_told.blurs(["spleen"])
@@ -221,7 +221,7 @@ def test_dice_is_of_each_label_over_the_patients_who_have_it_and_are_known_to():
     assert of_each[2].isnan()  # nobody has the third
 
 
-def test_a_training_takes_a_name_a_file_or_what_the_file_holds(tmp_path):
+def test_a_training_accepts_a_target_s_name_file_or_contents(tmp_path):
     path = tmp_path / "spleen.yaml"
     path.write_text(yaml.safe_dump(SPLEEN))
     by_file, by_itself = (Settings("n", target, "d") for target in (str(path), SPLEEN))
@@ -229,7 +229,7 @@ def test_a_training_takes_a_name_a_file_or_what_the_file_holds(tmp_path):
     assert Settings("n", "abdomen", "d").network_arguments["out_channels"] == 8
 
 
-def test_the_target_s_pixel_size_is_taken_where_a_training_says_none():
+def test_the_target_s_pixel_size_is_used_unless_a_training_gives_one():
     assert Settings("n", "liver", "d").pixel_mm == 2.0
     assert Settings("n", "liver", "d", pixel_mm=3.0).pixel_mm == 3.0
     assert Settings("n", "nuclei", "d").pixel_mm == 0
@@ -244,7 +244,7 @@ def test_flips_are_refused_where_a_mirror_image_is_another_label(change):
     Settings("n", SPLEEN, "d", flips=True)
 
 
-def test_a_kind_without_labels_of_its_own_will_do_for_more_slices(tmp_path):
+def test_a_file_with_only_a_kind_suffices_for_additional_slices(tmp_path):
     path = tmp_path / "others.yaml"
     path.write_text(yaml.safe_dump({"slices": SPLEEN["slices"]}))
     assert Settings("n", "liver", "d", also={str(path): "e"}).folders[1] == ("e", load_kind(str(path)))

@@ -1,4 +1,4 @@
-"""Training data: settings and slice folders that are wrong are refused by name; draws and patches can be repeated."""
+"""Training data: wrong settings and slice folders are refused by name; draws and patches are reproducible."""
 
 import dataclasses
 
@@ -53,19 +53,19 @@ def test_saved_settings_read_back_as_they_were(config, tmp_path):
         ("patch=[112", "cannot be read"),
         ("scale=[1.4, 0.7]", "the smaller one first"),
         ("scale=[0, 1]", "above zero"),
-        ("ema_decay=1.5", "must lie in 0…1"),
+        ("ema_decay=1.5", "must be at least 0 and below 1"),
         ("threads=-1", "must not be below zero"),
-        ("steps=150", "no multiple of steps_per_epoch=100"),
+        ("steps=150", "must be a multiple of steps_per_epoch=100"),
         ("target=kidney", "target='kidney' is unknown; it can be abdomen, liver, nodule"),
-        ("also={kidney: folder}", "also: 'kidney' is no target"),
-        ("also={nuclei: folder}", "also: 'nuclei' is no target"),
+        ("also={kidney: folder}", "also: 'kidney' is not a target"),
+        ("also={nuclei: folder}", "also: 'nuclei' and the target liver have different images"),
         ("recolour=2", "share"),
         ("architecture=unet++", "unetpp_ds"),
         ("loss=dice", "bce_dice, bce_dice_each, bce_log_dice, hybrid, hybrid_background"),
         ("steps", "not of the form key=value"),
     ],
 )
-def test_a_setting_that_cannot_be_is_refused_with_what_can(config, override, words):
+def test_a_wrong_setting_is_refused_with_the_allowed_values(config, override, words):
     with pytest.raises(SettingsError, match=words):
         load_settings(config, [override])
 
@@ -99,7 +99,7 @@ def test_a_missing_mask_is_refused_by_name(folder):
 
 def test_a_mask_of_another_size_is_refused_by_name(folder):
     Image.fromarray(np.zeros((40, 41), np.uint8)).save(folder / "masks" / "B_0.png")
-    with pytest.raises(DataError, match=r"B_0\.png is \(40, 41\), its image \(40, 40\)"):
+    with pytest.raises(DataError, match=r"B_0\.png has 40 × 41 pixels, but its image has 40 × 40"):
         read_slices(folder, LIVER, "train")
 
 
@@ -125,11 +125,11 @@ def test_a_patient_in_two_splits_is_refused_by_name(folder):
 
 
 def test_an_empty_split_is_refused(folder):
-    with pytest.raises(DataError, match=r"no row with split 'test'.*'train', 'val'"):
+    with pytest.raises(DataError, match=r"no row with split 'test'; its splits are train, val"):
         read_slices(folder, LIVER, "test")
 
 
-def test_folds_part_the_people_of_train_and_leave_val_alone(tmp_path):
+def test_folds_divide_the_people_of_train_and_leave_val_unchanged(tmp_path):
     people = {f"P{n}": "train" for n in range(7)} | {"V": "val"}
     folder = liver_folder(tmp_path / "data", people, slices=2)
     kind = load_target("liver").slices
@@ -144,25 +144,25 @@ def test_folds_part_the_people_of_train_and_leave_val_alone(tmp_path):
 
 
 @pytest.mark.parametrize("fold", ["0/3", "4/3", "1/1", "a/b", "-", "1"])
-def test_a_fold_that_cannot_be_is_refused_with_one_that_can(folder, fold):
-    with pytest.raises(DataError, match="the first of three is 1/3"):
+def test_a_wrong_fold_is_refused_with_a_correct_example(folder, fold):
+    with pytest.raises(DataError, match="write 1/3 for the first of three"):
         read_rows(folder, load_target("liver").slices, f"train:{fold}")
 
 
 def test_a_folder_of_another_target_is_refused(folder):
-    with pytest.raises(DataError, match="not of this target"):
+    with pytest.raises(DataError, match="does not belong to this target"):
         nuclei = load_target("nuclei")
         read_slices(folder, nuclei, "train", dataclasses.replace(nuclei.slices, group="patient"))
     with pytest.raises(DataError, match="pixel size"):
         read_slices(folder, load_target("nodule"), "train")
 
 
-def test_no_folder_is_refused_with_the_way_to_make_one(tmp_path):
+def test_a_missing_folder_is_refused_with_the_way_to_make_one(tmp_path):
     with pytest.raises(DataError, match="training/prepare"):
         read_slices(tmp_path / "nowhere", LIVER, "train")
 
 
-def test_ranks_draw_disjoint_halves_that_together_are_the_draw_of_one(folder):
+def test_two_ranks_draw_disjoint_halves_of_the_draw_of_one(folder):
     slices = read_slices(folder, LIVER, "train")
     one = BalancedSampler(slices, 8, 0.5, seed=3)
     halves = [BalancedSampler(slices, 8, 0.5, 3, rank, 2) for rank in (0, 1)]
@@ -208,7 +208,7 @@ def settings_of(**changes) -> Settings:
     return Settings(name="n", target="liver", data="d", patch=(32, 48), **changes)
 
 
-def test_slices_without_the_organ_count_alike_whoever_they_are_of(tmp_path):
+def test_slices_without_the_organ_are_drawn_uniformly_over_patients(tmp_path):
     many = liver_folder(tmp_path / "many", {"A": "train", "C": "val"}, slices=40)
     few = liver_folder(tmp_path / "few", {"B": "train"}, slices=4)
     slices = read_slices(many, LIVER, "train") + read_slices(few, LIVER, "train")
@@ -218,7 +218,7 @@ def test_slices_without_the_organ_count_alike_whoever_they_are_of(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_patch_that_roams_has_a_pixel_of_the_organ_or_of_the_body_in_its_middle(seed):
+def test_a_roaming_patch_is_centred_on_a_pixel_of_the_organ_or_the_body(seed):
     image, organ = torch.zeros(1, 90, 110), torch.zeros(1, 90, 110)
     image[0, 5:80, 10:70] = 0.5
     organ[0, 6:9, 60:66] = 1  # near the edge of the slice, where patches about its middle do not reach
@@ -268,7 +268,7 @@ def test_what_lies_below_the_window_stays_air_whatever_the_contrast():
         assert augment(dark, dark, seed)[0].max() == 0
 
 
-def test_the_table_behind_the_body_turns_to_air_and_the_body_stays():
+def test_the_table_behind_the_body_becomes_air_and_the_body_stays():
     image = torch.zeros(1, 40, 40)
     image[:, 8:26, 10:30] = 0.5  # the body
     image[:, 12:15, 2:5] = 0.5  # an arm beside it
@@ -291,7 +291,7 @@ def test_sharpening_changes_the_grey_values_and_not_the_mask(folder):
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_coarser_pixels_leave_what_is_seen_where_its_mask_is(seed):
+def test_coarser_pixels_do_not_shift_the_image_against_its_mask(seed):
     draw = np.random.default_rng(seed)
     rows, columns = torch.meshgrid(torch.arange(48.0), torch.arange(64.0), indexing="ij")
     middle, radius = draw.uniform((14, 14), (34, 50)), draw.uniform(3, 10)
@@ -302,7 +302,7 @@ def test_coarser_pixels_leave_what_is_seen_where_its_mask_is(seed):
         assert (seen * at).sum() / seen.sum() == pytest.approx(float((disc * at).sum() / disc.sum()), abs=0.05)
 
 
-def test_slices_of_another_folder_come_in_the_target_s_own_window():
+def test_slices_of_another_kind_are_converted_to_the_target_s_window():
     stored_hu, wanted_hu = load_target("abdomen").window_hu, LIVER.window_hu
     hu = np.array([[-125.0, -39.0, 0.0], [60.0, 159.0, 275.0]])
     stored = ((hu + 125) * 255 / 400).round().astype(np.uint8)

@@ -1,6 +1,6 @@
 """Whole trainings, tiny but real: killed and resumed, on two ranks, exported and measured.
 
-They run in this process, but for those that are killed and those on several ranks: a child loads Lightning for five seconds.
+They run in this process, because a child takes five seconds to load Lightning; only killed and distributed ones run in a child.
 """
 
 import csv
@@ -149,7 +149,7 @@ def test_fewer_images_to_validate_on_than_processes_are_refused(config, capsys, 
     for name, value in {**torchrun, "RANK": 0, "LOCAL_RANK": 0, "GROUP_RANK": 0}.items():
         monkeypatch.setenv(name, str(value))
     assert train.main(["--config", str(config), "validation_stride=99"]) == 1
-    refused = "1 images of `val` are too few for 2 processes: give a smaller validation_stride."
+    refused = "Too few images to validate on (1) for 2 processes: give a smaller validation_stride."
     assert refused in capsys.readouterr().err
 
 
@@ -186,7 +186,7 @@ def test_a_model_measured_where_there_is_no_organ_averages_all_heads():
     assert _best_average({"heads": {"L1-L4": {"dice": None}, "L4": {"dice": None}}}, otherwise=1) == 1
 
 
-def test_the_evaluation_of_a_nodule_model_says_how_it_does_on_crops_moved_off_the_nodule(tmp_path):
+def test_the_evaluation_of_a_nodule_model_has_figures_for_moved_crops(tmp_path):
     data = nodule_folder(tmp_path / "data", {"A": "train", "B": "val"})
     settings = Settings("tiny", "nodule", str(data), filters=(2, 3, 4, 5, 6), pixel_mm=0.7)
     task = SegmentationTask(settings, [0])
@@ -201,7 +201,7 @@ def test_the_evaluation_of_a_nodule_model_says_how_it_does_on_crops_moved_off_th
     assert [source.name for source in bundle.training_data] == ["LIDC-IDRI (7 patients)"]
 
 
-def test_the_answer_of_a_nodule_model_is_the_one_that_cuts_what_is_pointed_at_best(tmp_path):
+def test_a_nodule_model_uses_the_heads_and_threshold_with_the_best_dice_at_a_point(tmp_path):
     data = nodule_folder(tmp_path / "data", {"B": "val"})
     for path in (data / "images").iterdir():
         image = np.asarray(Image.open(path))
@@ -224,7 +224,7 @@ def save(task: SegmentationTask, path: Path) -> None:
     torch.save(saved, path)
 
 
-def test_an_export_at_a_level_is_the_pruned_network_and_one_without_a_head_there_is_refused(data, tmp_path, capsys):
+def test_an_export_at_a_level_is_the_pruned_network_and_a_level_without_a_head_is_refused(data, tmp_path, capsys):
     settings = Settings("tiny", "liver", str(data), filters=(2, 3, 4, 5), pixel_mm=2)
     task = SegmentationTask(settings, [0])
     save(task, tmp_path / "last.ckpt")
@@ -289,7 +289,7 @@ def test_a_training_can_start_from_a_bundle_and_from_a_checkpoint(trained, confi
         torch.testing.assert_close(saved[f"network.{name}"], expected, atol=1e-6, rtol=1e-5)
 
 
-def test_a_network_of_other_labels_starts_from_all_but_the_heads(trained, config, tmp_path):
+def test_a_network_with_other_labels_starts_from_all_weights_but_the_heads(trained, config, tmp_path):
     network = SegmentationTask(Settings("eight", "abdomen", str(tmp_path), filters=(2, 3, 4, 5, 6)), [0]).network
     fresh = {name: value.clone() for name, value in network.state_dict().items()}
     load_weights(network, str(trained / "last.ckpt"))
@@ -314,7 +314,7 @@ def test_a_training_holds_out_the_people_of_its_fold(config, tmp_path):
         ("runs=/dev/null/runs", "cannot be written to"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_with_one_line_before_the_first_step(config, override, words, capsys):
+def test_a_wrong_setting_is_refused_with_one_line_before_the_first_step(config, override, words, capsys):
     assert_refused(config, override, words, capsys)
 
 
@@ -326,11 +326,11 @@ def assert_refused(config, override, words, capsys):
     assert not (config.parent / "runs" / "tiny" / "csv").exists()
 
 
-def test_a_file_that_is_no_checkpoint_is_refused_as_a_start(config, tmp_path, capsys):
+def test_a_file_that_is_not_a_checkpoint_is_refused_as_initial_weights(config, tmp_path, capsys):
     (tmp_path / "empty.ckpt").touch()
     (tmp_path / "text.ckpt").write_text("weights")
     for name in ("empty.ckpt", "text.ckpt"):
-        assert_refused(config, f"init_from={tmp_path / name}", "is no bundle or checkpoint", capsys)
+        assert_refused(config, f"init_from={tmp_path / name}", "is not a bundle or checkpoint", capsys)
 
 
 def _drop_image(folder):
@@ -372,10 +372,10 @@ def _leave_no_validation(folder):
     [
         (_drop_image, "A_0.png"),
         (_drop_mask, "C_0.png"),
-        (_cut_mask, "B_0.png is (40, 39)"),
+        (_cut_mask, "B_0.png has 40 × 39 pixels"),
         (_mark_with_255, "B_0.png holds the value 255"),
-        (_mark_a_third_label, "labels must be 0, 1, 2"),
-        (_store_16_bit, "B_0.png has 1 channels of uint16"),
+        (_mark_a_third_label, "with the values 0, 1, 2"),
+        (_store_16_bit, "B_0.png has 1 channel(s) of uint16"),
         (_split_a_patient, "patient A is in two splits"),
         (_leave_no_validation, "no row with split 'val'"),
     ],
@@ -391,7 +391,11 @@ def test_a_broken_folder_is_refused_with_the_name_of_the_file_before_the_first_s
 
 @pytest.mark.parametrize(
     ("target", "words"),
-    [("nodule", "the pixel size of"), ("nuclei", "not of this target"), ("polyp", "not of this target")],
+    [
+        ("nodule", "the pixel size of"),
+        ("nuclei", "does not belong to this target"),
+        ("polyp", "does not belong to this target"),
+    ],
 )
 def test_a_config_of_another_target_is_refused_before_the_first_step(config, target, words, capsys):
     assert_refused(config, f"target={target}", words, capsys)
@@ -400,4 +404,4 @@ def test_a_config_of_another_target_is_refused_before_the_first_step(config, tar
 def test_a_full_disk_is_refused_before_the_first_step(config, monkeypatch, capsys):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 99, 1))
     assert train.main(["--config", str(config)]) == 1
-    assert "make room" in capsys.readouterr().err
+    assert "free some space" in capsys.readouterr().err

@@ -155,7 +155,7 @@ def test_parts_that_were_dropped_are_measured_and_noted(engine):
 
 
 @pytest.mark.parametrize("speed", SPEEDS)
-def test_a_large_part_stays_by_a_card_that_says_so_and_leaves_by_one_that_keeps_the_largest(engine, speed):
+def test_a_large_part_is_kept_or_removed_as_the_card_says(engine, speed):
     steps = replace(engine.bundle.postprocessing, largest_component=False, least_part=0.1)
     keeps = SliceEngine(replace(engine.bundle, postprocessing=steps), "cpu")
     volume = two_parts()
@@ -169,7 +169,7 @@ def test_a_large_part_stays_by_a_card_that_says_so_and_leaves_by_one_that_keeps_
 # The usual
 
 
-def test_what_is_unusual_is_noted_in_plain_words_but_no_small_volume_of_an_organ_that_is_cut(engine):
+def test_unusual_values_get_a_note_but_not_the_small_volume_of_an_organ_that_is_cut_off(engine):
     judged = with_label(engine, usual={"volume_ml": (200.0, 300.0), "mean_hu": (100.0, 160.0)})
     notes = [note.text for note in segmented(judged, body()).notes if note.kind == "unusual"]
     assert notes == [

@@ -1,4 +1,4 @@
-"""A target of one's own with two labels, from its YAML file to two segments: trained, exported, measured and run for real, but tiny."""
+"""A user's own target with two labels, from its YAML file to two segments: really trained, exported, measured and run, but tiny."""
 
 import json
 
@@ -105,7 +105,7 @@ def bundle(checkpoint, place):
     return api.choose_bundle("both", str(folder))
 
 
-def test_what_was_trained_gives_two_segments_that_do_not_overlap(bundle):
+def test_the_trained_model_gives_two_segments_that_do_not_overlap(bundle):
     slices = [slice_of(np.random.default_rng(7)) for _ in range(6)]  # six alike: the organs go through
     hu = np.stack([image for image, _ in slices]).astype(np.float32) - 100
     hu[hu == -100] = -1000
@@ -126,7 +126,7 @@ def test_what_was_trained_gives_two_segments_that_do_not_overlap(bundle):
     assert maps.probability().shape == maps.uncertainty().shape == volume.array.shape
 
 
-def test_the_card_says_what_the_target_s_file_says_and_of_the_sources_those_that_gave_a_slice(bundle):
+def test_the_card_repeats_the_target_and_names_only_sources_that_gave_a_slice(bundle):
     assert (bundle.target, bundle.engine, bundle.priority) == ("both", "slices", ())
     assert [(label.value, label.name, label.terminology) for label in bundle.labels] == [
         (1, "Grey organ", TERM), (2, "White organ", TERM),
@@ -147,7 +147,7 @@ def test_the_sources_of_further_folders_are_named_where_they_were_used(place, tm
     assert not unknown  # it knows neither label
 
 
-def test_a_volume_of_which_no_source_is_named_is_refused(place, tmp_path):
+def test_a_volume_without_a_named_source_is_refused(place, tmp_path):
     folder = liver_folder(tmp_path / "livers", {"L": "train"})
     table = folder / "slices.csv"
     table.write_text(table.read_text().replace("lits000", "found000"))
@@ -165,7 +165,7 @@ def test_a_label_that_no_slice_of_the_training_shows_is_refused(place, capsys):
     assert "No slice of `train` shows White organ" in capsys.readouterr().err
 
 
-def test_every_label_has_figures_of_its_own_and_those_of_all_are_their_mean(bundle, place, capsys):
+def test_every_label_has_its_own_figures_and_the_overall_ones_are_their_means(bundle, place, capsys):
     figures = json.loads((bundle.folder / "evaluation.json").read_text())["figures"]
     assert set(figures["labels"]) == {"Grey organ", "White organ"}
     of_each = [each["postprocessed"]["L1"]["patients"]["C"]["dice"] for each in figures["labels"].values()]
@@ -186,14 +186,14 @@ def test_a_label_is_measured_on_the_slices_that_know_it(bundle, place, tmp_path)
     assert not labels["White organ"]["heads"]["L1"]["without_organ"]
 
 
-def test_a_bundle_of_a_target_that_is_not_shipped_wants_its_file_and_no_other(bundle, place, capsys):
+def test_a_bundle_of_a_target_that_is_not_shipped_needs_its_own_file(bundle, place, capsys):
     assert evaluate.main([str(bundle.folder), "--data", str(place / "data")]) == 1
     assert "'both' is unknown" in capsys.readouterr().err
     assert evaluate.main([str(bundle.folder), "--data", str(place / "data"), "--target", "liver"]) == 1
     assert "The target liver has no label 'Grey organ'" in capsys.readouterr().err
 
 
-def test_the_validation_tells_the_dice_of_each_label_and_their_mean(checkpoint):
+def test_the_validation_logs_the_dice_of_each_label_and_their_mean(checkpoint):
     (log,) = checkpoint.parent.rglob("metrics.csv")
     header, *lines = [line.split(",") for line in log.read_text().splitlines()]
     last = dict(zip(header, [line for line in lines if line[header.index("val_dice")]][-1], strict=True))

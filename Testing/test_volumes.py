@@ -162,7 +162,7 @@ def test_nothing_but_nan_is_refused_by_force_too():
     ],
     ids=["8 bit", "without its intercept", "scaled", "padding only"],
 )
-def test_values_that_are_no_hu_are_refused_with_the_way_out_and_pass_by_force_with_a_note(array, reason):
+def test_values_that_are_not_hu_are_refused_or_with_force_accepted_with_a_note(array, reason):
     volume = Volume(array, CT_SPACING)
     with pytest.raises(VolumeError, match=f"{reason}.*--force"):
         check_ct(volume)

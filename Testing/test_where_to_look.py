@@ -171,7 +171,7 @@ def test_whether_it_is_a_ct_is_asked_of_the_whole_volume_not_of_the_box(scene, l
     assert [note.kind for note in run.result.notes] == ["forced"]
 
 
-def test_what_is_said_of_the_whole_volume_is_said_at_another_threshold_too(scene, logic):
+def test_notes_on_the_whole_volume_are_kept_at_another_threshold(scene, logic):
     scan = a_scan()
     scan[5:25, 5:35, 10:45] = 90  # in the box lies no air: alone it does not look like CT
     volumeNode = add_volume(scan, GRID)

@@ -1,8 +1,8 @@
-"""The app without a browser: frames a second of scrolling, the time of a surface and of a saved stroke, and from a click to the mask.
+"""The app without a browser: frames per second while scrolling, and the times of a surface, a saved stroke, and a click until its mask.
 
     python benchmarks/app_views.py --size 512 512 200
 
-Software rendering (Mesa) where there is no graphics card. Needs the extra `[app]`, and for the clicks the scans of `scans.py`.
+Without a graphics card, views are rendered in software (Mesa). Needs the extra `[app]`, and the scans of `scans.py` for the clicks.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import scans
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Time of one call."""
+    """The duration of a call in seconds."""
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
 
 
 async def clicks(server: Any, views: Any, folder: Path) -> None:
-    """Print the seconds from a click to the mask in the views: a liver in 512 × 512 × 200 voxels, and a nodule in a chest."""
+    """Print the seconds from a click to the mask in the views, for a liver in 512 × 512 × 200 voxels and a nodule in a chest."""
     from UNetPlusPlusSegmentLib import files
     from UNetPlusPlusSegmentLib.app.cases import find
     from UNetPlusPlusSegmentLib.app.session import Session
@@ -44,7 +44,7 @@ async def clicks(server: Any, views: Any, folder: Path) -> None:
         while session.state.running and not session.state.took:
             await asyncio.sleep(0.01)
         seconds = time.perf_counter() - started
-        while session.state.running:  # its map comes
+        while session.state.running:  # until the probability map has arrived
             await asyncio.sleep(0.01)
         return f"{seconds:.1f} s for {', '.join(row[0] for row in session.state.rows)}"
 
@@ -52,7 +52,7 @@ async def clicks(server: Any, views: Any, folder: Path) -> None:
     print(f"from the first click on Apply to the mask: {await took()}; from the second: {await took()}")
     await session.open("chest_111")
     session.state.target = "Nodule"
-    session._choose_target()  # no page tells of the change
+    session._choose_target()  # without a page, nothing else reports the change
     middle = marked[np.abs(marked - np.median(marked, axis=0)).sum(axis=1).argmin()]
     point = (scans.load("chest_111").ijk_to_ras @ [*middle[::-1], 1])[:3].tolist()
     print(
@@ -65,7 +65,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, nargs=3, default=(512, 512, 200), metavar=("I", "J", "K"))
-    parser.add_argument("--view", type=int, nargs=2, default=(560, 430), metavar=("X", "Y"), help="pixels of a view")
+    parser.add_argument(
+        "--view", type=int, nargs=2, default=(560, 430), metavar=("X", "Y"), help="size of a view in pixels"
+    )
     given = parser.parse_args()
 
     from UNetPlusPlusSegmentLib.app.views import Views, render_without_a_screen
@@ -116,7 +118,7 @@ def main() -> None:
         worked = time.process_time()
         frames_per_s = len(places) / seconds(scroll)
         worked_ms = 1000 * (time.process_time() - worked) / len(places)
-        print(f"scrolling {view.name}: {frames_per_s:.0f} frames a second, {worked_ms:.0f} ms of the processor each")
+        print(f"scrolling {view.name}: {frames_per_s:.0f} frames per second, {worked_ms:.0f} ms of processor time each")
     print(f"surface: {seconds(segmentation.CreateClosedSurfaceRepresentation):.2f} s")
     print(f"snapshot: {seconds(lambda: snapshot(segmentation, node)):.2f} s")
     with tempfile.TemporaryDirectory() as folder:

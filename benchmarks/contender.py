@@ -1,7 +1,8 @@
 #!/usr/bin/env python
-"""One contender in a process of its own, which works when asked and waits otherwise: so several can be timed in turn.
+"""A contender runs in its own process, which waits until it is asked to work, so that several contenders can be timed in turn.
 
-To it, on stdin, one JSON object a line: the keyword arguments of a turn. From it, on stdout: {"ready": …}, then one a turn.
+Protocol, one JSON object per line: on stdin, the keyword arguments of each turn; on stdout, first a description of the contender, then
+the measurements of each turn.
 """
 
 from __future__ import annotations
@@ -27,20 +28,20 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 LIBRARY = HERE.parent / "UNetPlusPlusSegment"
-COLD_S = 3.0  # until a program that imports torch has begun its work
+COLD_S = 3.0  # time until a program that imports torch has begun its work
 SIZE = 512  # rows and columns of the slices on which networks are compared
 
 
 class Contender:
-    """The parent's side."""
+    """The parent's side of a contender."""
 
     def __init__(self, name: str, *arguments: str, python: str = sys.executable) -> None:
-        """Nothing runs yet."""
+        """Prepare the command; `start` runs it."""
         self._command = [python, __file__, name, *arguments]
-        self.ready: dict = {}  # what it says of itself, once it runs
+        self.ready: dict = {}  # its description of itself, once it has started
 
     def start(self) -> None:
-        """Start it and wait until it is ready."""
+        """Start the process, and wait until it is ready."""
         path = os.pathsep.join([str(LIBRARY), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
             self._command, env={**os.environ, "PYTHONPATH": path},
@@ -50,26 +51,26 @@ class Contender:
         self.ready = self._heard()
 
     def turn(self, **job: object) -> dict:
-        """Let it work once; what it measured."""
+        """Let it work once, and return what it measured."""
         self._to.write(json.dumps(job) + "\n")
         self._to.flush()
         return self._heard()
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._to.close()
         self._process.wait()
 
     def _heard(self) -> dict:
         line = self._from.readline()
         if not line:
-            raise SystemExit(f"{' '.join(self._command)} ended unexpectedly.")
+            raise SystemExit(f"{' '.join(self._command)} ended unexpectedly; its output above says why.")
         return json.loads(line)
 
 
 @contextmanager
 def busy_computer() -> Iterator[None]:
-    """Beside another program that wants all cores."""
+    """Run another program that uses all cores during the block."""
     program = "import torch\nimage = torch.randn(1500, 1500)\nwhile True:\n    image @ image"
     other = subprocess.Popen([sys.executable, "-c", program])
     time.sleep(COLD_S)
@@ -81,7 +82,7 @@ def busy_computer() -> Iterator[None]:
 
 
 def cold_start_s(model: str) -> float:
-    """Seconds from the start of a process, which imports and loads all, to the first slice of a scan."""
+    """Seconds from the start of a process, imports and model included, to the first slice of a scan."""
     program = """
 import sys, time
 from UNetPlusPlusSegmentLib import read_volume, segment
@@ -104,7 +105,7 @@ except Done: print(time.time())
 
 @contextmanager
 def running(contenders: Sequence[Contender]) -> Iterator[None]:
-    """All of them ready, started one after the other; ended afterwards."""
+    """Start the contenders one after the other, and end them after the block."""
     started = []
     try:
         for each in contenders:
@@ -116,15 +117,15 @@ def running(contenders: Sequence[Contender]) -> Iterator[None]:
             each.close()
 
 
-# The child's side. What it does, by name: prepares, and returns what it is called and a function for its turns.
+# The child's side: each contender is a function that prepares the work, and returns its description and a function for its turns.
 
 Turn = Callable[..., dict]
 
 
 def ours_on_a_volume(scan: str, model: str, target: str = "liver") -> tuple[dict, Turn]:
-    """Our engine on a whole volume; {"speed", "threads"} → seconds, slices, peak memory; {"save": file} keeps the mask.
+    """Our engine on a whole volume; {"speed", "threads"} → seconds, slices, peak memory; {"save": file} saves the mask.
 
-    The speed `reference` is the one that all are held against; it is not timed.
+    With the speed `reference`, it computes the mask with which all speeds are compared; this is not timed.
     """
     import numpy as np
     import scans
@@ -162,7 +163,7 @@ def ours_on_a_volume(scan: str, model: str, target: str = "liver") -> tuple[dict
 
 
 def ours_on_slices(level: str, dtype: str) -> tuple[dict, Turn]:
-    """Our network as the engine runs it, pruned to a level, on whole slices; {"slices": n} → seconds of each."""
+    """Our network as the engine runs it, pruned to a level, on whole slices; {"slices": n} → seconds of each slice."""
     import torch
 
     from UNetPlusPlusSegmentLib.jobs.allocator import keep_freed_memory
@@ -175,7 +176,7 @@ def ours_on_slices(level: str, dtype: str) -> tuple[dict, Turn]:
 
 
 def lever(lever: str) -> tuple[dict, Turn]:
-    """The paper's network with some of what makes it fast: `plain`, `channels_last`, `faults`, `both`, `folded`."""
+    """The paper's network with one set of optimisations: `plain`, `channels_last`, `faults`, `both`, `folded`."""
     import torch
 
     from UNetPlusPlusSegmentLib.jobs.allocator import keep_freed_memory
@@ -191,7 +192,7 @@ def lever(lever: str) -> tuple[dict, Turn]:
 
 
 def paper() -> tuple[dict, Turn]:
-    """The paper's UNet++ without deep supervision, fp32, as torch computes it when nobody asks for more."""
+    """The paper's UNet++ without deep supervision, fp32, with torch's defaults."""
     import torch
 
     from UNetPlusPlusSegmentLib.network.unetpp import unetpp
@@ -223,7 +224,7 @@ def smp() -> tuple[dict, Turn]:
 
 
 def openvino(precision: str) -> tuple[dict, Turn]:
-    """Our network in OpenVINO, `float32` or `int8` (NNCF's quantisation after training; here only its time is of interest)."""
+    """Our network in OpenVINO, `float32` or `int8` (NNCF's post-training quantisation; only its time matters here)."""
     import numpy as np
     import openvino
     import torch
@@ -243,7 +244,7 @@ def openvino(precision: str) -> tuple[dict, Turn]:
 
 
 def convolutions(level: str, dtype: str) -> tuple[dict, Turn]:
-    """The limit: the network's own convolutions by themselves, each on an input that is there; {"slices": n} → seconds."""
+    """The limit: only the network's convolutions, each on a prepared input; {"slices": n} → seconds."""
     import torch
     from torch import nn
 
@@ -263,7 +264,7 @@ def convolutions(level: str, dtype: str) -> tuple[dict, Turn]:
         network(image)
     for hook in hooks:
         hook.remove()
-    # Of a transposed convolution, too: each of its outputs comes from one input.
+    # This also holds for transposed convolutions, because each of their outputs comes from one input.
     multiplications = sum(layer.weight.numel() * shape[2] * shape[3] for layer, shape in layers)
 
     def turn(slices: int) -> dict:
@@ -284,7 +285,7 @@ def convolutions(level: str, dtype: str) -> tuple[dict, Turn]:
 
 
 def _lay_out(network: NodeGrid, dtype: torch.dtype, layout: torch.memory_format) -> torch.Tensor:
-    """Give a network's weights a type and a layout in memory; returns an image of `SIZE` rows and columns that fits them."""
+    """Convert a network's weights to a type and memory layout, and return an image of `SIZE` rows and columns in the same."""
     import torch
 
     network.to(dtype, memory_format=layout)  # type: ignore[call-overload]  # torch declares no overload for the layout
@@ -292,7 +293,7 @@ def _lay_out(network: NodeGrid, dtype: torch.dtype, layout: torch.memory_format)
 
 
 def _reference(engine: SliceEngine, volume: Volume) -> np.ndarray:
-    """The mask (K, J, I) of every slice at full depth; slices that a tiled scan repeats, which get the same maps, are computed once."""
+    """The mask (K, J, I) with every slice at full depth; slices that a tiled scan repeats are computed only once."""
     import numpy as np
 
     from UNetPlusPlusSegmentLib.core.request import Request
@@ -315,7 +316,7 @@ def _slices(run: Callable[[], object]) -> Turn:
     import torch
 
     with torch.inference_mode():
-        run()  # the first run chooses algorithms and takes memory
+        run()  # the first run chooses algorithms and allocates memory
 
     def turn(slices: int) -> dict:
         _forget_peak()
@@ -332,7 +333,7 @@ def _slices(run: Callable[[], object]) -> Turn:
 
 
 def _memory(what: str) -> int:
-    """VmRSS (now) or VmHWM (the most since `_forget_peak`), in bytes; Linux only."""
+    """VmRSS (current memory) or VmHWM (the peak since `_forget_peak`), in bytes; Linux only."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(what))
 
@@ -350,7 +351,7 @@ CONTENDERS = (ours_on_a_volume, ours_on_slices, lever, paper, monai, smp, openvi
 def main(name: str, *arguments: str) -> None:
     """Serve turns until stdin closes."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print belongs to stderr
+    os.dup2(2, 1)  # what libraries print goes to stderr
     about, turn = next(each for each in CONTENDERS if each.__name__ == name)(*arguments)
     print(json.dumps(about), file=answers, flush=True)
     for line in sys.stdin:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""One 512² slice through the network: pruned levels, what each lever gives, peers, and the limit its convolutions set.
+"""The time of one 512² slice: pruned levels, the effect of each optimisation, other programs, and the limit set by the convolutions.
 
 python benchmarks/per_slice.py [--rounds 5] [--slices 2] [--smp-python PATH] [--openvino-python PATH]
 
-Prints ratios of one run and writes them into benchmarks/README.md. Linux.
+Prints the ratios of one run and writes them into benchmarks/README.md. Linux only.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ LEVERS = {
 
 
 def main() -> None:
-    """Run all and write the section."""
+    """Measure, and write the section of the README."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--slices", type=int, default=2, help="that each contender computes in a round")
+    parser.add_argument("--slices", type=int, default=2, help="slices that each contender computes per round")
     parser.add_argument("--smp-python", help="Python of an environment with segmentation-models-pytorch")
     parser.add_argument("--openvino-python", help="Python of an environment with torch, openvino and nncf")
     given = parser.parse_args()
@@ -41,7 +41,7 @@ def main() -> None:
         for name, one in measured.items()
     ]  # fmt: skip
     notes = [
-        f"The convolutions of {name} alone, each on an input that is there: {spread(measured[name].gflops)} GFLOP/s; the network"
+        f"The convolutions of {name} alone, each on a prepared input, reach {spread(measured[name].gflops)} GFLOP/s; the network"
         f" reaches {spread(measured[name].shares)} % of that."
         for name in limits
     ]
@@ -58,13 +58,13 @@ def main() -> None:
 
 @dataclass
 class Measured:
-    """One contender over all rounds.
+    """The measurements of one contender over all rounds.
 
     Attributes:
-        seconds: Mean time of a slice, by round.
-        peak_bytes: Largest growth of its memory.
-        shares: Time of its convolutions alone, in % of that of the network, by round.
-        gflops: Speed of its convolutions alone, by round.
+        seconds: Mean time per slice, by round.
+        peak_bytes: Largest growth of memory.
+        shares: Time of the convolutions alone, in % of that of the network, by round.
+        gflops: Speed of the convolutions alone, by round.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -74,10 +74,10 @@ class Measured:
 
 
 def _contenders(given: argparse.Namespace) -> tuple[dict[str, Contender], dict[str, Contender], list[str]]:
-    """All that take part, by name, the first of them the one to compare with.
+    """All contenders by name; the others are compared with the first one.
 
     Returns:
-        The networks; for some of these, by the same name, their convolutions alone; and a sentence for each that is skipped.
+        The networks; for some of them, under the same name, their convolutions alone; and a sentence for each contender that is skipped.
     """
     from UNetPlusPlusSegmentLib.network.device import cpu_has_bf16
 
@@ -94,14 +94,14 @@ def _contenders(given: argparse.Namespace) -> tuple[dict[str, Contender], dict[s
                 "openvino", precision, python=given.openvino_python
             )
     limits = {f"ours, L4, {dtype}": Contender("convolutions", "4", dtype) for dtype in dtypes}
-    skipped = [] if "bfloat16" in dtypes else ["bf16: skipped, this processor has none."]
+    skipped = [] if "bfloat16" in dtypes else ["bf16: skipped, because this processor does not support it."]
     return networks, limits, skipped if given.smp_python else [*skipped, "SMP: skipped, no `--smp-python` was given."]
 
 
 def _measure(
     networks: dict[str, Contender], limits: dict[str, Contender], given: argparse.Namespace
 ) -> dict[str, Measured]:
-    """Let all of them compute slices in turn, round after round."""
+    """Let all contenders compute slices in turn, in several rounds."""
     results = {name: Measured() for name in networks}
     with running([*networks.values(), *limits.values()]):
         for _ in range(given.rounds):

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""The phases of a run, from a file to the segmentation in the scene and in a file, as shares of its time.
+"""The phases of a run, from reading a file to the segmentation in the scene and in a file, as shares of its time.
 
 python benchmarks/phases.py [--speed balanced] [--rounds 3] [--model NAME_OR_FOLDER]
 
-Prints one run's shares and writes them into benchmarks/README.md. Needs slicer-core. Linux.
+Prints the shares and writes them into benchmarks/README.md. Needs slicer-core. Linux only.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, choose_bundle
 
 SCANS = ("CTChest4", "liver_119", "tiled_600")
-INSIDE = {  # a phase of the engine: where it begins and ends
+INSIDE = {  # phases of the engine, and the functions whose time they are
     "check and clean": ((organ.SliceEngine, "check"), (organ, "clean_hu")),
     "find": ((organ.SliceEngine, "_find_organ"),),
     "network": ((organ.SliceEngine, "_fill"),),
@@ -42,15 +42,15 @@ INSIDE = {  # a phase of the engine: where it begins and ends
 }
 ORDER = ("read", "hand over", *INSIDE, "back to voxels", "into the scene", "write")
 
-Seconds = dict[str, list[float]]  # of a phase, round by round
+Seconds = dict[str, list[float]]  # from a phase to its seconds in each round
 
 
 def main() -> None:
-    """Run all and write the section."""
+    """Measure, and write the section of the README."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--speed", default="balanced")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--model", default="", help="the newest for the liver if not given")
+    parser.add_argument("--model", default="", help="default: the newest model for the liver")
     given = parser.parse_args()
     slicer.mrmlScene = slicer.vtkMRMLScene()
     bundle = choose_bundle("liver", given.model or None)
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def phases(scan: str, bundle: Bundle, speed: str, rounds: int) -> Seconds:
-    """The seconds of each phase on a scan."""
+    """The seconds of each phase on a scan, by round."""
     seconds: Seconds = defaultdict(list)
     volume, request = scans.load(scan), Request(speed=speed)
     node = slicer.util.addVolumeFromArray(volume.array, volume.ijk_to_ras, scan)
@@ -101,7 +101,7 @@ def timed(to: list[float]) -> Iterator[None]:
 
 @contextmanager
 def inside(seconds: Seconds) -> Iterator[None]:
-    """Time the phases of `INSIDE` in the block; parts of one phase are added up."""
+    """Time the phases of `INSIDE` in the block; the parts of a phase are added up."""
     parts: Seconds = defaultdict(list)
 
     def wrapped(function: Callable, name: str) -> Callable:

@@ -1,8 +1,8 @@
-"""The report of a cohort of made-up cases: how long it takes to make, and until a browser has opened it and answers a key.
+"""The report of a cohort of made-up cases: the time to write it, until a browser has opened it, and until it has reacted to two keys.
 
     python benchmarks/report_page.py --cases 1000 --segments 1 5
 
-Needs Chromium, or what UNETPP_CHROMIUM names, and Playwright.
+Needs Playwright, and Chromium or the browser that UNETPP_CHROMIUM names.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MARKED = "document.querySelector('.current .accept')?.ariaPressed === 'true'"
 
 
 def line_with(segments: int) -> Callable[[int], dict]:
-    """The line of a case with so many segments, of which all is known."""
+    """A function that makes the manifest line of a case with this many segments, each with all measurements."""
 
     def line(number: int) -> dict:
         record = case(number)
@@ -43,7 +43,7 @@ def line_with(segments: int) -> Callable[[int], dict]:
 
 
 def opened_s(browser: Browser, page_file: Path, cases: int) -> tuple[float, float]:
-    """Seconds until the page of a new visitor has loaded, and until it has shown what two keys did."""
+    """Seconds until a new visitor's page has loaded, and until it shows the effect of two keys."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     started = time.perf_counter()
@@ -56,7 +56,7 @@ def opened_s(browser: Browser, page_file: Path, cases: int) -> tuple[float, floa
     page.evaluate("new Promise((shown) => requestAnimationFrame(() => requestAnimationFrame(shown)))")
     answered = time.perf_counter() - started
     if page.locator(".case").count() != cases:
-        raise RuntimeError(f"The page has not {cases} cases.")
+        raise RuntimeError(f"The page does not show {cases} cases.")
     context.close()
     return loaded, answered
 
@@ -65,7 +65,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=1000)
-    parser.add_argument("--segments", type=int, nargs="+", default=[1, 5], help="of each case")
+    parser.add_argument("--segments", type=int, nargs="+", default=[1, 5], help="segments of each case")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     program = os.environ.get("UNETPP_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")

@@ -1,4 +1,4 @@
-"""The scans that the benchmarks run on: real ones, and long ones tiled from them."""
+"""The scans for the benchmarks: real ones, and long ones tiled from these."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ DATA = Path(os.environ.get("UNETPP_DATA") or Path(__file__).parents[2] / "shared
 
 
 def load(name: str) -> Volume:
-    """A scan by its name in `SCANS`."""
+    """Load a scan by its name in `SCANS`."""
     return SCANS[name]()
 
 
 def truth(name: str) -> np.ndarray | None:
-    """The liver mask (K, J, I) that another tool drew in a scan, on the scan's voxels; None if there is none."""
+    """The liver mask (K, J, I) that another tool made for a scan, on the scan's voxels; None if there is none."""
     file = {"abdomen_dicom": "abdomen_dicom_liver.nii.gz", "abdomen_3mm": "abdomen_3mm_liver.nii.gz"}.get(name)
     if file is None:
         return None
@@ -52,7 +52,9 @@ def _demo() -> Volume:
 
 
 def _tiled(below: int, liver: int, above: int) -> Volume:
-    """`abdomen_dicom` tiled by reflection between slices of a chest without liver, resampled to the same grid."""
+    """A scan with the given numbers of slices: `abdomen_dicom`, tiled by reflection, between slices of a chest without liver that are
+    resampled to the same grid.
+    """
     abdomen = _file(DATA / "abdomen_dicom")
     chest = _chest_like(abdomen)
     parts = [_mirrored(chest, below), _mirrored(abdomen.array, liver), _mirrored(chest, above)]
@@ -60,7 +62,7 @@ def _tiled(below: int, liver: int, above: int) -> Volume:
 
 
 def _chest_like(volume: Volume) -> np.ndarray:
-    """`chest_clean_ct` with the pixels, slice distance and field of a volume, int16."""
+    """`chest_clean_ct` with the pixel size, slice distance and field of view of a volume: int16 (K, J, I)."""
     chest = _file(DATA / "chest_clean_ct.nrrd")
     image = sitk.GetImageFromArray(clean_hu(chest.array)[0])
     image.SetSpacing(chest.spacing_mm.tolist())

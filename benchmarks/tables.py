@@ -1,4 +1,4 @@
-"""Tables that the benchmarks print, and write into README.md between the marks of their section."""
+"""Tables of the benchmarks: printed, and written into README.md between the markers of their section."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ README = Path(__file__).with_name("README.md")
 
 
 def spread(values: Sequence[float], digits: int = 0) -> str:
-    """Median, and least to most where there are several."""
+    """The median as text; with several values also the lowest and the highest."""
     middle = f"{statistics.median(values):.{digits}f}"
     return middle if len(values) == 1 else f"{middle} ({min(values):.{digits}f}–{max(values):.{digits}f})"
 
@@ -24,7 +24,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def machine() -> str:
-    """The processor, its cores and torch, in words."""
+    """The processor, its threads and the version of torch, as text."""
     import torch
 
     cpuinfo = Path("/proc/cpuinfo")
@@ -35,7 +35,7 @@ def machine() -> str:
 
 
 def write(section: str, text: str) -> None:
-    """Print a section and put it in README.md."""
+    """Print a section and write it into README.md."""
     print(text)
     begin, end = f"<!-- {section}: begin -->", f"<!-- {section}: end -->"
     before, _, rest = README.read_text(encoding="utf-8").partition(begin)

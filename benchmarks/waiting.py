@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""The time that a user waits: for a cancelled job to stop, in front of a window that stands still, and after a click on a nodule.
+"""The times for which a user waits: until a cancelled job stops, while the window is frozen, and after a click on a nodule.
 
 python benchmarks/waiting.py [--scan tiled_200] [--speed balanced] [--moments 12] [--model NAME_OR_FOLDER]
 
-Prints seconds of one run and writes them into benchmarks/README.md. Needs slicer-core. Linux.
+Prints the seconds of one run and writes them into benchmarks/README.md. Needs slicer-core. Linux only.
 """
 
 from __future__ import annotations
@@ -26,24 +26,29 @@ from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 from UNetPlusPlusSegmentLib.network.bundle import choose_bundle
 from UNetPlusPlusSegmentLib.scene import mrml
 
-ROUNDS = 5  # of what blocks the window
-Job = tuple[Path, Request]  # the model's folder, and how it is to be used
+ROUNDS = 5  # measurements of what blocks the window
+Job = tuple[Path, Request]  # the model's folder, and the request
 
 
 def main() -> None:
-    """Run all and write the section."""
+    """Measure, and write the section of the README."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scan", choices=scans.SCANS, default="tiled_200")
     parser.add_argument("--speed", default="balanced")
-    parser.add_argument("--moments", type=int, default=12, help="evenly spread over the job, at which it is cancelled")
-    parser.add_argument("--model", default="", help="the newest for the liver if not given")
+    parser.add_argument(
+        "--moments",
+        type=int,
+        default=12,
+        help="number of moments, spread evenly over the job, at which it is cancelled",
+    )
+    parser.add_argument("--model", default="", help="default: the newest model for the liver")
     given = parser.parse_args()
     slicer.mrmlScene = slicer.vtkMRMLScene()
     scan = scans.load(given.scan)
     node = slicer.util.addVolumeFromArray(scan.array, scan.ijk_to_ras, given.scan)
     job = choose_bundle("liver", given.model or None).folder, Request(speed=given.speed)
     with Worker() as worker:
-        worker.wait(submit(worker, node, job))  # from here on all is loaded
+        worker.wait(submit(worker, node, job))  # the first job loads everything
         pid = worker.pid
         rounds = [timed(blocked, worker, node, job) for _ in range(ROUNDS)]
         took_s, blocks = statistics.median(took for took, _ in rounds), [each for _, each in rounds]
@@ -53,30 +58,30 @@ def main() -> None:
         clicks = clicked(worker)
     rows = [
         ("a cancelled job has stopped", spread(stops, 2), f"{given.moments} moments of a job of {took_s:.0f} s"),
-        ("the volume is handed over", spread([hand for hand, _ in blocks], 2), "the window stands still"),
-        ("the result is in the scene", spread([take for _, take in blocks], 2), "the window stands still"),
+        ("the volume is handed over", spread([hand for hand, _ in blocks], 2), "the window is frozen"),
+        ("the result is in the scene", spread([take for _, take in blocks], 2), "the window is frozen"),
         ("a nodule that was clicked on is in the scene", spread(clicks, 2), "chest_111, from the second click on"),
     ]
     about = f"{given.scan}, {given.speed}; {machine()}."
     if killed:
-        about += " Some jobs did not stop by themselves within half a second and were killed; the next one starts anew."
+        about += " Some jobs did not stop within half a second, so the worker was killed and started again."
     write("waiting", f"{about}\n\n{table(('until', 'seconds', ''), rows)}")
 
 
 def timed(function: Callable, *arguments: Any, **options: Any) -> tuple[float, Any]:
-    """Seconds that a call takes, and its result."""
+    """The duration of a call in seconds, and its result."""
     begun = time.perf_counter()
     result = function(*arguments, **options)
     return time.perf_counter() - begun, result
 
 
 def submit(worker: Worker, node: Any, job: Job) -> int:
-    """Start a job as the module does; returns its number."""
+    """Start a job as the module does, and return its number."""
     return worker.submit(mrml.volume_from_node(node), *job)
 
 
 def blocked(worker: Worker, node: Any, job: Job) -> tuple[float, float]:
-    """Seconds for which a whole run holds the thread that calls: to hand the volume over, and to take the mask in."""
+    """The seconds for which a run blocks the calling thread: to hand over the volume, and to take the mask into the scene."""
     handing_s, number = timed(submit, worker, node, job)
     while True:
         polling_s, events = timed(worker.poll)
@@ -89,7 +94,7 @@ def blocked(worker: Worker, node: Any, job: Job) -> tuple[float, float]:
 
 
 def clicked(worker: Worker) -> list[float]:
-    """Seconds from a click on a nodule until it is in the scene, each time; the first click, which loads the model, left out."""
+    """The seconds from each click on a nodule until it is in the scene, without the first click, which loads the model."""
     scan, readers = scans.load("chest_111"), scans.readers("chest_111")
     node = slicer.util.addVolumeFromArray(scan.array, scan.ijk_to_ras, "chest_111")
     middle = np.argwhere(readers >= 3).mean(axis=0).round()[::-1]
@@ -99,8 +104,8 @@ def clicked(worker: Worker) -> list[float]:
 
 
 def stopped(worker: Worker, node: Any, job: Job, moment_s: float) -> float:
-    """Seconds from the click on Cancel, so long after the start, until the job has ended and the next may begin."""
-    worker.wait(worker.ask_device())  # it was killed, perhaps
+    """The seconds from a click on Cancel, `moment_s` after the start, until the job has ended and the next may begin."""
+    worker.wait(worker.ask_device())  # restarts the worker if the last cancellation killed it
     number = submit(worker, node, job)
     time.sleep(moment_s)
     begun = time.perf_counter()

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Whole volumes: our speeds against peers slice by slice, and against our own network on every slice at full depth.
+"""Whole volumes: our speeds compared with other programs slice by slice, and with our own network on every slice at full depth.
 
 python benchmarks/whole_volume.py [--rounds 5] [--model NAME_OR_FOLDER] [--parts times agreement "long scans"]
 
-Prints ratios of one run and writes them into benchmarks/README.md. Linux.
+Prints the ratios of one run and writes them into benchmarks/README.md. Linux only.
 """
 
 from __future__ import annotations
@@ -19,21 +19,26 @@ import scans
 from contender import Contender, busy_computer, cold_start_s, running
 from tables import machine, spread, table, write
 
+from UNetPlusPlusSegmentLib.core.agreement import dice
+
 AGREEMENT = ("abdomen_dicom", "abdomen_3mm", "CTChest4", "tiled_200")
 SPEEDS = ("accurate", "balanced", "fast")
 
 
 def main() -> None:
-    """Run all and write the section."""
+    """Measure, and write the sections of the README."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--slices", type=int, default=2, help="that peers compute in a round; their time a volume is scaled"
+        "--slices",
+        type=int,
+        default=2,
+        help="slices that peers compute per round; their time per volume is scaled from these",
     )
-    parser.add_argument("--model", default="", help="the newest for the liver if not given")
+    parser.add_argument("--model", default="", help="default: the newest model for the liver")
     parser.add_argument("--smp-python", help="Python of an environment with segmentation-models-pytorch")
     parser.add_argument(
-        "--parts", nargs="+", choices=PARTS, default=PARTS, help="all, if not given; each is written when it is done"
+        "--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all; each is written when it is done"
     )
     given = parser.parse_args()
     for name in given.parts:
@@ -41,7 +46,7 @@ def main() -> None:
 
 
 def _agreement(given: argparse.Namespace) -> str:
-    """The masks of the speeds against that of every slice at full depth."""
+    """A table of the agreement between the mask of each speed and that of every slice at full depth."""
     rows = [row for scan in AGREEMENT for row in _agreement_on(scan, given.model)]
     return table(("scan", "speed", "slices seen", "Dice with reference", "Dice with the other tool"), rows)
 
@@ -68,7 +73,7 @@ def _agreement_on(scan: str, model: str) -> list[tuple]:
 
 
 def _times(given: argparse.Namespace) -> str:
-    """Our speeds and the peers in turn, on the tiled volume and on the stack that is all liver."""
+    """A table of the times of our speeds and of the peers, in turn, on the tiled volume and on the stack that shows liver everywhere."""
     ours = {scan: Contender("ours_on_a_volume", scan, given.model) for scan in ("tiled_200", "all_liver_80")}
     peers = {"MONAI BasicUNetPlusPlus": Contender("monai"), "paper's layout": Contender("paper")}
     if given.smp_python:
@@ -86,7 +91,7 @@ def _times(given: argparse.Namespace) -> str:
         rows.append((f"{scan}, {speed}", spread(seconds, 1), *ratios, f"{peak[scan, speed] / 1e6:.0f}"))
     for name, seconds in a_slice.items():
         rows.append((f"{name}, a slice", spread(seconds, 2), *[""] * len(peers), f"{peak[name] / 1e6:.0f}"))
-    head = ("", "seconds", *(f"times shorter than {name}" for name in peers), "peak MB")
+    head = ("", "seconds", *(f"times faster than {name}" for name in peers), "peak MB")
     text = f"{about['model']}, {about['device']}; {machine()}; {given.rounds} rounds.\n\n{table(head, rows)}"
     return text if given.smp_python else f"{text}\n\nSMP: skipped, no `--smp-python` was given."
 
@@ -94,7 +99,7 @@ def _times(given: argparse.Namespace) -> str:
 def _take_turns(
     ours: Mapping[str, Contender], peers: Mapping[str, Contender], rounds: int, slices: int
 ) -> tuple[dict[tuple[str, str], list[float]], dict[str, list[float]], dict[object, int]]:
-    """Seconds of a volume by (scan, speed), seconds of a slice by peer, and the most memory of either, in bytes."""
+    """Seconds per volume by (scan, speed), seconds per slice by peer, and the peak memory of each in bytes."""
     timed = [(scan, speed) for scan in ours for speed in SPEEDS if (scan, speed) != ("tiled_200", "accurate")]
     took: dict[tuple[str, str], list[float]] = {which: [] for which in timed}
     a_slice: dict[str, list[float]] = {name: [] for name in peers}
@@ -106,7 +111,7 @@ def _take_turns(
             peak[name] = max(peak[name], measured["peak_bytes"])
         for scan, speed in timed:
             if speed == "accurate" and count:
-                continue  # long, and on the shorter scan only: once
+                continue  # it takes long, so it runs in the first round only
             measured = ours[scan].turn(speed=speed)
             took[scan, speed].append(measured["seconds"])
             peak[scan, speed] = max(peak[scan, speed], measured["peak_bytes"])
@@ -114,7 +119,7 @@ def _take_turns(
 
 
 def _threads(given: argparse.Namespace) -> str:
-    """One thread, all, and all beside another program that wants every core, against MONAI in the same rounds."""
+    """A table of the times with one thread, with all threads, and with all while another program uses every core; MONAI in turn."""
     liver = Contender("ours_on_a_volume", "liver_119", given.model)
     chest = Contender("ours_on_a_volume", "chest_111", "", "nodule")
     monai = Contender("monai")
@@ -132,18 +137,24 @@ def _threads(given: argparse.Namespace) -> str:
         whole = [slices * a_slice for a_slice in seconds["MONAI", ""]] if runs[run][0] is liver else []
         ratios = [quotient(other, own) for other in (whole, one)] + [quotient(busy, own)]
         rows.append((run, spread(own, 2), *(spread(each, 2) if each else "" for each in ratios)))
-    head = ("", "seconds", "times shorter than MONAI's", "than with one thread", "times longer on a busy computer")
+    head = (
+        "",
+        "seconds",
+        "times faster than MONAI's",
+        "times faster than one thread",
+        "times slower on a busy computer",
+    )
     cold = spread([cold_start_s(given.model) for _ in range(given.rounds)], 1)
     return (
         f"{about['model']}, {about['device']}; {machine()}; {given.rounds} rounds.\n\n{table(head, rows)}\n\n"
-        f"MONAI's BasicUNetPlusPlus takes {spread(seconds['MONAI', ''], 2)} s a slice. From a cold start to the first slice: {cold} s."
+        f"MONAI's BasicUNetPlusPlus takes {spread(seconds['MONAI', ''], 2)} s per slice. From a cold start to the first slice: {cold} s."
     )
 
 
 def _seconds_by_threads(
     runs: Mapping[str, tuple[Contender, str]], monai: Contender, rounds: int, slices: int
 ) -> dict[tuple[str, str], list[float]]:
-    """Seconds of each round by run and `all` threads, `one` or a `busy` computer; of MONAI's network for a slice."""
+    """Seconds in each round, by run and by `all` threads, `one` thread or a `busy` computer; for MONAI's network, per slice."""
     seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
     for ours, speed in runs.values():
         ours.turn(speed=speed)  # the first run of a process chooses algorithms
@@ -160,12 +171,12 @@ def _seconds_by_threads(
 
 
 def quotient(first: list[float], second: list[float]) -> list[float]:
-    """Round by round."""
+    """The quotients, round by round."""
     return [a / b for a, b in zip(first, second, strict=True)] if first else []
 
 
 def _long_scans(given: argparse.Namespace) -> str:
-    """The cost of slices without liver, and the memory that a long scan takes beyond its own."""
+    """A table with the cost of slices without liver, and the memory that a long scan needs in addition to its own."""
     whole, cropped = (Contender("ours_on_a_volume", scan, given.model) for scan in ("tiled_600", "cropped_600"))
     ratios, peak = [], 0
     with running([whole, cropped]):
@@ -174,17 +185,15 @@ def _long_scans(given: argparse.Namespace) -> str:
             ratios.append(first["seconds"] / second["seconds"])
             peak = max(peak, first["peak_bytes"])
     return table(
-        ("liver on 120 of 600 slices against the scan cropped to these", "peak RSS − RSS with volume and model loaded"),
+        (
+            "liver on 120 of 600 slices, compared with the scan cropped to these",
+            "peak RSS − RSS with volume and model loaded",
+        ),
         [(f"{spread(ratios, 2)} times the time", f"{peak / 1e6:.0f} MB, the mask's 157 MB included")],
     )
 
 
 PARTS = {"threads": _threads, "times": _times, "agreement": _agreement, "long scans": _long_scans}
-
-
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    """Overlap of two masks."""
-    return 2 * np.count_nonzero(a & b) / max(1, np.count_nonzero(a) + np.count_nonzero(b))
 
 
 if __name__ == "__main__":

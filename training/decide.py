@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Fits the decision of a nodule model, which of its findings are shown, writes it into the model's card, and measures it on chests.
+"""Fits the decision of a nodule model (which of its findings are shown), writes it into the model's card, and measures it on chests.
 
 python training/decide.py UNetPlusPlusSegment/Resources/Models/lung-nodule-ct-v2.0.0 --data ../shared/data/nodule --split train:1/6 \
     --volumes ../shared/data/volumes
 
-The people of the split must not be those that the network was trained on: it would seem too sure of what it finds.
+The network must not have been trained on the people of the split: on these its probabilities would be too high.
 """
 
 from __future__ import annotations
@@ -23,17 +23,21 @@ from UNetPlusPlusSegmentLib.network.bundle import BundleError, amend_bundle, rea
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Fit and write; 0 done, 1 refused with one line on stderr."""
+    """Fit and write; returns 0, or 1 after printing the reason to stderr."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="bundle folder, whose model.json and evaluation.json are changed")
+    parser.add_argument("model", type=Path, help="bundle folder; its model.json and evaluation.json are changed")
     parser.add_argument("--data", type=Path, required=True, help="slice folder of nodules")
-    parser.add_argument("--split", required=True, help="its people, whom the network has not seen: train:1/6, say")
+    parser.add_argument(
+        "--split", required=True, help="split of --data that the network has not seen, such as train:1/6"
+    )
     parser.add_argument("--volumes", type=Path, required=True, help="folder of whole CTs")
     given = parser.parse_args(arguments)
     try:
         bundle = read_bundle(given.model)
         if bundle.engine != "nodule":
-            raise BundleError(f"{bundle.name} is for {bundle.target}: only a nodule model decides between findings.")
+            raise BundleError(
+                f"{bundle.name} is a model of {bundle.target}: only nodule models have a decision to fit."
+            )
         examples = examples_of_crops(bundle, given.data, given.split)
         for chest in chests.CHESTS:
             examples += examples_of_chest(bundle, given.volumes, chest) if chest.fitted else []

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""Measures a bundle or a checkpoint: on a split of its slice folder, per patient and head, or on whole CTs, as a user gets them.
+"""Measures a bundle or a checkpoint: per patient and head on a split of its slice folder, or on whole CTs as a user runs it.
 
-python training/evaluate.py UNetPlusPlusSegment/Resources/Models/liver-ct-v1.0.0 --data ../shared/data/liver
+python training/evaluate.py UNetPlusPlusSegment/Resources/Models/liver-ct-v2.0.0 --data ../shared/data/liver
 python training/evaluate.py runs/liver/best.ckpt --data ../shared/data/liver --split val -o figures.json --pictures runs/liver/worst
 python training/evaluate.py MODEL --data data/spleen --target spleen.yaml
 python training/evaluate.py MODEL --data ../shared/data/liver --split train --parts
@@ -32,10 +32,10 @@ from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bund
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print a table or JSON, write JSON; 0 done, 1 refused with one line on stderr."""
+    """Measure, print a table or JSON, and write JSON if asked to; returns 0, or 1 after printing the reason to stderr."""
     given = _parser().parse_args(arguments)
     try:
-        with tempfile.TemporaryDirectory() as scratch:  # a checkpoint becomes a bundle: both are measured on one path
+        with tempfile.TemporaryDirectory() as scratch:  # a checkpoint is measured as the bundle that it would become
             model = given.model
             bundle = read_bundle(model) if model.is_dir() else bundle_from_checkpoint(model, Path(scratch) / "m", {})
             figures, text = measure(bundle, given, _target(given))
@@ -49,17 +49,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _target(given: argparse.Namespace) -> Target | None:
-    """The target that was named, or that a checkpoint holds; None: the shipped one of the bundle's name."""
+    """The target named with --target, or else that of a checkpoint; None for a bundle, which uses the shipped target."""
     if given.target:
         return load_target(given.target)
     return None if given.model.is_dir() else read_checkpoint(given.model).target
 
 
 def measure(bundle: Bundle, given: argparse.Namespace, target: Target | None) -> tuple[dict, str]:
-    """The figures that were asked for, and what is printed of them."""
+    """The figures that were asked for, and the text to print."""
     if (given.moved_crops or given.kinds or given.time or given.chests) and bundle.engine != "nodule":
         raise BundleError(
-            f"--moved-crops, --kinds, --time and --chests are for nodule models; {bundle.name} is for {bundle.target}."
+            f"--moved-crops, --kinds, --time and --chests are for nodule models, but {bundle.name} is a model of {bundle.target}:"
+            " leave the option out."
         )
     if given.pairs:
         on_pairs = whole_pairs.measure(bundle, given.pairs, given.speed, given.device, given.segment)
@@ -89,51 +90,58 @@ def measure(bundle: Bundle, given: argparse.Namespace, target: Target | None) ->
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="bundle folder, or checkpoint of train.py")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write the figures to this JSON file")
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--data", type=Path, metavar="FOLDER", help="slice folder")
+    where.add_argument("--data", type=Path, metavar="FOLDER", help="measure on a slice folder")
     where.add_argument(
-        "--pairs", type=Path, metavar="FOLDER", help="whole CTs of any organ, with segmentations beside them"
+        "--pairs", type=Path, metavar="FOLDER", help="measure on whole CTs of any organ, with segmentations beside them"
     )
     where.add_argument(
-        "--volumes", type=Path, metavar="FOLDER", help="the whole CTs that the shipped models are measured on"
+        "--volumes", type=Path, metavar="FOLDER", help="measure on the whole CTs that are used for the shipped models"
     )
     slices = parser.add_argument_group("with --data")
-    slices.add_argument("--split", default="val")
+    slices.add_argument("--split", default="val", help="split to measure on, or a fold such as train:1/3 (%(default)s)")
     slices.add_argument(
-        "--target", metavar="NAME", help="name or YAML file; without it the checkpoint's, or the bundle's of that name"
+        "--target", metavar="NAME", help="name or YAML file of the target; default: that of the checkpoint or bundle"
     )
-    slices.add_argument("--every", type=int, default=1, metavar="N", help="take every N-th slice only")
+    slices.add_argument("--every", type=int, default=1, metavar="N", help="take only every N-th slice")
     slices.add_argument(
-        "--pictures", type=Path, metavar="FOLDER", help=f"draw the {WORST} worst slices of each patient: a PNG each"
+        "--pictures",
+        type=Path,
+        metavar="FOLDER",
+        help=f"also draw the {WORST} worst slices of each patient, one PNG per patient",
     )
     slices.add_argument(
-        "--moved-crops", action="store_true", help="nodules in windows that were moved off them instead"
+        "--moved-crops", action="store_true", help="instead: nodules in windows that are not centred on them"
     )
+    slices.add_argument("--draws", type=int, default=5, help="windows per nodule, with --moved-crops (%(default)s)")
     slices.add_argument(
         "--kinds",
         type=Path,
         metavar="RATINGS",
-        help="kinds of nodules against what readers rated instead: the file of prepare/nodule_ratings.py",
+        help="instead: kinds of nodules against the readers' ratings, a file of prepare/nodule_ratings.py",
     )
     slices.add_argument(
         "--parts",
         action="store_true",
-        help="shares of a card's post-processing, on dense runs laid back as volumes and cut short",
+        help="instead: which separate parts post-processing should keep, on whole and on shortened scans",
     )
-    slices.add_argument("--draws", type=int, default=5, help="windows of each nodule (5)")
     scans = parser.add_argument_group("with --pairs or --volumes")
     scans.add_argument(
         "--segment",
         action="append",
         default=[],
         metavar="LABEL=SEGMENTS",
-        help="the truth of a label where the files call it otherwise; + between several; only with --pairs",
+        help="with --pairs: the segments (joined by +) that are the truth of a label, if the files use other names",
     )
-    scans.add_argument("--speed", default="balanced")
-    scans.add_argument("--device", default="auto")
-    scans.add_argument("--chests", action="store_true", help="findings in whole chests: FROC and times, instead")
-    scans.add_argument("--time", action="store_true", help="the times of nodules, through a worker process, instead")
+    scans.add_argument("--speed", default="balanced", help="accurate, balanced or fast (%(default)s)")
+    scans.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (%(default)s)")
+    scans.add_argument(
+        "--chests", action="store_true", help="with --volumes, instead: findings in whole chests, FROC and times"
+    )
+    scans.add_argument(
+        "--time", action="store_true", help="with --volumes, instead: times of nodules through a worker process"
+    )
     return parser
 
 

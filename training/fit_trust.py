@@ -1,13 +1,14 @@
 #!/usr/bin/env python
-"""Fits what Dice a bundle's results can be expected to have, by networks that are tested on people they have not seen.
+"""Fits the expected Dice of a bundle's results, on results of networks on people that they have not seen.
 
 python training/fit_trust.py UNetPlusPlusSegment/Resources/Models/liver-ct-v2.0.0 --data ../shared/data/liver \
     --folds runs/liver-fold1/best.ckpt runs/liver-fold2/best.ckpt runs/liver-fold3/best.ckpt --rows runs/trust.csv
 
-Each network of --folds segments the people that its training left out (`fold=1/3`), as they are and made worse, at each speed of
-the bundle. The coefficients go into the bundle's model.json, how well they predict people left out of the fit into its
-evaluation.json; so does what they predict for the bundle itself on `val`, which neither has seen. An early checkpoint
-beside the last one of a fold adds results of a poor network. Stopped and started again, it goes on after the rows in --rows.
+Each network of --folds segments the scans of the people that its training left out (`fold=1/3`), unchanged and degraded, at each
+speed of the bundle. The coefficients are written into the bundle's model.json. Its evaluation.json gets the accuracy of the
+prediction on people left out of the fit, and on results of the bundle itself on `val`, which neither the bundle nor the fit has
+seen. To include results of a poor network, add an early checkpoint of a fold beside its last one. With --rows, a run that was
+stopped continues where it was.
 """
 
 from __future__ import annotations
@@ -29,13 +30,15 @@ from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, amend_bun
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Fit, print and write; 0 done, 1 refused with one line on stderr."""
+    """Fit, print and write; returns 0, or 1 after printing the reason to stderr."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path, help="model folder that gets the coefficients")
+    parser.add_argument("bundle", type=Path, help="model folder into which the coefficients are written")
     parser.add_argument("--data", type=Path, required=True, help="slice folder")
     parser.add_argument("--folds", type=Path, nargs="+", required=True, help="checkpoints trained with fold=…")
-    parser.add_argument("--rows", type=Path, help="CSV of the results so far, to go on with")
-    parser.add_argument("--target", help="name or YAML file, if it is not the shipped one of the bundle's name")
+    parser.add_argument("--rows", type=Path, help="CSV that keeps the results, so that a stopped run can continue")
+    parser.add_argument(
+        "--target", help="name or YAML file of the target; default: the shipped one that the bundle names"
+    )
     given = parser.parse_args(arguments)
     try:
         bundle = read_bundle(given.bundle)
@@ -53,10 +56,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def fitted_bundle(bundle: Bundle, rows: list[Judged]) -> tuple[Bundle, dict]:
-    """The bundle with coefficients for each label at each speed, and their figures, by label and speed.
+    """The bundle with coefficients for each label and speed, and the figures of the fit.
 
     Raises:
-        BundleError: Of a label the results of two people are not known.
+        BundleError: There are results of fewer than two people for a label and speed.
     """
     labels, figures = [], {}
     for label in bundle.labels:
@@ -64,7 +67,9 @@ def fitted_bundle(bundle: Bundle, rows: list[Judged]) -> tuple[Bundle, dict]:
             speed: [row for row in rows if (row.label, row.speed) == (label.name, speed)] for speed in bundle.speeds
         }
         if any(len({row.person for row in of_this}) < 2 for of_this in of_speed.values()):
-            raise BundleError(f"There are results of {label.name} of fewer than two people: nothing can be fitted.")
+            raise BundleError(
+                f"The results of {label.name} come from fewer than two people, too few to fit: add folds or data with {label.name}."
+            )
         answers = {speed: fit(of_this) for speed, of_this in of_speed.items()}
         labels.append(replace(label, expected_dice={speed: fitted for speed, (fitted, _) in answers.items()}))
         figures[label.name] = {speed: each for speed, (_, each) in answers.items()}
@@ -72,7 +77,7 @@ def fitted_bundle(bundle: Bundle, rows: list[Judged]) -> tuple[Bundle, dict]:
 
 
 def _on_val(bundle: Bundle, data: Path, target: Target) -> dict:
-    """The figures of the coefficients for results of the bundle itself, by label and speed."""
+    """How well the coefficients predict results of the bundle itself on `val`, by label and speed."""
     rows = list(judged(bundle, data, target, "val"))
     return {
         label.name: {
@@ -85,7 +90,7 @@ def _on_val(bundle: Bundle, data: Path, target: Target) -> dict:
 
 
 def _rows(bundle: Bundle, checkpoints: list[Path], data: Path, target: Target, path: Path | None) -> Iterator[Judged]:
-    """The results of all networks, those in the CSV first; a network of which there are some there is not run again."""
+    """The results of all networks, first those in the CSV; a network that has results there is not run again."""
     known = _read(path) if path and path.exists() else []
     yield from known
     for number, checkpoint in enumerate(checkpoints, start=1):
@@ -99,11 +104,11 @@ def _rows(bundle: Bundle, checkpoints: list[Path], data: Path, target: Target, p
 
 
 def _of_network(bundle: Bundle, checkpoint: Path, data: Path, target: Target) -> Iterator[Judged]:
-    """The results of a checkpoint, run as the bundle's card says, on those people that its training left out."""
+    """The results of a checkpoint on the people that its training left out, run with the settings of the bundle's card."""
     fold = read_checkpoint(checkpoint).settings.fold
     if not fold:
         raise BundleError(
-            f"{checkpoint} was trained on all people: train with fold=1/3, so that some are left to test it on."
+            f"{checkpoint} was trained on all people, so none are left to test it on: train it with fold=1/3."
         )
     with tempfile.TemporaryDirectory() as scratch:
         own = bundle_from_checkpoint(checkpoint, Path(scratch) / "fold", {})

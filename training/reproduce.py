@@ -1,14 +1,14 @@
 #!/usr/bin/env python
-"""Makes the table of the UNet++ paper again on real data: every architecture on every data set, with spread and intervals.
+"""Reproduces the table of the UNet++ paper on real data: every architecture on every data set, with spread and intervals.
 
-python training/reproduce.py                  # all cells not done yet, then table, figures and page; stop and start it at will
+python training/reproduce.py                  # train what is missing, then write table, figures and page; can be stopped and resumed
 python training/reproduce.py --datasets nuclei --seeds 1
-python training/reproduce.py --steps 24 --seeds 1 --results runs/short      # a run through everything
-python training/reproduce.py --no-training                    # only record what is trained, table, figures and page
+python training/reproduce.py --steps 24 --seeds 1 --results runs/short      # a short test of everything
+python training/reproduce.py --no-training                    # only record finished trainings and write table, figures and page
 python training/reproduce.py --configs training/configs/table-paper --results runs/paper     # the paper's sizes, on a GPU
 
-All trainings of a data set are alike in all but the network: split, loss, optimiser, steps, and the patches in their order. Nothing is
-chosen by looking at the validation: the averaged weights of the last step count.
+The trainings of a data set differ only in the network: they have the same split, loss, optimiser and number of steps, and see the same
+patches in the same order. Nothing is selected on the validation: what is measured are the averaged weights after the last step.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TRAINING = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Job:
-    """A training, and the records that it belongs into."""
+    """A training to run: its cell of the table, its settings, and where its result is recorded."""
 
     results: Results
     cell: Cell
@@ -44,11 +44,11 @@ class Job:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run and record what is missing, and write table, figures and page; 0 done, 1 refused with one line on stderr."""
+    """Train and record what is missing, and write table, figures and page; returns 0, or 1 after printing the reason to stderr."""
     given = _parser().parse_args(arguments)
     results = Results(given.results)
     try:
-        # The table has a line for all that was or could be run, whatever is asked for today.
+        # The table has a line for everything on record and in the plan, whatever is asked for today.
         recorded = results.done()
         lines = dict.fromkeys([*cells.ARCHITECTURES, *given.architectures, *(cell.architecture for cell in recorded)])
         datasets = dict.fromkeys([*cells.DATASETS, *given.datasets, *(cell.dataset for cell in recorded)])
@@ -57,8 +57,10 @@ def main(arguments: list[str] | None = None) -> int:
             results.check_steps(dataset, settings.steps)
         measure_speeds(results.folder / "speed.csv", of_line)
         for job in jobs_of(results, given):
-            write_table(results, of_line)  # before each: what is there may be all there will be
-            print(f"{job.settings.name}: begun", flush=True)
+            write_table(
+                results, of_line
+            )  # before each training, so that the table is current if this one is interrupted
+            print(f"{job.settings.name}: training", flush=True)
             job.results.record(job.cell, run(job.cell, job.settings))
             print(f"{job.settings.name}: IoU {job.results.done()[job.cell]['iou']}", flush=True)
         print(write_table(results, of_line))
@@ -71,10 +73,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def jobs_of(results: Results, given: argparse.Namespace) -> list[Job]:
-    """What was asked for and is not on record: the first seed of all, the same with half of the steps, then the other seeds.
+    """The trainings that were asked for and are not on record: the first seeds, the same with half the steps, then the other seeds.
 
     Raises:
-        ResultsError: Trainings of other lengths are on record.
+        ResultsError: Trainings with another number of steps are on record.
     """
     planned = cells.planned(given.datasets, given.architectures, given.seeds)
     halved = [cell for cell in planned if cell.seed == 1 and cell.loss == cells.TABLE_LOSS]
@@ -96,26 +98,38 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=cells.DATASETS,
         metavar="NAME",
-        help="of configs: the paper's four, or your own",
+        help="data sets that have a config in --configs; default: the paper's four",
     )
     parser.add_argument(
         "--architectures", nargs="+", choices=list(ARCHITECTURES), default=cells.ARCHITECTURES, metavar="NAME"
     )
-    parser.add_argument("--seeds", type=int, metavar="N", help=f"trainings of each; without it {cells.DEFAULT_SEEDS}")
     parser.add_argument(
-        "--steps", type=int, metavar="N", help="of each training; without it those of the data set's config"
+        "--seeds", type=int, metavar="N", help=f"trainings of each network; default: {cells.DEFAULT_SEEDS}"
     )
     parser.add_argument(
-        "--data", type=Path, default=Path("../shared/data"), help="folder with a slice folder of each name"
+        "--steps", type=int, metavar="N", help="steps of each training; default: those of the data set's config"
     )
-    parser.add_argument("--configs", type=Path, default=TRAINING / "configs" / "table", help="folder of <dataset>.yaml")
-    parser.add_argument("--results", type=Path, default=TRAINING / "results", help="where the records and the table go")
-    parser.add_argument("--runs", default="runs/reproduce", help="where checkpoints go")
-    parser.add_argument("--threads", type=int, default=0, help="of torch; 0: all cores")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("../shared/data"),
+        help="folder with a slice folder for each data set (%(default)s)",
+    )
+    parser.add_argument(
+        "--configs",
+        type=Path,
+        default=TRAINING / "configs" / "table",
+        help="folder with a <dataset>.yaml for each data set",
+    )
+    parser.add_argument(
+        "--results", type=Path, default=TRAINING / "results", help="folder for records, table and figures"
+    )
+    parser.add_argument("--runs", default="runs/reproduce", help="folder for checkpoints (%(default)s)")
+    parser.add_argument("--threads", type=int, default=0, help="threads of torch; 0: all cores")
     parser.add_argument(
         "--no-training",
         action="store_true",
-        help="train nothing: record the trainings in --runs that are complete, and write table, figures and page",
+        help="do not train: record the finished trainings in --runs, and write table, figures and page",
     )
     return parser
 

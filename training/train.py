@@ -1,8 +1,9 @@
 #!/usr/bin/env python
-"""Trains a network on a slice folder.
+"""Trains a network on a slice folder. fit/settings.py lists all settings.
 
 python training/train.py --config training/configs/liver.yaml
-python training/train.py --config training/configs/liver.yaml name=liver-2 steps=4000 --resume
+python training/train.py --config training/configs/liver.yaml name=liver-2 steps=4000
+python training/train.py --config runs/liver-2/settings.yaml --resume
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from fit.training import train
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a training; 0 done, 1 refused with one line on stderr."""
+    """Train; returns 0, or 1 after printing the reason to stderr."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="YAML file of settings")
-    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint, if there is one")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file's")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue from the run's last checkpoint, if there is one"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that override those of the file")
     given = parser.parse_intermixed_args(arguments)
     try:
         train(load_settings(given.config, given.overrides), resume=given.resume)

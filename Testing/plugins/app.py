@@ -1,6 +1,6 @@
 """The app in a browser: Slicer's views in this process, a whole app beside it, and a headless Chromium.
 
-The imports stand inside: a file that needs none of these loads neither slicer nor a browser.
+Imports are inside the fixtures: tests that do not use them load neither slicer nor a browser.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _numbers = count()
 
 @pytest.fixture(scope="module")
 def session_parts():
-    """Call it to get a trame server and four views on a scene of its own, on an event loop that stands still."""
+    """Call it to get a trame server and four views with their own scene, on an event loop that is not running."""
     pytest.importorskip(
         "trame_slicer.core", exc_type=ImportError, reason="trame-slicer is not installed: pip install '.[app]'"
     )
@@ -52,9 +52,9 @@ def views(session_parts):
 
 @pytest.fixture
 def an_app(tmp_path):
-    """Call it with arguments of `unetpp-segment app`: starts it, and returns the process and the address that it prints.
+    """Call it with arguments of `unetpp-segment app`: it starts the app, and returns the process and the printed address.
 
-    Processes that it leaves behind fail the test.
+    The test fails if processes are left behind.
     """
     psutil = pytest.importorskip("psutil")
     pytest.importorskip(
@@ -92,7 +92,7 @@ def an_app(tmp_path):
 
 @pytest.fixture
 def a_page(chromium):
-    """Call it to get a new page in a context of its own, of the shared browser or of another one."""
+    """Call it to get a new page in its own context, of the shared browser or of another one."""
     contexts = []
 
     def page(browser=None):

@@ -1,4 +1,4 @@
-"""A real browser, headless: Debian's Chromium, or what UNETPP_CHROMIUM names. Without one, the tests of pages skip and say so."""
+"""A real headless browser: Debian's Chromium, or the one that UNETPP_CHROMIUM names. Without it, tests of pages are skipped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def chromium():
 
 @pytest.fixture
 def open_page(chromium):
-    """A function from a file to its page; what the page complains about fails the test."""
+    """A function that opens a file as a page; the test fails if the page reports an error."""
     complaints, contexts = [], []
 
     def show(path, **options):

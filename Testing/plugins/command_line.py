@@ -1,6 +1,6 @@
-"""A model for the command line whose answer is known.
+"""A model for the command line whose result is known.
 
-The imports stand inside: a file that needs none of these loads no torch.
+Imports are inside the fixtures: tests that do not use them do not load torch.
 """
 
 from __future__ import annotations
@@ -20,6 +20,6 @@ def shell_models(tmp_path_factory):
 
 @pytest.fixture
 def with_models(shell_models, monkeypatch):
-    """The same, found by the command line in this process."""
+    """The same folder, searched by the command line in this process."""
     monkeypatch.setenv("UNETPP_MODELS", str(shell_models))
     return shell_models

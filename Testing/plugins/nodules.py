@@ -1,6 +1,6 @@
-"""A nodule engine whose answer is known.
+"""A nodule engine whose result is known.
 
-The imports stand inside: a file that needs none of these loads neither torch nor SimpleITK.
+Imports are inside the fixtures: tests that do not use them load neither torch nor SimpleITK.
 """
 
 from __future__ import annotations

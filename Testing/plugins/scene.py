@@ -1,6 +1,6 @@
 """Slicer without Slicer: a scene, its application, the panel and the Segment Editor.
 
-The imports stand inside: a file that needs none of these loads neither slicer nor Qt.
+Imports are inside the fixtures: tests that do not use them load neither slicer nor Qt.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import pytest
 
 @pytest.fixture
 def scene(monkeypatch, tmp_path):
-    """An empty scene as `slicer.mrmlScene`; the test fails if VTK or MRML report an error or a warning that it leaves.
+    """An empty scene as `slicer.mrmlScene`; the test fails if VTK or MRML report an error or a warning.
 
-    A test that provokes a message takes it with `take_messages()`.
+    A test that provokes such a message on purpose removes it with `take_messages()`.
     """
     from Testing.support.mrml_scene import LOGICS, follow_in_subject_hierarchy, slicer, take_messages, vtk
 
@@ -53,7 +53,7 @@ def scene(monkeypatch, tmp_path):
 
 @pytest.fixture
 def slicer_app(scene, monkeypatch, tmp_path):
-    """`slicer` as the application fills it, on an empty scene; fails if a slot did, or if a dialog was left unanswered."""
+    """`slicer` as in the application, on an empty scene; the test fails if a slot raised an error or a dialog was not answered."""
     from Testing.support.slicer_qt.application import application
 
     yield from application(scene, monkeypatch, tmp_path)
@@ -61,7 +61,7 @@ def slicer_app(scene, monkeypatch, tmp_path):
 
 @pytest.fixture
 def an_editor(slicer_app, scene, monkeypatch):
-    """Call it to get a qMRMLSegmentEditorWidget with all effects that are registered by then."""
+    """Call it to get a qMRMLSegmentEditorWidget with all effects that are registered at that time."""
     from Testing.support.slicer_qt.effects import segment_editors
 
     yield from segment_editors(slicer_app, scene, monkeypatch)
@@ -69,7 +69,7 @@ def an_editor(slicer_app, scene, monkeypatch):
 
 @pytest.fixture
 def frame(slicer_app):
-    """The module as it lies in Slicer's window, opened, with the licence of the models accepted already."""
+    """The module in Slicer's window, opened, with the licence of the models already accepted."""
     from Testing.support.panel import LICENCE_ACCEPTED, MODULE_FILE, PACKAGES, qt
     from Testing.support.slicer_qt.application import load_module
 
@@ -88,9 +88,9 @@ def frame(slicer_app):
 
 @pytest.fixture
 def opened(an_editor, logic, scene, monkeypatch):
-    """Call it with a CT: an editor with the effect active there; three segments, the first selected, the last hidden.
+    """Call it with a CT to get an editor in which the effect is active; it has three segments, the first selected, the last hidden.
 
-    The effect finds the fixture `logic`, with a controller, where it looks for the module's panel.
+    In place of the module's panel, the effect finds the fixture `logic` with a controller.
     """
     from Testing.support.mrml_scene import add_volume, slicer
     from Testing.support.segment_editor import MODULE

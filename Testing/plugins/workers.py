@@ -1,6 +1,6 @@
-"""A real worker process, and what a test has it do.
+"""A real worker process, and results to compare with.
 
-The imports stand inside: a file that needs none of these loads neither torch nor slicer.
+Imports are inside the fixtures: tests that do not use them load neither torch nor slicer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(bundle):
-    """What the engine leaves behind of this scan."""
+    """The engine's own result for this scan."""
     from Testing.support.worker_jobs import scan
     from UNetPlusPlusSegmentLib.core.request import Request
     from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
@@ -39,7 +39,7 @@ def temporary(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def worker(temporary, tmp_path_factory):
-    """One real worker for most tests; it starts among noise on stdout, which must not disturb it."""
+    """One real worker for most tests; it starts with noise on stdout, which must not disturb it."""
     from Testing.support.worker_jobs import CHATTER
     from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 
@@ -56,7 +56,7 @@ def worker(temporary, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """A folder with one model, the only one that is found."""
+    """A folder with a model, the only one that is found."""
     from Testing.support.bright import bright_bundle
 
     folder = tmp_path_factory.mktemp("models")
@@ -68,7 +68,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def logic(models):
-    """One logic, and one worker process, for all tests."""
+    """One logic with one worker process for all tests."""
     from UNetPlusPlusSegmentLib.scene.logic import Segmenter
 
     logic = Segmenter()

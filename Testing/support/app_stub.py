@@ -1,4 +1,4 @@
-"""A session without Slicer, for tests of the front door: it answers with what it was told, and echoes on its web socket."""
+"""A session without Slicer, for tests of the app's server: it returns what it was told, and its web socket echoes."""
 
 import asyncio
 import json

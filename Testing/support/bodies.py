@@ -1,4 +1,4 @@
-"""A body with an organ that is brighter than 60 HU, and the same patient in another array."""
+"""A made-up body with an organ brighter than 60 HU, and the same patient stored in another array order."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def body(shape=(30, 90, 110), spacing_mm=(2.0, 2.0, 3.0), organ=np.s_[10:20, 30:60, 25:70], seed=0) -> Volume:
-    """Noise below 50 HU in air, and in it a block of 90 HU; array axes run to S, P and L. Spacing along I, J, K."""
+    """Noise below 50 HU in air, with a block of 90 HU inside; array axes run to S, P and L. `spacing_mm` is along I, J, K."""
     draw = np.random.default_rng(seed)
     array = np.full(shape, -1000.0)
     array[:, 8:-8, 8:-8] = draw.uniform(-120, 50, (shape[0], shape[1] - 16, shape[2] - 16))
@@ -17,7 +17,7 @@ def body(shape=(30, 90, 110), spacing_mm=(2.0, 2.0, 3.0), organ=np.s_[10:20, 30:
 
 
 def reorder(volume: Volume, axes, flips):
-    """The same patient in another array: axes of (K, J, I) permuted, some flipped; and the way back for a mask."""
+    """The same patient in another array, with the axes (K, J, I) permuted and some flipped; and a function that maps a mask back."""
     matrix = volume.ijk_to_ras.copy()
     columns = matrix[:, [2, 1, 0]][:, list(axes)]  # of the new axes
     array = volume.array.transpose(axes)

@@ -19,7 +19,7 @@ def segmented(engine: Engine, volume: Volume, **asked) -> Result:
 
 
 def bright_network(architecture: str = "unetpp_ds", depth: int = 4) -> NodeGrid:
-    """Passes the image along X[0][0] to every X[0][j]; each head says sigmoid(40·(x − ½)), x being 0…1 over −40…160 HU."""
+    """A network that passes the image along X[0][0] to every X[0][j]; each head gives sigmoid(40·(x − ½)), with x 0…1 over −40…160 HU."""
     network = passing_through(build_network(architecture, filters=[1] * (depth + 1)))
     with torch.no_grad():
         for head in network.outputs.values():
@@ -29,7 +29,7 @@ def bright_network(architecture: str = "unetpp_ds", depth: int = 4) -> NodeGrid:
 
 
 def passing_through(network: NodeGrid) -> NodeGrid:
-    """The network, of one filter, with weights that pass the image along X[0][0] to every X[0][j]; its heads say nothing yet."""
+    """The network, with one filter, and weights that pass the image along X[0][0] to every X[0][j]; its heads are not set yet."""
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
@@ -41,7 +41,7 @@ def passing_through(network: NodeGrid) -> NodeGrid:
 
 
 def bright_bundle(folder, pixel_mm: float = 2.0, architecture: str = "unetpp_ds", depth: int = 4, **changes) -> Bundle:
-    """Write it as `folder`, ready to be used for the liver; `changes` are to its card, as JSON has it."""
+    """Write the bundle to `folder`, as a model of the liver; `changes` are made to its card, as in JSON."""
     card = {
         "target": "liver",
         "architecture": {"name": architecture, "arguments": {"filters": [1] * (depth + 1)}},
@@ -69,7 +69,7 @@ def bright_bundle(folder, pixel_mm: float = 2.0, architecture: str = "unetpp_ds"
 
 
 def bright_nodule_bundle(folder, **changes) -> Bundle:
-    """For nodules: what is brighter than -300 HU; the lung round it is not."""
+    """The same for nodules: what is brighter than -300 HU, in darker lung."""
     label = {
         "value": 1,
         "name": "Nodule",

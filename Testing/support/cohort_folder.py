@@ -1,4 +1,4 @@
-"""A folder of a cohort's results, made up: any number of cases, some of them odd."""
+"""A made-up folder of a cohort's results, with any number of cases, some of them unusual."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def picture() -> bytes:
 
 
 def case(number: int) -> dict:
-    """The line of a case: the higher its number, the more doubtful; every tenth one failed."""
+    """The manifest line of a case. Cases with higher numbers are more doubtful; every tenth one failed."""
     name = SCRIPT if number == 1 else f"case{number:04d}"
     about = {
         "case": name, "input": f"/data/{name}.nii.gz", "series": None, "target": "liver", "model": "liver-ct-v1.0.0",
@@ -47,7 +47,7 @@ def case(number: int) -> dict:
 
 
 def make_cohort(folder: Path, count: int, line: Callable[[int], Mapping] = case) -> Path:
-    """Write a manifest with so many cases, their pictures and empty segmentations."""
+    """Write a manifest with this many cases, and their pictures and empty segmentations."""
     (folder / "pictures").mkdir(parents=True)
     data = picture()
     with (folder / "manifest.jsonl").open("w", encoding="utf-8") as stream:

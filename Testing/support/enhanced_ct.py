@@ -21,7 +21,7 @@ def sequence(**values) -> pydicom.Sequence:
 def enhanced_ct(path: Path, positions_mm, aside_mm=0.0, scales=((1, -1000),), placed=True):
     """Frames of 4 × 5 pixels of 0.7 × 0.5 mm, whose HU are 10 times their place in the file; `positions_mm` along S, in file order.
 
-    `scales` are slope and intercept of the frames in turn; a frame without them says nothing of how its values become HU.
+    `scales` are the slope and intercept of each frame; a frame without them does not say how its values become HU.
     """
     header = pydicom.Dataset()
     header.file_meta = pydicom.dataset.FileMetaDataset()

@@ -1,6 +1,6 @@
-"""Damaged and odd inputs made of real files, and a child process that reads them one after the other.
+"""Makes damaged and unusual inputs from real files, and a child process that reads them one after the other.
 
-`python Testing/support/fuzz.py [COUNT] [SEED]` reads so many (1,000) and prints what became of them; it needs the shared data.
+`python Testing/support/fuzz.py [COUNT] [SEED]` reads COUNT inputs (1,000) and prints the outcomes; it needs the shared data.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FLOAT_LIMITS = (0.0, -1.0, 1e-30, 1e30, float("nan"), float("inf"), -float("inf"
 TEXT_LIMITS = (
     "", "0", "-1", "nan", "inf", "1e30", "2000000", "99999999999999999999", "x", "(1,0,0)", "none", "1 2", "\x00", "é" * 40,
 )  # fmt: skip
-# Offset and form of every numeric field of a NIfTI-1 header.
+# Offset and format of every numeric field of a NIfTI-1 header.
 NIFTI_FIELDS = (
     [(0, "i"), (70, "h"), (72, "h"), (108, "f"), (112, "f"), (116, "f"), (123, "B"), (252, "h"), (254, "h")]
     + [(offset, "h") for offset in range(40, 56, 2)]
@@ -66,7 +66,7 @@ for line in sys.stdin:
 
 
 class Outcome(NamedTuple):
-    """What became of an input: `read`, `noted` or `refused`; anything else is a failure."""
+    """The outcome for an input: `read`, `noted` or `refused`; anything else is a failure."""
 
     kind: str
     said: list[str]
@@ -76,7 +76,7 @@ class Outcome(NamedTuple):
 
 
 class Reader:
-    """A child process that reads volumes; another one takes over if it dies or takes too long."""
+    """A child process that reads volumes; it is replaced by another one if it dies or takes too long."""
 
     def __init__(self) -> None:
         self._child: subprocess.Popen | None = None
@@ -92,7 +92,7 @@ class Reader:
         self._noise.close()
 
     def read(self, path: Path) -> Outcome:
-        """Have one file or folder read."""
+        """Let the process read a file or folder."""
         child = self._child or self._start()
         self._noise.seek(0)
         self._noise.truncate()
@@ -129,7 +129,7 @@ class Reader:
 
 
 def inputs(data: Path, folder: Path, count: int, seed: int) -> Iterator[tuple[str, Path]]:
-    """Make damaged inputs of real files, one at a time: the next one takes the place of the last.
+    """Make damaged inputs from real files, one at a time: each one replaces the last.
 
     Args:
         data: The shared data; nothing is written there.
@@ -160,7 +160,7 @@ def inputs(data: Path, folder: Path, count: int, seed: int) -> Iterator[tuple[st
 
 
 def problem(outcome: Outcome, path: Path) -> str | None:
-    """What is wrong with an outcome; None if it is a result, a noted one, or one sentence."""
+    """The problem with an outcome; None if it is a result, a result with notes, or a refusal in one sentence."""
     size_mb = sum(p.stat().st_size for p in ([path] if path.is_file() else path.iterdir())) / 1e6
     if outcome.kind not in ("read", "noted", "refused"):
         return f"{outcome.kind}: {outcome.said}"
@@ -184,7 +184,7 @@ Damage = Callable[[bytes, random.Random], tuple[bytes, str]]
 
 
 def _sources(data: Path) -> list[tuple[str, bytes, list[Damage]]]:
-    """Names, contents and kinds of damage: headers mostly, as that is where a byte decides."""
+    """Names, contents and kinds of damage: mostly of headers, where a single byte matters."""
     ct = sitk.ReadImage(data / "volumes/abdomen_3mm_ct.nii.gz")[30:70, 30:70, 40:60]
     contents = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -213,7 +213,7 @@ def _series(data: Path) -> list[bytes]:
 
 
 def _flip(most: int) -> Damage:
-    """Set one to four bytes of the first so many."""
+    """Change one to four of the first bytes."""
 
     def damage(content: bytes, draw: random.Random) -> tuple[bytes, str]:
         changed = bytearray(content)
@@ -255,7 +255,7 @@ def _inside_gzip(damage: Damage) -> Damage:
 
 
 def _text_field(separator: bytes) -> Damage:
-    """Set, drop or double a field of a header in text."""
+    """Change, remove or duplicate a field of a text header."""
 
     def damage(content: bytes, draw: random.Random) -> tuple[bytes, str]:
         lines = content.split(b"\n")
@@ -298,7 +298,7 @@ def _dicom_element(content: bytes, draw: random.Random) -> tuple[bytes, str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             data.save_as(stream)
-    except Exception:  # pydicom will not write all of it
+    except Exception:  # pydicom cannot write all of these values
         return _flip(2000)(content, draw)
     return stream.getvalue(), f"{element.tag} {how}"
 

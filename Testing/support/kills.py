@@ -1,6 +1,6 @@
-"""Processes of a cohort that are killed at random moments, and the same command called again until all is done.
+"""Kills processes of a cohort at random moments, and repeats the command until all cases are done.
 
-`python Testing/support/kills.py [COUNT] [SEED]` kills so many (100) and prints when each came; it needs the shared data and Linux.
+`python Testing/support/kills.py [COUNT] [SEED]` kills COUNT processes (100) and prints when; it needs the shared data and Linux.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ TABLE, MANIFEST, ENDING = "measurements.csv", "manifest.jsonl", ".seg.nrrd"
 
 
 class Wrong(AssertionError):
-    """What a kill must not lead to."""
+    """Something that must not happen after a kill."""
 
 
 def check(condition: object, what: str) -> None:
@@ -55,7 +55,7 @@ def check(condition: object, what: str) -> None:
 
 
 def make_scans(data: Path, folder: Path) -> None:
-    """Small scans: every fourth voxel of a real CT, each from other slices on."""
+    """Small scans: every fourth voxel of a real CT, each starting at another slice."""
     ct = sitk.Cast(sitk.ReadImage(data / "volumes/abdomen_3mm_ct.nii.gz"), sitk.sitkInt16)
     folder.mkdir()
     for case in range(CASES):
@@ -63,10 +63,10 @@ def make_scans(data: Path, folder: Path) -> None:
 
 
 class Killing:
-    """A cohort of small scans, how long its stages take, and what must hold after each kill.
+    """A cohort of small scans, the durations of its stages, and the checks after each kill.
 
-    All processes that it starts bear a mark in their environment, by which those left over are found, and make their temporary
-    files in one folder.
+    All processes that it starts have a mark in their environment, by which left-over ones are found, and use one folder for
+    temporary files.
     """
 
     def __init__(self, data: Path, models: Path, folder: Path, seed: int) -> None:
@@ -92,7 +92,7 @@ class Killing:
         check(command.code == 0, command.said())
 
     def kill_all(self, kills: dict[str, int], *victims: str) -> None:
-        """Kill each of these victims so many times."""
+        """Kill each of these victims the given number of times."""
         for victim in victims:
             if victim != "dask":
                 self.kill(victim, kills[victim])
@@ -102,13 +102,13 @@ class Killing:
         self.check_nothing_left()
 
     def kill(self, victim: str, count: int, cluster: str | None = None) -> None:
-        """Kill a victim so many times, a few times in a row for one output folder, until each cohort is done."""
+        """Kill a victim `count` times, several times in a row for one output folder, until each cohort is done."""
         while count:
             self._number += 1
             out = self._folder / f"out{self._number}"
             for _ in range(min(count, self.draw.randint(1, MOST_IN_A_ROW))):
                 count -= self._kill_once(victim, out, cluster)
-            for _ in range(3):  # a case whose worker was killed has failed, and is done by the next call
+            for _ in range(3):  # a case fails if its worker is killed, and is done by the next call
                 with Command(self._asked(out, cluster), self.environment) as command:
                     command.end()
                 self._check(out)
@@ -117,7 +117,7 @@ class Killing:
             self._check_done(out, command)
 
     def check_nothing_left(self) -> None:
-        """Wait for processes to end; of temporary files and shared memory there must be nothing then."""
+        """Wait for all processes to end, and check that no temporary files and no shared memory are left."""
         deadline = time.monotonic() + PATIENCE_S
         while left := self.processes():
             check(
@@ -125,13 +125,13 @@ class Killing:
             )
             time.sleep(0.05)
         with Command(self._asked(self._folder / "last"), self.environment) as command:
-            command.end()  # sweeps what nobody could remove
+            command.end()  # removes what the killed processes could not
         left = [path for path in self._temporary.rglob("*") if not _is_pythons_probe(path)]
         check(not left, f"temporary files left over: {left}")
         check(not (more := shared_memory() - self._shared), f"shared memory left over: {more}")
 
     def processes(self, of: str = "", parent: int | None = None) -> list[int]:
-        """Those that live of all started here: with these words in their command line, and with this parent."""
+        """The living processes started here, with these words in their command line and with this parent."""
         return [pid for pid in all_processes() if _is(pid, self._mark, of, parent)]
 
     def _asked(self, out: Path, cluster: str | None = None) -> list[str]:
@@ -139,8 +139,8 @@ class Killing:
         return [sys.executable, "-m", *map(str, words), *(["--dask", cluster] if cluster else [])]
 
     def _kill_once(self, victim: str, out: Path, cluster: str | None) -> bool:
-        """Call the command, and kill at a random moment; returns False if it had ended before."""
-        line = self.draw.randrange(len(self._stage_s))  # so that each stage is met, on a slow computer, too
+        """Run the command, and kill the victim at a random moment; returns False if the command had ended before."""
+        line = self.draw.randrange(len(self._stage_s))  # so that each stage is hit, also on a slow computer
         known = _done(out)
         with Command(self._asked(out, cluster), self.environment) as command:
             seen = 0
@@ -172,7 +172,7 @@ class Killing:
         return killed
 
     def _dask_processes(self) -> list[int]:
-        """Those that have a worker of ours: killed while they start, Dask may give them up, and wait without any."""
+        """Dask processes that have one of our workers: if they are killed while they start, Dask may give them up and wait forever."""
         return [pid for pid in self.processes("spawn_main") if self.processes(WORKER, pid)]
 
     def _wait_for(self, command: Command, find) -> list[int]:
@@ -194,7 +194,7 @@ class Killing:
         return "in its first case" if done == known else "in a later case"
 
     def _check(self, out: Path) -> None:
-        """What must hold at any moment: each file is whole, and nothing was done again."""
+        """Check what must hold at any moment: every file is complete, and no case was done twice."""
         for path in out.glob(f"[!.]*{ENDING}"):
             ours, theirs = (sitk.GetArrayFromImage(sitk.ReadImage(each)) for each in (path, self._whole / path.name))
             check(np.array_equal(ours, theirs), f"{path} is another result")
@@ -217,7 +217,7 @@ class Killing:
 
 
 class Command:
-    """A call of the command, whose lines on stderr are read one by one."""
+    """A running command, whose lines on stderr are read one by one."""
 
     def __init__(self, asked: list[str], environment: dict[str, str]) -> None:
         self._process = subprocess.Popen(
@@ -245,7 +245,7 @@ class Command:
         return self._process.poll() is not None
 
     def line(self) -> str:
-        """The next line on stderr; empty at its end."""
+        """The next line on stderr; empty at the end."""
         line = self._process.stderr.readline()
         self._said.append(line)
         return line
@@ -268,7 +268,7 @@ class Command:
 
 
 def shared_memory() -> set[str]:
-    """What lies in shared memory and no living process has mapped or open: other programs use it, too."""
+    """Files in shared memory that no living process has mapped or open; other programs use shared memory too."""
     names = {path.name for path in Path("/dev/shm").iterdir()}
     for pid in all_processes():
         with contextlib.suppress(OSError):
@@ -279,7 +279,7 @@ def shared_memory() -> set[str]:
 
 
 def _is_pythons_probe(path: Path) -> bool:
-    """Tell whether Python's `tempfile` was killed while it tried, by a file of four bytes, if the folder can be written to."""
+    """True for the four-byte file with which Python's `tempfile` tests a folder, left if it was killed meanwhile."""
     return re.fullmatch(r"[a-z0-9_]{8}", path.name) and path.is_file() and path.read_bytes() in (b"", b"blat")
 
 
@@ -302,7 +302,7 @@ def _is(pid: int, mark: str, of: str, parent: int | None) -> bool:
 
 
 def _records(out: Path) -> list[dict]:
-    """All lines of the manifest, each of which must be whole."""
+    """All lines of the manifest, each of which must be complete."""
     path = out / MANIFEST
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -313,7 +313,7 @@ def _done(out: Path) -> set[str]:
 
 @contextlib.contextmanager
 def cluster_of(environment: dict[str, str]) -> Iterator[str]:
-    """Two processes of a Dask cluster on this machine, started by one of their own; gives the address of its scheduler."""
+    """A Dask cluster of two processes on this machine, started by another process; gives the address of its scheduler."""
     command = [sys.executable, "-c", CLUSTER]
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -323,7 +323,7 @@ def cluster_of(environment: dict[str, str]) -> Iterator[str]:
 
 
 def run(data: Path, models: Path, count: int = COUNT, seed: int = SEED) -> Counter:
-    """Kill so many processes; two cohorts at a time, as most of it is waiting for PyTorch to load.
+    """Kill this many processes, with two cohorts at a time, because most of the time is spent waiting for PyTorch to load.
 
     Returns:
         How many were killed when.

@@ -1,4 +1,4 @@
-"""A MRML scene as Slicer sets it up, on slicer-core, and what the tests put into it and measure there."""
+"""An MRML scene on slicer-core, set up as by Slicer, and helpers to fill it and measure in it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ LOGICS = {
 
 
 def take_messages() -> str:
-    """What VTK and MRML have reported so far in this test, mere information aside; asking clears it."""
+    """The errors and warnings that VTK and MRML have reported so far in this test; the call clears them."""
     messages = vtk.vtkOutputWindow.GetInstance().GetOutput()
     vtk.vtkOutputWindow.SetInstance(vtk.vtkStringOutputWindow())
     return re.sub(r"^Info: In .*\n.*\n\s*", "", messages, flags=re.MULTILINE)
 
 
 def follow_in_subject_hierarchy(scene) -> None:
-    """Keep an item for each volume, segmentation and transform, new ones at the top level, as the application does."""
+    """Keep a subject hierarchy item for each volume, segmentation and transform, new ones at the top level, as the application does."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
@@ -91,7 +91,7 @@ def add_grid_transform(shift_mm: float = 4.0, parent=None):
 
 
 def add_bspline_transform(parent=None):
-    """Add a smooth B-spline deformation of a few mm, as a registration leaves it."""
+    """Add a smooth B-spline deformation of a few mm, as made by a registration."""
     coefficients = vtk.vtkImageData()
     coefficients.SetDimensions(7, 7, 7)
     coefficients.SetOrigin(-300, -300, -300)
@@ -124,7 +124,7 @@ def to_world(volumeNode, ijk) -> list[float]:
 
 
 def add_roi(volumeNode, first_ijk, last_ijk, transform=None):
-    """An ROI around the voxels from first to last, turned as the volume is, with its faces between voxels."""
+    """An ROI around the voxels from first to last, oriented like the volume, with its faces between voxels."""
     matrix = ijk_to_ras_of(volumeNode)
     roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)
@@ -189,7 +189,7 @@ PLACES = {
 
 
 def a_labelmap() -> np.ndarray:
-    """Two labels of no symmetry; the first one in several slices and at an edge."""
+    """Two labels without any symmetry; the first one is in several slices and touches an edge."""
     labelmap = np.zeros(SHAPE, np.uint8)
     labelmap[1:4, 2:5, 0:4] = 1
     labelmap[2, 3, 4:7] = 1
@@ -208,7 +208,7 @@ def segments_of(segmentationNode) -> dict:
 
 
 def voxels_in_world(node, matrix: np.ndarray, mask: np.ndarray, first_ijk=(0, 0, 0)) -> np.ndarray:
-    """Centres of the True voxels in world coordinates, n × 3, in array order: worked out here, not in the library."""
+    """Centres of the True voxels in world coordinates, n × 3, in array order; computed here, not by the library."""
     ijk = np.argwhere(mask)[:, ::-1] + np.array(first_ijk)
     ras = ijk @ matrix[:3, :3].T + matrix[:3, 3]
     world = np.zeros_like(ras)
@@ -230,7 +230,7 @@ def segment_in_world(segmentationNode, segmentID: str) -> np.ndarray:
 
 
 def all_about(segmentationNode) -> dict:
-    """Everything of a segmentation that must not change when segments are added."""
+    """Everything about a segmentation that must not change when segments are added."""
     about = {"transform": segmentationNode.GetTransformNodeID()}
     for segmentID, segment in segments_of(segmentationNode).items():
         image = slicer.vtkOrientedImageData()
@@ -245,7 +245,7 @@ def all_about(segmentationNode) -> dict:
 
 @contextmanager
 def nothing_changes(scene, segmentationNode=None):
-    """The scene holds the same nodes after the block, and the segmentation the same voxels in the same place."""
+    """Check that after the block the scene has the same nodes, and the segmentation the same voxels at the same places."""
     nodes_before = [scene.GetNthNode(i).GetID() for i in range(scene.GetNumberOfNodes())]
     before = all_about(segmentationNode) if segmentationNode is not None else None
     yield
@@ -255,7 +255,7 @@ def nothing_changes(scene, segmentationNode=None):
 
 
 def add_hand_made_segments(transform=None, ijk_to_ras=GRIDS["oblique"]):
-    """A segmentation with two segments in one shared layer, drawn on a grid of its own."""
+    """A segmentation with two segments in one shared layer, drawn on its own grid."""
     drawn = np.zeros((6, 8, 10), np.uint8)
     drawn[1:3, 2:6, 3:7], drawn[3:5, 2:6, 4:9] = 1, 2
     labelmapNode = slicer.util.addVolumeFromArray(drawn, ijk_to_ras, "drawn", "vtkMRMLLabelMapVolumeNode")

@@ -1,4 +1,4 @@
-"""Digital lungs with balls in them, and a nodule engine whose answer is known: what is brighter than -300 HU."""
+"""Made-up lungs with balls in them, and a nodule engine whose result is known: what is brighter than -300 HU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EVERYTHING = np.s_[0:30, 0:140, 0:150]
 
 
 def ball(centre: tuple, half_axes_mm: float | tuple, shape=SHAPE, spacing_mm=SPACING_MM) -> np.ndarray:
-    """Centre in voxels, half axes in mm, along K, J, I."""
+    """A ball, bool (K, J, I): centre in voxels and half axes in mm, both along K, J, I."""
     offset_mm = (np.indices(shape).T - centre) * spacing_mm
     return (((offset_mm / half_axes_mm) ** 2).sum(axis=-1) <= 1).T
 
@@ -24,7 +24,7 @@ def lung_with(*spots: np.ndarray, matrix=MATRIX) -> Volume:
 
 
 def ras(index: tuple, matrix=MATRIX) -> list[float]:
-    """Of a voxel (k, j, i)."""
+    """R, A, S in mm of a voxel (k, j, i)."""
     return (matrix @ [*index[::-1], 1])[:3].tolist()
 
 

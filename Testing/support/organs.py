@@ -1,4 +1,4 @@
-"""A bundle with three labels whose answer is known: each label is a band of brightness, of a network without any training."""
+"""A bundle with three labels whose result is known: an untrained network in which each label is a band of brightness."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GRID = np.diag([-2.0, -2.0, 3.0, 1.0])
 
 
 def organs_bundle(folder, **changes) -> Bundle:
-    """Write it as `folder`, for the target `abdomen`; `changes` are to its card, as JSON has it."""
+    """Write the bundle to `folder`, for the target `abdomen`; `changes` are made to its card, as in JSON."""
     network = passing_through(build_network("unetpp_ds", filters=[1, 1, 1], out_channels=len(LABELS)))
     low, high = WINDOW_HU
     with torch.no_grad():
@@ -60,7 +60,7 @@ def organs_bundle(folder, **changes) -> Bundle:
 
 
 def organs_scan() -> Volume:
-    """A body of fat in air, with the three organs as blocks, each as bright as its label says."""
+    """A body of fat in air, with the three organs as blocks, each in the brightness of its label."""
     array = np.full(SHAPE, -1000, np.int16)
     array[1:-1, 3:-3, 3:-3] = -60
     for name, _, _, hu in LABELS:
@@ -69,7 +69,7 @@ def organs_scan() -> Volume:
 
 
 def organ(*names: str) -> np.ndarray:
-    """Where these organs lie in the scan: bool (K, J, I)."""
+    """The voxels of these organs in the scan: bool (K, J, I)."""
     mask = np.zeros(SHAPE, bool)
     for name in names:
         mask[AT[name]] = True
@@ -77,7 +77,7 @@ def organ(*names: str) -> np.ndarray:
 
 
 def models_of_three_targets(folder) -> None:
-    """A models folder for organs, for a liver brighter than 60 HU, and with one model that needs a newer version."""
+    """A models folder with a model for organs, one for a liver brighter than 60 HU, and one that needs a newer version."""
     organs_bundle(folder / "abdomen-ct-v1.0.0")
     bright_bundle(folder / "liver-ct-v99.0.0")
     (folder / "lung-ct-v1.0.0").mkdir()

@@ -1,4 +1,4 @@
-"""Pairs of image and segmentation made on the spot, on any grid, in the layouts that programs leave behind."""
+"""Made-up pairs of image and segmentation, on any grid, in the layouts of common programs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ LPS = np.diag([-1.5, -1.5, 3.0, 1.0])  # in RAS, the order of DICOM
 
 
 def a_ct(seed: int = 0, shape: tuple[int, int, int] = (6, 20, 24)) -> np.ndarray:
-    """Fat, with noise, and something brighter in the middle."""
+    """Fat with noise, and something brighter in the middle."""
     hu = np.random.default_rng(seed).integers(-110, -80, shape)
     hu[1:-1, 6:14, 7:18] = 60 + seed
     return hu.astype(np.int16)
 
 
 def a_labelmap(shape: tuple[int, int, int] = (6, 20, 24)) -> np.ndarray:
-    """Two labels of no symmetry."""
+    """Two labels without any symmetry."""
     labelmap = np.zeros(shape, np.uint8)
     labelmap[1:-1, 6:14, 7:12] = 1
     labelmap[2:-1, 7:10, 14:18] = 2
@@ -40,7 +40,7 @@ def ras_of_every_voxel(shape: tuple[int, ...], ijk_to_ras: np.ndarray) -> np.nda
 
 
 def write_nifti(path: Path, array: np.ndarray, ijk_to_ras: np.ndarray, stored_as: str | None = None) -> None:
-    """Write an array (K, J, I); its axes may be stored in another order, at the same places."""
+    """Write an array (K, J, I); its axes may be stored in another order, with the voxels at the same places."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = nibabel.Nifti1Image(array.transpose(2, 1, 0), ijk_to_ras)
     if stored_as:
@@ -70,7 +70,7 @@ def numbered_cases(folder: Path, names: list[str], nnunet: bool) -> None:
 
 
 def folder_of_masks(folder: Path) -> None:
-    """As TotalSegmentator has it: an image, and a file for each organ, those that are not there too."""
+    """As TotalSegmentator has it: an image, and a file for each organ, including absent ones."""
     write_nifti(folder / "ct.nii.gz", a_ct(), LPS)
     organs = {"spleen": 1, "kidney_right": 2, "gallbladder": 9}
     for organ, value in organs.items():
@@ -78,7 +78,7 @@ def folder_of_masks(folder: Path) -> None:
 
 
 def cut(mask: np.ndarray, ijk_to_ras: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest part of a mask that holds all of it, and its place."""
+    """The bounding box of a mask: the part of the array inside it, and its place."""
     marked = np.argwhere(mask)
     low, high = marked.min(axis=0), marked.max(axis=0) + 1
     moved = ijk_to_ras.copy()

@@ -36,17 +36,17 @@ def add_image(image: sitk.Image, name: str):
 
 
 def click_apply(ui) -> None:
-    """Click as a user does: nothing happens if the button is disabled."""
+    """Click like a user: nothing happens if the button is disabled."""
     assert ui.applyButton.enabled, ui.messageLabel.text
     ui.applyButton.click()
 
 
 def wait_for_end(panel) -> None:
-    """Until the button says Apply again."""
+    """Wait until the button says Apply again."""
     wait_until(lambda: panel.ui.applyButton.text == "Apply")
 
 
 def table_of(ui) -> list[list[str]]:
-    """Rows of the results table as the user reads them."""
+    """The rows of the results table as shown to the user."""
     table = ui.resultsTable
     return [[table.item(row, column).text() for column in range(table.columnCount)] for row in range(table.rowCount)]

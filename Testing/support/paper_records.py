@@ -13,7 +13,7 @@ SIDE = 100  # of a case's square image, the upper half of which is the organ
 
 
 def counted(of_case: dict[str, float]) -> Counts:
-    """Counts of cases of which a network finds a share of the organ, and nothing else: that share is the IoU."""
+    """Counts of cases in which a network finds only a share of the organ: that share is the IoU."""
     counts = Counts(of_case, labels=1)
     truth = np.zeros((1, SIDE, SIDE), bool)
     truth[:, : SIDE // 2] = True
@@ -25,7 +25,7 @@ def counted(of_case: dict[str, float]) -> Counts:
 
 
 def record(results: Results, cell: Cell, steps: int = 10, validation: float = 0.5, **ious: float) -> None:
-    """Record a cell with these IoUs; the second half of its steps took a minute, the first two."""
+    """Record a cell with these IoUs; the first half of its steps took two minutes, the second half one."""
     log = [(steps // 2, 2.0, "val_iou", validation / 2), (steps, 3.0, "val_iou", validation)]
     example = {"a.png": np.eye(8, dtype=bool)}
     results.record(cell, Measured(steps, 1.0, counted(ious), log, example, "0123456789ab", "a processor"))

@@ -1,4 +1,4 @@
-"""What the tests of the prepare scripts share: the way to the scripts, and readers of slice folders."""
+"""Shared by the tests of the prepare scripts: the path of the scripts, and readers of slice folders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 
 def refused(script, arguments: list, output: Path, capsys) -> str:
-    """Run a script that must refuse; returns its one line. Nothing may be left of the output."""
+    """Run a script that must refuse its input, and return its message of one line. No output may be left behind."""
     capsys.readouterr()  # of runs before
     beside = set(output.parent.iterdir())
     assert script.main([*map(str, arguments), "-o", str(output)]) == 1

@@ -1,4 +1,4 @@
-"""A real CT series with the identifiers of a scanner's, to be changed as archives change it; nothing of it is kept."""
+"""A real CT series with identifiers like those of a scanner, which tests change in the ways of archives; nothing of it is kept."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Edit = Callable[[pydicom.Dataset, int], None]
 
 @functools.cache
 def _slices(folder: Path) -> tuple[bytes, ...]:
-    """The middle of each slice, not compressed, lowest slice first, as the content of a file."""
+    """The middle of each slice, uncompressed, lowest slice first, as the content of a file."""
     contents = {}
     for path in folder.iterdir():
         data = pydicom.dcmread(path)
@@ -50,7 +50,7 @@ def _slices(folder: Path) -> tuple[bytes, ...]:
 def write_series(
     source: Path, folder: Path, edit: Edit | None = None, name: str = "IM{:04}", count: int = 20
 ) -> list[Path]:
-    """Copy the first slices of a series, lowest first, with identifiers of their own.
+    """Copy the first slices of a series, lowest first, with new identifiers.
 
     Args:
         source: The real series.
@@ -80,11 +80,11 @@ def shift(data: pydicom.Dataset, mm: float) -> None:
 
 
 def darken(data: pydicom.Dataset, hu: int = 60) -> None:
-    """Another phase of contrast: other values, from the same pixels."""
+    """Make another contrast phase: other values from the same pixels."""
     data.RescaleIntercept = float(data.RescaleIntercept) - hu
 
 
 def assert_same(volume: Volume, clean: Volume, atol: float = 1e-6) -> None:
-    """The same voxels at the same place."""
+    """Check that two volumes have the same voxels at the same places."""
     np.testing.assert_array_equal(volume.array, clean.array)
     np.testing.assert_allclose(volume.ijk_to_ras, clean.ijk_to_ras, atol=atol)

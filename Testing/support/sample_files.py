@@ -1,4 +1,4 @@
-"""Small volumes, segments and files made up for the tests; DICOM with pydicom, which has nothing of the reader under test."""
+"""Small made-up volumes, segments and files. DICOM is written with pydicom, independently of the reader under test."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def write_slice(path: Path, position: tuple[float, float, float] = (0, 0, 0), va
 
 
 def raw_nrrd(path, *lines, encoding="raw", values=None):
-    """An NRRD of int16 with these lines in its header and no other geometry."""
+    """An int16 NRRD file with these lines in its header, and no other geometry."""
     values = ct() if values is None else values
     sizes = " ".join(map(str, values.shape[::-1]))
     fields = [

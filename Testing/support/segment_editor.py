@@ -1,4 +1,4 @@
-"""The Segment Editor with the effect of this project active on a volume, and its use by tests."""
+"""Helpers for tests of the Segment Editor with this project's effect active."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MODULE = Path(mrml.__file__).parents[2] / "UNetPlusPlusSegment.py"
 
 
 def paint(at, segment_id: str, mask: np.ndarray) -> None:
-    """Draw a segment, in a layer of its own."""
+    """Draw a segment in its own layer."""
     drawn = [Segment(1, segment_id, "", (255, 0, 0), {})]
     mrml.show_segmentation(mask.astype(np.uint8), drawn, at.volume, at.segmentation, {1: segment_id})
 
@@ -32,10 +32,10 @@ def press(at, button: str) -> None:
 
 
 def choose_box(at, roi) -> None:
-    """Choose a ROI, or the whole volume, as the user does."""
+    """Choose an ROI, or the whole volume, like a user."""
     at.effect._options.roiSelector._native.pick(roi)
 
 
 def wait(at) -> None:
-    """Until the effect is at rest: nothing under way, or a preview shown."""
+    """Wait until no run is in progress, or a preview is shown."""
     wait_until(lambda: at.effect._edit is None or (at.effect._edit.isShown and not at.effect._edit.run.jobs))

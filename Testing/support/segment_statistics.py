@@ -1,6 +1,6 @@
-"""Slicer's Segment Statistics module as a plugin sees it: base class, registry, parameters, and the copy in world coordinates.
+"""Slicer's Segment Statistics module as seen by a plugin: base class, registry, parameters, and the copy in world coordinates.
 
-Written after Modules/Scripted/SegmentStatistics of Slicer 5.13, without its widgets and own plugins.
+Modelled on Modules/Scripted/SegmentStatistics of Slicer 5.13, without its widgets and its own plugins.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class SegmentStatisticsLogic:
         return self.statistics
 
     def computeStatistics(self):
-        """Of all visible segments; in world coordinates if the segmentation is under a transform."""
+        """Compute the statistics of all visible segments; in world coordinates if the segmentation is under a transform."""
         node = slicer.mrmlScene.GetNodeByID(self.parameterNode.GetParameter("Segmentation"))
         visible, copy = vtk.vtkStringArray(), None
         node.GetDisplayNode().GetVisibleSegmentIDs(visible)
@@ -113,7 +113,7 @@ class SegmentStatisticsLogic:
                     self.statistics["MeasurementInfo"][plugin.toLongKey(key)] = plugin.getMeasurementInfo(key)
 
     def exportToTable(self, table):
-        """A column for each measurement that some segment has; where one lacks it stands a NaN, which no text is."""
+        """Write a column for each measurement that some segment has. Segments without it get NaN, which is not text."""
         for key in self.statistics["MeasurementInfo"]:
             values = [self.statistics.get((segmentID, key)) for segmentID in self.statistics["SegmentIDs"]]
             first = next(value for value in values if value is not None)

@@ -1,4 +1,4 @@
-"""Small slice folders made on the spot, for what a training must accept, draw and refuse."""
+"""Small made-up slice folders, for tests of what a training accepts, draws and refuses."""
 
 import csv
 from pathlib import Path
@@ -10,7 +10,7 @@ COLUMNS = ("file", "volume", "patient", "split", "source_pixel_mm", "nodule", "s
 
 
 def liver_folder(folder: Path, patients: dict[str, str], slices: int = 4, size: int = 40) -> Path:
-    """A folder in the form of the liver's: a bright disc in grey noise on every other slice; `patients` maps name to split."""
+    """A folder like that of the liver: a bright disc in grey noise on every other slice; `patients` maps names to splits."""
     draw = np.random.default_rng(0)
     (folder / "images").mkdir(parents=True)
     (folder / "masks").mkdir()
@@ -32,7 +32,7 @@ def liver_folder(folder: Path, patients: dict[str, str], slices: int = 4, size: 
 
 
 def nodule_folder(folder: Path, patients: dict[str, str], slices: int = 3, size: int = 128) -> Path:
-    """A folder in the form of the nodules': a dense disc in lung, which four readers mark in its middle and one at its rim."""
+    """A folder like that of the nodules: a dense disc in lung, of which four readers mark the middle and one reader the rim."""
     (folder / "images").mkdir(parents=True)
     (folder / "masks").mkdir()
     rows = []

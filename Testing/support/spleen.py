@@ -1,4 +1,4 @@
-"""A target of one's own, as its YAML file says it."""
+"""The target of a user's own organ, as in its YAML file."""
 
 TERM = "c~SCT^123037004^Anatomical Structure~SCT^78961009^Spleen~^^~Anatomic codes - DICOM master list~^^~^^"
 SPLEEN = {

@@ -1,4 +1,4 @@
-"""A visitor of the app: what a person does in a headless Chromium, and sees there."""
+"""A visitor of the app: drives a headless Chromium like a person, and reads what it shows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def wait_until(seen, what):
 
 
 class Visitor:
-    """A page of the app, as Playwright drives it."""
+    """A page of the app, driven by Playwright."""
 
     def __init__(self, page, address):
         self.page = page
@@ -42,7 +42,7 @@ class Visitor:
         return self.page.evaluate("name => document.getElementById(name)?.innerText ?? ''", name)
 
     def set(self, name, value):
-        """As the widget would, which opens a menu."""
+        """Set a value as its widget, which opens a menu, would."""
         self.page.evaluate("([name, value]) => window.trame.state.set(name, value)", [name, value])
 
     def state(self, name):
@@ -59,18 +59,18 @@ class Visitor:
         return self.page.locator(".layout-grid-item").nth(number)
 
     def pixels(self, number):
-        """(Y, X, RGB) of a view as it is on the screen, the top first."""
+        """The pixels of a view as on the screen, (Y, X, RGB), from the top."""
         return np.array(Image.open(io.BytesIO(self.view(number).screenshot())).convert("RGB")).astype(int)
 
     def colored(self, number):
-        """True where a view has colour: the segmentation, for the CT is grey."""
+        """True where a view has colour: the segmentation, because the CT is grey."""
         return np.ptp(self.pixels(number), axis=-1) > 25
 
     def tool(self, icon):
         self.page.locator(f"#tools .mdi-{icon}").click()
 
     def place(self, number, share):
-        """A place on the page: in a view, from its middle, as a share of width and height."""
+        """A position on the page, given in a view as the offset from its middle in shares of width and height."""
         box = self.view(number).bounding_box()
         return box["x"] + (0.5 + share[0]) * box["width"], box["y"] + (0.5 + share[1]) * box["height"]
 
@@ -78,7 +78,7 @@ class Visitor:
         self.page.mouse.click(*self.place(number, share))
 
     def drag(self, number, start, end):
-        """As slowly as a hand: of events that come at once, the page sends the last one."""
+        """Drag as slowly as a hand, because of simultaneous events the page sends only the last one."""
         for share, act in ((start, None), (start, self.page.mouse.down), (end, None), (end, self.page.mouse.up)):
             self.page.mouse.move(*self.place(number, share), steps=4)
             time.sleep(0.2)
@@ -96,7 +96,7 @@ class Visitor:
         return path
 
     def picture(self, path):
-        """Save the page, once the views have come to rest, in 256 colours: a third of the bytes."""
+        """Save the page when the views no longer change, in 256 colours, which takes a third of the bytes."""
         time.sleep(3)
         Image.open(io.BytesIO(self.page.screenshot())).convert("RGB").quantize(256).save(path, optimize=True)
 

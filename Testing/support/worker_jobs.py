@@ -1,4 +1,4 @@
-"""A real worker process, a scan and a model for it, and what tests ask of them."""
+"""A scan and a model for a real worker process, and helpers to run jobs."""
 
 import os
 import sys
@@ -28,7 +28,7 @@ threading.Thread(target=chat, daemon=True).start()
 
 
 def scan(slices: int = 30, dtype: type = np.int16) -> Volume:
-    """Noise below 50 HU and in it a block of 90 HU, on an oblique, flipped grid of unequal spacing."""
+    """Noise below 50 HU with a block of 90 HU inside, on an oblique, flipped grid of unequal spacing."""
     draw = np.random.default_rng(0)
     array = draw.integers(-900, 50, (slices, 60, 70))
     array[slices // 3 : slices // 2, 20:45, 15:50] = 90
@@ -38,7 +38,7 @@ def scan(slices: int = 30, dtype: type = np.int16) -> Volume:
 
 
 def fake(tmp_path, script: str) -> list[str]:
-    """The command of a child without torch, which is quick to start; `count` is how many came before it."""
+    """The command of a child process without torch, which starts quickly; `count` is the number of earlier ones."""
     path = tmp_path / "fake.py"
     count = "import json, os, signal, subprocess, sys, time\nfrom pathlib import Path\n" + (
         "log = Path(__file__).with_suffix('.log')\nlog.open('a').write('.')\ncount = len(log.read_text()) - 1\n"
@@ -51,7 +51,7 @@ def fake(tmp_path, script: str) -> list[str]:
 
 
 def run(worker, job) -> list:
-    """All events of a job, the last one included."""
+    """All events of a job, including the last one."""
     events = []
     for _ in until(lambda: events[-1:] and not isinstance(events[-1], Progress)):
         events.extend(worker.poll())
@@ -60,7 +60,7 @@ def run(worker, job) -> list:
 
 
 def until(met):
-    """Go round a loop until a condition is met."""
+    """Repeat a step until a condition is met."""
     deadline = time.monotonic() + PATIENCE_S
     while not met():
         assert time.monotonic() < deadline, "nothing happened for too long"
@@ -69,7 +69,7 @@ def until(met):
 
 
 def alive(pid: int) -> bool:
-    """Whether any thread of it still runs."""
+    """True if any of its threads still runs."""
     try:
         states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
     except (FileNotFoundError, ProcessLookupError):  # one ended while we looked

@@ -18,7 +18,7 @@ GRID = GRIDS["oblique"] @ np.diag([4.0, 4.0, 2.0, 1.0])
 
 
 def a_scan(slices: int = 30) -> np.ndarray:
-    """Noise below 50 HU and in it a block of 90 HU with no symmetry."""
+    """Noise below 50 HU with a block of 90 HU inside, without any symmetry."""
     array = np.random.default_rng(0).integers(-900, 50, (slices, 40, 50)).astype(np.int16)
     array[slices // 3 : slices // 2, 8:25, 15:40] = 90
     array[slices // 3, 25:30, 15:20] = 90
@@ -46,7 +46,7 @@ def a_run(logic, volumeNode, *arguments, **options):
 
 
 def started(logic, volumeNode, *arguments, **options):
-    """A long run of which some slices are done."""
+    """A long run in which some slices are done."""
     run = logic.start(volumeNode, *arguments, device="cpu", speed="accurate", **options)
     wait(logic, lambda: run.progress is not None)
     assert run.running

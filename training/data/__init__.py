@@ -1,1 +1,1 @@
-"""Slice folders and targets: the meaning of pixels, the draw of slices, and the patches that the network gets."""
+"""Training data: targets, slice folders, the sampling of slices, and augmentation."""

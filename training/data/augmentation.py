@@ -1,4 +1,4 @@
-"""Augmentation with MONAI: what CT allows, in an order that keeps air air."""
+"""Augmentation with MONAI. The order of the steps matters: air in a CT must stay air."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
 
 class Augment:
-    """Turns a slice of any size into a patch: the same (slice, seed) gives the same patch.
+    """Turns a slice of any size into a patch; the same slice and seed always give the same patch.
 
-    Zoom, turn and shift are one resampling (outside lies 0, air). Grey values of CT change only where they are known, above 0: the stored
-    images are clipped, and what is 0 may have been fat or air.
+    Zoom, rotation and shift are done in one resampling; outside the slice lies 0 (air). Stored CT is clipped, so a pixel of 0 may be fat
+    or air: such pixels are never changed.
     """
 
     def __init__(self, settings: Settings, window_hu: tuple[float, float] | None, pieces: Sequence[Piece] = ()) -> None:
-        """Prepare it.
+        """Prepare the augmentation.
 
         Args:
-            settings: How often, and how much.
-            window_hu: HU at 0 and 1 of CT; None for colour images.
-            pieces: Cuts through other organs, some of which `settings.paste` lays beside the organ.
+            settings: Say how often each change is made, and how strong it is.
+            window_hu: HU at image values 0 and 1 for CT; None for colour images.
+            pieces: Sections of other organs, which are pasted beside the organ with probability `settings.paste`.
         """
         self.settings, self.pieces = settings, pieces
         self.width_hu = window_hu[1] - window_hu[0] if window_hu else None
@@ -51,7 +51,7 @@ class Augment:
         ])  # fmt: skip
 
     def __call__(self, image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """Image (channels, height, width) in 0…1 and mask (labels, height, width) to patches of `settings.patch`."""
+        """Make a patch of `settings.patch` pixels from an image (channels, height, width) in 0…1 and its mask (labels, height, width)."""
         draw = np.random.default_rng(seed)
         if self.width_hu:
             if draw.random() < self.settings.no_table:
@@ -94,7 +94,7 @@ class Augment:
         if s.roam and draw.random() < s.roam:
             down, right = _some_pixel(image, mask, draw)
             move = [math.cos(turn) * down + math.sin(turn) * right, math.cos(turn) * right - math.sin(turn) * down]
-        place = Affine(  # MONAI moves the grid, not the picture, and turns it last: its scale is one over the picture's
+        place = Affine(  # MONAI transforms the sampling grid, with the rotation last, so its scale is the inverse of the image's
             rotate_params=turn,
             translate_params=move,
             scale_params=(1 / (zoom * stretch), stretch / zoom),
@@ -109,7 +109,9 @@ class Augment:
 
 
 def _some_pixel(image: Tensor, mask: Tensor, draw: np.random.Generator) -> tuple[float, float]:
-    """Rows and columns from the middle of a slice to a pixel of a label or, as often and where there is none, to any but air."""
+    """Offset (rows, columns) from the middle of a slice to a random pixel: in half of the draws one of a label, if there is one;
+    otherwise any pixel that is not air.
+    """
     shown = image[0] > 0
     wanted = (
         _some_label(mask, draw)
@@ -125,16 +127,16 @@ def _some_pixel(image: Tensor, mask: Tensor, draw: np.random.Generator) -> tuple
 
 
 def _some_label(mask: Tensor, draw: np.random.Generator) -> Tensor:
-    """bool (height, width): one of the labels that a mask (labels, height, width) shows, small or large."""
+    """bool (height, width): one of the labels that a mask (labels, height, width) shows, each with the same probability."""
     there = (mask > 0).flatten(1).any(1).nonzero()
     return mask[there[int(draw.integers(len(there))) if len(there) > 1 else 0, 0]] > 0
 
 
 def coarsened(image: Tensor, zoom: float) -> Tensor:
-    """An image (channels, height, width) as a scanner of larger pixels sees it, `zoom` being the old side over the new one.
+    """An image (channels, height, width) as if acquired with larger pixels; `zoom` is the old pixel size divided by the larger one.
 
-    MONAI's RandSimulateLowResolution takes the nearest pixel, or the mean of bins that are not alike, which moves what is seen by up to
-    half a pixel away from its mask.
+    MONAI's RandSimulateLowResolution takes the nearest pixel, or averages bins of unequal size. Both shift the image by up to half a
+    pixel against its mask.
     """
     coarse = [max(1, round(n * zoom)) for n in image.shape[1:]]
     small = F.interpolate(image[None], coarse, mode="bilinear", antialias=True)
@@ -142,7 +144,9 @@ def coarsened(image: Tensor, zoom: float) -> Tensor:
 
 
 def without_table(image: Tensor) -> Tensor:
-    """A CT slice with air in all rows behind its largest piece above the window's floor: no table, cushion or arm rest.
+    """A CT slice without table, cushion or arm rest: all rows posterior to the body become air.
+
+    The body is the largest connected region above 0.
 
     Args:
         image: (1, height, width) in 0…1; rows run to posterior.

@@ -1,6 +1,6 @@
-"""The organ as other scans show it, and what is mistaken for it, drawn into CT slices. NumPy and SciPy only.
+"""Draws into CT slices what makes an organ hard to recognise: other contrast, and structures that look like it. NumPy and SciPy only.
 
-Images are float32 (rows, columns) in 0…1 of the window, masks bool of the same shape. What is 0 was cut off by the window and stays 0.
+Images are float32 (rows, columns) in 0…1 of the window, masks are bool of the same shape. Pixels of 0 lay below the window and stay 0.
 """
 
 from __future__ import annotations
@@ -10,22 +10,23 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-ORGAN_SHIFT_HU = (-80.0, 50.0)  # fatty or without contrast, up to a late arterial phase
+ORGAN_SHIFT_HU = (-80.0, 50.0)  # from a fatty organ, or one without contrast, to a late arterial phase
 ORGAN_EDGE_MM = (0.9, 2.4)  # standard deviations of the edge's blur
-SMALL_MM, LARGE_MM = (9.0, 45.0), (22.0, 90.0)  # half axes: a loop of bowel; a colon or stomach as wide as the liver
-SMALL_SHARE = 0.6
-ALIKE_HU = 40.0  # a small loop is filled no farther than tissue of its kind goes
-CONTRAST_SHARE = 0.6  # of the loops: filled with contrast medium, else with fluid
-CONTRAST, FLUID = (0.75, 1.4), (0.15, 0.6)  # shares of the window; above 1 it is saturated
-NOISE = 0.08  # largest standard deviation in what is filled
-EDGE_MM = 1.2
-GAP_MM = 3.0  # left between the organ and what is drawn beside it
+# Half axes of a loop of bowel, and of a colon or stomach as wide as the liver.
+SMALL_MM, LARGE_MM = (9.0, 45.0), (22.0, 90.0)
+SMALL_SHARE = 0.6  # of the ellipses
+ALIKE_HU = 40.0  # a small loop fills only pixels within this distance of its first one
+CONTRAST_SHARE = 0.6  # of the loops are filled with contrast medium, the others with fluid
+CONTRAST, FLUID = (0.75, 1.4), (0.15, 0.6)  # grey values as shares of the window; above 1 they are saturated
+NOISE = 0.08  # largest standard deviation of the filling
+EDGE_MM = 1.2  # standard deviation of the blurred edge of what is drawn
+GAP_MM = 3.0  # between the organ and what is drawn beside it
 LEAST_PIECE_MM2 = 200.0
 
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """A cut through an organ of somebody: grey values, and which of them belong to it."""
+    """A section of an organ from another slice: its grey values, and the mask of the pixels that belong to it."""
 
     image: np.ndarray
     mask: np.ndarray
@@ -40,7 +41,7 @@ def shifted_organ(
         image, organ: The slice and the organ's mask.
         window_hu: Width of the window.
         pixel_mm: Side of a pixel.
-        draw: Decides by how much.
+        draw: Random generator.
     """
     edge = draw.uniform(*ORGAN_EDGE_MM) / pixel_mm
     soft = ndimage.gaussian_filter(organ.astype(np.float32), edge)
@@ -50,7 +51,7 @@ def shifted_organ(
 def with_bowel(
     image: np.ndarray, organ: np.ndarray, window_hu: float, pixel_mm: float, draw: np.random.Generator
 ) -> np.ndarray:
-    """The slice with an ellipse beside the organ filled, as bowel is with contrast medium or fluid; arguments as above."""
+    """The slice with an ellipse drawn beside the organ, filled like bowel with contrast medium or fluid; arguments as above."""
     free = _free(image, organ, pixel_mm)
     if not free.any():
         return image
@@ -71,14 +72,14 @@ def with_bowel(
 def with_piece(
     image: np.ndarray, organ: np.ndarray, piece: Piece, pixel_mm: float, draw: np.random.Generator
 ) -> np.ndarray:
-    """The slice with another organ's cut, turned by quarters, laid on tissue beside the organ; arguments as above."""
+    """The slice with a section of another organ, rotated by a multiple of 90°, laid on tissue beside the organ; arguments as above."""
     free = _free(image, organ, pixel_mm)
     if not free.any():
         return image
     row, column = _some(free, draw)
     turns = int(draw.integers(4))
     grey, mask = np.rot90(piece.image, turns), np.rot90(piece.mask, turns)
-    rim = max(mask.shape)  # so that a piece may hang over the edge
+    rim = max(mask.shape)  # padding, so that a piece may reach over the edge
     here = tuple(
         slice(rim + at - n // 2, rim + at - n // 2 + n) for at, n in zip((row, column), mask.shape, strict=True)
     )
@@ -89,7 +90,7 @@ def with_piece(
 
 
 def pieces_of(image: np.ndarray, mask: np.ndarray, pixel_mm: float) -> list[Piece]:
-    """The connected cuts of at least 2 cm² that a mask marks in a slice."""
+    """The connected regions of at least 2 cm² that a mask marks in a slice."""
     labels, _ = ndimage.label(mask)
     found = []
     for value, box in enumerate(ndimage.find_objects(labels), start=1):
@@ -100,8 +101,8 @@ def pieces_of(image: np.ndarray, mask: np.ndarray, pixel_mm: float) -> list[Piec
 
 
 def _free(image: np.ndarray, organ: np.ndarray, pixel_mm: float) -> np.ndarray:
-    """Tissue that is not the organ, nor so near that its edge would blur into it."""
-    tissue = ndimage.binary_opening(image > 0, np.ones((3, 3), bool))  # the noise of lung and air is none
+    """bool (rows, columns): tissue at least `GAP_MM` away from the organ."""
+    tissue = ndimage.binary_opening(image > 0, np.ones((3, 3), bool))  # opening removes the noise of lung and air
     if not organ.any():
         return tissue
     return tissue & (ndimage.distance_transform_edt(~organ) * pixel_mm > GAP_MM)

@@ -1,4 +1,4 @@
-"""Frozen dataclasses from the plain values of YAML and checkpoints, every field checked. The standard library only."""
+"""Builds dataclasses from the plain values of YAML files and checkpoints, and checks every field. Standard library only."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ T = TypeVar("T")
 
 
 class PlainError(ValueError):
-    """A value that does not fit: where it stands, and what is allowed."""
+    """A value that does not fit. The message says where it is, and what is allowed."""
 
 
 def checked(kind: type[T], values: object, where: str) -> T:
-    """An instance of a dataclass, its fields read by their types: dataclasses, tuples, dicts, `X | None`, plain values.
+    """Build an instance of a dataclass; its fields may be dataclasses, tuples, dicts, `X | None` and plain values.
 
     Args:
         kind: The dataclass.
-        values: A mapping from its fields to plain values; lists become tuples, whole numbers floats.
-        where: Where they stand, for the message.
+        values: A mapping from its fields to plain values. Where the type asks for it, lists become tuples and ints floats.
+        where: Where the values come from, for messages.
 
     Raises:
-        PlainError: A key is misspelt (the nearest right one is named) or missing, or a value is of another type or refused by
-            the dataclass itself.
+        PlainError: A key is misspelt (the message suggests the nearest one) or missing, or a value has the wrong type or is
+            refused by the dataclass itself.
     """
     if not isinstance(values, Mapping):
         raise PlainError(f"{where} must be lines of `key: value`.")
@@ -42,10 +42,10 @@ def checked(kind: type[T], values: object, where: str) -> T:
 
 
 def check_keys(values: Mapping, known: Mapping[str, Field], where: str, what: str = "key") -> None:
-    """Refuse a key that is no field, by the nearest one, and a field without default that is missing.
+    """Check that every key is a field, and that every field without a default has a key.
 
     Raises:
-        PlainError: There is one.
+        PlainError: A key is unknown (the message suggests the nearest field), or a field is missing.
     """
     for key in values:
         if key not in known:

@@ -1,4 +1,4 @@
-"""Draws slices for a training: patients alike, a share of slices with the organ, and the same draw for the same seed."""
+"""Draws the slices of a training: every patient equally often, a fixed share with the organ, reproducibly from a seed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from data.slices import Slice
 
 
 class BalancedSampler(Sampler):
-    """Draws `length` slices an epoch, `with_organ` of them with a label, each patient as often as any other.
+    """Draws `length` slices per epoch; a share `with_organ` of them shows a label.
 
-    A patient of 500 slices would else count ten times as much as one of 50. Where there are no patients, each image is its own.
-    Slices without the organ count alike: two of one patient show less that can be mistaken for it than 200 of another.
-    The draw depends on (seed, epoch) alone; the ranks of a distributed training take every `world`-th of it, so their shares are disjoint.
-    Yields (index, seed of the augmentation). `epoch` is asked when a draw begins: a resumed training makes its first draw before
-    Lightning would have said which epoch it is.
+    Of the slices with a label, every patient gives equally many: otherwise one with 500 slices would count ten times as much as one
+    with 50. Where there are no patients, each image is its own. Slices without a label are drawn uniformly, whoever they come from: two
+    slices of one patient show fewer lookalikes than 200 of another.
+
+    The draw depends only on seed and epoch. Each rank of a distributed training takes every `world`-th item, so their shares are
+    disjoint. Yields (index, seed of the augmentation). `epoch` is a function, called when a draw begins, because a resumed training
+    makes its first draw before Lightning sets the epoch.
     """
 
     def __init__(
@@ -31,16 +33,17 @@ class BalancedSampler(Sampler):
         epoch: Callable[[], int] = lambda: 0,
         faint: np.ndarray | None = None,
     ) -> None:
-        """Prepare it.
+        """Prepare the draw.
 
         Args:
-            slices: All that may be drawn.
-            length: Draws of an epoch, over all ranks.
-            with_organ: Share of slices that show a label.
-            seed: Of the draw.
-            rank, world: This process, and how many there are.
-            epoch: Which epoch it is.
-            faint: bool, one of each slice: those with a label that are drawn as often as all others with one; None: no slice is.
+            slices: All slices that may be drawn.
+            length: Number of draws per epoch, over all ranks.
+            with_organ: Share of the draws that show a label.
+            seed: Seed of the draw.
+            rank, world: Number of this process, and how many there are.
+            epoch: Returns the current epoch.
+            faint: bool, one for each slice. Half of the draws with a label come from these slices, half from the others; None: there
+                are no such slices.
         """
         has = np.array([s.mask.any() for s in slices])
         patients = np.array([s.row.get("patient", s.row["file"]) for s in slices])
@@ -55,7 +58,7 @@ class BalancedSampler(Sampler):
         return self.length // self.world
 
     def draws(self) -> list[tuple[int, int]]:
-        """The epoch's draw over all ranks."""
+        """The draw of the current epoch, for all ranks: (index, seed of the augmentation)."""
         generator = np.random.default_rng([self.seed, self.epoch()])
         share = self.with_organ if len(self.negative) else 1.0
         share = share if len(self.positive) else 0.0
@@ -74,12 +77,12 @@ class BalancedSampler(Sampler):
 
 
 def _by_patient(patients: np.ndarray, chosen: np.ndarray) -> list[np.ndarray]:
-    """The indices of the chosen slices, one array for each patient who has any."""
+    """The indices of the chosen slices, as one array for each patient who has any."""
     return [np.flatnonzero(chosen & (patients == one)) for one in np.unique(patients[chosen])]
 
 
 def _take(pools: list[np.ndarray], count: int, generator: np.random.Generator) -> np.ndarray:
-    """Round after round one slice of every patient, in a new order each; none again before the patient's slices are used up."""
+    """Draw `count` indices: one from each pool per round, in a new order each round; no index twice before its pool is used up."""
     if not count:
         return np.empty(0, dtype=int)
     rounds = -(-count // len(pools))

@@ -1,4 +1,4 @@
-"""Reads slice folders (images/ masks/ slices.csv) into memory, and refuses what is wrong with them."""
+"""Reads slice folders (images/, masks/, slices.csv) into memory, and checks them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from data.kinds import DataSource, Kind
 from data.targets import Target
 from UNetPlusPlusSegmentLib.network.card import Source
 
-UNKNOWN = -1.0  # in a patch's truth: neither present nor absent
+UNKNOWN = -1.0  # value of a patch's truth where a label may or may not be present
 
 
 class DataError(ValueError):
-    """A slice folder that cannot be used: which file, why, and the way out."""
+    """A slice folder that cannot be used. The message names the file, the reason and what to do."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Slice:
 
     Attributes:
         row: Its line of slices.csv.
-        image: uint8 (height, width) or (height, width, 3), in the target's window; uint16 as long as it is not.
+        image: uint8 (height, width) or (height, width, 3), in the target's window; uint16 if not yet brought into that window.
         mask: bool (labels, height, width).
-        pixel_mm: Side of a pixel; 1 for images without one.
-        known: bool (labels,): the labels whose masks say all; the others' are not to be trusted. None: all of them.
-        beside: bool (height, width), what is easily mistaken for a label; None where it is not marked.
+        pixel_mm: Side of a pixel; 1 for images without a size in mm.
+        known: bool (labels,): the labels whose masks are complete; the masks of the others must not be trusted. None: all are.
+        beside: bool (height, width): structures that are easily mistaken for a label; None where they are not marked.
     """
 
     row: dict[str, str]
@@ -49,15 +49,15 @@ class Slice:
 
     @property
     def shown(self) -> np.ndarray:
-        """bool (height, width): the pixels of all labels."""
+        """bool (height, width): the union of all labels."""
         return np.logical_or.reduce(self.mask)
 
     def knows(self, label: int) -> bool:
-        """True if the mask of a label says all."""
+        """True if the mask of this label is complete."""
         return self.known is None or bool(self.known[label])
 
     def in_window(self, stored_hu: tuple[float, float] | None, wanted_hu: tuple[float, float] | None) -> Slice:
-        """The slice with grey values of another window; what the stored one cut off below stays cut off."""
+        """The slice with its grey values moved from the stored window to the wanted one; pixels of 0 stay 0."""
         is_8_bit = self.image.dtype == np.uint8
         if stored_hu is None or wanted_hu is None or (is_8_bit and stored_hu == wanted_hu):
             return self
@@ -71,10 +71,11 @@ def read_slices(folder: str | Path, target: Target, split: str, kind: Kind | Non
     """Read all slices of one split.
 
     Args:
-        folder: A slice folder of the target's own kind, or of another.
-        target: What is looked for in them.
-        split: The rows to read: `train`, or of its people one fold of three, `train:1/3`, or all others, `train:-1/3`.
-        kind: The other kind.
+        folder: The slice folder.
+        target: The target whose labels are read from the masks.
+        split: The rows to read: a split such as `train`; the first of three folds of its people, `train:1/3`; or all but that fold,
+            `train:-1/3`.
+        kind: How to read the folder; None: as `target.slices` says.
 
     Raises:
         DataError: slices.csv is missing or lacks a column, an image or mask is missing or unreadable, sizes differ, a patient is in two
@@ -88,17 +89,21 @@ def read_rows(folder: str | Path, kind: Kind, split: str) -> list[dict[str, str]
     """The lines of slices.csv of one split.
 
     Raises:
-        DataError: As of `read_slices`, as far as slices.csv alone can tell.
+        DataError: slices.csv is missing or lacks a column, a patient is in two splits, or the split is empty.
     """
     path = Path(folder) / "slices.csv"
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); training/prepare/ makes such folders.") from error
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}): give a slice folder, as the scripts in training/prepare/ make them."
+        ) from error
     for column in ("file", "split", kind.group):
         if not rows or column not in rows[0]:
-            raise DataError(f"{path} has no column {column!r}, or no rows; is the folder of another target?")
+            raise DataError(
+                f"{path} has no rows, or no column {column!r}: check that the folder belongs to this target."
+            )
     split_of = _split_of(path, rows, kind)
     name, _, fold = split.partition(":")
     people = [group for group, its in split_of.items() if its == name]
@@ -106,7 +111,9 @@ def read_rows(folder: str | Path, kind: Kind, split: str) -> list[dict[str, str]
         people = _of_fold(people, fold)
     chosen = [row for row in rows if row[kind.group] in set(people)]
     if not chosen:
-        raise DataError(f"{path} has no row with split {split!r}; it has {sorted(set(split_of.values()))}.")
+        raise DataError(
+            f"{path} has no row with split {split!r}; its splits are {', '.join(sorted(set(split_of.values())))}."
+        )
     return chosen
 
 
@@ -124,28 +131,28 @@ def _split_of(path: Path, rows: list[dict[str, str]], kind: Kind) -> dict[str, s
 
 
 def _of_fold(people: list[str], fold: str) -> list[str]:
-    """The people of one fold, `k/n`, or of all others, `-k/n`; dealt out by a hash of their names, whatever their order in the file."""
+    """The people of fold `k/n`, or with `-k/n` of all other folds. Folds follow a hash of the names, so row order does not matter."""
     match = re.fullmatch(r"(-?)(\d+)/(\d+)", fold)
     number, folds = (int(match[2]), int(match[3])) if match else (0, 0)
     if not match or not 1 <= number <= folds or folds < 2:
-        raise DataError(f"{fold!r} is no fold: the first of three is 1/3, and all but it -1/3.")
+        raise DataError(f"{fold!r} is not a fold: write 1/3 for the first of three, or -1/3 for all but that one.")
     dealt = sorted(people, key=lambda name: hashlib.sha256(name.encode()).digest())
     held_out = set(dealt[number - 1 :: folds])
     return [name for name in people if (name in held_out) != bool(match[1])]
 
 
 def sources_of(folder: str | Path, kind: Kind, split: str) -> list[Source]:
-    """The sources of the images of a split, as a card names them, with the number of patients or images of each source.
+    """The sources of a split's images, as a card lists them, each with its number of patients or images.
 
     Raises:
-        DataError: As of `read_rows`; or the kind names no source of a row.
+        DataError: As for `read_rows`; or a row comes from none of the kind's sources.
     """
     rows = read_rows(folder, kind, split)
     for row in rows:
         if not any(source.gave(row) for source in kind.sources):
             raise DataError(
-                f"{Path(folder) / 'slices.csv'}: the target names no source of {row['file']} (volume {row.get('volume', '')!r}):"
-                " name it, with its licence and citation, in the target's YAML file."
+                f"{Path(folder) / 'slices.csv'}: the target names no source of {row['file']} (volume {row.get('volume', '')!r})."
+                " Add the source, with its licence and citation, to the target's YAML file."
             )
     used = [(source, [row for row in rows if source.gave(row)]) for source in kind.sources]
     return [_counted(source, {row[kind.group] for row in given}, kind.group) for source, given in used if given]
@@ -161,12 +168,14 @@ def _read_slice(folder: Path, row: dict[str, str], target: Target, kind: Kind) -
     mask_path = folder / "masks" / row.get("mask", row["file"])
     image, mask = _read_picture(image_path), _read_picture(mask_path)
     if image.shape[:2] != mask.shape[:2]:
-        raise DataError(f"{mask_path} is {mask.shape[:2]}, its image {image.shape[:2]}: sizes must be equal.")
+        raise DataError(
+            f"{mask_path} has {_by(mask)} pixels, but its image has {_by(image)}: they must have the same size."
+        )
     strange = set(np.flatnonzero(np.bincount(mask.ravel())).tolist()).difference(kind.values)
     if mask.ndim != 2 or strange:
         raise DataError(
-            f"{mask_path} holds the value {max(strange, default=mask.max(initial=0))}: labels must be {', '.join(map(str, kind.values))}"
-            " in one channel."
+            f"{mask_path} holds the value {max(strange, default=mask.max(initial=0))}; a mask must have one channel with the values"
+            f" {', '.join(map(str, kind.values))}."
         )
     _check_image(image_path, image, target, kind)
     try:
@@ -174,16 +183,17 @@ def _read_slice(folder: Path, row: dict[str, str], target: Target, kind: Kind) -
         if pixel_mm is None:
             raise ValueError("it is empty")
     except (KeyError, ValueError) as error:
+        reason = "there is no such column" if isinstance(error, KeyError) else error
         raise DataError(
-            f"{folder / 'slices.csv'}: the pixel size of {row['file']} cannot be read ({error})."
+            f"{folder / 'slices.csv'}: the pixel size of {row['file']} cannot be read from column {kind.pixel_mm.column!r} ({reason})."
         ) from error
     try:
         known = target.known(row, kind)
     except KeyError as error:
         raise DataError(
-            f"{folder / 'slices.csv'} has no column {error}, which says what is known of a slice."
+            f"{folder / 'slices.csv'} has no column {error}, which `unknown` of the target refers to."
         ) from error
-    stored = mask.astype(np.uint8)  # a PNG of two values is read as bool
+    stored = mask.astype(np.uint8)  # a PNG with two values is read as bool
     item = Slice(row, image, target.masks(stored, kind), pixel_mm, known, target.beside_in(stored, kind))
     return item.in_window(kind.window_hu, target.window_hu)
 
@@ -193,27 +203,31 @@ def _check_image(image_path: Path, image: np.ndarray, target: Target, kind: Kind
     is_16_bit = image.dtype == np.uint16
     fits = target.window_hu != kind.window_hu if is_16_bit else image.dtype == np.uint8
     if not fits or channels != kind.channels:
-        hint = " HU in 16 bits need a window_hu of the target, beside that of its slices." * is_16_bit
+        hint = " For HU in 16 bits, give the target a window_hu of its own, other than that of its slices." * is_16_bit
         raise DataError(
-            f"{image_path} has {channels} channels of {image.dtype}, not {kind.channels} of uint8: it is not of this target;"
-            f" check `target` and `data`.{hint}"
+            f"{image_path} has {channels} channel(s) of {image.dtype} instead of {kind.channels} of uint8, so it does not belong to"
+            f" this target: check `target` and `data`.{hint}"
         )
+
+
+def _by(array: np.ndarray) -> str:
+    return f"{array.shape[0]} × {array.shape[1]}"
 
 
 def _read_picture(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as picture:
-            is_16_bit = picture.mode.startswith("I")  # which older versions of Pillow read as 32
+            is_16_bit = picture.mode.startswith("I")  # older versions of Pillow read 16 bits as 32
             return np.asarray(picture).astype(np.uint16) if is_16_bit else np.asarray(picture)
     except (OSError, SyntaxError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
 def to_network_grid(item: Slice, pixel_mm: float) -> tuple[Tensor, Tensor]:
-    """A slice at the network's pixel size, values as 0…1.
+    """Resample a slice to the network's pixel size in mm; with 0 it keeps its own.
 
     Returns:
-        float32 image (channels, height, width) and float32 mask (labels, height, width).
+        float32 image (channels, height, width) in 0…1, and float32 mask (labels, height, width) of 0 and 1.
     """
     channels = torch.from_numpy(np.array(item.image)).reshape(*item.image.shape[:2], -1).permute(2, 0, 1)
     image = channels.float() / 255
@@ -227,9 +241,10 @@ def to_network_grid(item: Slice, pixel_mm: float) -> tuple[Tensor, Tensor]:
 
 
 class SliceDataset(Dataset):
-    """Slices at the network's pixel size; an item is drawn by (index, seed), so that the same draw is the same patch everywhere.
+    """Slices at the network's pixel size. Items are asked for by (index, seed), so that the same draw gives the same patch everywhere.
 
-    An item is an image (channels, height, width) and its truth (labels, height, width): 1, 0, or `UNKNOWN` all over.
+    An item is an image (channels, height, width) in 0…1 and its truth (labels, height, width): 1 or 0, or `UNKNOWN` at all pixels of a
+    label.
     """
 
     def __init__(self, slices: list[Slice], pixel_mm: float, augment: Callable | None = None) -> None:

@@ -20,7 +20,7 @@ AIR_HU = -1000.0
 FOLDER = Path(__file__).resolve().parents[1] / "targets"
 SHIPPED = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 SIDES = re.compile(r"SCT\^(24028007\^Right|7771000\^Left)\b|\b(left|right)\b", re.IGNORECASE)
-# As deep as the network is where it is less. Distances and changes are those measured on the liver.
+# Levels are lowered to the network's depth where that is smaller. Step and change were measured on the liver.
 SPEEDS = {
     "slices": {
         "accurate": Speed(4, find_first=False),
@@ -36,7 +36,7 @@ SPEEDS = {
 
 
 class TargetError(ValueError):
-    """A description of a target that cannot be used: which file, why, and what is allowed."""
+    """A description of a target that cannot be used. The message names the file, the reason and what is allowed."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class TargetLabel:
     """One output of the network.
 
     Attributes:
-        name, terminology, color: For the user, as in a card.
-        made_of: The structures whose pixels belong to it.
-        postprocessing: Its own; that of the target if None.
-        usual: Low and high end of the `volume_ml` and `mean_hu` that most people have, for a note about others.
+        name, terminology, color: Shown to users, as in a card.
+        made_of: The structures whose pixels belong to the label.
+        postprocessing: Of this label; None: that of the target.
+        usual: The range, low and high, of `volume_ml` and `mean_hu` in most people; results outside it get a note.
     """
 
     name: str
@@ -60,37 +60,38 @@ class TargetLabel:
     def __post_init__(self) -> None:
         check_usual(self.usual)
         if not self.made_of:
-            raise ValueError(f"the label {self.name} is made of nothing.")
+            raise ValueError(f"the label {self.name} is made of nothing: name at least one structure in made_of.")
         if self.terminology.count("~") != 6 or self.terminology.count("^") < 4:
             raise ValueError(
-                f"terminology={self.terminology!r} must be Slicer's seven parts: context~category~type~modifier~context~region~modifier."
+                f"terminology={self.terminology!r} must have Slicer's seven parts: context~category~type~modifier~context~region~modifier."
             )
         if not all(0 <= part <= 255 for part in self.color):
             raise ValueError(f"color={list(self.color)} must be red, green and blue, each 0…255.")
 
     @property
     def has_side(self) -> bool:
-        """True if a mirror image of it is another label."""
+        """True for the left or right one of a pair, whose mirror image is the other one."""
         return bool(SIDES.search(self.terminology) or SIDES.search(self.name))
 
 
 @dataclass(frozen=True)
 class Target:
-    """A target: the labels that a network learns, and all that a card says of them.
+    """A target: the labels that a network learns, and what the model's card says about them.
 
     Attributes:
-        name: As a request names it.
-        labels: One for each output of the network. They exclude each other in a label map, and may share structures.
-        slices: The kind of the slice folders that it is learned from, and how they are read.
-        licence: Of the weights.
-        intended_use, limits: As a card says them.
-        engine: The part of the library that runs it: a key of `SPEEDS`.
-        window_hu: HU at 0 and 1 of the network's input; that of `slices` if None.
-        pixel_mm: Side of the network's pixels, unless a training says another; 0: the images' own.
-        postprocessing: Of each label that has none of its own.
-        priority: The names of all labels: of two that claim a pixel the first one gets it. Without it, the more probable one.
+        name: The name by which a request asks for it.
+        labels: One for each output of the network. They may share structures, but in a label map each pixel has one label only.
+        slices: How to read the slice folders from which it is learned.
+        licence: Licence of the weights.
+        intended_use, limits: Repeated in the card.
+        engine: The part of the library that runs the model: `slices` or `nodule`.
+        window_hu: HU at 0 and 1 of the network's input; None: those of `slices`.
+        pixel_mm: Side of the network's pixels, unless the settings of a training give another; 0: the images' own pixels.
+        postprocessing: Of the labels that have none of their own.
+        priority: The names of all labels; where several claim a pixel, the first of them gets it. Empty: the most probable label
+            gets it.
         beside: Structures that are easily mistaken for a label, where a folder marks them.
-        speeds: The work done at each speed; the engine's usual ones if empty.
+        speeds: What is computed at each speed; empty: the engine's default, `SPEEDS`.
     """
 
     name: str
@@ -113,22 +114,22 @@ class Target:
         if self.engine not in ENGINES:
             raise ValueError(f"engine={self.engine!r} is unknown; it can be {', '.join(ENGINES)}.")
         if self.engine == "nodule" and len(self.labels) > 1:
-            raise ValueError("the nodule engine takes a network of one label.")
+            raise ValueError("the nodule engine needs a target with one label.")
         if self.window_hu is None:
             object.__setattr__(self, "window_hu", self.slices.window_hu)
         check_window(self.window_hu)
         if self.window_hu and not self.slices.window_hu:
-            raise ValueError("colour images have no window_hu.")
+            raise ValueError("window_hu is for CT: the slices are colour images, which have none.")
         if self.pixel_mm < 0:
             raise ValueError(f"pixel_mm={self.pixel_mm} must not be below zero.")
         if not self.speeds:
             object.__setattr__(self, "speeds", SPEEDS[self.engine])
 
     def only(self, names: Sequence[str]) -> Target:
-        """The target with some of its labels, in the order of their names.
+        """The target with only the named labels, in that order.
 
         Raises:
-            TargetError: It has no such label.
+            TargetError: It has no label of that name.
         """
         there = {label.name: label for label in self.labels}
         unknown = [name for name in names if name not in there]
@@ -139,25 +140,25 @@ class Target:
 
     def _check_words(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name):
-            raise ValueError(f"name={self.name!r} must be one word of small letters and digits.")
+            raise ValueError(f"name={self.name!r} must be one word of lower-case letters and digits.")
         for key in ("licence", "intended_use"):
             if not getattr(self, key).strip():
-                raise ValueError(f"it must say its {key}.")
+                raise ValueError(f"{key} is empty: fill it in.")
 
     def _check_labels(self) -> None:
         names = [label.name for label in self.labels]
         if not names or len(set(names)) < len(names):
-            raise ValueError(f"labels: each needs a name of its own; got {names}.")
+            raise ValueError(f"labels: there must be at least one, and no two with the same name; got {names}.")
         if self.priority and sorted(self.priority) != sorted(names):
             raise ValueError(
-                f"priority={list(self.priority)} must be all labels, {', '.join(names)}, the first to win first."
+                f"priority={list(self.priority)} must list all labels, {', '.join(names)}, the one that wins first."
             )
         for label in self.labels:
             strange = [name for name in label.made_of if name not in self.slices.names]
             if strange:
                 raise ValueError(
-                    f"the label {label.name} is made of {strange[0]!r}, which is no structure of `slices`;"
-                    f" there are {', '.join(sorted(self.slices.names))}."
+                    f"the label {label.name} is made of {strange[0]!r}, which is not one of the structures of `slices`,"
+                    f" {', '.join(sorted(self.slices.names))}."
                 )
         self._check_shared_structures()
 
@@ -170,24 +171,24 @@ class Target:
                 )
 
     def masks(self, stored: np.ndarray, kind: Kind) -> np.ndarray:
-        """bool (labels, height, width) of a stored mask (height, width) of a folder of some kind."""
+        """bool (labels, height, width): the labels in a stored mask (height, width) of a folder of this kind."""
         return np.stack([kind.table(label.made_of)[stored] for label in self.labels])
 
     def beside_in(self, stored: np.ndarray, kind: Kind) -> np.ndarray | None:
-        """bool (height, width): what is easily mistaken for a label; None if the kind marks nothing of it."""
+        """bool (height, width): the structures of `beside` in a stored mask; None if the kind marks none of them."""
         table = kind.table(self.beside)
         return table[stored] if table.any() else None
 
     def known(self, row: Mapping[str, str], kind: Kind) -> np.ndarray:
-        """bool (labels,): which of the labels a slice shows in full, or shows to be absent.
+        """bool (labels,): the labels that a row's mask marks completely, so that unmarked pixels do not belong to them.
 
         Raises:
-            KeyError: The row lacks a column that says so.
+            KeyError: The row lacks a column that `unknown` refers to.
         """
         return np.array([kind.is_known(label.made_of, row) for label in self.labels])
 
     def to_hu(self, image: np.ndarray) -> np.ndarray:
-        """8-bit CT pixels in the target's window as float32 HU; 0 is what lay below the window, so it becomes air."""
+        """8-bit CT pixels in the target's window as float32 HU. Pixels of 0 lay at or below the window's lower end and become air."""
         if self.window_hu is None:
             raise ValueError("Colour images have no HU.")
         low, high = self.window_hu
@@ -197,10 +198,10 @@ class Target:
 
 
 def load_target(described: str | Mapping[str, Any]) -> Target:
-    """The target of a name of `SHIPPED`, of a YAML file, or of the mapping that one holds.
+    """Load a target from its name in `SHIPPED`, the path of a YAML file, or the contents of such a file.
 
     Raises:
-        TargetError: There is none, or its description is not as it has to be.
+        TargetError: There is no such target, or its description is wrong.
     """
     values, where = (described, "target") if isinstance(described, Mapping) else _read(described)
     try:
@@ -210,10 +211,10 @@ def load_target(described: str | Mapping[str, Any]) -> Target:
 
 
 def load_kind(described: str) -> Kind:
-    """The kind of slice folders that is described under `slices` in such a file, which need not hold more.
+    """Load only the kind of slice folders, the part `slices` of a target; `described` is a name or a path as for `load_target`.
 
     Raises:
-        TargetError: As of `load_target`.
+        TargetError: There is no such target, or this part of its description is wrong.
     """
     values, where = _read(described)
     try:

@@ -1,1 +1,1 @@
-"""One training: its settings, its losses, and its steps (Lightning)."""
+"""A training: its settings, losses, data, steps and trainer (Lightning), and the fit of a nodule model's decision."""

@@ -1,4 +1,4 @@
-"""The decision of a nodule model: which of its findings are nodules, fitted on those in crops and in the lungs of one patient. SciPy."""
+"""Fits the decision of a nodule model, which of its findings are nodules, on findings in crops and in one whole chest."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ PENALTIES = (
     3.0,
     10.0,
     30.0,
-)  # of squared weights of standardised features; that with the least loss is taken
+)  # on the squared weights of standardised features; the one with the lowest loss is used
 SEED = 0
 
 
 @dataclass(frozen=True)
 class Example:
-    """A finding that the engine made.
+    """A finding of the engine, labelled by the readers.
 
     Attributes:
-        patient: Of whom.
-        is_whole: True if it comes from a whole chest, not from a crop.
-        mean_mm: Mean diameter.
-        features: As the decision gets them.
+        patient: Whose finding it is.
+        is_whole: True if it comes from a whole chest, False if from a crop.
+        mean_mm: Mean diameter in mm.
+        features: The features that the decision uses.
         is_nodule: True if readers marked a nodule there.
     """
 
@@ -56,9 +56,10 @@ class Example:
 
 
 def examples_of_crops(bundle: Bundle, data: Path, split: str) -> list[Example]:
-    """All that the search finds in the crops of a split, those of each nodule being a scan, and every second one being another.
+    """All findings of the search in the crops of a split.
 
-    How far apart the slices of a crop lie is not known: as far as makes the nodule as long as wide.
+    The crops of each nodule are searched as a scan, and every second one of them as another scan. The distance between the slices is not
+    recorded in crops; it is chosen so that the nodule is as long as it is wide.
     """
     engine, target, examples = _undecided(bundle), load_target(bundle.target), []
     crops = crops_of(data, split, target)
@@ -72,7 +73,7 @@ def examples_of_crops(bundle: Bundle, data: Path, split: str) -> list[Example]:
 
 
 def examples_of_chest(bundle: Bundle, folder: Path, chest: Chest) -> list[Example]:
-    """All that the search finds in a whole chest."""
+    """All findings of the search in a whole chest."""
     volume, _ = read_volume(folder / chest.image)
     maps = _undecided(bundle).predict(volume, Request(bundle.target))
     readers = axial_order(volume).apply(readers_of(chest, folder, volume.array.shape))
@@ -80,17 +81,19 @@ def examples_of_chest(bundle: Bundle, folder: Path, chest: Chest) -> list[Exampl
 
 
 def _undecided(bundle: Bundle) -> NoduleEngine:
-    """An engine that leaves no finding out, however unlikely."""
+    """An engine that keeps every finding, however unlikely."""
     return NoduleEngine(replace(bundle, decision=None), "cpu")
 
 
 def _examples(maps: NoduleMaps, readers: np.ndarray, patient: str, is_whole: bool) -> list[Example]:
-    """The findings, each once, but those that one or two readers marked or nobody was asked about.
+    """The findings that readers clearly judged: without those that only one or two readers marked, and those nobody was asked about.
+
+    Each finding counts once. Findings at the edge of a crop are cut off there, so they are left out too.
 
     Args:
-        maps: Of a whole chest or of a crop.
-        readers: Numbers of readers (slices, rows, columns), in axial order.
-        patient, is_whole: As in `Example`. The edges of a crop cut what reaches them: that is left out.
+        maps: The maps of a whole chest or of a crop.
+        readers: Number of readers who marked each voxel, (slices, rows, columns) in axial order.
+        patient, is_whole: As in `Example`.
     """
     found = [nodule for c in maps.candidates if (nodule := nodule_at(c, maps.windows, maps.threshold))]
     found = [nodule for nodule, value in zip(found, label_apart(found)[2], strict=True) if value] if found else []
@@ -109,12 +112,12 @@ def _examples(maps: NoduleMaps, readers: np.ndarray, patient: str, is_whole: boo
 
 
 def fit(examples: Sequence[Example]) -> tuple[Decision, dict]:
-    """A decision, and how well one that has not seen a patient does on that patient.
+    """Fit a decision, and measure it by cross-validation over patients.
 
     Returns:
-        The decision, `least` being the highest probability of a false finding of `LEAST_MM` or more in a whole chest that was left
-        out of the fit: with one chest to choose it on, none there is nearer to one in a scan than one there is; and its
-        figures: the number of examples, the area under the ROC curve, the ROC itself.
+        The decision and its figures: numbers of examples, the area under the ROC curve, and points of the curve. The decision's `least`,
+        the probability from which a finding is shown, is that of the most likely false finding of at least `LEAST_MM` in the
+        whole chest, by a fit without that chest: this chest then shows exactly one false finding.
     """
     names = sorted(examples[0].features)
     x = np.array([[each.features[name] for name in names] for each in examples])
@@ -142,7 +145,7 @@ def fit(examples: Sequence[Example]) -> tuple[Decision, dict]:
 
 
 def _fitted(x: np.ndarray, y: np.ndarray, penalty: float) -> tuple[float, np.ndarray]:
-    """Intercept and weights, of features as they are, of a logistic regression whose weights of standardised features stay small."""
+    """Intercept and weights, for the unscaled features, of a logistic regression with a penalty on the weights of standardised features."""
     mean, deviation = x.mean(axis=0), x.std(axis=0) + 1e-9
     z = np.column_stack([np.ones(len(x)), (x - mean) / deviation])
     sign = np.where(y, 1.0, -1.0)
@@ -157,7 +160,7 @@ def _fitted(x: np.ndarray, y: np.ndarray, penalty: float) -> tuple[float, np.nda
 
 
 def _left_out(x: np.ndarray, y: np.ndarray, patients: np.ndarray, penalty: float) -> np.ndarray:
-    """The probability of each example from a fit without its patient's fold; a whole chest is a fold of its own."""
+    """The probability of each example, by a fit without the fold of its patient."""
     names = np.unique(patients)
     fold = dict(zip(np.random.default_rng(SEED).permutation(names), np.arange(len(names)) % FOLDS, strict=True))
     of_each = np.array([fold[name] for name in patients])
@@ -174,12 +177,12 @@ def _loss(y: np.ndarray, chances: np.ndarray) -> float:
 
 
 def _area(y: np.ndarray, chances: np.ndarray) -> float:
-    """Share of the pairs of a nodule and something else in which the nodule is the likelier."""
+    """Area under the ROC curve: the share of pairs, a nodule and something else, in which the nodule has the higher probability."""
     return float((chances[y][:, None] > chances[~y]).mean())
 
 
 def _roc(y: np.ndarray, chances: np.ndarray) -> list[dict[str, float]]:
-    """Shares of the nodules and of the others that are at least so likely."""
+    """For each probability 0.1 to 0.9, the shares of the nodules and of the others that have at least that probability."""
     return [
         {
             "probability": float(least),

@@ -1,4 +1,4 @@
-"""The losses, from logits: MONAI's BCE + Dice, and two that MONAI has not: with the logarithm of Dice, and the paper's hybrid loss."""
+"""The losses, computed from logits: MONAI's BCE + Dice, and two that MONAI lacks: the logarithm of Dice, and the paper's hybrid loss."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from data.slices import UNKNOWN
 def hybrid(logits: Tensor, truth: Tensor, background: bool = False) -> Tensor:
     """Zhou et al. 2018, eq. 3: ``-(1/N) Σ_b (½·Y_b·log Ŷ_b + 2·Y_b·Ŷ_b / (Y_b + Ŷ_b))``, b over the N images of a batch.
 
-    Products and sums run over the pixels of an image; the first term is taken per pixel, as the authors' code does, so that it does not
-    grow with the image. An image without the organ adds nothing by itself, as in the paper.
+    Products and sums run over the pixels of an image. The first term is averaged over the pixels, as in the authors' code, so that it
+    does not grow with the image. As in the paper, an image without the organ contributes nothing.
 
     Args:
         logits: (N, labels, height, width), log-odds of Ŷ.
-        truth: the same shape, 0 or 1.
+        truth: The same shape, 0 or 1.
         background: Add the other half of the cross-entropy, ``½·(1 - Y_b)·log(1 - Ŷ_b)``, which the equation lacks.
 
     Returns:
-        A scalar, at best -1.
+        A scalar; the best possible value is -1.
     """
     y, log_p = truth.flatten(1), F.logsigmoid(logits).flatten(1)
     p = log_p.exp()
@@ -37,14 +37,17 @@ def hybrid(logits: Tensor, truth: Tensor, background: bool = False) -> Tensor:
 
 
 def bce_log_dice(logits: Tensor, truth: Tensor) -> Tensor:
-    """½·BCE − ln Dice of the batch: Wong et al. 2018 (exponential logarithmic loss, its exponent 1), for organs of very different sizes.
+    """½·BCE − ln Dice of the batch (Wong et al. 2018, exponential logarithmic loss with exponent 1), for organs of very different sizes.
 
-    Dice itself is flat where hardly anything is found yet, so that a small organ is learned last or never; its logarithm is steepest
-    there. A batch without the organ has the cross-entropy alone.
+    Dice is flat while hardly anything has been found, so small organs are learned late or never; its logarithm is steepest there. For a
+    batch without the organ the loss is the cross-entropy alone.
 
     Args:
         logits: (N, 1, height, width).
-        truth: the same shape, 0 or 1.
+        truth: The same shape, 0 or 1.
+
+    Returns:
+        A scalar; the best possible value is 0.
     """
     p = logits.sigmoid()
     overlap, both = (truth * p).sum(), truth.sum() + p.sum()
@@ -52,8 +55,8 @@ def bce_log_dice(logits: Tensor, truth: Tensor) -> Tensor:
     return half - torch.log((2 * overlap + 1) / (both + 1)) if truth.any() else half
 
 
-# ½·BCE + 1 − Dice, for one label: the authors' code. Dice over the whole batch, where images without the organ count too; or of each
-# image by itself, then their mean, where a small section counts as much as a large one.
+# ½·BCE + 1 − Dice for one label, as in the authors' code. Dice is computed over the whole batch, where images without the organ count
+# too; or for each image and then averaged, where a small section counts as much as a large one.
 _bce_dice = partial(DiceCELoss, sigmoid=True, smooth_nr=1, smooth_dr=1, lambda_ce=0.5)
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "bce_dice": _bce_dice(batch=True),
@@ -65,14 +68,14 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def of_labels(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, truth: Tensor) -> Tensor:
-    """The mean over the labels of a loss for one label, each over the images that know it.
+    """Apply a loss to each label, on the images where the label is known, and average over the labels.
 
-    A label that no image of the batch knows adds nothing; the others weigh no more for it.
+    A label that is unknown in the whole batch contributes 0, and the others keep their weight.
 
     Args:
-        loss: Of (N, 1, height, width), twice.
+        loss: Takes the logits and the truth of one label, each (N, 1, height, width).
         logits: (N, labels, height, width).
-        truth: the same shape: 1, 0, or `UNKNOWN` all over the labels that an image does not know.
+        truth: The same shape: 1 or 0, or `UNKNOWN` at all pixels of a label that is unknown in an image.
     """
     total = logits.new_zeros(())
     for label in range(logits.shape[1]):
@@ -84,5 +87,5 @@ def of_labels(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, truth: T
 
 
 def deep_supervision(loss: Callable[[Tensor, Tensor], Tensor], heads: Sequence[Tensor], truth: Tensor) -> Tensor:
-    """The mean of `loss` over the heads, each against the same truth (MONAI's DeepSupervisionLoss is a weighted sum)."""
+    """The mean of `loss` over the heads, all against the same truth (MONAI's DeepSupervisionLoss is a weighted sum)."""
     return torch.stack([loss(logits, truth) for logits in heads]).mean()

@@ -1,4 +1,4 @@
-"""The settings of a training: a YAML file, then `key=value` from the command line. What is misspelt is refused."""
+"""The settings of a training: read from a YAML file, overridden by `key=value` on the command line, and checked."""
 
 from __future__ import annotations
 
@@ -19,55 +19,53 @@ from UNetPlusPlusSegmentLib.network.unetpp import ARCHITECTURES, WIDE_FILTERS
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be used: which, and what is allowed."""
+    """A setting that cannot be used. The message names the setting and what is allowed."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides the outcome of a training; saved beside its checkpoints as `settings.yaml`."""
+    """Everything that determines a training; saved beside its checkpoints as `settings.yaml`."""
 
-    name: str  # of the run: its folder below `runs`
-    target: str | dict[str, Any]  # a name of training/targets, a YAML file like those, or what such a file holds
-    data: str  # slice folder: images/ masks/ slices.csv
-    also: dict[str, str] = field(
-        default_factory=dict
-    )  # more of other kinds: name or YAML file, and slice folder of each
-    runs: str = "runs"  # where run folders go
-    fold: str = (
-        ""  # 1/3: validate on the first third of the people of `train`, and train on the others; empty: on `val`
-    )
-    architecture: str = "unetpp_ds"
-    filters: tuple[int, ...] = (32, 64, 128, 256, 512)
+    name: str  # name of the run, and of its folder below `runs`
+    target: str | dict[str, Any]  # a name in training/targets, the path of such a YAML file, or its contents
+    data: str  # slice folder: images/, masks/, slices.csv
+    # More slice folders of other kinds: from the name or YAML file of a target to a folder.
+    also: dict[str, str] = field(default_factory=dict)
+    runs: str = "runs"  # folder of the run folders
+    # 1/3: hold out the first third of the people of `train`, validate on it, and train on the others. Empty: validate on `val`.
+    fold: str = ""
+    architecture: str = "unetpp_ds"  # UNet++ with deep supervision; any key of ARCHITECTURES
+    filters: tuple[int, ...] = (32, 64, 128, 256, 512)  # of each level, from the top; wide_unet has its own
     batch_norm: bool = True
-    init_from: str = ""  # bundle folder or checkpoint whose weights the training starts from
-    pixel_mm: float = 0.0  # side of the network's pixels; 0: the target's, and if it has none, the images' own
-    patch: tuple[int, int] = (128, 160)  # rows, columns of a training patch
+    init_from: str = ""  # bundle folder or checkpoint with the initial weights
+    pixel_mm: float = 0.0  # side of the network's pixels; 0: that of the target or, if it has none, of the images
+    patch: tuple[int, int] = (128, 160)  # rows and columns of a training patch
     batch_size: int = 4
     steps: int = 2000
-    steps_per_epoch: int = 100  # an epoch ends with a checkpoint and a validation
-    learning_rate: float = 1e-3  # of AdamW at its highest, after `warmup_steps`; then a cosine to nought
+    steps_per_epoch: int = 100  # each epoch ends with a validation and a checkpoint
+    learning_rate: float = 1e-3  # AdamW's highest, reached after `warmup_steps`; it then falls to 0 along a cosine
     warmup_steps: int = 50
     weight_decay: float = 1e-2
-    ema_decay: float = 0.99  # of the averaged weights that are validated and shipped; 0: none
+    ema_decay: float = 0.99  # moving average of the weights, which is validated and shipped; 0: no average
     loss: str = "bce_dice"
     with_organ: float = 0.75  # share of the drawn slices that show the organ
-    faint_hu: float = -1000.0  # CT: slices whose organ has a mean below this are drawn as often as all others with it
+    faint_hu: float = -1000.0  # CT: slices whose organ has a mean below this make half of those drawn with the organ
     scale: tuple[float, float] = (0.7, 1.4)
     rotation_degrees: float = 15.0
-    shift: float = 0.15  # of the patch's side, from the middle of the slice
-    roam: float = 0.0  # share of patches about a random pixel instead, half of them of the organ, half of anything
-    flips: bool = False  # an abdomen has no mirror image, and a left kidney is no right one
+    shift: float = 0.15  # largest shift from the middle of the slice, as a share of the patch's side
+    roam: float = 0.0  # share of patches centred on a random pixel instead: half on the organ, half on anything but air
+    flips: bool = False  # mirror images and quarter turns: wrong for an abdomen, where left and right differ
     gain: float = 0.2  # CT: contrast about the middle of the window, ± this share
     offset: float = 0.1  # CT: brightness, ± this share of the window
     gamma: tuple[float, float] = (0.7, 1.5)
-    noise: float = 0.1  # its largest deviation, as a share of the window
-    sharpen: float = 0.0  # share of patches sharpened, as by another reconstruction kernel
-    no_table: float = 0.0  # share of CT patches that lose what lies behind the body
+    noise: float = 0.1  # largest standard deviation, as a share of the window
+    sharpen: float = 0.0  # share of patches that are sharpened, as by another reconstruction kernel
+    no_table: float = 0.0  # share of CT patches without the table behind the body
     recolour: float = 0.0  # share of CT patches with a brighter or darker organ
     bowel: float = 0.0  # share of CT patches with one to three loops of bowel drawn beside the organ
-    paste: float = 0.0  # share of CT patches with a cut through another organ laid beside it, where `also` marks such
-    patience: int = 0  # validations without a better Dice before the training stops; 0: never
-    validation_stride: int = 4  # every n-th slice of `val` while training; evaluate.py takes all
+    paste: float = 0.0  # share of CT patches with a section of another organ pasted beside it (`beside` of the target)
+    patience: int = 0  # stop after this many validations without a better Dice; 0: never
+    validation_stride: int = 4  # validate on every N-th slice while training; evaluate.py takes all
     seed: int = 1
     threads: int = 0  # of torch; 0: all cores
 
@@ -79,8 +77,8 @@ class Settings:
         object.__setattr__(self, "pixel_mm", self.pixel_mm or self.goal.pixel_mm)
         if self.steps % self.steps_per_epoch:
             raise SettingsError(
-                f"steps={self.steps} is no multiple of steps_per_epoch={self.steps_per_epoch}: what comes after the last whole"
-                " epoch would neither be validated nor be kept."
+                f"steps={self.steps} must be a multiple of steps_per_epoch={self.steps_per_epoch}: steps after the last whole epoch"
+                " would be neither validated nor saved."
             )
 
     def _check_names(self) -> None:
@@ -97,21 +95,25 @@ class Settings:
             try:
                 fits = load_kind(key).channels == channels
             except TargetError as error:
-                raise SettingsError(f"also: {key!r} is no target: {error}") from error
+                raise SettingsError(f"also: {key!r} is not a target: {error}") from error
             if not fits:
-                raise SettingsError(f"also: {key!r} is no target whose images are like those of {name}.")
+                raise SettingsError(
+                    f"also: {key!r} and the target {name} have different images, CT and colour: remove {key!r} from `also`."
+                )
         sided = [label.name for label in self.goal.labels if label.has_side]
         if self.flips and sided:
-            raise SettingsError(f"flips: a mirror image turns {sided[0]} into that of the other side; leave them out.")
+            raise SettingsError(
+                f"flips=true: a mirror image would turn {sided[0]} into the one of the other side. Set flips=false."
+            )
 
     @cached_property
     def goal(self) -> Target:
-        """The target as its file describes it."""
+        """The target that `target` describes."""
         return load_target(self.target)
 
     @property
     def folders(self) -> list[tuple[str, Kind]]:
-        """The slice folders, `data` first, and their kinds."""
+        """The slice folders and their kinds: `data`, then those of `also`."""
         return [(self.data, self.goal.slices), *((folder, load_kind(key)) for key, folder in self.also.items())]
 
     def _check_ranges(self) -> None:
@@ -123,9 +125,9 @@ class Settings:
                 raise SettingsError(f"{key}={getattr(self, key)} must not be below zero.")
         for key in ("with_organ", "roam", "no_table", "noise", "sharpen", "recolour", "bowel", "paste"):
             if not 0 <= getattr(self, key) <= 1:
-                raise SettingsError(f"{key}={getattr(self, key)} is a share: it must lie in 0…1.")
+                raise SettingsError(f"{key}={getattr(self, key)} is a share: it must lie between 0 and 1.")
         if not 0 <= self.ema_decay < 1:
-            raise SettingsError(f"ema_decay={self.ema_decay} must lie in 0…1, without 1: 0.99, say.")
+            raise SettingsError(f"ema_decay={self.ema_decay} must be at least 0 and below 1, for example 0.99.")
 
     def _check_pairs(self) -> None:
         for key in ("scale", "gamma"):
@@ -139,14 +141,14 @@ class Settings:
 
     @property
     def network_arguments(self) -> dict[str, Any]:
-        """The arguments of `build_network` beside the architecture's name; wide U-Net's filters are the paper's."""
+        """The arguments of `build_network` after the architecture; wide U-Net always has the paper's filters."""
         filters = WIDE_FILTERS if self.architecture == "wide_unet" else self.filters
         outside = {"in_channels": self.goal.slices.channels, "out_channels": len(self.goal.labels)}
         return {**outside, "filters": list(filters), "batch_norm": self.batch_norm}
 
     @property
     def splits(self) -> tuple[str, str]:
-        """The splits of the slice folders to train and to validate on."""
+        """The splits to train on and to validate on."""
         return (f"train:-{self.fold}", f"train:{self.fold}") if self.fold else ("train", "val")
 
     @property
@@ -156,7 +158,7 @@ class Settings:
 
     @property
     def folder(self) -> Path:
-        """The folder of this run's checkpoints and logs."""
+        """The run folder, with checkpoints and logs."""
         return Path(self.runs) / self.name
 
     def save(self, path: Path) -> None:
@@ -166,10 +168,10 @@ class Settings:
 
 
 def load_settings(config: str | Path, overrides: Sequence[str] = ()) -> Settings:
-    """Read a YAML file of settings and lay `key=value` overrides over it; values are YAML too.
+    """Read a YAML file of settings and apply `key=value` overrides, whose values are YAML too.
 
     Raises:
-        SettingsError: No such file, a key that is no setting (the nearest right one is named), a value of another kind.
+        SettingsError: The file cannot be read, a key is not a setting (the message suggests the nearest one), or a value is wrong.
     """
     values = _read_yaml(config)
     for override in overrides:
@@ -206,13 +208,13 @@ def _pair(settings: Settings, key: str) -> tuple[float, float]:
 
 
 def _as(field: dataclasses.Field, value: Any) -> Any:
-    """`value` as the field's own type; a whole number is a fine float, a list a fine tuple."""
+    """`value` in the field's type: lists become tuples, ints become floats."""
     kind = field.type.partition("[")[0]
     if kind == "tuple" and isinstance(value, list):
         return tuple(value)
     if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if kind == "float" and isinstance(value, str):  # YAML reads 1e-3 as text
+    if kind == "float" and isinstance(value, str):  # YAML reads 1e-3 as a string
         try:
             return float(value)
         except ValueError:

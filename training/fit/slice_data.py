@@ -1,4 +1,4 @@
-"""The slices of a training and of its validation (Lightning)."""
+"""The Lightning data module: the slices of a training and of its validation."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from UNetPlusPlusSegmentLib.network.card import Source
 
 
 class SliceData(L.LightningDataModule):
-    """Reads both splits at once, so that what is wrong with them is refused before the first step.
+    """Reads both splits when it is made, so that errors in the data show before the first step.
 
     Attributes:
-        groups: The number of the patient that each image of the validation is of; where there are no patients, all are of one group.
-        sources: Of what is trained on.
+        training, validation: The slices of both splits.
+        groups: For each image of the validation, the number of its patient; without patients, all have the same number.
+        sources: The sources of the training data.
 
     Raises:
-        DataError: As of `read_all`; or a label is known, or there, in no slice of `train`; or a source is not named.
+        DataError: As for `read_all`; or a label is shown by no slice of `train`; or a source is not named.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -35,21 +36,23 @@ class SliceData(L.LightningDataModule):
         self.training, validation = (read_all(settings, split) for split in settings.splits)
         for at, label in enumerate(self.target.labels):
             if not any(item.knows(at) and item.mask[at].any() for item in self.training):
-                raise DataError(f"No slice of `train` shows {label.name}: there is nothing to learn it from.")
+                raise DataError(
+                    f"No slice of `train` shows {label.name}, so it cannot be learned: add slices with it, or remove the label."
+                )
         self.validation = validation[:: settings.validation_stride]
         names = [item.row.get("patient", "all") for item in self.validation]
         number = {name: n for n, name in enumerate(sorted(set(names)))}
         self.groups = [number[name] for name in names]
 
     def check_processes(self, count: int) -> None:
-        """See that each process has something to validate on.
+        """Check that each process has an image to validate on.
 
         Raises:
-            SettingsError: It has not.
+            SettingsError: There are fewer images than processes.
         """
         if len(self.validation) < count:
             raise SettingsError(
-                f"{len(self.validation)} images of `val` are too few for {count} processes: give a smaller validation_stride."
+                f"Too few images to validate on ({len(self.validation)}) for {count} processes: give a smaller validation_stride."
             )
 
     def train_dataloader(self) -> DataLoader:
@@ -70,7 +73,7 @@ class SliceData(L.LightningDataModule):
         return DataLoader(patches, s.batch_size, sampler=sampler, drop_last=True)
 
     def _faint(self) -> np.ndarray | None:
-        """bool, one of each slice of the training: its labels have a mean below `faint_hu`; None of colour images."""
+        """bool, one for each slice of the training: its labels have a mean below `faint_hu`. None for colour images."""
         to_hu, most_hu = self.target.to_hu, self.settings.faint_hu
         if self.target.window_hu is None:
             return None
@@ -84,14 +87,14 @@ class SliceData(L.LightningDataModule):
 
     @property
     def _trainer(self) -> L.Trainer:
-        return cast("L.Trainer", self.trainer)  # set before it asks for a loader
+        return cast("L.Trainer", self.trainer)  # Lightning sets it before it asks for a loader
 
 
 def read_all(settings: Settings, split: str) -> list[Slice]:
-    """The slices of a split, of `data` and of all that `also` names, without those that know no label.
+    """The slices of a split in `data` and in all folders of `also`, without slices in which every label is unknown.
 
     Raises:
-        DataError: As of `read_slices`; or a patient of that name is in two folders.
+        DataError: As for `read_slices`; or two folders have a patient of the same name.
     """
     slices: list[Slice] = []
     groups: dict[str, str] = {}
@@ -100,23 +103,25 @@ def read_all(settings: Settings, split: str) -> list[Slice]:
         here = {item.row[kind.group] for item in more}
         twice = sorted(groups.keys() & here)
         if twice:
-            raise DataError(f"{', '.join(twice)} is in {folder} and in {groups[twice[0]]}: rename it in one of them.")
+            raise DataError(
+                f"{folder} and {groups[twice[0]]} both have {', '.join(twice)}: rename {kind.group} in one of them."
+            )
         groups |= dict.fromkeys(here, folder)
         slices += [item for item in more if any(item.knows(label) for label in range(len(item.mask)))]
     return slices
 
 
 def all_sources(settings: Settings) -> list[Source]:
-    """The sources of all that is trained on.
+    """The sources of the training data, in `data` and in `also`.
 
     Raises:
-        DataError: As of `sources_of`.
+        DataError: As for `sources_of`.
     """
     return [source for folder, kind in settings.folders for source in sources_of(folder, kind, settings.splits[0])]
 
 
 def pieces_beside(slices: list[Slice], settings: Settings) -> list[Piece]:
-    """Cuts at the network's pixels through all that is easily mistaken for a label, where it is marked."""
+    """The sections of structures that are easily mistaken for a label, where they are marked, at the network's pixels."""
     found = []
     for item in slices:
         if item.beside is not None and item.beside.any():

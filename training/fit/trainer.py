@@ -1,4 +1,4 @@
-"""The Lightning trainer of a run, and its folder: checkpoints, logs, precision, processes."""
+"""The Lightning trainer of a run (checkpoints, logs, precision, processes), and the run folder."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from fit.weights import averaging
 
 
 def trainer_of(settings: Settings, best: ModelCheckpoint) -> L.Trainer:
-    """A trainer that keeps, beside the best checkpoint, after every epoch the last."""
+    """A trainer that keeps the best checkpoint, `best`, and saves `last.ckpt` after every epoch."""
     callbacks: list[Callback] = [
         best,
-        # Lightning's save_last skips the epochs that were no better: a resumed run would do them again.
+        # Lightning's save_last skips epochs without improvement: a resumed run would repeat them.
         ModelCheckpoint(settings.folder, "last", enable_version_counter=False),
         LearningRateMonitor(),
     ]
@@ -30,7 +30,7 @@ def trainer_of(settings: Settings, best: ModelCheckpoint) -> L.Trainer:
     return L.Trainer(
         max_steps=settings.steps,
         callbacks=callbacks,
-        # A resumed training gets a CSV file of its own (csv/version_1): Lightning would empty the first one.
+        # A resumed training gets its own CSV file (csv/version_1): Lightning would empty the first one.
         logger=[CSVLogger(settings.folder, "csv"), TensorBoardLogger(settings.folder, "", "tensorboard")],
         precision="bf16-mixed" if has_fast_bf16() else "32-true",
         **_processes(),
@@ -42,17 +42,21 @@ def trainer_of(settings: Settings, best: ModelCheckpoint) -> L.Trainer:
 
 
 def make_folder(settings: Settings, task: nn.Module) -> None:
-    """Make the run's folder, and see before the first step that its checkpoints will fit on the disk."""
+    """Make the run folder, save the settings in it, and check that the checkpoints will fit on the disk.
+
+    Raises:
+        SettingsError: There is too little space, or the folder cannot be written to.
+    """
     weights = sum(p.numel() for p in task.parameters()) * 4
-    # Weights, their average and two moments of the optimiser; in best, last and the checkpoint being written.
+    # Four values per weight (weight, average, two moments of AdamW) in three files: best, last and the one being written.
     needed = weights * 4 * 3
     try:
         settings.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(settings.folder).free
         if free < needed:
             raise SettingsError(
-                f"The disk of {settings.folder} has {free / 1e9:.1f} GB left, the checkpoints need {needed / 1e9:.1f}:"
-                " make room, or give another runs=…"
+                f"The checkpoints need {needed / 1e9:.1f} GB, but the disk of {settings.folder} has {free / 1e9:.1f} GB left:"
+                " free some space, or give another runs=…"
             )
         settings.save(settings.folder / "settings.yaml")
     except OSError as error:
@@ -62,7 +66,7 @@ def make_folder(settings: Settings, task: nn.Module) -> None:
 
 
 def _processes() -> dict:
-    """Lightning's arguments for the processes that torchrun or Slurm started; one process otherwise."""
+    """Lightning's arguments for the processes that torchrun or Slurm started; without these, for one process."""
     of = os.environ
     if "TORCHELASTIC_RUN_ID" in of:
         here, nodes = int(of["LOCAL_WORLD_SIZE"]), int(of["GROUP_WORLD_SIZE"])

@@ -1,4 +1,4 @@
-"""A training from its settings to its best checkpoint."""
+"""Runs a training, from its settings to its best checkpoint."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from fit.weights import load_weights
 
 
 def train(settings: Settings, resume: bool = False) -> Path:
-    """Train as `settings` say; return the checkpoint with the best validation Dice.
+    """Train, and return the path of the checkpoint with the best validation Dice.
 
     Raises:
-        SettingsError, DataError: Refused before the first step.
+        SettingsError, DataError: The settings or the data cannot be used; raised before the first step.
     """
     L.seed_everything(settings.seed, workers=True, verbose=False)
     if settings.threads:
@@ -27,7 +27,7 @@ def train(settings: Settings, resume: bool = False) -> Path:
     last = settings.folder / "last.ckpt"
     if last.exists() and not resume:
         raise SettingsError(
-            f"{settings.folder} holds a training already: add --resume to go on, or give another name=…"
+            f"{settings.folder} already holds a training: add --resume to continue it, or give another name=…"
         )
     data = SliceData(settings)
     task = SegmentationTask(settings, data.groups, data.sources)

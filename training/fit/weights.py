@@ -1,4 +1,4 @@
-"""The weights that a training starts from, and the average that it ends with."""
+"""The initial weights of a training, and the moving average of its weights."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from UNetPlusPlusSegmentLib.network.bundle import read_bundle
 
 
 def load_weights(network: nn.Module, source: str) -> None:
-    """Start from a bundle folder or a checkpoint of the same architecture: from its averaged weights, which were validated.
+    """Load the weights of a bundle folder or a checkpoint of the same architecture; from a checkpoint, the averaged ones.
 
-    Heads for another number of labels stay as they are: they know nothing of these labels.
+    If the number of labels differs, the heads keep their random weights.
 
     Raises:
-        SettingsError: It cannot be read, or is of another architecture.
+        SettingsError: `source` cannot be read, or has another architecture.
     """
     try:
         if Path(source).is_dir():
@@ -29,15 +29,15 @@ def load_weights(network: nn.Module, source: str) -> None:
         own = network.state_dict()
         heads = {k: v for k, v in own.items() if k.startswith("outputs.") and k in state and v.shape != state[k].shape}
         network.load_state_dict({**state, **heads})
-    except Exception as error:  # pickle, too, says in many ways that a file is no checkpoint
+    except Exception as error:  # pickle raises many kinds of error for a file that is not a checkpoint
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise SettingsError(
-            f"init_from={source!r} is no bundle or checkpoint of this architecture: {reason}"
+            f"init_from={source!r} is not a bundle or checkpoint of this architecture: {reason}"
         ) from error
 
 
 def averaging(decay: float) -> WeightAveraging:
-    """An exponential moving average of weights and batch statistics that forgets the random start: its decay grows from 0.1."""
+    """An exponential moving average of weights and batch statistics. Its decay grows from 0.1, so that the random start is forgotten."""
 
     def step(average: Tensor, current: Tensor, count: Tensor) -> Tensor:
         if not average.is_floating_point():

@@ -1,4 +1,4 @@
-"""Findings in whole chests: sensitivity by the number of false findings, and the seconds of each phase."""
+"""The search for nodules in whole chests: sensitivity against false findings per scan (FROC), and the seconds of each phase."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from UNetPlusPlusSegmentLib.files import read_volume
 from UNetPlusPlusSegmentLib.network.bundle import Bundle
 from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
 
-RATES = (0.25, 0.5, 1, 2, 4, 8)  # false findings per scan: those of LUNA16's score but the smallest
-READERS = 3  # as many must have marked a nodule that counts
-LEAST_MM = 4.0  # mean diameter of a finding that counts as false
-NOBODY = -1  # among numbers of readers: nobody was asked
+RATES = (0.25, 0.5, 1, 2, 4, 8)  # false findings per scan, as in LUNA16's score but without the smallest rate
+READERS = 3  # readers who must have marked a nodule for it to count
+LEAST_MM = 4.0  # smallest mean diameter of a finding that counts as false
+NOBODY = -1  # in place of a number of readers: nobody was asked about this voxel
 
 
 @dataclass(frozen=True)
 class Chest:
-    """A scan, and what is known of it.
+    """A chest CT, and what is known about its nodules.
 
     Attributes:
-        image, readers: Its file, and that of the number of readers who marked a voxel; without it nobody marked any.
-        stands_for: Readers that a mark in it stands for.
-        unasked: Voxels (K, J, I) about which nobody was asked: what is found there counts neither way.
-        fitted: The decision was fitted on it, so that it says nothing about new scans.
+        image: File of the CT.
+        readers: File with the number of readers who marked each voxel; empty: the scan has no marks.
+        stands_for: Number of readers that a value of 1 in that file stands for.
+        unasked: Voxels (K, J, I) about which nobody was asked: findings there are neither right nor wrong.
+        fitted: True if the decision was fitted on this scan, which then says nothing about new scans.
     """
 
     image: str
@@ -43,14 +44,17 @@ class Chest:
 CHESTS = (
     Chest("LIDC-IDRI-0001_lungs_ct.nii.gz", "LIDC-IDRI-0001_lungs_readers.nii.gz"),
     Chest("LIDC-IDRI-0314_lungs_ct.nii.gz", "LIDC-IDRI-0314_lungs_readers.nii.gz", fitted=True),
-    Chest("chest_clean_ct.nrrd", unasked=np.s_[19:34, 220:266, 338:381]),  # its lesion, with a margin
+    Chest("chest_clean_ct.nrrd", unasked=np.s_[19:34, 220:266, 338:381]),  # around its lesion
     Chest("chest_lesion_ct.nrrd", "chest_lesion_label.nrrd", stands_for=READERS),
 )
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A segment; `nodule` is the number of the nodule that it shows, 0 if it is false, None if it counts neither way."""
+    """A segment of the result.
+
+    `nodule` is the number of the nodule that it shows, 0 if it shows none, None if it is neither right nor wrong.
+    """
 
     name: str
     probability: float
@@ -60,7 +64,7 @@ class Finding:
 
     @property
     def is_false(self) -> bool:
-        """True if it shows nothing that anybody marked, and is not too small to matter."""
+        """True if nobody marked anything there, and it is at least `LEAST_MM` large."""
         return self.nodule == 0 and self.mean_mm >= LEAST_MM
 
     def __str__(self) -> str:
@@ -72,8 +76,9 @@ def measure(bundle: Bundle, folder: Path, speed: str = "balanced", device: str =
     """Figures of a nodule model on the chests of a folder.
 
     Returns:
-        `froc`, sensitivity by false findings per scan, and `default`, what a user gets, both without the chest that the decision
-        was fitted on; `chests`, each with its nodules, those found, the false findings and the seconds of each phase.
+        `froc`, the sensitivity by false findings per scan, and `default`, what a user gets: both without the chest on which the
+        decision was fitted. `chests` has, for each chest, the numbers of nodules and of those found, the false findings, and the
+        seconds of each phase.
     """
     engine, request = NoduleEngine(bundle, device), Request(bundle.target, speed=speed)
     figures: dict[str, dict] = {}
@@ -119,14 +124,17 @@ def readers_of(chest: Chest, folder: Path, shape: tuple[int, ...]) -> np.ndarray
 
 
 def nodules_of(readers: np.ndarray) -> np.ndarray:
-    """Numbers from 1 on (K, J, I) in all that anybody marked of a nodule that `READERS` marked, some of it together; else 0."""
+    """The number of the nodule, from 1, at each voxel (K, J, I) that a reader marked; 0 elsewhere.
+
+    A nodule is a connected marked region in which at least one voxel was marked by `READERS` readers or more.
+    """
     marked = components(readers > 0, corners=True)
     agreed = np.unique(marked[readers >= READERS])
     return np.searchsorted(agreed, marked, side="right") * np.isin(marked, agreed)
 
 
 def findings(result: Result, readers: np.ndarray) -> list[Finding]:
-    """The segments of a result, and what each of them shows: of several nodules that which it shares most voxels with."""
+    """The segments of a result, each with the nodule with which it shares the most voxels."""
     nodules, found = nodules_of(readers), []
     for segment in result.segments:
         mask, measured = result.labelmap == segment.value, segment.measurements
@@ -141,7 +149,7 @@ def findings(result: Result, readers: np.ndarray) -> list[Finding]:
 
 
 def froc(scans: Sequence[Sequence[Finding]], nodules: int) -> dict[str, float]:
-    """The largest share of the nodules that is found with so many false findings per scan, by their number."""
+    """Sensitivity by false findings per scan: the largest share of nodules that is found with at most that many."""
     curve = dict.fromkeys(map(str, RATES), 0.0)
     false, seen = 0, set()
     for finding, scan in sorted(
@@ -175,6 +183,6 @@ def as_table(figures: dict) -> str:
 
 
 def _best_dice(result: Result, nodule: np.ndarray, readers: np.ndarray) -> float:
-    """Of the segment that shows a nodule best, against what at least half of the readers marked of it."""
+    """The highest Dice of any segment with a nodule, as marked by at least half of the readers."""
     truth = nodule & (readers >= 2)
     return round(max((float(dice(result.labelmap == s.value, truth)) for s in result.segments), default=0.0), 3)

@@ -1,4 +1,4 @@
-"""Expected Dice: signs of results and their true Dice on people that a network has not seen, and coefficients fitted to them."""
+"""Fits the expected Dice: collects the signs and the true Dice of results on people that a network has not seen, and fits coefficients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import stats
 from scipy.optimize import minimize
 
 from data.targets import Target
-from measure.laid_back import Scan, dense_runs, made_worse
+from measure.dense_runs import Scan, degraded, dense_runs
 from UNetPlusPlusSegmentLib.core.agreement import dice
 from UNetPlusPlusSegmentLib.core.request import SPEEDS, Request
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
@@ -20,15 +20,15 @@ from UNetPlusPlusSegmentLib.engine.trust import expected_dice
 from UNetPlusPlusSegmentLib.network.bundle import Bundle
 from UNetPlusPlusSegmentLib.network.card import ExpectedDice
 
-LEAST_ERROR = 0.01  # 1 − Dice below it counts as it for the range: experts differ by more
-RIDGE, SMOOTH = 3e-3, 0.01  # of the squared coefficients; of the distance from the true Dice
-RANGE = 0.1, 0.9  # quantiles of people's errors at the ends of the range
-BAD, GOOD = 0.85, 0.93  # Dice of scans that have to be told apart
+LEAST_ERROR = 0.01  # floor of 1 − Dice when the range is fitted: experts differ by more than that
+RIDGE, SMOOTH = 3e-3, 0.01  # penalty on the squared coefficients; smoothing of the distance near 0
+RANGE = 0.1, 0.9  # quantiles of the errors at the ends of the range
+BAD, GOOD = 0.85, 0.93  # bad scans have a Dice below, good ones above; the expected Dice should tell them apart
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One result beside the truth: which network, scan and label, the signs that the engine saw, and the true Dice."""
+    """One result compared with the truth: model, scan, person, change, speed, label, true Dice, and the signs that the engine saw."""
 
     model: str
     scan: str
@@ -40,15 +40,15 @@ class Judged:
     signs: dict[str, float]
 
 
-def judged(bundle: Bundle, folder: Path, target: Target, split: str, worse: bool = True) -> Iterator[Judged]:
-    """The results of a network on a dense run of each person of a split, at each speed; with `worse` also made worse."""
+def judged(bundle: Bundle, folder: Path, target: Target, split: str) -> Iterator[Judged]:
+    """The results of a network, at each speed, on a scan of each person of a split and on degraded copies of it."""
     engine = SliceEngine(bundle)
     people = set()
     for scan in dense_runs(folder, target, split):
         if scan.person in people:
             continue
         people.add(scan.person)
-        for changed in made_worse(scan) if worse else [scan]:
+        for changed in degraded(scan):
             for speed in SPEEDS:
                 yield from _judged(engine, changed, speed)
 
@@ -68,7 +68,11 @@ def _judged(engine: SliceEngine, scan: Scan, speed: str) -> Iterator[Judged]:
 
 
 def fit(rows: Sequence[Judged]) -> tuple[ExpectedDice, dict]:
-    """Coefficients for one label at one speed, and how well they predict people that were left out of the fit, one by one."""
+    """Fit the coefficients for one label at one speed.
+
+    Returns:
+        The coefficients, and how well they predict people left out of the fit, one at a time; see `agreement`.
+    """
     names = sorted(rows[0].signs)
     people = np.array([row.person for row in rows])
     as_it_is = np.array([not row.change for row in rows])
@@ -89,7 +93,7 @@ def fit(rows: Sequence[Judged]) -> tuple[ExpectedDice, dict]:
 
 
 def _weights(people: np.ndarray, as_it_is: np.ndarray) -> np.ndarray:
-    """Half of the weight for scans as they are, which a user has, half for those made worse; in each half all people weigh the same."""
+    """Weights of the results: half for unchanged scans, which users have, half for degraded ones; in each half, the same per person."""
     weights = np.zeros(len(people))
     for half in (as_it_is, ~as_it_is):
         _, which, counts = np.unique(people[half], return_inverse=True, return_counts=True)
@@ -98,11 +102,14 @@ def _weights(people: np.ndarray, as_it_is: np.ndarray) -> np.ndarray:
 
 
 def _solved(signs: np.ndarray, true: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The least mean distance from the true Dice, with no sign below nought, and a little of a ridge: signs go together."""
+    """The coefficients with the smallest weighted mean distance from the true Dice.
+
+    The coefficients of the signs are at least 0, and a small ridge penalty keeps them stable, because the signs are correlated.
+    """
 
     def cost(solution: np.ndarray) -> float:
         expected = 1 - np.exp(np.minimum(signs @ solution, 0))
-        distance = np.hypot(expected - true, SMOOTH)  # has a slope at nought
+        distance = np.hypot(expected - true, SMOOTH)  # differentiable at 0
         return float(weights @ distance + RIDGE * np.square(solution[1:]).sum())
 
     count = signs.shape[1]
@@ -110,17 +117,18 @@ def _solved(signs: np.ndarray, true: np.ndarray, weights: np.ndarray) -> np.ndar
 
 
 def check(rows: Sequence[Judged], fitted: ExpectedDice) -> dict:
-    """How well coefficients predict results that they were not fitted to; see `agreement`."""
+    """How well coefficients predict other results than those of the fit; see `agreement`."""
     return agreement(rows, *np.transpose([expected_dice(row.signs, fitted) for row in rows]))
 
 
 def agreement(rows: Sequence[Judged], expected: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict:
-    """Expected against true Dice.
+    """Compare expected with true Dice.
 
     Returns:
-        `people` and `scans`, those with a Dice below `BAD` and above `GOOD`; `mean_error`, of |expected − true|, and the same of scans
-        that were not made worse; `told_apart`, the chance that of two scans, one bad and one good, the first has the lower expected
-        Dice (None without both); `in_range`, the share whose Dice lies between `low` and `high`; `spearman`.
+        Numbers of `people` and `scans`, and of `bad` and `good` scans (Dice below `BAD`, above `GOOD`). `mean_error`: mean of
+        |expected − true|; `mean_error_as_they_are`: that of unchanged scans. `told_apart`: for a bad and a good scan, the probability
+        that the bad one has the lower expected Dice (None if there are none of either). `in_range`: share of scans whose Dice lies
+        between `low` and `high`. `spearman`: rank correlation.
     """
     true = np.array([row.dice for row in rows])
     bad, good = expected[true < BAD], expected[true > GOOD]

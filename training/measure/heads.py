@@ -1,4 +1,4 @@
-"""The heads of a network: the answers they can give, and the time of each level."""
+"""The heads of a network: the outputs that they and their means give, and the time of each level."""
 
 from __future__ import annotations
 
@@ -11,26 +11,32 @@ import torch
 from UNetPlusPlusSegmentLib.network.bundle import Bundle
 from UNetPlusPlusSegmentLib.network.device import Device
 
-ROUNDS = 9  # of the timing
+ROUNDS = 9  # rounds of timing
 
 
 def answers(probabilities: torch.Tensor, depth: int) -> dict[str, torch.Tensor]:
-    """The answers that the heads up to a depth can give: each by itself (`L2`), and the mean from one to the last (`L2-L4`)."""
-    levels = range(depth - len(probabilities) + 1, depth + 1)  # without deep supervision there is but one head
+    """All outputs that the heads can give, by name: each head by itself (`L2`), and the mean of it and all deeper ones (`L2-L4`).
+
+    Args:
+        probabilities: (heads, …), the deepest head last.
+        depth: Level of the deepest head.
+    """
+    levels = range(depth - len(probabilities) + 1, depth + 1)  # without deep supervision there is only one head
     alone = {f"L{level}": one for level, one in zip(levels, probabilities, strict=True)}
     return alone | {f"L{level}-L{depth}": probabilities[n:].mean(0) for n, level in enumerate(levels) if level < depth}
 
 
 def answer_of(bundle: Bundle) -> str:
-    """The name of the answer that the card has the product give when it takes all heads."""
+    """The name of the output that the product gives at full depth, according to the card."""
     first, depth = bundle.average_from, bundle.depth
     return f"L{first}-L{depth}" if first < depth else f"L{depth}"
 
 
 def level_times(bundle: Bundle, device: Device, size: tuple[int, int]) -> dict:
-    """The time that each pruned network, and all heads together, take for a slice of (rows, columns), as ratio to the deepest head's.
+    """The time per slice of (rows, columns) of each pruned network, and of all heads together, divided by that of the deepest head.
 
-    Each round runs them all, one after the other, and gives one ratio of each: whatever else the machine does weighs on all alike.
+    Medians over rounds. Each round runs all networks in turn and gives one ratio for each, so that other work on the machine slows all of
+    them alike.
     """
     depth = bundle.depth
     whole = bundle.load_network()

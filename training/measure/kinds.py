@@ -1,4 +1,4 @@
-"""Kinds of nodules, solid, part-solid or ground glass: as measured, against the texture that the readers of LIDC-IDRI rated."""
+"""The kind of nodules (solid, part-solid, ground glass) as measured, against the texture ratings of LIDC-IDRI's readers."""
 
 from __future__ import annotations
 
@@ -16,18 +16,26 @@ from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
 from UNetPlusPlusSegmentLib.nodule.measurements import measure_nodule
 
 KINDS = ("ground-glass", "part-solid", "solid")
-LEAST_TEXTURE = (0.0, 2.5, 4.0)  # of each kind: 1 stands for ground glass, 3 for part-solid and 5 for solid
+LEAST_TEXTURE = (
+    0.0,
+    2.5,
+    4.0,
+)  # lowest rating of each kind; readers rate from 1 (ground glass) through 3 (part-solid) to 5 (solid)
 
 
 def evaluate(bundle: Bundle, data: Path, ratings: Path, split: str = "val", target: Target | None = None) -> dict:
-    """How often the kind of a nodule is the one that its readers rated.
+    """How often the measured kind of a nodule agrees with its readers' rating.
 
     Args:
-        ratings: The file of `prepare/nodule_ratings.py`.
+        bundle: A nodule model.
+        data: Slice folder of nodules.
+        ratings: CSV made by `prepare/nodule_ratings.py`.
+        split: Split of the folder.
+        target: How to read the folder; None: the shipped target of the bundle.
 
     Returns:
-        `readers`: measured in what two or more readers marked; `pointed`: in what the product gives for a point. Each has the number
-        of nodules by kind, as rated, then as measured; the share of them on which the two agree, and Cohen's kappa.
+        `agreement` of the ratings with the kind as measured in the pixels that two or more readers marked (`readers`), and in the
+        outline that the product gives for a point (`pointed`).
 
     Raises:
         DataError: None of the nodules of the split is rated.
@@ -48,7 +56,7 @@ def evaluate(bundle: Bundle, data: Path, ratings: Path, split: str = "val", targ
         measured["pointed"].append(found[0].measurements["kind"] if found else "")
     if not rated:
         raise DataError(
-            f"{ratings} rates none of the nodules of the split {split} of {data}: make it anew from this folder."
+            f"{ratings} rates none of the nodules of split {split} of {data}: make it again with prepare/nodule_ratings.py."
         )
     return {
         "command": f"python training/evaluate.py <bundle> --data <nodule> --split {split} --kinds <ratings>",
@@ -58,7 +66,7 @@ def evaluate(bundle: Bundle, data: Path, ratings: Path, split: str = "val", targ
 
 
 def kinds_in(ratings: Path) -> dict[tuple[str, str], str]:
-    """The kind of each nodule, by patient and number."""
+    """The rated kind of each nodule, by patient and nodule number."""
     with ratings.open(newline="", encoding="utf-8") as file:
         return {
             (row["patient"], row["nodule"]): KINDS[
@@ -69,7 +77,12 @@ def kinds_in(ratings: Path) -> dict[tuple[str, str], str]:
 
 
 def agreement(rated: Sequence[str], measured: Sequence[str]) -> dict:
-    """The numbers of nodules by kind, as rated, then as measured; the share of those on which both agree; Cohen's kappa."""
+    """Compare two ratings of the same nodules.
+
+    Returns:
+        `rated`: the number of nodules by rated kind, then by measured kind; `agreement`: the share on which both agree; `kappa`:
+        Cohen's kappa.
+    """
     table = np.array(
         [[sum(pair == (r, m) for pair in zip(rated, measured, strict=True)) for m in KINDS] for r in KINDS]
     )

@@ -1,4 +1,4 @@
-"""Figures of a nodule model on crops whose middle was moved off the nodule: per nodule, by size, by head, beside what readers reach."""
+"""Measures a nodule model in windows that are not centred on the nodule: per nodule, by size and by head, and compared with readers."""
 
 from __future__ import annotations
 
@@ -22,12 +22,16 @@ from UNetPlusPlusSegmentLib.engine.predictor import Predictor
 from UNetPlusPlusSegmentLib.network.bundle import Bundle
 from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
 
-THRESHOLDS = (0.5, 0.4, 0.6, 0.3)  # of which a model gets the best; of equals, the first
-WINDOW, SHIFT, SEED = 96, 16, 0  # pixels of a window and of its largest shift along rows and columns
+THRESHOLDS = (0.5, 0.4, 0.6, 0.3)  # candidates for a model's threshold; of equally good ones, the first is used
+WINDOW, SHIFT, SEED = (
+    96,
+    16,
+    0,
+)  # side of a window and its largest shift along rows and columns, in pixels; seed of the shifts
 SIZES_MM = {"small": (0, 6), "medium": (6, 15), "large": (15, np.inf)}  # equivalent diameter on the largest slice
-# From slice to slice, which is not known of the crops: what makes the true nodule as long as wide, within these.
+# Limits of the distance between slices, which crops do not record: it is chosen so that the true nodule is as long as it is wide.
 SLICE_MM = 0.6, 2.0
-# Agreement of the readers of the same patients: the README of the data.
+# Agreement of the readers on the same patients, from the README of the data.
 READERS = {
     "one reader against two or more of the others": {"dice": 0.789, "iou": 0.663, "slice_iou": 0.688},
     "one reader against a consensus that holds that reader": {"dice": 0.868, "slice_iou": 0.793},
@@ -35,16 +39,16 @@ READERS = {
 
 
 def evaluate(bundle: Bundle, data: Path, split: str = "val", draws: int = 5, target: Target | None = None) -> dict:
-    """Figures against what two or more readers marked, at the stored pixels, which hold the number of readers.
+    """Compare with the pixels that two or more readers marked, at the stored pixel size.
 
-    Dice and IoU are of a nodule, its slices stacked, slice IoU is the mean over its slices; then the mean over draws and nodules.
-    In a window all counts that the network marks; `pointed` is what the product gives at `balanced` for a point at the true voxel
-    nearest to the nodule's middle, in a scan that is this window and nothing else, with slices as far apart as makes the true
-    nodule as long as wide (`SLICE_MM`): how far apart they were is not known.
+    Dice and IoU are computed over all slices of a nodule together, and slice IoU is the mean over its slices; all are then averaged over
+    draws and nodules. For the heads, everything that the network marks in the window counts. `pointed` is the product's result at
+    `balanced` for a point at the true voxel nearest to the nodule's middle, in a scan that consists of this window only. Crops do not
+    record the distance between slices, so it is chosen as `volume_of` says.
 
     Returns:
-        `answers`, by name (`L4`, `L1-L4`), and `pointed`: each with `all` and `SIZES_MM`; `levels`: what one reader or three
-        would mark, against two; `readers`, quoted.
+        `answers`, by output (`L4`, `L1-L4`), and `pointed`: each with the figures of `all` nodules and of each size in `SIZES_MM`.
+        `levels`: the figures of what at least one reader, or three, marked. `readers`: the agreement of readers, quoted.
     """
     engine = NoduleEngine(bundle)
     target = target or load_target(bundle.target)
@@ -81,9 +85,9 @@ def evaluate(bundle: Bundle, data: Path, split: str = "val", draws: int = 5, tar
 
 
 def best_answer(bundle: Bundle, data: Path, split: str = "val", target: Target | None = None) -> tuple[int, float]:
-    """The head from which on to average, and of `THRESHOLDS` the one, with the highest mean Dice of nodules that are pointed at.
+    """The first head to average, and the one of `THRESHOLDS`, that give the highest mean Dice for a point in each nodule.
 
-    One window of each. Unlike for an organ that is all there is to mark, the deepest head alone is among them.
+    One window per nodule is used. Candidates are the deepest head alone and the means from each head to the deepest.
     """
     choices = [(level, threshold) for level in reversed(bundle.load_network().heads) for threshold in THRESHOLDS]
     engines = {level: NoduleEngine(replace(bundle, average_from=level)) for level, _ in choices}
@@ -99,7 +103,7 @@ def best_answer(bundle: Bundle, data: Path, split: str = "val", target: Target |
 
 
 def crops_of(data: Path, split: str, target: Target) -> list[list[Slice]]:
-    """The slices of each nodule, in order."""
+    """The slices of each nodule of a split, in order."""
     nodules: dict[tuple[str, str], list[Slice]] = defaultdict(list)
     for item in read_slices(data, target, split):
         nodules[item.row["patient"], item.row["nodule"]].append(item)
@@ -107,7 +111,7 @@ def crops_of(data: Path, split: str, target: Target) -> list[list[Slice]]:
 
 
 def marks_of(data: Path, item: Slice) -> np.ndarray:
-    """The number of readers who marked each pixel."""
+    """The number of readers who marked each pixel: uint8 (rows, columns)."""
     with Image.open(data / "masks" / item.row["file"]) as picture:
         return np.asarray(picture)
 
@@ -118,12 +122,12 @@ def _window(shape: tuple[int, int], shift: np.ndarray) -> tuple[slice, slice]:
 
 
 def hu_of(items: list[Slice], target: Target) -> np.ndarray:
-    """float32 HU (slices, rows, columns)."""
+    """The slices as float32 HU (slices, rows, columns)."""
     return np.stack([target.to_hu(item.image) for item in items])
 
 
 def _probabilities(engine: Predictor, hu: np.ndarray, pixel_mm: float) -> dict[str, np.ndarray]:
-    """Probability by answer, (slices, rows, columns) at the stored pixels of a window; only it is seen."""
+    """Probabilities (slices, rows, columns) by output, at the stored pixels; the network sees only the window."""
     box = Box.whole(len(hu), grid_size(hu.shape[1:], (pixel_mm, pixel_mm), engine.bundle.pixel_mm))
     parts: dict[str, list[np.ndarray]] = defaultdict(list)
     for _, heads in engine.heads(hu, range(len(hu)), box, engine.bundle.depth, Tensor.cpu):
@@ -136,7 +140,7 @@ def _probabilities(engine: Predictor, hu: np.ndarray, pixel_mm: float) -> dict[s
 def pointed(
     engine: NoduleEngine, hu: np.ndarray, pixel_mm: float, truth: np.ndarray, threshold: float | None = None
 ) -> Result:
-    """The result for a user of a scan of this window alone who points at the middle of the true nodule."""
+    """The product's result for a scan that consists of this window only, with a point in the middle of the true nodule."""
     at, volume = np.argwhere(truth), volume_of(hu, pixel_mm, truth)
     middle = at[np.abs(at - at.mean(axis=0)).sum(axis=1).argmin()]
     point = (volume.ijk_to_ras @ [*middle[::-1], 1])[:3]
@@ -145,13 +149,13 @@ def pointed(
 
 
 def volume_of(hu: np.ndarray, pixel_mm: float, truth: np.ndarray) -> Volume:
-    """A window as a scan, with slices as far apart as makes the true nodule as long as wide, within `SLICE_MM`."""
+    """A window as a volume. Its slices are spaced so that the true nodule is as long as it is wide, within `SLICE_MM`."""
     wide_mm = 2 * np.sqrt(truth.sum(axis=(1, 2)).max() / np.pi) * pixel_mm
     return Volume(hu, np.diag([-pixel_mm, -pixel_mm, np.clip(wide_mm / len(truth), *SLICE_MM), 1]))
 
 
 def _scores(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Of a stack: Dice and IoU of all its pixels, and the mean IoU of its slices; two empty slices agree."""
+    """Dice and IoU of all pixels of a stack, and the mean IoU of its slices, where two empty slices count as 1."""
     both, either = (op(found, truth).sum(axis=(1, 2)) for op in (np.logical_and, np.logical_or))
     slices = np.where(either > 0, both / np.maximum(either, 1), 1.0)
     return {
@@ -162,7 +166,7 @@ def _scores(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 
 def _by_size(scores: list[tuple[float, dict]]) -> dict[str, dict]:
-    """Means over nodules and draws, of all and of each size; `n` counts both."""
+    """Means over nodules and draws, for all and for each size; `n` is the number of nodules times draws."""
     table = {}
     for name, (low, high) in {"all": (0, np.inf), **SIZES_MM}.items():
         of_size = [each for size_mm, each in scores if low <= size_mm < high]

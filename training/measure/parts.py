@@ -1,4 +1,4 @@
-"""Parts of a label on dense runs laid back as volumes, whole and cut short: which light ones post-processing should drop."""
+"""Which separate parts of a label post-processing should keep: Dice for several choices, on whole and on shortened scans."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data.targets import Target
-from measure.laid_back import Scan, cut_short, dense_runs
+from measure.dense_runs import Scan, cut_short, dense_runs
 from UNetPlusPlusSegmentLib.core.masks import components
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.engine.label_map import heavy_parts
@@ -19,25 +19,23 @@ from UNetPlusPlusSegmentLib.engine.signs import weights_of_parts
 from UNetPlusPlusSegmentLib.network.bundle import Bundle
 from UNetPlusPlusSegmentLib.network.card import PostProcessing
 
-LEAST, AT_END = (
-    (1.0, 0.3, 0.2, 0.1, 0.05),
-    (1.0, 0.3, 0.2, 0.1, 0.05, 0.03),
-)  # shares that are tried; 1: the heaviest alone
+# Shares of the heaviest part's weight that are tried for `least_part` and `least_part_at_end`; 1 keeps the heaviest part alone.
+LEAST, AT_END = (1.0, 0.3, 0.2, 0.1, 0.05), (1.0, 0.3, 0.2, 0.1, 0.05, 0.03)
 STEPS = [
     PostProcessing(least_part=least, least_part_at_end=end) for least, end in product(LEAST, AT_END) if end <= least
 ]
 CUTS = tuple(np.arange(0.15, 0.9, 0.05).round(2).tolist())  # shares of the organ's height that are left
-COUNTS = 0.005  # a difference of Dice that does
+COUNTS = 0.005  # smallest difference of Dice that counts as better or worse
 
 
 def measure(bundle: Bundle, folder: Path, target: Target, split: str) -> dict:
-    """Dice of the parts that stay, by the shares in a card's post-processing; holes are not filled.
+    """Dice for each pair of `least_part` and `least_part_at_end` in a card's post-processing; holes are not filled.
 
-    Each slice is segmented by itself, so the network runs once for each scan, at `accurate`, and slices are left out afterwards.
+    Each slice is segmented by itself, so the network runs only once for each scan, at `accurate`; scans are shortened afterwards.
 
     Returns:
-        `labels`: by name, and by `whole`, `lower` and `upper` of scans, a row for each pair of shares: mean and least Dice, and the
-        number of scans in which it is better, or worse, than that of the heaviest part alone.
+        `labels`: for each label, and for `whole` scans and their `lower` and `upper` parts, a row for each pair: mean and lowest Dice,
+        and the numbers of scans in which it is better or worse than with the heaviest part alone.
     """
     bare = replace(
         bundle,
@@ -69,7 +67,7 @@ def measure(bundle: Bundle, folder: Path, target: Target, split: str) -> dict:
 
 
 def _ranges(scan: Scan) -> list[tuple[int, int, str]]:
-    """First slice, last slice + 1 and kind of the whole scan, and of what is left of it when it is cut short."""
+    """First slice, last slice + 1 and kind (whole, lower, upper) of the whole scan and of each shortened one."""
     slices = len(scan.stored)
     short = [(each, each.change.split(" ")[0]) for each in cut_short(scan, CUTS)]
     lengths = [(len(each.stored), kind) for each, kind in short]
@@ -80,7 +78,7 @@ def _ranges(scan: Scan) -> list[tuple[int, int, str]]:
 
 
 def _dices(parts: np.ndarray, truth: np.ndarray, weights: np.ndarray, ends: np.ndarray) -> list[float]:
-    """Dice with each of `STEPS`."""
+    """The Dice with each of `STEPS`."""
     sizes = np.bincount(parts.ravel(), minlength=len(weights))
     overlaps = np.bincount(parts[truth], minlength=len(weights))
     kept = [heavy_parts(weights, ends, steps) for steps in STEPS]
@@ -88,7 +86,7 @@ def _dices(parts: np.ndarray, truth: np.ndarray, weights: np.ndarray, ends: np.n
 
 
 def _compared(dices: np.ndarray) -> list[dict]:
-    """Rows for `STEPS`, of Dice (scans, steps); the first of them keeps the heaviest part alone."""
+    """A row for each of `STEPS`, from the Dice (scans, steps); the first step keeps the heaviest part alone."""
     gains = dices - dices[:, :1]
     return [
         {
@@ -107,7 +105,7 @@ def _compared(dices: np.ndarray) -> list[dict]:
 def as_table(figures: dict) -> str:
     """The figures as lines of text."""
     lines = [
-        f"{figures['scans']} scans of {figures['split']}; better and worse than the heaviest part alone by {COUNTS:g}"
+        f"{figures['scans']} scans of {figures['split']}; better or worse: by more than {COUNTS:g} than with the heaviest part alone"
     ]
     for name, by_kind in figures["labels"].items():
         for kind, rows in by_kind.items():
@@ -118,5 +116,5 @@ def as_table(figures: dict) -> str:
 def _line(row: dict) -> str:
     return (
         f"  least_part {row['least_part']:4}  at_end {row['least_part_at_end']:4}  Dice {row['dice']:.4f}"
-        f" (least {row['dice_least']:.3f})  better {row['better']}, worse {row['worse']} of {row['scans']}"
+        f" (lowest {row['dice_least']:.3f})  better {row['better']}, worse {row['worse']} of {row['scans']}"
     )

@@ -1,4 +1,4 @@
-"""Figures of a model on a split of its slice folder: per patient, for each head and for means of several."""
+"""Measures a model on a split of its slice folder: per patient, for each head and for means of several heads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.engine.pixel_box import Box, grid_size
 from UNetPlusPlusSegmentLib.network.bundle import Bundle
 
-WORST = 12  # slices of a patient that are drawn
+WORST = 12  # slices that are drawn for each patient
 
 
 def evaluate(
@@ -34,25 +34,26 @@ def evaluate(
     pictures: Path | None = None,
     target: Target | None = None,
 ) -> dict:
-    """Figures of the network alone and, where the card has post-processing or several labels, of what the product makes of it.
+    """Measure the network alone and, if the card has post-processing or several labels, also the product's result.
 
-    Both for each level's own head and for means of several. Masks are compared at the stored pixels; Dice and IoU are pooled over a
-    patient's slices, and so are distances between outlines, in plane, on the slices whose pixel size stands in the scan's header.
+    Both are measured for each head and for the means of several. Masks are compared at the stored pixels. Dice and IoU are pooled over
+    a patient's slices. So are the in-plane distances between outlines, on slices whose pixel size comes from the scan's header.
 
     Args:
-        bundle: What to measure.
+        bundle: The model.
         data: Slice folder.
-        split: Its rows that count; of each label, those that know it.
-        every: Take every n-th slice only.
-        pictures: A folder for an atlas of each patient's worst slices.
-        target: How the folder is to be read, and what in it the labels are; None: the shipped target of the bundle's name.
+        split: Split to measure on. For each label, only slices where it is known count.
+        every: Take only every N-th slice.
+        pictures: Folder for a picture of each patient's worst slices; None: draw none.
+        target: How to read the folder and its labels; None: the shipped target that the bundle names.
 
     Returns:
-        `heads` and `postprocessed`: from the name of an answer (`L4`, `L3-L4`) to its `summary`; of several labels to the means over
-        these, and `labels` holds both for each. `time`: a slice's time by level, as ratio to the deepest's.
+        `heads` (the network alone) and `postprocessed` (the product's result): from the name of an output (`L4`, `L3-L4`) to its
+        `summary`. With several labels these are means over the labels, and `labels` has both for each label. `time`: the time of a
+        slice by level, divided by that of the deepest one.
 
     Raises:
-        BundleError, DataError, TargetError: The model or the data cannot be used, or the target is not that of the model.
+        BundleError, DataError, TargetError: The model or the data cannot be used, or the target lacks a label of the model.
     """
     names = [label.name for label in bundle.labels]
     target = (target or load_target(bundle.target)).only(names)
@@ -85,7 +86,7 @@ def _summaries(of_kind: dict[str, dict[str, dict[str, Pooled]]]) -> dict[str, di
 
 
 def _by_label(of_label: dict[str, dict[str, dict[str, dict]]]) -> dict:
-    """The figures of one label as they are; of several the means of Dice and IoU over the labels that somebody has, and `labels`."""
+    """For one label, its figures; for several, the means of Dice and IoU over the labels that occur, and `labels` with each label's."""
     first, *others = of_label.values()
     if not others:
         return first
@@ -105,7 +106,7 @@ def _add(
 
 
 def _by_patient(items: list[Slice], target: Target) -> dict[str, list[list[Slice]]]:
-    """The slices of each patient, scan by scan (nodule by nodule, where a file is the crop of one), in the order they lie in."""
+    """The slices of each patient, grouped by scan (by nodule, if the images are crops), in anatomical order."""
     patients: dict[str, dict[tuple, list[Slice]]] = defaultdict(lambda: defaultdict(list))
     for item in items:
         patients[item.row[target.slices.group]][item.row.get("volume"), item.row.get("nodule")].append(item)
@@ -116,12 +117,12 @@ def _by_patient(items: list[Slice], target: Target) -> dict[str, list[list[Slice
 
 
 def _is_measured(item: Slice, target: Target) -> bool:
-    """True if the pixel size was read from the scan's header, not recalled or taken as usual."""
+    """True if the pixel size was read from the scan's header, not recalled or assumed."""
     return target.slices.pixel_mm.known(item.row) is not None and item.row.get("size_from", "header") == "header"
 
 
 def _found(engine: SliceEngine, scan: list[Slice], target: Target) -> dict[str, dict[str, np.ndarray]]:
-    """Masks as the network says them and, where that differs, as the product takes them: by `heads` and `postprocessed`, by answer.
+    """Masks of the network alone (`heads`) and, where that differs, of the product (`postprocessed`), by output.
 
     Each is bool (slices, labels, rows, columns) at the stored pixels.
     """
@@ -147,7 +148,7 @@ def _found(engine: SliceEngine, scan: list[Slice], target: Target) -> dict[str, 
 def _weights(
     probability: np.ndarray, threshold: float, number: int, parts: np.ndarray, corner: Sequence[int]
 ) -> np.ndarray:
-    """As `engine.signs.weights_of_parts`, of probabilities (slices, labels, rows, columns) at the pixels of the parts."""
+    """As `engine.signs.weights_of_parts`, but from probabilities (slices, labels, rows, columns) on the same pixels as the parts."""
     box = tuple(slice(start, start + length) for start, length in zip(corner, parts.shape, strict=True))
     excess = np.maximum(probability[:, number][box] - threshold, 0)
     return np.bincount(parts.ravel(), weights=excess.ravel())
@@ -169,7 +170,7 @@ def _grid(bundle: Bundle, item: Slice) -> tuple[int, int]:
 
 
 def _draw_worst(path: Path, title: str, slices: list[tuple[Slice, np.ndarray]]) -> None:
-    """An atlas of the slices with the most wrong pixels, the worst first; none if no pixel is wrong."""
+    """Draw the slices with the most wrong pixels, the worst first; no file is written if no pixel is wrong."""
     wrong = [np.count_nonzero((mask != item.mask) & _trusted(item)) for item, mask in slices]
     panels = []
     for at in sorted(np.flatnonzero(wrong), key=lambda at: -wrong[at])[:WORST]:
@@ -184,7 +185,7 @@ def _draw_worst(path: Path, title: str, slices: list[tuple[Slice, np.ndarray]]) 
 
 
 def _trusted(item: Slice) -> np.ndarray:
-    """bool (labels, 1, 1): the labels whose masks say all."""
+    """bool (labels, 1, 1): the labels whose masks are complete."""
     return np.array([item.knows(label) for label in range(len(item.mask))])[:, None, None]
 
 

@@ -1,4 +1,4 @@
-"""Pictures of slices with the outlines of truth and result, and the one place that decides where they may lie."""
+"""Draws slices with the outlines of truth and result, and checks that private pictures cannot be committed."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ TRUTH, FOUND = "#30e060", "#ff4040"
 
 
 class PicturesError(ValueError):
-    """A folder that pictures may not go to: which, why, and the way out."""
+    """A folder that pictures must not be written to. The message names the folder, the reason and what to do."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of an atlas.
+    """One image of an atlas.
 
     Attributes:
-        image: uint8 (rows, columns), or (rows, columns, 3).
-        outlines: From a colour to the bool mask (rows, columns) that is outlined in it.
+        title: Text above the image.
+        image: uint8 (rows, columns) or (rows, columns, 3).
+        outlines: From a colour to the bool mask (rows, columns) that is outlined in that colour.
     """
 
     title: str
@@ -34,10 +35,10 @@ class Panel:
 
 
 def private_folder(folder: Path) -> Path:
-    """Make a folder for pictures of data that must not be published: outside of every git work tree, or ignored there.
+    """Make a folder for pictures that must not be published: outside of any git work tree, or ignored by git.
 
     Raises:
-        PicturesError: A commit could pick it up, or it cannot be made.
+        PicturesError: A commit could include it, or it cannot be made.
     """
     folder = folder.absolute()
     there = next(p for p in folder.parents if p.is_dir())
@@ -47,11 +48,11 @@ def private_folder(folder: Path) -> Path:
         )
         if asked.returncode == 1:
             raise PicturesError(
-                f"{folder} lies in a git work tree and is not ignored; most images may not be published:"
-                " choose training/results/private/…, or a folder outside."
+                f"{folder} lies in a git work tree and is not ignored by git, but most images must not be published:"
+                " choose training/results/private/…, or a folder outside of the work tree."
             )
     except FileNotFoundError:
-        pass  # without git there is no commit that could pick them up
+        pass  # without git, nothing can be committed
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -60,7 +61,7 @@ def private_folder(folder: Path) -> Path:
 
 
 def save_atlas(path: Path, panels: Sequence[Panel], title: str, columns: int = 4, side: float = 3.0) -> None:
-    """Write panels row by row as one PNG; `side` is that of a panel in inches."""
+    """Write the panels, row by row, as one PNG; `side` is the side of a panel in inches."""
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(side * columns, (side + 0.3) * rows + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -73,7 +74,7 @@ def save_atlas(path: Path, panels: Sequence[Panel], title: str, columns: int = 4
 
 
 def draw(axes: Axes, panel: Panel) -> None:
-    """Draw one panel: the image in its own pixels, an outline round every mask."""
+    """Draw one panel: the image without interpolation, and the outline of each mask."""
     axes.imshow(panel.image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     for color, mask in panel.outlines.items():
         if mask.any() and not mask.all():

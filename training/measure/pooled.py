@@ -1,4 +1,4 @@
-"""Measures of one patient, pooled over slices: areas, outlines, and their summary over patients."""
+"""Agreement of masks, pooled over the slices of a patient: Dice, IoU, distances; and their summary over patients."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ BOOTSTRAP_DRAWS = 2000
 
 @dataclass
 class Pooled:
-    """The counts and distances of one patient's slices."""
+    """Pixel counts and distances over all slices of one patient."""
 
-    overlap: int = 0
+    overlap: int = 0  # pixels in both masks
     found: int = 0
     true: int = 0
     false_mm2: float = 0.0  # largest area found on a slice without the organ
-    # mm from each outline pixel to the other outline on its slice, one array a slice: of what was found, and of the truth.
+    # Distances in mm from each outline pixel to the other outline, one array per slice: from found to true, and from true to found.
     to_truth: list[np.ndarray] = field(default_factory=list)
     to_found: list[np.ndarray] = field(default_factory=list)
 
@@ -29,9 +29,9 @@ class Pooled:
 
         Args:
             found: bool (rows, columns).
-            truth: the same.
+            truth: bool (rows, columns).
             pixel_mm: Side of a pixel.
-            outlines: Whether `pixel_mm` is known well enough to measure distances.
+            outlines: True if `pixel_mm` is reliable enough to measure distances.
         """
         self.overlap += int((found & truth).sum())
         self.found += int(found.sum())
@@ -42,12 +42,12 @@ class Pooled:
             self._add_distances(found, truth, np.eye(2) * pixel_mm)
 
     def add_volume(self, found: np.ndarray, truth: np.ndarray, spacing_mm: Sequence[float]) -> None:
-        """Add a whole scan, its surfaces in space.
+        """Add a whole scan; distances are measured between its surfaces in 3D.
 
         Args:
             found: bool (slices, rows, columns).
-            truth: the same.
-            spacing_mm: Of slices, rows and columns.
+            truth: bool (slices, rows, columns).
+            spacing_mm: Spacing of slices, rows and columns.
         """
         self.overlap += int((found & truth).sum())
         self.found += int(found.sum())
@@ -72,11 +72,11 @@ class Pooled:
         return self.overlap / (self.found + self.true - self.overlap)
 
     def figures(self) -> dict[str, float | None]:
-        """All measures that hold here, rounded.
+        """All figures that apply, rounded.
 
-        `dice` and `iou` where there is an organ, `hausdorff95_mm` and `surface_dice` where its outlines were measured, `worst_false_mm2`
-        always. The Hausdorff distance is the larger of the two 95 % quantiles, None if infinite: more than 5 % of an outline lies on
-        slices where the other mask is empty.
+        `dice` and `iou` if the truth has the organ, `hausdorff95_mm` and `surface_dice` if its outlines were measured, and
+        `worst_false_mm2` always. The Hausdorff distance is the larger of the two 95 % quantiles; None stands for infinite, when more
+        than 5 % of an outline lies on slices where the other mask is empty.
         """
         figures: dict[str, float | None] = {}
         if self.true:
@@ -90,9 +90,9 @@ class Pooled:
 
 
 def summary(pooled: dict[str, Pooled]) -> dict:
-    """Each patient's figures, and the means of Dice and IoU over those with the organ (None if there are none).
+    """The figures of each patient, and the means of Dice and IoU over the patients with the organ (None if there are none).
 
-    The 95 % interval of the mean Dice comes from a bootstrap over these patients.
+    `dice_95` is the 95 % interval of the mean Dice, from a bootstrap over these patients.
     """
     with_organ = {name: p for name, p in pooled.items() if p.true}
     means: dict[str, float | list[float] | None] = {"dice": None, "dice_95": None, "iou": None}
@@ -110,6 +110,6 @@ def summary(pooled: dict[str, Pooled]) -> dict:
 
 
 def means_of(summaries: list[dict]) -> dict:
-    """The means of the labels' Dice and IoU, over those that somebody has; None if nobody has any."""
+    """The means of Dice and IoU over the labels that occur in some patient; None if no label does."""
     there = [each for each in summaries if each["dice"] is not None]
     return {key: round(float(np.mean([each[key] for each in there])), 4) if there else None for key in ("dice", "iou")}

@@ -1,4 +1,4 @@
-"""Figures of a model on pairs of whole CTs and segmentations, through the engine that a user runs."""
+"""Measures a model on pairs of whole CTs and segmentations, through the engine that a user runs."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from UNetPlusPlusSegmentLib.files.pairs import Pair, Pairs, Wanted, find_pairs, 
 from UNetPlusPlusSegmentLib.files.segmentations import check_orientation, masks_of
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError
 
-CASES = ("patients", "without_organ")  # of a summary; here each is a case
+CASES = ("patients", "without_organ")  # keys of a summary; here their entries are cases
 
 
 def measure(
     bundle: Bundle, folder: Path, speed: str = "balanced", device: str = "auto", segments: Sequence[str] = ()
 ) -> dict:
-    """Figures of a model on whole CTs with their truth, through the engine that a user runs.
+    """Compare a model's results on whole CTs with their segmentations.
 
     Args:
-        bundle: One whose engine needs nothing pointed at.
-        folder: Pairs of image and segmentation, as `find_pairs` takes them.
+        bundle: A model that needs no points.
+        folder: Pairs of image and segmentation, in a layout that `find_pairs` knows.
         speed, device: As in `Request`.
-        segments: The truth of a label where a file calls it otherwise: `Right kidney=kidney_right`.
+        segments: Names of a label's truth where the files use other names, such as `Right kidney=kidney_right`.
 
     Returns:
-        `labels`: for each its `summary` over the cases, surfaces in space, with volumes in ml; of several also the means.
+        `labels`: for each label its `summary` over the cases, with distances in 3D and volumes in ml. With several labels also
+        `mean of the labels`.
 
     Raises:
-        BundleError, FileError: The model or a case cannot be used; or no case has a label of the model.
+        BundleError, FileError: The model or a case cannot be used, or no case has a label of the model.
     """
     pairs = find_pairs(folder)
     if pairs.refused:
@@ -51,7 +52,7 @@ def measure(
         for each, label in zip(wanted, bundle.labels, strict=True):
             parts = each.of(pair)
             if not parts:
-                continue  # nobody marked it here, which does not say that it is absent
+                continue  # not marked in this case, which does not mean absent
             found, truth = labelmap == label.value, np.logical_or.reduce([*masks_of(parts, volume)])
             figures = pooled[each.name].setdefault(pair.name, Pooled())
             figures.add_volume(order.apply(found), order.apply(truth), order.spacing_mm)
@@ -71,19 +72,21 @@ def _truths(bundle: Bundle, pairs: Pairs, segments: Sequence[str]) -> list[Wante
     """The segments that are the truth of each label.
 
     Raises:
-        BundleError: One is named for a label that the model lacks; or no case has any.
+        BundleError: --segment names a label that the model lacks, or no case has any of the segments.
     """
     names = [label.name for label in bundle.labels]
     truths = {name: Wanted(name, (name,)) for name in names}
     for each in map(read_wanted, segments):
         if each.name not in names:
-            raise BundleError(f"--segment: {bundle.name} has no label {each.name}; it has {', '.join(names)}.")
+            raise BundleError(
+                f"--segment {each.name}=…: {bundle.name} has no label {each.name}; it has {', '.join(names)}."
+            )
         truths[each.name] = each
     if not any(each.of(pair) for each in truths.values() for pair in pairs.found):
         there = names_in_words(segment for pair in pairs.found for segment in pair.segments)
         meant = " or ".join(" + ".join(each.parts) for each in truths.values())
         raise BundleError(
-            f'No case has a segment {meant}; there are {there}. --segment "{names[0]}=OTHER" says which is meant.'
+            f'No case has a segment {meant}; there are {there}. Choose one of these with --segment "{names[0]}=SEGMENT".'
         )
     return list(truths.values())
 
@@ -98,7 +101,7 @@ def _image_of(pair: Pair) -> Volume:
 
 
 def _segmented(engine: Engine, volume: Volume, pair: Pair, speed: str) -> np.ndarray:
-    """The label map that a user gets."""
+    """The label map that a user would get."""
     try:
         return engine.predict(volume, Request(engine.bundle.target, speed=speed)).at().labelmap
     except VolumeError as error:
@@ -106,7 +109,7 @@ def _segmented(engine: Engine, volume: Volume, pair: Pair, speed: str) -> np.nda
 
 
 def _volumes(found: np.ndarray, truth: np.ndarray, voxel_ml: float) -> dict[str, float | None]:
-    """Volumes in ml, and by how much of the true one that which was found is too large."""
+    """The volumes in ml, and the error in percent of the true volume, positive if too large."""
     ml, true_ml = (np.count_nonzero(mask) * voxel_ml for mask in (found, truth))
     error = round(100 * (ml - true_ml) / true_ml, 1) if true_ml else None
     return {"volume_ml": round(ml, 2), "true_volume_ml": round(true_ml, 2), "volume_error_percent": error}

@@ -1,4 +1,4 @@
-"""Figures of a model on whole CTs, as a user gets them: organs, the liver where there is none, nodules in chests; and times."""
+"""Measures a model on whole CTs, as a user runs it: organs, a scan without liver, nodules in chests; and times."""
 
 from __future__ import annotations
 
@@ -20,16 +20,20 @@ from UNetPlusPlusSegmentLib.files import read_volume
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError
 
-POINTS, SEED, WARM = 50, 0, 20
+POINTS, SEED, WARM = (
+    50,
+    0,
+    20,
+)  # points in a nodule, the seed of their draw, and clicks after the first one that are timed
 NODULE, LESION, CLEAN = "LIDC-IDRI-0001_ct.nii.gz", "chest_lesion_ct.nrrd", "chest_clean_ct.nrrd"
-LEAST_MM = 4.0
+LEAST_MM = 4.0  # smaller findings in a whole chest are not listed
 
 
 def measure(bundle: Bundle, folder: Path, speed: str = "balanced", device: str = "auto") -> dict:
-    """Figures of a model on the CTs of a folder.
+    """Measure a model on the CTs of a folder.
 
     Raises:
-        BundleError, FileError: The model or a CT cannot be used, or of its target nothing is known in them.
+        BundleError, FileError: The model or a CT cannot be used, or the folder has no mask for the model.
     """
     command = f"python training/evaluate.py <bundle> --volumes <volumes> --speed {speed}"
     if bundle.engine == "nodule":
@@ -38,12 +42,12 @@ def measure(bundle: Bundle, folder: Path, speed: str = "balanced", device: str =
     if bundle.target == "liver":
         figures |= no_liver(bundle, folder, speed, device)
     if not figures:
-        raise BundleError(f"{folder} has no truth for {bundle.name}: a mask is called <CT>_<label>.nii.gz.")
+        raise BundleError(f"{folder} has no mask for {bundle.name}: add one, named <CT>_<label>.nii.gz.")
     return {"command": command, **figures}
 
 
 def no_liver(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
-    """The volume, in ml, of what is found in a chest that shows no liver; and the notes to the user."""
+    """The volume in ml that is found in a chest CT without liver, and the notes to the user."""
     clean, _ = read_volume(folder / CLEAN)
     result = load_engine(bundle, device).predict(clean, Request(bundle.target, speed=speed)).at()
     ml = round(sum(segment.measurements["volume_ml"] for segment in result.segments), 2)
@@ -51,7 +55,7 @@ def no_liver(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
 
 
 def nodules(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
-    """Points in a nodule and in a mass; whole chests with a nodule and without."""
+    """Figures for random points in a nodule and in a mass, and for searches of a chest with a nodule and of one without."""
     engine = load_engine(bundle, device)
     ct, truth = _read(folder, NODULE, "LIDC-IDRI-0001_nodule.nii.gz")
     truth = (truth > 0) & (truth < 100)  # three readers or more; 102 is a stray voxel
@@ -90,7 +94,7 @@ def _chest(result: Result, truth: np.ndarray | None) -> dict:
 
 
 def times(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
-    """Seconds of a click on a nodule, as the module gets it: submit, wait, label map at hand; and of a whole chest."""
+    """Seconds until the module has the result of a click on a nodule, and of a search of a whole chest, through a worker process."""
     ct, truth = _read(folder, NODULE, "LIDC-IDRI-0001_nodule.nii.gz")
     clean, _ = read_volume(folder / CLEAN)
     chest = Request(bundle.target, speed=speed, device=device)
@@ -114,7 +118,7 @@ def times(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
 
 
 def inner_points(mask: np.ndarray, volume: Volume) -> list[Point]:
-    """Random RAS points at voxels at least one pixel inside the mask on their slice; the same for the same mask."""
+    """Random points (R, A, S in mm) at voxels at least one pixel inside the mask on their slice; the same mask gives the same points."""
     inner = np.stack(
         [sitk.GetArrayFromImage(sitk.BinaryErode(sitk.GetImageFromArray(m.astype(np.uint8)))) for m in mask]
     )

@@ -1,4 +1,4 @@
-"""One cell of the table: its settings, its training, and what is measured of it."""
+"""Runs one cell of the table: its settings, its training, and its measurement."""
 
 from __future__ import annotations
 
@@ -24,18 +24,27 @@ from paper.origin import note_origin, origin
 from paper.records import Measured, ResultsError
 from UNetPlusPlusSegmentLib.network.unetpp import NodeGrid, fold_batch_norm
 
-EPOCHS = 12  # checkpoints and validations of a cell, where it has steps enough
+EPOCHS = 12  # checkpoints and validations of a cell that has enough steps
 
 
 def settings_of(cell: Cell, given: argparse.Namespace, share: float = 1) -> Settings:
-    """The settings of a cell's training: the data set's config, and what the cell and the command line say; `share` of the steps."""
+    """The settings of a cell's training: the data set's config, changed by the cell and the command line.
+
+    Args:
+        cell: The cell.
+        given: The command line of reproduce.py.
+        share: Share of the steps to make.
+
+    Raises:
+        SettingsError: The config cannot be used, or there are fewer than two steps.
+    """
     plain = load_settings(given.configs / f"{cell.dataset}.yaml")
     wanted = given.steps or plain.steps
     if wanted < 2:
-        raise SettingsError(f"--steps {wanted} is too few for a training: give 2 or more.")
+        raise SettingsError(f"--steps {wanted} is too few for a training: give at least 2.")
     wanted = max(2, round(wanted * share))
     per_epoch = max(2, round(wanted / EPOCHS))
-    steps = per_epoch * max(1, round(wanted / per_epoch))  # the last step has a checkpoint
+    steps = per_epoch * max(1, round(wanted / per_epoch))  # so that the last step has a checkpoint
     return replace(
         plain,
         name=f"{cell.name}-{steps}",
@@ -52,23 +61,23 @@ def settings_of(cell: Cell, given: argparse.Namespace, share: float = 1) -> Sett
 
 
 def is_trained(settings: Settings) -> bool:
-    """True if a training's last checkpoint is that of its last step."""
+    """True if the training has a checkpoint of its last step."""
     last = settings.folder / "last.ckpt"
     return last.exists() and _load(last)["global_step"] == settings.steps
 
 
 def run(cell: Cell, settings: Settings) -> Measured:
-    """Train a cell, from its last checkpoint if there is one, and measure it.
+    """Train a cell, continuing from its last checkpoint if there is one, and measure it.
 
     Raises:
-        ResultsError: The run folder holds another training.
+        ResultsError: The run folder holds a training with other settings.
     """
     before = settings.folder / "settings.yaml"
-    if before.exists():  # what belongs to this machine may differ
+    if before.exists():  # threads and paths may differ
         here = replace(load_settings(before), threads=settings.threads, data=settings.data, runs=settings.runs)
         if here != settings:
             raise ResultsError(
-                f"{settings.folder} is a training with other settings: remove it, or give another --runs."
+                f"{settings.folder} holds a training with other settings: remove that folder, or give another --runs."
             )
     if not is_trained(settings):
         note_origin(settings.folder)
@@ -81,7 +90,7 @@ def run(cell: Cell, settings: Settings) -> Measured:
 
 
 def _measure(network: NodeGrid, settings: Settings, split: str) -> tuple[Counts, dict[str, np.ndarray]]:
-    """The counts of the cases, and what was found on the images that are drawn."""
+    """The pixel counts of all cases, and the masks that were found on the images to be drawn."""
     target = settings.goal
     items = read_slices(settings.data, target, split)
     drawn = {item.row["file"] for item in examples(items, target)}
@@ -96,9 +105,7 @@ def _measure(network: NodeGrid, settings: Settings, split: str) -> tuple[Counts,
 
 
 def _answers(heads: torch.Tensor) -> dict[str, np.ndarray]:
-    """What the mean of all heads finds at each threshold, and where there are several, what each finds by itself: bool (labels, rows,
-    columns).
-    """
+    """Masks, bool (labels, rows, columns), of the mean of all heads at each threshold and, if there are several, of each head at 0.5."""
     masks = {name: heads.mean(0) >= threshold for name, threshold in THRESHOLDS.items()}
     if len(heads) > 1:
         masks |= {name: each >= 0.5 for name, each in answers(heads, len(heads)).items() if "-" not in name}
@@ -114,7 +121,7 @@ def load_network(settings: Settings) -> NodeGrid:
     saved = _load(settings.folder / "last.ckpt")
     if saved["global_step"] != settings.steps:
         raise ResultsError(
-            f"{settings.folder} ended after {saved['global_step']} of {settings.steps} steps: run the command again."
+            f"{settings.folder} stopped after {saved['global_step']} of {settings.steps} steps: run the command again to continue."
         )
     task = SegmentationTask(settings, [0])
     task.load_state_dict(saved["state_dict"])
@@ -122,7 +129,7 @@ def load_network(settings: Settings) -> NodeGrid:
 
 
 def _probabilities(network: NodeGrid, items: list[Slice], pixel_mm: float) -> Iterator[torch.Tensor]:
-    """Probabilities (heads, labels, rows, columns) of each image at its stored pixels; the network sees its own."""
+    """Probabilities (heads, labels, rows, columns) of each image at its stored pixels, resampled from the network's."""
     for item in items:
         image, _ = to_network_grid(item, pixel_mm)
         with torch.inference_mode():
@@ -131,19 +138,19 @@ def _probabilities(network: NodeGrid, items: list[Slice], pixel_mm: float) -> It
 
 
 def read_log(folder: Path) -> list[tuple[int, float, str, float]]:
-    """The losses and validations of a training from its TensorBoard files, of which every resumption has begun a new one.
+    """The losses and validations of a training, from its TensorBoard files; each time it was resumed, it began a new file.
 
     Returns:
-        (step, minutes, what, value); the minutes do not count the time in which the training was stopped. What was done twice because
-        a kill came between checkpoints is told once, as it was done last.
+        (step, minutes, what, value). The minutes leave out the time while the training was stopped. Steps that were repeated after a
+        kill between checkpoints appear once, with their last values.
     """
     sessions = [list(LegacyEventFileLoader(str(path)).Load()) for path in folder.glob("events.out.tfevents.*")]
-    before, told = 0.0, {}
+    before, logged = 0.0, {}
     for events in sorted(sessions, key=lambda events: events[0].wall_time):
         for event in events:
             minutes = before + (event.wall_time - events[0].wall_time) / 60
             for value in event.summary.value:
                 if value.tag in ("loss", "iou", "val_iou"):
-                    told[event.step + 1, value.tag] = (minutes, value.simple_value)
+                    logged[event.step + 1, value.tag] = (minutes, value.simple_value)
         before = minutes
-    return [(step, minutes, what, value) for (step, what), (minutes, value) in sorted(told.items())]
+    return [(step, minutes, what, value) for (step, what), (minutes, value) in sorted(logged.items())]

@@ -1,4 +1,4 @@
-"""The cells of the paper's table: which trainings it needs, in the order in which they are worth having."""
+"""The cells of the paper's table: the trainings that it needs, the most useful ones first."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 DEFAULT_SEEDS = {"nuclei": 3, "polyp": 2, "liver": 2, "nodule": 3}
-SPLIT = {
-    "nuclei": "test",
-    "polyp": "test",
-    "liver": "val",
-    "nodule": "val",
-}  # what a cell is measured on; another's is `val`
+SPLIT = {"nuclei": "test", "polyp": "test", "liver": "val", "nodule": "val"}  # measured on; other data sets: on `val`
 DATASETS = tuple(SPLIT)
 ARCHITECTURES = ("unet", "wide_unet", "unetpp", "unetpp_ds")
-TABLE_LOSS = "bce_dice"  # what the authors' code computes
-# Where the paper's eq. 3 stands beside the code's loss, and beside itself with the background's cross-entropy, which it lacks.
+TABLE_LOSS = "bce_dice"  # the loss of the authors' code
+# Where that loss is compared with the paper's eq. 3, and with eq. 3 plus the background's cross-entropy, which it lacks.
 COMPARED_ON = ("nuclei", "unetpp_ds")
 COMPARED_LOSSES = ("hybrid", "hybrid_background")
 
@@ -31,7 +26,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its folders, of the run and of the record."""
+        """The name of its run folder and of the folder of its record."""
         return f"{self.dataset}-{self.architecture}-{self.loss}-{self.seed}"
 
 
@@ -41,7 +36,7 @@ def split_of(dataset: str) -> str:
 
 
 def planned(datasets: Sequence[str], architectures: Sequence[str], seeds: int | None = None) -> list[Cell]:
-    """All cells of a table: the first seed of all, then the next; a seed's compared losses after its table."""
+    """All cells of a table, in the order of the seeds; for each seed, first the table's loss, then the compared losses."""
     most = {dataset: seeds or DEFAULT_SEEDS.get(dataset, 1) for dataset in datasets}
     cells = []
     for seed in range(1, max(most.values()) + 1):

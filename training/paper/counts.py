@@ -1,4 +1,4 @@
-"""Pixels of each case, counted at each threshold, and the IoUs that follow: ours, and the two of the UNet++ authors' code."""
+"""Pixel counts of each case at each threshold, and the IoUs computed from them: ours, and the two of the UNet++ authors' code."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import numpy as np
 
 from paper.files import read_rows, write_rows
 
-# Of the authors' `np.arange(0.5, 1.0, 0.05)`, by the name of the answer at it.
+# The authors' `np.arange(0.5, 1.0, 0.05)`, each by the name of its answer.
 THRESHOLDS = {"all": 0.5} | {f"all>{percent / 100:.2f}": percent / 100 for percent in range(55, 100, 5)}
 
 
 class Pooled(NamedTuple):
-    """Figures of all pixels of a split together."""
+    """Figures over all pixels of a split together."""
 
     iou: float
     precision: float
     recall: float
-    marked: float  # pixels found per true one
+    marked: float  # pixels found per true pixel
 
 
 class Counts:
-    """The pixels of a cell's cases.
+    """The pixel counts of a cell's cases.
 
     Attributes:
-        cases: Their names: images, or patients with all of their slices.
-        of: int (cases, labels) by name: `pixels` that are known, `true` ones of the label, and for each answer what was `found A` and what
-            of it was `right A`. An answer is `all`, the mean of the heads at a probability of 0.5, `all>0.55` to `all>0.95`, the same at
-            higher thresholds, and with several heads L1…L4, each at 0.5.
+        cases: The names of the cases: images, or patients with all of their slices.
+        of: Counts, int (cases, labels), by name: the known `pixels`, the `true` pixels of the label and, for each answer A, the pixels
+            `found A`, and those of them that are right, `right A`. Answers are `all`, the mean of the heads at a threshold of 0.5;
+            `all>0.55` to `all>0.95`, the same at higher thresholds; and with several heads `L1` to `L4`, each head at 0.5.
     """
 
     def __init__(self, cases: Iterable[str], labels: int) -> None:
@@ -43,8 +43,8 @@ class Counts:
         Args:
             case: One of `cases`.
             truth: bool (labels, rows, columns).
-            known: Of each label; what the truth says of the others counts for nothing.
-            found: Such an array for each answer.
+            known: For each label, whether the truth marks it completely; pixels of other labels are not counted.
+            found: For each answer, an array like `truth`.
         """
         at = self.cases.index(case)
         self.of["pixels"][at] += truth[0].size * np.array(known)
@@ -54,7 +54,7 @@ class Counts:
                 self.of.setdefault(name, np.zeros_like(self.of["true"]))[at] += pixels.sum((1, 2)) * known
 
     def ious(self, answer: str = "all") -> dict[str, float]:
-        """The IoU of each case that shows a label, at its stored pixels: the mean over the labels that it shows."""
+        """The IoU of each case that shows a label, at its stored pixels, averaged over the labels that it shows."""
         true, found, right = (self.of[name] for name in ("true", f"found {answer}", f"right {answer}"))
         iou = right / np.maximum(1, found + true - right)
         return {
@@ -64,22 +64,22 @@ class Counts:
         }
 
     def pooled(self) -> Pooled:
-        """The figures of all images' pixels together, at 0.5; means over the labels."""
+        """Figures over the pixels of all images together at 0.5, averaged over the labels."""
         true, found, right = (self.of[name].sum(0) for name in ("true", "found all", "right all"))
         of_each = right / np.maximum(1, (found + true - right, found, true)), found / np.maximum(1, true)
         return Pooled(*np.vstack(of_each).mean(1).tolist())
 
     def compute_iou(self) -> float:
-        """The authors' `compute_iou` (keras/helper_functions.py), which takes all test images as one array, at 0.5."""
+        """The authors' `compute_iou` (keras/helper_functions.py): IoU at 0.5 of all test images, taken as one array."""
         return self.pooled().iou
 
     def mean_iou(self) -> float:
-        """The authors' `mean_iou` (keras/helper_functions.py), which they watch while training: of the organ and of the background, and
-        of the ten thresholds 0.50…0.95, the mean.
+        """The authors' `mean_iou` (keras/helper_functions.py), which they monitor during training: the mean IoU over organ and background
+        and over the ten thresholds 0.50…0.95.
 
-        It is not of a batch and not of a case: `tf.metrics.mean_iou` adds the pixels of all batches to one confusion matrix, and so are
-        the pixels of all images taken together here. Theirs has also seen the batches before, those of the training among them, and
-        counts the network's pixels; these are the measured split's alone, at their stored pixels. Of several labels it is the mean.
+        `tf.metrics.mean_iou` adds the pixels of all batches to one confusion matrix, so the pixels of all images are taken together here
+        as well. Theirs also includes earlier batches, of the training too, and counts pixels of the network's size; ours covers only the
+        measured split, at the stored pixels. With several labels it is the mean over the labels.
         """
         pixels, true = self.of["pixels"].sum(0), self.of["true"].sum(0)
         both = []
@@ -94,7 +94,7 @@ class Counts:
         return float(np.mean(both))
 
     def write(self, path: Path) -> None:
-        """Write them: a line for each case and label."""
+        """Write the counts as CSV, with a line for each case and label."""
         rows = [
             [case, label, *(int(array[at, label]) for array in self.of.values())]
             for at, case in enumerate(self.cases)
@@ -104,7 +104,7 @@ class Counts:
 
     @staticmethod
     def read(path: Path) -> Counts:
-        """What `write` has written."""
+        """Read what `write` wrote."""
         rows = read_rows(path)
         labels = 1 + max(int(row["label"]) for row in rows)
         counts = Counts(dict.fromkeys(row["case"] for row in rows), labels)

@@ -1,4 +1,4 @@
-"""The curves of the table: learning, and accuracy against time of the pruned networks."""
+"""Draws the figures of the table: learning curves, and IoU against time of the pruned networks."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from paper.records import Results
 from paper.summary import ious
 from paper.wording import NAMES
 
-SHOWN = 0.15  # of IoU below the best: what lies lower is the beginning, which all networks have behind them soon
+SHOWN = 0.15  # range of IoU shown below the best value; the steep start, much the same for all networks, is left out
 
 
 def write_figures(results: Results, of_dataset: dict[str, Settings]) -> list[str]:
-    """Draw what is on record; returns the files' paths.
+    """Draw what is on record, and return the paths of the files.
 
     Raises:
-        DataError: The images are not there.
-        PicturesError: Pictures that must stay private would not.
+        DataError: The images of a data set cannot be read.
+        PicturesError: Pictures that must stay private could be committed.
     """
     there = {dataset: settings for dataset, settings in of_dataset.items() if _lines(results, dataset)}
     if not there:
@@ -84,7 +84,7 @@ def _draw_pruning(results: Results, datasets: Sequence[str]) -> str:
 
 
 def _height(axes: Axes, at: float, of_seeds: Sequence[float]) -> float:
-    """Draw the mean over the seeds, with their spread; returns it."""
+    """Draw the mean over the seeds with their spread, and return the mean in per cent."""
     spread = 100 * np.std(of_seeds, ddof=1) if len(of_seeds) > 1 else None
     mean = 100 * float(np.mean(of_seeds))
     axes.errorbar(at, mean, spread, fmt="o", color=_color("unetpp_ds"))

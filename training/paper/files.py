@@ -1,4 +1,4 @@
-"""CSV files, read by column and written whole."""
+"""Reads CSV files by column, and writes them completely or not at all."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The lines of a CSV file by column."""
+    """The rows of a CSV file, each a dict by column."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def write_rows(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Write a CSV file whole or not at all."""
+    """Write a CSV file, completely or not at all."""
     part = path.with_name(f".{path.name}.part")
     with part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")

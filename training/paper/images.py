@@ -1,4 +1,4 @@
-"""What each network found: on a few images of each data set, and along the edge of one nucleus and one nodule."""
+"""Draws what each network found: on a few images of each data set, and along the edge of one nucleus and one nodule."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from paper.records import Results
 from paper.wording import NAMES
 
 EXAMPLES = 3  # cases of each data set that are drawn
-# Whose images may be published, and how they want to be named; the others' pictures go to an ignored folder.
+# Data sets whose images may be published, with their credit lines; pictures of the others go to a folder that git ignores.
 CREDITS = {"nuclei": "Data Science Bowl 2018, BBBC038, CC0", "nodule": "LIDC-IDRI, CC BY 3.0"}
 MARGIN = 6  # pixels shown round an object
 
 
 def examples(items: list[Slice], target: Target) -> list[Slice]:
-    """The images that are drawn: of a few cases at even distances, the one that shows most of the organ."""
+    """The images to draw: from a few evenly spread cases, the image that shows most of the organ."""
     largest: dict[str, Slice] = {}
     for item in items:
         case = item.row[target.slices.group]
@@ -31,7 +31,7 @@ def examples(items: list[Slice], target: Target) -> list[Slice]:
 
 
 def draw_examples(results: Results, dataset: str, settings: Settings) -> str:
-    """Draw image, truth and what each network found; returns the file's path."""
+    """Draw image, truth and what each network found, and return the path of the file."""
     first = _first(results, dataset)
     folder = results.folder if dataset in CREDITS else private_folder(results.folder / "private")
     target = settings.goal
@@ -47,10 +47,10 @@ def draw_examples(results: Results, dataset: str, settings: Settings) -> str:
 
 
 def draw_edge(results: Results, of_dataset: dict[str, Settings]) -> str:
-    """Draw the object of the example images along whose edge the networks differ most, of each data set whose images may be published.
+    """Draw, for each data set whose images may be published, the object along whose edge the networks differ most.
 
     Returns:
-        The file's path; empty where none of these data sets has two networks to compare.
+        The path of the file; empty if none of these data sets has two networks to compare.
     """
     panels: list[Panel] = []
     compared = [dataset for dataset in of_dataset if dataset in CREDITS and len(_first(results, dataset)) > 1]
@@ -86,7 +86,7 @@ def differences(truth: np.ndarray, found: np.ndarray) -> list[tuple[tuple[slice,
 
 
 def _first(results: Results, dataset: str) -> list[Cell]:
-    """The first seed of each network."""
+    """The cell with the first seed of each network on record."""
     return [cells[0] for architecture in ARCHITECTURES if (cells := results.of(dataset, architecture))]
 
 

@@ -1,4 +1,4 @@
-"""Intervals of the mean difference of two networks: from a bootstrap over people, and from one over seeds and people."""
+"""Intervals of the mean difference between two networks, from a bootstrap over cases, or over seeds and cases."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ class Gain:
 
     @property
     def points(self) -> str:
-        """In points of IoU."""
+        """Mean and interval as text, in points of IoU."""
         return f"{100 * self.mean:+.2f} ({100 * self.low:+.2f} to {100 * self.high:+.2f})"
 
 
 def difference(one: Mapping[int, Mapping[str, float]], other: Mapping[int, Mapping[str, float]]) -> np.ndarray:
-    """IoU of one network less that of another: (seeds, cases), of the seeds that both have.
+    """The IoU of one network minus that of another, (seeds, cases), for the seeds that both have.
 
-    These were trained on the same patches in the same order, so they are paired, and so is each case with itself.
+    With the same seed both were trained on the same patches in the same order, so seeds are paired, and so are cases.
 
     Args:
         one: From a seed to the IoU of each case.
-        other: The same.
+        other: The same for the other network.
     """
     seeds = sorted(one.keys() & other.keys())
     return np.array([[one[seed][case] - other[seed][case] for case in one[seed]] for seed in seeds])
 
 
 def gain(differences: Sequence[np.ndarray], over_seeds: bool) -> Gain | None:
-    """The mean over data sets of the mean difference, with a percentile interval; None if a data set has no seed.
+    """The mean over data sets of the mean difference, with a percentile interval; None if a data set has no seeds.
 
     Args:
-        differences: Of each data set, (seeds, cases).
-        over_seeds: Draw seeds, too, not cases alone. All seeds of a draw are given the same cases, as all were measured on the same
-            people: to draw them anew for every seed would take each person for as many strangers as there are seeds.
+        differences: For each data set, (seeds, cases).
+        over_seeds: Resample seeds too, not only cases. All seeds of a draw get the same cases, because all were measured on the same
+            people; resampling cases for each seed would treat one person as several independent ones.
     """
     if not differences or not all(map(len, differences)):
         return None
@@ -55,7 +55,7 @@ def gain(differences: Sequence[np.ndarray], over_seeds: bool) -> Gain | None:
 
 
 def _draws(each: np.ndarray, over_seeds: bool, rng: np.random.Generator) -> np.ndarray:
-    """Means of a difference (seeds, cases) over cases, and if wanted seeds, that were drawn with replacement: (DRAWS,)."""
+    """Bootstrap means, (DRAWS,), of a difference (seeds, cases): over resampled cases and, if `over_seeds`, resampled seeds."""
     seeds, cases = each.shape
     seed_shares = rng.multinomial(seeds, np.full(seeds, 1 / seeds), DRAWS) / seeds if over_seeds else 1 / seeds
     case_shares = rng.multinomial(cases, np.full(cases, 1 / cases), DRAWS) / cases
@@ -63,10 +63,10 @@ def _draws(each: np.ndarray, over_seeds: bool, rng: np.random.Generator) -> np.n
 
 
 def true_coverage(drawn: int) -> float:
-    """How often the 95 % interval of a mean holds the truth, if a bootstrap over so few values of a normal distribution made it.
+    """How often a 95 % bootstrap interval of the mean of `drawn` normally distributed values contains the true mean.
 
-    A bootstrap takes the spread of the values about their own mean for that about the true one, and the normal quantile for Student's:
-    with many values that is 0.95, with four 0.81, with three 0.75.
+    The bootstrap uses the spread about the sample's own mean instead of the true one, and the normal quantile instead of Student's t. With
+    many values the result is 0.95, with four 0.81, with three 0.75.
     """
     shrunk = stats.norm.ppf(0.975) * np.sqrt((drawn - 1) / drawn)
     return float(2 * stats.t.cdf(shrunk, drawn - 1) - 1)

@@ -1,4 +1,4 @@
-"""Where a training comes from: the commit of its code, and the processor. Both lie in its folder, for whoever measures it later."""
+"""The origin of a training, the commit of its code and the processor: kept in the run folder, for when it is measured later."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILE = "origin.json"
 
 
 def note_origin(folder: Path) -> None:
-    """Write the commit and the processor into the folder of a training that begins now; one that began before keeps what it has."""
+    """Write commit and processor into the run folder of a training that begins now; a resumed one keeps what was written."""
     if (folder / "last.ckpt").exists() or (folder / FILE).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -22,14 +22,14 @@ def note_origin(folder: Path) -> None:
 
 
 def origin(folder: Path) -> tuple[str, str]:
-    """The commit and the processor of a training; empty where its folder does not say."""
+    """The commit and the processor of a training; empty where its folder does not have them."""
     path = folder / FILE
     noted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return noted.get("commit", ""), noted.get("processor", "")
 
 
 def commit() -> str:
-    """The commit of this code, with `-dirty` if it was changed since; empty where it is no checkout."""
+    """The commit of this code, with `-dirty` if files were changed since; empty outside of a git checkout."""
     command = ["git", "describe", "--always", "--dirty", "--exclude", "*", "--abbrev=12"]
     try:
         asked = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)

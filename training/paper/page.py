@@ -1,4 +1,4 @@
-"""The page for one who asks whether UNet++ helps: every figure in it is read from the records."""
+"""Writes the page for readers who ask whether UNet++ helps; every figure in it is read from the records."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from paper.sections import few
 from paper.summary import ENOUGH, PAPER, PAPER_GAIN, compared, doubled, gain_over, ious, mean_of
 from paper.wording import NAMES, NOT_YET, percent, points, rows
 
-START = 0.833  # IoU on DSB2018's validation of the reproduction that this project began with
+START = 0.833  # IoU on DSB2018's validation of the reproduction with which this project began
 FIGURES = {
     "learning.png": "IoU of the validation while learning",
     "pruning.png": "IoU against time of the pruned networks",
@@ -27,7 +27,7 @@ FIGURES = {
 
 
 def write_page(results: Results, of_line: dict[tuple[str, str], Settings]) -> str:
-    """Write README.md from what is on record; return its path."""
+    """Write README.md from the records, and return its path."""
     datasets = list(dict.fromkeys(dataset for dataset, _ in of_line))
     done = len(results.done()) + len(results.half.done())
     wanted = planned(datasets, ARCHITECTURES)
@@ -35,16 +35,19 @@ def write_page(results: Results, of_line: dict[tuple[str, str], Settings]) -> st
     text = "\n".join([
         "# Does UNet++ help me?",
         "",
-        f"On record: {done} of {of} trainings. `python training/reproduce.py` makes the rest, goes on where it stopped,"
-        " and writes this page. Every figure is read from the records; the whole table is [table.md](table.md).",
+        "U-Net, wide U-Net and UNet++, without and with deep supervision, were trained in the same way on"
+        f" {', '.join(datasets)}. This page is based on {done} of {of} trainings. `python training/reproduce.py` runs the others,"
+        " continues where it stopped, and writes this page again. [table.md](table.md) has the whole table.",
         "",
         *_holds(results, datasets),
         "",
         *_gains(results, datasets),
         "",
-        "The intervals are over seeds and cases; with one seed over cases alone, which leaves out what another training would change.",
+        "Intervals are over seeds and cases. With a single seed they are over cases only, and leave out the variation between trainings.",
         "",
-        "## Has learning ended?",
+        "## Have the trainings converged?",
+        "",
+        f"A data set has converged if twice the steps add less than {100 * ENOUGH} points of validation IoU for every network.",
         "",
         *_ended(results, datasets),
         "",
@@ -52,15 +55,15 @@ def write_page(results: Results, of_line: dict[tuple[str, str], Settings]) -> st
         "",
         *_costs(results, datasets),
         "",
-        "## Why 92.6 is not 0.83",
+        "## Why the paper's IoU on nuclei is higher",
         "",
         *_scales(results),
         "",
-        "## What this cannot tell",
+        "## Limits",
         "",
-        "- One recipe, chosen for none of the four networks, on small images (the sizes are in the table): another optimiser,"
-        " more filters or whole images may say something else.",
-        "- One split of each data set. An interval over cases is for other cases of the same source, not for another hospital.",
+        "- All networks were trained in the same way, tuned for none of them, on small images (the sizes are in the table). Another"
+        " optimiser, more filters or whole images may give other results.",
+        "- Each data set has one split. Intervals over cases apply to other cases of the same source, not to another hospital.",
         *few(results, datasets),
         "",
         *_figures(results),
@@ -71,7 +74,7 @@ def write_page(results: Results, of_line: dict[tuple[str, str], Settings]) -> st
 
 
 def _gains(results: Results, datasets: Sequence[str]) -> list[str]:
-    """IoU of each network, and the gains of UNet++ with deep supervision, beside the paper's."""
+    """A table with the IoU of each network, the gains of UNet++ with deep supervision, and the paper's gains."""
     lines = []
     for dataset in datasets:
         of_networks = [ious(results, (dataset, architecture)) for architecture in ARCHITECTURES]
@@ -85,7 +88,7 @@ def _gains(results: Results, datasets: Sequence[str]) -> list[str]:
     lines.append(["the paper", *[""] * len(ARCHITECTURES), *(f"{papers:+}" for papers in PAPER_GAIN.values())])
     head = [
         "IoU of a case, % (seeds)", *(NAMES[a] for a in ARCHITECTURES),
-        *(f"the last over {NAMES[other]}, points (95 %)" for other in PAPER_GAIN),
+        *(f"deep supervision over {NAMES[other]}, points (95 %)" for other in PAPER_GAIN),
     ]  # fmt: skip
     return rows(head, lines)
 
@@ -95,44 +98,47 @@ def _mean_gain(results: Results, datasets: Sequence[str], other: str) -> Gain | 
 
 
 def _holds(results: Results, datasets: Sequence[str]) -> list[str]:
-    """What can be said of the gains: of each data set, and of the mean beside the paper's."""
+    """Sentences about the gains: for each data set, and for their mean compared with the paper's."""
     lines = []
     for architecture in ("unetpp", "unetpp_ds"):
         said: dict[str, list[str]] = {}
         for dataset in compared(results, datasets, architecture, "unet"):
             said.setdefault(_verdict(gain_over(results, [dataset], architecture, "unet", True)), []).append(dataset)
         of_data = "; ".join(f"{verdict} on {', '.join(names)}" for verdict, names in said.items()) or NOT_YET
-        lines.append(f"- {NAMES[architecture]} against U-Net: {of_data}.")
+        lines.append(f"- {NAMES[architecture]}, compared with U-Net: {of_data}.")
     for other, papers in PAPER_GAIN.items():
         there, mean = compared(results, datasets, "unetpp_ds", other), _mean_gain(results, datasets, other)
         if mean is None:
-            lines.append(f"- The paper's {papers:+} points over {NAMES[other]}: {NOT_YET}.")
+            lines.append(f"- The paper's mean gain over {NAMES[other]}, {papers:+} points: {NOT_YET}.")
             continue
         inside = "within" if mean.low <= papers / 100 <= mean.high else "outside"
         lines.append(
-            f"- The paper's {papers:+} points over {NAMES[other]}, the mean of its four data sets, lie {inside} our interval for"
+            f"- The paper's mean gain over {NAMES[other]}, {papers:+} points on four data sets, lies {inside} our interval for"
             f" {', '.join(there)}: {mean.points}."
         )
     best = {NAMES[a]: float(np.mean(each)) for a in ARCHITECTURES if (each := ious(results, ("nuclei", a)))}
     if best:
         name = max(best, key=lambda name: best[name])
         lines.append(
-            f"- The best network on nuclei, {name}, has an IoU of {best[name]:.3f}; the reproduction that this project began with, {START}."
+            f"- The best network on nuclei is {name}, with an IoU of {best[name]:.3f}. The reproduction with which this project began had"
+            f" {START}."
         )
     unet = ious(results, ("nodule", "unet"))
     if len(unet) > 1:
-        lines.append(f"- The seeds of U-Net on nodules lie {100 * (max(unet) - min(unet)):.1f} points apart.")
+        lines.append(
+            f"- Different seeds of U-Net differ by up to {100 * (max(unet) - min(unet)):.1f} points on nodules."
+        )
     return lines
 
 
 def _verdict(found: Gain | None) -> str:
     if found is None or found.low <= 0 <= found.high:
-        return "not to be told from it"
+        return "no clear difference"
     return "better" if found.low > 0 else "worse"
 
 
 def _ended(results: Results, datasets: Sequence[str]) -> list[str]:
-    """The largest gain of validation IoU by twice the steps, of each data set."""
+    """For each data set, the largest gain of validation IoU that twice the steps bring to a network."""
     lines = []
     for dataset in datasets:
         ends = {NAMES[a]: both for a in ARCHITECTURES if (both := doubled(results, (dataset, a)))}
@@ -142,16 +148,16 @@ def _ended(results: Results, datasets: Sequence[str]) -> list[str]:
         added = {name: whole.validation - half.validation for name, (half, whole) in ends.items()}
         most = max(added, key=lambda name: added[name])
         half, whole = ends[most]
-        verdict = "less" if added[most] < ENOUGH else "not less"
+        verdict = "converged" if added[most] < ENOUGH else "not converged"
         lines.append(
-            f"- {dataset}: {whole.steps} steps instead of {half.steps} add at most {100 * added[most]:+.2f} points of validation IoU"
-            f" ({most}; {len(ends)} of {len(ARCHITECTURES)} networks), {verdict} than {100 * ENOUGH}."
+            f"- {dataset}: {verdict}. {whole.steps} steps instead of {half.steps} add at most {100 * added[most]:+.2f} points, for {most}"
+            f" ({len(ends)} of {len(ARCHITECTURES)} networks have been compared)."
         )
     return lines
 
 
 def _costs(results: Results, datasets: Sequence[str]) -> list[str]:
-    """Time of an image against U-Net's, and IoU and time of UNet++ pruned to each level."""
+    """A table with the time per image relative to U-Net, and with IoU and time of UNet++ pruned to each level."""
     seconds = {
         (r["dataset"], r["network"]): float(r["seconds_per_image"]) for r in read_rows(results.folder / "speed.csv")
     }
@@ -165,13 +171,13 @@ def _costs(results: Results, datasets: Sequence[str]) -> list[str]:
         lines.append(line)
     head = [
         "data",
-        "time of UNet++, U-Net = 1",
-        *(f"{level}: IoU, % at time, L4 = 1" for level in ("L4", "L3", "L2", "L1")),
+        "time of UNet++ (U-Net = 1)",
+        *(f"{level}: IoU in % at time (L4 = 1)" for level in ("L4", "L3", "L2", "L1")),
     ]
     return [
         *rows(head, lines),
         "",
-        "Time is that of one image on one thread of a processor. Pruning needs no further training.",
+        "Times are for one image on one thread of a processor. Pruning needs no further training.",
     ]
 
 
@@ -183,10 +189,10 @@ def _scales(results: Results) -> list[str]:
     case = percent(float(np.mean(ours)))
     together, both = (percent(mean_of(results, line, of)) for of in (Counts.compute_iou, Counts.mean_iou))
     return [
-        f"The paper has {PAPER['nuclei']['unetpp_ds']} % on nuclei with deep supervision. The same weights of ours have {case} % as mean"
-        f" IoU of an image, {together} % by the authors' `compute_iou` (all images' pixels together), and {both} % by their `mean_iou`,"
-        " the mean of nuclei and background, and of ten thresholds. Which of the two the paper's table has, it does not say. Theirs were"
-        " other images of the same collection, too.",
+        f"The paper reports {PAPER['nuclei']['unetpp_ds']} % on nuclei with deep supervision. Our network has a mean IoU per image of"
+        f" {case} %. The authors' code has two other measures: by `compute_iou`, over the pixels of all images together, the same weights"
+        f" have {together} %, and by `mean_iou`, the mean over nuclei and background and over ten thresholds, {both} %. The paper does not"
+        " say which of them its table has. It also used other images of the same collection.",
     ]
 
 

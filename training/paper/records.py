@@ -1,4 +1,4 @@
-"""The records of the table: a line for every finished cell, and what lies behind it."""
+"""The records of the table: a line for every finished cell, and the counts, log and examples behind it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLUMNS = (
 
 
 class ResultsError(ValueError):
-    """Recorded results that cannot be gone on from: which, why, and the way out."""
+    """Recorded results that cannot be continued. The message names the file or folder, the reason and what to do."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,13 @@ class Measured:
     """The record of a finished cell.
 
     Attributes:
-        counts: Of the pixels of its cases.
+        steps: Steps of the training.
+        minutes: Duration of the training.
+        counts: Pixel counts of its cases.
         log: Rows (step, minutes, what, value) of the training.
-        examples: bool (rows, columns) of what was found, by image.
-        commit: Of the code that trained it; empty if that is not known.
-        processor: That trained it.
+        examples: Masks that were found, bool (rows, columns), by image.
+        commit: Commit of the code that trained it; empty if unknown.
+        processor: Processor that trained it; empty if unknown.
     """
 
     steps: int
@@ -44,9 +46,9 @@ class Measured:
 
 
 class Results:
-    """The folder of records: `cells.csv` has a line for every finished cell, `cells/<name>/` what lies behind it.
+    """The folder of records: `cells.csv` has a line for every finished cell, and `cells/<name>/` its counts, log and examples.
 
-    `half` are the records of trainings of half the length, which show what the other half added.
+    `half` is the folder of the trainings with half the steps, which show what the second half adds.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,11 +56,15 @@ class Results:
 
     @property
     def half(self) -> Results:
-        """The records of the trainings of half the length."""
+        """The records of the trainings with half the steps."""
         return Results(self.folder / "half")
 
     def done(self) -> dict[Cell, dict[str, str]]:
-        """The finished cells and their lines."""
+        """The finished cells and their lines of cells.csv.
+
+        Raises:
+            ResultsError: cells.csv is damaged.
+        """
         path = self.folder / "cells.csv"
         rows = read_rows(path) if path.exists() else []
         try:
@@ -72,25 +78,25 @@ class Results:
             ) from error
 
     def of(self, dataset: str, architecture: str, loss: str = TABLE_LOSS) -> list[Cell]:
-        """The finished cells of one line of the table, by seed."""
+        """The finished cells of one line of the table, in the order of their seeds."""
         cells = [c for c in self.done() if (c.dataset, c.architecture, c.loss) == (dataset, architecture, loss)]
         return sorted(cells, key=lambda cell: cell.seed)
 
     def check_steps(self, dataset: str, steps: int) -> None:
-        """Refuse to put trainings of unequal length into one table.
+        """Check that all trainings of a data set have the same number of steps.
 
         Raises:
-            ResultsError: A cell on record of the same data set made other steps.
+            ResultsError: A recorded cell of the data set has another number of steps.
         """
         for cell, row in self.done().items():
             if cell.dataset == dataset and int(row["steps"]) != steps:
                 raise ResultsError(
-                    f"{self.folder} holds {cell.name} with {row['steps']} steps, these trainings have {steps}:"
+                    f"{self.folder} holds {cell.name} with {row['steps']} steps, but these trainings would have {steps}:"
                     " give the same --steps, or another --results."
                 )
 
     def record(self, cell: Cell, measured: Measured) -> None:
-        """Write a finished cell: first what lies behind it, then its line, so that a line is never without."""
+        """Write a finished cell: its folder first, then its line, so that every line has its folder."""
         folder = self.folder / "cells" / cell.name
         folder.mkdir(parents=True, exist_ok=True)
         measured.counts.write(folder / "cases.csv")
@@ -107,7 +113,7 @@ class Results:
         write_rows(self.folder / "cells.csv", COLUMNS, rows.values())
 
     def counts(self, cell: Cell) -> Counts:
-        """The pixels of each case of a finished cell."""
+        """The pixel counts of a finished cell."""
         return Counts.read(self.folder / "cells" / cell.name / "cases.csv")
 
     def log(self, cell: Cell) -> list[tuple[int, float, str, float]]:

@@ -1,4 +1,4 @@
-"""What stands below the table: the trainings, how little few people tell, the gains, twice the steps, the heads, and the losses."""
+"""The sections below the table: trainings, limits of small samples, gains, twice the steps, heads, and losses."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from paper.records import Results
 from paper.summary import ENOUGH, PAPER_GAIN, by_seed, compared, doubled, gain_over, ious
 from paper.wording import NAMES, NOT_YET, percent, points, rows
 
-FEW = 10  # people, below which an interval over them is said to be little worth
+FEW = 10  # with fewer people, the page warns about the interval over them
 LOSSES = {
-    TABLE_LOSS: "½ BCE + Dice of the batch, the code's and the table's",
+    TABLE_LOSS: "½ BCE + Dice of the batch (the authors' code, and the table)",
     "hybrid": "eq. 3 of the paper",
-    "hybrid_background": "eq. 3 and the background's cross-entropy",
+    "hybrid_background": "eq. 3 with the background's cross-entropy",
 }
 
 
 def trainings(results: Results, of_line: dict[tuple[str, str], Settings]) -> list[str]:
-    """Patch, steps, cases and minutes of each data set's trainings, and where they were made."""
+    """Patch, steps, cases, duration, processor and commit of each data set's trainings."""
     lines = []
     for dataset in dict.fromkeys(dataset for dataset, _ in of_line):
         settings = next(s for (d, _), s in of_line.items() if d == dataset)
@@ -35,30 +35,30 @@ def trainings(results: Results, of_line: dict[tuple[str, str], Settings]) -> lis
         where = f" ({'; '.join(sorted(made))})" if made else ""
         patch = "×".join(map(str, settings.patch))
         lines.append(
-            f"- {dataset}: patches of {patch}, {settings.steps} steps of {settings.batch_size}{cases}{took}{where}."
+            f"- {dataset}: patches of {patch}, {settings.steps} steps with batches of {settings.batch_size}{cases}{took}{where}."
         )
     return lines
 
 
 def few(results: Results, datasets: Sequence[str]) -> list[str]:
-    """How little an interval over few people, and over two or three seeds, tells; nothing for those of many."""
+    """Warnings about intervals over two or three seeds, and about data sets with few people."""
     lines = [
-        "- A bootstrap over few is too narrow: were the values normal, its 95 % interval would hold the truth in"
-        f" {100 * true_coverage(3):.0f} % of trials if three seeds were all that varied, in {100 * true_coverage(2):.0f} % with two."
+        "- Bootstrap intervals over few values are too narrow. For normally distributed values, a 95 % interval over three seeds would"
+        f" contain the true mean in {100 * true_coverage(3):.0f} % of cases, and one over two seeds in {100 * true_coverage(2):.0f} %."
     ]
     for dataset in datasets:
         people = next((int(row["cases"]) for cell, row in results.done().items() if cell.dataset == dataset), FEW)
         if people < FEW:
             lines.append(
-                f"- {dataset} is measured on {people} people: the interval over them would hold the truth in"
-                f" {100 * true_coverage(people):.0f} % of trials, and a network that is better, or worse, on each of them is so by"
-                f" chance in 1 of {2 ** (people - 1)}, so that nothing can be decided on them alone."
+                f"- {dataset} is measured on {people} people only: an interval over them would contain the true mean in"
+                f" {100 * true_coverage(people):.0f} % of cases, and one of two equally good networks would be better on all of them"
+                f" in 1 of {2 ** (people - 1)} cases. Nothing can be decided on these people alone."
             )
     return lines
 
 
 def gains(results: Results, datasets: Sequence[str]) -> list[str]:
-    """UNet++ with deep supervision over U-Net and wide U-Net: of each data set, the mean, and the paper's."""
+    """The gain of UNet++ with deep supervision over U-Net and wide U-Net: for each data set, their mean, and the paper's."""
     head = ["data"]
     for other in PAPER_GAIN:
         head += [f"over {NAMES[other]}, 95 % over cases", "over seeds and cases"]
@@ -68,7 +68,7 @@ def gains(results: Results, datasets: Sequence[str]) -> list[str]:
         for other in PAPER_GAIN:
             line += [points(gain_over(results, [dataset], "unetpp_ds", other, over)) for over in (False, True)]
         lines.append(line)
-    mean, paper = ["**mean of those run**"], ["the paper's mean of its four"]
+    mean, paper = ["**mean of those run**"], ["the paper's mean of four data sets"]
     for other, papers in PAPER_GAIN.items():
         there = compared(results, datasets, "unetpp_ds", other)
         mean += [points(gain_over(results, there, "unetpp_ds", other, over)) for over in (False, True)]
@@ -77,7 +77,7 @@ def gains(results: Results, datasets: Sequence[str]) -> list[str]:
 
 
 def doubling(results: Results, lines: Sequence[tuple[str, str]]) -> list[str]:
-    """What the second half of the steps adds to a training that plans for all of them, against one that plans for half."""
+    """What twice the steps add, compared with a training that was planned for half of them."""
     head = ["data", "network", "steps", "validation IoU, %", "added", "IoU of a case, %", "added, 95 % over cases"]
     said = []
     for line in lines:
@@ -93,15 +93,16 @@ def doubling(results: Results, lines: Sequence[tuple[str, str]]) -> list[str]:
             f"{percent(half.iou)} → {percent(whole.iou)}", points(added),
         ])  # fmt: skip
     return [
-        "The learning rate of each falls to nought at its own end, so that the end of one curve is always flat. Where twice the steps"
-        f" add less than {100 * ENOUGH} points of validation IoU for every network, learning has ended.",
+        "Every learning curve ends flat, because the learning rate falls to 0 at the end of each training. So convergence is judged by a"
+        f" second training: a data set has converged if twice the steps add less than {100 * ENOUGH} points of validation IoU for every"
+        " network.",
         "",
         *rows(head, said),
     ]
 
 
 def heads(results: Results, datasets: Sequence[str]) -> list[str]:
-    """IoU of the mean of the heads, which the table takes, and of each by itself, averaged over the seeds."""
+    """The IoU of the mean of the heads, as in the table, and of each head, averaged over the seeds."""
     lines = []
     for dataset in datasets:
         of_answers = [ious(results, (dataset, "unetpp_ds"), answer) for answer in ("all", "L1", "L2", "L3", "L4")]
@@ -110,7 +111,7 @@ def heads(results: Results, datasets: Sequence[str]) -> list[str]:
 
 
 def losses(results: Results) -> list[str]:
-    """Eq. 3 of the paper against the code's loss, what each of them marks, and the control with the background's cross-entropy."""
+    """The loss of the authors' code, eq. 3 of the paper, and as a control eq. 3 with the background's cross-entropy."""
     dataset, architecture = COMPARED_ON
     lines = []
     for loss in (TABLE_LOSS, *COMPARED_LOSSES):
@@ -128,12 +129,12 @@ def losses(results: Results) -> list[str]:
             percent(precision), percent(recall), f"{marked:.3f}", f"{percent(at[best])} at {best:.2f}",
         ])  # fmt: skip
     head = [
-        "loss", "seeds", "IoU of a case, %", "points over the code's, 95 % over seeds and cases", "precision, %", "recall, %",
-        "pixels marked per true one", "IoU at its best threshold",
+        "loss", "seeds", "IoU of a case, %", "points over the code's loss, 95 % over seeds and cases", "precision, %", "recall, %",
+        "pixels found per true pixel", "IoU at its best threshold",
     ]  # fmt: skip
     return [
-        f"On {dataset}, with {NAMES[architecture]}. Of the background eq. 3 says nothing but through Dice. If that is why it differs,"
-        " it marks more than is true, gets it back at a higher threshold, and does neither once the background's half of the"
+        f"On {dataset}, for {NAMES[architecture]}. Eq. 3 takes the background into account only through Dice. If a difference comes from"
+        " that, the network marks too many pixels, recovers at a higher threshold, and does neither once the background's half of the"
         " cross-entropy is added.",
         "",
         *rows(head, lines),

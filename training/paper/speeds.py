@@ -1,4 +1,4 @@
-"""The cost of each network of the table: parameters, GFLOP and seconds."""
+"""Measures the cost of each network of the table: parameters, GFLOP and seconds per image."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ ROUNDS = 5
 
 
 def measure_speeds(path: Path, of_line: dict[tuple[str, str], Settings]) -> None:
-    """Parameters, GFLOP and seconds of every network, and of UNet++ pruned to each level, into a CSV file.
+    """Write parameters, GFLOP and seconds per image of every network, and of UNet++ pruned to each level, to a CSV file.
 
-    Lines that are there already stay, for a data set all or none: the networks of a data set are timed in turns, so that what else the
-    machine does weighs on all of them.
+    A data set that is complete in the file is kept; otherwise all its networks are timed again, in turns, so that other work on the
+    machine slows all of them alike.
     """
     rows: list[list[object]] = [list(row.values()) for row in read_rows(path)] if path.exists() else []
     known = {(row[0], row[1]) for row in rows}
@@ -49,10 +49,10 @@ def _speeds(of_architecture: dict[str, Settings]) -> list[list[object]]:
 
 
 def _seconds(networks: dict[str, NodeGrid], image: Tensor) -> dict[str, float]:
-    """The median processor time of each network for an image, in turns, after a first one that does not count."""
+    """The median processor time of each network for one image; the networks run in turns, and the first round is not counted."""
     seconds: dict[str, list[float]] = defaultdict(list)
     threads = torch.get_num_threads()
-    # A single thread's processor time leaves out the time in which other programs had the processor.
+    # The processor time of a single thread excludes the time when other programs had the processor.
     torch.set_num_threads(1)
     with torch.inference_mode():
         for _ in range(ROUNDS + 1):
@@ -65,12 +65,12 @@ def _seconds(networks: dict[str, NodeGrid], image: Tensor) -> dict[str, float]:
 
 
 def _size(network: NodeGrid, image: Tensor) -> tuple[int, str]:
-    """Parameters, and GFLOP for an image."""
+    """The number of parameters, and the GFLOP for one image."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         network(image)
     return sum(p.numel() for p in network.parameters()), f"{counter.get_total_flops() / 1e9:.2f}"
 
 
 def folded_network(settings: Settings) -> NodeGrid:
-    """The untrained network of some settings as it is used: batch norm folded."""
+    """An untrained network for these settings, with batch norm folded as in use."""
     return fold_batch_norm(build_network(settings.architecture, **settings.network_arguments))

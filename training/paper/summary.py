@@ -1,4 +1,4 @@
-"""Figures of the lines of the table, from what is on record: means over the seeds, gains, and the paper's own."""
+"""Figures for the lines of the table, computed from the records: means over the seeds, and gains; and the paper's own figures."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ PAPER = {
     "nodule": {"unet": 71.47, "wide_unet": 73.38, "unetpp": 76.44, "unetpp_ds": 77.21},
 }
 PAPER_GAIN = {"unet": 3.9, "wide_unet": 3.4}
-ENOUGH = 0.005  # of validation IoU: twice the steps that add less than this are not worth it
-Line = tuple[str, str] | tuple[str, str, str]  # data set, architecture, and a loss that is not the table's
+ENOUGH = 0.005  # validation IoU; a training has converged if twice the steps add less than this
+Line = tuple[str, str] | tuple[str, str, str]  # data set, architecture and, if it is not the table's, the loss
 
 
 class End(NamedTuple):
-    """How some trainings ended."""
+    """The means over some trainings at their last step."""
 
     steps: int
-    validation: float  # IoU of the last one
-    iou: float  # of a case
+    validation: float  # IoU of the last validation
+    iou: float  # IoU of a case
 
 
 def by_seed(results: Results, line: Line, answer: str = "all") -> dict[int, dict[str, float]]:
-    """From a seed to the IoU of each case."""
+    """The IoU of each case, by seed."""
     return {cell.seed: results.counts(cell).ious(answer) for cell in results.of(*line)}
 
 
 def ious(results: Results, line: Line, answer: str = "all") -> list[float]:
-    """The mean IoU over the cases, of each seed."""
+    """The mean IoU over the cases, one value for each seed."""
     return [float(np.mean(list(of_case.values()))) for of_case in by_seed(results, line, answer).values()]
 
 
 def mean_of(results: Results, line: Line, figure: Callable[[Counts], float]) -> float | None:
-    """The mean over the seeds of a figure of the counts; None if there are none."""
+    """The mean over the seeds of a figure computed from the counts; None if there are no seeds."""
     figures = [figure(results.counts(cell)) for cell in results.of(*line)]
     return float(np.mean(figures)) if figures else None
 
 
 def gain_over(results: Results, datasets: Iterable[str], one: str, other: str, over_seeds: bool) -> Gain | None:
-    """The mean gain over some data sets of one architecture over another; None if a data set lacks either, or there is none."""
+    """The gain of one architecture over another, averaged over data sets; None without data sets, or if one lacks an architecture."""
     return gain([difference(by_seed(results, (d, one)), by_seed(results, (d, other))) for d in datasets], over_seeds)
 
 
@@ -60,7 +60,7 @@ def compared(results: Results, datasets: Iterable[str], one: str, other: str) ->
 
 
 def doubled(results: Results, line: Line) -> tuple[End, End] | None:
-    """The ends of the trainings of half the steps and of all, of the seeds that have both; None if there are none."""
+    """The ends of the trainings with half the steps and with all steps, for the seeds that have both; None if there are none."""
     cells = [cell for cell in results.of(*line) if cell in results.half.done()]
     return (_end(results.half, cells), _end(results, cells)) if cells else None
 
@@ -73,7 +73,7 @@ def _end(results: Results, cells: Sequence[Cell]) -> End:
 
 
 def seconds_per_step(results: Results, line: Line) -> float | None:
-    """What a step took in the fastest epoch of its trainings, which other work slowed the least; None if there are none."""
+    """Seconds per step in the fastest epoch of the trainings, the one least slowed by other work; None if there are none."""
     fastest = []
     for cell in results.of(*line):
         ends = [(0, 0.0), *((step, minutes) for step, minutes, what, _ in results.log(cell) if what == "val_iou")]

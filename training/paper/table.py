@@ -1,4 +1,4 @@
-"""The table of the recorded cells, as CSV and as a page."""
+"""Writes the table of the recorded cells, as CSV and as Markdown."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ COLUMNS = (
     "s/step",
 )  # fmt: skip
 NOTES = """\
-- **IoU of a case** is that of the pixels of an image (nuclei, polyps) or of all slices of a patient (liver, nodule), at a probability
-  of 0.5 and at the stored pixels, averaged over the cases. UNet++ with deep supervision answers with the mean of its heads.
-- **compute_iou** and **mean_iou** are the two measures in the authors' code (`keras/helper_functions.py`), over the pixels of all
-  images together: the organ at 0.5; and the mean of organ and background, and of the thresholds 0.50, 0.55 … 0.95. Their test script
-  prints the first, their trainings watch the second; which of them the paper's table has, it does not say. The background, most of an
-  image, lifts mean_iou above the organ's IoU. Hold the paper's 92.6 against these two columns, and an IoU of 0.83 against the first.
-- The intervals are 95 % bootstraps of the mean difference, paired by seed and by case. **Over cases**: what other people would change,
-  for the same weights. **Over seeds and cases**: what other people and another training would change.
-- **s/step** is what a training step took in the fastest epoch, which other work of the machine slowed the least; **s/image** the
-  processor time of one thread for an image of the patch's size, batch norm folded, all networks of a data set in turns. The paper's
-  figures are as recalled."""
+- **IoU of a case**: the IoU of an image (nuclei, polyps) or of all slices of a patient (liver, nodule), at a threshold of 0.5 and at the
+  stored pixels, averaged over the cases. For UNet++ with deep supervision, the mean of its heads is measured.
+- **compute_iou** and **mean_iou** are the two measures of the authors' code (`keras/helper_functions.py`), over the pixels of all images
+  together: the IoU of the organ at 0.5; and the mean IoU over organ and background and over the thresholds 0.50, 0.55 … 0.95. Their test
+  script prints the first, and their trainings monitor the second; the paper does not say which of them its table has. mean_iou is higher,
+  because most of an image is background. Compare the paper's 92.6 with these two columns.
+- Intervals are 95 % bootstrap intervals of the mean difference, paired by seed and by case. **Over cases** shows the variation between
+  people for the same weights. **Over seeds and cases** also includes the variation between trainings.
+- **s/step** is the duration of a training step in the fastest epoch, the one least slowed by other work on the machine. **s/image** is the
+  processor time of one thread for an image of the patch's size, with batch norm folded; all networks of a data set are timed in turns. The
+  paper's figures are quoted from memory."""
 
 
 def write_table(results: Results, of_line: dict[tuple[str, str], Settings]) -> str:
-    """Write table.csv and table.md from what is on record; return the latter's text.
+    """Write table.csv and table.md from the records, and return the text of table.md.
 
     Args:
-        results: The records, `speed.csv` among them.
-        of_line: The table's lines: (data set, architecture) and the settings of its trainings.
+        results: The records, with `speed.csv`.
+        of_line: The lines of the table: (data set, architecture), with the settings of its trainings.
     """
     speeds = {(r["dataset"], r["network"]): r for r in read_rows(results.folder / "speed.csv")}
     lines = {line: _figures(results, line, speeds[line]) for line in of_line}
@@ -49,7 +49,7 @@ def write_table(results: Results, of_line: dict[tuple[str, str], Settings]) -> s
     text = "\n".join([
         "# UNet++, U-Net and wide U-Net on four data sets",
         "",
-        "Made by `python training/reproduce.py`; the records are in `cells.csv` and `cells/`. In two minutes: [README.md](README.md).",
+        "Made by `python training/reproduce.py` from the records in `cells.csv` and `cells/`. [README.md](README.md) is the summary.",
         "",
         *rows(COLUMNS, [_line(results, line, figures) for line, figures in lines.items()]),
         "",
@@ -58,7 +58,7 @@ def write_table(results: Results, of_line: dict[tuple[str, str], Settings]) -> s
         *NOTES.splitlines(),
         *sections.few(results, datasets),
         "",
-        "## The gain of deep supervision's UNet++",
+        "## Gain of UNet++ with deep supervision",
         "",
         *sections.gains(results, datasets),
         "",
@@ -66,11 +66,11 @@ def write_table(results: Results, of_line: dict[tuple[str, str], Settings]) -> s
         "",
         *sections.doubling(results, list(of_line)),
         "",
-        "## What each head of deep supervision's UNet++ says",
+        "## Each head of UNet++ with deep supervision",
         "",
         *sections.heads(results, datasets),
         "",
-        "## The paper's loss against its code's",
+        "## The paper's loss compared with that of its code",
         "",
         *sections.losses(results),
         "",

@@ -1,4 +1,4 @@
-"""LIDC-IDRI as it is downloaded: what the readers drew (XML) and the DICOM series they drew it on."""
+"""Reads LIDC-IDRI as it is downloaded: the readers' outlines (XML) and the DICOM series on which they were drawn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pydicom
 
 from slicefolder import PrepareError
 
-READERS = 4  # of every scan
+READERS = 4  # per scan
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Outline:
 
     Attributes:
         image: SOP Instance UID of the slice.
-        points: Column and row of its pixels, shape (N, 2), in order.
-        inclusion: Whether what it encloses belongs to the nodule; if not, it is a hole in one.
+        points: Columns and rows of its pixels, shape (N, 2), in drawing order.
+        inclusion: True if the enclosed area belongs to the nodule, False if it is a hole.
     """
 
     image: str
@@ -32,12 +32,12 @@ class Outline:
 
 @dataclass(frozen=True)
 class Reading:
-    """All nodules of 3 mm and more in one XML file.
+    """All nodules of at least 3 mm in one XML file.
 
     Attributes:
         path: The file.
         series: UID of the series that was read.
-        nodules: Number of the reader, and the outlines of one nodule.
+        nodules: For each nodule that a reader marked, the number of that reader and the outlines.
     """
 
     path: Path
@@ -50,55 +50,57 @@ class Series:
     """One CT series.
 
     Attributes:
-        folder: Of its files.
-        patient: Whose it is.
-        positions: Where each image lies, in mm in LPS, by SOP Instance UID.
-        twice: Files whose slice another file has, too, with a lower instance number: some scans of LIDC-IDRI have such.
+        folder: The folder of its files.
+        patient: Its PatientID.
+        positions: Position of each image in mm, LPS, by SOP Instance UID.
+        duplicates: Files at a position that a file with a lower instance number has too; some scans of LIDC-IDRI have these.
     """
 
     folder: Path
     patient: str
     positions: dict[str, np.ndarray]
-    twice: frozenset[Path]
+    duplicates: frozenset[Path]
 
 
 def find_scans(source: Path) -> list[tuple[Reading, Series]]:
-    """All readings under a folder, each with its series, by patient.
+    """All readings under a folder, each with its series, sorted by patient.
 
     Raises:
-        PrepareError: There is none, one is damaged or there twice, or its series is not there or lacks images.
+        PrepareError: There are no readings, one is damaged or duplicated, or its series is missing or incomplete.
     """
     readings = [reading for path in sorted(source.rglob("*.xml")) if (reading := read_xml(path))]
     if not readings:
-        raise PrepareError(f"{source} holds no XML file with readings of LIDC-IDRI: download the annotations too.")
+        raise PrepareError(f"{source} holds no XML file of LIDC-IDRI readings: download the annotations too.")
     folders = _folders_by_series(source)
     seen: dict[str, Path] = {}
     scans = []
     for reading in readings:
         other = seen.setdefault(reading.series, reading.path)
         if other != reading.path:
-            raise PrepareError(f"{other} and {reading.path} are readings of the same series: keep one of them.")
+            raise PrepareError(f"{other} and {reading.path} are readings of the same series: remove one of them.")
         if reading.series not in folders:
             raise PrepareError(
                 f"{reading.path} is a reading of series {reading.series}, whose images are not in {source}:"
-                " add them, or take the file away."
+                " add them, or remove the file."
             )
         series = _read_series(folders[reading.series], reading.series)
         for outline in (outline for _, outlines in reading.nodules for outline in outlines):
             if outline.image not in series.positions:
-                raise PrepareError(f"{reading.path} marks image {outline.image}, which {series.folder} lacks: add it.")
+                raise PrepareError(
+                    f"{reading.path} marks image {outline.image}, which is missing from {series.folder}: add it."
+                )
         scans.append((reading, series))
     return sorted(scans, key=lambda scan: (scan[1].patient, str(scan[0].path)))
 
 
 def read_xml(path: Path) -> Reading | None:
-    """The readings in an XML file; None if it is about something else (LIDC-IDRI has chest films too).
+    """The readings in an XML file; None if it is not a CT reading (LIDC-IDRI also has chest radiographs).
 
-    Of the two rounds of reading the second is taken (unblindedReadNodule). A nodule below 3 mm, which is marked by one
-    point, and what is no nodule (nonNodule) are left out.
+    Of the two reading rounds, only the second (unblindedReadNodule) is used. Nodules below 3 mm, which are marked by a
+    single point, and findings that are not nodules (nonNodule) are left out.
 
     Raises:
-        PrepareError: It is damaged, or has more readers than LIDC-IDRI has.
+        PrepareError: The file is damaged, or has more readers than LIDC-IDRI has.
     """
     try:
         root = ET.parse(path).getroot()
@@ -113,12 +115,12 @@ def read_xml(path: Path) -> Reading | None:
         series = _text(root, "{*}ResponseHeader/{*}SeriesInstanceUid")
         nodules = [(reader, outlines) for reader, session in enumerate(sessions) for outlines in _nodules(session)]
     except ValueError as error:
-        raise PrepareError(f"{path} is no whole reading of LIDC-IDRI ({error}): download it again.") from error
+        raise PrepareError(f"{path} is not a complete reading of LIDC-IDRI ({error}): download it again.") from error
     return Reading(path, series, nodules)
 
 
 def _nodules(session: ET.Element) -> Iterator[list[Outline]]:
-    """The outlines of each nodule of 3 mm and more that one reader found."""
+    """The outlines of each nodule of at least 3 mm that one reader marked."""
     for nodule in session.findall("{*}unblindedReadNodule"):
         outlines = [_outline(roi) for roi in nodule.findall("{*}roi")]
         if any(len(outline.points) > 1 for outline in outlines):
@@ -141,7 +143,7 @@ def _text(element: ET.Element, path: str) -> str:
 
 
 def _folders_by_series(source: Path) -> dict[str, Path]:
-    """The folder of each series, told by one image of each folder."""
+    """The folder of each series, found from one image per folder."""
     folders: dict[str, Path] = {}
     for folder in sorted({path.parent for path in source.rglob("*.dcm")}):
         folders.setdefault(str(_header(min(folder.glob("*.dcm"))).SeriesInstanceUID), folder)
@@ -150,18 +152,18 @@ def _folders_by_series(source: Path) -> dict[str, Path]:
 
 def _read_series(folder: Path, uid: str) -> Series:
     headers = [header for path in sorted(folder.glob("*.dcm")) if (header := _header(path)).SeriesInstanceUID == uid]
-    positions, seen, twice = {}, set(), set()
+    positions, seen, duplicates = {}, set(), set()
     for header in sorted(headers, key=lambda header: int(header.get("InstanceNumber") or 0)):
         place = header.get("ImagePositionPatient")
         if place is None:
             raise PrepareError(
-                f"{header.filename} says not where its slice lies (ImagePositionPatient): copy it again."
+                f"{header.filename} does not say where its slice lies (it has no ImagePositionPatient): download it again."
             )
         positions[str(header.SOPInstanceUID)] = np.array(place, float)
         if tuple(place) in seen:
-            twice.add(Path(header.filename))
+            duplicates.add(Path(header.filename))
         seen.add(tuple(place))
-    return Series(folder, str(headers[0].PatientID), positions, frozenset(twice))
+    return Series(folder, str(headers[0].PatientID), positions, frozenset(duplicates))
 
 
 def _header(path: Path) -> pydicom.Dataset:

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Makes a slice folder of lung nodules from LIDC-IDRI: crops of 128 × 128 pixels, and how many readers marked a pixel.
+"""Makes a slice folder of lung nodules from LIDC-IDRI: crops of 128 × 128 pixels, whose masks count the readers of each pixel.
 
     python training/prepare/nodule.py LIDC-IDRI -o data/nodule
 
-The source holds the CT series in folders of their own, and the XML files with the readings beside them or elsewhere.
-Kept are the slices of nodules of 3 mm and more on which two readers agree about a pixel at least.
+The source has a folder for each CT series; the XML files with the readings may lie anywhere in it. Of each nodule of at least
+3 mm, the slices are kept that have a pixel which two or more readers marked.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ COLUMNS = ["file", "patient", "nodule", "slice", "split", "pixel_mm", "px_1reade
 CROP = 128  # pixels
 CONSENSUS = 2  # readers
 
-# One reader's nodule: bool (rows, columns) by index of the slice (K).
+# A nodule as one reader marked it: from the index of a slice (K) to a bool mask (rows, columns).
 Area = dict[int, np.ndarray]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prepare as the command line says; 0 done, 1 refused with one line on stderr."""
+    """Make the folder; returns 0, or 1 after printing the reason to stderr."""
     return run(prepare, parser_of(__doc__), arguments)
 
 
@@ -42,11 +42,11 @@ def prepare(given: argparse.Namespace) -> None:
     """Make the folder.
 
     Raises:
-        PrepareError: Something about the source, the splits or the folder is wrong.
+        PrepareError: The source, the splits or the output folder cannot be used.
     """
     scans = find_scans(given.source)
     split_of = assign_splits([series.patient for _, series in scans], given)
-    nodules_of: Counter[str] = Counter()  # some patients have two scans; their nodules are numbered on
+    nodules_of: Counter[str] = Counter()  # a patient's second scan continues the numbering
     with SliceFolder(given.output, COLUMNS, given.force) as folder:
         for done, (reading, series) in enumerate(scans, 1):
             before, patient = len(folder.rows), series.patient
@@ -55,7 +55,7 @@ def prepare(given: argparse.Namespace) -> None:
 
 
 def add_scan(folder: SliceFolder, reading: Reading, series: Series, split: str, first: int) -> int:
-    """Add the nodules of one scan to the folder, numbered from `first`; returns how many there are, kept or not."""
+    """Add the nodules of one scan to the folder, numbered from `first`; returns how many the scan has, including those left out."""
     if not reading.nodules:
         return 0
     try:
@@ -69,7 +69,9 @@ def add_scan(folder: SliceFolder, reading: Reading, series: Series, split: str, 
     for note in notes + more:
         folder.note(f"{series.patient}: {note}")
     if min(hu.shape[1:]) < CROP:
-        raise PrepareError(f"{series.folder} has slices of {hu.shape[1]} × {hu.shape[2]} pixels, fewer than {CROP}.")
+        raise PrepareError(
+            f"{series.folder} has slices of {hu.shape[1]} × {hu.shape[2]} pixels; they must have at least {CROP} × {CROP}."
+        )
     marked = [(reader, filled(outlines, slice_of, volume.array.shape[1:])) for reader, outlines in reading.nodules]
     clusters = list(clustered(marked))
     for number, cluster in enumerate(clusters, first):
@@ -96,36 +98,42 @@ def add_scan(folder: SliceFolder, reading: Reading, series: Series, split: str, 
 
 
 def _read_volume(series: Series, uid: str) -> tuple[Volume, list[str]]:
-    if not series.twice:
+    if not series.duplicates:
         return read_volume(series.folder, uid)
-    with tempfile.TemporaryDirectory() as folder:  # a stack has one file for each slice
-        for path in set(series.folder.glob("*.dcm")) - series.twice:
+    with tempfile.TemporaryDirectory() as folder:  # read_volume wants one file for each slice
+        for path in set(series.folder.glob("*.dcm")) - series.duplicates:
             shutil.copy(path, folder)
         volume, notes = read_volume(Path(folder), uid)
-    return volume, [*notes, f"{len(series.twice)} images lie where others do and were left out"]
+    count = len(series.duplicates)
+    return volume, [*notes, f"left out {count} image{'s' * (count > 1)} at the position of another one."]
 
 
 def slice_numbers(volume: Volume, series: Series) -> dict[str, int]:
-    """Index K of every image of a series: its rank along the volume's third axis, which holds for uneven slices too."""
+    """Index K of every image of a series, by SOP Instance UID: its rank along the volume's K axis, so that uneven spacing
+    does not matter.
+
+    Raises:
+        PrepareError: The series has more slices than the volume.
+    """
     towards = volume.ijk_to_ras[:3, 2] * (-1, -1, 1)  # RAS to LPS
     heights = {uid: round(float(position @ towards), 3) for uid, position in series.positions.items()}
     ranks = {height: k for k, height in enumerate(sorted(set(heights.values())))}
     if len(ranks) != len(volume.array):
         raise PrepareError(
-            f"{series.folder} holds {len(ranks)} slices of one series, of which {len(volume.array)} make one stack: take away"
-            " what is no slice of it."
+            f"{series.folder} holds {len(ranks)} slices of one series, but only {len(volume.array)} of them form a stack:"
+            " remove the others."
         )
     return {uid: ranks[height] for uid, height in heights.items()}
 
 
 def fill_outline(points: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The area that a closed line encloses, without its pixels, and its pixels.
+    """The pixels inside a closed line, and the pixels of the line itself.
 
-    The readers drew "the first voxel just outside the nodule" (LIDC-IDRI, annotated_xml_file), so the line is never
-    nodule, whether it encloses one or a hole in one (confirmed by S. Armato of LIDC in pylidc, pull request 16).
+    The readers drew "the first voxel just outside the nodule" (LIDC-IDRI, annotated_xml_file). So the line never belongs to
+    the nodule, whether it encloses a nodule or a hole in one (confirmed by S. Armato of LIDC in pylidc, pull request 16).
 
     Args:
-        points: Column and row, shape (N, 2).
+        points: Columns and rows, shape (N, 2).
         shape: Rows and columns of the slice.
 
     Returns:
@@ -140,7 +148,7 @@ def fill_outline(points: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray
 
 
 def filled(outlines: list[Outline], slice_of: dict[str, int], shape: tuple[int, int]) -> Area:
-    """The pixels of one reader's nodule, its holes cut out."""
+    """The pixels of a nodule as one reader outlined it, without its holes."""
     area: Area = {}
     for outline in sorted(outlines, key=lambda outline: not outline.inclusion):  # holes last
         inside, line = fill_outline(outline.points, shape)
@@ -151,11 +159,13 @@ def filled(outlines: list[Outline], slice_of: dict[str, int], shape: tuple[int, 
 
 
 def clustered(marked: list[tuple[int, Area]]) -> Iterator[list[tuple[int, Area]]]:
-    """Put together what overlaps in a pixel, also by way of a third: it is one nodule. In the order of the file."""
+    """Group the readers' areas into nodules, in the order of the file: areas that share a pixel, directly or through others, are
+    one nodule.
+    """
     left = [(reader, area) for reader, area in marked if any(pixels.any() for pixels in area.values())]
     while left:
         cluster = [left.pop(0)]
-        for _, area in cluster:  # grows as it is walked
+        for _, area in cluster:  # grows while it is iterated over
             touches = [_overlap(area, other) for _, other in left]
             cluster += [one for one, touching in zip(left, touches, strict=True) if touching]
             left = [one for one, touching in zip(left, touches, strict=True) if not touching]
@@ -163,7 +173,7 @@ def clustered(marked: list[tuple[int, Area]]) -> Iterator[list[tuple[int, Area]]
 
 
 def count_readers(cluster: list[tuple[int, Area]], shape: tuple[int, ...]) -> np.ndarray:
-    """The number of readers who marked each voxel; uint8 (K, J, I). A reader who drew the nodule as two counts once."""
+    """The number of readers who marked each voxel: uint8 (K, J, I). A reader who drew the nodule in two parts counts once."""
     readers = np.zeros(shape, np.uint8)
     for reader in {reader for reader, _ in cluster}:
         mine = [area for by, area in cluster if by == reader]

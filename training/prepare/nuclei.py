@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Makes a slice folder of cell nuclei from the Data Science Bowl 2018 (BBBC038), its stage1_train.
+"""Makes a slice folder of cell nuclei from stage1_train of the Data Science Bowl 2018 (BBBC038).
 
     python training/prepare/nuclei.py stage1_train -o data/nuclei --val 0.1 --test 0.2
 
-The source holds a folder for each image, ID/images/ID.png, with a mask for each nucleus, ID/masks/*.png.
+The source has a folder for each image: the image is ID/images/ID.png, and each nucleus has a mask in ID/masks/*.png.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from slicefolder import PrepareError, SliceFolder
 
 COLUMNS = ("file", "split", "source_width", "source_height", "nuclei_px")
 SIZE = 128  # pixels, both ways
-NAME_LENGTH = 16  # of the 64 characters of an ID, enough to tell them apart
+NAME_LENGTH = 16  # of the 64 characters of an ID: enough to tell images apart
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prepare as the command line says; 0 done, 1 refused with one line on stderr."""
+    """Make the folder; returns 0, or 1 after printing the reason to stderr."""
     return slicefolder.run(prepare, slicefolder.parser_of(__doc__), arguments)
 
 
@@ -31,7 +31,7 @@ def prepare(given: argparse.Namespace) -> None:
     """Make the folder.
 
     Raises:
-        PrepareError: Something about the source, the splits or the folder is wrong.
+        PrepareError: The source, the splits or the output folder cannot be used.
     """
     pictures = find_pictures(given.source)
     split_of = slicefolder.assign_splits([_name(image) for image in pictures], given)
@@ -51,10 +51,10 @@ def prepare(given: argparse.Namespace) -> None:
 
 
 def find_pictures(source: Path) -> dict[Path, list[Path]]:
-    """Each image under a folder with the masks of its nuclei.
+    """Each image under a folder, with the masks of its nuclei.
 
     Raises:
-        PrepareError: There is none, or an image or masks lack their partner.
+        PrepareError: There are no images, or an image has no masks or masks have no image.
     """
     folders = {path.parent.parent for path in source.rglob("*.png") if path.parent.name in ("images", "masks")}
     if not folders:
@@ -63,9 +63,9 @@ def find_pictures(source: Path) -> dict[Path, list[Path]]:
     for folder in sorted(folders):
         images, masks = (sorted((folder / kind).glob("*.png")) for kind in ("images", "masks"))
         if len(images) != 1:
-            raise PrepareError(f"{folder / 'images'} holds {len(images)} PNG images; there must be one to the masks.")
+            raise PrepareError(f"{folder / 'images'} holds {len(images)} PNG images; it must hold exactly one.")
         if not masks:
-            raise PrepareError(f"{images[0]} has no mask in {folder / 'masks'}: add them, or take the image away.")
+            raise PrepareError(f"{images[0]} has no mask in {folder / 'masks'}: add the masks, or remove the image.")
         found[images[0]] = masks
     return found
 

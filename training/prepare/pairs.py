@@ -1,16 +1,17 @@
 #!/usr/bin/env python
-"""Makes a slice folder of CTs and segmentations of any organ, and the target that train.py takes.
+"""Makes a slice folder from CTs and segmentations of any organ, with the target file that train.py needs.
 
     python training/prepare/pairs.py CASES -o data/spleen --segment Spleen --licence "CC BY 4.0" --citation "We, 2025." --source "Ours"
     python training/prepare/pairs.py CASES -o data/kidneys --segment "Right kidney=kidney_right" --segment "Left kidney=kidney_left"
     python training/prepare/pairs.py Task03_Liver -o data/liver --segment Liver=liver+cancer --window -100 240 --pixel 1.5
 
-CASES holds pairs as Slicer (case.nrrd, case.seg.nrrd), nnU-Net and the Decathlon (imagesTr, labelsTr, dataset.json), TotalSegmentator
-(a folder each with ct.nii.gz and segmentations/) or archives (DICOM series and DICOM SEG) lay them, of any size and orientation.
-The headers say how the patient lies. A case that cannot be used is refused in a sentence, and then nothing is written; --leave-out
-makes the folder of the others. Slices are kept with all their HU unless --window is given, so that a window can be chosen later.
+CASES holds pairs in the layout of Slicer (case.nrrd, case.seg.nrrd), nnU-Net or the Decathlon (imagesTr, labelsTr, dataset.json),
+TotalSegmentator (a folder per case with ct.nii.gz and segmentations/) or an archive (DICOM series and DICOM SEG), of any size and
+orientation; the headers are trusted about the orientation. If a case cannot be used, a message says why, and nothing is written;
+with --leave-out the folder is made from the other cases. Slices keep all their HU, so that a window can be chosen later, unless
+--window is given.
 
-Beside images, masks and slices.csv the folder holds target.yaml, for `train.py target=`, and look.png: look at it first.
+The folder also holds target.yaml, for `train.py target=…`, and look.png: look at that picture before you train.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ from UNetPlusPlusSegmentLib.files.segmentations import Stored, check_orientation
 COLUMNS = [
     "file", "volume", "patient", "slice", "split", "fold", "pixel_mm", "source_pixel_mm", "source_slice_mm", "marked_px",
 ]  # fmt: skip
-SQUARE = 0.01  # by so much may the sides of a pixel differ
-APART_MM = 2.0  # nearer slices look alike
+SQUARE = 0.01  # relative difference in size up to which pixels are not resampled
+APART_MM = 2.0  # distance of the kept slices; closer ones look alike
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,9 @@ class Scan:
     """One case as read.
 
     Attributes:
-        hu, labels: In training order, (slices, rows, columns); 1 is the first label.
-        spacing_mm: Of slices, rows and columns.
+        hu, labels: (slices, rows, columns) in training order; in `labels`, 0 is background and 1 the first label.
+        spacing_mm: Spacing of slices, rows and columns.
+        notes: What was unusual about the case.
     """
 
     hu: np.ndarray
@@ -57,7 +59,7 @@ class Scan:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prepare as the command line says; 0 done, 1 refused with a line on stderr for each case."""
+    """Make the folder; returns 0, or 1 after printing the reason to stderr, with a line for each case that cannot be used."""
     return run(prepare, _parser(), arguments)
 
 
@@ -65,7 +67,7 @@ def prepare(given: argparse.Namespace) -> None:
     """Make the folder.
 
     Raises:
-        PrepareError: A case, the splits or the folder is wrong, or no case has such a segment.
+        PrepareError: A case, the splits or the output folder cannot be used, or no case has a wanted segment.
     """
     try:
         wanted = [read_wanted(text) for text in given.segment]
@@ -99,15 +101,15 @@ def prepare(given: argparse.Namespace) -> None:
 
 
 def read_scan(pair: Pair, parts: dict[str, list[Stored]], wanted: Sequence[Wanted]) -> Scan:
-    """Read an image and the labels on it.
+    """Read an image and its labels.
 
     Raises:
-        PrepareError: A label is missing or all are empty, or two of them overlap.
-        FileError, VolumeError: A file cannot be read, is no CT, does not say how the patient lies, or has other voxels.
+        PrepareError: A label is missing, all labels are empty, or two of them overlap.
+        FileError, VolumeError: A file cannot be read, is not a CT, gives no orientation, or has other voxels than the image.
     """
     missing = [each.name for each in wanted if not parts[each.name]]
     if missing:
-        raise PrepareError(f"it has no segment {missing[0]}; there are {names_in_words(pair.segments)}.")
+        raise PrepareError(f"it has no segment {missing[0]}; it has {names_in_words(pair.segments)}.")
     volume, notes = read_volume(pair.image, pair.series)
     check_orientation(pair.image, notes)
     notes += map(str, check_ct(volume))
@@ -117,21 +119,22 @@ def read_scan(pair: Pair, parts: dict[str, list[Stored]], wanted: Sequence[Wante
     if len(empty) == len(wanted):
         raise PrepareError(f"its segment {' and '.join(empty)} is empty.")
     if empty:
-        notes.append(f"no voxel of {', '.join(empty)} is marked, so it counts as absent.")
+        notes.append(f"{', '.join(empty)} has no marked voxel, so it counts as absent.")
     order = axial_order(volume)
     hu, odd = clean_hu(order.apply(volume.array))
     return Scan(hu, order.apply(labels), order.spacing_mm, (*notes, *map(str, odd)))
 
 
 def add_scan(folder: SliceFolder, name: str, person: str, scan: Scan, given: argparse.Namespace) -> None:
-    """Add the slices of a case to the folder; which split they are in is told later."""
+    """Add the slices of a case to the folder; `share_out` fills in their split later."""
     for note in scan.notes:
         folder.note(f"{name}: {note}")
     slice_mm, row_mm, column_mm = scan.spacing_mm
     pixel_mm = given.pixel or min(row_mm, column_mm)
     every = given.every or max(1, round(APART_MM / slice_mm))
     for k in chosen_slices(np.any(scan.labels, axis=(1, 2)), every):
-        hu = scan.hu[k].astype(np.float32).clip(*(given.window or HU_16_BIT))  # as a network sees it, before averaging
+        # Clipped before pixels are averaged, as for the network.
+        hu = scan.hu[k].astype(np.float32).clip(*(given.window or HU_16_BIT))
         image, mask = (to_pixels(each, (row_mm, column_mm), pixel_mm) for each in (hu, scan.labels[k]))
         row = {
             "file": f"{name}_{k:04d}.png",
@@ -147,15 +150,15 @@ def add_scan(folder: SliceFolder, name: str, person: str, scan: Scan, given: arg
 
 
 def to_pixels(plane: np.ndarray, spacing_mm: tuple[float, float], pixel_mm: float) -> np.ndarray:
-    """Resample a slice to square pixels about the same centre; a pixel that would reach beyond the slice is left out.
+    """Resample a slice to square pixels about the same centre; pixels that would reach beyond the slice are left out.
 
     Args:
-        plane: (rows, columns) of HU (float32), or of labels (uint8), which exclude each other: a pixel is marked if half of it is,
-            by the label that has most of that.
-        spacing_mm: Of rows and columns.
-        pixel_mm: Side of the new pixels; if the old ones are as large, nothing is changed.
+        plane: (rows, columns) of HU (float32), or of labels (uint8): a new pixel is marked if at least half of its area is, with
+            the label that has the largest share.
+        spacing_mm: Spacing of rows and columns.
+        pixel_mm: Side of the new pixels; if the old ones have that size, `plane` is returned unchanged.
     """
-    step = np.array([pixel_mm / mm for mm in spacing_mm])  # a new pixel, in old ones
+    step = np.array([pixel_mm / mm for mm in spacing_mm])  # side of a new pixel, in old pixels
     if (np.abs(step - 1) < SQUARE).all():
         return plane
     if plane.dtype == np.uint8:
@@ -174,7 +177,7 @@ def to_pixels(plane: np.ndarray, spacing_mm: tuple[float, float], pixel_mm: floa
 
 
 def to_16_bit(hu: np.ndarray) -> np.ndarray:
-    """HU as stored values that keep each of them, rounded to whole HU."""
+    """HU, rounded to whole numbers, as uint16: all values that a CT can have fit."""
     return np.rint(hu - HU_16_BIT[0]).astype(np.uint16)
 
 
@@ -183,7 +186,7 @@ def _size(plane: np.ndarray, step: np.ndarray) -> np.ndarray:
 
 
 def _labels(volume: Volume, parts: dict[str, list[Stored]], wanted: Sequence[Wanted]) -> np.ndarray:
-    """uint8 (K, J, I): the number of the label that a voxel belongs to."""
+    """uint8 (K, J, I): the number of each voxel's label, from 1 in the order of `wanted`; 0 is background."""
     labels = np.zeros(volume.array.shape, np.uint8)
     masks = masks_of([segment for each in wanted for segment in parts[each.name]], volume)
     for number, each in enumerate(wanted, 1):
@@ -192,7 +195,7 @@ def _labels(volume: Volume, parts: dict[str, list[Stored]], wanted: Sequence[Wan
         if shared.any():
             other = wanted[int(shared.max()) - 1].name
             raise PrepareError(
-                f"{other} and {each.name} overlap in {np.count_nonzero(shared)} voxels: labels must exclude each other."
+                f"{other} and {each.name} overlap in {np.count_nonzero(shared)} voxels; a voxel can have only one label."
             )
         labels[mask] = number
     return labels
@@ -201,18 +204,18 @@ def _labels(volume: Volume, parts: dict[str, list[Stored]], wanted: Sequence[Wan
 def _check_segments(
     pairs: Pairs, parts: Mapping[str, Mapping[str, Sequence[Stored]]], wanted: Sequence[Wanted]
 ) -> None:
-    """Refuse a label that no case has."""
+    """Raise a PrepareError about a label that no case has."""
     for each in wanted:
         if pairs.found and not any(of_case[each.name] for of_case in parts.values()):
             there = names_in_words(segment for pair in pairs.found for segment in pair.segments)
             raise PrepareError(
                 f"No case has a segment {' + '.join(each.parts)}; there are {there}."
-                f' --segment "{each.name}=OTHER" takes another one, or several with + between.'
+                f' Choose one of these with --segment "{each.name}=SEGMENT", or several joined by +.'
             )
 
 
 def _tell(refused: Sequence[str], folder: SliceFolder, given: argparse.Namespace) -> None:
-    """Tell each refusal; go on only if the refused cases may be left out, and others are left."""
+    """Raise a PrepareError about the refused cases, unless --leave-out is given and other cases are left: then note them."""
     if refused and not (given.leave_out and folder.rows):
         raise PrepareError("\n".join(refused))
     for sentence in refused:
@@ -220,31 +223,31 @@ def _tell(refused: Sequence[str], folder: SliceFolder, given: argparse.Namespace
 
 
 def _called(pair: Pair, error: Exception) -> str:
-    """A sentence that names the case."""
+    """The error's message after the name of the case."""
     return f"{pair.name} ({pair.image}): {error}"
 
 
 def _check(given: argparse.Namespace, wanted: Sequence[Wanted]) -> None:
     names = [each.name for each in wanted]
     if len(set(names)) < len(names):
-        raise PrepareError(f"--segment: each label needs a name of its own; got {', '.join(names)}.")
+        raise PrepareError(f"--segment: two labels have the same name; got {', '.join(names)}.")
     if given.name:
         check_name(given.name)
     _check_numbers(given)
     if given.split and given.folds:
-        raise PrepareError("--split and --folds: give one of them.")
+        raise PrepareError("--split and --folds cannot be combined: give one of them.")
     try:
         re.compile(given.people or "")
     except re.error as error:
-        raise PrepareError(f"--people {given.people!r} is no pattern: {error}.") from error
+        raise PrepareError(f"--people {given.people!r} is not a valid regular expression: {error}.") from error
 
 
 def _check_numbers(given: argparse.Namespace) -> None:
     low, high = given.window or (0, 1)
     if not low < high:
-        raise PrepareError(f"--window {low:g} {high:g}: the smaller number comes first.")
+        raise PrepareError(f"--window {low:g} {high:g}: the first number must be the smaller one.")
     if given.pixel is not None and not (math.isfinite(given.pixel) and given.pixel > 0):
-        raise PrepareError(f"--pixel {given.pixel:g} must be above zero, in mm.")
+        raise PrepareError(f"--pixel {given.pixel:g} must be a size in mm above zero.")
     for option in ("every", "folds"):
         number = getattr(given, option)
         if number is not None and number < 1:
@@ -258,27 +261,36 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         required=True,
         metavar="NAME[=SEGMENTS]",
-        help="a label to learn: the segment of that name, or the named ones (or their values), with + between; again and again",
+        help="a label to learn: the segment NAME, or the given segments (names or values, joined by +); repeat it for more labels",
     )
     parser.add_argument(
-        "--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="HU kept, in 8 bits; without it all, in 16"
+        "--window",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="keep only these HU, in 8 bits; default: all, in 16 bits",
     )
-    parser.add_argument("--pixel", type=float, metavar="MM", help="side of the stored pixels; else that of the scan")
+    parser.add_argument("--pixel", type=float, metavar="MM", help="side of the stored pixels; default: the scan's")
     parser.add_argument(
-        "--every", type=int, metavar="N", help=f"keep every N-th slice with a label; else some {APART_MM:g} mm apart"
+        "--every",
+        type=int,
+        metavar="N",
+        help=f"keep every N-th slice with a label; default: about {APART_MM:g} mm apart",
     )
     parser.add_argument(
-        "--folds", type=int, metavar="N", help=f"draw people into so many folds ({FOLDS}), of which fold 0 is `val`"
+        "--folds", type=int, metavar="N", help=f"number of folds to draw people into ({FOLDS}); fold 0 becomes `val`"
     )
     parser.add_argument("--people", metavar="PATTERN", help="regular expression that finds the person in a case's name")
     parser.add_argument(
-        "--leave-out", action="store_true", help="leave out what is refused, instead of writing nothing"
+        "--leave-out", action="store_true", help="leave out cases that cannot be used, instead of stopping"
     )
-    parser.add_argument("--name", help="of the target, one word; else that of the label, or of the folder")
+    parser.add_argument(
+        "--name", help="name of the target, one word; default: that of the label or, for several, of the folder"
+    )
     about = parser.add_argument_group("for the model card; training needs all three")
     about.add_argument("--source", dest="source_name", metavar="TEXT", help="where the data comes from")
-    about.add_argument("--licence", metavar="TEXT", help="of the data, and of weights that were trained on it")
-    about.add_argument("--citation", metavar="TEXT", help="how the data wants to be cited")
+    about.add_argument("--licence", metavar="TEXT", help="licence of the data, and of the weights trained on it")
+    about.add_argument("--citation", metavar="TEXT", help="how to cite the data")
     return parser
 
 

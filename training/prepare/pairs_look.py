@@ -1,4 +1,4 @@
-"""The picture of prepared slices that one looks at before a training: are the masks on the organ, and is nobody mirrored?"""
+"""Draws look.png, the picture to check before training: do the masks lie on the organ, and is anybody mirrored?"""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from PIL import Image, ImageDraw
 from slicefolder import SliceFolder, to_8_bit
 
 TILES, COLUMNS, SIDE = 12, 4, 256
-TEXT = 14  # pixels of height
+TEXT = 14  # height of a line, in pixels
 BRIGHT = [(50, 255, 90), (255, 80, 80), (90, 170, 255), (255, 225, 60), (255, 110, 255), (60, 240, 240), (255, 160, 60)]
 
 
 def draw_look(folder: SliceFolder, window_hu: tuple[float, float], zero_hu: float) -> None:
-    """Draw up to 12 slices with their labels' outlines as look.png of the folder: from as many cases as there are.
+    """Draw up to 12 slices, spread over the cases, with the outlines of their labels, as look.png in the folder.
 
     Args:
-        folder: With its slices.
-        window_hu: Shown black and white; pictures of 8 bits are shown as they are.
-        zero_hu: HU of a stored 0 in 16 bits.
+        folder: A folder with all its slices.
+        window_hu: HU shown black and white, for 16-bit images; 8-bit images are shown as they are.
+        zero_hu: HU of a stored 0 in 16-bit images.
     """
     marked = [row for row in folder.rows if row["marked_px"]] or folder.rows
     chosen = [marked[int((n + 0.5) * len(marked) / TILES)] for n in range(TILES)] if len(marked) > TILES else marked
@@ -41,7 +41,7 @@ def _picture(folder: SliceFolder, part: str, name: str) -> np.ndarray:
 
 
 def _tile(grey: np.ndarray, mask: np.ndarray) -> Image.Image:
-    """A slice in a square of its own, the labels outlined."""
+    """A slice scaled to fit a square, with its labels outlined."""
     scale = SIDE / max(grey.shape)
     size = tuple(max(1, round(side * scale)) for side in reversed(grey.shape))
     picture = np.array(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR).convert("RGB"))

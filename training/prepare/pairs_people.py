@@ -1,4 +1,4 @@
-"""People of prepared pairs: who is who, and which split and fold everybody is in."""
+"""The people behind the cases: which cases show the same person, and which split and fold each person is in."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ FOLDS = 5
 
 
 def people_of(pairs: Sequence[Pair], given: argparse.Namespace) -> dict[str, str]:
-    """The person of each case: as --people finds it in the case's name, or as DICOM headers tell; else the case is a person.
+    """The person of each case: found in its name with --people, or told by its DICOM headers; otherwise each case is a person.
 
     Raises:
-        PrepareError: The pattern does not fit a name; or DICOM headers say that two people are one.
+        PrepareError: The pattern does not match a name, the split file lacks a person or tears one apart, or there are fewer
+            people than folds.
     """
     first: dict[tuple[str, ...], str] = {}
     person_of = {}
     for pair in pairs:
         match = re.search(given.people, pair.name) if given.people else None
         if given.people and not match:
-            raise PrepareError(f"--people {given.people!r} finds nobody in the name {pair.name}.")
+            raise PrepareError(f"--people {given.people!r} does not match the case name {pair.name}.")
         name = (match[1] if match.re.groups else match[0]) if match else pair.name
         person_of[pair.name] = name if given.people or given.split else first.setdefault(pair.person, name)
     if given.split:
@@ -35,7 +36,7 @@ def people_of(pairs: Sequence[Pair], given: argparse.Namespace) -> dict[str, str
 
 
 def _check_splits(pairs: Sequence[Pair], person_of: dict[str, str], given: argparse.Namespace) -> None:
-    """Refuse a split file that lacks somebody, and one that tears apart what DICOM headers call one person."""
+    """Raise a PrepareError if the split file lacks a person, or splits the scans of what DICOM headers call one person."""
     split_of = assign_splits(person_of.values(), given)
     seen: dict[tuple[str, ...], Pair] = {}
     for pair in pairs:
@@ -43,8 +44,8 @@ def _check_splits(pairs: Sequence[Pair], person_of: dict[str, str], given: argpa
         here, there = (split_of[person_of[each.name]] for each in (pair, other))
         if here != there:
             raise PrepareError(
-                f"{given.split}: {other.name} and {pair.name} are one person by their DICOM headers, but in two splits, {there}"
-                f" and {here}."
+                f"{given.split}: by their DICOM headers {other.name} and {pair.name} are the same person, but they are in two splits,"
+                f" {there} and {here}. Give both the same split."
             )
 
 
@@ -52,14 +53,14 @@ def _number_of_folds(people: Collection[str], given: argparse.Namespace) -> int:
     folds = given.folds or min(FOLDS, len(people))
     if folds > len(people):
         raise PrepareError(
-            f"{given.source} has {len(people)} patient(s), too few for {folds} folds: give fewer --folds (1: all of them to"
-            " train), or a --split FILE."
+            f"{given.source} has {len(people)} patient(s), too few for {folds} folds: give fewer --folds (with 1, all are for"
+            " training), or a --split FILE."
         )
     return folds
 
 
 def share_out(folder: SliceFolder, given: argparse.Namespace) -> None:
-    """Write split and fold into the rows: as the file says, or people drawn into folds, of which fold 0 is `val`."""
+    """Write split and fold into the rows: from the split file, or by drawing people into folds, of which fold 0 is `val`."""
     people = sorted({str(row["patient"]) for row in folder.rows})
     if not people:
         return
@@ -71,7 +72,7 @@ def share_out(folder: SliceFolder, given: argparse.Namespace) -> None:
     folds = _number_of_folds(people, given)
     if folds == 1:
         folder.note(
-            "all people are for training: nobody is left to validate on, unless a training holds out a fold of them."
+            "all people are for training, so nobody is left for validation: hold out a fold when you train (fold=1/3)."
         )
     drawn = random.Random(given.seed).sample(people, len(people))
     fold_of = {person: number % folds for number, person in enumerate(drawn)}

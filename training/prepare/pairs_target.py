@@ -1,4 +1,4 @@
-"""The target of prepared pairs, as a YAML file that train.py takes: names, colours, terms, sources."""
+"""Writes target.yaml, the description of the target that train.py needs: names, colours, terms, sources."""
 
 from __future__ import annotations
 
@@ -16,38 +16,36 @@ from slicefolder import PrepareError, SliceFolder
 from UNetPlusPlusSegmentLib.files.segmentations import Stored
 
 DEFAULT_WINDOW_HU = (-160.0, 240.0)  # soft tissue
-HU_16_BIT = (-1024.0, 64511.0)  # HU of stored 0 and 65535: a stored value is a HU and 1024
-LEAST_PIXEL_MM = (
-    1.5  # of the network, unless --pixel says otherwise: finer ones cost more than they bring to most organs
-)
+HU_16_BIT = (-1024.0, 64511.0)  # HU of stored 0 and 65535: a stored value is HU + 1024
+LEAST_PIXEL_MM = 1.5  # of the network, unless --pixel is given: for most organs finer pixels cost more than they help
 TISSUE = (
     "Segmentation category and type - 3D Slicer General Anatomy list~SCT^85756007^Tissue~SCT^85756007^Tissue~^^"
     "~Anatomic codes - DICOM master list~^^~^^"
 )
-UNSAID = "SCT^85756007^Tissue~SCT^85756007^Tissue"  # what Slicer gives a segment that nobody gave a term
+UNSAID = "SCT^85756007^Tissue~SCT^85756007^Tissue"  # Slicer's default for a segment without a term
 COLORS = [(230, 85, 65), (80, 170, 90), (70, 130, 230), (240, 190, 60), (170, 95, 200), (60, 190, 200), (235, 130, 180)]
 OPTIONS = {"source": "name", "licence": "licence", "citation": "citation"}
 SHIPPED = Path(__file__).resolve().parents[1] / "targets"
 
 HEAD = """\
-# Made by training/prepare/pairs.py; every key can be changed. What they mean stands in training/README.md under Targets.
-{hu}# For organs in one piece:
+# Made by training/prepare/pairs.py. Every key can be changed; training/README.md explains them under Targets.
+{hu}# For an organ in one piece:
 # postprocessing: {{largest_component: true, fill_holes: true}}
 """
-HU = "# The slices hold all HU: window_hu, the network's window, can be chosen at will; slices: window_hu says how they are stored.\n"
+HU = "# The slices hold all HU: choose any window_hu for the network. Keep that under slices, which says how they are stored.\n"
 
 
 @dataclass(frozen=True)
 class Described:
-    """A label, described by the segment that it was drawn as, or by a shipped target that knows its name."""
+    """A label with the term and colour of the segment that was drawn or, if that has none, of a shipped target with that label."""
 
     name: str
     drawn: Stored | None
-    number: int  # among the labels
+    number: int  # its position among the labels
 
     @cached_property
     def terminology(self) -> str:
-        """Slicer's seven parts."""
+        """The seven parts of a Slicer terminology entry, joined by ~."""
         said = self.drawn.terminology if self.drawn else ""
         is_whole = said.count("~") == 6 and said.count("^") >= 4 and UNSAID not in said
         return said if is_whole else _known().get(_plain(self.name), (TISSUE, ()))[0]
@@ -63,13 +61,13 @@ class Described:
 def write_target(
     folder: SliceFolder, labels: Sequence[Described], given: argparse.Namespace, about: Mapping[str, Any]
 ) -> None:
-    """Write target.yaml into a folder in the making.
+    """Write target.yaml into a folder that is being made.
 
     Args:
-        folder: With all its slices.
-        labels: In the order of their values.
+        folder: The folder with all its slices.
+        labels: The labels in the order of their values.
         given: The command line.
-        about: dataset.json of the source, which may name licence and reference.
+        about: dataset.json of the source, which may give name, licence and reference.
     """
     source = _source(given, about)
     window_hu = [float(hu) for hu in given.window or DEFAULT_WINDOW_HU]
@@ -95,7 +93,7 @@ def write_target(
     lacking = [f"--{option}" for option, key in OPTIONS.items() if not source[key].strip()]
     if lacking:
         folder.note(
-            f"target.yaml lacks what {', '.join(lacking)} would have said: training is refused until it is filled in."
+            f"target.yaml is incomplete: give {', '.join(lacking)} too, or fill it in by hand. Until then train.py refuses it."
         )
     text = yaml.safe_dump(target, sort_keys=False, allow_unicode=True, width=140, default_flow_style=None)
     head = HEAD.format(hu="" if given.window else HU)
@@ -110,11 +108,11 @@ def _usual_pixel_mm(folder: SliceFolder) -> float:
 def _made_of(folder: SliceFolder) -> str:
     cases, people = (len({row[column] for row in folder.rows}) for column in ("volume", "patient"))
     counted = f"{_counted(cases, 'scan', 'scans')} of {_counted(people, 'person', 'people')}"
-    return f"Made of {counted}; how it does on others was not measured."
+    return f"Trained on {counted}; its accuracy on others was not measured."
 
 
 def _source(given: argparse.Namespace, about: Mapping[str, Any]) -> dict[str, str]:
-    """What the command line says of the data, or else dataset.json; empty where neither does."""
+    """Name, licence and citation of the data, from the command line or else dataset.json; empty where neither gives them."""
     return {
         "name": given.source_name or str(about.get("name") or ""),
         "licence": given.licence or str(about.get("licence") or about.get("license") or ""),
@@ -130,18 +128,18 @@ def _labels(labels: Sequence[Described]) -> list[dict[str, Any]]:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that no request could say.
+    """Check the name of a target.
 
     Raises:
-        PrepareError: It is none.
+        PrepareError: It is not one word of lower-case letters and digits.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
-        raise PrepareError(f"--name {name!r} must be one word of small letters and digits.")
+        raise PrepareError(f"--name {name!r} must be one word of lower-case letters and digits.")
 
 
 @cache
 def _known() -> dict[str, tuple[str, tuple[int, int, int]]]:
-    """Terminology and colour of what the shipped targets know, by name."""
+    """Terminology and colour of the labels of all shipped targets, by name."""
     known = {}
     for path in sorted(SHIPPED.glob("*.yaml")):
         for label in yaml.safe_load(path.read_text(encoding="utf-8"))["labels"]:
@@ -151,7 +149,7 @@ def _known() -> dict[str, tuple[str, tuple[int, int, int]]]:
 
 
 def _plain(name: str) -> str:
-    return " ".join(sorted(re.split(r"[\s_-]+", name.casefold())))  # kidney_right is a right kidney
+    return " ".join(sorted(re.split(r"[\s_-]+", name.casefold())))  # kidney_right is Right kidney
 
 
 def _word(name: str) -> str:

@@ -3,7 +3,7 @@
 
     python training/prepare/polyp.py Kvasir-SEG -o data/polyp --val 0.1 --test 0.1
 
-The source holds images/NAME.jpg and masks/NAME.jpg. The masks are JPEG, so not quite black and white, and thresholded.
+The source holds images/NAME.jpg and masks/NAME.jpg. As JPEGs the masks are not quite black and white, so they are thresholded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SIZE = 256  # pixels, both ways
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prepare as the command line says; 0 done, 1 refused with one line on stderr."""
+    """Make the folder; returns 0, or 1 after printing the reason to stderr."""
     return slicefolder.run(prepare, slicefolder.parser_of(__doc__), arguments)
 
 
@@ -28,7 +28,7 @@ def prepare(given: argparse.Namespace) -> None:
     """Make the folder.
 
     Raises:
-        PrepareError: Something about the source, the splits or the folder is wrong.
+        PrepareError: The source, the splits or the output folder cannot be used.
     """
     pairs = find_pairs(given.source)
     split_of = slicefolder.assign_splits([image.stem for image, _ in pairs], given)
@@ -46,10 +46,10 @@ def prepare(given: argparse.Namespace) -> None:
 
 
 def find_pairs(source: Path) -> list[tuple[Path, Path]]:
-    """Each image of a folder with its mask, by name.
+    """The images of a folder, each with the mask of the same name.
 
     Raises:
-        PrepareError: There is none, or an image or a mask lacks its partner.
+        PrepareError: There are no images, or an image has no mask or a mask no image.
     """
     images, masks = (
         {path.stem: path for path in sorted((source / kind).glob("*.jpg"))} for kind in ("images", "masks")
@@ -58,7 +58,7 @@ def find_pairs(source: Path) -> list[tuple[Path, Path]]:
         raise PrepareError(f"{source} holds no images/NAME.jpg with masks/NAME.jpg: give the unpacked Kvasir-SEG.")
     for name in sorted(images.keys() ^ masks.keys()):
         path, lacking = (images[name], "mask") if name in images else (masks[name], "image")
-        raise PrepareError(f"{path} has no {lacking}: add it, or take it away.")
+        raise PrepareError(f"{path} has no {lacking}: add the {lacking}, or remove the file.")
     return [(images[name], masks[name]) for name in images]
 
 

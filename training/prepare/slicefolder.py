@@ -1,4 +1,4 @@
-"""Slice folders (images/ masks/ slices.csv), written whole or not at all, and what all prepare scripts share."""
+"""Writes slice folders (images/, masks/, slices.csv), either completely or not at all; and what all prepare scripts share."""
 
 from __future__ import annotations
 
@@ -22,19 +22,22 @@ SPLITS = ("train", "val", "test")
 
 
 class PrepareError(ValueError):
-    """Raw data that cannot become a slice folder: which file, why, and the way out."""
+    """Raw data that cannot become a slice folder. The message names the file, the reason and what to do."""
 
 
 @dataclass
 class SliceFolder:
-    """A slice folder in the making; use it in a `with` block.
+    """A slice folder that is being written; use it in a `with` block.
 
-    Slices go to a hidden folder beside `path`, which takes its name when the block ends well, and vanishes if not.
+    Slices are written to a hidden folder beside `path`. It is renamed to `path` when the block ends without an error, and
+    deleted otherwise.
 
     Attributes:
-        path: The folder to be.
-        columns: The header of slices.csv. `file` names the image and, where there is no column `mask`, the mask too.
-        replace: Whether an older slice folder of that name may go.
+        path: The folder to make.
+        columns: The header of slices.csv. `file` names the image and, if there is no column `mask`, the mask too.
+        replace: Whether an existing slice folder at `path` may be replaced.
+        rows: The lines of slices.csv so far.
+        notes: The lines of notes.txt so far.
     """
 
     path: Path
@@ -46,11 +49,15 @@ class SliceFolder:
     def __enter__(self) -> SliceFolder:
         if self.path.exists():
             if not self.replace:
-                raise PrepareError(f"{self.path} exists: choose another -o FOLDER, or add --force to replace it.")
+                raise PrepareError(
+                    f"{self.path} already exists: choose another -o FOLDER, or add --force to replace it."
+                )
             if not (self.path / "slices.csv").is_file():
-                raise PrepareError(f"{self.path} is no slice folder, so it is not replaced: choose another -o FOLDER.")
+                raise PrepareError(
+                    f"{self.path} is not a slice folder, so --force does not replace it: choose another -o FOLDER."
+                )
         self._part = self.path.absolute().with_name(f".{self.path.absolute().name}.part")
-        shutil.rmtree(self._part, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(self._part, ignore_errors=True)  # left by a run that was killed
         try:
             for name in ("images", "masks"):
                 (self._part / name).mkdir(parents=True)
@@ -74,11 +81,16 @@ class SliceFolder:
             row: Its line of slices.csv.
             image: uint8 (height, width) or (height, width, 3), or uint16 (height, width).
             mask: uint8 (height, width).
+
+        Raises:
+            PrepareError: A slice of the same name has been added already, or the file cannot be written.
         """
         for folder, name, picture in (("images", row["file"], image), ("masks", row.get("mask", row["file"]), mask)):
             path = self._part / folder / str(name)
             if path.exists():
-                raise PrepareError(f"Two slices would be called {folder}/{name}: give their sources different names.")
+                raise PrepareError(
+                    f"Two slices would both be called {folder}/{name}: rename one of their source files."
+                )
             how: dict[str, Any] = {"quality": 95, "subsampling": 0} if path.suffix == ".jpg" else {}
             try:
                 Image.fromarray(picture).save(path, **how)
@@ -87,17 +99,17 @@ class SliceFolder:
         self.rows.append(row)
 
     def file(self, *names: str) -> Path:
-        """The path of a file of the folder, as long as that is in the making."""
+        """The path at which a file of the folder lies while the folder is being written."""
         return self._part.joinpath(*names)
 
     def note(self, text: str) -> None:
-        """Tell what was found odd or put right; it is kept in notes.txt of the folder too."""
+        """Print what was unusual or corrected, and keep it in notes.txt of the folder."""
         print(text, file=sys.stderr)
         self.notes.append(text)
 
     def _finish(self) -> None:
         if not self.rows:
-            raise PrepareError(f"The source has no slice to keep, so {self.path} was not made.")
+            raise PrepareError(f"The source has no slice to keep, so {self.path} was not written.")
         try:
             with (self._part / "slices.csv").open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, self.columns, lineterminator="\n")
@@ -107,7 +119,7 @@ class SliceFolder:
                 (self._part / "notes.txt").write_text("\n".join(self.notes) + "\n", encoding="utf-8")
             older = self._part.with_suffix(".older")
             if self.path.exists():
-                shutil.rmtree(older, ignore_errors=True)  # of a call that was killed at its very end
+                shutil.rmtree(older, ignore_errors=True)  # left by a run that was killed at this point
                 self.path.rename(older)
             self._part.rename(self.path)
             shutil.rmtree(older, ignore_errors=True)
@@ -117,31 +129,34 @@ class SliceFolder:
     @staticmethod
     def _not_written(path: Path, error: OSError) -> PrepareError:
         return PrepareError(
-            f"{path} cannot be written ({error.strerror or error}); no half folder was left behind."
-            " Make room on that disk, or choose another -o FOLDER."
+            f"{path} cannot be written ({error.strerror or error}). Free space on that disk, or choose another -o FOLDER."
+            " No incomplete folder was left behind."
         )
 
 
 def assign_splits(patients: Iterable[str], given: argparse.Namespace) -> dict[str, str]:
-    """Give every patient one split: that of the file `given.split`, or one drawn with `given.seed`.
+    """The split of every patient: read from the file `given.split`, or drawn with `given.seed`.
 
-    The draw depends on the names of the patients and the seed only. Each split asked for gets a patient at least.
+    The draw depends only on the patients' names and the seed. Each split with a share above 0 gets at least one patient.
+
+    Raises:
+        PrepareError: The file lacks a patient, the shares make no sense, or there are too few patients.
     """
     patients = sorted(set(patients))
     if given.split:
         split_of = read_splits(given.split)
         for patient in patients:
             if patient not in split_of:
-                raise PrepareError(f"{given.split} has no line for {patient}: add one, or take its files away.")
+                raise PrepareError(f"{given.split} has no line for {patient}: add one, or remove that patient's files.")
         return {patient: split_of[patient] for patient in patients}
     if not (given.val >= 0 and given.test >= 0 and given.val + given.test < 1):
         raise PrepareError(
-            f"--val {given.val:g} and --test {given.test:g} must be 0 or more, and less than 1 together."
+            f"--val {given.val:g} and --test {given.test:g} must each be 0 or more, and their sum below 1."
         )
     counts = [max(1, round(len(patients) * share)) if share else 0 for share in (given.val, given.test)]
     if sum(counts) >= len(patients):
         raise PrepareError(
-            f"{given.source} has {len(patients)} patient(s), too few to share out: give --val 0, or a --split FILE."
+            f"{given.source} has {len(patients)} patient(s), too few to divide into splits: give --val 0, or a --split FILE."
         )
     shuffled = random.Random(given.seed).sample(patients, len(patients))
     drawn = ["val"] * counts[0] + ["test"] * counts[1] + ["train"] * (len(patients) - sum(counts))
@@ -149,9 +164,12 @@ def assign_splits(patients: Iterable[str], given: argparse.Namespace) -> dict[st
 
 
 def read_splits(path: Path) -> dict[str, str]:
-    """Patient to split, from a CSV with the columns patient and split; another folder's slices.csv is one.
+    """The split of each patient, from a CSV with the columns `patient` and `split`, such as another folder's slices.csv.
 
-    Where there is no column patient, each picture is its own, under the name of its file without the ending.
+    Without a column `patient`, each image counts as a patient, named after its file without the extension.
+
+    Raises:
+        PrepareError: The file cannot be read, lacks a column, or gives a patient an unknown split or two splits.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -166,7 +184,9 @@ def read_splits(path: Path) -> dict[str, str]:
     for line, row in rows:
         patient, split = row.get("patient") or Path(row.get("file") or "").stem, row["split"]
         if split not in SPLITS:
-            raise PrepareError(f"{path}, line {line}: {patient} has the split {split}; it must be one of {SPLITS}.")
+            raise PrepareError(
+                f"{path}, line {line}: {patient} has the split {split!r}; it must be one of {', '.join(SPLITS)}."
+            )
         earlier, at = found.setdefault(patient, (split, line))
         if earlier != split:
             raise PrepareError(
@@ -177,25 +197,27 @@ def read_splits(path: Path) -> dict[str, str]:
 
 
 def to_8_bit(hu: np.ndarray, window_hu: tuple[float, float]) -> np.ndarray:
-    """HU as stored grey values: 0 at and below the window's low end, 255 at and above its high end, rounded."""
+    """HU as uint8 grey values, rounded: 0 at and below the window's lower end, 255 at and above its upper end."""
     low, high = window_hu
     return np.rint((np.clip(hu, low, high) - low) * (255 / (high - low))).astype(np.uint8)
 
 
 def area_average(picture: np.ndarray, size: int) -> np.ndarray:
-    """Resize uint8 (H, W) or (H, W, 3) to size × size; every new pixel is the mean of the area it covers, rounded."""
+    """Resize uint8 (H, W) or (H, W, 3) to size × size; each new pixel is the rounded mean of the area it covers."""
     channels = np.atleast_3d(picture)
     resized = [_mean_of_area(channels[..., c], size) for c in range(channels.shape[2])]
     return np.rint(np.stack(resized, axis=-1)).astype(np.uint8).reshape(size, size, *picture.shape[2:])
 
 
 def area_majority(mask: np.ndarray, size: int) -> np.ndarray:
-    """Resize bool (H, W) to uint8 size × size: 1 where half of the area or more is marked."""
+    """Resize bool (H, W) to uint8 size × size: 1 where at least half of the area is marked."""
     return (_mean_of_area(mask, size) >= 0.5).astype(np.uint8)
 
 
 def chosen_slices(has_organ: np.ndarray, every: int) -> list[int]:
-    """Every `every`-th slice with the organ, fewer near it and fewest far from it."""
+    """The indices of the slices to keep, from bool (slices,): every N-th between the first and the last slice with the organ,
+    every 2 N-th up to 12 N slices beyond these, and every 6 N-th elsewhere; N is `every`.
+    """
     step = np.full(len(has_organ), 6 * every)
     with_organ = np.flatnonzero(has_organ)
     if with_organ.size:
@@ -211,41 +233,49 @@ def read_rgb(path: Path) -> np.ndarray:
 
 
 def read_mask(path: Path, image: np.ndarray) -> np.ndarray:
-    """A black-and-white mask of an image as bool (H, W); JPEG makes both inexact, so the middle grey divides them."""
+    """A black-and-white mask of an image as bool (H, W), split at the middle grey, because JPEG blurs black and white.
+
+    Raises:
+        PrepareError: It cannot be read, differs in size from the image, or is not black and white.
+    """
     grey = _read_picture(path, "L")
     if grey.shape != image.shape[:2]:
         raise PrepareError(
-            f"{path} has {grey.shape[1]} × {grey.shape[0]} pixels, its image {image.shape[1]} × {image.shape[0]}:"
-            " sizes must be equal."
+            f"{path} has {grey.shape[1]} × {grey.shape[0]} pixels, but its image has {image.shape[1]} × {image.shape[0]}:"
+            " they must have the same size."
         )
     between = ((grey > 64) & (grey < 192)).mean()
     if between > 0.1:
-        raise PrepareError(f"{path} is no mask: {between:.0%} of its pixels are neither near black nor near white.")
+        raise PrepareError(
+            f"{path} is not a mask: {between:.0%} of its pixels are neither nearly black nor nearly white."
+        )
     return grey > 127
 
 
 def parser_of(description: str, shares: bool = True) -> argparse.ArgumentParser:
-    """The arguments that all prepare scripts share; those of the shares of patients only where these are drawn so."""
+    """The arguments that all prepare scripts share; --val and --test only if `shares`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder with the unpacked data set")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="the slice folder to make")
-    parser.add_argument("--split", type=Path, metavar="FILE", help="CSV with patient, split; else splits are drawn")
+    parser.add_argument(
+        "--split", type=Path, metavar="FILE", help="CSV with the columns patient and split; default: drawn at random"
+    )
     if shares:
-        parser.add_argument("--val", type=float, default=0.1, help="share of patients drawn to validate (%(default)s)")
-        parser.add_argument("--test", type=float, default=0.0, help="share of patients drawn to test (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (%(default)s)")
-    parser.add_argument("--force", action="store_true", help="replace the slice folder if it is there")
+        parser.add_argument("--val", type=float, default=0.1, help="share of patients for validation (%(default)s)")
+        parser.add_argument("--test", type=float, default=0.0, help="share of patients for the test (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random assignment (%(default)s)")
+    parser.add_argument("--force", action="store_true", help="replace the slice folder if it exists")
     return parser
 
 
 def run(
     prepare: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, arguments: list[str] | None
 ) -> int:
-    """Parse the arguments and prepare; 0 done, 1 refused with one line on stderr."""
+    """Parse the arguments and call `prepare`; returns 0, or 1 after printing the reason of a `PrepareError` to stderr."""
     given = parser.parse_args(arguments)
     try:
         if not given.source.is_dir():
-            raise PrepareError(f"{given.source} is no folder: give the one that holds the unpacked data set.")
+            raise PrepareError(f"{given.source} is not a folder: give the folder of the unpacked data set.")
         prepare(given)
     except PrepareError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
@@ -262,4 +292,4 @@ def _read_picture(path: Path, mode: str) -> np.ndarray:
         with Image.open(path) as picture:
             return np.asarray(picture.convert(mode))
     except (OSError, SyntaxError) as error:
-        raise PrepareError(f"{path} cannot be read as a picture ({error}): copy it again.") from error
+        raise PrepareError(f"{path} cannot be read as an image ({error}): copy it again.") from error

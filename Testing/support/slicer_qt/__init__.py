@@ -1,9 +1,9 @@
-"""Slicer without Slicer: real MRML of slicer-core below, PySide6 (offscreen) above, with PythonQt's manners in between.
+"""Slicer without Slicer: the real MRML of slicer-core, with PySide6 (offscreen) behind an imitation of PythonQt.
 
-What the panel and the effect of this project need of `qt`, `ctk` and `slicer`, and no more. It behaves as the real classes
-do, as far as it goes: what it lacks raises `StandInGap`, what Slicer would not accept raises `StandInRefusal`, and what
-Slicer would print and forget (an exception in a slot) is kept in `pythonqt.slot_errors`, which the fixture `slicer_app`
-finds empty or fails. The code under test does not know that it is here.
+It has those parts of `qt`, `ctk` and `slicer` that the panel and the effect of this project need, and they behave like the real
+classes. A missing part raises `StandInGap`; a call that Slicer would not accept raises `StandInRefusal`; an exception in a
+slot, which Slicer would only print, is kept in `pythonqt.slot_errors`, and the fixture `slicer_app` fails if there is one. The
+code under test does not notice the difference.
 
     pythonqt          attributes, signals, dialogs, `.ui` files: the module `qt`
     widgets           `ctk` and the qMRML widgets, as PySide6 widgets

@@ -19,7 +19,7 @@ PATIENCE_S = 600  # before a test says that something hangs: on a busy computer 
 
 
 class qSlicerMainWindow(QtWidgets.QMainWindow):
-    """Slicer's window, without anything in it; without one, `errorDisplay` would only log."""
+    """Slicer's window, empty; without a window, `errorDisplay` would only log."""
 
 
 class qSlicerModuleManager(QtCore.QObject):
@@ -130,7 +130,7 @@ class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
 
 
 class SampleDataLogic:
-    """Of the Sample Data module: what was registered, by category."""
+    """The logic of the Sample Data module: the registered samples by category."""
 
     @staticmethod
     def registerCustomSampleDataCategory(category, title):
@@ -154,7 +154,7 @@ class SampleDataLogic:
 
 
 class _Namespace(types.ModuleType):
-    """A module that says what it lacks."""
+    """A module that raises `StandInGap` for what it lacks."""
 
     def __getattr__(self, name):
         if name.startswith("__"):
@@ -236,7 +236,7 @@ def load_module(path: Path):
 
 
 def wait_until(condition) -> None:
-    """Run the event loop until something is so."""
+    """Run the event loop until a condition is met."""
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, "nothing happened for too long"

@@ -1,8 +1,8 @@
 """The Segment Editor: the host of a scripted effect, the factory, and an editor, on the real `vtkSlicerSegmentEditorLogic`.
 
-Written after qSlicerSegmentEditorAbstractEffect, qSlicerSegmentEditorScriptedEffect and qMRMLSegmentEditorWidget of Slicer
-5.13. Masks, overwriting, undo and the resampled source volume are the real logic's. What Slicer prints as critical and goes
-on, and what the logic refuses, raises in the test.
+Modelled on qSlicerSegmentEditorAbstractEffect, qSlicerSegmentEditorScriptedEffect and qMRMLSegmentEditorWidget of Slicer 5.13.
+Masks, overwriting, undo and the resampled source volume come from the real logic. What Slicer would only print as critical, and
+what the logic refuses, raises an error in the test.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .widgets import a_property, observe, qMRMLWidget
 
 
 class qMRMLSliceWidget(qMRMLWidget):
-    """A slice view, as far as clicks go: its real vtkMRMLSliceNode says where a pixel lies."""
+    """A slice view, for clicks only: its real vtkMRMLSliceNode says where a pixel lies."""
 
     def __init__(self, node):
         super().__init__()
@@ -223,7 +223,7 @@ class qSlicerSegmentEditorScriptedEffect(qSlicerSegmentEditorAbstractEffect):
 
 
 class qSlicerSegmentEditorEffectFactory(QtCore.QObject):
-    """Knows the registered effects, of which each editor makes copies."""
+    """Holds the registered effects; each editor makes copies of them."""
 
     _effects: list[qSlicerSegmentEditorScriptedEffect] = []
 

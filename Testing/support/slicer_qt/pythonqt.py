@@ -1,8 +1,8 @@
-"""PythonQt's manners over PySide6: the module `qt`.
+"""The module `qt`: PythonQt imitated with PySide6.
 
-Code under test never holds a PySide6 object: it holds a proxy, and a proxy does what PythonQt does. A Qt property is a value;
-`name` is `objectName`; signals connect by string or attribute; lists come back as tuples; C++ objects take no new
-attributes, Qt methods no keywords; an exception in a slot goes no further, but is kept.
+Code under test never gets a PySide6 object but a proxy, which behaves as in PythonQt. A Qt property is a value; `name` is
+`objectName`; signals are connected by string or attribute; lists are returned as tuples; C++ objects accept no new attributes, and
+Qt methods no keywords; an exception in a slot is not passed on, but kept.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ slot_errors: list[tuple[str, Exception]] = []  # of slots, timers and VTK observ
 
 
 class StandInGap(AttributeError):
-    """The stand-in lacks this; Slicer may have it."""
+    """The stand-in lacks this, although Slicer may have it."""
 
 
 class StandInRefusal(AttributeError):
-    """Slicer would not accept this either."""
+    """Slicer would not accept this call either."""
 
 
 # Proxies
@@ -411,12 +411,12 @@ OBJECT_METHODS = {
 
 
 class Dialogs:
-    """A dialog that would wait for a person takes the next answer that a test prepared; one that nobody expects is an error.
+    """Dialogs take the next answer that a test has prepared, instead of waiting for a person; without an answer they are an error.
 
     Attributes:
-        answers: For coming dialogs: the text of a button, or a path or text for those that ask for one.
-        seen: Texts of those that came.
-        opened: Addresses handed to the desktop.
+        answers: Answers for the next dialogs: the text of a button, or a path or text for dialogs that ask for one.
+        seen: Texts of the dialogs that were shown.
+        opened: Addresses that were opened with the desktop.
     """
 
     def __init__(self) -> None:
@@ -544,7 +544,7 @@ class _Qt(types.ModuleType):
 
 
 def in_observer(kind, error, trace) -> None:
-    """VTK hands an exception in an observer to `sys.excepthook` and goes on."""
+    """VTK passes an exception in an observer to `sys.excepthook` and continues."""
     slot_errors.append(("an observer", error))
     sys.__excepthook__(kind, error, trace)
 

@@ -1,7 +1,7 @@
 """`ctk` and the qMRML widgets that the project uses, as PySide6 widgets on a real MRML scene.
 
-Properties and signals follow the headers of CTK and Slicer. What a class does beside them starts with an underscore, which
-the code under test cannot reach. `SIGNALS` gives the C++ signature of a signal and the PySide6 signal behind it.
+Properties and signals follow the headers of CTK and Slicer. Everything else in a class starts with an underscore, and the code under
+test cannot reach it. `SIGNALS` maps the C++ signature of a signal to the PySide6 signal behind it.
 """
 
 from __future__ import annotations

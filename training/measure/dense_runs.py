@@ -1,4 +1,4 @@
-"""Dense runs of slices laid back as volumes, as the product gets them; and the same scans made worse, or cut short."""
+"""Rebuilds volumes from the evenly spaced slices of a slice folder, and makes degraded and shortened copies of them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from data.slices import DataError, Slice, read_slices
 from data.targets import AIR_HU, Target
 from UNetPlusPlusSegmentLib.core.volume import Volume
 
-LEAST_SLICES = 10  # of a label, so many evenly apart, make a dense run
-AROUND_MM = 60.0  # of what lies below and above the labels is kept: the rest of a body costs time and shows nothing new
-# So much worse that some networks fail and others do not: at half of it, hardly any does.
+LEAST_SLICES = 10  # evenly spaced slices with a label that make a dense run
+AROUND_MM = 60.0  # kept below and above the labels; the rest of the body costs time and shows nothing new
+# Degradations strong enough that some networks fail and others do not; at half the strength, hardly any fails.
 NOISE_HU = 60.0, 120.0  # standard deviation
 BLOTCHES_HU, BLOTCH_PIXELS = 45.0, 5.0  # of noise as coarse as bowel
 BLUR_PIXELS = 4.0
-CONTRAST, MIDDLE_HU = 0.2, 60.0  # of what is left, about the middle of the liver's window
-DARKER_HU = -100.0  # the labels alone: a fatty liver is by up to 80 HU, and by 20 in an early phase
-THICK_MM = 10.0
-CUT = (0.15,)  # of the labels' height is left
+CONTRAST, MIDDLE_HU = 0.2, 60.0  # remaining contrast, about the middle of the liver's window
+DARKER_HU = -100.0  # of the labels only; a fatty liver is up to 80 HU darker, an early phase 20
+THICK_MM = 10.0  # slice thickness
+CUT = (0.15,)  # share of the labels' height that is left
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +31,11 @@ class Scan:
     """A volume with its truth.
 
     Attributes:
-        name, person: Of slices.csv.
+        name, person: As in slices.csv.
         volume: HU, float32 (slices, rows, columns) in axial order.
         truth: bool (labels, slices, rows, columns).
-        stored: bool (slices,): those that are in the folder. The others repeat the nearest one.
-        change: What was done to it; empty: nothing.
+        stored: bool (slices,): True for slices of the folder; the others repeat the nearest one of these.
+        change: How the scan was degraded or shortened; empty: it is unchanged.
     """
 
     name: str
@@ -47,28 +47,30 @@ class Scan:
 
     @property
     def height(self) -> tuple[int, int]:
-        """The first slice with a label, and the one after the last."""
+        """The index of the first slice with a label, and that after the last."""
         shown = np.flatnonzero(self.truth.any(axis=(0, 2, 3)))
         return int(shown[0]), int(shown[-1]) + 1
 
     def only(self, slices: slice, change: str) -> Scan:
-        """Some of the slices."""
+        """The scan with a range of its slices only."""
         matrix = self.volume.ijk_to_ras.copy()
         matrix[:3, 3] += matrix[:3, 2] * slices.start
         volume = Volume(self.volume.array[slices], matrix)
         return replace(self, volume=volume, truth=self.truth[:, slices], stored=self.stored[slices], change=change)
 
     def with_hu(self, hu: np.ndarray, change: str) -> Scan:
-        """The same with other values; what was air stays air."""
+        """The scan with other HU; air stays air."""
         array = np.where(self.volume.array == AIR_HU, AIR_HU, hu).astype(np.float32)
         return replace(self, volume=Volume(array, self.volume.ijk_to_ras), change=change)
 
 
 def dense_runs(folder: str | Path, target: Target, split: str) -> Iterator[Scan]:
-    """The volumes of a split whose slices lie evenly apart where they show a label, by the columns `slice` and `source_slice_mm`.
+    """The volumes of a split whose slices are evenly spaced where they show a label.
+
+    The columns `slice` and `source_slice_mm` of slices.csv say where slices lie.
 
     Raises:
-        DataError: As of `read_slices`, or there is none.
+        DataError: As for `read_slices`; or there is no such volume.
     """
     by_volume: dict[str, list[Slice]] = defaultdict(list)
     for item in read_slices(folder, target, split):
@@ -76,9 +78,12 @@ def dense_runs(folder: str | Path, target: Target, split: str) -> Iterator[Scan]
             by_volume[item.row["volume"]].append(item)
     dense = {name: items for name, items in sorted(by_volume.items()) if _is_dense(items)}
     if not dense:
-        raise DataError(f"{folder} has no dense run of slices in {split} (columns slice and source_slice_mm).")
+        raise DataError(
+            f"Split {split} of {folder} has no scan with evenly spaced slices. This needs at least {LEAST_SLICES} slices with a"
+            " label, and the columns slice and source_slice_mm of slices.csv."
+        )
     for items in dense.values():
-        yield _laid_back(sorted(items, key=_number), target)
+        yield _rebuilt(sorted(items, key=_number), target)
 
 
 def _number(item: Slice) -> int:
@@ -90,7 +95,7 @@ def _is_dense(items: list[Slice]) -> bool:
     return len(shown) >= LEAST_SLICES and bool(np.median(np.diff(shown)) == np.diff(shown).min())
 
 
-def _laid_back(items: list[Slice], target: Target) -> Scan:
+def _rebuilt(items: list[Slice], target: Target) -> Scan:
     row = items[0].row
     shown = [_number(item) for item in items if item.mask.any()]
     step, slice_mm = int(np.diff(shown).min()), float(row["source_slice_mm"])
@@ -106,8 +111,8 @@ def _laid_back(items: list[Slice], target: Target) -> Scan:
     return Scan(row["volume"], row[target.slices.group], Volume(hu, matrix), truth, distance.min(axis=1) == 0)
 
 
-def made_worse(scan: Scan) -> Iterator[Scan]:
-    """The scan as it is, then with noise, blurred, with less contrast, a darker organ, thick slices, and cut short."""
+def degraded(scan: Scan) -> Iterator[Scan]:
+    """The scan as it is, then with noise, blurred, with less contrast, with a darker organ, with thick slices, and cut short."""
     yield scan
     hu, draw = scan.volume.array, np.random.default_rng(0)
     for deviation in NOISE_HU:
@@ -124,7 +129,7 @@ def made_worse(scan: Scan) -> Iterator[Scan]:
 
 
 def _thick(scan: Scan, together: int) -> Scan:
-    """Slices as thick as `together` of them; their truth is that of the middle one."""
+    """The scan with slices that are means of `together` slices; their truth is that of the middle one."""
     count = len(scan.stored) // together
     stacked = scan.volume.array[: count * together].reshape(count, together, *scan.volume.array.shape[1:])
     middle = slice(together // 2, count * together, together)
@@ -138,7 +143,7 @@ def _thick(scan: Scan, together: int) -> Scan:
 
 
 def cut_short(scan: Scan, shares: tuple[float, ...] = CUT) -> Iterator[Scan]:
-    """The scan with shares of the labels' height alone: the lower, and what lies below; the upper, and what lies above."""
+    """For each share, the scan cut to the lower share of the labels' height with all below it, and to the upper share with all above."""
     first, stop = scan.height
     for share in shares:
         height = max(1, round(share * (stop - first)))
