@@ -7,9 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
+from UNetPlusPlusSegmentLib.core.masks import distance_mm
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.files import read_volume
-from UNetPlusPlusSegmentLib.nodule.lungs import find_lungs
+from UNetPlusPlusSegmentLib.nodule import lungs as lib
 
 AIR, LUNG, TISSUE, BONE, FOAM, PADDING = -1000, -850, 40, 400, -900, -3024
 SPACING_MM = np.array([2.5, 1.6, 1.6])  # slices, rows, columns
@@ -65,6 +66,11 @@ def digital_chest() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
 HU, LUNGS, PARTS = digital_chest()
 
 
+def find_lungs(volume: Volume) -> np.ndarray:
+    """True in them."""
+    return lib.find_lungs(volume) > 0
+
+
 def lying(array: np.ndarray, order: tuple = (0, 1, 2), flips: tuple = (False, False, False)) -> Volume:
     """A volume whose axial order gives `array` again, with its array axes in another order and flipped."""
     steps = (TRAINING_STEPS * SPACING_MM)[:, order] * np.where(flips, -1, 1)
@@ -87,10 +93,18 @@ def found() -> np.ndarray:
 
 
 def test_a_digital_chest_gives_its_two_lungs(found):
-    assert found.dtype == bool
     assert found.shape == SHAPE
     assert dice(found, LUNGS) >= 0.96
     assert (found & LUNGS).sum() >= 0.99 * LUNGS.sum()
+
+
+def test_a_voxel_is_as_deep_as_the_edge_is_far_to_2_mm(found):
+    depth_mm = lib.find_lungs(lying(HU))
+    assert depth_mm.dtype == np.uint8
+    middle = (18, 78, 69)  # of the right lung, whose half axes are 70 and 52 mm
+    to_the_edge_mm = distance_mm(~found, SPACING_MM)
+    assert depth_mm[middle] == pytest.approx(to_the_edge_mm[middle], abs=2)
+    assert np.abs(depth_mm[found] - to_the_edge_mm[found]).max() <= 2.5
 
 
 @pytest.mark.parametrize("part", ["nodule", "nodule at the wall", "mass at the wall", "vessel"])

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from UNetPlusPlusSegmentLib.core.masks import components
+from UNetPlusPlusSegmentLib.core.masks import components, distance_mm
 from UNetPlusPlusSegmentLib.core.note import Note
 from UNetPlusPlusSegmentLib.core.segment import Segment
-from UNetPlusPlusSegmentLib.core.volume import Volume
+from UNetPlusPlusSegmentLib.core.volume import Volume, axial_volume
 from UNetPlusPlusSegmentLib.files import read_volume, write_segmentation
 from UNetPlusPlusSegmentLib.nodule.lungs import find_lungs
-from UNetPlusPlusSegmentLib.nodule.segments import LEAST_DIAMETER_MM, MOST_NODULES, can_be_nodule, number_nodules
+from UNetPlusPlusSegmentLib.nodule.segments import can_be_nodule, number_nodules
 
 SHAPE = (30, 120, 130)
 SPACING_MM = np.array([2.0, 0.8, 0.7])  # K, J, I
@@ -23,6 +23,8 @@ MATRIX = np.eye(4)
 MATRIX[:3, :3] = TILT * SPACING_MM[::-1]
 LUNGS = np.zeros(SHAPE, bool)
 LUNGS[:, 10:110, 10:120] = True
+DEPTH_MM = distance_mm(~LUNGS, SPACING_MM).clip(0)
+STEPS_MM = MATRIX[:3, 2::-1].T  # to the next voxel along K, J, I
 
 
 def ellipsoid(centre: tuple, half_axes_mm: tuple) -> np.ndarray:
@@ -54,9 +56,9 @@ def volume_of(*spots: np.ndarray) -> Volume:
 def found(*spots: np.ndarray) -> tuple[np.ndarray, tuple[Segment, ...], list[Note]]:
     volume, labels = volume_of(*spots), components(np.logical_or.reduce(spots), corners=True)
     for value in range(1, labels.max() + 1):
-        if not can_be_nodule(labels == value, volume, LEAST_DIAMETER_MM, is_cut=False):
+        if not can_be_nodule(labels == value, STEPS_MM, is_cut=False):
             labels[labels == value] = 0
-    return number_nodules(labels, volume, LUNGS)
+    return number_nodules(labels, volume, DEPTH_MM)
 
 
 def test_nodules_are_numbered_from_the_largest_on():
@@ -106,18 +108,17 @@ def test_what_cannot_be_a_nodule_is_left_out_and_leaves_the_others_alone(what):
 def test_every_limit_is_needed_for_one_of_the_shapes(monkeypatch):
     reason = {
         "a spot": ("LEAST_DIAMETER_MM", 0.1),
-        "a vessel in the slice": ("MOST_ELONGATION", 100),
-        "a fissure": ("MOST_ELONGATION", 100),
-        "a ribbon": ("MOST_ELONGATION", 8),
-        "a spot on one thin slice": ("MOST_ELONGATION", 12),
-        "a fork": ("LEAST_FILL", 0),
+        "a vessel in the slice": ("LEAST_ROUND", 0),
+        "a fissure": ("LEAST_ROUND", 0),
+        "a ribbon": ("LEAST_ROUND", 0),
+        "a spot on one thin slice": ("LEAST_ROUND", 0),
+        "a fork": ("LEAST_ROUND", 0),
         "a lobe without air": ("MOST_DIAMETER_MM", 100),
     }
     for what, (limit, value) in reason.items():
         assert found(NO_NODULES[what])[1] == ()
         with monkeypatch.context() as patch:
             patch.setattr(f"UNetPlusPlusSegmentLib.nodule.segments.{limit}", value)
-            patch.setitem(globals(), limit, value)  # the least diameter is the caller's
             assert len(found(NO_NODULES[what])[1]) == 1, what
 
 
@@ -143,14 +144,17 @@ def test_more_than_3_cm_is_called_a_mass():
     assert [s.name for s in segments] == ["Mass 1", "Nodule 2"]
 
 
-def test_only_the_largest_are_kept_of_very_many_and_a_note_says_so():
+def test_only_the_largest_are_kept_of_very_many_and_a_note_says_so(monkeypatch):
+    monkeypatch.setattr("UNetPlusPlusSegmentLib.nodule.segments.MOST_NODULES", 50)
     labels = np.zeros(SHAPE, np.int64)
-    for number in range(MOST_NODULES + 7):
+    for number in range(57):
         row, column = 2 + 11 * (number // 11), 2 + 11 * (number % 11)
         labels[5, row : row + 3, column : column + 3 + number // 30] = 1000 - number
     labelmap, segments, notes = number_nodules(labels, volume_of(labels > 0))
-    assert len(segments) == labelmap.max() == MOST_NODULES
-    assert [str(note) for note in notes] == ["57 nodules were found; only the largest 50 are kept, down to 2 mm."]
+    assert len(segments) == labelmap.max() == 50
+    assert [str(note) for note in notes] == [
+        "57 nodules were found; only 50 are kept, the most likely or else the largest."
+    ]
     assert (labelmap == 1).sum() == 12
     assert segments[0].measurements["pleura_mm"] is None
 
@@ -159,7 +163,7 @@ def test_the_colours_are_bright_and_all_different():
     labels = np.zeros(SHAPE, np.uint16)
     labels[5, 2:112:10, 2:112:10] = np.arange(1, 122).reshape(11, 11)
     colors = [s.color for s in number_nodules(labels, volume_of(labels > 0))[1]]
-    assert len(set(colors)) == MOST_NODULES
+    assert len(set(colors)) == 121
     assert all(max(color) == 255 and all(0 <= channel <= 255 for channel in color) for color in colors)
     neighbours = np.abs(np.diff(np.array(colors), axis=0)).max(axis=1)
     assert neighbours.min() >= 100
@@ -181,7 +185,7 @@ def test_the_real_nodule_has_the_shape_of_one(shared_data):
     volume, _ = read_volume(shared_data("volumes/LIDC-IDRI-0001_ct.nii.gz"))
     truth = read_volume(shared_data("volumes/LIDC-IDRI-0001_nodule.nii.gz"))[0].array
     truth = (truth > 0) & (truth < 100)
-    assert can_be_nodule(truth, volume, LEAST_DIAMETER_MM, is_cut=False)
+    assert can_be_nodule(truth, axial_volume(volume).ijk_to_ras[:3, 2::-1].T, is_cut=False)
     labelmap, segments, _ = number_nodules(truth.astype(np.uint8), volume, find_lungs(volume))
     np.testing.assert_array_equal(labelmap == 1, truth)
     assert [s.name for s in segments] == ["Nodule 1"]

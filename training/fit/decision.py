@@ -21,9 +21,8 @@ from UNetPlusPlusSegmentLib.network.card import Decision
 from UNetPlusPlusSegmentLib.nodule.candidates import label_apart, nodule_at
 from UNetPlusPlusSegmentLib.nodule.decision import features
 from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
-from UNetPlusPlusSegmentLib.nodule.maps import NoduleMaps
+from UNetPlusPlusSegmentLib.nodule.maps import LEAST_INSIDE, NoduleMaps
 from UNetPlusPlusSegmentLib.nodule.measurements import measure_nodule
-from UNetPlusPlusSegmentLib.nodule.segments import LEAST_INSIDE
 
 FOLDS = 5
 PENALTIES = (
@@ -96,14 +95,18 @@ def _examples(maps: NoduleMaps, readers: np.ndarray, patient: str, is_whole: boo
         patient, is_whole: As in `Example`.
     """
     found = [nodule for c in maps.candidates if (nodule := nodule_at(c, maps.windows, maps.threshold))]
-    found = [nodule for nodule, value in zip(found, label_apart(found)[2], strict=True) if value] if found else []
+    found = (
+        [nodule for nodule, value in zip(found, label_apart(found, maps.region)[2], strict=True) if value]
+        if found
+        else []
+    )
     volume = maps.windows.volume
     examples = []
     for nodule in found:
         marks = readers[nodule.box][nodule.mask]
         agreed = bool((marks >= READERS).any())
         cut = any(b.start == 0 or b.stop == n for b, n in zip(nodule.box[1:], readers.shape[1:], strict=True))
-        outside = maps.lungs is not None and maps.lungs[nodule.box][nodule.mask].mean() < LEAST_INSIDE
+        outside = maps.lungs is not None and (maps.lungs[nodule.box][nodule.mask] > 0).mean() < LEAST_INSIDE
         measured = measure_nodule(nodule.mask, crop(volume, nodule.box))
         if (agreed or not marks.any()) and not outside and (is_whole or not cut) and measured:
             of_it = features(nodule, maps.windows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
 
@@ -73,6 +73,11 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
             return None
         ranges += (slice(int(hit[0]), int(hit[-1]) + 1),)
     return ranges
+
+
+def wider(box: Sequence[slice], margins: Iterable[int]) -> tuple[slice, ...]:
+    """A box with a margin of voxels along each axis; it ends where the array begins, and may go on beyond its end."""
+    return tuple(slice(max(0, along.start - m), along.stop + m) for along, m in zip(box, margins, strict=True))
 
 
 @dataclass(frozen=True)

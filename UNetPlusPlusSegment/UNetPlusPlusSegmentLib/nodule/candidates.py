@@ -7,21 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..core.volume import bounding_box, crop
-from .measurements import SOLID_HU
+from ..core.volume import bounding_box
 from .region_growing import END, Plane, Sections, follow, near, without_tails
-from .segments import can_be_nodule
-from .windows import COARSE, FINE, Window, Windows
+from .segments import MASS_MM, can_be_nodule, sphere_mm
+from .windows import COARSE, FINE, MARGIN_MM, STEP_MM, Window, Windows
 
-MARGIN_MM = (
-    5.0  # around a nodule in what the network sees, at least: nearer to the edge it sees too little of what it is
-)
-BEYOND_MM = 2.0  # predicted beyond the ends of a nodule, in case the threshold is lowered
-LEAST_MASS_MM = 20.0  # least diameter of a mass: the fine window shows smaller nodules whole
-LEAST_MASS_MM3 = np.pi / 6 * LEAST_MASS_MM**3
-AT_MM = 3.0  # a point this near to a nodule means it, whatever else is there
-PART = 0.3  # a nodule that is less than this of a mass, in volume, is only a fragment of it: 2/3 of its diameter
-SAME = 0.5  # share of a nodule's voxels that lie in a larger one: the two are the same
+NEAR_MM = 10.0  # a nodule this close to a place is the one meant
 
 Ranges = tuple[slice, ...]
 
@@ -52,15 +43,11 @@ class Candidate:
 
     Attributes:
         index: Slice, row and column; may lie between voxels.
-        within_mm: Largest distance of the nodule from the index.
-        least_mm: Least diameter, of a sphere of the same volume.
         may_be_mass: False where coarse pixels have shown that it is none.
         windows: Those that the network has looked at, on some slices: a fine one, and a coarse one where it was needed.
     """
 
     index: np.ndarray
-    within_mm: float
-    least_mm: float
     may_be_mass: bool = True
     windows: tuple[Window, ...] = ()
 
@@ -69,70 +56,80 @@ def followed(candidate: Candidate, windows: Windows, threshold: float) -> Candid
     """Look at what lies at a candidate: in a fine window, and in a coarse one if it does not fit or may be part of a mass.
 
     The network finds only fragments of a mass whose edges lie outside the window, and nothing of one that ends at the chest
-    wall or the diaphragm, where it looks like them.
+    wall or the diaphragm, where it looks like them. A window too near to what it shows is moved to its middle, once.
     """
-
-    def grown(window: Window) -> Nodule | None:
-        return nodule_in(window, candidate, windows, windows.plane_of(window), threshold)
-
-    fine = windows.around(candidate.index[1:], FINE)
-    found = grown(fine)
-    if found and not has_room(found, windows):
-        fine = windows.around(found.middle[1:], FINE)
-        found = grown(fine)
-    middle = candidate.index if found is None else found.middle
-    coarse = windows.around(middle[1:], COARSE)
-    seen: Nodule | None = None
-    if candidate.may_be_mass or (found and not has_room(found, windows)):
-        seen = grown(coarse)
-        if seen and not has_room(seen, windows):
-            coarse = windows.around(seen.middle[1:], COARSE)
-            seen = grown(coarse)
-    for nodule in filter(None, (found, seen)):
-        beyond = int(BEYOND_MM / windows.spacing_mm[0])
-        windows.predict(nodule.window, range(nodule.box[0].start - beyond, nodule.box[0].stop + beyond))
-    return replace(candidate, windows=(fine, coarse) if seen else (fine,))
+    seen: list[Window] = []
+    middle, beyond = candidate.index, int(STEP_MM / windows.spacing_mm[0])  # in case the threshold is lowered
+    for size in (FINE, COARSE):
+        for _ in range(2):
+            window = windows.around(middle[1:], size)
+            found = nodule_in(window, candidate.index, windows, windows.plane_of(window), threshold)
+            middle = found.middle if found else middle
+            if found is None or has_room(found, windows):
+                break
+        if found:
+            windows.predict(window, range(found.box[0].start - beyond, found.box[0].stop + beyond))
+        seen.append(window)
+        if not candidate.may_be_mass and (found is None or has_room(found, windows)):
+            break
+    return replace(candidate, windows=tuple(seen))
 
 
 def nodule_at(candidate: Candidate, windows: Windows, threshold: float) -> Nodule | None:
-    """The nodule at a candidate, as far as its slices were predicted: the fine one, unless it is cut or a part of a mass."""
-    found = [nodule_in(w, candidate, windows, w.probability.get, threshold) for w in candidate.windows]
+    """The nodule at a candidate, as far as its slices were predicted.
+
+    It is the fine one, unless that is cut, or a part of a mass, or farther from the candidate than a mass: where little is seen of the
+    end of one, something beside it may be found.
+    """
+    found = [nodule_in(w, candidate.index, windows, w.probability.get, threshold) for w in candidate.windows]
     fine, coarse = (*found, None)[:2]
     if fine is None or coarse is None:
         return fine or coarse
-    is_mass = np.count_nonzero(coarse.mask) * windows.volume.voxel_volume_ml * 1000 >= LEAST_MASS_MM3
-    if not has_room(fine, windows) or (is_mass and (_is_part(fine, coarse) or _is_apart(fine, candidate, windows))):
-        return coarse
-    return fine
+    away_mm, mass_away_mm = (_away_mm(nodule, candidate.index, windows) for nodule in (fine, coarse))
+    is_of_mass = is_mass(coarse, windows) and (is_part(fine, coarse) or mass_away_mm < away_mm)
+    return coarse if is_of_mass or not has_room(fine, windows) else fine
 
 
-def nodule_in(window: Window, candidate: Candidate, windows: Windows, plane: Plane, threshold: float) -> Nodule | None:
-    """The nodule at a candidate in a window, or else the nearest one.
+def nodule_in(window: Window, index: np.ndarray, windows: Windows, plane: Plane, threshold: float) -> Nodule | None:
+    """The nodule at an index in a window, or else the nearest one.
 
     Args:
         plane: The probability in the window.
     """
-    starts = 0, window.rows.start, window.columns.start
+    starts = np.array([0, window.rows.start, window.columns.start])
     tried: Sections = {}
-    steps_mm = windows.volume.ijk_to_ras[:3, 2::-1].T
-    for seed in near(plane, candidate.index - starts, candidate.within_mm, steps_mm, threshold):
+    for seed in near(plane, index - starts, NEAR_MM, windows.steps_mm, threshold):
         if seed[0] in tried and tried[seed[0]][seed[1:]]:
             continue
         sections = follow(plane, seed, threshold, windows.spacing_mm[0])
         tried |= {k: section | tried.get(k, False) for k, section in sections.items()}
         sections = without_tails(sections)
-        first = min(sections)
+        starts[0] = min(sections)
         mask = np.stack([sections[k] for k in sorted(sections)])
-        tight = bounding_box(mask)
-        if tight is None:
-            continue
-        box = tuple(slice(t.start + s, t.stop + s) for t, s in zip(tight, (first, *starts[1:]), strict=True))
+        tight = bounding_box(mask) or ()
+        box = tuple(slice(t.start + s, t.stop + s) for t, s in zip(tight, starts.tolist(), strict=True))
         nodule = Nodule(box, mask[tight], window)
-        if can_be_nodule(
-            nodule.mask, crop(windows.volume, box), candidate.least_mm, bool(cut_by_scan(nodule, windows))
-        ):
+        if can_be_nodule(nodule.mask, windows.steps_mm, bool(cut_by_scan(nodule, windows))):
             return nodule
     return None
+
+
+def is_mass(nodule: Nodule, windows: Windows) -> bool:
+    """True if it is too large for a fine window."""
+    return sphere_mm(nodule.mask, windows.steps_mm) > MASS_MM
+
+
+def is_part(nodule: Nodule, other: Nodule) -> bool:
+    """True if most of a nodule lies in another one."""
+    shared = _common(nodule.box, other.box)
+    both = nodule.mask[_within(shared, nodule.box)] & other.mask[_within(shared, other.box)]
+    return 2 * np.count_nonzero(both) > np.count_nonzero(nodule.mask)
+
+
+def _away_mm(nodule: Nodule, index: np.ndarray, windows: Windows) -> float:
+    """Distance of an index from the nearest voxel of a nodule."""
+    voxels = np.argwhere(nodule.mask) + [along.start for along in nodule.box]
+    return float(np.linalg.norm((voxels - index) @ windows.steps_mm, axis=1).min())
 
 
 def cut_by_scan(nodule: Nodule, windows: Windows) -> list[str]:
@@ -145,12 +142,11 @@ def has_room(nodule: Nodule, windows: Windows) -> bool:
     """True if there is a margin between a nodule and the edges of its window, except where they are the edges of the slice."""
     edges = nodule.window.rows, nodule.window.columns
     sizes, spacing_mm = windows.volume.array.shape[1:], windows.spacing_mm[1:]
-    for along, edge, size, mm in zip(nodule.box[1:], edges, sizes, spacing_mm, strict=True):
-        if edge.start > 0 and (along.start - edge.start) * mm < MARGIN_MM:
-            return False
-        if edge.stop < size and (edge.stop - along.stop) * mm < MARGIN_MM:
-            return False
-    return True
+    return all(
+        (edge.start == 0 or (along.start - edge.start) * mm >= MARGIN_MM)
+        and (edge.stop == size or (edge.stop - along.stop) * mm >= MARGIN_MM)
+        for along, edge, size, mm in zip(nodule.box[1:], edges, sizes, spacing_mm, strict=True)
+    )
 
 
 def is_seen_whole(nodule: Nodule, windows: Windows) -> bool:
@@ -164,21 +160,16 @@ def is_seen_whole(nodule: Nodule, windows: Windows) -> bool:
     )
 
 
-def clipped(nodule: Nodule, region: Ranges) -> Nodule | None:
-    """The part of a nodule in a box of slices, rows and columns; None if there is none."""
-    box = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(nodule.box, region, strict=True))
-    if any(along.start >= along.stop for along in box):
-        return None
-    mask = nodule.mask[_within(box, nodule.box)]
-    return Nodule(box, mask, nodule.window) if mask.any() else None
+def label_apart(nodules: Sequence[Nodule], region: Ranges) -> tuple[Ranges, np.ndarray, list[int]]:
+    """Label nodules in one array, each of them once; of two that share voxels, the larger comes first.
 
-
-def label_apart(nodules: Sequence[Nodule]) -> tuple[Ranges, np.ndarray, list[int]]:
-    """Label one or more nodules in one array, each of them once; of two that share voxels, the larger comes first.
+    Args:
+        nodules: One or more.
+        region: Slices, rows and columns outside which nothing is labelled.
 
     Returns:
-        The box of slices, rows and columns that contains them all; their uint16 labels in it; and the label of each nodule, 0 if
-        it is the same as another one.
+        The box of slices, rows and columns that contains all that is labelled; the uint16 labels in it; and the label of each nodule,
+        0 if most of it lies in others or none of it in the region.
     """
     around = tuple(
         slice(min(n.box[axis].start for n in nodules), max(n.box[axis].stop for n in nodules)) for axis in range(3)
@@ -188,26 +179,17 @@ def label_apart(nodules: Sequence[Nodule]) -> tuple[Ranges, np.ndarray, list[int
     order = sorted(range(len(nodules)), key=lambda n: -np.count_nonzero(nodules[n].mask))
     for value, number in enumerate(order, start=1):
         here, mask = labels[_within(nodules[number].box, around)], nodules[number].mask
-        if np.count_nonzero(here[mask]) < SAME * np.count_nonzero(mask):
+        if 2 * np.count_nonzero(here[mask]) < np.count_nonzero(mask):
             here[mask & (here == 0)] = values[number] = value
-    return around, labels, values
+    box = _common(around, region)
+    labels = labels[_within(box, around)]
+    return box, labels, (np.array(values) * np.isin(values, labels)).tolist()
 
 
-def _is_part(nodule: Nodule, mass: Nodule) -> bool:
-    """True if a nodule is a fragment of a mass."""
-    own, shared, size = clipped(nodule, mass.box), clipped(mass, nodule.box), np.count_nonzero(nodule.mask)
-    if own is None or shared is None or size >= PART * np.count_nonzero(mass.mask):
-        return False
-    return bool(np.count_nonzero(own.mask & shared.mask) >= SAME * size)
-
-
-def _is_apart(nodule: Nodule, candidate: Candidate, windows: Windows) -> bool:
-    """True if a candidate lies in tissue, but not at the nodule, as in the end of a mass, of which little is seen."""
-    if windows.volume.array[tuple(np.rint(candidate.index).astype(int))] < SOLID_HU:
-        return False
-    steps_mm = windows.volume.ijk_to_ras[:3, 2::-1].T
-    voxels = np.argwhere(nodule.mask) + [along.start for along in nodule.box]
-    return bool(np.linalg.norm((voxels - candidate.index) @ steps_mm, axis=1).min() > AT_MM)
+def _common(box: Ranges, other: Ranges) -> Ranges:
+    """What two boxes share; empty if they share nothing."""
+    starts = [max(a.start, b.start) for a, b in zip(box, other, strict=True)]
+    return tuple(slice(s, max(s, min(a.stop, b.stop))) for s, a, b in zip(starts, box, other, strict=True))
 
 
 def _within(box: Ranges, around: Ranges) -> Ranges:

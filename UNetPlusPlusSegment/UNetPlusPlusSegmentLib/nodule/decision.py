@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from ..core.volume import wider
 from ..network.card import Decision
 from .candidates import Nodule
 from .segments import half_axes_mm
@@ -74,7 +75,7 @@ def _around(nodule: Nodule, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
     spacing_mm, array = windows.spacing_mm, windows.volume.array
     reach_mm = max(AROUND_MM[1], spacing_mm[0]), BESIDE_MM, BESIDE_MM
     margins = [int(np.ceil((reach + 0.01) / mm)) for reach, mm in zip(reach_mm, spacing_mm, strict=True)]
-    box = tuple(slice(max(0, b.start - m), b.stop + m) for b, m in zip(nodule.box, margins, strict=True))
+    box = wider(nodule.box, margins)
     hu = array[box].astype(np.float32)
     mask = np.zeros(hu.shape, bool)
     mask[tuple(slice(n.start - b.start, n.stop - b.start) for n, b in zip(nodule.box, box, strict=True))] = nodule.mask

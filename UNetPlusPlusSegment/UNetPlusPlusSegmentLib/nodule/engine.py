@@ -6,27 +6,23 @@ The three differ in where the candidates come from, and in which of the findings
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 import numpy as np
 
 from ..core.progress import CANDIDATES, LUNGS, SEARCH
 from ..core.request import Request
-from ..core.volume import AxialOrder, Volume, axial_order, axial_volume, clean_hu, index_of
+from ..core.volume import Volume, axial_order, axial_volume, bounding_box, clean_hu, index_of
 from ..engine.maps import PixelMaps
 from ..engine.pixel_box import Box
 from ..engine.predictor import Predictor, ProgressCallback, ignore_progress
 from ..engine.slice_pool import threads_of_torch
 from ..network.bundle import Bundle, BundleError
-from .candidates import Candidate, Ranges, followed, nodule_at
+from .candidates import Candidate, followed, nodule_at
 from .decision import FEATURES
 from .lungs import find_lungs
-from .maps import NEAR_MM, NoduleMaps
+from .maps import LEAST_INSIDE, NoduleMaps
 from .search import search, searched_slices
-from .segments import LEAST_INSIDE
 from .windows import Window, Windows
-
-LEAST_POINTED_MM = 2.0  # least diameter at a point: the user has seen the nodule, so it may be small
 
 
 class NoduleEngine(Predictor):
@@ -68,20 +64,23 @@ class NoduleEngine(Predictor):
         notes = self.check(volume, request)
         speed, threshold = self.bundle.speed(request.speed), self.threshold_of(request)
         order, axial = axial_order(volume), axial_volume(volume)
-        places = [Candidate(index_of(axial, point), NEAR_MM, LEAST_POINTED_MM) for point in request.points]
+        places = [Candidate(index_of(axial, point)) for point in request.points]
         hu, more = clean_hu(volume.array)
         axial = Volume(order.apply(hu), axial.ijk_to_ras)
         windows = Windows(self, axial, speed.level)
-        box = request.box or tuple(slice(0, size) for size in hu.shape)
-        region = _in_axial_order(box, order, hu.shape)
+        region = tuple(slice(0, size) for size in axial.array.shape)
+        inside = np.zeros(hu.shape, bool)
         lungs: np.ndarray | None = None
-        slices: list[int] = []
+        slices = range(0)
+        if request.box:
+            inside[request.box] = True
+            region = bounding_box(order.apply(inside)) or region
         with threads_of_torch(request.threads):
             if not request.points:
                 if not request.box:
                     progress(0, 0, LUNGS)
                     lungs = find_lungs(axial)
-                inside = _filled(region, axial.array.shape) if lungs is None else lungs
+                inside = order.apply(inside) if lungs is None else lungs > 0
                 clock.ends("lungs")
                 slices = searched_slices(inside, windows.spacing_mm[0], every=not speed.find_first)
                 least_inside = 0.0 if lungs is None else LEAST_INSIDE
@@ -130,23 +129,8 @@ class _Clock:
         self.phases[phase], self._last = now - self._last, now
 
 
-def _filled(region: Ranges, shape: tuple[int, ...]) -> np.ndarray:
-    inside = np.zeros(shape, bool)
-    inside[region] = True
-    return inside
-
-
 def _lay(window: Window, maps: PixelMaps) -> None:
     """The answers of the network in a window on the voxels of the volume; of two windows, those of the later one stay."""
     for whole, known in ((maps.probability, window.probability), (maps.uncertainty, window.uncertainty)):
         for k, plane in known.items():
             whole[k, window.rows, window.columns] = plane
-
-
-def _in_axial_order(box: Sequence[slice], order: AxialOrder, shape: tuple[int, ...]) -> Ranges:
-    """Slices, rows and columns of a box along K, J and I."""
-    pairs = zip(order.axes, order.flips, strict=True)
-    return tuple(
-        slice(shape[axis] - box[axis].stop, shape[axis] - box[axis].start) if flip else box[axis]
-        for axis, flip in pairs
-    )

@@ -1,13 +1,14 @@
-"""Lungs: both lungs in a chest CT, without a network; nodules at the chest wall are included. NumPy only."""
+"""Lungs: both lungs in a chest CT, without a network; nodules at the chest wall are included. NumPy and SciPy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+from scipy import ndimage
 
 from ..core.masks import boxes, components, distance_mm, fill_holes, largest_component
-from ..core.volume import AIR_HU, Volume, axial_order, bounding_box
+from ..core.volume import AIR_HU, Volume, axial_order, bounding_box, wider
 
 GRID_MM = 2.5  # the coarsest that still shows the walls of the trachea and of the main bronchi
 
@@ -19,7 +20,6 @@ LUMEN_HU = -940  # pure gas lies below: airways, stomach, bowel; so does the wor
 LUMEN_ML = (0.5, 150.0)  # from a segmental bronchus to a full stomach; a lung destroyed by emphysema is larger
 WALL_PIXELS = (1, 3)  # from the blurred edge of a lumen to behind its wall
 WALLED = 0.6  # share of tissue in the wall: airways and bowel have 0.6 to 1, dark lung at the chest wall up to 0.5
-GAS_HU = -930  # nine tenths of a large component of pure gas lie below, fewer of a lung with emphysema
 
 LEAST_ML, LEAST_CM2 = 20.0, 20.0  # least lung in a scan; in a scan of few slices, on each of them
 LEAST_SHARE = 0.05  # of the larger lung
@@ -39,7 +39,8 @@ def find_lungs(volume: Volume) -> np.ndarray:
         volume: CT in HU, any orientation and spacing; padding and NaN are treated as air.
 
     Returns:
-        bool (K, J, I) on the volume's voxels; empty if there is no lung, or less than 20 ml of it.
+        uint8 (K, J, I) on the volume's voxels: how many mm deep each lies in the lungs, 1 at least; 0 outside, and everywhere if there
+        is no lung, or less than 20 ml of it.
     """
     order = axial_order(volume)
     axial = order.apply(volume.array)
@@ -53,10 +54,12 @@ def find_lungs(volume: Volume) -> np.ndarray:
     lungs = _lung_pieces(hu, air, least_ml / voxel_ml)
     box = bounding_box(lungs)
     if box is not None:
-        wider = (slice(None), *_wider(box, np.ceil(2 * BULGE_MM / spacing_mm).astype(int))[1:])
-        lungs[wider] = _closed(_sides(lungs[wider], hu[wider], spacing_mm), spacing_mm)
+        around = (slice(None), *wider(box, np.ceil(2 * BULGE_MM / spacing_mm).astype(int))[1:])
+        lungs[around] = _closed(_sides(lungs[around], hu[around], spacing_mm), spacing_mm)
         lungs = fill_holes(lungs)
-    return np.ascontiguousarray(order.undo(_enlarge(lungs, steps, axial.shape)))
+    # From a voxel to the middle of the next one outside; the edge is half a voxel nearer.
+    depth_mm = (distance_mm(~lungs, spacing_mm) - spacing_mm.min() / 2).round().clip(1, 255) * lungs
+    return np.ascontiguousarray(order.undo(_enlarge(depth_mm.astype(np.uint8), steps, axial.shape)))
 
 
 def _air_in_body(hu: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
@@ -82,11 +85,11 @@ def _lumens(hu: np.ndarray, air: np.ndarray, voxel_ml: float) -> np.ndarray:
     for value, box in boxes(labels).items():
         if sizes[value] * voxel_ml > LUMEN_ML[1]:
             continue
-        wider = _wider(box, (0, WALL_PIXELS[1], WALL_PIXELS[1]))
-        edge, wall = (_spread(labels[wider] == value, pixels, pixels) for pixels in WALL_PIXELS)
+        around = wider(box, (0, WALL_PIXELS[1], WALL_PIXELS[1]))
+        edge, wall = (_spread(labels[around] == value, pixels, pixels) for pixels in WALL_PIXELS)
         wall &= ~edge
-        if np.count_nonzero(wall & (hu[wider] >= TISSUE_HU)) > WALLED * np.count_nonzero(wall):
-            found[wider] |= edge
+        if np.count_nonzero(wall & (hu[around] >= TISSUE_HU)) > WALLED * np.count_nonzero(wall):
+            found[around] |= edge
     return found
 
 
@@ -97,7 +100,7 @@ def _lung_pieces(hu: np.ndarray, air: np.ndarray, least: float) -> np.ndarray:
     keep = sizes >= max(1, LEAST_SHARE * sizes.max())
     for value in np.flatnonzero(keep):
         values = hu[inner & (labels == value)]
-        keep[value] = len(values) > 0 and np.percentile(values, 90) > GAS_HU
+        keep[value] = len(values) > 0 and np.percentile(values, 90) > LUMEN_HU
     return keep[labels]
 
 
@@ -124,12 +127,12 @@ def _closed(sides: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
         box = bounding_box(sides == side)
         if box is None:
             continue
-        wider = _wider(box, pad)
-        lung = _erode(_dilate(sides[wider] == side, BALL_MM, spacing_mm), BALL_MM, spacing_mm)
-        bites = _erode(lung & (sides[wider] == 0), THICK_MM, spacing_mm)
+        around = wider(box, pad)
+        lung = _erode(_dilate(sides[around] == side, BALL_MM, spacing_mm), BALL_MM, spacing_mm)
+        bites = _erode(lung & (sides[around] == 0), THICK_MM, spacing_mm)
         if bites.any():
             lung |= _dilate(bites, THICK_MM + BULGE_MM, spacing_mm)
-        closed[wider] |= lung
+        closed[around] |= lung
     return closed[tuple(slice(m, -m) for m in pad)]
 
 
@@ -143,10 +146,6 @@ def _components(mask: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     return labels, sizes
-
-
-def _wider(box: Sequence[slice], margin: Iterable[int]) -> tuple[slice, ...]:
-    return tuple(slice(max(0, along.start - m), along.stop + m) for along, m in zip(box, margin, strict=True))
 
 
 def _shrink(array: np.ndarray, steps: Sequence[int]) -> np.ndarray:
@@ -175,11 +174,7 @@ def _enlarge(mask: np.ndarray, steps: Sequence[int], shape: tuple[int, ...]) -> 
 
 def _spread(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """Grow by a number of rows and columns to either side, within each slice."""
-    for axis, pixels in ((1, rows), (2, columns)):
-        padded = np.pad(mask, [(pixels, pixels) if each == axis else (0, 0) for each in range(3)])
-        ranges = (range(shift, shift + mask.shape[axis]) for shift in range(2 * pixels + 1))
-        mask = np.logical_or.reduce([padded.take(each, axis=axis) for each in ranges])
-    return mask
+    return ndimage.maximum_filter(mask, (1, 2 * rows + 1, 2 * columns + 1), mode="constant")
 
 
 def _dilate(mask: np.ndarray, mm: float, spacing_mm: np.ndarray) -> np.ndarray:

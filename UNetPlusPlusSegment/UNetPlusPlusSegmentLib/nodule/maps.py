@@ -12,14 +12,14 @@ from ..core.request import Point
 from ..core.volume import crop, in_words
 from ..engine.maps import Found, Maps
 from ..engine.slice_pool import in_order
-from .candidates import Candidate, Nodule, Ranges, clipped, cut_by_scan, has_room, is_seen_whole, label_apart, nodule_at
+from .candidates import NEAR_MM, Candidate, Nodule, Ranges, cut_by_scan, has_room, is_seen_whole, label_apart, nodule_at
 from .decision import probability
-from .segments import LEAST_INSIDE, number_nodules
+from .segments import number_nodules
 from .windows import Windows
 
 Finding = tuple[Nodule, float | None]  # and its probability, where the model has a decision
 
-NEAR_MM = 10.0  # a nodule this close to a point is the one meant
+LEAST_INSIDE = 0.5  # share of its voxels in the lungs
 
 _NOTHING_AT = (
     "No nodule was found at {place} or within {near:g} mm of it. Place the point in the middle of the nodule, or lower the"
@@ -45,7 +45,7 @@ class NoduleMaps(Maps):
         candidates: One of each point, or all that the search found.
         points: (R, A, S) in mm, where the user gave any: what they mark is shown, however unlikely.
         region: Slices, rows and columns outside which nothing is segmented.
-        lungs: bool (slices, rows, columns), in which nodules lie; None where they may lie anywhere.
+        lungs: (slices, rows, columns), as `find_lungs` gives them: in these nodules lie. None where they may lie anywhere.
         phases: Seconds of each phase of the run, by its name.
     """
 
@@ -63,45 +63,38 @@ class NoduleMaps(Maps):
             for point, finding in zip(self.points, findings, strict=False)
             if finding is None
         ]
-        found = [finding for finding in findings if finding]
-        labelmap, segments, more = self._numbered(found)
-        notes += [*more, *dict.fromkeys(note for nodule, _ in found for note in self._doubts(nodule))]
-        return (
-            np.ascontiguousarray(self.pixels.order.undo(labelmap)),
-            segments,
-            [*notes, *self._nothing_found(segments)],
-        )
+        labelmap, segments, more = self._numbered([finding for finding in findings if finding])
+        notes += [*more, *self._nothing_found(segments)]
+        return np.ascontiguousarray(self.pixels.order.undo(labelmap)), segments, notes
 
     def _finding(self, candidate: Candidate, threshold: float, show_from: float | None) -> Finding | None:
-        """The nodule at a candidate, if it was pointed at, or lies in the lungs and is likely enough; its part in the region."""
+        """The nodule at a candidate, if it was pointed at, or lies in the lungs and is likely enough."""
         nodule, decision = nodule_at(candidate, self.windows, threshold), self.bundle.decision
         if nodule is None:
             return None
         chance = probability(decision, nodule, self.windows) if decision else None
-        if not self.points:
-            outside = self.lungs is not None and self.lungs[nodule.box][nodule.mask].mean() < LEAST_INSIDE
-            if outside or (chance is not None and show_from is not None and chance < show_from):
-                return None
-        part = clipped(nodule, self.region)
-        return (part, chance) if part else None
+        outside = self.lungs is not None and (self.lungs[nodule.box][nodule.mask] > 0).mean() < LEAST_INSIDE
+        unlikely = chance is not None and show_from is not None and chance < show_from
+        return None if outside or unlikely else (nodule, chance)
 
     def _numbered(self, found: Sequence[Finding]) -> Found:
-        """The findings, each once, on the voxels of the volume in axial order."""
+        """The findings, each once and as far as it lies in the region, on the voxels of the volume in axial order."""
         volume = self.windows.volume
         labelmap = np.zeros(volume.array.shape, np.uint8)
         if not found:
             return labelmap, (), []
-        box, labels, values = label_apart([nodule for nodule, _ in found])
+        box, labels, values = label_apart([nodule for nodule, _ in found], self.region)
+        shown = {value: finding for value, finding in zip(values, found, strict=True) if value}
+        if not shown:
+            return labelmap, (), []
         known = {
             value: {"probability": chance, "cut_by_scan": cut_by_scan(nodule, self.windows)}
-            for value, (nodule, chance) in zip(values, found, strict=True)
+            for value, (nodule, chance) in shown.items()
         }
-        if self.lungs is not None:  # the pleura may be far away
-            whole = np.zeros(labelmap.shape, labels.dtype)
-            whole[box] = labels
-            return number_nodules(whole, volume, self.lungs, known)
-        labelmap[box], segments, notes = number_nodules(labels, crop(volume, box), None, known)
-        return labelmap, segments, notes
+        depth_mm = None if self.lungs is None else self.lungs[box]
+        labelmap[box], segments, notes = number_nodules(labels, crop(volume, box), depth_mm, known)
+        doubts = dict.fromkeys(doubt for nodule, _ in shown.values() for doubt in self._doubts(nodule))
+        return labelmap, segments, [*notes, *doubts]
 
     def _doubts(self, nodule: Nodule) -> list[Note]:
         """Notes on a nodule that may be larger than what was found of it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -25,23 +24,24 @@ def follow(plane: Plane, seed: tuple[int, int, int], threshold: float, slice_mm:
     slices, the sections of a slanting nodule may overlap no more than that.
 
     Args:
-        plane: Called for slices next to those that it returned before.
+        plane: Called for the slice of the seed, then for slices next to those that it returned before.
         seed: Slice, row, column.
         threshold: Least probability of a voxel in it.
         slice_mm: Distance between slices; what is longer than `MOST_DIAMETER_MM` is followed no further.
 
     Returns:
-        Its sections, bool (rows, columns), by slice, without gaps, with tails of vessels (see `without_tails`);
-        empty if the seed is below the threshold.
+        Its sections, bool (rows, columns), by slice, without gaps, with tails of vessels (see `without_tails`); empty if its
+        first slice is not known.
     """
-    start = plane(seed[0])
-    if start is None or start[seed[1:]] < threshold:
+    k = seed[0]
+    first = plane(k)
+    if first is None:
         return {}
-    at_seed = np.zeros(start.shape, bool)
+    at_seed = np.zeros(first.shape, bool)
     at_seed[seed[1:]] = True
-    sections = {seed[0]: _touching(start >= threshold, at_seed)}
-    largest = int(np.count_nonzero(sections[seed[0]]))
-    ends, going = {1: seed[0], -1: seed[0]}, [1, -1]
+    sections = {k: _touching(first >= threshold, at_seed)}
+    largest = int(np.count_nonzero(sections[k]))
+    ends, going = {1: k, -1: k}, [1, -1]
     while going:
         for way in tuple(going):
             here = plane(ends[way] + way) if len(sections) * slice_mm < MOST_DIAMETER_MM else None
@@ -72,32 +72,27 @@ def without_tails(sections: Sections) -> Sections:
 def near(
     plane: Plane, centre: np.ndarray, within_mm: float, steps_mm: np.ndarray, threshold: float
 ) -> Iterator[tuple[int, int, int]]:
-    """Voxels that may belong to a nodule near a point, nearest first; a slice is computed only once it may contain the next.
+    """Voxels that may belong to a nodule near a point, slice by slice from the point's own on, the nearest first on each.
+
+    Who points at a slice sees no other; a slice is computed only if those nearer hold nothing.
 
     Args:
-        plane: As for `follow`.
+        plane: Of any slice.
         centre: Slice, row, column; may lie between voxels.
         within_mm: Largest distance.
         steps_mm: 3 × 3, its rows the steps from slice to slice, row to row and column to column.
         threshold: The least probability.
     """
-    apart_mm = abs(np.linalg.det(steps_mm)) / np.linalg.norm(np.cross(steps_mm[1], steps_mm[2]))  # of the slices
-    reach = int(within_mm / apart_mm) + 1
+    reach = int(within_mm / np.linalg.norm(steps_mm[0])) + 1
     middle = round(float(centre[0]))
-    found: list[tuple[float, tuple[int, int, int]]] = []
     for k in sorted(range(middle - reach, middle + reach + 1), key=lambda k: abs(k - centre[0])):
-        while found and found[0][0] <= abs(k - centre[0]) * apart_mm:
-            yield heapq.heappop(found)[1]
         here = plane(k)
-        if here is None:
-            continue
-        voxels = np.argwhere(here >= threshold)
+        voxels = np.argwhere(here >= threshold) if here is not None else np.zeros((0, 2), int)
         offsets = np.column_stack([np.full(len(voxels), k), voxels]) - centre
         distances_mm = np.linalg.norm(offsets @ steps_mm, axis=1)
-        for at in np.flatnonzero(distances_mm <= within_mm):
-            heapq.heappush(found, (float(distances_mm[at]), (k, int(voxels[at, 0]), int(voxels[at, 1]))))
-    while found:
-        yield heapq.heappop(found)[1]
+        for at in np.argsort(distances_mm, kind="stable"):
+            if distances_mm[at] <= within_mm:
+                yield k, int(voxels[at, 0]), int(voxels[at, 1])
 
 
 def _touching(mask: np.ndarray, other: np.ndarray) -> np.ndarray:

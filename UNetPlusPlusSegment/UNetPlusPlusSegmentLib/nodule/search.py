@@ -1,44 +1,40 @@
-"""Search: the places in a region where the network sees something, in coarse pixels on slices a few mm apart. torch and NumPy."""
+"""Search: the places in a region where the network sees something, in coarse pixels on slices a few mm apart. NumPy only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..core.masks import boxes, components, distance_mm
-from ..core.volume import Volume, bounding_box
-from ..engine.pixel_box import Box, aligned, grid_size
+from ..core.volume import Volume, bounding_box, crop, wider
+from ..engine.pixel_box import grid_size
 from ..engine.slice_pool import in_order
-from .candidates import AT_MM, LEAST_MASS_MM, LEAST_MASS_MM3, MARGIN_MM, Candidate, nodule_in
+from .candidates import Candidate, is_mass, nodule_in
 from .decision import probability
 from .segments import LEAST_DIAMETER_MM
-from .windows import COARSE, Windows
+from .windows import COARSE, MARGIN_MM, STEP_MM, Window, Windows
 
-STEP_MM = 2.5  # between slices, unless each of them is searched: readers find nodules of 4 mm at this distance
 SURE = 0.9  # probability that tells apart what the threshold leaves joined
 # A candidate less likely than this, as far as the search has seen it, is not looked at again. Of 120 nodules of three readers that were
 # found in crops of people whom the network had not seen, this loses none that would be shown, and 0.05 two.
 HOPELESS = 0.02
 
-Peak = tuple[tuple[int, int, int], float]  # slice, row and column, and the least probability in its component
+Place = tuple[np.ndarray, float]  # slice, row and column, and the least probability in its component
 Extent = tuple[tuple[int, int], ...]  # first slice, row and column, and those after the last
 
 
-def searched_slices(inside: np.ndarray, slice_mm: float, every: bool) -> list[int]:
+def searched_slices(inside: np.ndarray, slice_mm: float, every: bool) -> range:
     """The slices of a region, bool (slices, rows, columns), that are searched: every one, or some `STEP_MM` apart."""
-    of_region = np.flatnonzero(inside.any(axis=(1, 2)))
+    of_region = np.flatnonzero(inside.any(axis=(1, 2))).tolist()
     gap = 1 if every else max(1, int(STEP_MM / slice_mm + 0.01))
-    return of_region[min(gap, len(of_region)) // 2 :: gap].tolist()
+    return range(of_region[min(gap, len(of_region)) // 2], of_region[-1] + 1, gap) if of_region else range(0)
 
 
 def search(
     windows: Windows,
     inside: np.ndarray,
-    slices: Sequence[int],
+    slices: range,
     threshold: float,
     least_inside: float,
     progress: Callable[[int], None],
@@ -47,8 +43,8 @@ def search(
 
     Args:
         windows: Of the volume.
-        inside: bool (slices, rows, columns), the region; a peak lies in it.
-        slices: Those to search, evenly spaced.
+        inside: bool (slices, rows, columns), the region; each candidate lies in it.
+        slices: Those to search.
         threshold: Least probability of a voxel of a nodule.
         least_inside: Share of a candidate that lies in the region, at least.
         progress: Called with the number of slices done.
@@ -56,89 +52,61 @@ def search(
     region = bounding_box(np.asarray(inside.any(axis=0)))
     if region is None:
         return []
-    size, bundle = inside.shape[1:], windows.predictor.bundle
-    grid = grid_size(size, windows.spacing_mm[1:], COARSE[1] * bundle.pixel_mm)
-    step = np.array(
-        [slices[1] - slices[0] if len(slices) > 1 else 1, size[0] / grid[0], size[1] / grid[1]]
-    )  # in voxels
-    step_mm = step * windows.spacing_mm
-    rows, columns = (
-        aligned(along.start / n - MARGIN_MM / mm, along.stop / n + MARGIN_MM / mm, most, 2**bundle.depth)
-        for along, n, mm, most in zip(region, step[1:], step_mm[1:], grid, strict=True)
+    margins = np.ceil(MARGIN_MM / np.array(windows.spacing_mm[1:])).astype(int).tolist()
+    rows, columns = wider(region, margins)
+    step, first = np.array([slices.step, 1, 1]), np.array([slices.start, rows.start, columns.start])
+    searched = np.s_[:: slices.step]
+    box = (slice(slices.start, slices.stop), rows, columns)
+    inside, part = inside[box][searched], crop(windows.volume, box)
+    part = Volume(part.array[searched], part.ijk_to_ras @ np.diag([1, 1, slices.step, 1]))
+    seen, size, bundle = Windows(windows.predictor, part, windows.level), part.array.shape[1:], windows.predictor.bundle
+    whole = Window(
+        slice(0, size[0]), slice(0, size[1]), grid_size(size, seen.spacing_mm[1:], COARSE[1] * bundle.pixel_mm)
     )
-    box = Box(grid, (0, len(inside)), rows, columns)
-    maps = np.zeros((2, len(slices), *box.size), np.float16)
-    first = np.array([slices[0], (rows[0] + 0.5) * step[1] - 0.5, (columns[0] + 0.5) * step[2] - 0.5])
+    seen.predict(whole, range(len(slices)), progress)
 
-    def of_heads(heads: Tensor) -> np.ndarray:
-        return torch.stack(windows.predictor.probability_and_uncertainty(heads)).half().cpu().numpy()
-
-    done = 0
-    for part, planes in windows.predictor.heads(windows.volume.array, slices, box, windows.level, of_heads):
-        maps[:, done : done + len(part)] = planes
-        done += len(part)
-        progress(done)
-    places = np.ix_(
-        *(
-            np.rint(np.arange(n) * s + f).astype(int).clip(0, most - 1)
-            for n, s, f, most in zip(maps.shape[1:], step, first, inside.shape, strict=True)
-        )
-    )
-    inside = inside[places]
-    coarse = Volume(windows.volume.array[places], np.diag([*-step_mm[:0:-1], step_mm[0], 1]))
-    seen = Windows(windows.predictor, coarse, windows.level)
-
-    def looked_at(peak: Peak) -> tuple[Extent, Candidate] | None:
-        """What the search has seen at a peak, and the candidate there, unless it is hopeless."""
-        index, least = peak
-        place = Candidate(np.array(index), AT_MM, 0)
+    def looked_at(place: Place) -> tuple[Extent, Candidate] | None:
+        """What the search has seen at a place, and the candidate there, unless it is hopeless."""
+        index, least = place
         window = seen.around(index[1:], COARSE)
-        for known, planes in zip((window.probability, window.uncertainty), maps, strict=True):
-            known.update(enumerate(planes[:, window.rows, window.columns]))
-        nodule = nodule_in(window, place, seen, window.probability.get, least)
+        for known, planes in ((window.probability, whole.probability), (window.uncertainty, whole.uncertainty)):
+            known.update({k: plane[window.rows, window.columns] for k, plane in planes.items()})
+        nodule = nodule_in(window, index, seen, window.probability.get, least)
         if nodule is None or inside[nodule.box][nodule.mask].mean() < least_inside:
             return None
         if bundle.decision and probability(bundle.decision, nodule, seen) < HOPELESS:
             return None
-        mass = nodule_in(window, replace(place, least_mm=LEAST_MASS_MM), seen, window.probability.get, threshold)
+        all_of_it = nodule_in(window, index, seen, window.probability.get, threshold)
         extent = tuple((along.start, along.stop) for along in nodule.box)
-        return extent, Candidate(first + np.array(index) * step, AT_MM, LEAST_DIAMETER_MM, mass is not None)
+        return extent, Candidate(first + index * step, all_of_it is not None and is_mass(all_of_it, seen))
 
     candidates: dict[Extent, Candidate] = {}
-    for each in in_order(looked_at, peaks(maps[0], inside, threshold, step_mm)):
+    chances = np.stack([whole.probability[k] for k in range(len(slices))])
+    for each in in_order(looked_at, places(chances, inside, threshold, seen.spacing_mm)):
         if each:
-            candidates.setdefault(*each)  # several peaks may belong to one object
+            candidates.setdefault(*each)  # several places may belong to one object
     return [*candidates.values()]
 
 
-def peaks(probability: np.ndarray, inside: np.ndarray, threshold: float, spacing_mm: np.ndarray) -> list[Peak]:
-    """The most probable voxel of each component of a map, and of each part of a component that stands out.
+def places(chances: np.ndarray, inside: np.ndarray, threshold: float, spacing_mm: tuple[float, ...]) -> list[Place]:
+    """Where each component of a map is thickest, and each part of a component that stands out.
 
-    One as large as a mass has another where it is thickest: a mass at the hilum is one component with the vessels there, which may well
-    be the more probable part of it.
+    A vessel joined to a nodule, or to a mass at the hilum, may well be the more probable part; it is not the thicker one.
 
     Args:
-        probability: (slices, rows, columns).
-        inside: bool, the same shape: True where a peak may lie.
+        chances: Probability (slices, rows, columns).
+        inside: bool, the same shape: True where a place may lie.
         threshold: Least probability of a voxel of a nodule.
         spacing_mm: Along its axes.
     """
-    found: list[Peak] = []
-    part = np.where(inside, probability, 0).astype(np.float32)
-    voxel_mm3 = float(np.prod(spacing_mm))
+    found: list[Place] = []
+    least_voxels = np.pi / 6 * LEAST_DIAMETER_MM**3 / np.prod(spacing_mm)
     for least in sorted({SURE, threshold}, reverse=True):
-        labels = components(part >= least, corners=True, least=np.pi / 6 * LEAST_DIAMETER_MM**3 / voxel_mm3)
-        known = {int(labels[at]) for at, _ in found}
+        labels = components((chances >= least) & inside, corners=True, least=float(least_voxels))
+        known = {int(labels[tuple(at)]) for at, _ in found}
         for value, ranges in boxes(labels).items():
-            if value in known:
-                continue
-            mask = labels[ranges] == value
-            places = [np.where(mask, part[ranges], 0).argmax()]
-            if np.count_nonzero(mask) * voxel_mm3 >= LEAST_MASS_MM3:
-                places.append(distance_mm(np.pad(mask, 1), spacing_mm)[1:-1, 1:-1, 1:-1].argmin())
-            for place in places:
-                k, row, column = (
-                    int(a) + along.start for a, along in zip(np.unravel_index(place, mask.shape), ranges, strict=True)
-                )
-                found.append(((k, row, column), least))
+            if value not in known:
+                depth = distance_mm(np.pad(labels[ranges] == value, 1), spacing_mm)[1:-1, 1:-1, 1:-1]
+                at = np.unravel_index(depth.argmin(), depth.shape)
+                found.append((np.add(at, [along.start for along in ranges]), least))
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,8 @@ from .region_growing import Plane
 # The two sizes that windows come in: side in the network's pixels, and how many times larger these are than the network's own.
 # Fine: 40 mm with pixels of 0.5 mm, in which nodules of up to 3 cm fit. Coarse: 128 mm, for a mass of 8 cm with room around it.
 FINE, COARSE = (80, 1), (128, 2)
+MARGIN_MM = 5.0  # around a nodule in its window, at least: nearer to the edge the network sees too little of what it is
+STEP_MM = 2.5  # between the slices searched, unless each of them is: readers find nodules of 4 mm at this distance
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,7 @@ class Windows:
     Attributes:
         volume: HU without padding, in axial order: its slices run to Superior, rows to Posterior, columns to Left.
         spacing_mm: Distance between slices, rows and columns.
+        steps_mm: 3 × 3, its rows the steps from slice to slice, row to row and column to column, along R, A and S.
         level: Depth to prune the network to.
     """
 
@@ -49,6 +52,7 @@ class Windows:
         """Nothing is predicted yet."""
         self.predictor, self.volume, self.level = predictor, volume, level
         self.spacing_mm = axial_order(volume).spacing_mm
+        self.steps_mm = volume.ijk_to_ras[:3, 2::-1].T
 
     def around(self, middle: Iterable[float], size: tuple[int, int]) -> Window:
         """The window of a size, `FINE` or `COARSE`, around a row and a column, shifted to lie within the slice.
@@ -68,8 +72,8 @@ class Windows:
             grid.append(pixels)
         return Window(ranges[0], ranges[1], (grid[0], grid[1]))
 
-    def predict(self, window: Window, slices: Iterable[int]) -> None:
-        """Predict a window on those of some slices where it has not been predicted yet."""
+    def predict(self, window: Window, slices: Iterable[int], progress: Callable[[int], None] = lambda _: None) -> None:
+        """Predict a window on those of some slices where it has not been predicted yet; `progress` gets the number done."""
         count = len(self.volume.array)
         missing = [k for k in slices if 0 <= k < count and k not in window.probability]
         size = window.rows.stop - window.rows.start, window.columns.stop - window.columns.start
@@ -82,6 +86,7 @@ class Windows:
         for part, maps in self.predictor.heads(here, missing, Box.whole(count, window.grid), self.level, on_voxels):
             for known, planes in zip((window.probability, window.uncertainty), maps, strict=True):
                 known.update(zip(part, planes, strict=True))
+            progress(len(window.probability))
 
     def plane_of(self, window: Window) -> Plane:
         """The probability in a window by slice; each slice is predicted when it is first requested."""
