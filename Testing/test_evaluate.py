@@ -18,9 +18,11 @@ from measure import heads, nodule_crops, per_patient, whole_scans
 from measure.per_patient import as_table, evaluate
 from measure.pooled import Pooled, summary
 from Testing.support.bright import bright_bundle, bright_nodule_bundle
+from Testing.support.organs import organ, organs_bundle, organs_scan
 from Testing.support.slicefolders import nodule_folder
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.agreement import TOLERANCE_MM
+from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 
 COLUMNS = ["file", "volume", "patient", "slice", "split", "source_pixel_mm", "size_from"]
 SIZE = 48
@@ -311,6 +313,23 @@ def test_an_organ_is_measured_against_every_mask_beside_a_whole_ct(bundle, tmp_p
     assert found["hausdorff95_mm"] == 2 * PIXEL_MM
     assert 0.5 < found["surface_dice"] < 0.95
     assert found["notes"] == []
+
+
+def test_a_ct_is_segmented_once_for_all_masks_that_lie_beside_it(tmp_path, capsys, monkeypatch):
+    runs, predict = [], SliceEngine.predict
+    monkeypatch.setattr(SliceEngine, "predict", lambda *given: runs.append(given) or predict(*given))
+    bundle, scan = organs_bundle(tmp_path / "abdomen-ct-v0.0.1"), organs_scan()
+    for name in ("Ann", "Ben"):
+        files.write_volume(tmp_path / f"{name}_ct.nrrd", scan.array, scan.ijk_to_ras)
+        for label in ("Spleen", "Left kidney"):
+            path = tmp_path / f"{name}_{label.lower().replace(' ', '_')}.nii.gz"
+            files.write_volume(path, organ(label).astype(np.uint8), scan.ijk_to_ras)
+    assert evaluation.main([str(bundle.folder), "--volumes", str(tmp_path), "--speed", "accurate"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {name: each["dice"] for name, each in found.items() if ", " in name} == {
+        "Ann, Spleen": 1, "Ann, Left kidney": 1, "Ben, Spleen": 1, "Ben, Left kidney": 1,
+    }  # fmt: skip
+    assert len(runs) == 2
 
 
 def test_a_missing_folder_of_volumes_is_refused_with_one_line(bundle, capsys):

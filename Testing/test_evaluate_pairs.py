@@ -12,6 +12,7 @@ from Testing.support.bright import bright_bundle
 from Testing.support.pairs import write_nifti
 from Testing.support.spleen import TERM
 from UNetPlusPlusSegmentLib.core.segment import Segment
+from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.files import write_segmentation, write_volume
 
 GRID = np.diag([-2.0, -2.0, 4.0, 1.0])
@@ -83,6 +84,17 @@ def test_the_truth_of_a_label_may_have_another_name_and_stored_axes(bundle, tmp_
     assert "no label Spleen; it has Liver" in capsys.readouterr().err
     figures = whole_pairs.measure(bundle, tmp_path / "cases", "accurate", "cpu", ["Liver=hepar"])
     assert figures["labels"]["Liver"]["patients"]["s1"]["dice"] > 0.98
+
+
+def test_a_case_in_which_no_label_of_the_model_is_marked_costs_no_run(bundle, tmp_path, monkeypatch):
+    spleen = Segment(1, "Spleen", TERM, (1, 2, 3), {})
+    write_case(tmp_path / "cases", "Ann", cube(3, 10, 10), cube(3, 10, 10))
+    write_case(tmp_path / "cases", "Ben", cube(3, 10, 10), cube(3, 10, 10), [spleen])
+    runs, predict = [], SliceEngine.predict
+    monkeypatch.setattr(SliceEngine, "predict", lambda *given: runs.append(given) or predict(*given))
+    figures = whole_pairs.measure(bundle, tmp_path / "cases", "accurate", "cpu")
+    assert set(figures["labels"]["Liver"]["patients"]) == {"Ann"}
+    assert len(runs) == 1
 
 
 def test_a_case_that_cannot_be_measured_is_refused_by_name(bundle, tmp_path, capsys):

@@ -11,6 +11,7 @@ from Testing.support.bright import BRIGHT_HU, bright_bundle, bright_network, seg
 from UNetPlusPlusSegmentLib.core.request import SPEEDS
 from UNetPlusPlusSegmentLib.engine.label_map import has_steps, label_map, postprocess
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
+from UNetPlusPlusSegmentLib.engine.slice_pool import threads_of_torch
 from UNetPlusPlusSegmentLib.network.bundle import write_bundle
 from UNetPlusPlusSegmentLib.network.card import Architecture, Label, PostProcessing
 from UNetPlusPlusSegmentLib.network.unetpp import build_network
@@ -50,6 +51,22 @@ def test_post_processing_of_a_label_leaves_the_others_alone():
     assert has_steps(steps) and not has_steps(card())
     postprocess(volume, steps, weigh=None)
     np.testing.assert_array_equal(volume, expected)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_two_labels_enclose_is_filled_by_the_first_one_in_any_number_of_threads(threads):
+    labelmap = np.zeros((9, 9, 9), np.uint8)
+    labelmap[1:8, 1:8, 1:8] = 2  # a shell round another, round nothing
+    labelmap[2:7, 2:7, 2:7] = 0
+    labelmap[3:6, 3:6, 3:6] = 1
+    labelmap[4, 4, 4] = 0
+    expected = labelmap.copy()
+    expected[2:7, 2:7, 2:7][labelmap[2:7, 2:7, 2:7] == 0] = 2
+    expected[4, 4, 4] = 1
+    steps = PostProcessing(fill_holes=True)
+    with threads_of_torch(threads):
+        assert postprocess(labelmap, card(first=steps, second=steps), weigh=None) == {1: 0, 2: 0}
+    np.testing.assert_array_equal(labelmap, expected)
 
 
 def parts_of(*shares: float) -> tuple[np.ndarray, np.ndarray]:

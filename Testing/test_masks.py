@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from UNetPlusPlusSegmentLib.core.masks import (
     REGION_KEYS,
@@ -56,6 +57,15 @@ def test_only_what_is_enclosed_in_space_is_a_hole():
     assert fill_holes(mask).all()
     mask[2:, 2, 2] = False  # now open to the outside
     np.testing.assert_array_equal(fill_holes(mask), mask)
+
+
+def test_holes_of_any_mask_are_those_that_scipy_fills():
+    draw = np.random.default_rng(0)
+    for share in (0.3, 0.6, 0.8, 0.95):
+        mask = np.pad(draw.random((7, 11, 13)) < share, ((2, 0), (0, 3), (1, 1)))  # reaches the end on some sides
+        filled = ndimage.binary_fill_holes(mask)
+        assert share < 0.7 or filled.sum() > mask.sum()
+        np.testing.assert_array_equal(fill_holes(mask), filled)
 
 
 @pytest.mark.parametrize("function", [largest_component, fill_holes])

@@ -96,6 +96,8 @@ def test_an_organ_drawn_in_slicer_is_learned_and_found_at_the_same_place_in_the_
     assert export.main([str(tmp_path / "runs/spleen/last.ckpt"), str(bundle), "--data", str(data)]) == 0
     card = read_bundle(bundle)
     assert (card.target, card.labels[0].name, card.training_data[0].name) == ("spleen", "Spleen", "Two CTs (1 patient)")
+    assert card.training_data[1:] == read_bundle(start).training_data
+    assert card.licence == f"CC BY 4.0; {read_bundle(start).licence}"
     capsys.readouterr()
 
     volume, truth = drawn["Ben"]

@@ -310,7 +310,7 @@ def test_a_training_holds_out_the_people_of_its_fold(config, tmp_path):
     [
         ("patien=3", "did you mean 'patience'"),
         ("data=nowhere", "nowhere"),
-        ("init_from=nowhere", "init_from='nowhere'"),
+        ("init_from=nowhere", "Cannot go on from nowhere"),
         ("runs=/dev/null/runs", "cannot be written to"),
     ],
 )
@@ -330,7 +330,7 @@ def test_a_file_that_is_not_a_checkpoint_is_refused_as_initial_weights(config, t
     (tmp_path / "empty.ckpt").touch()
     (tmp_path / "text.ckpt").write_text("weights")
     for name in ("empty.ckpt", "text.ckpt"):
-        assert_refused(config, f"init_from={tmp_path / name}", "is not a bundle or checkpoint", capsys)
+        assert_refused(config, f"init_from={tmp_path / name}", "is no checkpoint of train.py", capsys)
 
 
 def _drop_image(folder):

@@ -11,9 +11,10 @@ from PIL import Image
 import evaluate
 import export
 import train
-from card.from_checkpoint import bundle_from_checkpoint, read_checkpoint
+from card.from_checkpoint import bundle_from_checkpoint
 from data.slices import DataError, sources_of
 from data.targets import load_target
+from fit.checkpoint import read_checkpoint
 from fit.settings import load_settings
 from fit.slice_data import SliceData
 from Testing.support.slicefolders import liver_folder, write_table

@@ -21,9 +21,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from card.from_checkpoint import bundle_from_checkpoint, read_checkpoint
+from card.from_checkpoint import bundle_from_checkpoint
 from data.slices import DataError
 from data.targets import Target, TargetError, load_target
+from fit.checkpoint import read_checkpoint
 from measure import chests, kinds, nodule_crops, parts, per_patient, whole_pairs, whole_scans
 from measure.per_patient import WORST
 from measure.pictures import PicturesError, private_folder

@@ -18,9 +18,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from card.from_checkpoint import bundle_from_checkpoint, read_checkpoint
+from card.from_checkpoint import bundle_from_checkpoint
 from data.slices import DataError
 from data.targets import Target, TargetError, load_target
+from fit.checkpoint import read_checkpoint
 from measure import nodule_crops, per_patient, whole_pairs, whole_scans
 from UNetPlusPlusSegmentLib.files import FileError
 from UNetPlusPlusSegmentLib.files.pairs import find_pairs

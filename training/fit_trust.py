@@ -22,9 +22,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from card.from_checkpoint import bundle_from_checkpoint, read_checkpoint
+from card.from_checkpoint import bundle_from_checkpoint
 from data.slices import DataError
 from data.targets import Target, TargetError, load_target
+from fit.checkpoint import read_checkpoint
 from measure.expected_dice import Judged, check, fit, judged
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, amend_bundle, read_bundle
 

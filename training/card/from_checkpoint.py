@@ -2,68 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from data.slices import DataError
 from data.targets import Target
-from fit.settings import Settings, SettingsError
-from fit.slice_data import all_sources
+from fit.checkpoint import read_checkpoint
+from fit.settings import Settings
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, write_bundle
-from UNetPlusPlusSegmentLib.network.card import Architecture, Card, Label, NetworkInput, Source, Speed
+from UNetPlusPlusSegmentLib.network.card import Architecture, Card, Label, NetworkInput, Speed
 from UNetPlusPlusSegmentLib.network.unetpp import build_network
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The contents of a checkpoint of train.py.
-
-    Attributes:
-        settings: Of its training; they hold the target as it was described then.
-        state: State dict of the network: the averaged weights, where they were kept.
-        sources: Of what it was trained on.
-        steps: How many it had made.
-    """
-
-    settings: Settings
-    state: dict[str, Tensor]
-    sources: tuple[Source, ...]
-    steps: int
-
-    @property
-    def target(self) -> Target:
-        """The target of the training."""
-        return self.settings.goal
-
-
-def read_checkpoint(checkpoint: Path) -> Trained:
-    """Read a checkpoint.
-
-    Raises:
-        BundleError: It cannot be read; or it is an older one, which does not say what it was trained on, and its slice folders
-            are not where they were.
-    """
-    try:
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, too, says in many ways that a file is no checkpoint
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise BundleError(f"{checkpoint} is no checkpoint of train.py: {reason}") from error
-    if "settings" not in saved:
-        raise BundleError(f"{checkpoint} is no checkpoint of today's train.py: it does not say how it was trained.")
-    try:
-        if "target" in saved:  # what `target` and `also` named may have changed since, or gone
-            settings = Settings(**{**saved["settings"], "target": saved["target"], "also": {}})
-            sources = [Source(**source) for source in saved["sources"]]
-        else:
-            settings = Settings(**saved["settings"])
-            sources = all_sources(settings)
-    except (SettingsError, DataError) as error:
-        raise BundleError(f"{checkpoint} cannot be used: {error}") from error
-    state = {k.removeprefix("network."): v for k, v in saved["state_dict"].items() if k.startswith("network.")}
-    return Trained(settings, state, tuple(sources), saved["global_step"])
 
 
 def bundle_from_checkpoint(
@@ -93,7 +42,7 @@ def bundle_from_checkpoint(
     settings, state = trained.settings, trained.state
     if target:
         settings, state = _described_anew(settings, state, target)
-    target = settings.goal
+    target, provenance = settings.goal, replace(trained, settings=settings).provenance
     if target.window_hu is None:
         raise BundleError(f"{checkpoint} was trained on colour images: a model folder is for CT.")
     if not settings.pixel_mm:
@@ -116,8 +65,8 @@ def bundle_from_checkpoint(
         average_from=average_from or _best_average(figures, otherwise=_least_level(settings)),
         postprocessing=target.postprocessing,
         speeds=_speeds(target.speeds, settings),
-        training_data=trained.sources,
-        licence=target.licence,
+        training_data=provenance.sources,
+        licence=provenance.licence,
         intended_use=target.intended_use,
         limits=target.limits,
     )

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from data.kinds import DataSource, Kind
+from data.kinds import Kind
+from data.provenance import counted
 from data.targets import Target
 from UNetPlusPlusSegmentLib.network.card import Source
 
@@ -155,12 +156,12 @@ def sources_of(folder: str | Path, kind: Kind, split: str) -> list[Source]:
                 " Add the source, with its licence and citation, to the target's YAML file."
             )
     used = [(source, [row for row in rows if source.gave(row)]) for source in kind.sources]
-    return [_counted(source, {row[kind.group] for row in given}, kind.group) for source, given in used if given]
-
-
-def _counted(source: DataSource, groups: set[str], group: str) -> Source:
-    counted = f"{len(groups)} {'image' if group == 'file' else group}{'s' if len(groups) > 1 else ''}"
-    return Source(f"{source.name} ({counted})", source.licence, source.citation)
+    group = "image" if kind.group == "file" else kind.group
+    return [
+        counted(Source(source.name, source.licence, source.citation), len({row[kind.group] for row in given}), group)
+        for source, given in used
+        if given
+    ]
 
 
 def _read_slice(folder: Path, row: dict[str, str], target: Target, kind: Kind) -> Slice:

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import Metric
 
+from data.provenance import NOTHING, Provenance
 from data.slices import UNKNOWN
 from fit.losses import LOSSES, deep_supervision, of_labels
 from fit.settings import Settings
@@ -58,16 +59,23 @@ class SegmentationTask(L.LightningModule):
     stands beside it.
     """
 
-    def __init__(self, settings: Settings, groups: list[int], sources: Sequence[Source] = ()) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        groups: list[int],
+        sources: Sequence[Source] = (),
+        inherited: Provenance = NOTHING,
+    ) -> None:
         """Build it.
 
         Args:
             settings: Of the training.
             groups: The number of the patient that each image of the validation is of.
             sources: Of what is trained on, for the card.
+            inherited: Of the weights that it starts from, likewise.
         """
         super().__init__()
-        self.settings, self.groups, self.sources = settings, groups, sources
+        self.settings, self.groups, self.sources, self.inherited = settings, groups, sources, inherited
         self.network = build_network(settings.architecture, **settings.network_arguments)
         # oneDNN's backward pass for AVX2 is quicker with channels first, all else with channels last.
         self.layout = torch.channels_last if has_fast_bf16() else torch.contiguous_format
@@ -114,7 +122,8 @@ class SegmentationTask(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Settings, target and sources travel with the weights: evaluate.py and export.py need nothing else."""
+        """Settings, target and all sources travel with the weights: evaluate.py and export.py need nothing else."""
         checkpoint["settings"] = dataclasses.asdict(self.settings)
         checkpoint["target"] = dataclasses.asdict(self.settings.goal)
         checkpoint["sources"] = [dataclasses.asdict(source) for source in self.sources]
+        checkpoint["inherited"] = dataclasses.asdict(self.inherited)

@@ -8,11 +8,14 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from data.provenance import NOTHING, Provenance
+from fit.checkpoint import provenance_of
 from fit.settings import Settings, SettingsError
 from fit.slice_data import SliceData
 from fit.task import SegmentationTask
 from fit.trainer import make_folder, trainer_of
 from fit.weights import load_weights
+from UNetPlusPlusSegmentLib.network.bundle import BundleError
 
 
 def train(settings: Settings, resume: bool = False) -> Path:
@@ -30,7 +33,8 @@ def train(settings: Settings, resume: bool = False) -> Path:
             f"{settings.folder} already holds a training: add --resume to continue it, or give another name=…"
         )
     data = SliceData(settings)
-    task = SegmentationTask(settings, data.groups, data.sources)
+    start = last if last.exists() else settings.init_from
+    task = SegmentationTask(settings, data.groups, data.sources, _inherited(start))
     make_folder(settings, task)
     if settings.init_from and not last.exists():
         load_weights(task.network, settings.init_from)
@@ -39,3 +43,15 @@ def train(settings: Settings, resume: bool = False) -> Path:
     data.check_processes(trainer.world_size)
     trainer.fit(task, data, ckpt_path=last if last.exists() else None, weights_only=True)
     return Path(best.best_model_path)
+
+
+def _inherited(start: str | Path) -> Provenance:
+    """What the weights that the training goes on from have learned from; nothing without any.
+
+    Raises:
+        SettingsError: They do not say it.
+    """
+    try:
+        return provenance_of(start) if start else NOTHING
+    except BundleError as error:
+        raise SettingsError(f"Cannot go on from {start}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -30,24 +31,38 @@ def organs(bundle: Bundle, folder: Path, speed: str, device: str) -> dict[str, d
         FileError: A file cannot be read, or a mask does not lie on the voxels of its CT.
     """
     engine, figures = load_engine(bundle, device), {}
+    for ct, masks in _masks_by_ct(bundle, folder).items():
+        volume = axial_volume(read_volume(ct, force=True)[0])
+        truths = {each: _read_mask(path, volume, ct) for each, path in masks.items()}
+        result = engine.predict(volume, Request(bundle.target, speed=speed)).at()
+        for (number, name), truth in truths.items():
+            label, known = bundle.labels[number], result.segments[number].measurements
+            figures[f"{name}, {label.name}"] = {
+                **compare(result.labelmap == label.value, truth, volume),
+                **{key: round(known[key], 4) for key in ("expected_dice",) if key in known},
+                "notes": [*map(str, result.notes)],
+            }
+    return figures
+
+
+def _masks_by_ct(bundle: Bundle, folder: Path) -> dict[Path, dict[tuple[int, str], Path]]:
+    """The masks of each CT, by the place of their label in the card and the name of the CT."""
+    found: dict[Path, dict[tuple[int, str], Path]] = defaultdict(dict)
     for number, label in enumerate(bundle.labels):
         ending = f"_{label.name.lower().replace(' ', '_')}{MASK}"
         for path in sorted(folder.glob(f"*{ending}")):
             name = path.name.removesuffix(ending)
             ct = next((path.with_name(name + end) for end in CTS if path.with_name(name + end).exists()), None)
-            if ct is None:
-                continue
-            volume, truth = (axial_volume(read_volume(each, force=True)[0]) for each in (ct, path))
-            if volume.array.shape != truth.array.shape or np.abs(volume.ijk_to_ras - truth.ijk_to_ras).max() > 0.01:
-                raise FileError(f"{path} does not lie on the voxels of {ct}.")
-            result = engine.predict(volume, Request(bundle.target, speed=speed)).at()
-            known = result.segments[number].measurements
-            figures[f"{name}, {label.name}"] = {
-                **compare(result.labelmap == label.value, truth.array > 0, volume),
-                **{key: round(known[key], 4) for key in ("expected_dice",) if key in known},
-                "notes": [*map(str, result.notes)],
-            }
-    return figures
+            if ct:
+                found[ct][number, name] = path
+    return found
+
+
+def _read_mask(path: Path, volume: Volume, ct: Path) -> np.ndarray:
+    truth = axial_volume(read_volume(path, force=True)[0])
+    if volume.array.shape != truth.array.shape or np.abs(volume.ijk_to_ras - truth.ijk_to_ras).max() > 0.01:
+        raise FileError(f"{path} does not lie on the voxels of {ct}.")
+    return truth.array > 0
 
 
 def compare(found: np.ndarray, truth: np.ndarray, volume: Volume) -> dict[str, float | None]:

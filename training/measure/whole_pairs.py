@@ -46,13 +46,15 @@ def measure(
     pooled: dict[str, dict[str, Pooled]] = {each.name: {} for each in wanted}
     volumes: dict[str, dict[str, dict]] = {each.name: {} for each in wanted}
     for pair in pairs.found:
+        marked = [
+            (each, label, parts) for each, label in zip(wanted, bundle.labels, strict=True) if (parts := each.of(pair))
+        ]
+        if not marked:
+            continue
         volume = _image_of(pair)
         order = axial_order(volume)
         labelmap = _segmented(engine, volume, pair, speed)
-        for each, label in zip(wanted, bundle.labels, strict=True):
-            parts = each.of(pair)
-            if not parts:
-                continue  # not marked in this case, which does not mean absent
+        for each, label, parts in marked:  # a label that is not marked in this case is unknown, not absent
             found, truth = labelmap == label.value, np.logical_or.reduce([*masks_of(parts, volume)])
             figures = pooled[each.name].setdefault(pair.name, Pooled())
             figures.add_volume(order.apply(found), order.apply(truth), order.spacing_mm)

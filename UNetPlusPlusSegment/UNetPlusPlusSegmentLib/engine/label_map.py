@@ -1,14 +1,16 @@
-"""Label maps: which label each pixel gets, and what post-processing keeps of each label. NumPy and SimpleITK."""
+"""Label maps: which label each pixel gets, and what post-processing keeps of each label, one label per thread."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
 from ..core.masks import components, fill_holes, largest_component
 from ..core.volume import bounding_box
 from ..network.card import Card, Label, PostProcessing
+from .slice_pool import in_order
 
 # Called with the number of a label in the card, its numbered parts, and the corner at which that array begins; returns n + 1 weights
 # for the parts 0…n, of which 0 is the background.
@@ -50,29 +52,44 @@ def postprocess(labelmap: np.ndarray, card: Card, weigh: Weigh) -> dict[int, int
     Returns:
         The number of voxels that were dropped, by the value of the label.
     """
-    dropped = {}
+    found = []
     for number, label in enumerate(card.labels):
-        how = _steps(label, card)
-        box = bounding_box(labelmap == label.value) if how != PostProcessing() else None
-        if box is None:
-            continue
-        part = labelmap[box]
-        before = kept = part == label.value
-        if how.largest_component:
-            kept = largest_component(kept)
+        box = bounding_box(labelmap == label.value) if _steps(label, card) != PostProcessing() else None
+        if box is not None:
+            found.append((number, label, box))
+
+    def look(each: tuple[int, Label, tuple[slice, ...]]) -> tuple[int, np.ndarray, np.ndarray]:
+        number, label, box = each
+        how, before = _steps(label, card), labelmap[box] == label.value  # no other label's steps change it
+        kept = largest_component(before) if how.largest_component else before
         if how.least_part:
-            parts = components(kept)
-            weights = weigh(number, parts, [along.start for along in box])
-            ends = parts[
-                [end for end, is_end in ((0, box[0].start == 0), (-1, box[0].stop == len(labelmap))) if is_end]
-            ]
-            kept = heavy_parts(weights, ends, how)[parts]
-        dropped[label.value] = int(np.count_nonzero(before) - np.count_nonzero(kept))
-        if how.fill_holes:
-            kept = fill_holes(kept)
-        part[before & ~kept] = 0
-        part[kept & (part == 0)] = label.value
+            at_ends = box[0].start == 0, box[0].stop == len(labelmap)
+            kept = _without_light_parts(kept, partial(weigh, number), [along.start for along in box], at_ends, how)
+        lost = int(np.count_nonzero(before) - np.count_nonzero(kept))
+        filled = fill_holes(kept) if how.fill_holes else kept
+        return lost, before & ~filled, filled & ~before
+
+    dropped = {}
+    for (_, label, box), (lost, less, more) in zip(found, in_order(look, found), strict=True):
+        part = labelmap[box]
+        part[less] = 0
+        part[more & (part == 0)] = label.value  # one after the other: what a label has filled is no longer free
+        dropped[label.value] = lost
     return dropped
+
+
+def _without_light_parts(
+    mask: np.ndarray,
+    weigh: Callable[[np.ndarray, Sequence[int]], np.ndarray],
+    corner: Sequence[int],
+    at_ends: tuple[bool, bool],
+    how: PostProcessing,
+) -> np.ndarray:
+    parts = components(mask)
+    if parts.max() < 2:
+        return mask
+    ends = parts[[end for end, is_end in zip((0, -1), at_ends, strict=True) if is_end]]
+    return heavy_parts(weigh(parts, corner), ends, how)[parts]
 
 
 def heavy_parts(weights: np.ndarray, ends: np.ndarray, how: PostProcessing) -> np.ndarray:

@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -30,13 +31,22 @@ class LabelRegion:
 
     Attributes:
         rows, columns: For each row and column of pixels, the index of the voxel, in axial order, that contains its centre.
-        probability, uncertainty: float32 (slices, rows, columns).
+        stored: Probability and uncertainty, float16 (slices, rows, columns).
     """
 
     rows: np.ndarray
     columns: np.ndarray
-    probability: np.ndarray
-    uncertainty: np.ndarray
+    stored: tuple[np.ndarray, np.ndarray]
+
+    @cached_property
+    def probability(self) -> np.ndarray:
+        """float32 (slices, rows, columns)."""
+        return torch.from_numpy(self.stored[0]).float().numpy()
+
+    @cached_property
+    def uncertainty(self) -> np.ndarray:
+        """The same for the standard deviation of all heads."""
+        return torch.from_numpy(self.stored[1]).float().numpy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +92,11 @@ class PixelMaps:
             nearest = ((np.arange(*inside) + 0.5) * voxels / grid).astype(int)
             at.append((nearest, slice(*np.searchsorted(nearest, [along.start, along.stop]))))
         (rows, high), (columns, wide) = at
-        maps = (planes[:, number] if planes.ndim == 4 else planes for planes in (self.probability, self.uncertainty))
-        probability, uncertainty = (torch.from_numpy(planes[ranges[0], high, wide]).float().numpy() for planes in maps)
-        return LabelRegion(rows[high], columns[wide], probability, uncertainty)
+        probability, uncertainty = (
+            (planes[:, number] if planes.ndim == 4 else planes)[ranges[0], high, wide]
+            for planes in (self.probability, self.uncertainty)
+        )
+        return LabelRegion(rows[high], columns[wide], (probability, uncertainty))
 
     def on_voxels(self, plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Resample one slice of a map to float32 (rows, columns) on the volume's own pixels."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -208,20 +208,28 @@ class OrganMaps(Maps):
             labelmap[~np.isin(labelmap, [label.value for label in self.labels])] = 0
         segments: list[Segment] = []
         notes: list[Note] = []
-        for number, label in enumerate(self.bundle.labels):
-            if label not in self.labels:
-                continue
+        for number, label in zip(asked, self.labels, strict=True):
             mask = labelmap == label.value
-            found: dict[str, Any] = measure(mask, self.volume)
+            dropped_ml = dropped.get(label.value, 0) * self.volume.voxel_volume_ml
+            found = self._look_at(number, mask, threshold, dropped_ml)
             if found["volume_ml"]:
-                dropped_ml = dropped.get(label.value, 0) * self.volume.voxel_volume_ml
-                fitted = label.expected_dice.get(self.speed)
-                found |= judge(self, number, mask, threshold, dropped_ml, fitted).as_measurements()
                 notes += notes_about(label, found)
             else:
                 notes.append(Note("not-found", f"No {label.name.lower()} was found."))
             segments.append(Segment(label.value, label.name, label.terminology, label.color, found))
         return labelmap, tuple(segments), notes
+
+    def _look_at(self, number: int, mask: np.ndarray, threshold: float, dropped_ml: float) -> dict[str, Any]:
+        """The measurements of a label's mask and, of one that is not empty, what can be trusted of it, side by side."""
+        if not mask.any():
+            return measure(mask, self.volume)
+        fitted = self.bundle.labels[number].expected_dice.get(self.speed)
+        looks: list[Callable[[], dict[str, Any]]] = [
+            lambda: judge(self, number, mask, threshold, dropped_ml, fitted).as_measurements(),
+            lambda: measure(mask, self.volume),
+        ]
+        trusted, measured = in_order(lambda look: look(), looks)
+        return measured | trusted
 
 
 @dataclass(frozen=True, eq=False)

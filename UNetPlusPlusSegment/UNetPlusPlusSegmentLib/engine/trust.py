@@ -103,10 +103,11 @@ def _reaches_end(mask: np.ndarray, hu: np.ndarray, gap: int) -> bool:
     """True if, on any line along the first axis (from the end inwards), only blank voxels and `gap` others lie before the mask."""
     if mask[: gap + 1].any():
         return True
-    lines = hu[0] <= AIR_HU  # the other lines begin with measured voxels
-    mask, hu = mask[:, lines], hu[:, lines]
-    blank = (hu > AIR_HU).argmax(axis=0)
-    return bool((mask.any(axis=0) & (blank + gap >= mask.argmax(axis=0))).any())
+    lines = (hu[0] <= AIR_HU) & mask.any(axis=0)  # the other lines begin with measured voxels, or miss the mask
+    if not lines.any():
+        return False
+    blank = (hu[:, lines] > AIR_HU).argmax(axis=0)
+    return bool((blank + gap >= mask[:, lines].argmax(axis=0)).any())
 
 
 def notes_about(label: Label, found: Mapping[str, Any]) -> Iterator[Note]:

@@ -150,7 +150,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Source:
-    """Data that a model was trained on, with its licence and the citation that it asks for."""
+    """Data that a model has learned from, with its licence and the citation that it asks for."""
 
     name: str
     licence: str = ""
@@ -171,7 +171,8 @@ class Card:
         average_from: The shallowest head that is averaged, chosen when the model was evaluated.
         speeds: By name: `accurate`, `balanced`, `fast`.
         decision: For a nodule model, which of its findings are shown; None shows all.
-        licence: Licence of the weights.
+        training_data: All that the weights have learned from, in earlier trainings too.
+        licence: Licence of the weights; of several, separated by `; `, all hold.
         sha256: Checksum of weights.pt, in hexadecimal.
     """
 
