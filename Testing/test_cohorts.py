@@ -142,11 +142,11 @@ def test_files_of_several_killed_processes_do_not_count_as_foreign(tmp_path):
     for name, age_s in {"manifest.jsonl": 0, "a.seg.nrrd": 0, "c.seg.nrrd": 12}.items():
         (tmp_path / name).write_text("{}")
         os.utime(tmp_path / name, (1e9 - age_s, 1e9 - age_s))
-    cohorts._keep_what_is_not_ours(tmp_path, todo, known)
-    cohorts._keep_what_is_not_ours(tmp_path, todo, {})  # its only line is torn
+    cohorts._check_nothing_is_replaced(tmp_path, todo, known)
+    cohorts._check_nothing_is_replaced(tmp_path, todo, {})  # its only line is torn
     os.utime(tmp_path / "c.seg.nrrd", (1e9 - 50, 1e9 - 50))
-    with pytest.raises(CohortError, match=r"c\.seg\.nrrd is no result"):
-        cohorts._keep_what_is_not_ours(tmp_path, todo, known)
+    with pytest.raises(CohortError, match=r"c\.seg\.nrrd is not a result"):
+        cohorts._check_nothing_is_replaced(tmp_path, todo, known)
 
 
 def test_the_table_holds_the_cases_of_earlier_calls_and_those_done_before_a_stop(logic, cohort, tmp_path):

@@ -105,4 +105,4 @@ def test_a_case_that_cannot_be_measured_is_refused_by_name(bundle, tmp_path, cap
     lines = capsys.readouterr().err
     assert "Zoe.seg.nrrd" in lines and "Ann.nrrd" in lines
     assert evaluation.main([str(bundle.folder), "--pairs", str(tmp_path / "none")]) == 1
-    assert "none is no folder" in capsys.readouterr().err
+    assert "none is not a folder" in capsys.readouterr().err

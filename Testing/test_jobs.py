@@ -89,7 +89,7 @@ def test_a_result_that_another_one_followed_is_gone(worker, bundle):
     first, second = (worker.submit(scan(), bundle, Request(device="cpu")) for _ in range(2))
     worker.wait(second)
     assert worker.wait(first).job == first  # kept for whoever waits for it later
-    assert "Run again" in str(fails(worker, worker.rethreshold(first, 0.4)))
+    assert "run the segmentation again" in str(fails(worker, worker.rethreshold(first, 0.4)))
     worker.wait(worker.rethreshold(second, 0.4))
 
 

@@ -42,7 +42,7 @@ def test_a_killed_worker_gives_one_message_and_the_next_job_works(worker, bundle
         os.kill(pid, signal.SIGKILL)
         for _ in until(lambda: not alive(pid)):
             pass
-        assert "Run again" in str(fails(worker, worker.rethreshold(kept, 0.4)))
+        assert "run the segmentation again" in str(fails(worker, worker.rethreshold(kept, 0.4)))
         assert (worker.pid, worker.kept) == (None, None)  # no new process for a result that died with the old one
     else:
         die(worker, bundle, temporary, moment_s=0.3)

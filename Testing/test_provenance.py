@@ -157,5 +157,5 @@ def test_a_start_that_does_not_say_what_it_has_learned_from_is_refused_before_th
 
 
 def test_a_model_folder_says_what_its_weights_have_learned_from():
-    abdomen = read_bundle(MODELS / "abdomen-ct-v1.0.0")
+    abdomen = read_bundle(MODELS / "abdomen-ct-v1.1.0")
     assert provenance_of(abdomen.folder) == Provenance(abdomen.training_data, abdomen.licence)

@@ -123,7 +123,7 @@ def test_a_folder_without_a_cohort_is_refused_and_left_alone(tmp_path, capsys, k
         (folder / "liver.nii.gz").write_text("")
     before = sorted(tmp_path.rglob("*"))
     assert main(["report", str(folder)]) == 1
-    assert "contains no manifest.jsonl" in capsys.readouterr().err
+    assert "there is no manifest.jsonl" in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
 
 

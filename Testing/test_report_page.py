@@ -123,7 +123,7 @@ def test_a_loaded_review_counts_where_it_is_later(report, open_page, tmp_path):
     assert {row["case"] for row in reviewed(saved.value)} == {"case0002", "case0004", "gone"}
     (tmp_path / "x.csv").write_text("name,age\n")
     page.set_input_files("#load", tmp_path / "x.csv")
-    until(page, "document.getElementById('message').textContent.includes('x.csv is no review')")
+    until(page, "document.getElementById('message').textContent.includes('x.csv is not a review')")
 
 
 def test_the_filter_goes_by_text_by_note_and_by_the_bars_of_the_histogram(report, open_page):

@@ -282,7 +282,7 @@ def test_a_preview_that_another_run_has_made_old_says_so(opened, logic, scene):
     logic.process(at.volume, device="cpu")  # as the panel does
     dialogs.answers.append("OK")
     at.effect._options.thresholdSlider.value = 0.9
-    assert "Run again" in dialogs.seen[-1]
+    assert "run the segmentation again" in dialogs.seen[-1]
     assert at.effect._edit is None
 
 

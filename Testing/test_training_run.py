@@ -264,7 +264,7 @@ def test_export_refuses_a_folder_of_volumes_that_is_not_there_before_it_measures
         "nowhere",
     ]
     assert export.main(arguments) == 1
-    assert "nowhere is no folder" in capsys.readouterr().err
+    assert "nowhere is not a folder" in capsys.readouterr().err
     assert not (tmp_path / "liver-ct-v0.0.1").exists()
 
 
@@ -330,7 +330,7 @@ def test_a_file_that_is_not_a_checkpoint_is_refused_as_initial_weights(config, t
     (tmp_path / "empty.ckpt").touch()
     (tmp_path / "text.ckpt").write_text("weights")
     for name in ("empty.ckpt", "text.ckpt"):
-        assert_refused(config, f"init_from={tmp_path / name}", "is no checkpoint of train.py", capsys)
+        assert_refused(config, f"init_from={tmp_path / name}", "is not a checkpoint of train.py", capsys)
 
 
 def _drop_image(folder):

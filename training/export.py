@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not re.search(r"-v\d+\.\d+\.\d+$", given.folder.name):
             raise BundleError(f"{given.folder.name} names no version: call it {given.folder.name}-v1.0.0, say.")
         if given.volumes and not given.volumes.is_dir():
-            raise FileError(f"{given.volumes} is no folder: --volumes takes that of the whole CTs.")
+            raise FileError(f"{given.volumes} is not a folder: give --volumes the folder of the whole CTs.")
         if given.pairs:
             find_pairs(given.pairs)
         target = load_target(given.target) if given.target else None

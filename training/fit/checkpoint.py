@@ -57,9 +57,9 @@ def read_checkpoint(checkpoint: Path) -> Trained:
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, too, says in many ways that a file is no checkpoint
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise BundleError(f"{checkpoint} is no checkpoint of train.py: {reason}") from error
+        raise BundleError(f"{checkpoint} is not a checkpoint of train.py: {reason}") from error
     if "settings" not in saved:
-        raise BundleError(f"{checkpoint} is no checkpoint of today's train.py: it does not say how it was trained.")
+        raise BundleError(f"{checkpoint} is not a checkpoint of today's train.py: it does not say how it was trained.")
     try:
         if "target" in saved:  # what `target` and `also` named may have changed since, or gone
             settings = Settings(**{**saved["settings"], "target": saved["target"], "also": {}})
