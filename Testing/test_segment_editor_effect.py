@@ -423,8 +423,15 @@ def test_what_there_are_models_for_is_offered_by_the_names_of_its_labels(opened,
         at = opened(organs_scan().array, organs_scan().ijk_to_ras)
         box = at.effect._options.targetBox
         rows = [
-            "Abdomen (all 3)", "Kidney (all 2)", "Left kidney", "Liver", "Nodule", "Right kidney", "Spleen",
-        ]  # fmt: skip
+            "Abdomen (all 3)",
+            "Aorta",
+            "Kidney (all 2)",
+            "Left kidney",
+            "Liver",
+            "Nodule",
+            "Right kidney",
+            "Spleen",
+        ]  # only the shipped models have the aorta, the liver and the nodule
         assert ([box.itemText(row) for row in range(box.count)], box.currentText) == (rows, "Liver")
         box.setCurrentIndex(rows.index("Right kidney"))
         assert at.effect._options.thresholdSlider.value == 0.3

@@ -166,8 +166,8 @@ def _costs(results: Results, datasets: Sequence[str]) -> list[str]:
         line = [dataset, f"{seconds[dataset, 'unetpp_ds'] / seconds[dataset, 'unet']:.1f}"]
         for level in ("L4", "L3", "L2", "L1"):
             each = ious(results, (dataset, "unetpp_ds"), level)
-            said = f"{percent(float(np.mean(each)))} " if each else ""
-            line.append(f"{said}at {seconds[dataset, level] / seconds[dataset, 'L4']:.2f}")
+            said = percent(float(np.mean(each))) if each else NOT_YET
+            line.append(f"{said} at {seconds[dataset, level] / seconds[dataset, 'L4']:.2f}")
         lines.append(line)
     head = [
         "data",
