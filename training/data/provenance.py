@@ -1,4 +1,4 @@
-"""What weights have learned from, and under which licence they may be used, from one training to the next."""
+"""The data that weights were trained on and their licence, passed on from one training to the next."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ _NUMBER = re.compile(r" \((\d+) [^()]+\)$")  # as `counted` adds it
 
 @dataclass(frozen=True)
 class Provenance:
-    """Sources and licence of weights, as a card names them.
+    """Sources and licence of weights, as a card lists them.
 
     Attributes:
-        sources: Of all that the weights have learned from.
-        licence: Of the weights; of several, apart by `; `, all hold.
+        sources: Everything that the weights were trained on.
+        licence: Licence of the weights; several are separated by `; `, and all apply.
     """
 
     sources: tuple[Source, ...] = ()
     licence: str = ""
 
     def going_on_from(self, start: Provenance) -> Provenance:
-        """What a training with this provenance of its own makes of weights that have that of `start`.
+        """The provenance of a training with these data and this licence that started from weights with the provenance `start`.
 
-        Its own sources come first. One of the same name and citation is named once, with the larger of its numbers: how many people
-        are in both is not known.
+        The training's own sources come first. A source with the same name and citation is listed once, with the larger number of
+        people, because it is not known how many are in both.
         """
         found: dict[tuple[str, str], Source] = {}
         for source in (*self.sources, *start.sources):
@@ -41,7 +41,7 @@ NOTHING = Provenance()
 
 
 def counted(source: Source, number: int, group: str) -> Source:
-    """The source with the number of patients, images or whatever a group is, that it gave."""
+    """The source, its name followed by the number of groups (patients, images) from it."""
     return replace(source, name=f"{source.name} ({number} {group}{'s' if number > 1 else ''})")
 
 

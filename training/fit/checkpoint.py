@@ -1,4 +1,4 @@
-"""Checkpoints of train.py, and what their weights have learned from."""
+"""Reads checkpoints of train.py, and says what their weights were trained on."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Trained:
     """The contents of a checkpoint of train.py.
 
     Attributes:
-        settings: Of its training; they hold the target as it was described then.
-        state: State dict of the network: the averaged weights, where they were kept.
-        sources: Of what it was trained on itself.
-        inherited: Of the weights that it started from.
-        steps: How many it had made.
+        settings: Settings of the training, with the target as it was described then.
+        state: State dict of the network: the averaged weights, if the training kept them.
+        sources: What the training itself used.
+        inherited: Provenance of the weights that it started from.
+        steps: Number of steps so far.
     """
 
     settings: Settings
@@ -42,7 +42,7 @@ class Trained:
 
     @property
     def provenance(self) -> Provenance:
-        """Of its weights, what they started from included."""
+        """The provenance of the weights, including that of their start."""
         return Provenance(self.sources, self.target.licence).going_on_from(self.inherited)
 
 
@@ -50,8 +50,8 @@ def read_checkpoint(checkpoint: Path) -> Trained:
     """Read a checkpoint.
 
     Raises:
-        BundleError: It cannot be read; or it is an older one, which does not say what its weights have learned from, and its slice
-            folders, or the weights that it started from, are not where they were.
+        BundleError: It cannot be read; or it is an older one that does not say what its weights were trained on, and its slice
+            folders or the weights that it started from have moved.
     """
     try:
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -67,17 +67,17 @@ def read_checkpoint(checkpoint: Path) -> Trained:
         else:
             settings = Settings(**saved["settings"])
             sources = tuple(all_sources(settings))
-    except (SettingsError, DataError, TypeError) as error:  # a setting that is no more
+    except (SettingsError, DataError, TypeError) as error:  # TypeError: a setting that was removed
         raise BundleError(f"{checkpoint} cannot be used: {error}") from error
     state = {k.removeprefix("network."): v for k, v in saved["state_dict"].items() if k.startswith("network.")}
     return Trained(settings, state, sources, _inherited(checkpoint, saved, settings.init_from), saved["global_step"])
 
 
 def provenance_of(weights: str | Path) -> Provenance:
-    """What the weights of a bundle or a checkpoint have learned from.
+    """The provenance of the weights of a bundle or a checkpoint.
 
     Raises:
-        BundleError: It cannot be read, or does not say it.
+        BundleError: It cannot be read, or names no source.
     """
     if Path(weights).is_dir():
         card = read_bundle(weights)
@@ -86,14 +86,14 @@ def provenance_of(weights: str | Path) -> Provenance:
         provenance = read_checkpoint(Path(weights)).provenance
     if not provenance.sources:
         raise BundleError(
-            f"{weights} does not say what it was trained on, and the cards of all that goes on from it have to: name it as"
-            " training_data in its model.json, or start from other weights."
+            f"{weights} does not say what it was trained on, which the card of a model trained from it must list: add"
+            " training_data to its model.json, or start from other weights."
         )
     return provenance
 
 
 def _inherited(checkpoint: Path, saved: dict, start: str) -> Provenance:
-    """What the weights of a training's start have learned from, which older checkpoints do not hold."""
+    """The provenance of the weights that a training started from; older checkpoints do not contain it, so it is looked up."""
     if "inherited" in saved:
         return Provenance(_sources(saved["inherited"]["sources"]), saved["inherited"]["licence"])
     if not start:
@@ -102,7 +102,7 @@ def _inherited(checkpoint: Path, saved: dict, start: str) -> Provenance:
         return provenance_of(start)
     except BundleError as error:
         raise BundleError(
-            f"{checkpoint} started from {start}, and does not say what that had learned from: {error}"
+            f"{checkpoint} started from {start}, and does not say what that was trained on: {error}"
         ) from error
 
 

@@ -1,7 +1,7 @@
 """Masks: connected components and their boxes, filled holes, distances, measurements. NumPy, SimpleITK and SciPy.
 
 Each step uses the faster library: on masks of 5 million voxels, SciPy finds boxes 4 to 20 times as fast, SimpleITK computes
-distances 1.5 times as fast, and its components find holes in a quarter of the processor time that its filter for holes takes.
+distances 1.5 times as fast. Holes are found as components of the background, which is faster than SimpleITK's filter for them.
 """
 
 from __future__ import annotations

@@ -105,9 +105,8 @@ class PixelMaps:
         if self.box.grid == size:
             return whole
         image = torch.from_numpy(whole)[None, None]
-        return F.interpolate(image, size, mode="bilinear", antialias=False)[
-            0, 0
-        ].numpy()  # both grids cover the same field
+        # Both grids cover the same field.
+        return F.interpolate(image, size, mode="bilinear", antialias=False)[0, 0].numpy()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
