@@ -194,6 +194,21 @@ def test_an_unknown_label_has_no_gradient_and_leaves_the_loss_of_the_others_alon
     assert float(total.detach()) == pytest.approx(float(sum(by_hand).detach()) / 2, abs=1e-6)
 
 
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_an_unknown_pixel_has_no_gradient_and_counts_as_background_that_was_recognised(loss):
+    torch.manual_seed(0)
+    logits = torch.randn(2, 1, 6, 6, requires_grad=True)
+    truth = (torch.rand(2, 1, 6, 6) > 0.5).float()
+    truth[0, 0, 0] = UNKNOWN
+    total = of_labels(loss, logits, truth)
+    total.backward()
+    assert not logits.grad[0, 0, 0].any()
+    assert logits.grad[0, 0, 1:].all() and logits.grad[1].all()
+    by_hand, background = logits.detach().clone(), truth.clone()
+    by_hand[0, 0, 0], background[0, 0, 0] = -100, 0
+    assert float(total.detach()) == pytest.approx(float(loss(by_hand, background)), abs=1e-6)
+
+
 def test_the_loss_of_one_known_label_is_that_of_the_label():
     logits, truth = torch.randn(3, 1, 6, 6), (torch.rand(3, 1, 6, 6) > 0.5).float()
     for loss in LOSSES.values():

@@ -1,6 +1,7 @@
 """Training data: wrong settings and slice folders are refused by name; draws and patches are reproducible."""
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from PIL import Image
 
 from data.augmentation import Augment, coarsened, without_table
 from data.sampler import BalancedSampler
-from data.slices import DataError, Slice, SliceDataset, read_rows, read_slices
+from data.slices import UNKNOWN, DataError, Slice, SliceDataset, read_rows, read_slices
 from data.targets import load_target
 from fit.settings import Settings, SettingsError, load_settings
+from fit.slice_data import SliceData
 from Testing.support.slicefolders import liver_folder, read_table, write_table
 
 LIVER = load_target("liver")
@@ -199,9 +201,47 @@ def test_faint_slices_of_few_patients_are_drawn_as_often_as_all_others_with_the_
     slices = read_slices(folder, LIVER, "train")
     shown = np.flatnonzero([s.mask.any() for s in slices])
     faint = np.isin(np.arange(len(slices)), shown[:1])
-    drawn = [i for i, _ in BalancedSampler(slices, 16, 0.75, seed=3, faint=faint)]
+    drawn = [i for i, _ in BalancedSampler(slices, 16, 0.75, seed=3, groups=faint)]
     assert drawn.count(shown[0]) == 6
     assert sum(bool(slices[i].mask.any()) for i in drawn) == 12
+
+
+def test_an_unsure_pixel_is_unknown_in_the_patches_of_its_slice_and_nowhere_else(folder):
+    slices = read_slices(folder, LIVER, "train")
+    at = next(n for n, item in enumerate(slices) if item.mask.any())
+    item = slices[at]
+    unsure = np.zeros_like(item.mask)
+    unsure[:, :8] = True
+    slices[at] = replace(item, unsure=unsure)
+    for pixel_mm, rows in ((item.pixel_mm, 8), (2 * item.pixel_mm, 4)):
+        patches = SliceDataset(slices, pixel_mm)
+        plain = SliceDataset([item], pixel_mm)[0][1]
+        truth = patches[at][1]
+        free = plain[:, :rows] == 0
+        assert (truth[:, :rows][free] == UNKNOWN).all() and (truth[:, rows:] == plain[:, rows:]).all()
+        assert not any((patches[n][1] == UNKNOWN).any() for n in range(len(slices)) if n != at)
+
+
+def test_augmentation_moves_unknown_pixels_with_the_image_and_adds_none(folder):
+    settings = settings_of(roam=1.0, recolour=1.0, bowel=1.0)
+    image = torch.full((1, 64, 64), 0.5)
+    truth = torch.full((1, 64, 64), float(UNKNOWN))
+    truth[:, 20:40] = 0
+    for seed in range(8):
+        _, moved = Augment(settings, LIVER.window_hu)(image, truth, seed)
+        assert set(moved.unique().tolist()) <= {0.0, float(UNKNOWN)}
+
+
+def test_folders_can_be_drawn_from_equally_often_however_many_people_they_have(tmp_path):
+    for name, people in (("few", "A"), ("many", "BCDEF")):
+        patients = dict.fromkeys(people, "train") | {f"{name}-val": "val"}
+        liver_folder(tmp_path / name, patients, slices=4)
+    common = {"name": "n", "target": "liver", "data": str(tmp_path / "few"), "also": {"liver": str(tmp_path / "many")}}
+    for even, share in ((False, 1 / 6), (True, 1 / 2)):
+        data = SliceData(Settings(**common, even_folders=even, with_organ=1.0))
+        sampler = BalancedSampler(data.training, 120, 1.0, seed=1, groups=data.groups_of_draws())
+        drawn = [data.training[at].row["patient"] for at, _ in sampler]
+        assert drawn.count("A") == round(120 * share)
 
 
 def settings_of(**changes) -> Settings:

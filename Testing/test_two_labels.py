@@ -15,11 +15,12 @@ from card.from_checkpoint import bundle_from_checkpoint
 from data.slices import DataError, sources_of
 from data.targets import load_target
 from fit.checkpoint import read_checkpoint
-from fit.settings import load_settings
+from fit.settings import SettingsError, load_settings
 from fit.slice_data import SliceData
 from Testing.support.slicefolders import liver_folder, write_table
 from Testing.support.spleen import SPLEEN, TERM
 from UNetPlusPlusSegmentLib import api
+from UNetPlusPlusSegmentLib.core.agreement import dice
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.network.bundle import BundleError
 from UNetPlusPlusSegmentLib.network.card import PostProcessing, Source
@@ -264,3 +265,57 @@ def test_a_description_for_another_network_is_refused(checkpoint, place, tmp_pat
     assert export.main([str(checkpoint), str(tmp_path / "other-v1.0.0"), *command]) == 1
     assert f"The target other {said} that the network was not trained for" in capsys.readouterr().err
     assert not (tmp_path / "other-v1.0.0").exists()
+
+
+def taught(place, checkpoint, *overrides) -> SliceData:
+    """The data of a training whose teacher is the checkpoint."""
+    return SliceData(load_settings(place / "config.yaml", [f"teacher={checkpoint}", *overrides]))
+
+
+def test_a_teacher_marks_the_organ_that_nobody_marked_and_leaves_hand_drawn_masks_alone(place, checkpoint):
+    before = SliceData(load_settings(place / "config.yaml"))
+    after = taught(place, checkpoint)
+    for old, new in zip(before.training, after.training, strict=True):
+        assert new.known is None or new.known.all()
+        assert np.array_equal(new.mask[0], old.mask[0])  # the grey organ was marked by hand in all
+        if old.row["patient"] == "B":
+            white = new.image > (GREY + WHITE) / 2
+            assert dice(new.mask[1], white) > 0.8
+            assert not (new.mask[1] & new.unsure[1]).any() and not ((new.mask | new.unsure)[1] & new.mask[0]).any()
+            assert not new.unsure[0].any()
+        else:
+            assert np.array_equal(new.mask, old.mask) and new.unsure is None
+    assert [item.row["file"] for item in after.validation] == [item.row["file"] for item in before.validation]
+
+
+def test_nobody_is_taught_about_the_people_on_whom_a_training_is_validated(place, checkpoint):
+    held_out = taught(place, checkpoint, "fold=1/2").validation
+    assert all(item.unsure is None for item in held_out)
+    assert any(not item.known.all() for item in held_out) == (held_out[0].row["patient"] == "B")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [("pixel_mm=3.0", "pixel_mm 2.0, not 3.0"), ("teacher=none.ckpt", "none.ckpt is not a checkpoint")],
+)
+def test_a_teacher_that_does_not_fit_is_refused(place, checkpoint, change, said):
+    with pytest.raises(SettingsError, match=said):
+        taught(place, checkpoint, change)
+
+
+def test_a_teacher_of_other_labels_is_refused(place, checkpoint, tmp_path):
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["target"]["labels"][1]["name"] = "Red organ"
+    torch.save(saved, tmp_path / "red.ckpt")
+    with pytest.raises(SettingsError, match=r"'Red organ'.*not.*'White organ'.*another teacher"):
+        taught(place, tmp_path / "red.ckpt")
+
+
+def test_the_card_names_what_the_teacher_has_learned_from(place, checkpoint, tmp_path):
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["sources"] = [vars(Source("Taught by", "CC BY 4.0", "Them."))]
+    torch.save(saved, tmp_path / "teacher.ckpt")
+    arguments = ["name=pupil", "steps=40", f"teacher={tmp_path / 'teacher.ckpt'}"]
+    assert train.main(["--config", str(place / "config.yaml"), *arguments]) == 0
+    sources = read_checkpoint(place / "runs" / "pupil" / "last.ckpt").provenance.sources
+    assert [source.name for source in sources] == ["Made up (2 patients)", "Taught by"]

@@ -51,7 +51,7 @@ class Augment:
         ])  # fmt: skip
 
     def __call__(self, image: Tensor, mask: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """Make a patch of `settings.patch` pixels from an image (channels, height, width) in 0…1 and its mask (labels, height, width)."""
+        """Make a patch of `settings.patch` pixels from an image (channels, height, width) in 0…1 and its truth (labels, height, width)."""
         draw = np.random.default_rng(seed)
         if self.width_hu:
             if draw.random() < self.settings.no_table:
@@ -115,7 +115,7 @@ def _some_pixel(image: Tensor, mask: Tensor, draw: np.random.Generator) -> tuple
     shown = image[0] > 0
     wanted = (
         _some_label(mask, draw)
-        if draw.random() < 0.5 and mask.any()
+        if draw.random() < 0.5 and (mask > 0).any()
         else shown
         if shown.any()
         else torch.ones_like(shown)

@@ -31,7 +31,7 @@ class BalancedSampler(Sampler):
         rank: int = 0,
         world: int = 1,
         epoch: Callable[[], int] = lambda: 0,
-        faint: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
     ) -> None:
         """Prepare the draw.
 
@@ -42,14 +42,12 @@ class BalancedSampler(Sampler):
             seed: Seed of the draw.
             rank, world: Number of this process, and how many there are.
             epoch: Returns the current epoch.
-            faint: bool, one for each slice. Half of the draws with a label come from these slices, half from the others; None: there
-                are no such slices.
+            groups: int, one for each slice. The draws with a label come from each group equally often; None: there is one group.
         """
         has = np.array([s.mask.any() for s in slices])
         patients = np.array([s.row.get("patient", s.row["file"]) for s in slices])
-        faint = np.zeros(len(slices), bool) if faint is None else faint
-        kinds = (_by_patient(patients, has & each) for each in (~faint, faint))
-        self.positive = [kind for kind in kinds if kind]
+        groups = np.zeros(len(slices), int) if groups is None else groups
+        self.positive = [_by_patient(patients, has & (groups == group)) for group in np.unique(groups[has])]
         self.negative = [np.flatnonzero(~has)] if not has.all() else []
         self.length, self.with_organ, self.seed, self.rank, self.world = length, with_organ, seed, rank, world
         self.epoch = epoch

@@ -21,7 +21,7 @@ from data.provenance import counted
 from data.targets import Target
 from UNetPlusPlusSegmentLib.network.card import Source
 
-UNKNOWN = -1.0  # value of a patch's truth where a label may or may not be present
+UNKNOWN = -1  # value of the truth where a label may or may not be present
 
 
 class DataError(ValueError):
@@ -38,6 +38,7 @@ class Slice:
         mask: bool (labels, height, width).
         pixel_mm: Side of a pixel; 1 for images without a size in mm.
         known: bool (labels,): the labels whose masks are complete; the masks of the others must not be trusted. None: all are.
+        unsure: bool (labels, height, width): pixels that may or may not belong to a label. None: there are none.
         beside: bool (height, width): structures that are easily mistaken for a label; None where they are not marked.
     """
 
@@ -46,6 +47,7 @@ class Slice:
     mask: np.ndarray
     pixel_mm: float
     known: np.ndarray | None = None
+    unsure: np.ndarray | None = None
     beside: np.ndarray | None = None
 
     @property
@@ -195,7 +197,7 @@ def _read_slice(folder: Path, row: dict[str, str], target: Target, kind: Kind) -
             f"{folder / 'slices.csv'} has no column {error}, which `unknown` of the target refers to."
         ) from error
     stored = mask.astype(np.uint8)  # a PNG with two values is read as bool
-    item = Slice(row, image, target.masks(stored, kind), pixel_mm, known, target.beside_in(stored, kind))
+    item = Slice(row, image, target.masks(stored, kind), pixel_mm, known, beside=target.beside_in(stored, kind))
     return item.in_window(kind.window_hu, target.window_hu)
 
 
@@ -228,24 +230,25 @@ def to_network_grid(item: Slice, pixel_mm: float) -> tuple[Tensor, Tensor]:
     """Resample a slice to the network's pixel size in mm; with 0 it keeps its own.
 
     Returns:
-        float32 image (channels, height, width) in 0…1, and float32 mask (labels, height, width) of 0 and 1.
+        float32 image (channels, height, width) in 0…1, and its truth (labels, height, width), int8: 1, 0 or `UNKNOWN`.
     """
     channels = torch.from_numpy(np.array(item.image)).reshape(*item.image.shape[:2], -1).permute(2, 0, 1)
     image = channels.float() / 255
-    mask = torch.from_numpy(item.mask).float()
+    masks = [torch.from_numpy(each).float() for each in (item.mask, item.unsure) if each is not None]
     factor = item.pixel_mm / pixel_mm if pixel_mm else 1.0
     if abs(factor - 1) > 0.01:
         size = [max(1, round(n * factor)) for n in item.image.shape[:2]]
         image = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0].clamp_(0, 1)
-        mask = (F.interpolate(mask[None], size, mode="bilinear", antialias=True)[0] >= 0.5).float()
-    return image, mask
+        masks = [F.interpolate(each[None], size, mode="bilinear", antialias=True)[0] for each in masks]
+    mask, *unsure = (each >= 0.5 for each in masks)
+    truth = mask.to(torch.int8)
+    return image, truth.masked_fill_(unsure[0] & ~mask, UNKNOWN) if unsure else truth
 
 
 class SliceDataset(Dataset):
     """Slices at the network's pixel size. Items are asked for by (index, seed), so that the same draw gives the same patch everywhere.
 
-    An item is an image (channels, height, width) in 0…1 and its truth (labels, height, width): 1 or 0, or `UNKNOWN` at all pixels of a
-    label.
+    An item is an image (channels, height, width) in 0…1 and its truth (labels, height, width): 1, 0 or `UNKNOWN`.
     """
 
     def __init__(self, slices: list[Slice], pixel_mm: float, augment: Callable | None = None) -> None:
@@ -253,16 +256,16 @@ class SliceDataset(Dataset):
         self.augment = augment
         self._cache = []
         for item in slices:
-            image, mask = to_network_grid(item, pixel_mm)
-            self._cache.append(((image * 255).round().byte(), mask.bool()))
+            image, truth = to_network_grid(item, pixel_mm)
+            self._cache.append(((image * 255).round().byte(), truth))
 
     def __len__(self) -> int:
         return len(self.slices)
 
     def __getitem__(self, draw: int | tuple[int, int]) -> tuple[Tensor, Tensor]:
         index, seed = draw if isinstance(draw, tuple) else (draw, 0)
-        image, mask = self._cache[index]
-        image, truth = image.float() / 255, mask.float()
+        image, truth = (each.float() for each in self._cache[index])
+        image = image / 255
         if self.augment:
             image, truth = self.augment(image, truth, seed)
         known = self.slices[index].known

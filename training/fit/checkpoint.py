@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from data.provenance import NOTHING, Provenance
-from data.slices import DataError
+from data.slices import DataError, sources_of
 from data.targets import Target
 from fit.settings import Settings, SettingsError
-from fit.slice_data import all_sources
 from UNetPlusPlusSegmentLib.network.bundle import BundleError, read_bundle
 from UNetPlusPlusSegmentLib.network.card import Source
 
@@ -90,6 +89,15 @@ def provenance_of(weights: str | Path) -> Provenance:
             " training_data to its model.json, or start from other weights."
         )
     return provenance
+
+
+def all_sources(settings: Settings) -> list[Source]:
+    """The sources of the training data, in `data` and in `also`.
+
+    Raises:
+        DataError: As for `sources_of`.
+    """
+    return [source for folder, kind in settings.folders for source in sources_of(folder, kind, settings.splits[0])]
 
 
 def _inherited(checkpoint: Path, saved: dict, start: str) -> Provenance:

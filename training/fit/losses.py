@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from data.slices import UNKNOWN
 
+NEVER = -1e4  # log-odds of what is certainly not there; still finite in 16 bits
+
 
 def hybrid(logits: Tensor, truth: Tensor, background: bool = False) -> Tensor:
     """Zhou et al. 2018, eq. 3: ``-(1/N) Σ_b (½·Y_b·log Ŷ_b + 2·Y_b·Ŷ_b / (Y_b + Ŷ_b))``, b over the N images of a batch.
@@ -70,19 +72,21 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 def of_labels(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, truth: Tensor) -> Tensor:
     """Apply a loss to each label, on the images where the label is known, and average over the labels.
 
-    A label that is unknown in the whole batch contributes 0, and the others keep their weight.
+    Unknown pixels of the other images count as background that was recognised. A label that is unknown in the whole batch contributes
+    0, and the others keep their weight.
 
     Args:
         loss: Takes the logits and the truth of one label, each (N, 1, height, width).
         logits: (N, labels, height, width).
-        truth: The same shape: 1 or 0, or `UNKNOWN` at all pixels of a label that is unknown in an image.
+        truth: The same shape: 1, 0 or `UNKNOWN`.
     """
     total = logits.new_zeros(())
     for label in range(logits.shape[1]):
         this = slice(label, label + 1)
-        known = truth[:, label].flatten(1).amin(1) != UNKNOWN
+        known = truth[:, label].flatten(1).amax(1) != UNKNOWN
         if known.any():
-            total = total + loss(logits[known, this], truth[known, this])
+            of_label = truth[known, this]
+            total = total + loss(logits[known, this].masked_fill(of_label == UNKNOWN, NEVER), of_label.clamp_min(0))
     return total / logits.shape[1]
 
 

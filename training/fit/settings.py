@@ -31,6 +31,8 @@ class Settings:
     data: str  # slice folder: images/, masks/, slices.csv
     # More slice folders of other kinds: from the name or YAML file of a target to a folder.
     also: dict[str, str] = field(default_factory=dict)
+    even_folders: bool = False  # draw from `data` and from each folder of `also` equally often, not every patient
+    teacher: str = ""  # checkpoint with the same labels, which marks in the training images what is unknown there
     runs: str = "runs"  # folder of the run folders
     # 1/3: hold out the first third of the people of `train`, validate on it, and train on the others. Empty: validate on `val`.
     fold: str = ""

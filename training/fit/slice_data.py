@@ -12,9 +12,10 @@ from torch.utils.data import DataLoader, Subset
 from data.augmentation import Augment
 from data.lookalikes import Piece, pieces_of
 from data.sampler import BalancedSampler
-from data.slices import DataError, Slice, SliceDataset, read_slices, sources_of, to_network_grid
+from data.slices import DataError, Slice, SliceDataset, read_slices, to_network_grid
+from fit.checkpoint import all_sources
 from fit.settings import Settings, SettingsError
-from UNetPlusPlusSegmentLib.network.card import Source
+from fit.teacher import Teacher
 
 
 class SliceData(L.LightningDataModule):
@@ -22,18 +23,26 @@ class SliceData(L.LightningDataModule):
 
     Attributes:
         training, validation: The slices of both splits.
+        folder_of: For each slice of the training, the number of its folder: 0 for `data`, then those of `also`.
         groups: For each image of the validation, the number of its patient; without patients, all have the same number.
         sources: The sources of the training data.
 
     Raises:
-        DataError: As for `read_all`; or a label is shown by no slice of `train`; or a source is not named.
+        DataError: As for `read_folders`; or a label is shown by no slice of `train`; or a source is not named.
+        SettingsError: The teacher cannot be used.
     """
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.settings, self.target = settings, settings.goal
         self.sources = all_sources(settings)
-        self.training, validation = (read_all(settings, split) for split in settings.splits)
+        teacher = Teacher(settings.teacher, settings) if settings.teacher else None
+        folders = read_folders(settings, settings.splits[0])
+        if teacher:
+            folders = [[teacher.mark(item) for item in folder] for folder in folders]
+        self.training = [item for folder in folders for item in folder]
+        self.folder_of = np.repeat(np.arange(len(folders)), [len(folder) for folder in folders])
+        validation = [item for folder in read_folders(settings, settings.splits[1]) for item in folder]
         for at, label in enumerate(self.target.labels):
             if not any(item.knows(at) and item.mask[at].any() for item in self.training):
                 raise DataError(
@@ -65,19 +74,21 @@ class SliceData(L.LightningDataModule):
             trainer.global_rank,
             trainer.world_size,
             epoch=lambda: trainer.global_step // s.steps_per_epoch,
-            faint=self._faint(),
+            groups=self.groups_of_draws(),
         )
         pieces = pieces_beside(self.training, s) if s.paste else ()
         augment = Augment(s, self.target.window_hu, pieces)
         patches = SliceDataset(self.training, s.pixel_mm, augment)
         return DataLoader(patches, s.batch_size, sampler=sampler, drop_last=True)
 
-    def _faint(self) -> np.ndarray | None:
-        """bool, one for each slice of the training: its labels have a mean below `faint_hu`. None for colour images."""
-        to_hu, most_hu = self.target.to_hu, self.settings.faint_hu
-        if self.target.window_hu is None:
-            return None
-        return np.array([i.shown.any() and to_hu(i.image[i.shown]).mean() < most_hu for i in self.training])
+    def groups_of_draws(self) -> np.ndarray:
+        """int, one for each slice of the training: its folder, if folders count equally, and whether it is fainter than `faint_hu`."""
+        s, target = self.settings, self.target
+        folder = self.folder_of if s.even_folders else np.zeros(len(self.training), int)
+        if target.window_hu is None:
+            return folder
+        faint = [i.shown.any() and target.to_hu(i.image[i.shown]).mean() < s.faint_hu for i in self.training]
+        return 2 * folder + np.array(faint)
 
     def val_dataloader(self) -> DataLoader:
         """This process's share of the validation, image by image."""
@@ -90,34 +101,25 @@ class SliceData(L.LightningDataModule):
         return cast("L.Trainer", self.trainer)  # Lightning sets it before it asks for a loader
 
 
-def read_all(settings: Settings, split: str) -> list[Slice]:
-    """The slices of a split in `data` and in all folders of `also`, without slices in which every label is unknown.
+def read_folders(settings: Settings, split: str) -> list[list[Slice]]:
+    """The slices of a split in `data` and in each folder of `also`, without slices in which every label is unknown.
 
     Raises:
         DataError: As for `read_slices`; or two folders have a patient of the same name.
     """
-    slices: list[Slice] = []
+    folders: list[list[Slice]] = []
     groups: dict[str, str] = {}
     for folder, kind in settings.folders:
-        more = read_slices(folder, settings.goal, split, kind)
-        here = {item.row[kind.group] for item in more}
+        slices = read_slices(folder, settings.goal, split, kind)
+        here = {item.row[kind.group] for item in slices}
         twice = sorted(groups.keys() & here)
         if twice:
             raise DataError(
                 f"{folder} and {groups[twice[0]]} both have {', '.join(twice)}: rename {kind.group} in one of them."
             )
         groups |= dict.fromkeys(here, folder)
-        slices += [item for item in more if any(item.knows(label) for label in range(len(item.mask)))]
-    return slices
-
-
-def all_sources(settings: Settings) -> list[Source]:
-    """The sources of the training data, in `data` and in `also`.
-
-    Raises:
-        DataError: As for `sources_of`.
-    """
-    return [source for folder, kind in settings.folders for source in sources_of(folder, kind, settings.splits[0])]
+        folders.append([item for item in slices if any(item.knows(label) for label in range(len(item.mask)))])
+    return folders
 
 
 def pieces_beside(slices: list[Slice], settings: Settings) -> list[Piece]:
@@ -125,6 +127,6 @@ def pieces_beside(slices: list[Slice], settings: Settings) -> list[Piece]:
     found = []
     for item in slices:
         if item.beside is not None and item.beside.any():
-            image, beside = to_network_grid(replace(item, mask=item.beside[None]), settings.pixel_mm)
+            image, beside = to_network_grid(replace(item, mask=item.beside[None], unsure=None), settings.pixel_mm)
             found += pieces_of(image[0].numpy(), beside[0].numpy() > 0, settings.pixel_mm or item.pixel_mm)
     return found

@@ -34,7 +34,7 @@ def train(settings: Settings, resume: bool = False) -> Path:
         )
     data = SliceData(settings)
     start = last if last.exists() else settings.init_from
-    task = SegmentationTask(settings, data.groups, data.sources, _inherited(start))
+    task = SegmentationTask(settings, data.groups, data.sources, _inherited(start, settings.teacher))
     make_folder(settings, task)
     if settings.init_from and not last.exists():
         load_weights(task.network, settings.init_from)
@@ -45,13 +45,16 @@ def train(settings: Settings, resume: bool = False) -> Path:
     return Path(best.best_model_path)
 
 
-def _inherited(start: str | Path) -> Provenance:
-    """What the weights that the training goes on from have learned from; nothing without any.
+def _inherited(*weights: str | Path) -> Provenance:
+    """What the weights that a training goes on from and is taught by have learned from; an empty name stands for none.
 
     Raises:
         SettingsError: They do not say it.
     """
-    try:
-        return provenance_of(start) if start else NOTHING
-    except BundleError as error:
-        raise SettingsError(f"Cannot go on from {start}: {error}") from error
+    inherited = NOTHING
+    for each in (name for name in weights if name):
+        try:
+            inherited = inherited.going_on_from(provenance_of(each))
+        except BundleError as error:
+            raise SettingsError(f"Cannot go on from {each}: {error}") from error
+    return inherited
