@@ -13,6 +13,7 @@ from data.slices import Slice, to_network_grid
 from fit.checkpoint import read_checkpoint
 from fit.settings import Settings, SettingsError
 from UNetPlusPlusSegmentLib.network.bundle import BundleError
+from UNetPlusPlusSegmentLib.network.device import cpu_has_bf16
 from UNetPlusPlusSegmentLib.network.unetpp import build_network
 
 DOUBT = 0.2  # a pixel is marked from probability 0.8 on and unmarked up to 0.2; those between teach nothing
@@ -48,7 +49,9 @@ class Teacher:
         if item.known is None or item.known.all():
             return item
         image, _ = to_network_grid(item, self.pixel_mm)
-        logits = F.interpolate(self.network(image[None])[-1], item.image.shape[:2], mode="bilinear")
+        with torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bf16()):
+            deepest = self.network(image[None])[-1]
+        logits = F.interpolate(deepest.float(), item.image.shape[:2], mode="bilinear")
         probability = logits[0].sigmoid().numpy()
         free = ~item.known[:, None, None] & ~item.mask[item.known].any(axis=0)
         marked = free & (probability >= 1 - DOUBT) & (probability == probability.max(axis=0))
