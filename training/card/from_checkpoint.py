@@ -74,10 +74,16 @@ def bundle_from_checkpoint(
         "steps": trained.steps,
         "batch_size": settings.batch_size,
         "seed": settings.seed,
-        "started_from": "/".join(Path(settings.init_from).parts[-2:]),  # no path of the machine
+        "started_from": _short(settings.init_from),
+        "taught_by": _short(settings.teacher),
         "patch": list(settings.patch),
     }
     return write_bundle(folder, card, state, {"training": training, "figures": figures})
+
+
+def _short(weights: str) -> str:
+    """The last two parts of a path, which say nothing about the machine."""
+    return "/".join(Path(weights).parts[-2:])
 
 
 def _described_anew(settings: Settings, state: dict[str, Tensor], now: Target) -> tuple[Settings, dict[str, Tensor]]:
