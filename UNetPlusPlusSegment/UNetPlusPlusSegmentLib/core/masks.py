@@ -42,7 +42,11 @@ def distance_mm(mask: np.ndarray, spacing_mm: Sequence[float] | np.ndarray) -> n
     """Distance in mm from each voxel to the centre of the nearest voxel of the mask; 0 or less inside. `spacing_mm` as the axes."""
     image = _image(mask)
     image.SetSpacing([float(mm) for mm in spacing_mm[::-1]])
-    return _array(sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True))
+    transform = sitk.SignedMaurerDistanceMapImageFilter()
+    transform.SetNumberOfThreads(1)  # more than one would wait for each other
+    transform.SquaredDistanceOff()
+    transform.UseImageSpacingOn()
+    return _array(transform.Execute(image))
 
 
 def largest_component(mask: np.ndarray, at_least: float = 1.0, corners: bool = False) -> np.ndarray:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..core.volume import bounding_box
-from .region_growing import END, Plane, Sections, follow, near, without_tails
+from .region_growing import END, Plane, Sections, Spots, follow, near, without_tails
 from .segments import MASS_MM, can_be_nodule, sphere_mm
 from .windows import COARSE, FINE, MARGIN_MM, STEP_MM, Window, Windows
 
@@ -63,7 +62,7 @@ def followed(candidate: Candidate, windows: Windows, threshold: float) -> Candid
     for size in (FINE, COARSE):
         for _ in range(2):
             window = windows.around(middle[1:], size)
-            found = nodule_in(window, candidate.index, windows, windows.plane_of(window), threshold)
+            found = nodule_in(window, spots_of(window, windows.plane_of(window), threshold), candidate.index, windows)
             middle = found.middle if found else middle
             if found is None or has_room(found, windows):
                 break
@@ -81,8 +80,10 @@ def nodule_at(candidate: Candidate, windows: Windows, threshold: float) -> Nodul
     It is the fine one, unless that is cut, or a part of a mass, or farther from the candidate than a mass: where little is seen of the
     end of one, something beside it may be found.
     """
-    found = [nodule_in(w, candidate.index, windows, w.probability.get, threshold) for w in candidate.windows]
-    fine, coarse = (*found, None)[:2]
+    fine, coarse = (
+        *(nodule_in(w, spots_of(w, w.probability.get, threshold), candidate.index, windows) for w in candidate.windows),
+        None,
+    )[:2]
     if fine is None or coarse is None:
         return fine or coarse
     away_mm, mass_away_mm = (_away_mm(nodule, candidate.index, windows) for nodule in (fine, coarse))
@@ -90,25 +91,28 @@ def nodule_at(candidate: Candidate, windows: Windows, threshold: float) -> Nodul
     return coarse if is_of_mass or not has_room(fine, windows) else fine
 
 
-def nodule_in(window: Window, index: np.ndarray, windows: Windows, plane: Plane, threshold: float) -> Nodule | None:
-    """The nodule at an index in a window, or else the nearest one.
+def spots_of(window: Window, plane: Plane, threshold: float) -> Spots:
+    """The spots in a window, of which `plane` gives the probability."""
+    return Spots(plane, window.columns.stop - window.columns.start, threshold)
 
-    Args:
-        plane: The probability in the window.
-    """
+
+def nodule_in(window: Window, spots: Spots, index: np.ndarray, windows: Windows) -> Nodule | None:
+    """The nodule at an index in a window, or else the nearest one."""
     starts = np.array([0, window.rows.start, window.columns.start])
-    tried: Sections = {}
-    for seed in near(plane, index - starts, NEAR_MM, windows.steps_mm, threshold):
-        if seed[0] in tried and tried[seed[0]][seed[1:]]:
+    tried: list[Sections] = []
+    for k, first in near(spots, index - starts, NEAR_MM, windows.steps_mm):
+        if any(first[0] in sections.get(k, ()) for sections in tried):
             continue
-        sections = follow(plane, seed, threshold, windows.spacing_mm[0])
-        tried |= {k: section | tried.get(k, False) for k, section in sections.items()}
-        sections = without_tails(sections)
-        starts[0] = min(sections)
-        mask = np.stack([sections[k] for k in sorted(sections)])
-        tight = bounding_box(mask) or ()
-        box = tuple(slice(t.start + s, t.stop + s) for t, s in zip(tight, starts.tolist(), strict=True))
-        nodule = Nodule(box, mask[tight], window)
+        tried.append(follow(spots, k, first, windows.spacing_mm[0]))
+        sections = without_tails(tried[-1])
+        voxels = np.concatenate(
+            [np.column_stack([np.full(len(p), k), *divmod(p, spots.stride)]) for k, p in sections.items()]
+        )
+        least, most = voxels.min(axis=0), voxels.max(axis=0)
+        mask = np.zeros(most - least + 1, bool)
+        mask[tuple((voxels - least).T)] = True
+        box = tuple(map(slice, (least + starts).tolist(), (most + starts + 1).tolist()))
+        nodule = Nodule(box, mask, window)
         if can_be_nodule(nodule.mask, windows.steps_mm, bool(cut_by_scan(nodule, windows))):
             return nodule
     return None

@@ -13,96 +13,101 @@ from .segments import MOST_DIAMETER_MM
 # second one; a vessel that leaves the nodule through the slices continues, and is not followed.
 END = 0.16
 
-Sections = dict[int, np.ndarray]  # bool (rows, columns) by slice
 Plane = Callable[[int], np.ndarray | None]  # probability (rows, columns) of a slice; None outside, or where unknown
+Sections = dict[int, np.ndarray]  # by slice; the pixels of an object, as `Spots` has them
 
 
-def follow(plane: Plane, seed: tuple[int, int, int], threshold: float, slice_mm: float) -> Sections:
-    """Follow the object at a seed, up and down until it ends.
+class Spots:
+    """What reaches a threshold on each slice of a map: spots of pixels that touch one another, even at a corner only.
+
+    Pixels are numbers, row × `stride` + column, so that a neighbour is a fixed step away.
+    """
+
+    def __init__(self, plane: Plane, columns: int, threshold: float) -> None:
+        """Each slice is requested when it is first needed."""
+        self._plane, self._threshold = plane, threshold
+        self._known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.stride = (
+            columns + 1
+        )  # between the end of a row and the beginning of the next one lies a column that is never marked
+        self._around = np.add.outer([-self.stride, 0, self.stride], [-1, 0, 1]).ravel()
+
+    def on(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The pixels of all spots on a slice, in array order, and the number of the spot to which each belongs."""
+        if k not in self._known:
+            here = self._plane(k)
+            reached = np.zeros((0, 0), bool) if here is None else here >= self._threshold
+            numbers, _ = ndimage.label(reached, np.ones((3, 3)))
+            rows, columns = reached.nonzero()
+            self._known[k] = rows * self.stride + columns, numbers[rows, columns]
+        return self._known[k]
+
+    def touching(self, k: int, pixels: np.ndarray) -> np.ndarray:
+        """The pixels of all spots on a slice that touch some pixels, of this slice or of one beside it."""
+        known, numbers = self.on(k)
+        return known[np.isin(numbers, numbers[np.isin(known, np.add.outer(self._around, pixels))])]
+
+
+def follow(spots: Spots, k: int, first: np.ndarray, slice_mm: float) -> Sections:
+    """Follow the object to which a spot belongs, up and down until it ends.
 
     On each slice it is everything that touches its section on the previous slice, even at a corner only: on thick
     slices, the sections of a slanting nodule may overlap no more than that.
 
     Args:
-        plane: Called for the slice of the seed, then for slices next to those that it returned before.
-        seed: Slice, row, column.
-        threshold: Least probability of a voxel in it.
+        spots: On the slice `k`, then on slices next to those that were needed before.
+        k: The first slice.
+        first: The pixels of the spot.
         slice_mm: Distance between slices; what is longer than `MOST_DIAMETER_MM` is followed no further.
 
     Returns:
-        Its sections, bool (rows, columns), by slice, without gaps, with tails of vessels (see `without_tails`); empty if its
-        first slice is not known.
+        Its sections, without gaps, with tails of vessels (see `without_tails`).
     """
-    k = seed[0]
-    first = plane(k)
-    if first is None:
-        return {}
-    at_seed = np.zeros(first.shape, bool)
-    at_seed[seed[1:]] = True
-    sections = {k: _touching(first >= threshold, at_seed)}
-    largest = int(np.count_nonzero(sections[k]))
+    sections, largest = {k: first}, len(first)
     ends, going = {1: k, -1: k}, [1, -1]
     while going:
         for way in tuple(going):
-            here = plane(ends[way] + way) if len(sections) * slice_mm < MOST_DIAMETER_MM else None
-            section = None if here is None else _touching(here >= threshold, sections[ends[way]])
-            area = 0 if section is None else int(np.count_nonzero(section))
-            if section is not None and area:
+            section = first[:0]
+            if len(sections) * slice_mm < MOST_DIAMETER_MM:
+                section = spots.touching(ends[way] + way, sections[ends[way]])
+            if len(section):
                 ends[way] += way
                 sections[ends[way]] = section
-                largest = max(largest, area)
-            if area < END * largest:
+                largest = max(largest, len(section))
+            if len(section) < END * largest:
                 going.remove(way)
     return sections
 
 
 def without_tails(sections: Sections) -> Sections:
     """The slices around the largest section, up to the ends: following may have begun in a tail."""
-    areas = {k: np.count_nonzero(section) for k, section in sections.items()}
-    middle = max(areas, key=lambda k: (areas[k], -k))
+    middle = max(sections, key=lambda k: (len(sections[k]), -k))
     kept = {middle: sections[middle]}
     for way in (1, -1):
         k = middle
-        while areas[k] >= END * areas[middle] and k + way in areas:
+        while len(sections[k]) >= END * len(sections[middle]) and k + way in sections:
             k += way
             kept[k] = sections[k]
     return kept
 
 
-def near(
-    plane: Plane, centre: np.ndarray, within_mm: float, steps_mm: np.ndarray, threshold: float
-) -> Iterator[tuple[int, int, int]]:
-    """Voxels that may belong to a nodule near a point, slice by slice from the point's own on, the nearest first on each.
+def near(spots: Spots, centre: np.ndarray, within_mm: float, steps_mm: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Slices and pixels of the spots near a point, slice by slice from the point's own on, the nearest first on each.
 
     Who points at a slice sees no other; a slice is computed only if those nearer hold nothing.
 
     Args:
-        plane: Of any slice.
+        spots: On any slice.
         centre: Slice, row, column; may lie between voxels.
         within_mm: Largest distance.
         steps_mm: 3 × 3, its rows the steps from slice to slice, row to row and column to column.
-        threshold: The least probability.
     """
     reach = int(within_mm / np.linalg.norm(steps_mm[0])) + 1
     middle = round(float(centre[0]))
     for k in sorted(range(middle - reach, middle + reach + 1), key=lambda k: abs(k - centre[0])):
-        here = plane(k)
-        voxels = np.argwhere(here >= threshold) if here is not None else np.zeros((0, 2), int)
-        offsets = np.column_stack([np.full(len(voxels), k), voxels]) - centre
+        pixels, numbers = spots.on(k)
+        offsets = np.column_stack([np.full(len(pixels), k), *divmod(pixels, spots.stride)]) - centre
         distances_mm = np.linalg.norm(offsets @ steps_mm, axis=1)
-        for at in np.argsort(distances_mm, kind="stable"):
-            if distances_mm[at] <= within_mm:
-                yield k, int(voxels[at, 0]), int(voxels[at, 1])
-
-
-def _touching(mask: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The corner-connected components of `mask` that touch `other`, even at a corner only."""
-    rows = np.pad(other, 1)
-    rows = rows[:-2] | rows[1:-1] | rows[2:]
-    beside = mask & (rows[:, :-2] | rows[:, 1:-1] | rows[:, 2:])
-    if not beside.any():
-        return beside
-    labels, count = ndimage.label(mask, np.ones((3, 3)))
-    touched = np.zeros(count + 1, bool)
-    touched[labels[beside]] = True
-    return touched[labels]
+        nearest = np.argsort(distances_mm, kind="stable")[: np.count_nonzero(distances_mm <= within_mm)]
+        for number in dict.fromkeys(numbers[nearest].tolist()):
+            yield k, pixels[numbers == number]

@@ -10,7 +10,7 @@ from ..core.masks import boxes, components, distance_mm
 from ..core.volume import Volume, bounding_box, crop, wider
 from ..engine.pixel_box import grid_size
 from ..engine.slice_pool import in_order
-from .candidates import Candidate, is_mass, nodule_in
+from .candidates import Candidate, is_mass, nodule_in, spots_of
 from .decision import probability
 from .segments import LEAST_DIAMETER_MM
 from .windows import COARSE, MARGIN_MM, STEP_MM, Window, Windows
@@ -65,23 +65,22 @@ def search(
     )
     seen.predict(whole, range(len(slices)), progress)
 
+    chances = np.stack([whole.probability[k] for k in range(len(slices))])
+    spots = {least: spots_of(whole, whole.probability.get, least) for least in (max(SURE, threshold), threshold)}
+
     def looked_at(place: Place) -> tuple[Extent, Candidate] | None:
         """What the search has seen at a place, and the candidate there, unless it is hopeless."""
         index, least = place
-        window = seen.around(index[1:], COARSE)
-        for known, planes in ((window.probability, whole.probability), (window.uncertainty, whole.uncertainty)):
-            known.update({k: plane[window.rows, window.columns] for k, plane in planes.items()})
-        nodule = nodule_in(window, index, seen, window.probability.get, least)
+        nodule = nodule_in(whole, spots[least], index, seen)
         if nodule is None or inside[nodule.box][nodule.mask].mean() < least_inside:
             return None
         if bundle.decision and probability(bundle.decision, nodule, seen) < HOPELESS:
             return None
-        all_of_it = nodule_in(window, index, seen, window.probability.get, threshold)
+        all_of_it = nodule if least == threshold else nodule_in(whole, spots[threshold], index, seen)
         extent = tuple((along.start, along.stop) for along in nodule.box)
         return extent, Candidate(first + index * step, all_of_it is not None and is_mass(all_of_it, seen))
 
     candidates: dict[Extent, Candidate] = {}
-    chances = np.stack([whole.probability[k] for k in range(len(slices))])
     for each in in_order(looked_at, places(chances, inside, threshold, seen.spacing_mm)):
         if each:
             candidates.setdefault(*each)  # several places may belong to one object
@@ -89,7 +88,7 @@ def search(
 
 
 def places(chances: np.ndarray, inside: np.ndarray, threshold: float, spacing_mm: tuple[float, ...]) -> list[Place]:
-    """Where each component of a map is thickest, and each part of a component that stands out.
+    """Where each component of a map is thickest, or each part of it that stands out.
 
     A vessel joined to a nodule, or to a mass at the hilum, may well be the more probable part; it is not the thicker one.
 
@@ -99,14 +98,16 @@ def places(chances: np.ndarray, inside: np.ndarray, threshold: float, spacing_mm
         threshold: Least probability of a voxel of a nodule.
         spacing_mm: Along its axes.
     """
-    found: list[Place] = []
-    least_voxels = np.pi / 6 * LEAST_DIAMETER_MM**3 / np.prod(spacing_mm)
-    for least in sorted({SURE, threshold}, reverse=True):
-        labels = components((chances >= least) & inside, corners=True, least=float(least_voxels))
-        known = {int(labels[tuple(at)]) for at, _ in found}
-        for value, ranges in boxes(labels).items():
-            if value not in known:
-                depth = distance_mm(np.pad(labels[ranges] == value, 1), spacing_mm)[1:-1, 1:-1, 1:-1]
-                at = np.unravel_index(depth.argmin(), depth.shape)
-                found.append((np.add(at, [along.start for along in ranges]), least))
-    return found
+    least_voxels = float(np.pi / 6 * LEAST_DIAMETER_MM**3 / np.prod(spacing_mm))
+    parts: list[tuple[tuple[slice, ...], np.ndarray, float]] = []
+    for least in (max(SURE, threshold), threshold):
+        labels = components((chances >= least) & inside, corners=True, least=least_voxels)
+        known = {labels[box][mask][0] for box, mask, _ in parts}
+        parts += [(box, labels[box] == value, least) for value, box in boxes(labels).items() if value not in known]
+
+    def thickest(part: tuple[tuple[slice, ...], np.ndarray, float]) -> Place:
+        box, mask, least = part
+        depth = distance_mm(np.pad(mask, 1), spacing_mm)
+        return np.add(np.unravel_index(depth.argmin(), depth.shape), [along.start - 1 for along in box]), least
+
+    return [*in_order(thickest, parts)]
