@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from ..core.masks import boxes, components, distance_mm, fill_holes, largest_component
 from ..core.volume import AIR_HU, Volume, axial_order, bounding_box, wider
+from ..engine.slice_pool import in_order
 
 GRID_MM = 2.5  # the coarsest that still shows the walls of the trachea and of the main bronchi
 
@@ -21,7 +22,7 @@ LUMEN_ML = (0.5, 150.0)  # from a segmental bronchus to a full stomach; a lung d
 WALL_PIXELS = (1, 3)  # from the blurred edge of a lumen to behind its wall
 WALLED = 0.6  # share of tissue in the wall: airways and bowel have 0.6 to 1, dark lung at the chest wall up to 0.5
 
-LEAST_ML, LEAST_CM2 = 20.0, 20.0  # least lung in a scan; in a scan of few slices, on each of them
+LEAST_ML = 5.0  # least lung in a scan: 20 cm² on a slice of 2.5 mm
 LEAST_SHARE = 0.05  # of the larger lung
 
 MEMBRANE_HU, APART_MM = -600, 4.0  # two lungs are separate unless aerated lung of twice this thickness joins them
@@ -40,7 +41,7 @@ def find_lungs(volume: Volume) -> np.ndarray:
 
     Returns:
         uint8 (K, J, I) on the volume's voxels: how many mm deep each lies in the lungs, 1 at least; 0 outside, and everywhere if there
-        is no lung, or less than 20 ml of it.
+        is no lung, or less than `LEAST_ML` of it.
     """
     order = axial_order(volume)
     axial = order.apply(volume.array)
@@ -49,17 +50,14 @@ def find_lungs(volume: Volume) -> np.ndarray:
     voxel_ml = float(spacing_mm.prod()) / 1000
     hu = _shrink(axial, steps)
     air = _air_in_body(hu, spacing_mm)
-    air &= ~_lumens(hu, air, voxel_ml)
-    least_ml = min(LEAST_ML, LEAST_CM2 * len(hu) * spacing_mm[0] / 10)
-    lungs = _lung_pieces(hu, air, least_ml / voxel_ml)
-    box = bounding_box(lungs)
-    if box is not None:
-        around = (slice(None), *wider(box, np.ceil(2 * BULGE_MM / spacing_mm).astype(int))[1:])
-        lungs[around] = _closed(_sides(lungs[around], hu[around], spacing_mm), spacing_mm)
-        lungs = fill_holes(lungs)
+    lungs = _lung_pieces(hu, air & ~_lumens(hu, air, voxel_ml), LEAST_ML / voxel_ml)
+    lungs = fill_holes(_closed(_sides(lungs, hu, spacing_mm), spacing_mm))
     # From a voxel to the middle of the next one outside; the edge is half a voxel nearer.
     depth_mm = (distance_mm(~lungs, spacing_mm) - spacing_mm.min() / 2).round().clip(1, 255) * lungs
-    return np.ascontiguousarray(order.undo(_enlarge(depth_mm.astype(np.uint8), steps, axial.shape)))
+    depth_mm = depth_mm.astype(np.uint8)
+    for axis, step in enumerate(steps):
+        depth_mm = depth_mm.repeat(step, axis=axis)
+    return np.ascontiguousarray(order.undo(depth_mm[tuple(slice(size) for size in axial.shape)]))
 
 
 def _air_in_body(hu: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
@@ -81,9 +79,9 @@ def _air_in_body(hu: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
 def _lumens(hu: np.ndarray, air: np.ndarray, voxel_ml: float) -> np.ndarray:
     """Gas enclosed by tissue, with its blurred edge: trachea and bronchi, stomach and bowel."""
     found = np.zeros(hu.shape, bool)
-    labels, sizes = _components(air & (hu < LUMEN_HU), LUMEN_ML[0] / voxel_ml)
+    labels = components(air & (hu < LUMEN_HU), least=LUMEN_ML[0] / voxel_ml)
     for value, box in boxes(labels).items():
-        if sizes[value] * voxel_ml > LUMEN_ML[1]:
+        if np.count_nonzero(labels[box] == value) * voxel_ml > LUMEN_ML[1]:
             continue
         around = wider(box, (0, WALL_PIXELS[1], WALL_PIXELS[1]))
         edge, wall = (_spread(labels[around] == value, pixels, pixels) for pixels in WALL_PIXELS)
@@ -95,23 +93,22 @@ def _lumens(hu: np.ndarray, air: np.ndarray, voxel_ml: float) -> np.ndarray:
 
 def _lung_pieces(hu: np.ndarray, air: np.ndarray, least: float) -> np.ndarray:
     """Components of at least `least` voxels that can be a lung: not tiny beside the largest, and not pure gas."""
-    labels, sizes = _components(air, least)
-    inner = ~_spread(~air, 1, 1)
-    keep = sizes >= max(1, LEAST_SHARE * sizes.max())
-    for value in np.flatnonzero(keep):
-        values = hu[inner & (labels == value)]
-        keep[value] = len(values) > 0 and np.percentile(values, 90) > LUMEN_HU
-    return keep[labels]
+    labels, inner = _large(air, least), ~_spread(~air, 1, 1)
+    for value, box in boxes(labels).items():
+        piece = labels[box] == value
+        values = hu[box][inner[box] & piece]
+        if not len(values) or np.percentile(values, 90) <= LUMEN_HU:
+            labels[box][piece] = 0
+    return labels > 0
 
 
 def _sides(lungs: np.ndarray, hu: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     """Label the right and the left lung, in any order; each voxel belongs to the nearer one."""
-    labels, sizes = _components(_erode(lungs & (hu < MEMBRANE_HU), APART_MM, spacing_mm), 1)
-    large = np.flatnonzero(sizes >= max(1, LEAST_SHARE * sizes.max()))
-    if len(large) < 2:
+    labels = _large(_erode(lungs & (hu < MEMBRANE_HU), APART_MM, spacing_mm), 1)
+    if labels.max() < 2:
         return lungs.astype(int)
-    nearest = np.argmin([distance_mm(labels == value, spacing_mm) for value in large], axis=0)
-    return np.where(lungs, nearest + 1, 0)
+    away_mm = in_order(lambda value: distance_mm(labels == value, spacing_mm), range(1, labels.max() + 1))
+    return np.where(lungs, np.argmin([*away_mm], axis=0) + 1, 0)
 
 
 def _closed(sides: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
@@ -122,30 +119,24 @@ def _closed(sides: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     pad = np.ceil((BALL_MM + BULGE_MM) / spacing_mm).astype(int) + 1
     sides = np.pad(sides, [(pad[0],) * 2, (0, 0), (0, 0)], mode="edge")  # the scan may begin and end within the lungs
     sides = np.pad(sides, [(0, 0), (pad[1],) * 2, (pad[2],) * 2])
-    closed = sides > 0
-    for side in range(1, sides.max() + 1):
-        box = bounding_box(sides == side)
-        if box is None:
-            continue
-        around = wider(box, pad)
-        lung = _erode(_dilate(sides[around] == side, BALL_MM, spacing_mm), BALL_MM, spacing_mm)
-        bites = _erode(lung & (sides[around] == 0), THICK_MM, spacing_mm)
-        if bites.any():
-            lung |= _dilate(bites, THICK_MM + BULGE_MM, spacing_mm)
-        closed[around] |= lung
-    return closed[tuple(slice(m, -m) for m in pad)]
+
+    def closed(side: int) -> tuple[tuple[slice, ...], np.ndarray]:
+        box = wider(bounding_box(sides == side) or (), pad)
+        lung = _erode(_dilate(sides[box] == side, BALL_MM, spacing_mm), BALL_MM, spacing_mm)
+        bites = _erode(lung & (sides[box] == 0), THICK_MM, spacing_mm)
+        return box, lung | _dilate(bites, THICK_MM + BULGE_MM, spacing_mm) if bites.any() else lung
+
+    both = sides > 0
+    for box, lung in in_order(closed, range(1, sides.max() + 1)):
+        both[box] |= lung
+    return both[tuple(slice(m, -m) for m in pad)]
 
 
-def _components(mask: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
-    """Face-connected components of at least `least` voxels, largest first.
-
-    Returns:
-        Their labels 1…n; the size of each label, with 0 for the background.
-    """
+def _large(mask: np.ndarray, least: float) -> np.ndarray:
+    """Label the face-connected components of at least `least` voxels that are not tiny beside the largest, the largest first."""
     labels = components(mask, least=least)
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    return labels, sizes
+    sizes = np.bincount(labels.ravel(), minlength=2)
+    return np.where(sizes[labels] >= LEAST_SHARE * sizes[1], labels, 0)
 
 
 def _shrink(array: np.ndarray, steps: Sequence[int]) -> np.ndarray:
@@ -161,15 +152,9 @@ def _shrink(array: np.ndarray, steps: Sequence[int]) -> np.ndarray:
         plane = array[min(start + (steps[0] - 1) // 2, len(array) - 1)].astype(np.float32)
         plane = np.fmin(np.fmax(plane, AIR_HU), -AIR_HU)
         plane = np.pad(plane, [(0, -plane.shape[0] % down), (0, -plane.shape[1] % right)], mode="edge")
-        planes.append(plane.reshape(plane.shape[0] // down, down, -1, right).mean(axis=(1, 3)))
+        rows = plane.reshape(-1, down, plane.shape[1]).sum(axis=1)
+        planes.append(rows.reshape(len(rows), -1, right).sum(axis=2) / (down * right))
     return np.stack(planes)
-
-
-def _enlarge(mask: np.ndarray, steps: Sequence[int], shape: tuple[int, ...]) -> np.ndarray:
-    """The inverse of `_shrink`."""
-    for axis, step in enumerate(steps):
-        mask = mask.repeat(step, axis=axis)
-    return mask[tuple(slice(size) for size in shape)]
 
 
 def _spread(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:
