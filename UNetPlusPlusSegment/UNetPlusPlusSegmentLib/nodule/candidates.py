@@ -80,10 +80,9 @@ def nodule_at(candidate: Candidate, windows: Windows, threshold: float) -> Nodul
     It is the fine one, unless that is cut, or a part of a mass, or farther from the candidate than a mass: where little is seen of the
     end of one, something beside it may be found.
     """
-    fine, coarse = (
-        *(nodule_in(w, spots_of(w, w.probability.get, threshold), candidate.index, windows) for w in candidate.windows),
-        None,
-    )[:2]
+    spots = [spots_of(window, window.probability.get, threshold) for window in candidate.windows]
+    found = [nodule_in(w, s, candidate.index, windows) for w, s in zip(candidate.windows, spots, strict=True)]
+    fine, coarse = (*found, None)[:2]
     if fine is None or coarse is None:
         return fine or coarse
     away_mm, mass_away_mm = (_away_mm(nodule, candidate.index, windows) for nodule in (fine, coarse))
@@ -126,7 +125,7 @@ def is_mass(nodule: Nodule, windows: Windows) -> bool:
 def is_part(nodule: Nodule, other: Nodule) -> bool:
     """True if most of a nodule lies in another one."""
     shared = _common(nodule.box, other.box)
-    both = nodule.mask[_within(shared, nodule.box)] & other.mask[_within(shared, other.box)]
+    both = nodule.mask[within(shared, nodule.box)] & other.mask[within(shared, other.box)]
     return 2 * np.count_nonzero(both) > np.count_nonzero(nodule.mask)
 
 
@@ -182,11 +181,11 @@ def label_apart(nodules: Sequence[Nodule], region: Ranges) -> tuple[Ranges, np.n
     values = [0] * len(nodules)
     order = sorted(range(len(nodules)), key=lambda n: -np.count_nonzero(nodules[n].mask))
     for value, number in enumerate(order, start=1):
-        here, mask = labels[_within(nodules[number].box, around)], nodules[number].mask
+        here, mask = labels[within(nodules[number].box, around)], nodules[number].mask
         if 2 * np.count_nonzero(here[mask]) < np.count_nonzero(mask):
             here[mask & (here == 0)] = values[number] = value
     box = _common(around, region)
-    labels = labels[_within(box, around)]
+    labels = labels[within(box, around)]
     return box, labels, (np.array(values) * np.isin(values, labels)).tolist()
 
 
@@ -196,6 +195,6 @@ def _common(box: Ranges, other: Ranges) -> Ranges:
     return tuple(slice(s, max(s, min(a.stop, b.stop))) for s, a, b in zip(starts, box, other, strict=True))
 
 
-def _within(box: Ranges, around: Ranges) -> Ranges:
+def within(box: Ranges, around: Ranges) -> Ranges:
     """A box counted from the first voxel of one around it."""
     return tuple(slice(b.start - a.start, b.stop - a.start) for b, a in zip(box, around, strict=True))

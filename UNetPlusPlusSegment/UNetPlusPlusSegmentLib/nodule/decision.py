@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from ..core.volume import wider
 from ..network.card import Decision
-from .candidates import Nodule
+from .candidates import Nodule, within
 from .segments import half_axes_mm
 from .windows import Windows
 
@@ -37,29 +37,41 @@ def features(nodule: Nodule, windows: Windows) -> dict[str, float]:
     Returns:
         `size`: of the largest section; `fill`: share of the ellipsoid with the same moments of inertia; `density`: in hundreds of
         HU; `beside`, `continued`: of what lies around it, free of walls, the dense share, and what is joined to it and as dense;
-        `spread`, `next`: what the network says, the heads' deviation, and at its largest section on the slices beside it.
+        `spread`, `next`: what the network says, the heads' deviation, and at its largest section on the better slice beside it.
     """
     spacing_mm = np.array(windows.spacing_mm)
+    reach_mm = max(AROUND_MM[1], spacing_mm[0] + 0.01)  # the next slice, at least
+    box = wider(nodule.box, np.ceil(np.array([reach_mm, BESIDE_MM, BESIDE_MM]) / spacing_mm + 0.01).astype(int))
+    hu = windows.volume.array[box].astype(np.float32)
+    mask = np.zeros(hu.shape, bool)
+    mask[within(nodule.box, box)] = nodule.mask
     areas = np.count_nonzero(nodule.mask, axis=(1, 2))
     area_mm2 = areas.max() * spacing_mm[1] * spacing_mm[2]
-    mask, hu = _around(nodule, windows)
-    away_mm = ndimage.distance_transform_edt(~mask, spacing_mm)
-    reach_mm = max(AROUND_MM[1], spacing_mm[0] + 0.01)  # the next slice, at least
-    free = (away_mm <= reach_mm) & ~_walls(hu, mask, spacing_mm)
-    shell = free & (away_mm > AROUND_MM[0])
-    dense_hu = np.percentile(hu[mask], 80)
-    reached, count = ndimage.label(mask | (free & (hu >= (dense_hu + LUNG_HU) / 2)), np.ones((3, 3, 3)))
-    own = np.isin(np.arange(count + 1), reached[mask])[reached]
     ellipsoid_mm3 = 4 / 3 * np.pi * half_axes_mm(nodule.mask, np.diag(spacing_mm)).prod()
-    spread = [_plane(nodule, nodule.window.uncertainty[nodule.box[0].start + n])[s] for n, s in enumerate(nodule.mask)]
+
+    away_mm = ndimage.distance_transform_edt(~mask, spacing_mm)
+    sections, _ = ndimage.label((hu >= DENSE_HU) & ~mask, IN_PLANE)
+    is_wall = np.bincount(sections.ravel()) >= WALL_MM2 / (spacing_mm[1] * spacing_mm[2])
+    free = (away_mm <= reach_mm) & ~((sections > 0) & is_wall[sections])
+    shell = free & (away_mm > AROUND_MM[0])
+    as_dense = hu >= (np.percentile(hu[mask], 80) + LUNG_HU) / 2
+    joined, _ = ndimage.label(mask | (free & as_dense), np.ones((3, 3, 3)))
+    own = np.isin(joined, np.unique(joined[mask]))
+
+    inside, window = within(nodule.box[1:], (nodule.window.rows, nodule.window.columns)), nodule.window
+    spread = [window.uncertainty[k][inside][s] for k, s in enumerate(nodule.mask, start=nodule.box[0].start)]
+    largest = int(areas.argmax())
+    k = nodule.box[0].start + largest
+    beside = [each for each in (k - 1, k + 1) if each in window.probability] or [k]
+    chances = [window.probability[each][inside][nodule.mask[largest]].astype(np.float32).mean() for each in beside]
     return {
         "size": float(np.log(min(2 * np.sqrt(area_mm2 / np.pi), MOST_MM))),
         "fill": float(areas.sum() * spacing_mm.prod() / ellipsoid_mm3),
         "density": float(hu[mask].mean()) / 100,
         "beside": float((hu[shell] >= DENSE_HU).mean()) if shell.any() else 0.0,
         "continued": float(np.log1p(np.count_nonzero(own & shell) / areas.sum())),
-        "spread": float(np.concatenate(spread).mean()),
-        "next": _next(nodule, int(areas.argmax())),
+        "spread": float(np.concatenate(spread).astype(np.float32).mean()),
+        "next": float(max(chances)),
     }
 
 
@@ -68,39 +80,3 @@ def probability(decision: Decision, nodule: Nodule, windows: Windows) -> float:
     of_it = features(nodule, windows)
     log_odds = decision.intercept + sum(weight * of_it[name] for name, weight in decision.weights.items())
     return float(1 / (1 + np.exp(-log_odds)))
-
-
-def _around(nodule: Nodule, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
-    """The nodule's mask and the HU in a box with a margin for all that is looked at."""
-    spacing_mm, array = windows.spacing_mm, windows.volume.array
-    reach_mm = max(AROUND_MM[1], spacing_mm[0]), BESIDE_MM, BESIDE_MM
-    margins = [int(np.ceil((reach + 0.01) / mm)) for reach, mm in zip(reach_mm, spacing_mm, strict=True)]
-    box = wider(nodule.box, margins)
-    hu = array[box].astype(np.float32)
-    mask = np.zeros(hu.shape, bool)
-    mask[tuple(slice(n.start - b.start, n.stop - b.start) for n, b in zip(nodule.box, box, strict=True))] = nodule.mask
-    return mask, hu
-
-
-def _walls(hu: np.ndarray, mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    """bool (slices, rows, columns): dense sections beside the nodule that are too large for a vessel."""
-    sections, _ = ndimage.label((hu >= DENSE_HU) & ~mask, IN_PLANE)
-    is_wall = np.bincount(sections.ravel()) >= WALL_MM2 / (spacing_mm[1] * spacing_mm[2])
-    is_wall[0] = False
-    return is_wall[sections]
-
-
-def _plane(nodule: Nodule, plane: np.ndarray) -> np.ndarray:
-    """The part of a slice of a map that lies in the box of a nodule, float32."""
-    rows, columns = (
-        slice(n.start - w.start, n.stop - w.start)
-        for n, w in zip(nodule.box[1:], (nodule.window.rows, nodule.window.columns), strict=True)
-    )
-    return plane[rows, columns].astype(np.float32)
-
-
-def _next(nodule: Nodule, largest: int) -> float:
-    """The mean probability at the pixels of the largest section on one of the slices beside it, the higher one; or on its own."""
-    k, known = nodule.box[0].start + largest, nodule.window.probability
-    slices = [each for each in (k - 1, k + 1) if each in known] or [k]
-    return max(float(_plane(nodule, known[each])[nodule.mask[largest]].mean()) for each in slices)
