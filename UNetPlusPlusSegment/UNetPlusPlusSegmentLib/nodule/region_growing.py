@@ -18,22 +18,20 @@ Sections = dict[int, np.ndarray]  # by slice; the pixels of an object, as `Spots
 
 
 class Spots:
-    """What reaches a threshold on each slice of a map: spots of pixels that touch one another, even at a corner only.
+    """What reaches a threshold on each slice of a map, in spots: pixels that touch one another, even at a corner only.
 
-    Pixels are numbers, row × `stride` + column, so that a neighbour is a fixed step away.
+    Pixels are numbered by row × `stride` + column. After each row comes one number more, which no pixel has, so that the numbers
+    of neighbours differ by the same steps everywhere.
     """
 
     def __init__(self, plane: Plane, columns: int, threshold: float) -> None:
         """Each slice is requested when it is first needed."""
-        self._plane, self._threshold = plane, threshold
+        self._plane, self._threshold, self.stride = plane, threshold, columns + 1
+        self._steps = np.add.outer([-self.stride, 0, self.stride], [-1, 0, 1]).ravel()
         self._known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self.stride = (
-            columns + 1
-        )  # between the end of a row and the beginning of the next one lies a column that is never marked
-        self._around = np.add.outer([-self.stride, 0, self.stride], [-1, 0, 1]).ravel()
 
     def on(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The pixels of all spots on a slice, in array order, and the number of the spot to which each belongs."""
+        """The pixels of all spots on a slice, in ascending order, and the number of the spot to which each belongs."""
         if k not in self._known:
             here = self._plane(k)
             reached = np.zeros((0, 0), bool) if here is None else here >= self._threshold
@@ -45,7 +43,13 @@ class Spots:
     def touching(self, k: int, pixels: np.ndarray) -> np.ndarray:
         """The pixels of all spots on a slice that touch some pixels, of this slice or of one beside it."""
         known, numbers = self.on(k)
-        return known[np.isin(numbers, numbers[np.isin(known, np.add.outer(self._around, pixels))])]
+        if not len(known):
+            return known
+        around = np.add.outer(self._steps, pixels).ravel()
+        at = known.searchsorted(around)
+        touched = np.zeros(numbers.max() + 1, bool)
+        touched[numbers[at[known.take(at, mode="clip") == around]]] = True
+        return known[touched[numbers]]
 
 
 def follow(spots: Spots, k: int, first: np.ndarray, slice_mm: float) -> Sections:

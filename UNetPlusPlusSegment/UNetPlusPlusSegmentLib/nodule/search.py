@@ -21,6 +21,7 @@ SURE = 0.9  # probability that tells apart what the threshold leaves joined
 HOPELESS = 0.02
 
 Place = tuple[np.ndarray, float]  # slice, row and column, and the least probability in its component
+Part = tuple[tuple[slice, ...], np.ndarray, float]  # box, mask in it, and the same
 Extent = tuple[tuple[int, int], ...]  # first slice, row and column, and those after the last
 
 
@@ -99,13 +100,17 @@ def places(chances: np.ndarray, inside: np.ndarray, threshold: float, spacing_mm
         spacing_mm: Along its axes.
     """
     least_voxels = float(np.pi / 6 * LEAST_DIAMETER_MM**3 / np.prod(spacing_mm))
-    parts: list[tuple[tuple[slice, ...], np.ndarray, float]] = []
-    for least in (max(SURE, threshold), threshold):
-        labels = components((chances >= least) & inside, corners=True, least=least_voxels)
+    levels = max(SURE, threshold), threshold
+
+    def labelled(least: float) -> np.ndarray:
+        return components((chances >= least) & inside, corners=True, least=least_voxels)
+
+    parts: list[Part] = []
+    for least, labels in zip(levels, in_order(labelled, levels), strict=True):
         known = {labels[box][mask][0] for box, mask, _ in parts}
         parts += [(box, labels[box] == value, least) for value, box in boxes(labels).items() if value not in known]
 
-    def thickest(part: tuple[tuple[slice, ...], np.ndarray, float]) -> Place:
+    def thickest(part: Part) -> Place:
         box, mask, least = part
         depth = distance_mm(np.pad(mask, 1), spacing_mm)
         return np.add(np.unravel_index(depth.argmin(), depth.shape), [along.start - 1 for along in box]), least
