@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fit.decision import Example, fit
+from fit.decision import SHOWN, Example, fit
 from measure.chests import Finding, findings, froc, nodules_of
 from Testing.support.bright import bright_nodule_bundle
 from UNetPlusPlusSegmentLib.api import load_engine
@@ -70,9 +70,8 @@ def test_it_continues_through_thin_and_thick_slices(slice_mm):
 def test_a_nodule_at_the_wall_does_not_continue_into_it():
     wall = JJ > 32
     there = of(BALL & ~wall, lung(tissue=BALL | wall))
-    assert there["continued"] == there["beside"] == 0
-    vessel = of(BALL, lung(tissue=BALL | TUBE))
-    assert vessel["continued"] > 0 and vessel["beside"] > 0
+    assert there["continued"] == 0
+    assert of(BALL, lung(tissue=BALL | TUBE))["continued"] > 0
 
 
 def test_ground_glass_is_faint_and_a_ball_fills_its_ellipsoid():
@@ -113,7 +112,7 @@ def examples(patients: int = 20) -> list[Example]:
     for patient in range(patients):
         for is_nodule in (True, False, False):
             told, other = draw.normal(2.0 * is_nodule), draw.normal()
-            found.append(Example(f"p{patient}", patient == 0, 6.0, {"told": told, "other": other}, is_nodule))
+            found.append(Example(f"p{patient}", {"told": told, "other": other}, is_nodule))
     return found
 
 
@@ -126,12 +125,12 @@ def test_the_fit_gives_weight_only_to_features_that_distinguish_nodules():
     assert shares == sorted(shares, reverse=True)
 
 
-def test_findings_are_shown_from_the_most_likely_false_one_of_the_left_out_chest():
-    found = examples()
-    decision, _ = fit(found)
-    told = max(each.features["told"] for each in found if each.is_whole and not each.is_nodule)
-    chance = 1 / (1 + np.exp(-decision.intercept - decision.weights["told"] * told))
-    assert decision.least == pytest.approx(chance, abs=0.1)  # which is of the fit with all
+def test_most_nodules_of_people_left_out_of_the_fit_are_shown():
+    found = examples(600)
+    decision, _ = fit(found[:900])
+    told = np.array([each.features["told"] for each in found[900:] if each.is_nodule])
+    chances = 1 / (1 + np.exp(-decision.intercept - decision.weights["told"] * told))
+    assert (chances >= decision.least).mean() == pytest.approx(SHOWN, abs=0.07)
 
 
 def test_a_decision_is_kept_in_the_card_and_its_figures_beside_it(tmp_path):
