@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .region_growing import END, Plane, Sections, Spots, follow, near, without_tails
+from .region_growing import END, Sections, Spots, follow, near, without_tails
 from .segments import MASS_MM, can_be_nodule, sphere_mm
 from .windows import COARSE, FINE, MARGIN_MM, STEP_MM, Window, Windows
 
@@ -62,7 +62,7 @@ def followed(candidate: Candidate, windows: Windows, threshold: float) -> Candid
     for size in (FINE, COARSE):
         for _ in range(2):
             window = windows.around(middle[1:], size)
-            found = nodule_in(window, spots_of(window, windows.plane_of(window), threshold), candidate.index, windows)
+            found = nodule_in(window, windows.spots(window, threshold, looks=True), candidate.index, windows)
             middle = found.middle if found else middle
             if found is None or has_room(found, windows):
                 break
@@ -80,19 +80,13 @@ def nodule_at(candidate: Candidate, windows: Windows, threshold: float) -> Nodul
     It is the fine one, unless that is cut, or a part of a mass, or farther from the candidate than a mass: where little is seen of the
     end of one, something beside it may be found.
     """
-    spots = [spots_of(window, window.probability.get, threshold) for window in candidate.windows]
-    found = [nodule_in(w, s, candidate.index, windows) for w, s in zip(candidate.windows, spots, strict=True)]
+    found = [nodule_in(w, windows.spots(w, threshold), candidate.index, windows) for w in candidate.windows]
     fine, coarse = (*found, None)[:2]
     if fine is None or coarse is None:
         return fine or coarse
     away_mm, mass_away_mm = (_away_mm(nodule, candidate.index, windows) for nodule in (fine, coarse))
     is_of_mass = is_mass(coarse, windows) and (is_part(fine, coarse) or mass_away_mm < away_mm)
     return coarse if is_of_mass or not has_room(fine, windows) else fine
-
-
-def spots_of(window: Window, plane: Plane, threshold: float) -> Spots:
-    """The spots in a window, of which `plane` gives the probability."""
-    return Spots(plane, window.columns.stop - window.columns.start, threshold)
 
 
 def nodule_in(window: Window, spots: Spots, index: np.ndarray, windows: Windows) -> Nodule | None:

@@ -63,6 +63,9 @@ class NoduleEngine(Predictor):
         clock = _Clock()
         notes = self.check(volume, request)
         speed, threshold = self.bundle.speed(request.speed), self.threshold_of(request)
+        show_from = None  # all
+        if self.bundle.decision and not request.points:
+            show_from = self.bundle.decision.least if request.show_from is None else request.show_from
         order, axial = axial_order(volume), axial_volume(volume)
         places = [Candidate(index_of(axial, point)) for point in request.points]
         hu, more = clean_hu(volume.array)
@@ -108,14 +111,8 @@ class NoduleEngine(Predictor):
             shape=hu.shape, pixels=pixels, threshold=threshold, notes=(*notes, *more, *self.notes),
             device=self.device.label, slices=len(seen), seconds=sum(clock.phases.values()), threads=request.threads,
             windows=windows, candidates=candidates, points=request.points, region=region, lungs=lungs,
-            show_from=self._show_from(request), phases=clock.phases,
+            show_from=show_from, phases=clock.phases,
         )  # fmt: skip
-
-    def _show_from(self, request: Request) -> float | None:
-        """The least probability of a finding that is shown; None to show all."""
-        if self.bundle.decision is None or request.points:
-            return None
-        return self.bundle.decision.least if request.show_from is None else request.show_from
 
 
 class _Clock:

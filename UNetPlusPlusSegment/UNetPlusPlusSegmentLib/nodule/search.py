@@ -10,7 +10,7 @@ from ..core.masks import boxes, components, distance_mm
 from ..core.volume import Volume, bounding_box, crop, wider
 from ..engine.pixel_box import grid_size
 from ..engine.slice_pool import in_order
-from .candidates import Candidate, is_mass, nodule_in, spots_of
+from .candidates import Candidate, is_mass, nodule_in
 from .decision import probability
 from .segments import LEAST_DIAMETER_MM
 from .windows import COARSE, MARGIN_MM, STEP_MM, Window, Windows
@@ -67,7 +67,7 @@ def search(
     seen.predict(whole, range(len(slices)), progress)
 
     chances = np.stack([whole.probability[k] for k in range(len(slices))])
-    spots = {least: spots_of(whole, whole.probability.get, least) for least in (max(SURE, threshold), threshold)}
+    spots = {least: seen.spots(whole, least) for least in (max(SURE, threshold), threshold)}
 
     def looked_at(place: Place) -> tuple[Extent, Candidate] | None:
         """What the search has seen at a place, and the candidate there, unless it is hopeless."""

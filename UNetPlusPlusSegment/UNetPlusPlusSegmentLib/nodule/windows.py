@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ..core.volume import Volume, axial_order
 from ..engine.pixel_box import Box
 from ..engine.predictor import Predictor
-from .region_growing import Plane
+from .region_growing import Spots
 
 # The two sizes that windows come in: side in the network's pixels, and how many times larger these are than the network's own.
 # Fine: 40 mm with pixels of 0.5 mm, in which nodules of up to 3 cm fit. Coarse: 128 mm, for a mass of 8 cm with room around it.
@@ -88,11 +88,12 @@ class Windows:
                 known.update(zip(part, planes, strict=True))
             progress(len(window.probability))
 
-    def plane_of(self, window: Window) -> Plane:
-        """The probability in a window by slice; each slice is predicted when it is first requested."""
+    def spots(self, window: Window, threshold: float, looks: bool = False) -> Spots:
+        """The spots in a window at a threshold; if it `looks`, each slice is predicted when it is first needed."""
 
         def plane(k: int) -> np.ndarray | None:
-            self.predict(window, [k])
+            if looks:
+                self.predict(window, [k])
             return window.probability.get(k)
 
-        return plane
+        return Spots(plane, window.columns.stop - window.columns.start, threshold)
