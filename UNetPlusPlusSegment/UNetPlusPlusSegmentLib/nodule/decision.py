@@ -17,12 +17,11 @@ from .windows import Windows
 
 FEATURES = ("size", "fill", "density", "continued", "spread", "next")
 
-# All three were chosen by the cross-validated loss on crops of people whom the network had not seen.
-AROUND_MM = 8.0  # margin round a nodule in which is looked at what it continues into
-LUNG_HU = -850.0  # halfway between it and a nodule begins what is as dense
-WALL_MM2 = (
-    100.0  # a larger dense section beside a nodule is no vessel, but the chest wall, the mediastinum or the diaphragm
-)
+LUNG_HU = -850.0  # aerated lung; halfway between it and a nodule begins what is about as dense
+# What is joined to a nodule within this margin is a vessel, or a wall if its section is larger than this area. With the two the
+# cross-validated loss is within half a percent of the least, of margins from 6 to 12 mm and areas from 75 to 300 mm², on crops of
+# people whom the network had not seen.
+AROUND_MM, WALL_MM2 = 8.0, 100.0
 IN_PLANE = np.zeros((3, 3, 3), bool)  # voxels of a slice that share a side are joined
 IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
 
