@@ -156,6 +156,7 @@ def test_a_start_that_does_not_say_what_it_has_learned_from_is_refused_before_th
         assert not (tmp_path / "runs").exists()
 
 
-def test_a_model_folder_says_what_its_weights_have_learned_from():
-    abdomen = read_bundle(MODELS / "abdomen-ct-v1.1.0")
-    assert provenance_of(abdomen.folder) == Provenance(abdomen.training_data, abdomen.licence)
+@pytest.mark.parametrize("folder", MODELS.glob("*-v*"), ids=lambda folder: folder.name)
+def test_a_model_folder_says_what_its_weights_have_learned_from(folder):
+    card = read_bundle(folder)
+    assert provenance_of(folder) == Provenance(card.training_data, card.licence)
