@@ -222,6 +222,16 @@ def test_an_unsure_pixel_is_unknown_in_the_patches_of_its_slice_and_nowhere_else
         assert not any((patches[n][1] == UNKNOWN).any() for n in range(len(slices)) if n != at)
 
 
+def test_a_coarser_pixel_is_unknown_if_it_may_lie_on_either_side_of_one_half(folder):
+    item = read_slices(folder, LIVER, "train")[0]
+    mask, unsure = np.zeros((2, 1, 36, 36), bool)
+    mask[:, :, ::3] = True  # a third of each coarser pixel
+    unsure[:, :18, 1::3] = True  # another third of the upper ones
+    item = replace(item, image=np.zeros((36, 36), np.uint8), mask=mask, unsure=unsure)
+    truth = SliceDataset([item], 3 * item.pixel_mm)[0][1]
+    assert (truth[:, 1:5, 1:-1] == UNKNOWN).all() and (truth[:, 7:, 1:-1] == 0).all()
+
+
 def test_augmentation_moves_unknown_pixels_with_the_image_and_adds_none(folder):
     settings = settings_of(roam=1.0, recolour=1.0, bowel=1.0)
     image = torch.full((1, 64, 64), 0.5)

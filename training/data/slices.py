@@ -230,19 +230,21 @@ def to_network_grid(item: Slice, pixel_mm: float) -> tuple[Tensor, Tensor]:
     """Resample a slice to the network's pixel size in mm; with 0 it keeps its own.
 
     Returns:
-        float32 image (channels, height, width) in 0…1, and its truth (labels, height, width), int8: 1, 0 or `UNKNOWN`.
+        float32 image (channels, height, width) in 0…1, and its truth (labels, height, width), int8: 1 where a label covers at least half
+        of a pixel, `UNKNOWN` where it would if it had what is unsure, else 0.
     """
     channels = torch.from_numpy(np.array(item.image)).reshape(*item.image.shape[:2], -1).permute(2, 0, 1)
     image = channels.float() / 255
-    masks = [torch.from_numpy(each).float() for each in (item.mask, item.unsure) if each is not None]
+    both = [item.mask] if item.unsure is None else [item.mask, item.mask | item.unsure]
+    masks = [torch.from_numpy(each).float() for each in both]
     factor = item.pixel_mm / pixel_mm if pixel_mm else 1.0
     if abs(factor - 1) > 0.01:
         size = [max(1, round(n * factor)) for n in item.image.shape[:2]]
         image = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0].clamp_(0, 1)
         masks = [F.interpolate(each[None], size, mode="bilinear", antialias=True)[0] for each in masks]
-    mask, *unsure = (each >= 0.5 for each in masks)
+    mask, *possible = (each >= 0.5 for each in masks)
     truth = mask.to(torch.int8)
-    return image, truth.masked_fill_(unsure[0] & ~mask, UNKNOWN) if unsure else truth
+    return image, truth.masked_fill_(possible[0] & ~mask, UNKNOWN) if possible else truth
 
 
 class SliceDataset(Dataset):
