@@ -17,6 +17,7 @@ from data.targets import load_target
 from fit.checkpoint import read_checkpoint
 from fit.settings import SettingsError, load_settings
 from fit.slice_data import SliceData
+from fit.training import check_folds
 from Testing.support.slicefolders import liver_folder, write_table
 from Testing.support.spleen import SPLEEN, TERM
 from UNetPlusPlusSegmentLib import api
@@ -288,10 +289,12 @@ def test_a_teacher_marks_the_organ_that_nobody_marked_and_leaves_hand_drawn_mask
     assert [item.row["file"] for item in after.validation] == [item.row["file"] for item in before.validation]
 
 
-def test_nobody_is_taught_about_the_people_on_whom_a_training_is_validated(place, checkpoint):
-    held_out = taught(place, checkpoint, "fold=1/2").validation
-    assert all(item.unsure is None for item in held_out)
-    assert any(not item.known.all() for item in held_out) == (held_out[0].row["patient"] == "B")
+def test_nobody_is_taught_about_the_people_on_whom_a_training_is_validated(place, checkpoint, tmp_path):
+    described = {**TARGET, "slices": {**TARGET["slices"], "unknown": [{"structure": "white"}]}}
+    (tmp_path / "unmarked.yaml").write_text(yaml.safe_dump(described))
+    data = taught(place, checkpoint, f"target={tmp_path / 'unmarked.yaml'}")
+    assert all(item.known is None and item.mask[1].any() for item in data.training)
+    assert all(item.known.tolist() == [True, False] and item.unsure is None for item in data.validation)
 
 
 @pytest.mark.parametrize(
@@ -301,6 +304,52 @@ def test_nobody_is_taught_about_the_people_on_whom_a_training_is_validated(place
 def test_a_teacher_that_does_not_fit_is_refused(place, checkpoint, change, said):
     with pytest.raises(SettingsError, match=said):
         taught(place, checkpoint, change)
+
+
+@pytest.mark.parametrize("key", ["teacher", "init_from"])
+@pytest.mark.parametrize(("before", "how"), [("", "without a fold"), ("2/2", "with fold=2/2")])
+def test_weights_that_have_seen_the_held_out_people_of_the_same_folder_are_refused(
+    place, checkpoint, tmp_path, capsys, key, before, how
+):
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["settings"]["fold"] = before
+    torch.save(saved, tmp_path / "seen.ckpt")
+    arguments = ["--config", str(place / "config.yaml"), "name=leak", "fold=1/2", f"{key}={tmp_path / 'seen.ckpt'}"]
+    assert train.main(arguments) == 1
+    said = capsys.readouterr().err
+    assert f"{key}='" in said and how in said and "give weights trained with fold=1/2" in said
+    assert not (place / "runs" / "leak").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "overrides"),
+    [({"fold": "1/2"}, ["fold=1/2"]), ({"fold": "1/2"}, []), ({"data": "elsewhere"}, ["fold=1/2"])],
+    ids=["same fold", "no fold now", "other people"],
+)
+def test_weights_that_have_not_seen_the_people_of_the_validation_are_taken(
+    place, checkpoint, tmp_path, change, overrides
+):
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["settings"] |= change
+    torch.save(saved, tmp_path / "before.ckpt")
+    check_folds(load_settings(place / "config.yaml", [f"init_from={tmp_path / 'before.ckpt'}", *overrides]))
+
+
+def test_a_teacher_with_nothing_to_mark_is_refused(place, checkpoint, tmp_path):
+    known = {**TARGET, "slices": {**TARGET["slices"], "unknown": []}}
+    (tmp_path / "known.yaml").write_text(yaml.safe_dump(known))
+    with pytest.raises(SettingsError, match=r"nothing for a teacher to mark.*`also`"):
+        taught(place, checkpoint, f"target={tmp_path / 'known.yaml'}")
+
+
+def test_a_teacher_of_labels_that_share_a_structure_is_refused(place, checkpoint, tmp_path):
+    grey, white = TARGET["labels"]
+    shared = [grey, {**white, "made_of": ["white", "grey core"]}]
+    (tmp_path / "shared.yaml").write_text(
+        yaml.safe_dump({**TARGET, "labels": shared, "priority": ["White organ", "Grey organ"]})
+    )
+    with pytest.raises(SettingsError, match="Grey organ and White organ share grey core"):
+        taught(place, checkpoint, f"target={tmp_path / 'shared.yaml'}")
 
 
 def test_a_teacher_of_other_labels_is_refused(place, checkpoint, tmp_path):

@@ -29,7 +29,7 @@ class SliceData(L.LightningDataModule):
 
     Raises:
         DataError: As for `read_folders`; or a label is shown by no slice of `train`; or a source is not named.
-        SettingsError: The teacher cannot be used.
+        SettingsError: The teacher cannot be used, or has nothing to mark.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -39,6 +39,11 @@ class SliceData(L.LightningDataModule):
         teacher = Teacher(settings.teacher, settings) if settings.teacher else None
         folders = read_folders(settings, settings.splits[0])
         if teacher:
+            if all(item.knows(at) for folder in folders for item in folder for at in range(len(item.mask))):
+                raise SettingsError(
+                    "There is nothing for a teacher to mark, because all labels are known in all slices of the training: leave out"
+                    " teacher, or add slices with unknown labels in `also`."
+                )
             folders = [[teacher.mark(item) for item in folder] for folder in folders]
         self.training = [item for folder in folders for item in folder]
         self.folder_of = np.repeat(np.arange(len(folders)), [len(folder) for folder in folders])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,16 @@ class Teacher:
         """Load it.
 
         Raises:
-            SettingsError: The checkpoint cannot be read, or has other labels, another window or another pixel size.
+            SettingsError: The checkpoint cannot be read, or has other labels, another window or another pixel size; or two labels
+                share a structure, so that a mask of one does not exclude the other.
         """
+        for one, other in combinations(settings.goal.labels, 2):
+            shared = sorted(set(one.made_of) & set(other.made_of))
+            if shared:
+                raise SettingsError(
+                    f"teacher: {one.name} and {other.name} share {', '.join(shared)}, and a teacher marks each pixel as one label"
+                    " only: train without a teacher, or with labels that share nothing."
+                )
         try:
             trained = read_checkpoint(Path(checkpoint))
         except BundleError as error:

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from data.provenance import NOTHING, Provenance
-from fit.checkpoint import provenance_of
+from fit.checkpoint import provenance_of, read_checkpoint
 from fit.settings import Settings, SettingsError
 from fit.slice_data import SliceData
 from fit.task import SegmentationTask
@@ -32,6 +32,8 @@ def train(settings: Settings, resume: bool = False) -> Path:
         raise SettingsError(
             f"{settings.folder} already holds a training: add --resume to continue it, or give another name=…"
         )
+    if not last.exists():
+        check_folds(settings)
     data = SliceData(settings)
     start = last if last.exists() else settings.init_from
     task = SegmentationTask(settings, data.groups, data.sources, _inherited(start, settings.teacher))
@@ -43,6 +45,30 @@ def train(settings: Settings, resume: bool = False) -> Path:
     data.check_processes(trainer.world_size)
     trainer.fit(task, data, ckpt_path=last if last.exists() else None, weights_only=True)
     return Path(best.best_model_path)
+
+
+def check_folds(settings: Settings) -> None:
+    """Check that a training which holds out a fold does not go on from weights that have seen it, nor is taught by them.
+
+    Only checkpoints trained on the same `data` are checked: a bundle does not say what it held out.
+
+    Raises:
+        SettingsError: The checkpoint was trained on the same folder with another fold, or cannot be read.
+    """
+    for key in ("init_from", "teacher") if settings.fold else ():
+        weights = getattr(settings, key)
+        if not weights or Path(weights).is_dir():
+            continue
+        try:
+            before = read_checkpoint(Path(weights)).settings
+        except BundleError as error:
+            raise SettingsError(f"{key}: {error}") from error
+        if before.fold != settings.fold and Path(before.data).resolve() == Path(settings.data).resolve():
+            how = f"with fold={before.fold}" if before.fold else "without a fold"
+            raise SettingsError(
+                f"{key}={weights!r} was trained on {settings.data} {how}, so it has seen people whom fold={settings.fold} holds out:"
+                f" give weights trained with fold={settings.fold}."
+            )
 
 
 def _inherited(*weights: str | Path) -> Provenance:
