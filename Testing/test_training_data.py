@@ -72,6 +72,11 @@ def test_a_wrong_setting_is_refused_with_the_allowed_values(config, override, wo
         load_settings(config, [override])
 
 
+def test_folders_and_faint_slices_cannot_both_be_drawn_equally_often(config):
+    with pytest.raises(SettingsError, match=r"even_folders and faint_hu both .* give one of them"):
+        load_settings(config, ["even_folders=true", "faint_hu=-400"])
+
+
 def test_every_shipped_config_can_be_loaded():
     from pathlib import Path
 

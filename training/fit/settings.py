@@ -13,7 +13,7 @@ import yaml
 
 from data.kinds import Kind
 from data.plain import PlainError, check_keys
-from data.targets import Target, TargetError, load_kind, load_target
+from data.targets import AIR_HU, Target, TargetError, load_kind, load_target
 from fit.losses import LOSSES
 from UNetPlusPlusSegmentLib.network.unetpp import ARCHITECTURES, WIDE_FILTERS
 
@@ -31,7 +31,7 @@ class Settings:
     data: str  # slice folder: images/, masks/, slices.csv
     # More slice folders of other kinds: from the name or YAML file of a target to a folder.
     also: dict[str, str] = field(default_factory=dict)
-    even_folders: bool = False  # draw from `data` and from each folder of `also` equally often, not every patient
+    even_folders: bool = False  # slices with the organ come from `data` and from each folder of `also` equally often
     teacher: str = ""  # checkpoint with the same labels, which marks in the training images what is unknown there
     runs: str = "runs"  # folder of the run folders
     # 1/3: hold out the first third of the people of `train`, validate on it, and train on the others. Empty: validate on `val`.
@@ -51,7 +51,7 @@ class Settings:
     ema_decay: float = 0.99  # moving average of the weights, which is validated and shipped; 0: no average
     loss: str = "bce_dice"
     with_organ: float = 0.75  # share of the drawn slices that show the organ
-    faint_hu: float = -1000.0  # CT: slices whose organ has a mean below this make half of those drawn with the organ
+    faint_hu: float = AIR_HU  # CT: slices whose organ has a mean below this make half of those drawn with the organ
     scale: tuple[float, float] = (0.7, 1.4)
     rotation_degrees: float = 15.0
     shift: float = 0.15  # largest shift from the middle of the slice, as a share of the patch's side
@@ -140,6 +140,11 @@ class Settings:
                 )
         if not all(type(n) is int and n > 0 for n in _pair(self, "patch")):
             raise SettingsError(f"patch={list(self.patch)} must be two whole numbers above zero, rows and columns.")
+        if self.even_folders and self.faint_hu > AIR_HU:
+            raise SettingsError(
+                "even_folders and faint_hu both say which slices are drawn equally often, which cannot hold together if a folder has no"
+                " faint slices: give one of them."
+            )
 
     @property
     def network_arguments(self) -> dict[str, Any]:

@@ -87,13 +87,14 @@ class SliceData(L.LightningDataModule):
         return DataLoader(patches, s.batch_size, sampler=sampler, drop_last=True)
 
     def groups_of_draws(self) -> np.ndarray:
-        """int, one for each slice of the training: its folder, if folders count equally, and whether it is fainter than `faint_hu`."""
+        """int, one for each slice of the training: its folder, if folders count equally; if not, 1 if it is fainter than `faint_hu`."""
         s, target = self.settings, self.target
-        folder = self.folder_of if s.even_folders else np.zeros(len(self.training), int)
+        if s.even_folders:
+            return self.folder_of
         if target.window_hu is None:
-            return folder
+            return np.zeros(len(self.training), int)
         faint = [i.shown.any() and target.to_hu(i.image[i.shown]).mean() < s.faint_hu for i in self.training]
-        return 2 * folder + np.array(faint)
+        return np.array(faint, int)
 
     def val_dataloader(self) -> DataLoader:
         """This process's share of the validation, image by image."""
