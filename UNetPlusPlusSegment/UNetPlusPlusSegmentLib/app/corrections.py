@@ -1,15 +1,13 @@
-"""A visitor's corrections: read from the scene, saved at once, measured, and written for download."""
+"""A visitor's corrections: read from the scene, saved at once, and written for download."""
 # ruff: noqa: ANN001 (Slicer's nodes have no types to import)
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
-from collections.abc import Awaitable, Callable, Collection
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import slicer
@@ -17,9 +15,6 @@ import vtk
 
 from .. import files
 from ..core.segment import Segment
-from ..core.volume import Volume
-from ..nodule.measurements import measure_nodule
-from ..nodule.segments import TERMINOLOGY
 from ..scene import mrml
 from .cases import Case
 
@@ -70,39 +65,6 @@ def snapshot(segmentationNode, volumeNode) -> Snapshot:  # noqa: N803
     if segments and segmentationNode.GenerateMergedLabelmapForAllSegments(merged, whole, None, ids):
         labelmap[...] = mrml.voxels_of(merged)
     return Snapshot(labelmap, tuple(segments), volume.ijk_to_ras, tuple(segmentation.GetSegmentIDs()))
-
-
-def shapes_of(state: Snapshot, ids: Collection[str] | None = None) -> dict[str, bytes]:
-    """A hash of the voxels of each segment (or of those in `ids`), by ID, to detect changes."""
-    return {
-        each: hashlib.blake2b(np.packbits(state.labelmap == segment.value).tobytes(), digest_size=16).digest()
-        for each, segment in zip(state.ids, state.segments, strict=True)
-        if ids is None or each in ids
-    }
-
-
-def measured_again(state: Snapshot, ids: Collection[str], hu: Volume) -> dict[str, dict[str, Any]]:
-    """Measure segments for the table of the page.
-
-    Args:
-        state: The segmentation.
-        ids: IDs of the segments to measure.
-        hu: The CT without padding.
-
-    Returns:
-        By ID: `volume_ml` and `mean_hu`; for nodules also the measurements of `measure_nodule`.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for each, segment in zip(state.ids, state.segments, strict=True):
-        if each not in ids:
-            continue
-        mask = state.labelmap == segment.value
-        inside = hu.array[mask]
-        mean = float(inside.mean(dtype=np.float64)) if inside.size else None
-        nodule = measure_nodule(mask, hu) if segment.terminology == TERMINOLOGY else None
-        of_all = {"volume_ml": inside.size * hu.voxel_volume_ml, "mean_hu": mean}
-        found[each] = {**(asdict(nodule) if nodule else {}), **of_all}
-    return found
 
 
 class AutoSave:

@@ -19,7 +19,7 @@ from .. import files
 from ..core.progress import in_words
 from ..core.request import DEVICES, SPEEDS
 from ..core.result import Result
-from ..core.volume import Volume, clean_hu
+from ..core.volume import Volume
 from ..jobs.corrections import CORRECTED, add_correction
 from ..jobs.manifest import read_manifest
 from ..jobs.protocol import JobError
@@ -29,7 +29,8 @@ from ..scene import mrml
 from ..scene.logic import Segmenter
 from ..scene.scene_runs import SceneRun, segments_of_target
 from .cases import Case
-from .corrections import AutoSave, Snapshot, measured_again, shapes_of, snapshot
+from .corrections import AutoSave, Snapshot, snapshot
+from .measured import Measurements
 from .table import Table
 from .views import Views
 
@@ -59,12 +60,7 @@ class Session:
         self._run: SceneRun | None = None
         self._runs: list[SceneRun] = []
         self._table, self._rows = Table(), list[str]()  # the table, and the IDs of the segments in its rows
-        self._hu: Volume | None = None  # the CT of the case, without padding
-        self._found: dict[
-            str, Mapping[str, Any]
-        ] = {}  # by ID: measurements made since the segments were loaded or computed
-        self._shapes: dict[str, bytes] = {}  # by ID: hashes of the segments when they were last measured
-        self._measuring = asyncio.Lock()
+        self._measured = Measurements(None, None)
         self._following: asyncio.Task | None = None
         self._autosave = AutoSave(partial(self._set, "saved"), self._measure_again)
         self._bundles, _ = find_bundles()
@@ -132,7 +128,7 @@ class Session:
         loaded = self.views.load_segmentation(found) if found else None
         self._use(loaded or self.views.app.segmentation_editor.create_empty_segmentation_node())
         state = self.take()
-        self._hu, self._found, self._shapes = None, {}, {} if self._by_hand or state is None else shapes_of(state)
+        self._measured = Measurements(self.views.volume, None if self._by_hand else state)
         self._autosave.follow(case.corrected, self.take, state)
         self.state.update(
             {
@@ -158,23 +154,9 @@ class Session:
 
     async def _measure_again(self, state: Snapshot) -> None:
         """Measure the segments that have changed, and update the table."""
-        case = self.case
-        async with self._measuring:
-            if case is not self.case:
-                return
-            hu = self._hu
-            if hu is None:
-                hu = await asyncio.to_thread(_without_padding, mrml.volume_from_node(self.views.volume))
-            before, shapes = self._shapes, await asyncio.to_thread(shapes_of, state)
-            changed = {each for each, shape in shapes.items() if before.get(each) != shape}
-            found = await asyncio.to_thread(measured_again, state, changed, hu)
-            if case is not self.case or self.segmentation is None:
-                return
-            # Only segments that no run has replaced meanwhile.
-            still = {each for each in changed if self._shapes.get(each) == before.get(each)}
-            self._hu = hu
-            self._found |= {each: found[each] for each in still}
-            self._shapes = self._shapes | {each: shapes[each] for each in still}
+        measured = self._measured
+        await measured.update(state)
+        if measured is self._measured and self.segmentation is not None:
             self._show_rows()
             self.state.flush()
 
@@ -184,19 +166,13 @@ class Session:
         if not self._by_hand or state is None or case is None:
             return
         await self._measure_again(state)
-        if (
-            case is not self.case
-            or case.cohort is None
-            or self._autosave.last
-            or not self._found.keys() >= {*state.ids}
-        ):
+        found = [self._measured.of(each) for each in state.ids]
+        if case is not self.case or case.cohort is None or self._autosave.last or None in found:
             return
         line = read_manifest(case.cohort).get(f"{case.name}{CORRECTED}", {})
-        told = {name: found["volume_ml"] for name, found in (line.get("measurements") or {}).items()}
-        if told != {
-            segment.name: self._found[each]["volume_ml"]
-            for each, segment in zip(state.ids, state.segments, strict=True)
-        }:
+        told = {name: measured["volume_ml"] for name, measured in (line.get("measurements") or {}).items()}
+        now = {segment.name: each["volume_ml"] for segment, each in zip(state.segments, found, strict=True) if each}
+        if told != now:
             self._autosave.last = state
 
     async def _add_correction(self, case: Case, folder: Path, state: Snapshot) -> None:
@@ -348,11 +324,7 @@ class Session:
         """Show a result in the views and in the table, and save it."""
         if run not in self._runs:
             self._runs.append(run)
-        self._found = {
-            each: found for each, found in self._found.items() if each not in run.segmentIDs or each in run.edited
-        }
-        state = self.take()
-        self._shapes = self._shapes | (shapes_of(state, run.segmentIDs) if state else {})
+        self._measured.replaced(run.segmentIDs, run.edited, self.take())
         editor = self.views.app.segmentation_editor
         self._by_hand = self._by_hand or editor.undo_stack.can_undo()  # the next call clears the undo stack
         self._use(run.segmentationNode)
@@ -437,8 +409,9 @@ class Session:
 
     def _measurements_of(self, segment_id: str) -> Mapping[str, Any]:
         """The latest measurements of a segment: after its last change, from its run, or from the cohort."""
-        if segment_id in self._found:
-            return self._found[segment_id]
+        measured = self._measured.of(segment_id)
+        if measured is not None:
+            return measured
         for run in reversed(self._runs):
             if run.result and segment_id in run.segmentIDs:
                 return run.result.segments[run.segmentIDs.index(segment_id)].measurements
@@ -467,10 +440,6 @@ class Session:
 
 def _read(case: Case) -> tuple[Volume, list[str]]:
     return files.read_volume(case.folders.scan(case.scan), case.series)
-
-
-def _without_padding(volume: Volume) -> Volume:
-    return Volume(clean_hu(volume.array)[0], volume.ijk_to_ras)
 
 
 def _targets(bundles: Iterable[Bundle]) -> list[str]:

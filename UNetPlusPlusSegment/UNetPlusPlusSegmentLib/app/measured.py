@@ -1,0 +1,103 @@
+"""What the app measures itself: segments that a visitor has changed, or that were loaded without measurements."""
+# ruff: noqa: ANN001 (Slicer's nodes have no types to import)
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from ..core.volume import Volume, clean_hu
+from ..nodule.measurements import measure_nodule
+from ..nodule.segments import TERMINOLOGY
+from ..scene import mrml
+from .corrections import Snapshot
+
+
+class Measurements:
+    """The measurements of one case that are newer than those of its runs and of its cohort.
+
+    A segment is measured again if its voxels have changed since they were last measured, here or by a run.
+    """
+
+    def __init__(self, volumeNode, measured: Snapshot | None) -> None:  # noqa: N803
+        """Measure nothing yet.
+
+        Args:
+            volumeNode: The CT.
+            measured: Segments that the cohort has measured as they are; None: there are none.
+        """
+        self._volume_node = volumeNode
+        self._hu: Volume | None = None  # the CT without padding, read when it is first needed
+        self._shapes = {} if measured is None else shapes_of(measured)
+        self._found: dict[str, Mapping[str, Any]] = {}
+        self._busy = asyncio.Lock()
+
+    def of(self, segment_id: str) -> Mapping[str, Any] | None:
+        """The measurements of a segment; None if those of its run or of the cohort still hold."""
+        return self._found.get(segment_id)
+
+    async def update(self, state: Snapshot) -> None:
+        """Measure the segments that have changed, in another thread."""
+        async with self._busy:
+            if self._hu is None:
+                self._hu = await asyncio.to_thread(_without_padding, mrml.volume_from_node(self._volume_node))
+            before, shapes = self._shapes, await asyncio.to_thread(shapes_of, state)
+            changed = {each for each, shape in shapes.items() if before.get(each) != shape}
+            found = await asyncio.to_thread(measured_again, state, changed, self._hu)
+            # Only segments that no run has replaced meanwhile.
+            still = {each for each in changed if self._shapes.get(each) == before.get(each)}
+            self._found |= {each: found[each] for each in still}
+            self._shapes = self._shapes | {each: shapes[each] for each in still}
+
+    def replaced(self, segment_ids: Collection[str], kept: Collection[str], state: Snapshot | None) -> None:
+        """Forget the segments that a run has made and measured anew, except those in `kept`, which a visitor has edited.
+
+        Args:
+            segment_ids: All segments of the run.
+            kept: Those that it left as they are.
+            state: The segmentation now.
+        """
+        self._found = {each: found for each, found in self._found.items() if each not in segment_ids or each in kept}
+        self._shapes = self._shapes | (shapes_of(state, segment_ids) if state else {})
+
+
+def shapes_of(state: Snapshot, ids: Collection[str] | None = None) -> dict[str, bytes]:
+    """A hash of the voxels of each segment (or of those in `ids`), by ID, to detect changes."""
+    return {
+        each: hashlib.blake2b(np.packbits(state.labelmap == segment.value).tobytes(), digest_size=16).digest()
+        for each, segment in zip(state.ids, state.segments, strict=True)
+        if ids is None or each in ids
+    }
+
+
+def measured_again(state: Snapshot, ids: Collection[str], hu: Volume) -> dict[str, dict[str, Any]]:
+    """Measure segments for the table of the page.
+
+    Args:
+        state: The segmentation.
+        ids: IDs of the segments to measure.
+        hu: The CT without padding.
+
+    Returns:
+        By ID: `volume_ml` and `mean_hu`; for nodules also the measurements of `measure_nodule`.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for each, segment in zip(state.ids, state.segments, strict=True):
+        if each not in ids:
+            continue
+        mask = state.labelmap == segment.value
+        inside = hu.array[mask]
+        mean = float(inside.mean(dtype=np.float64)) if inside.size else None
+        nodule = measure_nodule(mask, hu) if segment.terminology == TERMINOLOGY else None
+        of_all = {"volume_ml": inside.size * hu.voxel_volume_ml, "mean_hu": mean}
+        found[each] = {**(asdict(nodule) if nodule else {}), **of_all}
+    return found
+
+
+def _without_padding(volume: Volume) -> Volume:
+    return Volume(clean_hu(volume.array)[0], volume.ijk_to_ras)
