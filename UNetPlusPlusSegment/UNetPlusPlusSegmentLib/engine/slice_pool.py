@@ -36,14 +36,13 @@ def threads_of_torch(number: int | None) -> Iterator[None]:
     Args:
         number: None for the number that the thread has.
     """
-    with _number_to_come_kept():
+    with _setting:  # a thread's first call adopts the number for threads to come
         own = torch.get_num_threads()
-        torch.set_num_threads(min(number or own, cores()))
     try:
+        _set_here(min(number or own, cores()))
         yield
     finally:
-        with _number_to_come_kept():
-            torch.set_num_threads(own)
+        _set_here(own)
 
 
 def in_order(task: Callable[[Item], Answer], items: Sequence[Item], threads: int | None = None) -> Iterator[Answer]:
@@ -106,6 +105,13 @@ def _begin(ended: threading.Event) -> None:
     _here.ended = ended
     torch.get_num_threads()  # a thread's first call adopts the process's setting; made later, it would undo the next line
     torch.set_num_threads(1)
+
+
+def _set_here(number: int) -> None:
+    """Set torch's number of threads for the calling thread alone."""
+    if number != torch.get_num_threads():
+        with _number_to_come_kept():
+            torch.set_num_threads(number)
 
 
 @contextmanager
