@@ -243,6 +243,21 @@ def test_ctrl_c_while_torch_is_imported_waits_for_its_end(scan, shell_models, tm
     assert not (tmp_path / "x.nii.gz").exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other OpenMP libraries report otherwise")
+def test_threads_of_a_layer_sleep_while_they_wait_in_the_shell_and_in_a_worker(scan, shell_models, tmp_path):
+    for module, arguments in (
+        ("cli.main", ["liver", scan, "-o", tmp_path / "x.nii.gz", "--device", "cpu"]),
+        ("jobs.worker_main", [tmp_path / "arrays"]),
+    ):
+        (tmp_path / "arrays").mkdir(exist_ok=True)
+        ran = subprocess.run(
+            [sys.executable, "-m", f"UNetPlusPlusSegmentLib.{module}", *map(str, arguments)],
+            env={**os.environ, "UNETPP_MODELS": str(shell_models), "OMP_DISPLAY_ENV": "verbose"},
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert "GOMP_SPINCOUNT = '0'" in ran.stderr
+
+
 def test_help_is_exit_0(capsys):
     assert main(["liver", "--help"]) == 0
     assert "--threshold" in capsys.readouterr().out

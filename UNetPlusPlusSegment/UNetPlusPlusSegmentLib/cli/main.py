@@ -43,6 +43,7 @@ MAP_DECIMALS = 3  # of probabilities in files; with all digits they hardly compr
 def shell() -> int:
     """Run as the program `unetpp-segment`, in its own process, which may keep freed memory for speed."""
     from ..jobs.allocator import keep_freed_memory
+    from ..jobs.openmp import let_threads_sleep
 
     for name in ("stdout", "stderr"):
         # A closed stream: if its descriptor stayed free, the next file opened would receive what C++ prints.
@@ -55,6 +56,7 @@ def shell() -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # not every terminal can show mm³
     keep_freed_memory()
+    let_threads_sleep()
     return main()
 
 
