@@ -201,6 +201,63 @@ def test_wrong_usage_is_exit_2_with_one_line(arguments, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--threads", "two", "--threads: 'two' is not a whole number"),
+        ("--threads", "0", "must be a whole number, 1 or more; got 0"),
+        ("--threads", "-3", "must be a whole number, 1 or more; got -3"),
+        ("--threshold", "half", "--threshold: 'half' is not a number"),
+    ],
+)
+def test_a_wrong_number_is_named_in_plain_english(option, value, words, with_models, capsys):
+    assert main(["liver", "a.nrrd", "-o", "b.nrrd", option, value]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_more_threads_than_cores_are_as_many_as_these(scan, with_models, tmp_path, capsys):
+    for threads in ("1", str(10**12)):
+        assert main(["liver", str(scan), "-o", str(tmp_path / f"{threads}.nii.gz"), "--threads", threads]) == 0
+    assert (tmp_path / "1.nii.gz").read_bytes() == (tmp_path / f"{10**12}.nii.gz").read_bytes()
+
+
+CTRL_C_AT_TORCH = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
+from UNetPlusPlusSegmentLib.cli.main import main
+class CtrlC:
+    def find_spec(name, path, target=None):
+        if name == "torch":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, CtrlC)
+code = main(sys.argv[1:])
+print(code, "torch" in sys.modules)
+"""
+
+
+def test_ctrl_c_while_torch_is_imported_waits_for_its_end(scan, shell_models, tmp_path):
+    command = [sys.executable, "-c", CTRL_C_AT_TORCH, "liver", str(scan), "-o", str(tmp_path / "x.nii.gz")]
+    environment = {**os.environ, "UNETPP_MODELS": str(shell_models)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (done.stdout, done.stderr) == ("1 True\n", "unetpp-segment: cancelled.\n")
+    assert not (tmp_path / "x.nii.gz").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other OpenMP libraries report otherwise")
+def test_threads_of_a_layer_sleep_while_they_wait_in_the_shell_and_in_a_worker(scan, shell_models, tmp_path):
+    for module, arguments in (
+        ("cli.main", ["liver", scan, "-o", tmp_path / "x.nii.gz", "--device", "cpu"]),
+        ("jobs.worker_main", [tmp_path / "arrays"]),
+    ):
+        (tmp_path / "arrays").mkdir(exist_ok=True)
+        ran = subprocess.run(
+            [sys.executable, "-m", f"UNetPlusPlusSegmentLib.{module}", *map(str, arguments)],
+            env={**os.environ, "UNETPP_MODELS": str(shell_models), "OMP_DISPLAY_ENV": "verbose"},
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert "GOMP_SPINCOUNT = '0'" in ran.stderr
+
+
 def test_help_is_exit_0(capsys):
     assert main(["liver", "--help"]) == 0
     assert "--threshold" in capsys.readouterr().out

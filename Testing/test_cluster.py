@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.jobs import dask_cluster
-from UNetPlusPlusSegmentLib.jobs.cohort import CohortError, one_after_the_other, run_cohort
+from UNetPlusPlusSegmentLib.jobs.cohort import CohortError, Todo, one_after_the_other, run_cohort
 from UNetPlusPlusSegmentLib.jobs.dask_cluster import on_cluster
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 
@@ -124,6 +125,25 @@ def test_on_one_computer_each_process_gets_a_graphics_card_and_its_worker_with_i
     with dask_cluster._cluster_here(workers) as cluster, Client(cluster.scheduler_address) as client:
         seen = client.run(card_of_a_worker)
     assert sorted(seen.values()) == given
+
+
+def test_on_one_computer_the_processes_share_out_the_cores_that_they_may_use(monkeypatch):
+    monkeypatch.setattr("dask.system.CPU_COUNT", 7)  # without those that a container or taskset keeps from it
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with dask_cluster._cluster_here(2) as cluster, Client(cluster.scheduler_address) as client:
+        client.wait_for_workers(2)
+        assert list(client.nthreads().values()) == [3, 3]
+
+
+@pytest.mark.parametrize(("asked", "given"), [(None, 3), (1, 1)], ids=["its share", "what the user asked for"])
+def test_a_process_of_a_cluster_runs_the_network_in_as_many_threads_as_its_share(monkeypatch, asked, given):
+    monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(state=SimpleNamespace(nthreads=3)))
+    monkeypatch.setattr(dask_cluster, "Worker", lambda: None)
+    monkeypatch.setattr(dask_cluster, "_worker", None)
+    monkeypatch.setattr(dask_cluster, "outcome_of", lambda todo, worker: {"parts": todo.parts})
+    todo = Todo("a", Path("a.nrrd"), Path("out/a"), ((Path("model"), Request(threads=asked)),))
+    ((_, request),) = dask_cluster._do(todo)["parts"]
+    assert request.threads == given
 
 
 def card_of_a_worker() -> str:

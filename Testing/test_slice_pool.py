@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from Testing.support.bright import bright_bundle, segmented
 from UNetPlusPlusSegmentLib.core.request import Request, RequestError
 from UNetPlusPlusSegmentLib.core.volume import Volume
-from UNetPlusPlusSegmentLib.engine import predictor
+from UNetPlusPlusSegmentLib.engine import predictor, slice_pool
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.engine.slice_pool import AHEAD, in_order, threads_of_torch
 from UNetPlusPlusSegmentLib.network.bundle import choose_bundle
@@ -20,11 +21,14 @@ SPEEDS = ("accurate", "balanced", "fast")
 
 
 @pytest.fixture(autouse=True)
-def two_threads_of_torch():
+def two_threads_of_torch(monkeypatch):
     """Whatever the machine has."""
-    with threads_of_torch(2):
-        yield
-        assert torch.get_num_threads() == 2
+    monkeypatch.setattr(slice_pool, "cores", lambda: 4)
+    own = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(own)
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +64,51 @@ def test_a_task_has_a_thread_with_one_of_torchs_and_the_caller_keeps_its_own_num
     assert threading.get_ident() not in {thread for thread, _ in seen}
     assert torch.get_num_threads() == 2
     assert in_new_thread(torch.get_num_threads) == 2  # torch also keeps a number for threads to come
+
+
+def test_runs_at_once_in_two_threads_keep_the_number_of_each_and_of_threads_to_come(engine):
+    begun, may_end = threading.Event(), threading.Event()
+
+    def wait(*_):
+        begun.set()
+        may_end.wait()
+
+    def run(threads, progress):
+        engine.predict(body(), Request(speed="accurate", threads=threads), progress)
+        return torch.get_num_threads()
+
+    with ThreadPoolExecutor(1) as other:
+        one = other.submit(run, 1, wait)
+        begun.wait()
+        three = in_new_thread(lambda: run(3, lambda *_: None))
+        may_end.set()
+        assert (one.result(), three) == (2, 2)
+    assert in_new_thread(torch.get_num_threads) == 2
+
+
+def test_a_caller_with_a_number_of_its_own_leaves_that_of_threads_to_come_alone(engine):
+    def run():
+        torch.get_num_threads()
+        torch.set_num_threads(3)
+        in_new_thread(lambda: torch.set_num_threads(2))
+        engine.predict(body(), Request(speed="accurate")).at()
+        return torch.get_num_threads()
+
+    assert in_new_thread(run) == 3
+    assert in_new_thread(torch.get_num_threads) == 2
+
+
+def test_no_more_threads_are_used_than_there_are_cores():
+    for number in (5, 10**12):
+        with threads_of_torch(number):
+            assert torch.get_num_threads() == 4
+    torch.set_num_threads(9)
+    try:
+        with threads_of_torch(None):
+            assert torch.get_num_threads() == 4
+        assert torch.get_num_threads() == 9
+    finally:
+        torch.set_num_threads(2)
 
 
 def test_a_task_still_has_one_of_torchs_threads_after_its_first_layer():
@@ -107,6 +156,22 @@ def test_the_first_error_ends_the_run_once_in_its_own_words_and_no_thread_stays(
         next(answers)
     assert len(begun) < 10
     assert threading.active_count() == before
+
+
+def test_after_an_error_the_other_tasks_end_before_their_next_item():
+    done, both = [], threading.Barrier(2)
+
+    def many(n):
+        both.wait()
+        if n == 0:
+            raise ValueError("broken")
+        for k in in_order(lambda k: k, range(100)):
+            time.sleep(0.02)
+            done.append(k)
+
+    with pytest.raises(ValueError, match="broken"):
+        list(in_order(many, range(2), 2))
+    assert len(done) < 50
 
 
 def test_an_error_in_a_layer_of_any_thread_ends_the_run():

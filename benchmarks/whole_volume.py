@@ -9,10 +9,12 @@ Prints the ratios of one run and writes them into benchmarks/README.md. Linux on
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import scans
@@ -23,6 +25,12 @@ from UNetPlusPlusSegmentLib.core.agreement import dice
 
 AGREEMENT = ("abdomen_dicom", "abdomen_3mm", "CTChest4", "tiled_200")
 SPEEDS = ("accurate", "balanced", "fast")
+ON_PROCESSORS = (
+    ("abdomen_dicom", "accurate", "liver"),
+    ("liver_119", "balanced", "liver"),
+    ("chest_111", "balanced", "nodule"),
+)
+AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}  # the most that torch and oneDNN may use
 
 
 def main() -> None:
@@ -175,6 +183,25 @@ def quotient(first: list[float], second: list[float]) -> list[float]:
     return [a / b for a, b in zip(first, second, strict=True)] if first else []
 
 
+def _processors(given: argparse.Namespace) -> str:
+    """A table of the times on this processor and on one that has only AVX2, and of the memory that each thread takes."""
+    rows = []
+    for allowed in ({}, AVX2):
+        contenders = [Contender("ours_on_a_volume", scan, "", target) for scan, _, target in ON_PROCESSORS]
+        with mock.patch.dict(os.environ, allowed), running(contenders):
+            for (scan, speed, _), ours in zip(ON_PROCESSORS, contenders, strict=True):
+                ours.turn(speed=speed)  # the first run of a process chooses algorithms
+                one = ours.turn(speed=speed, threads=1)["peak_bytes"]
+                turns = [ours.turn(speed=speed) for _ in range(given.rounds)]
+                more = (max(turn["peak_bytes"] for turn in turns) - one) / max(1, ours.ready["threads"] - 1)
+                seconds = spread([turn["seconds"] for turn in turns], 1)
+                rows.append(
+                    (f"{scan}, {speed}", ours.ready["device"], seconds, *(f"{n / 1e6:.0f}" for n in (one, more)))
+                )
+    head = ("", "device", "seconds", "peak MB with one thread", "MB more with each further thread")
+    return f"{machine()}; {given.rounds} rounds.\n\n{table(head, rows)}"
+
+
 def _long_scans(given: argparse.Namespace) -> str:
     """A table with the cost of slices without liver, and the memory that a long scan needs in addition to its own."""
     whole, cropped = (Contender("ours_on_a_volume", scan, given.model) for scan in ("tiled_600", "cropped_600"))
@@ -193,7 +220,13 @@ def _long_scans(given: argparse.Namespace) -> str:
     )
 
 
-PARTS = {"threads": _threads, "times": _times, "agreement": _agreement, "long scans": _long_scans}
+PARTS = {
+    "threads": _threads,
+    "times": _times,
+    "agreement": _agreement,
+    "long scans": _long_scans,
+    "processors": _processors,
+}
 
 
 if __name__ == "__main__":

@@ -8,10 +8,12 @@ import io
 import json
 import os
 import select
+import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -41,6 +43,7 @@ MAP_DECIMALS = 3  # of probabilities in files; with all digits they hardly compr
 def shell() -> int:
     """Run as the program `unetpp-segment`, in its own process, which may keep freed memory for speed."""
     from ..jobs.allocator import keep_freed_memory
+    from ..jobs.openmp import let_threads_sleep
 
     for name in ("stdout", "stderr"):
         # A closed stream: if its descriptor stayed free, the next file opened would receive what C++ prints.
@@ -53,6 +56,7 @@ def shell() -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # not every terminal can show mm³
     keep_freed_memory()
+    let_threads_sleep()
     return main()
 
 
@@ -132,7 +136,8 @@ def _segment(given: argparse.Namespace) -> None:
         index_of(volume, point)
     _say([] if given.json or given.quiet else notes)  # before the run, as the user may have meant another input
 
-    from ..api import load_engine  # imports torch, which takes seconds, so only after all checks
+    with _interrupted_afterwards():
+        from ..api import load_engine  # imports torch, which takes seconds, so only after all checks
     from ..core.merging import merged
 
     runs = []
@@ -157,6 +162,23 @@ def _segment(given: argparse.Namespace) -> None:
         f"{result.scan_slices} slices by {result.model} on {result.device} in {result.seconds:.1f} s, written to {given.output}"
     )
     print(LICENCE_LINE, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _interrupted_afterwards() -> Iterator[None]:
+    """Keep Ctrl-C until the end of the block: in the middle of its import, torch would crash the process."""
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    pressed = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: pressed.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed.is_set():
+        raise KeyboardInterrupt
 
 
 def _say(notes: Iterable[str]) -> None:

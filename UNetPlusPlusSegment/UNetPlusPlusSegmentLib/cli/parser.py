@@ -6,7 +6,7 @@ import argparse
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .. import __version__
 from ..core.request import DEVICES, SPEEDS
@@ -195,7 +195,10 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
         "--device", default="auto", choices=DEVICES, help="device that runs the network (default: %(default)s)"
     )
     command.add_argument(
-        "--threads", type=int, metavar="N", help="CPU threads that run the network (default: one for each core)"
+        "--threads",
+        type=int,
+        metavar="N",
+        help="CPU threads that run the network, at most one for each core (default: one for each core)",
     )
     command.add_argument(
         "--speed",
@@ -229,9 +232,28 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.register("type", int, _whole_number)
+        self.register("type", float, _number)
+
     def error(self, message: str) -> NoReturn:
         """Print one line, like all other errors."""
         self.exit(2, f"unetpp-segment: {message} (--help shows the usage)\n")
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
 
 
 def _forms(text: str) -> list[str]:

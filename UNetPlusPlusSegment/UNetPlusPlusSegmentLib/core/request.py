@@ -31,7 +31,8 @@ class Request:
             own. Only for models that give findings a probability.
         force: Accept a volume that does not look like CT.
         device: `auto`, `cpu`, `cuda` or `mps`.
-        threads: Number of CPU threads that run the network; None for torch's own setting, by default one for each core.
+        threads: Number of CPU threads that run the network, at most one for each core; None for torch's own setting, by default one
+            for each core.
         box: Half-open ranges of voxels along K, J and I; nothing outside is segmented. None for the whole volume. Pairs of
             first and past-the-last index are converted to slices.
         points: (R, A, S) in mm, each in a nodule or within 10 mm of one; only these nodules are segmented. Only models that find

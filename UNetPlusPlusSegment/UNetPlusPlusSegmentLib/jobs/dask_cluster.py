@@ -82,10 +82,11 @@ def on_this_computer(workers: int) -> Runner:
 
 def _cluster_here(workers: int) -> SpecCluster:
     """A local cluster of `workers` processes, each with its share of the cores and, if there are any, one of the graphics cards."""
+    from dask.system import CPU_COUNT  # without the cores that a container or taskset keeps from this process
     from distributed import Nanny, Scheduler, SpecCluster
 
     multiprocessing.set_executable(python_executable())  # inside Slicer, sys.executable is Slicer itself
-    cards, threads = graphics_cards(), max(1, (os.cpu_count() or 1) // workers)
+    cards, threads = graphics_cards(), max(1, CPU_COUNT // workers)
     processes = {}
     for number in range(workers):
         environment = {"CUDA_VISIBLE_DEVICES": cards[number % len(cards)]} if cards else {}

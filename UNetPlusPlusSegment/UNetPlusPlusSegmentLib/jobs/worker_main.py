@@ -36,6 +36,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from .openmp import let_threads_sleep
+
 if TYPE_CHECKING:
     from .job_handler import JobHandler
 
@@ -47,6 +49,7 @@ def main(folder: Path) -> int:
     faulthandler.enable()
     line = Line(folder)
     _in_background(line.beat)
+    let_threads_sleep()
     try:  # before a thread reads stdin: on Windows, importing NumPy would then hang
         from .job_handler import JobHandler
     except (ImportError, OSError) as error:

@@ -106,7 +106,7 @@ class Segmenter:
             workers: Number of cases to run at once on this computer, at best one for each graphics card; more than 1 needs `distributed`.
             ended: Called with the manifest record of each case as it ends.
             points: Points in nodules, by the name of the case: RAS of its file, in mm. In other cases, the whole lungs are searched.
-            threads: Number of slices that the CPU computes at once; None for one for each core.
+            threads: Number of slices that the CPU computes at once, at most one for each core; None for as many.
             also: Further targets, which may need other models; each case gets one segmentation with all of them.
             showFrom: As for `start`.
 
