@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -473,7 +473,7 @@ def _without_padding(volume: Volume) -> Volume:
     return Volume(clean_hu(volume.array)[0], volume.ijk_to_ras)
 
 
-def _targets(bundles: Iterable[Bundle]) -> list[str]:
+def _targets(bundles: Sequence[Bundle]) -> list[str]:
     """All targets of the models: labels, shared words, and models with several labels as a whole; the liver first, as in the panel."""
     found = {label.name for bundle in bundles for label in bundle.labels}
     found |= {
@@ -481,4 +481,5 @@ def _targets(bundles: Iterable[Bundle]) -> list[str]:
         for bundle in bundles
         for name in (*bundle.shared_words, *([bundle.target] if len(bundle.labels) > 1 else ()))
     }
-    return sorted(found, key=lambda name: (name.casefold() != "liver", name.casefold()))
+    current = (name for name in found if providing(name, bundles))
+    return sorted(current, key=lambda name: (name.casefold() != "liver", name.casefold()))
