@@ -112,12 +112,14 @@ def read_scan(pair: Pair, parts: dict[str, list[Stored]], wanted: Sequence[Wante
         raise PrepareError(f"it has no segment {missing[0]}; it has {names_in_words(pair.segments)}.")
     volume, notes = read_volume(pair.image, pair.series)
     check_orientation(pair.image, notes)
-    notes += map(str, check_ct(volume))
+    notes += map(str, check_ct(volume, hint=""))
     labels = _labels(volume, parts, wanted)
     counts = np.bincount(labels.ravel(), minlength=len(wanted) + 1)[1:]
     empty = [each.name for each, count in zip(wanted, counts, strict=True) if not count]
     if len(empty) == len(wanted):
-        raise PrepareError(f"its segment {' and '.join(empty)} is empty.")
+        first = parts[empty[0]][0]
+        value = f": {first.path.name} has no voxel of value {first.values[0]}" if first.values else ""
+        raise PrepareError(f"its segment {' and '.join(empty)} is empty{value}.")
     if empty:
         notes.append(f"{', '.join(empty)} has no marked voxel, so it counts as absent.")
     order = axial_order(volume)
@@ -126,11 +128,20 @@ def read_scan(pair: Pair, parts: dict[str, list[Stored]], wanted: Sequence[Wante
 
 
 def add_scan(folder: SliceFolder, name: str, person: str, scan: Scan, given: argparse.Namespace) -> None:
-    """Add the slices of a case to the folder; `share_out` fills in their split later."""
+    """Add the slices of a case to the folder; `share_out` fills in their split later.
+
+    Raises:
+        PrepareError: The pixels are larger than the slices.
+    """
     for note in scan.notes:
         folder.note(f"{name}: {note}")
     slice_mm, row_mm, column_mm = scan.spacing_mm
     pixel_mm = given.pixel or min(row_mm, column_mm)
+    side_mm = min(scan.hu.shape[1] * row_mm, scan.hu.shape[2] * column_mm)
+    if pixel_mm > side_mm:
+        raise PrepareError(
+            f"--pixel {pixel_mm:g} is larger than a slice of {name}, {side_mm:.4g} mm: give a smaller one."
+        )
     every = given.every or max(1, round(APART_MM / slice_mm))
     for k in chosen_slices(np.any(scan.labels, axis=(1, 2)), every):
         # Clipped before pixels are averaged, as for the network.
@@ -195,7 +206,8 @@ def _labels(volume: Volume, parts: dict[str, list[Stored]], wanted: Sequence[Wan
         if shared.any():
             other = wanted[int(shared.max()) - 1].name
             raise PrepareError(
-                f"{other} and {each.name} overlap in {np.count_nonzero(shared)} voxels; a voxel can have only one label."
+                f"{other} and {each.name} overlap in {np.count_nonzero(shared)} voxels, but a voxel can have only one label:"
+                " subtract one from the other, for example with Logical operators in the Segment Editor."
             )
         labels[mask] = number
     return labels
@@ -244,8 +256,8 @@ def _check(given: argparse.Namespace, wanted: Sequence[Wanted]) -> None:
 
 def _check_numbers(given: argparse.Namespace) -> None:
     low, high = given.window or (0, 1)
-    if not low < high:
-        raise PrepareError(f"--window {low:g} {high:g}: the first number must be the smaller one.")
+    if not (math.isfinite(high - low) and low < high):
+        raise PrepareError(f"--window {low:g} {high:g} must be two numbers in HU, the smaller one first.")
     if given.pixel is not None and not (math.isfinite(given.pixel) and given.pixel > 0):
         raise PrepareError(f"--pixel {given.pixel:g} must be a size in mm above zero.")
     for option in ("every", "folds"):

@@ -106,7 +106,8 @@ def _usual_pixel_mm(folder: SliceFolder) -> float:
 
 
 def _made_of(folder: SliceFolder) -> str:
-    cases, people = (len({row[column] for row in folder.rows}) for column in ("volume", "patient"))
+    training = [row for row in folder.rows if row["split"] == "train"]
+    cases, people = (len({row[column] for row in training}) for column in ("volume", "patient"))
     counted = f"{_counted(cases, 'scan', 'scans')} of {_counted(people, 'person', 'people')}"
     return f"Trained on {counted}; its accuracy on others was not measured."
 
