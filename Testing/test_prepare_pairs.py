@@ -430,6 +430,19 @@ def test_labels_that_overlap_are_refused_and_slicer_s_layers_are_read(tmp_path, 
     np.testing.assert_array_equal(stored_of(out, "Ann")[1][-1] > 0, a_labelmap()[4] > 0)
 
 
+def test_a_label_may_contain_another_one(tmp_path, capsys):
+    slicer_case(tmp_path / "in", "Ann")
+    whole = ["--segment", "Both=Spleen+Right kidney", "--segment", "Right kidney"]
+    out = prepared(tmp_path / "in", tmp_path / "out", *whole, "--folds", "1", *SAID)
+    np.testing.assert_array_equal(stored_of(out, "Ann")[1][-1], a_labelmap()[4])
+    target = load_target(str(out / "target.yaml"))
+    assert target.priority == ("Right kidney", "Both")
+    item = read_slices(out, target, "train")[-1]
+    np.testing.assert_array_equal(item.mask, [a_labelmap()[4] > 0, a_labelmap()[4] == 2])
+    twice = [tmp_path / "in", "--segment", "A=Spleen", "--segment", "B=Spleen"]
+    assert "two labels are made of Spleen" in refused(pairs, twice, tmp_path / "twice", capsys)
+
+
 def write_layers(path, layers: np.ndarray) -> None:
     """A .seg.nrrd of several layers, (K, J, I, layer), on the grid LPS."""
     import SimpleITK as sitk

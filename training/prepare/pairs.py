@@ -4,6 +4,7 @@
     python training/prepare/pairs.py CASES -o data/spleen --segment Spleen --licence "CC BY 4.0" --citation "We, 2025." --source "Ours"
     python training/prepare/pairs.py CASES -o data/kidneys --segment "Right kidney=kidney_right" --segment "Left kidney=kidney_left"
     python training/prepare/pairs.py Task03_Liver -o data/liver --segment Liver=liver+cancer --window -100 240 --pixel 1.5
+    python training/prepare/pairs.py Task03_Liver -o data/tumour --segment Liver=liver+cancer --segment Tumour=cancer
 
 CASES holds pairs in the layout of Slicer (case.nrrd, case.seg.nrrd), nnU-Net or the Decathlon (imagesTr, labelsTr, dataset.json),
 TotalSegmentator (a folder per case with ct.nii.gz and segmentations/) or an archive (DICOM series and DICOM SEG), of any size and
@@ -20,6 +21,7 @@ import argparse
 import math
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -73,10 +75,11 @@ def prepare(given: argparse.Namespace) -> None:
         wanted = [read_wanted(text) for text in given.segment]
         _check(given, wanted)
         pairs = find_pairs(given.source)
-        parts = {pair.name: {each.name: each.of(pair) for each in wanted} for pair in pairs.found}
+        structures = structures_of(wanted)
+        parts = {pair.name: {each.name: each.of(pair) for each in structures} for pair in pairs.found}
     except FileError as error:
         raise PrepareError(str(error)) from error
-    _check_segments(pairs, parts, wanted)
+    _check_segments(pairs, parts, structures)
     person_of = people_of(pairs.found, given)
     refused = list(pairs.refused)
     looks: dict[str, Stored] = {}
@@ -84,7 +87,7 @@ def prepare(given: argparse.Namespace) -> None:
         for done, pair in enumerate(pairs.found, 1):
             before = len(folder.rows)
             try:
-                scan = read_scan(pair, parts[pair.name], wanted)
+                scan = read_scan(pair, parts[pair.name], structures)
             except (PrepareError, FileError, VolumeError) as error:
                 refused.append(_called(pair, error))
                 continue
@@ -95,9 +98,19 @@ def prepare(given: argparse.Namespace) -> None:
             )
         _tell(refused, folder, given)
         share_out(folder, given)
-        described = [Described(each.name, looks.get(each.name), number) for number, each in enumerate(wanted)]
-        write_target(folder, described, given, pairs.about)
+        made_of = [tuple(part.name for part in structures if {*part.parts} <= {*each.parts}) for each in wanted]
+        described = [
+            Described(each.name, looks.get(made[0]), number, made)
+            for number, (each, made) in enumerate(zip(wanted, made_of, strict=True))
+        ]
+        write_target(folder, described, [each.name for each in structures], given, pairs.about)
         draw_look(folder, given.window or DEFAULT_WINDOW_HU, HU_16_BIT[0])
+
+
+def structures_of(wanted: Sequence[Wanted]) -> list[Wanted]:
+    """What has a value of its own in a mask: each label or, if labels share segments, each segment."""
+    used = Counter(part for each in wanted for part in each.parts)
+    return [*wanted] if len(used) == used.total() else [Wanted(part, (part,)) for part in used]
 
 
 def read_scan(pair: Pair, parts: dict[str, list[Stored]], wanted: Sequence[Wanted]) -> Scan:
@@ -243,6 +256,10 @@ def _check(given: argparse.Namespace, wanted: Sequence[Wanted]) -> None:
     names = [each.name for each in wanted]
     if len(set(names)) < len(names):
         raise PrepareError(f"--segment: two labels have the same name; got {', '.join(names)}.")
+    made_of = Counter(frozenset(each.parts) for each in wanted)
+    for each in wanted:
+        if made_of[frozenset(each.parts)] > 1:
+            raise PrepareError(f"--segment: two labels are made of {' + '.join(each.parts)}; give it only once.")
     if given.name:
         check_name(given.name)
     _check_numbers(given)
