@@ -491,6 +491,21 @@ def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path, capsys
     assert words in refused(pairs, [tmp_path / "in", *arguments], tmp_path / "out", capsys)
 
 
+def test_a_case_that_a_link_shows_again_is_taken_once(tmp_path):
+    slicer_case(tmp_path / "in" / "a", "Ann")
+    slicer_case(tmp_path / "in" / "b", "Ben")
+    (tmp_path / "in" / "b" / "loop").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "c").symlink_to(tmp_path / "in" / "a")
+    assert len(find_pairs(tmp_path / "in").found) == 2
+
+
+def test_labels_in_dataset_json_that_are_a_list_are_refused(tmp_path, capsys):
+    numbered_cases(tmp_path / "in", ["case_001"], nnunet=True)
+    (tmp_path / "in" / "dataset.json").write_text('{"labels": ["background", "spleen"]}')
+    line = refused(pairs, [tmp_path / "in", "--segment", "Spleen"], tmp_path / "out", capsys)
+    assert "labels in dataset.json must be names with values" in line
+
+
 def test_pixels_larger_than_a_slice_are_refused(tmp_path, capsys):
     slicer_case(tmp_path / "in", "Ann")
     arguments = [tmp_path / "in", "--segment", "Spleen", "--pixel", "31"]
