@@ -267,6 +267,32 @@ def test_the_newest_version_in_the_first_folder_is_used_and_a_model_of_the_targe
     assert choose_bundle("left kidney", "abdomen-ct-v10.0.0").folder.parent == far
 
 
+def test_a_label_that_the_newest_version_has_dropped_is_used_only_if_the_older_version_is_named(tmp_path, monkeypatch):
+    near, far = tmp_path / "near", tmp_path / "far"
+    organs_bundle(near / "abdomen-ct-v1.0.0")
+    label = {"value": 1, "name": "Spleen", "terminology": "", "color": [1, 2, 3]}
+    bright_bundle(far / "abdomen-ct-v1.2.0", target="abdomen", labels=[label])
+    bright_bundle(far / "our-kidney-v1.0.0", target="kidney", labels=[{**label, "name": "Left kidney"}])
+    monkeypatch.setattr("UNetPlusPlusSegmentLib.network.bundle.search_folders", lambda: [near, far])
+    assert choose_bundle("spleen").name == choose_bundle("abdomen").name == "abdomen-ct-v1.0.0"  # nearest
+    assert choose_bundle("left kidney").name == "our-kidney-v1.0.0"
+    with pytest.raises(
+        BundleError, match=r"abdomen-ct-v1.0.0 has right kidney, but the newest .* name abdomen-ct-v1.0.0"
+    ):
+        choose_bundle("right kidney")
+    assert choose_bundle("right kidney", "abdomen-ct-v1.0.0").folder.parent == near
+    assert [bundle.name for bundle, _ in parts_of(Request("right kidney", model="abdomen-ct-v1.0.0"))] == [
+        "abdomen-ct-v1.0.0"
+    ]
+
+
+def test_models_of_different_targets_are_not_versions_of_one_another(tmp_path, monkeypatch):
+    organs_bundle(tmp_path / "ours-v1.0.0")
+    bright_bundle(tmp_path / "ours-v2.0.0")
+    monkeypatch.setattr("UNetPlusPlusSegmentLib.network.bundle.search_folders", lambda: [tmp_path])
+    assert choose_bundle("spleen").name == "ours-v1.0.0"
+
+
 def test_a_folder_without_card_or_weights_is_reported_and_a_hidden_one_is_ignored(tmp_path, monkeypatch):
     monkeypatch.setattr("UNetPlusPlusSegmentLib.network.bundle.search_folders", lambda: [tmp_path])
     for name in ("a-v1.0.0", "b-v1.0.0", ".c-v1.0.0"):

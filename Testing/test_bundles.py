@@ -251,6 +251,15 @@ def test_an_unknown_model_is_refused_with_those_that_exist(only_here):
         {"engine": "volumes"},
         {"priority": ["Spleen"]},
         {"threshold": "half"},
+        {"threshold": 2},
+        {"target": None},
+        {"target": " "},
+        {"labels": [{**CARD["labels"][0], "name": 7}]},
+        {"labels": [{**CARD["labels"][0], "color": [1, None, 3]}]},
+        {"input": {**CARD["input"], "pixel_mm": 0}},
+        {"input": {**CARD["input"], "window_hu": [160, -40]}},
+        {"speeds": {"fast": {"level": 3, "find_first": True, "step_mm": "8"}}},
+        {"speeds": {"fast": {"level": 3, "find_first": True, "margin_mm": float("nan")}}},
         {"speeds": {"fast": {"depth": 3}}},
         {"architecture": 7},
         {"postprocessing": {"smooth": True}},
@@ -261,6 +270,13 @@ def test_a_card_that_is_not_as_it_has_to_be_is_refused_when_it_is_read(only_here
     change_card(only_here / "m-v1.0.0", **changes)
     with pytest.raises(BundleError, match=r"m-v1\.0\.0 cannot be used: its model\.json"):
         read_bundle(only_here / "m-v1.0.0")
+
+
+def test_a_model_whose_target_is_no_text_does_not_hide_the_others(only_here):
+    make(only_here / "m-v1.0.0")
+    make(only_here / "n-v1.0.0")
+    change_card(only_here / "m-v1.0.0", target=7)
+    assert choose_bundle("liver").name == "n-v1.0.0"
 
 
 def test_a_bundle_itself_may_be_named_where_models_are_looked_for(tmp_path, monkeypatch):

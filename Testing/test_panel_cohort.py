@@ -81,7 +81,7 @@ def test_a_user_runs_a_cohort_looks_through_it_and_corrects_a_case(ui, scene, tm
     assert (ui.cohortRunButton.text, ui.cohortInputEdit.enabled) == ("Cancel", False)
     wait_until(lambda: ui.cohortProgressBar.maximum == 3)
     wait_until(lambda: ui.cohortRunButton.text == "Run cohort")
-    assert ui.cohortLabel.text == "2 cases done, 1 failed."
+    assert ui.cohortLabel.text == "2 done, 1 failed."
     rows = table_of(ui)
     assert [row[:2] for row in rows] == [["broken", "failed"], ["one", "done"], ["two", "done"]]
     assert rows[0][2] == "" and rows[1][2].endswith(" % doubtful")

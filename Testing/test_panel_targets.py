@@ -119,6 +119,15 @@ def test_of_two_models_for_a_target_the_one_in_the_user_s_folder_comes_first_and
     assert (panel._parameterNode.model, ui.thresholdSlider.value) == ("liver-ct-v0.1.0", 0.25)
 
 
+def test_a_label_that_the_newest_version_has_dropped_is_not_listed(panel):
+    label = {"value": 1, "name": "Spleen", "terminology": "", "color": [1, 2, 3]}
+    bright_bundle(user_folder() / "abdomen-ct-v1.1.0", target="abdomen", labels=[label])
+    panel.enter()
+    assert rows_of(panel.ui.targetComboBox) == ["Liver", "Spleen"]
+    panel.ui.targetComboBox.setCurrentText("Spleen")
+    assert rows_of(panel.ui.modelComboBox) == ["abdomen-ct-v1.1.0", "abdomen-ct-v1.0.0"]
+
+
 def test_a_model_that_is_dropped_into_the_opened_folder_is_offered_without_a_restart(panel, tmp_path):
     ui = panel.ui
     add_volume(organs_scan().array, organs_scan().ijk_to_ras)

@@ -289,6 +289,15 @@ def test_a_training_can_start_from_a_bundle_and_from_a_checkpoint(trained, confi
         torch.testing.assert_close(saved[f"network.{name}"], expected, atol=1e-6, rtol=1e-5)
 
 
+def test_weights_with_other_filters_are_refused_as_a_start_for_that_reason(trained, config, capsys):
+    for filters in ("[4, 6, 8, 10, 12]", "[2, 3, 4]"):
+        arguments = [f"init_from={trained / 'last.ckpt'}", "name=other", f"filters={filters}"]
+        assert train.main(["--config", str(config), *arguments]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "has other filters or another architecture than this training" in line
+    assert not (config.parent / "runs" / "other").exists()
+
+
 def test_a_network_with_other_labels_starts_from_all_weights_but_the_heads(trained, config, tmp_path):
     network = SegmentationTask(Settings("eight", "abdomen", str(tmp_path), filters=(2, 3, 4, 5, 6)), [0]).network
     fresh = {name: value.clone() for name, value in network.state_dict().items()}
@@ -310,8 +319,9 @@ def test_a_training_holds_out_the_people_of_its_fold(config, tmp_path):
     [
         ("patien=3", "did you mean 'patience'"),
         ("data=nowhere", "nowhere"),
-        ("init_from=nowhere", "Cannot go on from nowhere"),
+        ("init_from=nowhere", "init_from: nowhere is not a checkpoint"),
         ("runs=/dev/null/runs", "cannot be written to"),
+        ("fold=3/9", "too few people in 'train'"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_one_line_before_the_first_step(config, override, words, capsys):

@@ -1,6 +1,7 @@
 """A user's own target with two labels, from its YAML file to two segments: really trained, exported, measured and run, but tiny."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -196,6 +197,21 @@ def test_a_bundle_of_a_target_that_is_not_shipped_needs_its_own_file(bundle, pla
     assert "The target liver has no label 'Grey organ'" in capsys.readouterr().err
 
 
+def test_a_bundle_is_measured_with_the_target_in_the_slice_folder(bundle, place, tmp_path, capsys):
+    data = shutil.copytree(place / "data", tmp_path / "data")
+    shutil.copy(place / "both.yaml", data / "target.yaml")
+    assert evaluate.main([str(bundle.folder), "--data", str(data)]) == 0
+    assert "Grey organ" in capsys.readouterr().out
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_measured(bundle, checkpoint, place, capsys):
+    command = [str(bundle.folder), "--data", str(place / "data"), "-o", "/dev/null/figures.json"]
+    assert evaluate.main(command) == 1
+    assert export.main([str(checkpoint), "/dev/null/both-v1.0.0", "--data", str(place / "data")]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all("cannot be written" in line for line in lines)
+
+
 def test_the_validation_logs_the_dice_of_each_label_and_their_mean(checkpoint):
     (log,) = checkpoint.parent.rglob("metrics.csv")
     header, *lines = [line.split(",") for line in log.read_text().splitlines()]
@@ -295,6 +311,37 @@ def test_nobody_is_taught_about_the_people_on_whom_a_training_is_validated(place
     data = taught(place, checkpoint, f"target={tmp_path / 'unmarked.yaml'}")
     assert all(item.known is None and item.mask[1].any() for item in data.training)
     assert all(item.known.tolist() == [True, False] and item.unsure is None for item in data.validation)
+
+
+def test_images_without_any_masks_are_left_out_unless_a_teacher_marks_them(place, checkpoint, tmp_path):
+    unmarked = {**TARGET["slices"], "structures": {}, "unknown": []}
+    (tmp_path / "unmarked.yaml").write_text(yaml.safe_dump({"slices": unmarked}))
+    (tmp_path / "more" / "images").mkdir(parents=True)
+    image, mask = slice_of(np.random.default_rng(9))
+    Image.fromarray(image).save(tmp_path / "more" / "images" / "D.png")
+    row = {"file": "D.png", "volume": "madeD", "patient": "D", "split": "train", "slice": 0, "pixel_mm": PIXEL_MM}
+    write_table(tmp_path / "more", [row])
+    also = f"also={{{tmp_path / 'unmarked.yaml'}: {tmp_path / 'more'}}}"
+    untaught = SliceData(load_settings(place / "config.yaml", [also]))
+    assert "D.png" not in [item.row["file"] for item in untaught.training]
+    data = taught(place, checkpoint, also)
+    (item,) = [item for item in data.training if item.row["file"] == "D.png"]
+    for label, truth in enumerate(((mask == 1) | (mask == 2), mask == 3)):
+        assert dice(item.mask[label], truth) > 0.8
+    assert data.folder_of.tolist() == [0] * 8 + [1]
+    assert {item.row["patient"] for item in data.validation} == {"C"}
+
+
+def test_a_teacher_that_names_no_source_is_called_a_teacher(place, checkpoint, tmp_path, capsys):
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["sources"] = []
+    torch.save(saved, tmp_path / "silent.ckpt")
+    for key in ("teacher", "init_from"):
+        arguments = ["name=silent", f"{key}={tmp_path / 'silent.ckpt'}"]
+        assert train.main(["--config", str(place / "config.yaml"), *arguments]) == 1
+        assert capsys.readouterr().err.startswith(
+            f"train.py: {key}: {tmp_path / 'silent.ckpt'} does not say what it was"
+        )
 
 
 @pytest.mark.parametrize(

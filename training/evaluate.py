@@ -28,7 +28,7 @@ from fit.checkpoint import read_checkpoint
 from measure import chests, kinds, nodule_crops, parts, per_patient, whole_pairs, whole_scans
 from measure.per_patient import WORST
 from measure.pictures import PicturesError, private_folder
-from UNetPlusPlusSegmentLib.files import FileError
+from UNetPlusPlusSegmentLib.files import FileError, check_output
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bundle
 
 
@@ -36,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure, print a table or JSON, and write JSON if asked to; returns 0, or 1 after printing the reason to stderr."""
     given = _parser().parse_args(arguments)
     try:
+        if given.output:
+            check_output(given.output, (".json",))
         with tempfile.TemporaryDirectory() as scratch:  # a checkpoint is measured as the bundle that it would become
             model = given.model
             bundle = read_bundle(model) if model.is_dir() else bundle_from_checkpoint(model, Path(scratch) / "m", {})
@@ -50,10 +52,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _target(given: argparse.Namespace) -> Target | None:
-    """The target named with --target, or else that of a checkpoint; None for a bundle, which uses the shipped target."""
+    """The target named with --target, or else that of a checkpoint or of the slice folder; None: the shipped one that the bundle names."""
     if given.target:
         return load_target(given.target)
-    return None if given.model.is_dir() else read_checkpoint(given.model).target
+    if not given.model.is_dir():
+        return read_checkpoint(given.model).target
+    beside = given.data / "target.yaml" if given.data else None
+    return load_target(str(beside)) if beside and beside.is_file() else None
 
 
 def measure(bundle: Bundle, given: argparse.Namespace, target: Target | None) -> tuple[dict, str]:
@@ -103,7 +108,9 @@ def _parser() -> argparse.ArgumentParser:
     slices = parser.add_argument_group("with --data")
     slices.add_argument("--split", default="val", help="split to measure on, or a fold such as train:1/3 (%(default)s)")
     slices.add_argument(
-        "--target", metavar="NAME", help="name or YAML file of the target; default: that of the checkpoint or bundle"
+        "--target",
+        metavar="NAME",
+        help="name or YAML file of the target; default: that of the checkpoint, or FOLDER/target.yaml, or that of the bundle",
     )
     slices.add_argument("--every", type=int, default=1, metavar="N", help="take only every N-th slice")
     slices.add_argument(

@@ -23,7 +23,7 @@ from data.slices import DataError
 from data.targets import Target, TargetError, load_target
 from fit.checkpoint import read_checkpoint
 from measure import nodule_crops, per_patient, whole_pairs, whole_scans
-from UNetPlusPlusSegmentLib.files import FileError
+from UNetPlusPlusSegmentLib.files import FileError, check_output
 from UNetPlusPlusSegmentLib.files.pairs import find_pairs
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError
 
@@ -56,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise BundleError(f"{given.folder} exists already: a model is never overwritten. Give it a new version.")
         if not re.search(r"-v\d+\.\d+\.\d+$", given.folder.name):
             raise BundleError(f"{given.folder.name} names no version: call it {given.folder.name}-v1.0.0, say.")
+        check_output(given.folder, ("",))
         if given.volumes and not given.volumes.is_dir():
             raise FileError(f"{given.volumes} is not a folder: give --volumes the folder of the whole CTs.")
         if given.pairs:

@@ -149,7 +149,7 @@ class CohortBox:
         if process.error:
             return _("Cancelled.") if str(process.error) == "Cancelled." else str(process.error)
         failed = sum(each["status"] == "failed" for each in self._records)
-        return _("{count} cases done, {failed} failed.").format(count=len(self._records) - failed, failed=failed)
+        return _("{count} done, {failed} failed.").format(count=len(self._records) - failed, failed=failed)
 
     # Looking through
 

@@ -119,12 +119,14 @@ class ModelList:
 
 def offered(bundles) -> list[tuple[str, str]]:
     """Title and target of everything that bundles can segment, from A to Z: single labels, and groups of several."""
-    titles = {
-        label.name.casefold(): (label.name, label.name) for bundle in reversed(bundles) for label in bundle.labels
-    }
+    titles = {}
     for bundle in reversed(bundles):
-        for target in _several(bundle):
-            titles[f"{target.casefold()} *"] = (severalLabelsTitle(bundle, target), target)
+        for target in (*(label.name for label in bundle.labels), *_several(bundle)):
+            model = next(iter(providing(target, bundles)), None)  # the one that would be used
+            if model and len(model.labels_of(target)) > 1:
+                titles[f"{target.casefold()} *"] = severalLabelsTitle(model, target), target
+            elif target not in _several(bundle) and model:
+                titles[target.casefold()] = target, target
     return [titles[each] for each in sorted(titles)]
 
 

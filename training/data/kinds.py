@@ -103,6 +103,7 @@ class Kind:
     Attributes:
         window_hu: For CT, the HU of stored value 0 and of the largest one: 255, or 65535 in 16-bit images. None for colour images.
         structures: From the name of each marked structure to its values in a stored mask. Structures share no value; 0 is background.
+            Empty: nothing is marked, and masks are not read; only a teacher can mark such images.
         pixel_mm: The size of a stored pixel.
         sources: Where the images come from.
         group: Column of slices.csv, such as `patient`, whose values must not be spread over several splits.

@@ -59,6 +59,11 @@ class Slice:
         """True if the mask of this label is complete."""
         return self.known is None or bool(self.known[label])
 
+    @property
+    def knows_any(self) -> bool:
+        """True if the mask of at least one label is complete."""
+        return self.known is None or bool(self.known.any())
+
     def in_window(self, stored_hu: tuple[float, float] | None, wanted_hu: tuple[float, float] | None) -> Slice:
         """The slice with its grey values moved from the stored window to the wanted one; pixels of 0 stay 0."""
         is_8_bit = self.image.dtype == np.uint8
@@ -113,9 +118,13 @@ def read_rows(folder: str | Path, kind: Kind, split: str) -> list[dict[str, str]
     if fold:
         people = _of_fold(people, fold)
     chosen = [row for row in rows if row[kind.group] in set(people)]
+    if not chosen and fold and name in split_of.values():
+        count = sum(its == name for its in split_of.values())
+        raise DataError(f"{path} has too few people in {name!r} ({count}) for {fold}: add people, or make fewer folds.")
     if not chosen:
+        hint = " Give fold=1/3 to train without it." if split == "val" else ""
         raise DataError(
-            f"{path} has no row with split {split!r}; its splits are {', '.join(sorted(set(split_of.values())))}."
+            f"{path} has no row with split {split!r}; its splits are {', '.join(sorted(set(split_of.values())))}.{hint}"
         )
     return chosen
 
@@ -169,7 +178,8 @@ def sources_of(folder: str | Path, kind: Kind, split: str) -> list[Source]:
 def _read_slice(folder: Path, row: dict[str, str], target: Target, kind: Kind) -> Slice:
     image_path = folder / "images" / row["file"]
     mask_path = folder / "masks" / row.get("mask", row["file"])
-    image, mask = _read_picture(image_path), _read_picture(mask_path)
+    image = _read_picture(image_path)
+    mask = _read_picture(mask_path) if kind.structures else np.zeros(image.shape[:2], np.uint8)
     if image.shape[:2] != mask.shape[:2]:
         raise DataError(
             f"{mask_path} has {_by(mask)} pixels, but its image has {_by(image)}: they must have the same size."

@@ -86,7 +86,7 @@ def provenance_of(weights: str | Path) -> Provenance:
     if not provenance.sources:
         raise BundleError(
             f"{weights} does not say what it was trained on, which the card of a model trained from it must list: add"
-            " training_data to its model.json, or start from other weights."
+            " training_data to its model.json, or use other weights."
         )
     return provenance
 

@@ -45,9 +45,11 @@ class SliceData(L.LightningDataModule):
                     " teacher, or add slices with unknown labels in `also`."
                 )
             folders = [[teacher.mark(item) for item in folder] for folder in folders]
+        folders = [[item for item in folder if item.knows_any] for folder in folders]
         self.training = [item for folder in folders for item in folder]
         self.folder_of = np.repeat(np.arange(len(folders)), [len(folder) for folder in folders])
-        validation = [item for folder in read_folders(settings, settings.splits[1]) for item in folder]
+        marked = read_folders(settings, settings.splits[1], marked=True)
+        validation = [item for folder in marked for item in folder if item.knows_any]
         for at, label in enumerate(self.target.labels):
             if not any(item.knows(at) and item.mask[at].any() for item in self.training):
                 raise DataError(
@@ -107,8 +109,8 @@ class SliceData(L.LightningDataModule):
         return cast("L.Trainer", self.trainer)  # Lightning sets it before it asks for a loader
 
 
-def read_folders(settings: Settings, split: str) -> list[list[Slice]]:
-    """The slices of a split in `data` and in each folder of `also`, without slices in which every label is unknown.
+def read_folders(settings: Settings, split: str, marked: bool = False) -> list[list[Slice]]:
+    """The slices of a split in `data` and in each folder of `also`; with `marked`, without the folders in which nothing is marked.
 
     Raises:
         DataError: As for `read_slices`; or two folders have a patient of the same name.
@@ -116,6 +118,8 @@ def read_folders(settings: Settings, split: str) -> list[list[Slice]]:
     folders: list[list[Slice]] = []
     groups: dict[str, str] = {}
     for folder, kind in settings.folders:
+        if marked and not kind.structures:
+            continue
         slices = read_slices(folder, settings.goal, split, kind)
         here = {item.row[kind.group] for item in slices}
         twice = sorted(groups.keys() & here)
@@ -124,7 +128,7 @@ def read_folders(settings: Settings, split: str) -> list[list[Slice]]:
                 f"{folder} and {groups[twice[0]]} both have {', '.join(twice)}: rename {kind.group} in one of them."
             )
         groups |= dict.fromkeys(here, folder)
-        folders.append([item for item in slices if any(item.knows(label) for label in range(len(item.mask)))])
+        folders.append(slices)
     return folders
 
 

@@ -36,10 +36,10 @@ def train(settings: Settings, resume: bool = False) -> Path:
         check_folds(settings)
     data = SliceData(settings)
     start = last if last.exists() else settings.init_from
-    task = SegmentationTask(settings, data.groups, data.sources, _inherited(start, settings.teacher))
-    make_folder(settings, task)
+    task = SegmentationTask(settings, data.groups, data.sources, _inherited(start, settings))
     if settings.init_from and not last.exists():
         load_weights(task.network, settings.init_from)
+    make_folder(settings, task)
     best = ModelCheckpoint(settings.folder, "best", monitor="val_dice", mode="max", enable_version_counter=False)
     trainer = trainer_of(settings, best)
     data.check_processes(trainer.world_size)
@@ -71,16 +71,19 @@ def check_folds(settings: Settings) -> None:
             )
 
 
-def _inherited(*weights: str | Path) -> Provenance:
-    """What the weights that a training goes on from and is taught by have learned from; an empty name stands for none.
+def _inherited(start: Path | str, settings: Settings) -> Provenance:
+    """What the weights that a training starts from and is taught by have learned from; an empty name stands for none.
 
     Raises:
         SettingsError: They do not say it.
     """
     inherited = NOTHING
-    for each in (name for name in weights if name):
+    for key, weights in (
+        ("init_from" if start == settings.init_from else "--resume", start),
+        ("teacher", settings.teacher),
+    ):
         try:
-            inherited = inherited.going_on_from(provenance_of(each))
+            inherited = inherited.going_on_from(provenance_of(weights) if weights else NOTHING)
         except BundleError as error:
-            raise SettingsError(f"Cannot go on from {each}: {error}") from error
+            raise SettingsError(f"{key}: {error}") from error
     return inherited

@@ -26,13 +26,16 @@ def load_weights(network: nn.Module, source: str) -> None:
         else:
             state = torch.load(source, map_location="cpu", weights_only=True)["state_dict"]
             state = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
-        own = network.state_dict()
-        heads = {k: v for k, v in own.items() if k.startswith("outputs.") and k in state and v.shape != state[k].shape}
-        network.load_state_dict({**state, **heads})
     except Exception as error:  # pickle raises many kinds of error for a file that is not a checkpoint
         reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise SettingsError(f"init_from={source!r} is not a bundle or checkpoint: {reason}") from error
+    own = network.state_dict()
+    heads = {k: v for k, v in own.items() if k.startswith("outputs.") and k in state and v.shape != state[k].shape}
+    try:
+        network.load_state_dict({**state, **heads})
+    except RuntimeError as error:
         raise SettingsError(
-            f"init_from={source!r} is not a bundle or checkpoint of this architecture: {reason}"
+            f"init_from={source!r} has other filters or another architecture than this training: give those that it was trained with."
         ) from error
 
 

@@ -11,7 +11,7 @@ from measure.pooled import Pooled, means_of, summary
 from UNetPlusPlusSegmentLib.api import Engine, load_engine
 from UNetPlusPlusSegmentLib.core.agreement import TOLERANCE_MM
 from UNetPlusPlusSegmentLib.core.request import Request
-from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, axial_order
+from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, axial_order, check_ct
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
 from UNetPlusPlusSegmentLib.files.pairs import Pair, Pairs, Wanted, find_pairs, names_in_words, read_wanted
 from UNetPlusPlusSegmentLib.files.segmentations import check_orientation, masks_of
@@ -96,6 +96,7 @@ def _truths(bundle: Bundle, pairs: Pairs, segments: Sequence[str]) -> list[Wante
 def _image_of(pair: Pair) -> Volume:
     try:
         volume, notes = read_volume(pair.image, pair.series)
+        check_ct(volume, hint="")
     except VolumeError as error:
         raise FileError(f"{pair.image}: {error}") from error
     check_orientation(pair.image, notes)

@@ -150,7 +150,7 @@ def add_scan(folder: SliceFolder, scan: Scan, split: str, every: int, flip: set[
     """Read one scan and add its slices to the folder; `flip` as in `turned`."""
     volume = _read(scan.image)
     try:
-        check_ct(volume)
+        check_ct(volume, hint="")
     except VolumeError as error:
         raise PrepareError(f"{scan.image}: {error}") from error
     order = axial_order(volume)

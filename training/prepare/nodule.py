@@ -60,7 +60,7 @@ def add_scan(folder: SliceFolder, reading: Reading, series: Series, split: str, 
         return 0
     try:
         volume, notes = _read_volume(series, reading.series)
-        check_ct(volume)
+        check_ct(volume, hint="")
     except (FileError, VolumeError) as error:
         raise PrepareError(f"{series.folder}: {error}") from error
     slice_of = slice_numbers(volume, series)

@@ -4,6 +4,7 @@
     python training/prepare/pairs.py CASES -o data/spleen --segment Spleen --licence "CC BY 4.0" --citation "We, 2025." --source "Ours"
     python training/prepare/pairs.py CASES -o data/kidneys --segment "Right kidney=kidney_right" --segment "Left kidney=kidney_left"
     python training/prepare/pairs.py Task03_Liver -o data/liver --segment Liver=liver+cancer --window -100 240 --pixel 1.5
+    python training/prepare/pairs.py Task03_Liver -o data/tumour --segment Liver=liver+cancer --segment Tumour=cancer
 
 CASES holds pairs in the layout of Slicer (case.nrrd, case.seg.nrrd), nnU-Net or the Decathlon (imagesTr, labelsTr, dataset.json),
 TotalSegmentator (a folder per case with ct.nii.gz and segmentations/) or an archive (DICOM series and DICOM SEG), of any size and
@@ -20,6 +21,7 @@ import argparse
 import math
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -73,10 +75,11 @@ def prepare(given: argparse.Namespace) -> None:
         wanted = [read_wanted(text) for text in given.segment]
         _check(given, wanted)
         pairs = find_pairs(given.source)
-        parts = {pair.name: {each.name: each.of(pair) for each in wanted} for pair in pairs.found}
+        structures = structures_of(wanted)
+        parts = {pair.name: {each.name: each.of(pair) for each in structures} for pair in pairs.found}
     except FileError as error:
         raise PrepareError(str(error)) from error
-    _check_segments(pairs, parts, wanted)
+    _check_segments(pairs, parts, structures)
     person_of = people_of(pairs.found, given)
     refused = list(pairs.refused)
     looks: dict[str, Stored] = {}
@@ -84,7 +87,7 @@ def prepare(given: argparse.Namespace) -> None:
         for done, pair in enumerate(pairs.found, 1):
             before = len(folder.rows)
             try:
-                scan = read_scan(pair, parts[pair.name], wanted)
+                scan = read_scan(pair, parts[pair.name], structures)
             except (PrepareError, FileError, VolumeError) as error:
                 refused.append(_called(pair, error))
                 continue
@@ -95,9 +98,19 @@ def prepare(given: argparse.Namespace) -> None:
             )
         _tell(refused, folder, given)
         share_out(folder, given)
-        described = [Described(each.name, looks.get(each.name), number) for number, each in enumerate(wanted)]
-        write_target(folder, described, given, pairs.about)
+        made_of = [tuple(part.name for part in structures if {*part.parts} <= {*each.parts}) for each in wanted]
+        described = [
+            Described(each.name, looks.get(made[0]), number, made)
+            for number, (each, made) in enumerate(zip(wanted, made_of, strict=True))
+        ]
+        write_target(folder, described, [each.name for each in structures], given, pairs.about)
         draw_look(folder, given.window or DEFAULT_WINDOW_HU, HU_16_BIT[0])
+
+
+def structures_of(wanted: Sequence[Wanted]) -> list[Wanted]:
+    """What has a value of its own in a mask: each label or, if labels share segments, each segment."""
+    used = Counter(part for each in wanted for part in each.parts)
+    return [*wanted] if len(used) == used.total() else [Wanted(part, (part,)) for part in used]
 
 
 def read_scan(pair: Pair, parts: dict[str, list[Stored]], wanted: Sequence[Wanted]) -> Scan:
@@ -112,12 +125,14 @@ def read_scan(pair: Pair, parts: dict[str, list[Stored]], wanted: Sequence[Wante
         raise PrepareError(f"it has no segment {missing[0]}; it has {names_in_words(pair.segments)}.")
     volume, notes = read_volume(pair.image, pair.series)
     check_orientation(pair.image, notes)
-    notes += map(str, check_ct(volume))
+    notes += map(str, check_ct(volume, hint=""))
     labels = _labels(volume, parts, wanted)
     counts = np.bincount(labels.ravel(), minlength=len(wanted) + 1)[1:]
     empty = [each.name for each, count in zip(wanted, counts, strict=True) if not count]
     if len(empty) == len(wanted):
-        raise PrepareError(f"its segment {' and '.join(empty)} is empty.")
+        first = parts[empty[0]][0]
+        value = f": {first.path.name} has no voxel of value {first.values[0]}" if first.values else ""
+        raise PrepareError(f"its segment {' and '.join(empty)} is empty{value}.")
     if empty:
         notes.append(f"{', '.join(empty)} has no marked voxel, so it counts as absent.")
     order = axial_order(volume)
@@ -126,11 +141,20 @@ def read_scan(pair: Pair, parts: dict[str, list[Stored]], wanted: Sequence[Wante
 
 
 def add_scan(folder: SliceFolder, name: str, person: str, scan: Scan, given: argparse.Namespace) -> None:
-    """Add the slices of a case to the folder; `share_out` fills in their split later."""
+    """Add the slices of a case to the folder; `share_out` fills in their split later.
+
+    Raises:
+        PrepareError: The pixels are larger than the slices.
+    """
     for note in scan.notes:
         folder.note(f"{name}: {note}")
     slice_mm, row_mm, column_mm = scan.spacing_mm
     pixel_mm = given.pixel or min(row_mm, column_mm)
+    side_mm = min(scan.hu.shape[1] * row_mm, scan.hu.shape[2] * column_mm)
+    if pixel_mm > side_mm:
+        raise PrepareError(
+            f"--pixel {pixel_mm:g} is larger than a slice of {name}, {side_mm:.4g} mm: give a smaller one."
+        )
     every = given.every or max(1, round(APART_MM / slice_mm))
     for k in chosen_slices(np.any(scan.labels, axis=(1, 2)), every):
         # Clipped before pixels are averaged, as for the network.
@@ -195,7 +219,8 @@ def _labels(volume: Volume, parts: dict[str, list[Stored]], wanted: Sequence[Wan
         if shared.any():
             other = wanted[int(shared.max()) - 1].name
             raise PrepareError(
-                f"{other} and {each.name} overlap in {np.count_nonzero(shared)} voxels; a voxel can have only one label."
+                f"{other} and {each.name} overlap in {np.count_nonzero(shared)} voxels, but a voxel can have only one label:"
+                " subtract one from the other, for example with Logical operators in the Segment Editor."
             )
         labels[mask] = number
     return labels
@@ -231,6 +256,10 @@ def _check(given: argparse.Namespace, wanted: Sequence[Wanted]) -> None:
     names = [each.name for each in wanted]
     if len(set(names)) < len(names):
         raise PrepareError(f"--segment: two labels have the same name; got {', '.join(names)}.")
+    made_of = Counter(frozenset(each.parts) for each in wanted)
+    for each in wanted:
+        if made_of[frozenset(each.parts)] > 1:
+            raise PrepareError(f"--segment: two labels are made of {' + '.join(each.parts)}; give it only once.")
     if given.name:
         check_name(given.name)
     _check_numbers(given)
@@ -244,8 +273,8 @@ def _check(given: argparse.Namespace, wanted: Sequence[Wanted]) -> None:
 
 def _check_numbers(given: argparse.Namespace) -> None:
     low, high = given.window or (0, 1)
-    if not low < high:
-        raise PrepareError(f"--window {low:g} {high:g}: the first number must be the smaller one.")
+    if not (math.isfinite(high - low) and low < high):
+        raise PrepareError(f"--window {low:g} {high:g} must be two numbers in HU, the smaller one first.")
     if given.pixel is not None and not (math.isfinite(given.pixel) and given.pixel > 0):
         raise PrepareError(f"--pixel {given.pixel:g} must be a size in mm above zero.")
     for option in ("every", "folds"):

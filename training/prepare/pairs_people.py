@@ -71,9 +71,8 @@ def share_out(folder: SliceFolder, given: argparse.Namespace) -> None:
         return
     folds = _number_of_folds(people, given)
     if folds == 1:
-        folder.note(
-            "all people are for training, so nobody is left for validation: hold out a fold when you train (fold=1/3)."
-        )
+        way_out = "hold out a fold when you train (fold=1/3)" if len(people) > 1 else "add cases of other people"
+        folder.note(f"all people are for training, so nobody is left for validation: {way_out}.")
     drawn = random.Random(given.seed).sample(people, len(people))
     fold_of = {person: number % folds for number, person in enumerate(drawn)}
     for row in folder.rows:

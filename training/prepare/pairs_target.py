@@ -42,6 +42,7 @@ class Described:
     name: str
     drawn: Stored | None
     number: int  # its position among the labels
+    made_of: tuple[str, ...]  # the structures in the masks that it combines
 
     @cached_property
     def terminology(self) -> str:
@@ -59,13 +60,18 @@ class Described:
 
 
 def write_target(
-    folder: SliceFolder, labels: Sequence[Described], given: argparse.Namespace, about: Mapping[str, Any]
+    folder: SliceFolder,
+    labels: Sequence[Described],
+    structures: Sequence[str],
+    given: argparse.Namespace,
+    about: Mapping[str, Any],
 ) -> None:
     """Write target.yaml into a folder that is being made.
 
     Args:
         folder: The folder with all its slices.
-        labels: The labels in the order of their values.
+        labels: The labels.
+        structures: The names of what is marked in the masks, in the order of its values.
         given: The command line.
         about: dataset.json of the source, which may give name, licence and reference.
     """
@@ -76,10 +82,11 @@ def write_target(
         "name": given.name or _word(names[0] if len(names) == 1 else folder.path.resolve().name),
         "pixel_mm": given.pixel or max(LEAST_PIXEL_MM, _usual_pixel_mm(folder)),
         "labels": _labels(labels),
+        **_priority(labels),
         "window_hu": window_hu,
         "slices": {
             "window_hu": window_hu if given.window else list(HU_16_BIT),
-            "structures": {name: [value] for value, name in enumerate(names, 1)},
+            "structures": {name: [value] for value, name in enumerate(structures, 1)},
             "pixel_mm": {"column": "pixel_mm"},
             "sources": [source],
         },
@@ -106,7 +113,8 @@ def _usual_pixel_mm(folder: SliceFolder) -> float:
 
 
 def _made_of(folder: SliceFolder) -> str:
-    cases, people = (len({row[column] for row in folder.rows}) for column in ("volume", "patient"))
+    training = [row for row in folder.rows if row["split"] == "train"]
+    cases, people = (len({row[column] for row in training}) for column in ("volume", "patient"))
     counted = f"{_counted(cases, 'scan', 'scans')} of {_counted(people, 'person', 'people')}"
     return f"Trained on {counted}; its accuracy on others was not measured."
 
@@ -122,9 +130,21 @@ def _source(given: argparse.Namespace, about: Mapping[str, Any]) -> dict[str, st
 
 def _labels(labels: Sequence[Described]) -> list[dict[str, Any]]:
     return [
-        {"name": label.name, "terminology": label.terminology, "color": list(label.color), "made_of": [label.name]}
+        {
+            "name": label.name,
+            "terminology": label.terminology,
+            "color": list(label.color),
+            "made_of": list(label.made_of),
+        }
         for label in labels
     ]
+
+
+def _priority(labels: Sequence[Described]) -> dict[str, list[str]]:
+    """If labels share structures, the one made of fewer wins, such as a tumour over the whole liver."""
+    if len({name for label in labels for name in label.made_of}) == sum(len(label.made_of) for label in labels):
+        return {}
+    return {"priority": [label.name for label in sorted(labels, key=lambda label: len(label.made_of))]}
 
 
 def check_name(name: str) -> None:

@@ -71,6 +71,8 @@ class SliceFolder:
         try:
             if error is None:
                 self._finish()
+            if isinstance(error, OSError):
+                raise self._not_written(self.path, error) from error
         finally:
             shutil.rmtree(self._part, ignore_errors=True)
 
@@ -271,7 +273,7 @@ def parser_of(description: str, shares: bool = True) -> argparse.ArgumentParser:
 def run(
     prepare: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, arguments: list[str] | None
 ) -> int:
-    """Parse the arguments and call `prepare`; returns 0, or 1 after printing the reason of a `PrepareError` to stderr."""
+    """Parse the arguments and call `prepare`; returns 0, or 1 after printing the reason of a `PrepareError` to stderr (130: Ctrl+C)."""
     given = parser.parse_args(arguments)
     try:
         if not given.source.is_dir():
@@ -280,6 +282,9 @@ def run(
     except PrepareError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: stopped, and nothing was written.", file=sys.stderr)
+        return 130
     return 0
 
 

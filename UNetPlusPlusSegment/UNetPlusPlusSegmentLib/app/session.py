@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -442,7 +442,7 @@ def _read(case: Case) -> tuple[Volume, list[str]]:
     return files.read_volume(case.folders.scan(case.scan), case.series)
 
 
-def _targets(bundles: Iterable[Bundle]) -> list[str]:
+def _targets(bundles: Sequence[Bundle]) -> list[str]:
     """All targets of the models: labels, shared words, and models with several labels as a whole; the liver first, as in the panel."""
     found = {label.name for bundle in bundles for label in bundle.labels}
     found |= {
@@ -450,4 +450,5 @@ def _targets(bundles: Iterable[Bundle]) -> list[str]:
         for bundle in bundles
         for name in (*bundle.shared_words, *([bundle.target] if len(bundle.labels) > 1 else ()))
     }
-    return sorted(found, key=lambda name: (name.casefold() != "liver", name.casefold()))
+    current = (name for name in found if providing(name, bundles))
+    return sorted(current, key=lambda name: (name.casefold() != "liver", name.casefold()))

@@ -338,7 +338,8 @@ def _cohort(given: argparse.Namespace) -> None:
     if given.quiet:
         return
     if not given.json:
-        print(f"{cases} cases done, written to {given.output}.{also}")
+        counted = f"{cases} case" if cases == 1 else f"{cases} cases"
+        print(f"{counted} done, written to {given.output}.{also}")
     print(LICENCE_LINE, file=sys.stderr)
 
 

@@ -15,6 +15,10 @@ PADDING_HU = -1500  # at or below this nothing was measured: scanners fill the c
 OUTSIDE_HU = -500  # lower values are air or lung, higher ones the body
 FAT_HU = -50  # fat and air are below
 LEAST_FAT_OR_AIR = 0.001  # as a share of the voxels; crops of 3 to 8 cm around a liver have at least 0.005, MR has none
+ANYWAY = (
+    " If this is one, run it anyway: with --force on the command line, force=True in Python, or the check box under Advanced in the"
+    " panel."
+)
 SPACING_RANGE_MM = (0.01, 100.0)
 
 
@@ -180,12 +184,13 @@ def axial_volume(volume: Volume) -> Volume:
     return Volume(order.apply(volume.array), matrix)
 
 
-def check_ct(volume: Volume, force: bool = False) -> list[Note]:
+def check_ct(volume: Volume, force: bool = False, hint: str = ANYWAY) -> list[Note]:
     """Refuse a volume that cannot be CT in Hounsfield units, before time is spent on it.
 
     Args:
         volume: As read, padding included.
         force: Accept values that do not look like CT.
+        hint: What to do with a CT that does not look like one, at the end of the message.
 
     Returns:
         Notes for the user, if the run was forced or the volume has only one slice.
@@ -202,11 +207,7 @@ def check_ct(volume: Volume, force: bool = False) -> list[Note]:
     notes = []
     reason = _why_not_ct(volume.array)
     if reason and not force:
-        raise VolumeError(
-            f"This does not look like CT in Hounsfield units: {reason}."
-            " Choose a CT volume. If this is one, run it anyway: with --force on the command line, force=True in Python, or the check"
-            " box under Advanced in the panel."
-        )
+        raise VolumeError(f"This does not look like CT in Hounsfield units: {reason}. Choose a CT volume.{hint}")
     if reason:
         notes.append(Note("forced", f"The run was forced, although this does not look like CT: {reason}."))
     order = axial_order(volume)

@@ -100,7 +100,7 @@ def find_pairs(folder: str | Path) -> Pairs:
     if not folder.is_dir():
         raise FileError(f"{folder} is not a folder: give the one that contains images and their segmentations.")
     pairs = Pairs()
-    _look_into(folder, folder, pairs)
+    _look_into(folder, folder, pairs, set())
     _find_dicom(folder, pairs)
     if not pairs.found and not pairs.refused:
         raise FileError(f"{folder} contains no pairs of images and segmentations. Supported layouts: {LAYOUTS}.")
@@ -129,7 +129,10 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
-def _look_into(folder: Path, root: Path, pairs: Pairs) -> None:
+def _look_into(folder: Path, root: Path, pairs: Pairs, seen: set[Path]) -> None:
+    if folder.resolve() in seen:  # a link to it: the same person would be there twice, in two splits perhaps
+        return
+    seen.add(folder.resolve())
     images, labels, masks = folder / "imagesTr", folder / "labelsTr", folder / "segmentations"
     if images.is_dir() and labels.is_dir():
         _add_numbered(images, labels, folder / "dataset.json", pairs)
@@ -145,7 +148,7 @@ def _look_into(folder: Path, root: Path, pairs: Pairs) -> None:
         scans += _series_called_after(drawn, inner)
         _add_side_by_side(scans or [folder], drawn, folder, root, pairs)
     for path in inner:
-        _look_into(path, root, pairs)
+        _look_into(path, root, pairs, seen)
 
 
 def _add_numbered(images: Path, labels: Path, dataset: Path, pairs: Pairs) -> None:
@@ -172,8 +175,10 @@ def _dataset(path: Path) -> dict[str, Any]:
 
 def _labels(about: Mapping[str, Any]) -> list[tuple[str, tuple[int, ...]]]:
     """Names and values, from `{"spleen": 1}` of nnU-Net (a region has several values) or `{"1": "spleen"}` of the Decathlon."""
-    found = []
-    for key, value in dict(about.get("labels") or {}).items():
+    found, labels = [], about.get("labels") or {}
+    if not isinstance(labels, Mapping):
+        raise FileError('The labels in dataset.json must be names with values, such as {"spleen": 1}: correct it.')
+    for key, value in labels.items():
         name, numbers = (str(value), key) if str(key).isdigit() else (str(key), value)
         try:
             values = tuple(int(number) for number in (numbers if isinstance(numbers, list) else [numbers]))

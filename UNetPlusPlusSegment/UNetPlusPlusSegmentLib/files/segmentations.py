@@ -60,11 +60,9 @@ def segments_in(path: str | Path) -> list[Stored]:
         return [
             Stored(path, name, (number,), 0, term, color) for number, name, term, color in segments_of_dicom_seg(path)
         ]
-    values = np.unique(read_volume(path)[0].array)
-    if (values % 1).any() or values[0] < 0:
-        raise FileError(
-            f"{path} is not a label map: it contains values such as {values[0]:g} and {values[-1]:g}. Give a segmentation."
-        )
+    array = read_volume(path)[0].array
+    _check_values(path, array)
+    values = np.unique(array)
     return [Stored(path, str(int(value)), (int(value),)) for value in values if value]
 
 
@@ -89,7 +87,8 @@ def masks_of(segments: Iterable[Stored], image: Volume) -> Iterator[np.ndarray]:
         For each segment, bool (K, J, I). A file is read once for consecutive segments.
 
     Raises:
-        FileError: A file cannot be read, does not say how the patient lies, has other voxels than the image, or marks voxels outside it.
+        FileError: A file cannot be read, holds other values than whole numbers from 0 on (a map of probabilities, say), does not say how
+            the patient lies, has other voxels than the image, or marks voxels outside it.
         VolumeError: Its position is invalid.
     """
     path: Path | None = None
@@ -205,7 +204,19 @@ def _parts(path: Path) -> Sequence[Sequence[Volume]]:
         volume, notes = read_volume(path)
         parts = [[volume]]
     check_orientation(path, notes)
+    for (layer,) in parts:
+        _check_values(path, layer.array)
     return parts
+
+
+def _check_values(path: Path, array: np.ndarray) -> None:
+    """Raise a FileError unless all values are whole numbers from 0 on."""
+    low, high = array.min(), array.max()
+    if low < 0 or (array.dtype.kind == "f" and not (np.mod(array, 1) == 0).all()):
+        raise FileError(
+            f"{path} is not a label map: it contains values that are not whole numbers, or below 0, from {low:g} to {high:g}. Give a"
+            " segmentation."
+        )
 
 
 def check_orientation(path: Path, notes: Iterable[str]) -> None:

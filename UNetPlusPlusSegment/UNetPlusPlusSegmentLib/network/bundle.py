@@ -67,6 +67,11 @@ class Bundle(Card):
         return f"{self.target} ({names})" if len(self.labels) > 1 else self.target
 
     @property
+    def without_version(self) -> tuple[str, str]:
+        """Name without version, and target: bundles in which both are equal are versions of one model."""
+        return _VERSION.sub("", self.name), self.target
+
+    @property
     def version(self) -> tuple[int, ...]:
         """(major, minor, patch); zeros if the folder's name has no version."""
         match = _VERSION.search(self.name)
@@ -208,16 +213,26 @@ def find_bundles(target: str | None = None) -> tuple[list[Bundle], list[str]]:
 def providing(target: str, bundles: Iterable[Bundle]) -> list[Bundle]:
     """The bundles that have a target, best match first (`Card.distance_to`).
 
+    A target that the newest version of a model no longer has is not offered by its older versions.
+
     Args:
         target: As in `Card.labels_of`.
         bundles: In the order of `find_bundles`, which is kept among equally good matches.
     """
-    matches = [(distance, bundle) for bundle in bundles if (distance := bundle.distance_to(target)) is not None]
+    bundles = list(bundles)
+    newest = {each.without_version: each for each in sorted(bundles, key=lambda each: each.version)}
+    matches = [
+        (distance, bundle)
+        for bundle in bundles
+        if (distance := bundle.distance_to(target)) is not None and newest[bundle.without_version].labels_of(target)
+    ]
     return [bundle for _, bundle in sorted(matches, key=lambda match: match[0])]
 
 
 def choose_bundle(target: str, model: str | None = None) -> Bundle:
     """The bundle for a target: the first of `providing`, or the one that `model` names (the path of a folder, or a bundle's name).
+
+    A model that is named may be an older version with a target that the newest one no longer has.
 
     Raises:
         BundleError: No model has the target; or the named model does not exist or is for another target.
@@ -228,17 +243,25 @@ def choose_bundle(target: str, model: str | None = None) -> Bundle:
             raise BundleError(f"The model {bundle.name} is for {bundle.about}, not for {target}: choose another model.")
         return bundle
     found, refused = find_bundles()
+    having = [each for each in found if each.labels_of(target)]
+    named = next((each for each in having if each.name == model), None)
+    if named:
+        return named
     bundles = providing(target, found)
+    if having and not bundles:
+        older = having[0].name
+        raise BundleError(
+            f"{older} has {target}, but the newest version of this model no longer has it: to use it, name {older} as the model."
+        )
     if not bundles:
         there = "; ".join(sorted({each.about for each in found})) or "nothing"
         places = ", ".join(map(str, search_folders()))
         text = f"No usable model for {target} was found. There are models for {there}. Folders searched: {places}."
         raise BundleError(" ".join([text, *refused]))
-    wanted = [each for each in bundles if model is None or each.name == model]
-    if not wanted:
+    if model is not None:
         known = ", ".join(each.name for each in bundles)
         raise BundleError(" ".join([f"There is no model {model!r} for {target}; choose one of {known}.", *refused]))
-    return wanted[0]
+    return bundles[0]
 
 
 def empty_segments(labels: Iterable[Label]) -> tuple[Segment, ...]:

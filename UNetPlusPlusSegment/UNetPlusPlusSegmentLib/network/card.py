@@ -34,6 +34,11 @@ class NetworkInput:
     window_hu: tuple[float, float]
     orientation: str = AXIAL
 
+    def __post_init__(self) -> None:
+        _check_number("pixel_mm", self.pixel_mm, 0.01, 100)
+        low, high = self.window_hu
+        _check_number("window_hu", high - low, 1e-3, 1e6)
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -81,6 +86,21 @@ class ExpectedDice:
     high: float
 
 
+def _check_number(name: str, value: object, low: float, high: float) -> None:
+    """Refuse what is not a number in this range, both ends included.
+
+    Raises:
+        ValueError: It is text, not finite, or outside the range.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise ValueError(f"{name}={value!r} must be a number from {low:g} to {high:g}")
+
+
+def _check_text(name: str, text: object) -> None:
+    if not isinstance(text, str) or not text.strip(" _-"):
+        raise ValueError(f"{name}={text!r} must be text")
+
+
 def check_usual(usual: Mapping[str, tuple[float, float]]) -> None:
     """Refuse usual ranges that are empty or of an unknown measurement.
 
@@ -112,6 +132,11 @@ class Label:
 
     def __post_init__(self) -> None:
         check_usual(self.usual)
+        _check_text("name", self.name)
+        if len(self.color) != 3:
+            raise ValueError(f"color={self.color!r} must be red, green and blue")
+        for part in self.color:
+            _check_number("color", part, 0, 255)
 
 
 @dataclass(frozen=True)
@@ -132,6 +157,12 @@ class Speed:
     step_mm: float = 0.0
     change: float = 0.0
     margin_mm: float = 80.0
+
+    def __post_init__(self) -> None:
+        _check_number("level", self.level, 1, 99)
+        _check_number("step_mm", self.step_mm, 0, 1e3)
+        _check_number("change", self.change, 0, 1)
+        _check_number("margin_mm", self.margin_mm, 0, 1e4)
 
 
 @dataclass(frozen=True)
@@ -195,7 +226,9 @@ class Card:
     sha256: str = ""
 
     def __post_init__(self) -> None:
+        _check_text("target", self.target)
         self._check_labels()
+        _check_number("threshold", self.threshold, 0, 1)
         if self.engine not in ENGINES:
             raise ValueError(f"it needs the engine {self.engine!r}, which this version does not have")
         outputs = self.architecture.arguments.get("out_channels", 1)
