@@ -10,7 +10,7 @@ import numpy as np
 
 from Testing.support.bright import bright_bundle
 from UNetPlusPlusSegmentLib.api import load_engine
-from UNetPlusPlusSegmentLib.cli.main import _ProgressBar
+from UNetPlusPlusSegmentLib.cli.terminal import ProgressBar
 from UNetPlusPlusSegmentLib.core import progress
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.volume import Volume
@@ -58,7 +58,7 @@ def test_a_terminal_shows_the_phase_what_is_done_of_it_and_the_time_left(monkeyp
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
-    with _ProgressBar(quiet=False) as bar:
+    with ProgressBar(quiet=False) as bar:
         for report in ((0, 0, "lungs"), (10, 80, "search"), (80, 80, "search"), (3, 9, "candidates")):
             bar.show(*report)
     lines = [line.removeprefix("\033[K") for line in terminal.getvalue().split("\r")[1:]]

@@ -1,0 +1,207 @@
+"""The commands that segment a scan: check the arguments, read, run, write and report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import __version__, files
+from ..core.request import Request, check_places
+from ..core.table import COLUMNS, rows_of
+from ..core.trust import without_expected_dice
+from ..core.volume import Volume, box_between, clean_hu, index_of
+from ..files.reading import case_name
+from ..network.bundle import empty_segments
+from ..network.parts import parts_of
+from .parser import LICENCE_LINE
+from .terminal import ProgressBar, interrupted_afterwards, say
+
+if TYPE_CHECKING:
+    from ..core.result import Result
+    from ..engine.maps import Maps
+
+MAP_DECIMALS = 3  # of probabilities in files; with all digits they hardly compress
+
+
+def segment(given: argparse.Namespace) -> None:
+    """Check the arguments, then read, run, write and report."""
+    started = time.perf_counter()
+    request = request_of(given)
+    outputs = _outputs(given)
+    parts = parts_of(request)
+    source = _source_of_seg(given, outputs)
+    volume, notes = files.read_volume(given.input, given.series, given.force)
+    for path in outputs:
+        files.check_grid(path, volume.ijk_to_ras)
+    box = box_between(volume, given.box[:3], given.box[3:]) if given.box else None
+    for point in request.points:
+        index_of(volume, point)
+    say([] if given.json or given.quiet else notes)  # before the run, as the user may have meant another input
+
+    with interrupted_afterwards():
+        from ..api import load_engine  # imports torch, which takes seconds, so only after all checks
+    from ..core.merging import merged
+
+    runs = []
+    for bundle, asked in parts:
+        with ProgressBar(given.quiet) as bar:
+            runs.append(load_engine(bundle, asked.device).predict(volume, replace(asked, box=box), bar.show))
+    result = merged([maps.at() for maps in runs], volume)
+    later = list(map(str, result.notes))
+    _write(given, volume, runs, result, [*notes, *later], source)
+    if given.json:
+        _print_json(given, result, [*notes, *later], time.perf_counter() - started)
+        return
+    if given.quiet:
+        return
+    say(later)
+    for segment in result.segments:
+        print(_in_words(segment.name, segment.measurements))
+    unknown = without_expected_dice((segment.name, segment.measurements) for segment in result.segments)
+    if unknown:
+        print(f"no expected Dice for {', '.join(unknown)}: the model cannot estimate it")
+    print(
+        f"{result.scan_slices} slices by {result.model} on {result.device} in {result.seconds:.1f} s, written to {given.output}"
+    )
+    print(LICENCE_LINE, file=sys.stderr)
+
+
+def request_of(given: argparse.Namespace) -> Request:
+    """The request, without its box, which needs the volume."""
+    check_places(has_points=bool(given.point or given.points), has_box=given.box is not None)
+    points = [*given.point, *(files.read_points(given.points) if given.points else ())]
+    return Request(
+        given.target, also=given.also, model=given.model, speed=given.speed, threshold=given.threshold,
+        show_from=given.show_from, force=given.force, device=given.device, threads=given.threads, points=tuple(points),
+    )  # fmt: skip
+
+
+def _outputs(given: argparse.Namespace) -> list[Path]:
+    """All files to write, after the checks that do not need the volume."""
+    maps = (".nrrd", ".nii.gz")
+    endings = tuple(f".{form}" for form in files.FORMS)
+    wanted = [
+        *((path, endings) for path in _segmentations(given)),
+        (given.probability, maps),
+        (given.uncertainty, maps),
+        (given.report, (".csv",)),
+        (given.overlay, (".png",)),
+    ]
+    outputs = [(Path(path), endings) for path, endings in wanted if path]
+    for path, endings in outputs:
+        files.check_output(path, endings)
+    taken = [path.resolve() for path in (Path(given.input), *(path for path, _ in outputs))]
+    if len(set(taken)) < len(taken):
+        raise files.FileError("The same file was given twice: the input and all outputs must be different files.")
+    return [path for path, _ in outputs]
+
+
+def _segmentations(given: argparse.Namespace) -> list[Path]:
+    """The files of the segmentation, one for each format."""
+    return files.beside(Path(given.output), given.format)
+
+
+def _source_of_seg(given: argparse.Namespace, outputs: Sequence[Path]) -> list[Path]:
+    """The files of the slices that a DICOM SEG refers to; empty if none is written."""
+    files.check_forms(outputs)
+    if not any(files.form_of(path) == "dcm" for path in _segmentations(given)):
+        return []
+    source = files.slices_of(Path(given.input), given.series)
+    for path in {path.resolve() for path in source} & {path.resolve() for path in outputs}:
+        raise files.FileError(f"{path} is a slice of the input and would be replaced: choose another output.")
+    files.check_forms(outputs, source)
+    return source
+
+
+def _write(
+    given: argparse.Namespace,
+    volume: Volume,
+    runs: Sequence[Maps],
+    result: Result,
+    notes: Sequence[str],
+    source: Sequence[Path],
+) -> None:
+    affine = volume.ijk_to_ras
+    # The segmentation first, as it took the most time.
+    files.write_forms(
+        _segmentations(given),
+        result.labelmap,
+        affine,
+        result.segments,
+        source,
+        result.model,
+        empty_segments(runs[0].labels),
+    )
+    if given.probability:
+        files.write_volume(given.probability, _largest(maps.probability() for maps in runs), affine)
+    if given.uncertainty:
+        files.write_volume(given.uncertainty, _largest(maps.uncertainty() for maps in runs), affine)
+    if given.report:
+        files.write_report(given.report, _rows(given, result, notes), COLUMNS)
+    if given.overlay:
+        of_nodules = all(maps.bundle.finds_nodules for maps in runs)
+        write = files.write_close_ups if of_nodules else files.write_overlay
+        write(given.overlay, Volume(clean_hu(volume.array)[0], affine), result.labelmap, result.segments)
+
+
+def _largest(maps: Iterable[np.ndarray]) -> np.ndarray:
+    """The voxelwise maximum of several maps, rounded so that it compresses well."""
+    return reduce(np.maximum, maps).round(MAP_DECIMALS)
+
+
+def _rows(given: argparse.Namespace, result: Result, notes: Sequence[str]) -> list[dict[str, Any]]:
+    return rows_of(
+        case_name(Path(given.input).absolute()), ((s.name, s.measurements) for s in result.segments), notes=notes,
+        model=result.model, speed=given.speed, threshold=result.threshold, input=str(given.input),
+    )  # fmt: skip
+
+
+def _print_json(given: argparse.Namespace, result: Result, notes: Sequence[str], seconds_total: float) -> None:
+    summary = {
+        "segments": [{"name": s.name, **s.measurements} for s in result.segments],
+        "model": result.model,
+        "speed": given.speed,
+        "threshold": result.threshold,
+        "version": __version__,
+        "device": result.device,
+        "slices": result.slices,
+        "notes": notes,
+        "seconds": round(result.seconds, 3),
+        "seconds_total": round(seconds_total, 3),
+    }
+    print(json.dumps(summary, ensure_ascii=False))
+
+
+def _in_words(name: str, measurements: Mapping[str, Any]) -> str:
+    if not measurements["volume_ml"]:
+        return f"{name}: not found (0 ml)"
+    if "kind" in measurements:
+        return (
+            "{0}: {mean_diameter_rounded_mm} mm ({long_axis_mm:.1f} × {short_axis_mm:.1f} mm), {kind}, {volume_mm3:.0f} mm³,"
+            " at R {1:.0f}, A {2:.0f}, S {3:.0f}"
+        ).format(name, *measurements["centroid_ras"], **measurements) + _probability(measurements)
+    words = [f"{name}: {measurements['volume_ml']:.0f} ml, mean {measurements['mean_hu']:.0f} HU"]
+    if "expected_dice" in measurements:
+        words.append(
+            "expected Dice {expected_dice:.2f} ({expected_dice_low:.2f} to {expected_dice_high:.2f})".format(
+                **measurements
+            )
+        )
+    if measurements.get("doubtful_slices"):
+        positions = ", ".join(f"{each['s_mm']:.0f}" for each in measurements["doubtful_slices"])
+        words.append(f"most doubtful at S {positions} mm")
+    return ", ".join(words)
+
+
+def _probability(measurements: Mapping[str, Any]) -> str:
+    probability = measurements.get("probability")
+    return "" if probability is None else f", probability {probability:.2f}"

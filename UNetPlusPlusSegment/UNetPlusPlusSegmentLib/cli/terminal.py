@@ -1,0 +1,95 @@
+"""The terminal: its streams, progress bars, notes and Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ..core.progress import Pace, in_words
+
+
+def prepare_streams() -> None:
+    """Make stdout and stderr usable where they are closed, have no reader, or cannot show every letter."""
+    for name in ("stdout", "stderr"):
+        # A closed stream: if its descriptor stayed free, the next file opened would receive what C++ prints.
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__:
+        unheard = io.BufferedWriter(_Unheard(sys.stderr.fileno(), "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(unheard, sys.stderr.encoding, line_buffering=True)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # not every terminal can show mm³
+
+
+class _Unheard(io.FileIO):
+    """A stderr that ignores errors, so that a run goes on if the reader of its progress has gone, as `head` does."""
+
+    def write(self, data: Any, /) -> int:
+        with contextlib.suppress(OSError):
+            return super().write(data)
+        return len(data)
+
+
+def reader_has_gone() -> bool:
+    """Whether the reader of stdout has gone, as `head` does; all files have been written by then."""
+    if not hasattr(select, "poll"):  # Windows
+        return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # as Python flushes stdout once more at its end
+    return True
+
+
+@contextlib.contextmanager
+def interrupted_afterwards() -> Iterator[None]:
+    """Keep Ctrl-C until the end of the block: in the middle of its import, torch would crash the process."""
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    pressed = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: pressed.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed.is_set():
+        raise KeyboardInterrupt
+
+
+def say(notes: Iterable[str]) -> None:
+    """Print notes, one on each line of stderr."""
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr, flush=True)
+
+
+class ProgressBar:
+    """A progress bar for each phase, with the time left; shown only on a terminal."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.visible = sys.stderr.isatty() and not quiet
+
+    def __enter__(self) -> ProgressBar:
+        self.pace = Pace()
+        return self
+
+    def show(self, done: int, total: int, phase: str) -> None:
+        if self.visible:
+            left = self.pace.seconds_left(done, total, phase)
+            text = in_words(done, total, phase) + (f", {left:.0f} s left" if left is not None else "")
+            filled = "█" * (30 * done // total if total else 0)
+            print(f"\r\033[K{filled:░<30} {text} ", end="", file=sys.stderr, flush=True)
+
+    def __exit__(self, *_: object) -> None:
+        if self.visible:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
