@@ -18,7 +18,7 @@ import torch
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-AHEAD = 2  # tasks queued for each thread: the one being computed and the next
+AHEAD = 4  # tasks in hand for each thread, so that the others go on while one takes long
 
 
 @contextmanager
