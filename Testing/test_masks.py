@@ -1,5 +1,7 @@
 """Masks: what stays of a mask, and what is measured in it, on arrays that can be checked by eye."""
 
+import time
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -148,3 +150,15 @@ def test_distances_are_in_mm_along_each_axis():
     k, j, i = np.ogrid[:5, :6, :7]
     expected = np.sqrt(((k - 2) * 2.5) ** 2 + ((j - 3) * 0.7) ** 2 + ((i - 4) * 0.9) ** 2)
     np.testing.assert_allclose(distance, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("step", [components, lambda mask: distance_mm(mask, (1, 1, 1))])
+def test_a_step_does_its_work_in_the_thread_that_calls_it(step):
+    """Threads of its own would wait for each other, which takes many times as long beside another program."""
+    mask = np.zeros((60, 120, 120), bool)
+    mask[10:50, 20:100, 20:100] = True
+    own, both = -time.thread_time(), -time.process_time()
+    for _ in range(5):
+        step(mask)
+    own, both = own + time.thread_time(), both + time.process_time()
+    assert both <= 1.2 * own

@@ -21,7 +21,7 @@ from UNetPlusPlusSegmentLib.network.card import Decision
 from UNetPlusPlusSegmentLib.nodule.candidates import label_apart, nodule_at
 from UNetPlusPlusSegmentLib.nodule.decision import features
 from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
-from UNetPlusPlusSegmentLib.nodule.maps import LEAST_INSIDE, NoduleMaps
+from UNetPlusPlusSegmentLib.nodule.maps import NoduleMaps
 
 # Share of the nodules that are shown by default. In three whole chests that no fit has seen, this shows 0.7 false findings of 4 mm or
 # more per scan, and 0.9 would show 3.3.
@@ -99,7 +99,7 @@ def _examples(maps: NoduleMaps, readers: np.ndarray, patient: str, is_whole: boo
         marks = readers[nodule.box][nodule.mask]
         agreed = bool((marks >= READERS).any())
         cut = any(b.start == 0 or b.stop == n for b, n in zip(nodule.box[1:], readers.shape[1:], strict=True))
-        outside = maps.lungs is not None and (maps.lungs[nodule.box][nodule.mask] > 0).mean() < LEAST_INSIDE
+        outside = maps.lungs is not None and not nodule.lies_in(maps.lungs)
         if (agreed or not marks.any()) and not outside and (is_whole or not cut):
             examples.append(Example(patient, features(nodule, maps.windows), agreed))
     return examples

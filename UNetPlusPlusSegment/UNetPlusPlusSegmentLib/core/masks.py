@@ -7,13 +7,15 @@ distances 1.5 times as fast. Holes are found as components of the background, wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
 from .volume import Volume, bounding_box
+
+Filter = TypeVar("Filter", bound=sitk.ProcessObject)
 
 REGION_KEYS = ("mean_hu", "median_hu", "sd_hu", "p5_hu", "p95_hu", "surface_cm2", "extent_ras")  # see `measure`
 
@@ -29,8 +31,14 @@ def components(mask: np.ndarray, corners: bool = False, least: float | None = No
     Returns:
         Integers of the same shape: 0 outside the mask, 1…n in its components; in array order if `least` is None.
     """
-    labels = sitk.ConnectedComponent(_image(mask), corners)
-    return _array(labels if least is None else sitk.RelabelComponent(labels, minimumObjectSize=int(np.ceil(least))))
+    find = _in_this_thread(sitk.ConnectedComponentImageFilter())
+    find.SetFullyConnected(corners)
+    labels = find.Execute(_image(mask))
+    if least is not None:
+        sort = _in_this_thread(sitk.RelabelComponentImageFilter())
+        sort.SetMinimumObjectSize(int(np.ceil(least)))
+        labels = sort.Execute(labels)
+    return _array(labels)
 
 
 def boxes(labels: np.ndarray) -> dict[int, tuple[slice, ...]]:
@@ -42,8 +50,7 @@ def distance_mm(mask: np.ndarray, spacing_mm: Sequence[float] | np.ndarray) -> n
     """Distance in mm from each voxel to the centre of the nearest voxel of the mask; 0 or less inside. `spacing_mm` as the axes."""
     image = _image(mask)
     image.SetSpacing([float(mm) for mm in spacing_mm[::-1]])
-    transform = sitk.SignedMaurerDistanceMapImageFilter()
-    transform.SetNumberOfThreads(1)  # more than one would wait for each other
+    transform = _in_this_thread(sitk.SignedMaurerDistanceMapImageFilter())
     transform.SquaredDistanceOff()
     transform.UseImageSpacingOn()
     return _array(transform.Execute(image))
@@ -114,7 +121,7 @@ def _surface_mm2(mask: np.ndarray, spacing_mm: np.ndarray) -> float:
     """Surface of a bool array (K, J, I) that is not empty; `spacing_mm` along I, J, K."""
     image = _image(np.pad(mask, 1))  # the filter counts no surface at the border of an image
     image.SetSpacing(spacing_mm.tolist())
-    shape = sitk.LabelShapeStatisticsImageFilter()
+    shape = _in_this_thread(sitk.LabelShapeStatisticsImageFilter())
     shape.Execute(image)
     return float(shape.GetPerimeter(1))
 
@@ -127,6 +134,15 @@ def _extent_ras(mask: np.ndarray, ijk_to_ras: np.ndarray) -> list[float]:
     steps_ras = ijk_to_ras[:3, 2::-1].T  # to the next voxel along K, J, I
     centres = np.concatenate([np.column_stack([lines, end]) for end in ends]) @ steps_ras
     return (np.ptp(centres, axis=0) + np.abs(steps_ras).sum(axis=0)).tolist()
+
+
+def _in_this_thread(filter_: Filter) -> Filter:
+    """Let a filter of SimpleITK do all of its work in the calling thread: its own threads would wait for each other.
+
+    `SetNumberOfThreads` does not do that: filters that begin with others run these on all cores.
+    """
+    filter_.SetNumberOfWorkUnits(1)
+    return filter_
 
 
 def _image(mask: np.ndarray) -> sitk.Image:

@@ -19,7 +19,7 @@ import torch
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-AHEAD = 2  # tasks queued for each thread: the one being computed and the next
+AHEAD = 4  # tasks in hand for each thread, so that the others go on while one takes long
 _setting = threading.Lock()  # held while torch has another number than the user's for threads to come
 _here = threading.local()  # in a thread of a pool: `ended`, the event that its results are not wanted any more
 

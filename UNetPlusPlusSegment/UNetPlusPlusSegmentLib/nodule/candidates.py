@@ -35,6 +35,10 @@ class Nodule:
         """Slice, row and column of the middle of its box."""
         return np.array([(along.start + along.stop - 1) / 2 for along in self.box])
 
+    def lies_in(self, region: np.ndarray) -> bool:
+        """True if at least half of it lies where a region of the volume (slices, rows, columns) is not 0."""
+        return 2 * np.count_nonzero(region[self.box][self.mask]) >= np.count_nonzero(self.mask)
+
 
 @dataclass(frozen=True, eq=False)
 class Candidate:

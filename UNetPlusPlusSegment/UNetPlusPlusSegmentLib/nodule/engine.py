@@ -20,7 +20,7 @@ from ..network.bundle import Bundle, BundleError
 from .candidates import Candidate, followed, nodule_at
 from .decision import FEATURES
 from .lungs import find_lungs
-from .maps import LEAST_INSIDE, NoduleMaps
+from .maps import NoduleMaps
 from .search import search, searched_slices
 from .windows import Window, Windows
 
@@ -60,7 +60,7 @@ class NoduleEngine(Predictor):
             RequestError: The request is for another target.
             BundleError: The model has no such speed.
         """
-        clock = _Clock()
+        started, ends = time.perf_counter(), dict[str, float]()
         notes = self.check(volume, request)
         speed, threshold = self.bundle.speed(request.speed), self.threshold_of(request)
         show_from = None  # all
@@ -84,13 +84,13 @@ class NoduleEngine(Predictor):
                     progress(0, 0, LUNGS)
                     lungs = find_lungs(axial)
                 inside = order.apply(inside) if lungs is None else lungs > 0
-                clock.ends("lungs")
+                ends[LUNGS] = time.perf_counter()
                 slices = searched_slices(inside, windows.spacing_mm[0], every=not speed.find_first)
-                least_inside = 0.0 if lungs is None else LEAST_INSIDE
+                mostly = lungs is not None
                 places = search(
-                    windows, inside, slices, threshold, least_inside, lambda done: progress(done, len(slices), SEARCH)
+                    windows, inside, slices, threshold, mostly, lambda done: progress(done, len(slices), SEARCH)
                 )
-                clock.ends("search")
+                ends[SEARCH] = time.perf_counter()
 
             def looked_at(place: Candidate) -> tuple[Candidate, Window]:
                 candidate = followed(place, windows, threshold)
@@ -103,27 +103,17 @@ class NoduleEngine(Predictor):
                 candidates.append(candidate)
                 _lay(window, pixels)
                 progress(len(candidates), len(places), CANDIDATES)
-            clock.ends("candidates")
+            ends[CANDIDATES] = time.perf_counter()
+        phases = dict(zip(ends, np.diff([started, *ends.values()]).tolist(), strict=True))
         seen = {*slices, *(k for c in candidates for window in c.windows for k in window.probability)}
         return NoduleMaps(
             bundle=self.bundle, labels=self.bundle.labels, volume=Volume(hu, volume.ijk_to_ras),
             box=tuple(slice(0, size) for size in hu.shape),
             shape=hu.shape, pixels=pixels, threshold=threshold, notes=(*notes, *more, *self.notes),
-            device=self.device.label, slices=len(seen), seconds=sum(clock.phases.values()), threads=request.threads,
+            device=self.device.label, slices=len(seen), seconds=sum(phases.values()), threads=request.threads,
             windows=windows, candidates=candidates, points=request.points, region=region, lungs=lungs,
-            show_from=show_from, phases=clock.phases,
+            show_from=show_from, phases=phases,
         )  # fmt: skip
-
-
-class _Clock:
-    """The seconds of each phase."""
-
-    def __init__(self) -> None:
-        self._last, self.phases = time.perf_counter(), dict[str, float]()
-
-    def ends(self, phase: str) -> None:
-        now = time.perf_counter()
-        self.phases[phase], self._last = now - self._last, now
 
 
 def _lay(window: Window, maps: PixelMaps) -> None:

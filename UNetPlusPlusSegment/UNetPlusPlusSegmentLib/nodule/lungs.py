@@ -147,14 +147,15 @@ def _shrink(array: np.ndarray, steps: Sequence[int]) -> np.ndarray:
         steps: Voxels merged along each axis. Where they do not fit, the last row or column is repeated.
     """
     _, down, right = steps
-    planes = []
-    for start in range(0, len(array), steps[0]):
+
+    def shrunk(start: int) -> np.ndarray:
         plane = array[min(start + (steps[0] - 1) // 2, len(array) - 1)].astype(np.float32)
         plane = np.fmin(np.fmax(plane, AIR_HU), -AIR_HU)
         plane = np.pad(plane, [(0, -plane.shape[0] % down), (0, -plane.shape[1] % right)], mode="edge")
         rows = plane.reshape(-1, down, plane.shape[1]).sum(axis=1)
-        planes.append(rows.reshape(len(rows), -1, right).sum(axis=2) / (down * right))
-    return np.stack(planes)
+        return rows.reshape(len(rows), -1, right).sum(axis=2) / (down * right)
+
+    return np.stack([*in_order(shrunk, range(0, len(array), steps[0]))])
 
 
 def _spread(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:

@@ -19,8 +19,6 @@ from .windows import Windows
 
 Finding = tuple[Nodule, float | None]  # and its probability, where the model has a decision
 
-LEAST_INSIDE = 0.5  # share of its voxels in the lungs
-
 _NOTHING_AT = (
     "No nodule was found at {place} or within {near:g} mm of it. Place the point in the middle of the nodule, or lower the"
     " threshold."
@@ -73,7 +71,7 @@ class NoduleMaps(Maps):
         if nodule is None:
             return None
         chance = probability(decision, nodule, self.windows) if decision else None
-        outside = self.lungs is not None and (self.lungs[nodule.box][nodule.mask] > 0).mean() < LEAST_INSIDE
+        outside = self.lungs is not None and not nodule.lies_in(self.lungs)
         unlikely = chance is not None and show_from is not None and chance < show_from
         return None if outside or unlikely else (nodule, chance)
 
@@ -112,8 +110,5 @@ class NoduleMaps(Maps):
             return [Note("no-lungs", text)]
         if segments or self.points:
             return []
-        return [
-            Note(
-                "not-found", "No nodules were found." if self.lungs is not None else "No nodules were found in the box."
-            )
-        ]
+        where = " in the box" if self.lungs is None else ""
+        return [Note("not-found", f"No nodules were found{where}.")]

@@ -37,7 +37,7 @@ def search(
     inside: np.ndarray,
     slices: range,
     threshold: float,
-    least_inside: float,
+    mostly: bool,
     progress: Callable[[int], None],
 ) -> list[Candidate]:
     """Find the candidates in a region.
@@ -47,7 +47,7 @@ def search(
         inside: bool (slices, rows, columns), the region; each candidate lies in it.
         slices: Those to search.
         threshold: Least probability of a voxel of a nodule.
-        least_inside: Share of a candidate that lies in the region, at least.
+        mostly: At least half of a candidate must lie in the region.
         progress: Called with the number of slices done.
     """
     region = bounding_box(np.asarray(inside.any(axis=0)))
@@ -73,7 +73,7 @@ def search(
         """What the search has seen at a place, and the candidate there, unless it is hopeless."""
         index, least = place
         nodule = nodule_in(whole, spots[least], index, seen)
-        if nodule is None or inside[nodule.box][nodule.mask].mean() < least_inside:
+        if nodule is None or (mostly and not nodule.lies_in(inside)):
             return None
         if bundle.decision and probability(bundle.decision, nodule, seen) < HOPELESS:
             return None

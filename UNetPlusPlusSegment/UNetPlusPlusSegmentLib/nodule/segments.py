@@ -98,10 +98,8 @@ def half_axes_mm(mask: np.ndarray, steps_mm: np.ndarray) -> np.ndarray:
         mask: bool, three axes; at least one voxel.
         steps_mm: 3 × 3, its rows the steps from voxel to voxel along each axis.
     """
-    moments = (
-        np.cov((np.argwhere(mask) @ steps_mm).T, bias=True) + steps_mm.T @ steps_mm / 12
-    )  # of centres, and of voxels
-    return np.sqrt(5 * np.linalg.eigvalsh(moments))
+    of_centres, of_voxel = np.cov((np.argwhere(mask) @ steps_mm).T, bias=True), steps_mm.T @ steps_mm / 12
+    return np.sqrt(5 * np.linalg.eigvalsh(of_centres + of_voxel))
 
 
 def _segment(number: int, measurements: dict[str, Any]) -> Segment:
