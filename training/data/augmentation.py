@@ -19,7 +19,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from data.lookalikes import Piece, shifted_organ, with_bowel, with_piece, with_streaks
+from data.lookalikes import Piece, shifted_organ, with_bowel, with_piece
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
@@ -80,8 +80,6 @@ class Augment:
         if self.pieces and draw.random() < s.paste:
             piece = self.pieces[int(draw.integers(len(self.pieces)))]
             plane = with_piece(plane, organ, piece, about[1], draw)
-        if s.streaks and draw.random() < s.streaks:
-            plane = with_streaks(plane, *about, draw)
         return torch.from_numpy(plane)[None]
 
     def _place(self, image: Tensor, mask: Tensor, draw: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -22,13 +22,6 @@ NOISE = 0.08  # largest standard deviation of the filling
 EDGE_MM = 1.2  # standard deviation of the blurred edge of what is drawn
 GAP_MM = 3.0  # between the organ and what is drawn beside it
 LEAST_PIECE_MM2 = 200.0
-STREAK_HU = 80.0  # largest standard deviation of the streaks, near the point from which they come
-STREAK_WIDTH_MM = (2.0, 8.0)  # of a streak, `STREAK_AT_MM` away from that point
-STREAK_AT_MM = 100.0
-STREAK_REACH_MM = (
-    50.0,
-    400.0,
-)  # distance at which the streaks have half of their strength: short of metal, long of arms
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,20 +87,6 @@ def with_piece(
     filling[here], inside[here] = grey, mask
     filling, inside = (x[rim:-rim, rim:-rim] for x in (filling, inside))
     return _blended(image, filling, inside & free, organ, pixel_mm)
-
-
-def with_streaks(image: np.ndarray, window_hu: float, pixel_mm: float, draw: np.random.Generator) -> np.ndarray:
-    """The slice with streaks that come from a point, in the body (metal) or beside it (arms that lie along it); arguments as above."""
-    row, column = draw.uniform(-0.3, 1.3, size=2) * image.shape
-    down, right = np.ogrid[: image.shape[0], : image.shape[1]]
-    down, right = down - row, right - column
-    rays = draw.normal(
-        0, draw.uniform(0, STREAK_HU) / window_hu, int(2 * np.pi * STREAK_AT_MM / draw.uniform(*STREAK_WIDTH_MM))
-    )
-    angle = np.arctan2(down, right) / (2 * np.pi) * len(rays)
-    strength = np.interp(angle, np.arange(len(rays)), rays, period=len(rays))
-    fade = 1 / (1 + np.hypot(down, right) * pixel_mm / draw.uniform(*STREAK_REACH_MM))
-    return _kept((image + strength * fade).astype(np.float32), image)
 
 
 def pieces_of(image: np.ndarray, mask: np.ndarray, pixel_mm: float) -> list[Piece]:

@@ -66,7 +66,6 @@ class Settings:
     recolour: float = 0.0  # share of CT patches with a brighter or darker organ
     bowel: float = 0.0  # share of CT patches with one to three loops of bowel drawn beside the organ
     paste: float = 0.0  # share of CT patches with a section of another organ pasted beside it (`beside` of the target)
-    streaks: float = 0.0  # share of CT patches with streaks, as of metal or of arms beside the body
     patience: int = 0  # stop after this many validations without a better Dice; 0: never
     validation_stride: int = 4  # validate on every N-th slice while training; evaluate.py takes all
     seed: int = 1
@@ -126,7 +125,7 @@ class Settings:
         for key in ("pixel_mm", "warmup_steps", "weight_decay", "patience", "threads", "shift", "gain", "offset"):
             if getattr(self, key) < 0:
                 raise SettingsError(f"{key}={getattr(self, key)} must not be below zero.")
-        for key in ("with_organ", "roam", "no_table", "noise", "sharpen", "recolour", "bowel", "paste", "streaks"):
+        for key in ("with_organ", "roam", "no_table", "noise", "sharpen", "recolour", "bowel", "paste"):
             if not 0 <= getattr(self, key) <= 1:
                 raise SettingsError(f"{key}={getattr(self, key)} is a share: it must lie between 0 and 1.")
         if not 0 <= self.ema_decay < 1:
