@@ -169,6 +169,7 @@ def _seconds_by_threads(
     for _ in range(rounds):
         seconds["MONAI", ""].append(float(np.mean(monai.turn(slices=slices)["seconds"])))
         for run, (ours, speed) in runs.items():
+            ours.turn(speed=speed)  # not counted: the first run after that of another process is slower
             for which, threads in (("all", None), ("one", 1)):
                 seconds[run, which].append(ours.turn(speed=speed, threads=threads)["seconds"])
         with busy_computer():
