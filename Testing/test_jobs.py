@@ -122,8 +122,9 @@ def test_a_refusal_of_the_library_arrives_in_its_own_words_and_the_process_stays
 
 def test_too_little_memory_is_said_and_the_next_job_gets_a_fresh_process(worker, tmp_path, bundle, expected):
     pid = worker.pid
-    microscopic = bright_bundle(tmp_path / "bright-v2.0.0", pixel_mm=1e-5).folder  # 10¹⁶ pixels in a slice
-    error = fails(worker, worker.submit(scan(), microscopic, Request(device="cpu")))
+    fine = bright_bundle(tmp_path / "bright-v2.0.0", pixel_mm=0.01).folder
+    huge = Volume(scan().array, scan().ijk_to_ras * [45, 45, 1, 1])  # 3 · 10¹¹ of these pixels in a slice
+    error = fails(worker, worker.submit(huge, fine, Request(device="cpu")))
     assert error.kind == "memory"
     assert "memory" in str(error)
     assert "Traceback" in error.details
