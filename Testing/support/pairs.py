@@ -1,4 +1,4 @@
-"""Made-up pairs of image and segmentation, on any grid, in the layouts of common programs."""
+"""Made-up pairs of image and segmentation, on any grid, in the layouts of common programs, and what pairs.py makes of them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
+import pairs
+from Testing.support.prepare_scripts import picture, rows_of
 from Testing.support.spleen import TERM
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.files import write_segmentation, write_volume
 
 SPLEEN = Segment(1, "Spleen", TERM, (157, 108, 162), {})
 KIDNEY = Segment(2, "Right kidney", TERM, (185, 102, 83), {})
+SAID = ["--source", "Ours", "--licence", "CC BY 4.0", "--citation", "We, 2025."]
+BOTH = ["--segment", "Spleen", "--segment", "Right kidney"]
 LPS = np.diag([-1.5, -1.5, 3.0, 1.0])  # in RAS, the order of DICOM
 
 
@@ -87,3 +91,16 @@ def cut(mask: np.ndarray, ijk_to_ras: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 ORDERS = ["".join(axes) for axes in product("RL", "AP", "SI")]
+
+
+def prepared(source, output, *arguments):
+    """The output of pairs.py, which must succeed."""
+    assert pairs.main([str(source), "-o", str(output), *map(str, arguments)]) == 0
+    return output
+
+
+def stored_of(folder, case):
+    """HU and labels (slices, rows, columns) of a case as they were written in 16 bits."""
+    rows = [row for row in rows_of(folder) if row["volume"] == case]
+    hu, labels = (np.stack([picture(folder / part / row["file"]) for row in rows]) for part in ("images", "masks"))
+    return hu.astype(int) - 1024, labels
