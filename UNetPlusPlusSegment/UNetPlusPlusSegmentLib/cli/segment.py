@@ -64,9 +64,10 @@ def segment(given: argparse.Namespace) -> None:
     if given.quiet:
         return
     say(later)
-    for segment in result.segments:
-        print(_in_words(segment.name, segment.measurements))
-    unknown = without_expected_dice((segment.name, segment.measurements) for segment in result.segments)
+    found = [(each.name, each.measurements) for each in result.segments]
+    for name, measurements in found:
+        print(_in_words(name, measurements))
+    unknown = without_expected_dice(found)
     if unknown:
         print(f"no expected Dice for {', '.join(unknown)}: the model cannot estimate it")
     print(
