@@ -59,10 +59,8 @@ def test_surface_distances_are_measured_in_3d_on_voxels_that_are_not_cubes():
     pooled.add_volume(found, truth, (4.0, 2.0, 2.0))
     figures = pooled.figures()
     assert (figures["hausdorff95_mm"], figures["dice"]) == (4.0, round(5 / 6, 4))
-    sides, lid = (
-        4 * 15,
-        16 * 16,
-    )  # the outlines of five common slices meet; lids and the slices beyond lie 4 mm off or nearer
+    # The outlines of five common slices meet; lids and the slices beyond lie 4 mm off or nearer.
+    sides, lid = 4 * 15, 16 * 16
     assert figures["surface_dice"] > 5 * sides / (6 * sides + 2 * lid)
     missed = Pooled()
     missed.add_volume(np.zeros(SHAPE, bool), truth, (4.0, 2.0, 2.0))

@@ -261,9 +261,8 @@ def on_a_card(engine, holds):
 
 
 def test_a_graphics_card_without_kernels_is_left_out_and_refused_by_name(monkeypatch):
-    monkeypatch.setattr(
-        torch.cuda, "is_available", lambda: True
-    )  # a build of torch without CUDA computes nothing on it
+    # A build of torch without CUDA computes nothing on a card.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device("auto").kind == "cpu"
     with pytest.raises(DeviceError, match="cannot run on this computer's cuda"):
         choose_device("cuda")

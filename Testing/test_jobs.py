@@ -29,9 +29,8 @@ def test_a_stray_file_in_the_folder_of_arrays_does_no_harm():
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32, np.dtype(">i2")])
 def test_a_job_gives_what_the_engine_gives_voxel_for_voxel(worker, bundle, expected, temporary, dtype):
-    before = worker.submit(
-        scan(300), bundle, Request(device="cpu", speed="accurate")
-    )  # while it runs, the next one's volume lies there
+    # While it runs, the next one's volume lies there.
+    before = worker.submit(scan(300), bundle, Request(device="cpu", speed="accurate"))
     job = worker.submit(scan(dtype=dtype), bundle, Request(device="cpu", speed="accurate"))
     handed_over = np.load(temporary / next(temporary.iterdir()).name / f"{job}-volume.npy", mmap_mode="r")
     worker.wait(before)

@@ -268,9 +268,8 @@ def read_with_sitk(ct, liver):
     """Voxels (K, J, I) of a CT file or DICOM folder, a mask on its grid, and its IJK to RAS, all by SimpleITK."""
     sitk = pytest.importorskip("SimpleITK")
     image = sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(ct)) if ct.is_dir() else str(ct))
-    mask = sitk.Resample(
-        sitk.ReadImage(str(liver)), image, sitk.Transform(), sitk.sitkNearestNeighbor
-    )  # J may be flipped
+    stored = sitk.ReadImage(str(liver))
+    mask = sitk.Resample(stored, image, sitk.Transform(), sitk.sitkNearestNeighbor)  # J may be flipped
     ijk_to_lps = np.eye(4)
     ijk_to_lps[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) @ np.diag(image.GetSpacing())
     ijk_to_lps[:3, 3] = image.GetOrigin()

@@ -37,9 +37,8 @@ def test_if_only_the_seeds_differ_only_the_interval_over_seeds_has_a_width():
 
 def test_if_only_the_cases_differ_more_seeds_do_not_narrow_the_interval():
     cases = np.random.default_rng(1).normal(0.02, 0.1, 200)
-    expected = (
-        2 * 1.96 * cases.std() / np.sqrt(200)
-    )  # of a mean over 200 people, however many seeds they were measured with
+    # Of a mean over 200 people, however many seeds they were measured with.
+    expected = 2 * 1.96 * cases.std() / np.sqrt(200)
     for seeds in (1, 3, 10):
         each = np.tile(cases, (seeds, 1))
         assert width(gain([each], over_seeds=True)) == pytest.approx(expected, rel=0.05)

@@ -221,9 +221,8 @@ def test_a_voxel_keeps_its_place_whatever_the_grid_and_however_the_mask_is_store
     folder = tmp_path_factory.mktemp("grid")
     ijk_to_ras = oblique(turns, flips, shear, shape, sides_mm)
     pixels_mm = axial_order(Volume(np.zeros(shape), ijk_to_ras)).spacing_mm[1:]
-    assume(
-        np.isclose(*pixels_mm)
-    )  # the slices of a sheared grid may run along another axis; pixels that are not square are resampled
+    # The slices of a sheared grid may run along another axis; pixels that are not square are resampled.
+    assume(np.isclose(*pixels_mm))
     ras = ras_of_every_voxel(shape, ijk_to_ras)
     mask = np.random.default_rng(seed).random(shape) < 0.3
     mask[1:-1, 1:-1, 1:-1] = True

@@ -182,9 +182,8 @@ def test_all_figures_of_a_case_are_seen_at_once(tmp_path, open_page):
         }
         slices = [{"k": 100 + n, "s_mm": -660.8} for n in range(3)]
         found |= {"doubtful_slices": slices, "cut_by_scan": ["inferior", "superior"]}
-        found |= dict.fromkeys(
-            ("long_axis_mm", "short_axis_mm", "mean_diameter_mm", "kind", "probability")
-        )  # of nodules
+        of_nodules = "long_axis_mm", "short_axis_mm", "mean_diameter_mm", "kind", "probability"
+        found |= dict.fromkeys(of_nodules)
         return {**case(0), "measurements": {"Liver": found}}
 
     page = open_page(make_report(make_cohort(tmp_path / "out", 1, line)))

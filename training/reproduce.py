@@ -57,9 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
             results.check_steps(dataset, settings.steps)
         measure_speeds(results.folder / "speed.csv", of_line)
         for job in jobs_of(results, given):
-            write_table(
-                results, of_line
-            )  # before each training, so that the table is current if this one is interrupted
+            write_table(results, of_line)  # so that the table is current if this training is interrupted
             print(f"{job.settings.name}: training", flush=True)
             job.results.record(job.cell, run(job.cell, job.settings))
             print(f"{job.settings.name}: IoU {job.results.done()[job.cell]['iou']}", flush=True)

@@ -15,11 +15,12 @@ TERM = (
     "Segmentation category and type - 3D Slicer General Anatomy list~SCT^123037004^Anatomical Structure~SCT^{}~{}"
     "~Anatomic codes - DICOM master list~^^~^^"
 )
+# Name, terminology, colour, HU from which it is the most probable.
 LABELS = (
     ("Spleen", TERM.format("78961009^Spleen", "^^"), (157, 108, 162), 40),
     ("Right kidney", TERM.format("64033007^Kidney", "SCT^24028007^Right"), (185, 102, 83), 80),
     ("Left kidney", TERM.format("64033007^Kidney", "SCT^7771000^Left"), (212, 126, 151), 120),
-)  # name, terminology, colour, HU from which it is the most probable
+)
 PRIORITY = ("Left kidney", "Right kidney", "Spleen")  # of the bands that a voxel is above, the brightest
 WINDOW_HU = (-40, 160)
 AT = {

@@ -16,11 +16,7 @@ from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
 from UNetPlusPlusSegmentLib.nodule.measurements import measure_nodule
 
 KINDS = ("ground-glass", "part-solid", "solid")
-LEAST_TEXTURE = (
-    0.0,
-    2.5,
-    4.0,
-)  # lowest rating of each kind; readers rate from 1 (ground glass) through 3 (part-solid) to 5 (solid)
+LEAST_TEXTURE = (0.0, 2.5, 4.0)  # of each kind; readers rate from 1 (ground glass) through 3 (part-solid) to 5 (solid)
 
 
 def evaluate(bundle: Bundle, data: Path, ratings: Path, split: str = "val", target: Target | None = None) -> dict:

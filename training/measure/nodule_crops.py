@@ -23,11 +23,8 @@ from UNetPlusPlusSegmentLib.network.bundle import Bundle
 from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
 
 THRESHOLDS = (0.5, 0.4, 0.6, 0.3)  # candidates for a model's threshold; of equally good ones, the first is used
-WINDOW, SHIFT, SEED = (
-    96,
-    16,
-    0,
-)  # side of a window and its largest shift along rows and columns, in pixels; seed of the shifts
+WINDOW, SHIFT = 96, 16  # side of a window, and its largest shift along rows and columns, in pixels
+SEED = 0  # of the shifts
 SIZES_MM = {"small": (0, 6), "medium": (6, 15), "large": (15, np.inf)}  # equivalent diameter on the largest slice
 # Limits of the distance between slices, which crops do not record: it is chosen so that the true nodule is as long as it is wide.
 SLICE_MM = 0.6, 2.0

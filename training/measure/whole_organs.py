@@ -14,10 +14,8 @@ from UNetPlusPlusSegmentLib.core.volume import Volume, axial_volume
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
 from UNetPlusPlusSegmentLib.network.bundle import Bundle
 
-MASK, CTS = (
-    ".nii.gz",
-    ("", "_ct.nii.gz", "_ct.nrrd"),
-)  # abdomen_liver.nii.gz is the liver in the folder abdomen, or abdomen_ct.…
+# abdomen_liver.nii.gz is the liver in the folder abdomen, or in abdomen_ct.…
+MASK, CTS = ".nii.gz", ("", "_ct.nii.gz", "_ct.nrrd")
 
 
 def organs(bundle: Bundle, folder: Path, speed: str, device: str) -> dict[str, dict]:

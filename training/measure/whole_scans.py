@@ -20,11 +20,8 @@ from UNetPlusPlusSegmentLib.files import read_volume
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError
 
-POINTS, SEED, WARM = (
-    50,
-    0,
-    20,
-)  # points in a nodule, the seed of their draw, and clicks after the first one that are timed
+POINTS, SEED = 50, 0  # points in a nodule, and the seed of their draw
+WARM = 20  # clicks after the first one that are timed
 NODULE, LESION, CLEAN = "LIDC-IDRI-0001_ct.nii.gz", "chest_lesion_ct.nrrd", "chest_clean_ct.nrrd"
 LEAST_MM = 4.0  # smaller findings in a whole chest are not listed
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-os.environ.setdefault(
-    "PYSIDE6_OPTION_PYTHON_ENUM", "2"
-)  # enums are ints, as in PythonQt; read when PySide6 is imported
+# Read when PySide6 is imported: enums are ints, as in PythonQt.
+os.environ.setdefault("PYSIDE6_OPTION_PYTHON_ENUM", "2")
 
 import ctypes
 import enum

@@ -121,9 +121,7 @@ def _axes(nodule: np.ndarray, steps_ras: np.ndarray) -> np.ndarray:
     Returns:
         (axis, end, RAS): the ends of the long, then of the short axis, from the centre of voxel (0, 0, 0).
     """
-    plane_ras, pixel_mm = np.linalg.qr(
-        steps_ras[1:].T
-    )  # an orthogonal frame in the slice, even if its pixels are sheared
+    plane_ras, pixel_mm = np.linalg.qr(steps_ras[1:].T)  # an orthogonal frame, even if the pixels are sheared
     angles = np.arange(CALIPER_STEPS) * np.pi / CALIPER_STEPS
     directions = np.stack([np.cos(angles), np.sin(angles)])
     outline_mm = OUTLINE_PIXELS * np.linalg.norm(pixel_mm.T @ directions, axis=0)
