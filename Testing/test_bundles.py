@@ -234,6 +234,17 @@ def test_a_broken_folder_does_not_hide_the_others_and_is_named(only_here):
     assert len(refused) == 1 and "liver-ct-v2.0.0" in refused[0]
 
 
+def test_an_older_model_is_not_used_for_a_damaged_newer_one_without_a_warning(only_here, caplog):
+    make(only_here / "liver-ct-v1.0.0")
+    assert choose_bundle("liver").name == "liver-ct-v1.0.0" and not caplog.messages
+    make(only_here / "liver-ct-v2.0.0")
+    change_card(only_here / "liver-ct-v2.0.0", schema=99)
+    assert choose_bundle("liver").name == "liver-ct-v1.0.0"
+    assert len(caplog.messages) == 1 and caplog.messages[0].startswith("The model liver-ct-v2.0.0 needs a newer")
+    choose_bundle("liver", "liver-ct-v1.0.0")  # chosen by name: nothing was passed over
+    assert len(caplog.messages) == 1
+
+
 def test_an_unknown_model_is_refused_with_those_that_exist(only_here):
     make(only_here / "liver-ct-v1.0.0")
     with pytest.raises(BundleError, match=r"no model 'liver'.*liver-ct-v1\.0\.0"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import sys
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .unetpp import NodeGrid
+
+_log = logging.getLogger(__name__)
 
 CARD, WEIGHTS, EVALUATION = "model.json", "weights.pt", "evaluation.json"
 _VERSION = re.compile(r"-v(\d+)\.(\d+)\.(\d+)$")
@@ -232,7 +235,8 @@ def providing(target: str, bundles: Iterable[Bundle]) -> list[Bundle]:
 def choose_bundle(target: str, model: str | None = None) -> Bundle:
     """The bundle for a target: the first of `providing`, or the one that `model` names (the path of a folder, or a bundle's name).
 
-    A model that is named may be an older version with a target that the newest one no longer has.
+    A model that is named may be an older version with a target that the newest one no longer has. If none is named, a warning is logged
+    for each folder that cannot be used: the newest version of the model that is used instead may be among them.
 
     Raises:
         BundleError: No model has the target; or the named model does not exist or is for another target.
@@ -261,6 +265,8 @@ def choose_bundle(target: str, model: str | None = None) -> Bundle:
     if model is not None:
         known = ", ".join(each.name for each in bundles)
         raise BundleError(" ".join([f"There is no model {model!r} for {target}; choose one of {known}.", *refused]))
+    for reason in refused:
+        _log.warning(reason)
     return bundles[0]
 
 
