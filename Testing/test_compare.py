@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 
+from Testing.support.sample_files import LIVER as TERM
+from Testing.support.sample_files import labels, write_slice
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import Volume, crop
+from UNetPlusPlusSegmentLib.files.dicom_seg import MAY_BE_EMPTY
 from UNetPlusPlusSegmentLib.files.images import image_from_array
 
 TILT = np.deg2rad(20)
@@ -134,6 +138,52 @@ def test_the_figures_are_told_in_words(one, tmp_path, capsys):
     assert main(["compare", one, other]) == 0
     first, _ = capsys.readouterr().out.splitlines()
     assert first.startswith("Liver: Dice 0.700, 2.7 and 2.7 ml, 95 % surface distance 3.0 mm, surface Dice at 2 mm 0.")
+
+
+def series(folder, step_mm):
+    """Five slices of 6 × 8 pixels of 0.5 × 0.7 mm, 2.5 mm thick."""
+    about = dict.fromkeys(MAY_BE_EMPTY, "") | {"FrameOfReferenceUID": "1.2.3"}
+    for k in range(5):
+        write_slice(folder / f"{k}.dcm", (1, 2, 30 + step_mm * k), InstanceNumber=k, **about)
+    return files.slices_of(folder)
+
+
+def dicom_seg(path, labelmap, source, with_step=True):
+    """A DICOM SEG of a liver, which need not say how far its slices are apart."""
+    files.write_dicom_seg(path, labelmap, [Segment(1, "Liver", TERM, (1, 2, 3), {})], source, "liver-v1.0.0")
+    if not with_step:
+        data = pydicom.dcmread(path)
+        del data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices
+        data.save_as(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("with_step", [True, False], ids=["with step", "without step"])
+@pytest.mark.parametrize("step_mm", [5.0, 2.5, 0.6])
+def test_a_dicom_seg_has_the_same_figures_whichever_file_comes_first(tmp_path, capsys, step_mm, with_step):
+    source = series(tmp_path / "ct", step_mm)
+    labelmap = (labels() == 1).astype(np.uint8)
+    seg = dicom_seg(tmp_path / "a.dcm", labelmap, source, with_step)
+    more = np.maximum(labelmap, np.roll(labelmap, 1, axis=0))  # one slice further up
+    other = write(tmp_path / "b.seg.nrrd", more, ("Liver",), files.read_volume(tmp_path / "ct")[0].ijk_to_ras)
+    (itself,) = compared(capsys, seg, seg)["segments"]
+    (first,), (second,) = (compared(capsys, *paths)["segments"] for paths in ((seg, other), (other, seg)))
+    slice_ml = 8 * 0.5 * 0.7 * step_mm / 1000
+    assert itself["volume_a_ml"] == itself["volume_b_ml"] == pytest.approx(2 * slice_ml)
+    assert (first["volume_a_ml"], first["volume_b_ml"]) == pytest.approx((2 * slice_ml, 3 * slice_ml))
+    assert (second["volume_b_ml"], second["volume_a_ml"]) == pytest.approx((2 * slice_ml, 3 * slice_ml))
+    assert first["hausdorff95_mm"] == pytest.approx(step_mm) == second["hausdorff95_mm"]
+
+
+@pytest.mark.parametrize(("with_step", "thick_mm"), [(True, 5.0), (False, 2.5)])
+def test_a_dicom_seg_of_one_slice_is_as_thick_as_its_slices_are_apart_or_else_as_it_says(
+    tmp_path, capsys, with_step, thick_mm
+):
+    labelmap = np.zeros((5, 6, 8), np.uint8)
+    labelmap[1, 2:4, 3:7] = 1
+    seg = dicom_seg(tmp_path / "a.dcm", labelmap, series(tmp_path / "ct", 5.0), with_step)
+    (liver,) = compared(capsys, seg, seg)["segments"]
+    assert liver["volume_a_ml"] == pytest.approx(8 * 0.5 * 0.7 * thick_mm / 1000)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ import numpy as np
 from .. import __version__
 from ..core.segment import Segment
 from ..core.volume import Volume
-from .frames import frames_of, order_of
+from .dicom_places import SAME_PLACE_MM
+from .frames import Frame, frames_of, order_of
 from .images import FileError, ijk_to_ras, printable
 from .writing import whole_file
 
@@ -125,13 +126,24 @@ def read_dicom_seg(path: Path) -> list[Volume]:
         if kind == "FRACTIONAL":
             pixels = pixels * 2 >= int(data.MaximumFractionalValue)
         numbers = [1] * len(frames) if kind == "LABELMAP" else [_number_of(data, n) for n in range(len(frames))]
-        slices = []
+        slices, step_mm = [], _slice_step(frames)
         for frame, plane, number in zip(frames, pixels, numbers, strict=True):
-            # The thickness of a single slice does not matter, and may be given as 0 mm.
-            steps = np.reshape(frame.directions, (3, 3)) * (*frame.spacing[:2], 1.0)
+            steps = np.reshape(frame.directions, (3, 3)) * (*frame.spacing[:2], step_mm)
             values = plane.astype(np.uint16) * number
             slices.append(Volume(values[np.newaxis], ijk_to_ras(steps, np.array(frame.origin))))
         return slices
+
+
+def _slice_step(frames: Sequence[Frame]) -> float:
+    """The distance from slice to slice, in mm: slices without voxels have no frames, so the gaps between frames may be larger."""
+    first = frames[0]
+    if first.slice_step:
+        return abs(first.slice_step)
+    gaps = np.diff(np.sort([np.dot(frame.origin, np.reshape(first.directions, (3, 3))[:, 2]) for frame in frames]))
+    gaps = gaps[gaps > SAME_PLACE_MM]
+    if not len(gaps):
+        return first.spacing[2] or 1.0  # a thickness of 0 mm is allowed
+    return float(gaps[gaps < 1.5 * gaps.min()].mean())  # the mean, as positions may be rounded
 
 
 def _number_of(data: Dataset, frame: int) -> int:

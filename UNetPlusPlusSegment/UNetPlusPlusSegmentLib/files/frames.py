@@ -20,6 +20,7 @@ class Frame(NamedTuple):
     directions: tuple[float, ...]  # 3 × 3, row by row; its columns are I, J and the normal
     spacing: tuple[float, ...]  # along I and J, and the slice thickness
     rescale: tuple[float, float] | None = None  # slope and intercept of its values; None if not given
+    slice_step: float | None = None  # from its slice to the next; None if not given
 
 
 def frames_of(path: Path) -> list[Frame]:
@@ -75,11 +76,13 @@ class _Groups:
         directions = np.column_stack([along, down, np.cross(along, down)])
         slope = self._values("PixelValueTransformationSequence", "RescaleSlope", 1)
         intercept = self._values("PixelValueTransformationSequence", "RescaleIntercept", 1)
+        slice_step = self._values("PixelMeasuresSequence", "SpacingBetweenSlices", 1)
         return Frame(
             tuple(origin),
             tuple(directions.ravel()),
             (pixel[1], pixel[0], thickness_mm[0]),
             (slope[0], intercept[0]) if slope and intercept else None,
+            slice_step[0] if slice_step else None,
         )
 
     def _values(self, group: str, name: str, count: int) -> list[float]:
