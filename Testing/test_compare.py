@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.sr.codedict import codes
 
 from Testing.support.sample_files import LIVER as TERM
 from Testing.support.sample_files import labels, write_slice
@@ -184,6 +186,21 @@ def test_a_dicom_seg_of_one_slice_is_as_thick_as_its_slices_are_apart_or_else_as
     seg = dicom_seg(tmp_path / "a.dcm", labelmap, series(tmp_path / "ct", 5.0), with_step)
     (liver,) = compared(capsys, seg, seg)["segments"]
     assert liver["volume_a_ml"] == pytest.approx(8 * 0.5 * 0.7 * thick_mm / 1000)
+
+
+@pytest.mark.parametrize("most", [1, 100, 255])
+def test_a_fractional_dicom_seg_counts_from_one_half_on(tmp_path, capsys, most):
+    source, labelmap = series(tmp_path / "ct", 2.5), (labels() == 1).astype(np.uint8)
+    seg = dicom_seg(tmp_path / "a.dcm", labelmap, source)
+    about = hd.seg.SegmentDescription(1, "Liver", codes.SCT.Organ, codes.SCT.Liver, "MANUAL")
+    parts = np.where(labelmap, np.where(np.indices(labelmap.shape)[2] % 2, 0.6, 1), 0.4)
+    fractional = hd.seg.Segmentation(
+        [pydicom.dcmread(path) for path in source], parts, "FRACTIONAL", [about], hd.UID(), 1, hd.UID(), 1,
+        "Maker", "Model", "1", "None", max_fractional_value=most,
+    )  # fmt: skip
+    fractional.save_as(tmp_path / "b.dcm")
+    (liver,) = compared(capsys, seg, str(tmp_path / "b.dcm"))["segments"]
+    assert (liver["dice"], liver["volume_a_ml"]) == (1, liver["volume_b_ml"])
 
 
 @pytest.mark.parametrize(

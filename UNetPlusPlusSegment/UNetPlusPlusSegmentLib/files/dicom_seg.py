@@ -124,7 +124,7 @@ def read_dicom_seg(path: Path) -> list[Volume]:
         pixels = data.pixel_array.reshape(-1, data.Rows, data.Columns)
         kind = data.SegmentationType
         if kind == "FRACTIONAL":
-            pixels = pixels * 2 >= int(data.MaximumFractionalValue)
+            pixels = pixels.astype(np.uint16) * 2 >= int(data.MaximumFractionalValue)
         numbers = [1] * len(frames) if kind == "LABELMAP" else [_number_of(data, n) for n in range(len(frames))]
         slices, step_mm = [], _slice_step(frames)
         for frame, plane, number in zip(frames, pixels, numbers, strict=True):
