@@ -196,6 +196,18 @@ def test_a_patient_of_many_slices_is_drawn_as_often_as_one_of_few(tmp_path):
     assert drawn.count("A") == drawn.count("B") == 8
 
 
+def test_whose_a_slice_is_stands_in_the_column_that_the_target_names(tmp_path):
+    """Of people in another column than `patient`, each is drawn equally often and has a Dice of its own in the validation."""
+    folder = liver_folder(tmp_path / "data", {"A": "train", "B": "train", "C": "val", "D": "val"}, slices=4)
+    table = folder / "slices.csv"
+    table.write_text(table.read_text().replace("patient", "subject", 1))
+    target = dataclasses.asdict(dataclasses.replace(LIVER, slices=dataclasses.replace(LIVER.slices, group="subject")))
+    data = SliceData(Settings("tiny", target, str(folder), pixel_mm=2.0, filters=(2, 3), validation_stride=1))
+    slices = data.training[1:]  # one fewer of A
+    drawn = [slices[at].group for at, _ in BalancedSampler(slices, 8, 1.0, seed=3)]
+    assert set(data.groups) == {0, 1} and drawn.count("A") == drawn.count("B") == 4
+
+
 def test_no_slice_without_the_organ_is_drawn_where_its_share_rounds_to_none(folder):
     slices = read_slices(folder, LIVER, "train")
     drawn = list(BalancedSampler(slices, 2, 0.9, seed=3))
@@ -361,7 +373,7 @@ def test_slices_of_another_kind_are_converted_to_the_target_s_window():
     stored_hu, wanted_hu = load_target("abdomen").window_hu, LIVER.window_hu
     hu = np.array([[-125.0, -39.0, 0.0], [60.0, 159.0, 275.0]])
     stored = ((hu + 125) * 255 / 400).round().astype(np.uint8)
-    item = Slice({}, stored, np.zeros((1, 2, 3), bool), 1.5).in_window(stored_hu, wanted_hu)
+    item = Slice({}, "A", stored, np.zeros((1, 2, 3), bool), 1.5).in_window(stored_hu, wanted_hu)
     expected = ((hu.clip(*wanted_hu) + 40) * 255 / 200).round()
     np.testing.assert_allclose(item.image, expected, atol=2)  # half a grey value of the wider window
     assert item.image[0, 0] == 0 and item.image[1, 2] == 255

@@ -107,8 +107,15 @@ def test_a_training_stopped_in_mid_epoch_and_resumed_ends_with_the_weights_of_an
     assert "--resume" in capsys.readouterr().err
     run(config, "--resume")
     assert_same(weights(folder / "last.ckpt"), weights(trained / "last.ckpt"))
-    logged = logged_validations(folder)  # Lightning counts one further after a stop
-    assert 2 in logged and len(logged) == STEPS / EPOCH  # what was logged before the stop is still there
+    assert logged_validations(folder) == logged_validations(trained) == {*range(EPOCH - 1, STEPS, EPOCH)}
+
+
+@pytest.mark.parametrize("other", ["filters=[2, 3, 4]", "architecture=unetpp"])
+def test_a_training_is_not_resumed_as_one_of_another_network(trained, config, other, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "runs" / "tiny", dirs_exist_ok=True)
+    assert train.main(["--config", str(config), "--resume", other]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "another network or other labels" in line
 
 
 def logged_validations(folder: Path) -> set[int]:
@@ -322,10 +329,27 @@ def test_a_training_holds_out_the_people_of_its_fold(config, tmp_path):
         ("init_from=nowhere", "init_from: nowhere is not a checkpoint"),
         ("runs=/dev/null/runs", "cannot be written to"),
         ("fold=3/9", "too few people in 'train'"),
+        ("seed=-1", "seed=-1 must not be below zero"),
+        ("filters=[16]", "two or more levels"),
+        ("filters=[0, 1, 2]", "above zero"),
+        ("filters=[16.5, 32]", "whole numbers"),
+        ("filters=[a, b]", "whole numbers"),
+        ("also={3: x}", "a folder for each target"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_one_line_before_the_first_step(config, override, words, capsys):
     assert_refused(config, override, words, capsys)
+
+
+def test_settings_that_are_no_text_are_refused_with_one_line(tmp_path, capsys):
+    (tmp_path / "image.yaml").write_bytes(b"\x89PNG\r\n\xff\xfe")
+    assert train.main(["--config", str(tmp_path / "image.yaml")]) == 1
+    assert "image.yaml cannot be read" in capsys.readouterr().err
+
+
+def test_a_key_without_a_value_is_the_empty_text():
+    assert load_settings(TRAINING / "configs" / "liver.yaml").init_from
+    assert load_settings(TRAINING / "configs" / "liver.yaml", ["init_from=", "also={}"]).init_from == ""
 
 
 def assert_refused(config, override, words, capsys):

@@ -31,7 +31,7 @@ class Augment:
     """Turns a slice of any size into a patch; the same slice and seed always give the same patch.
 
     Zoom, rotation and shift are done in one resampling; outside the slice lies 0 (air). Stored CT is clipped, so a pixel of 0 may be fat
-    or air: such pixels are never changed.
+    or air: contrast, brightness and noise leave such pixels as they are.
     """
 
     def __init__(self, settings: Settings, window_hu: tuple[float, float] | None, pieces: Sequence[Piece] = ()) -> None:

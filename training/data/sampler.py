@@ -45,7 +45,7 @@ class BalancedSampler(Sampler):
             groups: int, one for each slice. The draws with a label come from each group equally often; None: there is one group.
         """
         has = np.array([s.mask.any() for s in slices])
-        patients = np.array([s.row.get("patient", s.row["file"]) for s in slices])
+        patients = np.array([s.group for s in slices])
         groups = np.zeros(len(slices), int) if groups is None else groups
         self.positive = [_by_patient(patients, has & (groups == group)) for group in np.unique(groups[has])]
         self.negative = [np.flatnonzero(~has)] if not has.all() else []

@@ -34,6 +34,7 @@ class Slice:
 
     Attributes:
         row: Its line of slices.csv.
+        group: Whose it is: its patient or, where each image is its own, its file.
         image: uint8 (height, width) or (height, width, 3), in the target's window; uint16 if not yet brought into that window.
         mask: bool (labels, height, width).
         pixel_mm: Side of a pixel; 1 for images without a size in mm.
@@ -43,6 +44,7 @@ class Slice:
     """
 
     row: dict[str, str]
+    group: str
     image: np.ndarray
     mask: np.ndarray
     pixel_mm: float
@@ -207,7 +209,8 @@ def _read_slice(folder: Path, row: dict[str, str], target: Target, kind: Kind) -
             f"{folder / 'slices.csv'} has no column {error}, which `unknown` of the target refers to."
         ) from error
     stored = mask.astype(np.uint8)  # a PNG with two values is read as bool
-    item = Slice(row, image, target.masks(stored, kind), pixel_mm, known, beside=target.beside_in(stored, kind))
+    masks, beside = target.masks(stored, kind), target.beside_in(stored, kind)
+    item = Slice(row, row[kind.group], image, masks, pixel_mm, known, beside=beside)
     return item.in_window(kind.window_hu, target.window_hu)
 
 

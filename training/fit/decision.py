@@ -69,7 +69,7 @@ def examples_of_chest(bundle: Bundle, folder: Path, chest: Chest) -> list[Exampl
     volume, _ = read_volume(folder / chest.image)
     maps = _undecided(bundle).predict(volume, Request(bundle.target))
     readers = axial_order(volume).apply(readers_of(chest, folder, volume.array.shape))
-    return _examples(maps, readers, chest.image, is_whole=True)
+    return _examples(maps, readers, chest.patient, is_whole=True)
 
 
 def _undecided(bundle: Bundle) -> NoduleEngine:

@@ -27,7 +27,7 @@ def hybrid(logits: Tensor, truth: Tensor, background: bool = False) -> Tensor:
         background: Add the other half of the cross-entropy, ``½·(1 - Y_b)·log(1 - Ŷ_b)``, which the equation lacks.
 
     Returns:
-        A scalar; the best possible value is -1.
+        A scalar; the best possible value is -1, or nearer to 0 if images of the batch do not show the label.
     """
     y, log_p = truth.flatten(1), F.logsigmoid(logits).flatten(1)
     p = log_p.exp()

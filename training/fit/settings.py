@@ -93,7 +93,9 @@ class Settings:
             name, channels = self.goal.name, self.goal.slices.channels
         except TargetError as error:
             raise SettingsError(str(error)) from error
-        for key in self.also:
+        for key, folder in self.also.items():
+            if not isinstance(key, str) or not isinstance(folder, str):
+                raise SettingsError(f"also={self.also} must name a folder for each target: {{liver: data/liver}}, say.")
             try:
                 fits = load_kind(key).channels == channels
             except TargetError as error:
@@ -122,7 +124,17 @@ class Settings:
         for key in ("batch_size", "steps", "steps_per_epoch", "validation_stride", "learning_rate"):
             if getattr(self, key) <= 0:
                 raise SettingsError(f"{key}={getattr(self, key)} must be above zero.")
-        for key in ("pixel_mm", "warmup_steps", "weight_decay", "patience", "threads", "shift", "gain", "offset"):
+        for key in (
+            "pixel_mm",
+            "warmup_steps",
+            "weight_decay",
+            "patience",
+            "threads",
+            "shift",
+            "gain",
+            "offset",
+            "seed",
+        ):
             if getattr(self, key) < 0:
                 raise SettingsError(f"{key}={getattr(self, key)} must not be below zero.")
         for key in ("with_organ", "roam", "no_table", "noise", "sharpen", "recolour", "bowel", "paste"):
@@ -138,8 +150,12 @@ class Settings:
                 raise SettingsError(
                     f"{key}={list(getattr(self, key))} must be two numbers above zero, the smaller one first."
                 )
-        if not all(type(n) is int and n > 0 for n in _pair(self, "patch")):
+        if not _are_counts(_pair(self, "patch")):
             raise SettingsError(f"patch={list(self.patch)} must be two whole numbers above zero, rows and columns.")
+        if len(self.filters) < 2 or not _are_counts(self.filters):
+            raise SettingsError(
+                f"filters={list(self.filters)} must be whole numbers above zero, one for each of two or more levels."
+            )
         if self.even_folders and self.faint_hu > AIR_HU:
             raise SettingsError(
                 "even_folders and faint_hu both say which slices are drawn equally often, which cannot hold together if a folder has no"
@@ -175,7 +191,7 @@ class Settings:
 
 
 def load_settings(config: str | Path, overrides: Sequence[str] = ()) -> Settings:
-    """Read a YAML file of settings and apply `key=value` overrides, whose values are YAML too.
+    """Read a YAML file of settings and apply `key=value` overrides, whose values are YAML too; `key=` is the empty text.
 
     Raises:
         SettingsError: The file cannot be read, a key is not a setting (the message suggests the nearest one), or a value is wrong.
@@ -186,7 +202,7 @@ def load_settings(config: str | Path, overrides: Sequence[str] = ()) -> Settings
         if not equals:
             raise SettingsError(f"{override!r} is not of the form key=value.")
         try:
-            values[key] = yaml.safe_load(value)
+            values[key] = yaml.safe_load(value) if value else ""  # YAML reads nothing as null
         except yaml.YAMLError as error:
             raise SettingsError(f"{override!r} cannot be read: {str(error).splitlines()[0]}") from error
     fields = {f.name: f for f in dataclasses.fields(Settings)}
@@ -200,7 +216,7 @@ def load_settings(config: str | Path, overrides: Sequence[str] = ()) -> Settings
 def _read_yaml(config: str | Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SettingsError(f"The settings {config} cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise SettingsError(f"The settings {config} must be lines of `key: value`.")
@@ -212,6 +228,10 @@ def _pair(settings: Settings, key: str) -> tuple[float, float]:
     if len(values) != 2 or not all(isinstance(value, (int, float)) for value in values):
         raise SettingsError(f"{key}={list(values)} must be two numbers.")
     return values
+
+
+def _are_counts(values: Sequence[Any]) -> bool:
+    return all(type(value) is int and value > 0 for value in values)
 
 
 def _as(field: dataclasses.Field, value: Any) -> Any:

@@ -56,7 +56,7 @@ class SliceData(L.LightningDataModule):
                     f"No slice of `train` shows {label.name}, so it cannot be learned: add slices with it, or remove the label."
                 )
         self.validation = validation[:: settings.validation_stride]
-        names = [item.row.get("patient", "all") for item in self.validation]
+        names = ["all" if item.group == item.row["file"] else item.group for item in self.validation]
         number = {name: n for n, name in enumerate(sorted(set(names)))}
         self.groups = [number[name] for name in names]
 

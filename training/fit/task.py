@@ -55,8 +55,8 @@ class GroupDice(Metric):
 class SegmentationTask(L.LightningModule):
     """A network in training.
 
-    `val_dice` (and `val_iou`) are those of the averaged heads, pooled per patient; of several labels their mean, and `val_dice_<label>`
-    stands beside it.
+    `val_dice` is that of the averaged heads, over the pooled pixels of each patient, then the mean over patients; of several labels
+    their mean, and `val_dice_<label>` stands beside it. `val_iou` is the IoU that belongs to this Dice, Dice / (2 - Dice).
     """
 
     def __init__(
@@ -105,6 +105,8 @@ class SegmentationTask(L.LightningModule):
         of_each = self.dice.compute()
         self.dice.reset()
         dice = of_each.nanmean()
+        # Lightning's own count of the steps is one further after a training was resumed.
+        self.log("step", float(self.global_step - 1))
         self.log_dict({"val_dice": dice, "val_iou": dice / (2 - dice)}, prog_bar=True)
         if len(self.labels) > 1:
             names = (f"val_dice_{name.lower().replace(' ', '_')}" for name in self.labels)

@@ -32,7 +32,9 @@ def train(settings: Settings, resume: bool = False) -> Path:
         raise SettingsError(
             f"{settings.folder} already holds a training: add --resume to continue it, or give another name=…"
         )
-    if not last.exists():
+    if last.exists():
+        check_network(last, settings)
+    else:
         check_folds(settings)
     data = SliceData(settings)
     start = last if last.exists() else settings.init_from
@@ -45,6 +47,25 @@ def train(settings: Settings, resume: bool = False) -> Path:
     data.check_processes(trainer.world_size)
     trainer.fit(task, data, ckpt_path=last if last.exists() else None, weights_only=True)
     return Path(best.best_model_path)
+
+
+def check_network(last: Path, settings: Settings) -> None:
+    """Check that a training to be resumed is one of the same network and labels.
+
+    Raises:
+        SettingsError: It is one of another network or of other labels, or its checkpoint cannot be read.
+    """
+    try:
+        before = read_checkpoint(last).settings
+    except BundleError as error:
+        raise SettingsError(f"--resume: {error}") from error
+    learned, wanted = ([(label.name, label.made_of) for label in each.goal.labels] for each in (before, settings))
+    is_same = before.architecture == settings.architecture and before.network_arguments == settings.network_arguments
+    if not is_same or learned != wanted:
+        raise SettingsError(
+            f"{last} belongs to a training with another network or other labels: resume it with the settings.yaml beside it, or give"
+            " another name=…"
+        )
 
 
 def check_folds(settings: Settings) -> None:

@@ -40,6 +40,11 @@ class Chest:
     unasked: tuple[slice, ...] | None = None
     fitted: bool = False
 
+    @property
+    def patient(self) -> str:
+        """Whose it is; the crops of `nodule` name the patient in the same way."""
+        return self.image.partition("_")[0]
+
 
 CHESTS = (
     Chest("LIDC-IDRI-0001_lungs_ct.nii.gz", "LIDC-IDRI-0001_lungs_readers.nii.gz"),

@@ -42,7 +42,8 @@ COLUMNS = [
 ]  # fmt: skip
 SOURCE_SIZE = 512  # rows and columns of every scan in both data sets; a stored pixel is the mean of 2 × 2
 AS_SHOWN = {"as the image shows"}
-ONE_PATIENT = range(7, 11)  # these volumes of LiTS are four scans of one patient
+# Volumes of LiTS that show one patient, by the number that the patient gets.
+SAME_PATIENT = {0: {0, 1}, 7: {6, 7, 8, 9, 10}, 14: {14, 15}, 18: {17, 18}, 19: {19, 20}, 26: {26, 27}}
 LITS_NAMES = {"image": r"volume-(\d+)\.nii(\.gz)?", "mask": r"segmentation-(\d+)\.nii(\.gz)?"}
 DECATHLON_NAMES = {"image": r"imagesTr/liver_(\d+)\.nii(\.gz)?", "mask": r"labelsTr/liver_(\d+)\.nii(\.gz)?"}
 
@@ -63,7 +64,7 @@ class Scan:
     @property
     def patient(self) -> str:
         """Its patient in the column `patient`."""
-        return f"P{ONE_PATIENT.start if self.number in ONE_PATIENT else self.number}"
+        return f"P{next((patient for patient, scans in SAME_PATIENT.items() if self.number in scans), self.number)}"
 
 
 def main(arguments: list[str] | None = None) -> int:
