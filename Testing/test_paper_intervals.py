@@ -66,6 +66,8 @@ def test_the_coverage_of_an_interval_over_four_people_agrees_with_simulated_tria
     held = np.mean([each.low <= 0 <= each.high for each in found])
     assert held == pytest.approx(true_coverage(4), abs=3 * np.sqrt(0.81 * 0.19 / 400))
     assert true_coverage(4) == pytest.approx(0.81, abs=0.005) and true_coverage(3) == pytest.approx(0.75, abs=0.005)
+    pairs = [gain([each[None, :2]], over_seeds=False) for each in people]
+    assert np.mean([each.low <= 0 <= each.high for each in pairs]) == pytest.approx(true_coverage(2), abs=0.075)
     assert true_coverage(100_000) == pytest.approx(0.95, abs=1e-4) and true_coverage(4) < stats.norm.cdf(1.96)
 
 

@@ -1,4 +1,4 @@
-"""The origin of a training, the commit of its code and the processor: kept in the run folder, for when it is measured later."""
+"""The origin of a training, the commit of its code, and processor and precision: kept in the run folder, for when it is measured later."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import subprocess
 from pathlib import Path
 
 import torch
+
+from fit.task import has_fast_bf16
 
 FILE = "origin.json"
 
@@ -39,9 +41,8 @@ def commit() -> str:
 
 
 def processor() -> str:
-    """The graphics card or the processor that torch trains on."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+    """The graphics card or the processor that torch trains on, and the precision at which it does: `AMD EPYC, bf16`."""
     cpuinfo = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else []
-    return names[0] if names else platform.processor()
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else [*names, platform.processor()][0]
+    return f"{name}, {'bf16' if has_fast_bf16() else 'fp32'}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from paper.cells import COMPARED_LOSSES, COMPARED_ON, TABLE_LOSS, split_of
 from paper.counts import THRESHOLDS
 from paper.intervals import difference, gain, true_coverage
 from paper.records import Results
-from paper.summary import ENOUGH, PAPER_GAIN, by_seed, compared, doubled, gain_over, ious
+from paper.summary import BASELINES, ENOUGH, by_seed, compared, doubled, gain_over, ious, paper_gain, seeds_of_both
 from paper.wording import NAMES, NOT_YET, percent, points, rows
 
 FEW = 10  # with fewer people, the page warns about the interval over them
@@ -60,20 +60,27 @@ def few(results: Results, datasets: Sequence[str]) -> list[str]:
 def gains(results: Results, datasets: Sequence[str]) -> list[str]:
     """The gain of UNet++ with deep supervision over U-Net and wide U-Net: for each data set, their mean, and the paper's."""
     head = ["data"]
-    for other in PAPER_GAIN:
-        head += [f"over {NAMES[other]}, 95 % over cases", "over seeds and cases"]
-    lines = []
-    for dataset in datasets:
-        line = [dataset]
-        for other in PAPER_GAIN:
-            line += [points(gain_over(results, [dataset], "unetpp_ds", other, over)) for over in (False, True)]
-        lines.append(line)
-    mean, paper = ["**mean of those run**"], ["the paper's mean of four data sets"]
-    for other, papers in PAPER_GAIN.items():
-        there = compared(results, datasets, "unetpp_ds", other)
-        mean += [points(gain_over(results, there, "unetpp_ds", other, over)) for over in (False, True)]
-        paper += [f"{papers:+}", ""]
-    return rows(head, [*lines, mean, paper])
+    for other in BASELINES:
+        head += [f"over {NAMES[other]}, 95 % over cases", "over seeds and cases", "in the paper"]
+    there = {other: compared(results, datasets, "unetpp_ds", other) for other in BASELINES}
+    lines = [[d, *_gains_of(results, {other: [d] for other in BASELINES})] for d in datasets]
+    return rows(head, [*lines, ["**mean of those run**", *_gains_of(results, there)]])
+
+
+def _gains_of(results: Results, datasets: Mapping[str, Sequence[str]]) -> list[str]:
+    """Our gains over each baseline on some data sets, and the paper's on the same."""
+    cells: list[str] = []
+    for other, names in datasets.items():
+        papers = paper_gain(names, other)
+        cells += [*gains_over(results, names, "unetpp_ds", other), "" if papers is None else f"{100 * papers:+.2f}"]
+    return cells
+
+
+def gains_over(results: Results, datasets: Sequence[str], one: str, other: str) -> list[str]:
+    """The mean gain of one architecture over another with its interval over cases, and over seeds and cases, where there are seeds."""
+    over_cases, over_both = (points(gain_over(results, datasets, one, other, over)) for over in (False, True))
+    has_one_seed = any(len(seeds_of_both(results, d, one, other)) == 1 for d in datasets)
+    return [over_cases, "one seed" if has_one_seed else over_both]
 
 
 def doubling(results: Results, lines: Sequence[tuple[str, str]]) -> list[str]:

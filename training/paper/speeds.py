@@ -1,9 +1,11 @@
-"""Measures the cost of each network of the table: parameters, GFLOP and seconds per image."""
+"""Measures the cost of each network of the table: parameters, GFLOP, seconds per image and per training step."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +13,18 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from fit.losses import deep_supervision
 from fit.settings import Settings
+from fit.task import SegmentationTask, has_fast_bf16
 from paper.files import read_rows, write_rows
 from UNetPlusPlusSegmentLib.network.unetpp import NodeGrid, build_network, fold_batch_norm
 
 ROUNDS = 5
+COLUMNS = ("dataset", "network", "parameters", "gflop", "seconds_per_image", "seconds_per_step")
 
 
 def measure_speeds(path: Path, of_line: dict[tuple[str, str], Settings]) -> None:
-    """Write parameters, GFLOP and seconds per image of every network, and of UNet++ pruned to each level, to a CSV file.
+    """Write the cost of every network, and of UNet++ pruned to each level, which is not trained by itself, to a CSV file.
 
     A data set that is complete in the file is kept; otherwise all its networks are timed again, in turns, so that other work on the
     machine slows all of them alike.
@@ -35,7 +40,7 @@ def measure_speeds(path: Path, of_line: dict[tuple[str, str], Settings]) -> None
         rows = [row for row in rows if row[0] != dataset]
         rows += [[dataset, *row] for row in _speeds(of_architecture)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_rows(path, ["dataset", "network", "parameters", "gflop", "seconds_per_image"], rows)
+    write_rows(path, COLUMNS, rows)
 
 
 def _speeds(of_architecture: dict[str, Settings]) -> list[list[object]]:
@@ -44,22 +49,43 @@ def _speeds(of_architecture: dict[str, Settings]) -> list[list[object]]:
     if "unetpp_ds" in networks:
         networks |= {f"L{level}": networks["unetpp_ds"].pruned(level) for level in networks["unetpp_ds"].heads}
     image = torch.rand(1, settings.goal.slices.channels, *settings.patch)
-    seconds = _seconds(networks, image)
-    return [[name, *_size(network, image), f"{seconds[name]:.4f}"] for name, network in networks.items()]
+    with torch.inference_mode():
+        image_s = _seconds({name: partial(network, image) for name, network in networks.items()})
+    step_s = _seconds({name: training_step(s) for name, s in of_architecture.items()})
+    return [
+        [name, *_size(network, image), f"{image_s[name]:.4f}", f"{step_s[name]:.2f}" if name in step_s else ""]
+        for name, network in networks.items()
+    ]
 
 
-def _seconds(networks: dict[str, NodeGrid], image: Tensor) -> dict[str, float]:
-    """The median processor time of each network for one image; the networks run in turns, and the first round is not counted."""
+def training_step(settings: Settings) -> Callable[[], None]:
+    """A function that makes one step of such a training, at the precision that trainings have here, on a batch of noise."""
+    task = SegmentationTask(settings, [0])
+    optimizer = torch.optim.AdamW(task.parameters())
+    image = torch.rand(settings.batch_size, settings.goal.slices.channels, *settings.patch)
+    truth = torch.randint(2, (settings.batch_size, len(settings.goal.labels), *settings.patch)).float()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bf16()):
+            loss = deep_supervision(task.loss, task.network(image.contiguous(memory_format=task.layout)), truth)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def _seconds(works: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """The median processor time of each of some works; they are done in turns, and the first round is not counted."""
     seconds: dict[str, list[float]] = defaultdict(list)
     threads = torch.get_num_threads()
     # The processor time of a single thread excludes the time when other programs had the processor.
     torch.set_num_threads(1)
-    with torch.inference_mode():
-        for _ in range(ROUNDS + 1):
-            for name, network in networks.items():
-                start = time.process_time()
-                network(image)
-                seconds[name].append(time.process_time() - start)
+    for _ in range(ROUNDS + 1):
+        for name, work in works.items():
+            start = time.process_time()
+            work()
+            seconds[name].append(time.process_time() - start)
     torch.set_num_threads(threads)
     return {name: float(np.median(each[1:])) for name, each in seconds.items()}
 

@@ -9,8 +9,8 @@ from paper import sections
 from paper.counts import Counts
 from paper.files import read_rows, write_rows
 from paper.records import Results
-from paper.summary import PAPER, gain_over, ious, mean_of, seconds_per_step
-from paper.wording import NAMES, NOT_YET, percent, points, rows
+from paper.summary import PAPER, ious, mean_of
+from paper.wording import NAMES, NOT_YET, percent, rows
 
 CSV_COLUMNS = (
     "dataset", "architecture", "seeds", "iou_mean", "iou_spread", "compute_iou", "mean_iou", "parameters", "gflop",
@@ -29,10 +29,9 @@ NOTES = """\
   script prints the first, and their trainings monitor the second; the paper does not say which of them its table has. mean_iou is higher,
   because most of an image is background. Compare the paper's 92.6 with these two columns.
 - Intervals are 95 % bootstrap intervals of the mean difference, paired by seed and by case. **Over cases** shows the variation between
-  people for the same weights. **Over seeds and cases** also includes the variation between trainings.
-- **s/step** is the duration of a training step in the fastest epoch, the one least slowed by other work on the machine. **s/image** is the
-  processor time of one thread for an image of the patch's size, with batch norm folded; all networks of a data set are timed in turns. The
-  paper's figures are quoted from memory."""
+  people for the same weights. **Over seeds and cases** also includes the variation between trainings, which one seed cannot show.
+- **s/image** is the processor time of one thread for an image of the patch's size, with batch norm folded; **s/step** is that of a training
+  step. All networks of a data set are timed in turns. The paper's figures are quoted from memory."""
 
 
 def write_table(results: Results, of_line: dict[tuple[str, str], Settings]) -> str:
@@ -82,14 +81,12 @@ def write_table(results: Results, of_line: dict[tuple[str, str], Settings]) -> s
 def _figures(results: Results, line: tuple[str, str], cost: dict[str, str]) -> list[str]:
     """The values of `CSV_COLUMNS` after the first two."""
     each = ious(results, line)
-    step = seconds_per_step(results, line)
     return [
         str(len(each)),
         f"{np.mean(each):.4f}" if each else "",
         f"{np.std(each, ddof=1):.4f}" if len(each) > 1 else "",
         *(f"{value:.4f}" if (value := mean_of(results, line, of)) is not None else "" for of in (Counts.compute_iou, Counts.mean_iou)),
-        cost["parameters"], cost["gflop"], cost["seconds_per_image"],
-        f"{step:.2f}" if step is not None else "",
+        cost["parameters"], cost["gflop"], cost["seconds_per_image"], cost["seconds_per_step"],
     ]  # fmt: skip
 
 
@@ -97,9 +94,7 @@ def _line(results: Results, line: tuple[str, str], figures: list[str]) -> list[s
     dataset, architecture = line
     seeds, mean, spread, compute_iou, mean_iou, parameters, gflop, image, step = figures
     iou = percent(float(mean)) + (f" ± {percent(float(spread))}" if spread else "") if mean else NOT_YET
-    gains = ["", ""]
-    if architecture != "unet":
-        gains = [points(gain_over(results, [dataset], architecture, "unet", over)) for over in (False, True)]
+    gains = sections.gains_over(results, [dataset], architecture, "unet") if architecture != "unet" else ["", ""]
     authors = [percent(float(value)) if value else "" for value in (compute_iou, mean_iou)]
     paper = f"{PAPER[dataset][architecture]:.2f}" if architecture in PAPER.get(dataset, {}) else ""
     return [
