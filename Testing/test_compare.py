@@ -125,6 +125,30 @@ def test_segments_that_overlap_lie_in_layers_and_are_told_apart(one, tmp_path, c
     assert "two segments with the same value" in capsys.readouterr().err
 
 
+def in_one_layer(path, **keys):
+    """A label map with two segments in one layer, as programs other than Slicer write it."""
+    image = image_from_array((LIVER + 2 * SPLEEN).astype(np.uint8), OBLIQUE)
+    for number, name in enumerate(("Liver", "Spleen")):
+        about = {"ID": name, "Name": name, "LabelValue": str(number + 1), **keys}
+        for key, value in about.items():
+            image.SetMetaData(f"Segment{number}_{key}", value)
+    sitk.WriteImage(image, str(path))
+    return str(path)
+
+
+def test_segments_that_name_no_layer_lie_in_the_only_one(one, tmp_path, capsys):
+    other = in_one_layer(tmp_path / "other.seg.nrrd")
+    found = compared(capsys, one, other)["segments"]
+    assert [(each["segment"], each["dice"]) for each in found] == [("Liver", 1), ("Spleen", 1)]
+
+
+@pytest.mark.parametrize("layer", ["1", "-1"])
+def test_a_segment_in_a_layer_that_does_not_exist_is_refused(one, tmp_path, capsys, layer):
+    assert main(["compare", one, in_one_layer(tmp_path / "other.seg.nrrd", Layer=layer)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"other.seg.nrrd has 1 layer, but says that Liver lies in layer {layer}" in line
+
+
 def test_a_segment_that_is_empty_in_one_or_in_both_has_no_distance(one, tmp_path, capsys):
     empty = write(tmp_path / "empty.seg.nrrd", 0 * SPLEEN)
     liver, _ = compared(capsys, one, empty)["segments"]

@@ -80,14 +80,14 @@ def read_nrrd_layers(path: Path) -> tuple[list[Volume], list[str]]:
     return [volume for volume, _ in placed], placed[0][1]
 
 
-def text_of_nrrd(path: Path) -> dict[str, str]:
-    """The key/value pairs of a NRRD header, such as those of Slicer's segments.
+def text_of_nrrd(path: Path) -> tuple[dict[str, str], int]:
+    """The key/value pairs of a NRRD header, such as those of Slicer's segments, and the number of its layers.
 
     Raises:
         FileError: It cannot be read.
     """
     reader = read_information(path, IO, most_values=MOST_LAYERS)
-    return {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
+    return {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}, reader.GetNumberOfComponents()
 
 
 def _fields(path: Path) -> dict[str, str]:

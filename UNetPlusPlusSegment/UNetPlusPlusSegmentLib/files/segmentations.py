@@ -53,9 +53,9 @@ def segments_in(path: str | Path) -> list[Stored]:
     if not path.exists():
         raise FileError(f"There is no file {printable(path)}: check the path.")
     if volume_ending(path) in (".nrrd", ".nhdr"):
-        keys = text_of_nrrd(path)
+        keys, layers = text_of_nrrd(path)
         if "Segment0_ID" in keys or "Segment0_Name" in keys:
-            return _of_slicer(path, keys)
+            return _of_slicer(path, keys, layers)
     elif not volume_ending(path) and class_of(path) == SEGMENTATION_CLASS:
         return [
             Stored(path, name, (number,), 0, term, color) for number, name, term, color in segments_of_dicom_seg(path)
@@ -97,7 +97,7 @@ def masks_of(segments: Iterable[Stored], image: Volume) -> Iterator[np.ndarray]:
         if segment.path != path:
             path, parts = segment.path, _parts(segment.path)
         mask = np.zeros(image.array.shape, bool)
-        for part in parts[segment.layer] if len(parts) > segment.layer else ():
+        for part in parts[segment.layer]:
             marked = np.isin(part.array, segment.values) if segment.values else part.array != 0
             box, voxels = laid_on(image, marked, part.ijk_to_ras, printable(segment.path))
             mask[box] |= voxels
@@ -170,7 +170,7 @@ def laid_on(
     return box, inside
 
 
-def _of_slicer(path: Path, keys: Mapping[str, str]) -> list[Stored]:
+def _of_slicer(path: Path, keys: Mapping[str, str], layers: int) -> list[Stored]:
     found: list[Stored] = []
     while f"Segment{len(found)}_ID" in keys or f"Segment{len(found)}_Name" in keys:
         number = len(found)
@@ -178,14 +178,22 @@ def _of_slicer(path: Path, keys: Mapping[str, str]) -> list[Stored]:
         def about(key: str, otherwise: str = "", number: int = number) -> str:
             return keys.get(f"Segment{number}_{key}", otherwise)
 
+        name = about("Name") or about("ID")
+        own_layer = number if layers > 1 else 0  # before Slicer 4.11 each segment had a layer of its own
+        layer = int(about("Layer", str(own_layer)))
+        if layer not in range(layers):
+            raise FileError(
+                f"{printable(path)} has {layers} layer{'s' * (layers > 1)}, but says that {name} lies in layer {layer}, counted from 0:"
+                " save it again in the program that made it."
+            )
         terms = [tag.removeprefix(TERMINOLOGY) for tag in about("Tags").split("|") if tag.startswith(TERMINOLOGY)]
         parts = [round(float(part) * 255) for part in about("Color").split()]
         found.append(
             Stored(
                 path,
-                about("Name") or about("ID"),
+                name,
                 (int(about("LabelValue", "1")),),
-                int(about("Layer", str(number))),  # before Slicer 4.11 each segment had a layer of its own
+                layer,
                 terms[0] if terms else "",
                 (parts[0], parts[1], parts[2]) if len(parts) == 3 else None,
             )
