@@ -15,7 +15,7 @@ from Testing.support.bright import bright_nodule_bundle, segmented
 from Testing.support.nodule_scans import EVERYTHING, LUNG, MATRIX, SPACING_MM, TISSUE, A, B, ball, dice, lung_with, ras
 from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.request import Request
-from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, box_between
+from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, box_between, in_words
 
 
 def test_a_point_in_a_nodule_gives_this_nodule_voxel_for_voxel(engine):
@@ -165,9 +165,15 @@ def test_in_a_box_are_the_nodules_in_it_and_nothing_beyond(engine):
     result = segmented(engine, volume, box=box_between(volume, ras((25, 130, 140)), ras((12, 85, 90))))
     np.testing.assert_array_equal(result.labelmap == 1, B)
     both = segmented(engine, volume, box=EVERYTHING)
-    assert len(both.segments) == 2
+    assert len(both.segments) == 2 and not both.notes
     half = segmented(engine, volume, box=np.s_[0:11, 0:140, 0:150])
     np.testing.assert_array_equal(half.labelmap == 1, A & (np.arange(30) <= 10)[:, None, None])
+
+
+def test_a_nodule_that_the_box_cuts_is_named_in_a_note(engine):
+    (note,) = segmented(engine, lung_with(A, B), box=np.s_[0:11, 0:140, 0:150]).notes
+    assert note.kind == "cut-by-box"
+    assert str(note).startswith(f"The nodule at {in_words(ras((10.5, 50, 40)))} reaches beyond the box")
 
 
 def test_an_empty_box_is_a_result_with_a_note(engine):

@@ -139,6 +139,13 @@ def cut_by_scan(nodule: Nodule, windows: Windows) -> list[str]:
     return [side for side, is_reached in ends.items() if is_reached]
 
 
+def reaches_beyond(nodule: Nodule, region: Ranges) -> bool:
+    """True if a part of a nodule lies outside a region."""
+    return any(
+        along.start < part.start or along.stop > part.stop for along, part in zip(nodule.box, region, strict=True)
+    )
+
+
 def has_room(nodule: Nodule, windows: Windows) -> bool:
     """True if there is a margin between a nodule and the edges of its window, except where they are the edges of the slice."""
     edges = nodule.window.rows, nodule.window.columns

@@ -12,7 +12,18 @@ from ..core.request import Point
 from ..core.volume import crop, in_words
 from ..engine.maps import Found, Maps
 from ..engine.slice_pool import in_order
-from .candidates import NEAR_MM, Candidate, Nodule, Ranges, cut_by_scan, has_room, is_seen_whole, label_apart, nodule_at
+from .candidates import (
+    NEAR_MM,
+    Candidate,
+    Nodule,
+    Ranges,
+    cut_by_scan,
+    has_room,
+    is_seen_whole,
+    label_apart,
+    nodule_at,
+    reaches_beyond,
+)
 from .decision import probability
 from .segments import number_nodules
 from .windows import Windows
@@ -31,7 +42,8 @@ _NOT_SEEN = (
     "At this threshold, the object at {place} continues on slices that were not analysed. Run again at this threshold to"
     " segment all of it."
 )
-_CUT = "The nodule at {place} reaches the end of the scan: it may be larger than measured."
+_CUT_BY_SCAN = "The nodule at {place} reaches the end of the scan: it may be larger than measured."
+_CUT_BY_BOX = "The nodule at {place} reaches beyond the box: only the part inside was measured. Enlarge the box to measure it all."
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -40,10 +52,10 @@ class NoduleMaps(Maps):
 
     Attributes:
         windows: Of the volume, in axial order.
-        candidates: One of each point, or all that the search found.
+        candidates: One for each point, or all that the search found.
         points: (R, A, S) in mm, where the user gave any: what they mark is shown, however unlikely.
         region: Slices, rows and columns outside which nothing is segmented.
-        lungs: (slices, rows, columns), as `find_lungs` gives them: in these nodules lie. None where they may lie anywhere.
+        lungs: (slices, rows, columns), as `find_lungs` gives them; nodules outside are left out. None where they may lie anywhere.
         phases: Seconds of each phase of the run, by its name.
     """
 
@@ -100,7 +112,8 @@ class NoduleMaps(Maps):
         doubts = (
             ("may-extend", _MAY_EXTEND, not has_room(nodule, self.windows)),
             ("not-seen-whole", _NOT_SEEN, not is_seen_whole(nodule, self.windows)),
-            ("cut-by-scan", _CUT, bool(cut_by_scan(nodule, self.windows))),
+            ("cut-by-scan", _CUT_BY_SCAN, bool(cut_by_scan(nodule, self.windows))),
+            ("cut-by-box", _CUT_BY_BOX, reaches_beyond(nodule, self.region)),
         )
         return [Note(kind, text.format(place=in_words(centre[:3]))) for kind, text, holds in doubts if holds]
 
