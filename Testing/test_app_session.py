@@ -85,6 +85,12 @@ def paint(session, do, where=np.s_[2:6, 15:20, 5:15]) -> None:
     do(follow())
 
 
+def volumes_ml(results) -> dict[str, str]:
+    """The column of the cohort's table, by case."""
+    with (results / TABLE).open() as stream:
+        return {row["case"]: row["volume_ml"] for row in csv.DictReader(stream)}
+
+
 def test_the_table_follows_a_correction(cohort, open_session):
     session, do = open_session(*cohort)
     assert session.state.rows == [["Liver", "4.8", "60"]]
@@ -215,7 +221,30 @@ def test_a_correction_saved_before_the_app_was_killed_gets_its_row_when_the_case
     for _ in range(2):  # once is enough
         do(session.open("b"))
         do(session.open("a"))
-    with (results / TABLE).open() as stream:
-        rows = {row["case"]: row["volume_ml"] for row in csv.DictReader(stream)}
-    assert rows == {"a": "4.8", "a.corrected": "7.2", "b": "4.8"}
+    assert volumes_ml(results) == {"a": "4.8", "a.corrected": "7.2", "b": "4.8"}
     assert (results / MANIFEST).read_text().count("corrects") == 1
+
+
+def test_what_another_visitor_saved_since_stays_when_a_session_ends(cohort, open_session):
+    results, _ = cohort
+    first, do = open_session(*cohort)
+    paint(first, do)
+    second, _ = open_session(*cohort)
+    paint(second, do, np.s_[2:6, 20:25, 5:15])
+    do(second.open("b"))
+    of_second = (results / "a.corrected.seg.nrrd").read_bytes()
+    do(first.open("b"))
+    assert (results / "a.corrected.seg.nrrd").read_bytes() == of_second
+    assert volumes_ml(results)["a.corrected"] == "9.6"
+
+
+def test_a_case_that_is_only_looked_at_is_not_saved_again(cohort, open_session):
+    results, _ = cohort
+    session, do = open_session(*cohort)
+    paint(session, do)
+    session._autosave.last = None  # here the app is killed
+    saved = (results / "a.corrected.seg.nrrd").stat()
+    session, do = open_session(*cohort)
+    do(session.open("b"))
+    assert (results / "a.corrected.seg.nrrd").stat().st_mtime_ns == saved.st_mtime_ns
+    assert volumes_ml(results)["a.corrected"] == "7.2"

@@ -22,8 +22,9 @@ from Testing.support.mrml_scene import GRIDS, LIVER_TERMINOLOGY, TURN, slicer, v
 from Testing.support.sample_files import write_slice
 from UNetPlusPlusSegmentLib.app.access import Folders
 from UNetPlusPlusSegmentLib.app.cases import Case
-from UNetPlusPlusSegmentLib.app.corrections import AutoSave, Snapshot, snapshot, write
+from UNetPlusPlusSegmentLib.app.corrections import AutoSave, write
 from UNetPlusPlusSegmentLib.scene import mrml
+from UNetPlusPlusSegmentLib.scene.snapshots import Snapshot, snapshot
 
 SIZE = (260, 200)
 SHAPE = (30, 60, 80)  # K, J, I: no two alike
@@ -141,6 +142,16 @@ def test_a_snapshot_is_the_segmentation_voxel_for_voxel(views, grid, transform):
     assert [(each.name, each.color, each.terminology) for each in taken.segments] == [
         (each.name, each.color, each.terminology) for each in (LIVER, NODULE)
     ]
+
+
+def test_a_snapshot_lies_on_the_scan_whatever_the_grid_of_the_segmentation(views):
+    node, segmentation = shown(views, GRIDS["oblique"], TURN)
+    finer = views.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "finer")
+    slicer.util.updateVolumeFromArray(finer, np.zeros((60, 120, 160), np.int16))
+    finer.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(GRIDS["oblique"] @ np.diag([0.5, 0.5, 0.5, 1])))
+    finer.SetAndObserveTransformNodeID(node.GetTransformNodeID())
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(finer)
+    np.testing.assert_array_equal(snapshot(segmentation, node).labelmap, a_mask())
 
 
 def test_a_tilted_scan_keeps_its_grid_when_its_segmentation_is_saved_and_opened_again(views, tmp_path):

@@ -1,70 +1,18 @@
 """A visitor's corrections: read from the scene, saved at once, and written for download."""
-# ruff: noqa: ANN001 (Slicer's nodes have no types to import)
 
 from __future__ import annotations
 
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import slicer
-import vtk
-
 from .. import files
-from ..core.segment import Segment
-from ..scene import mrml
+from ..scene.snapshots import Snapshot, snapshot  # noqa: F401 (benchmarks/app_views.py imports `snapshot` from here)
 from .cases import Case
 
 FORMATS = {"seg.nrrd": ".seg.nrrd", "nifti": ".nii.gz", "dicom": ".dcm", "stl": ".stl"}
-MOST_SEGMENTS = 255
 BY_HAND = "corrected by hand"  # in place of the model's name in a DICOM SEG
-
-
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """A copy of a segmentation, independent of the scene, so that another thread can write it.
-
-    Attributes:
-        labelmap: uint8 (K, J, I) on the grid of the scan, 0 where there is no segment.
-        segments: One for each value; without measurements.
-        ijk_to_ras: 4 × 4, mm.
-        ids: IDs of the segments in the scene.
-    """
-
-    labelmap: np.ndarray
-    segments: tuple[Segment, ...]
-    ijk_to_ras: np.ndarray
-    ids: tuple[str, ...] = ()
-
-    def same_as(self, other: Snapshot | None) -> bool:
-        """True if nothing has changed since `other`."""
-        return other is not None and self.segments == other.segments and np.array_equal(self.labelmap, other.labelmap)
-
-
-def snapshot(segmentationNode, volumeNode) -> Snapshot:  # noqa: N803
-    """Read a segmentation on the grid of its reference volume; where segments overlap, the later one wins.
-
-    Raises:
-        SegmentationError: There are more segments than a file can hold.
-    """
-    if segmentationNode.GetSegmentation().GetNumberOfSegments() > MOST_SEGMENTS:
-        raise mrml.SegmentationError(f"A file can hold up to {MOST_SEGMENTS} segments: remove some.")
-    segmentation, ids, merged = segmentationNode.GetSegmentation(), vtk.vtkStringArray(), slicer.vtkOrientedImageData()
-    segments = []
-    for value, each in enumerate(segmentation.GetSegmentIDs(), start=1):
-        segment = segmentation.GetSegment(each)
-        ids.InsertNextValue(each)
-        color = tuple(round(255 * channel) for channel in segment.GetColor())
-        segments.append(Segment(value, segment.GetName(), segment.GetTerminology(), color, {}))
-    volume = mrml.volume_from_node(volumeNode)
-    labelmap = np.zeros(volume.array.shape, np.uint8)
-    whole = slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY
-    if segments and segmentationNode.GenerateMergedLabelmapForAllSegments(merged, whole, None, ids):
-        labelmap[...] = mrml.voxels_of(merged)
-    return Snapshot(labelmap, tuple(segments), volume.ijk_to_ras, tuple(segmentation.GetSegmentIDs()))
 
 
 class AutoSave:
@@ -82,7 +30,7 @@ class AutoSave:
         self._take: Callable[[], Snapshot | None] = lambda: None
         self._saved: Snapshot | None = None
         self._stamp: tuple[int, int] | None = None  # of the file when this session last read or wrote it
-        self.last: Snapshot | None = None  # the last state saved of this case; None if it did not change
+        self.last: Snapshot | None = None  # the last state that this session has saved of this case
         self._task: asyncio.Task | None = None
         self._again = False
 
@@ -126,8 +74,13 @@ class AutoSave:
             if now is not None:
                 await self._taken(now)
 
+    @property
+    def is_current(self) -> bool:
+        """True if no other session has changed the file since this one read or wrote it."""
+        return _stamp(self._path) == self._stamp
+
     async def _write(self, path: Path, now: Snapshot) -> None:
-        if _stamp(path) != self._stamp:
+        if not self.is_current:
             raise files.FileError(
                 f"another session has changed {path.name}. Open the case again, or download your version."
             )

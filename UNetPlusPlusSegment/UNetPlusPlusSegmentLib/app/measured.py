@@ -15,7 +15,7 @@ from ..core.volume import Volume, clean_hu
 from ..nodule.measurements import measure_nodule
 from ..nodule.segments import TERMINOLOGY
 from ..scene import mrml
-from .corrections import Snapshot
+from ..scene.snapshots import Snapshot
 
 
 class Measurements:

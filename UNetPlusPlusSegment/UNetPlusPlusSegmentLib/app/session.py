@@ -28,8 +28,9 @@ from ..network.bundle import Bundle, find_bundles, providing
 from ..scene import mrml
 from ..scene.logic import Segmenter
 from ..scene.scene_runs import SceneRun, segments_of_target
+from ..scene.snapshots import Snapshot, snapshot
 from .cases import Case
-from .corrections import AutoSave, Snapshot, snapshot
+from .corrections import AutoSave
 from .measured import Measurements
 from .table import Table
 from .views import Views
@@ -146,8 +147,9 @@ class Session:
             self._following.cancel()
         self._autosave.changed()
         await self._autosave.finish()
-        if self.case and self.case.cohort and self._autosave.last:
-            await self._add_correction(self.case, self.case.cohort, self._autosave.last)
+        saved, self._autosave.last = self._autosave.last, None
+        if saved and self.case and self.case.cohort and self._autosave.is_current:
+            await self._add_correction(self.case, self.case.cohort, saved)
         self._autosave.follow(None, lambda: None, None)
         self.segmentation = None
         self.state.update({"running": False, "progress_text": ""})
@@ -161,7 +163,7 @@ class Session:
             self.state.flush()
 
     async def _measure_corrected_before(self) -> None:
-        """Measure a correction that was loaded; if the cohort's table lacks it because the app was killed, schedule its row."""
+        """Measure a correction that was loaded; if the cohort's table lacks it because the app was killed, add its row."""
         state, case = self.take(), self.case
         if not self._by_hand or state is None or case is None:
             return
@@ -172,8 +174,8 @@ class Session:
         line = read_manifest(case.cohort).get(f"{case.name}{CORRECTED}", {})
         told = {name: measured["volume_ml"] for name, measured in (line.get("measurements") or {}).items()}
         now = {segment.name: each["volume_ml"] for segment, each in zip(state.segments, found, strict=True) if each}
-        if told != now:
-            self._autosave.last = state
+        if told != now and self._autosave.is_current:
+            await self._add_correction(case, case.cohort, state)
 
     async def _add_correction(self, case: Case, folder: Path, state: Snapshot) -> None:
         """Add a correction to the cohort's table."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__, files
+from .. import __version__
 from ..core.masks import measure
 from ..core.segment import Segment
 from ..core.volume import Volume, clean_hu
@@ -34,7 +34,7 @@ def segmentation_path(folder: Path, case: str) -> Path:
 def add_correction(
     folder: Path, record: Mapping[str, Any], volume: Volume, labelmap: np.ndarray, segments: Sequence[Segment]
 ) -> dict[str, Any]:
-    """Save a corrected segmentation next to the original one, which is kept, and add its measurements to the table.
+    """Measure a corrected segmentation, which is saved as `corrected_path`, and add it to the manifest and the table.
 
     Args:
         folder: Folder with the results of the cohort.
@@ -47,10 +47,9 @@ def add_correction(
         The manifest line of the correction, whose case is called `<case>.corrected`.
 
     Raises:
-        FileError, CohortError: It cannot be written.
+        FileError, CohortError: They cannot be written.
     """
     case = record["case"]
-    files.write_segmentation(corrected_path(folder, case), labelmap, volume.ijk_to_ras, segments)
     nodules = record.get("target") == "nodule" or any(
         "long_axis_mm" in m for m in (record.get("measurements") or {}).values()
     )

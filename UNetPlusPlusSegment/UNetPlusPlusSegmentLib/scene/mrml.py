@@ -178,6 +178,27 @@ def labelmap_of(segmentationNode, segmentID: str, volumeNode) -> np.ndarray:
     return _resample(own, grid, _transform_between(segmentationNode, volumeNode)) != 0
 
 
+def merged_labelmap_of(segmentationNode, volumeNode) -> np.ndarray:
+    """Read all segments on the grid of a scalar volume, as `labelmap_of` reads one; where they overlap, the later one wins.
+
+    Returns:
+        uint8, axes (K, J, I) of the volume: 1, 2, … in the order of the segments, of which there may be up to 255.
+
+    Raises:
+        VolumeError: `volumeNode` is not a scalar volume with voxels.
+    """
+    _require_scalar_volume(volumeNode)
+    shape_kji = volumeNode.GetImageData().GetDimensions()[::-1]
+    own, ids = slicer.vtkOrientedImageData(), vtk.vtkStringArray()
+    for segmentID in segmentationNode.GetSegmentation().GetSegmentIDs():
+        ids.InsertNextValue(segmentID)
+    whole = slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY
+    if not ids.GetNumberOfValues() or not segmentationNode.GenerateMergedLabelmapForAllSegments(own, whole, None, ids):
+        return np.zeros(shape_kji, np.uint8)
+    grid = _oriented_image(shape_kji, (0, 0, 0), _ijk_to_ras(volumeNode))
+    return _resample(own, grid, _transform_between(segmentationNode, volumeNode)).astype(np.uint8, copy=False)
+
+
 def labelmap_on_grid(labelmap: np.ndarray, volumeNode, segmentationNode, grid) -> np.ndarray:
     """Resample a label map from the voxels of its volume onto another grid; transforms above both are applied.
 

@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import slicer
 
 from .. import files
-from ..core.segment import Segment
-from ..jobs.corrections import add_correction, segmentation_path
+from ..jobs.corrections import add_correction, corrected_path, segmentation_path
 from . import mrml
+from .snapshots import Snapshot, snapshot
 
 
 class ShownCase:
     """A case that was loaded into the scene; `drop` removes it again.
 
     Attributes:
+        folder: Folder with the results of its cohort.
         record: Its manifest line.
         volumeNode, segmentationNode: Its nodes, which the user may have removed from the scene.
     """
@@ -34,7 +34,7 @@ class ShownCase:
         Raises:
             FileError, VolumeError: The CT or the segmentation no longer exists, or cannot be read. The scene is unchanged.
         """
-        self.record, self._folder = record, folder
+        self.folder, self.record = folder, record
         volume, _ = files.read_volume(record["input"], record.get("series"), bool(record.get("force")))
         path = segmentation_path(folder, record["case"])
         if record["status"] != "failed" and not path.is_file():
@@ -49,7 +49,7 @@ class ShownCase:
             except files.FileError:
                 self.drop()
                 raise
-        self._before = self._labelmap()
+        self._before = self._snapshot()
 
     def _load(self, path: Path) -> None:
         node = self._scene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{self.record['case']} segmentation")
@@ -64,9 +64,12 @@ class ShownCase:
 
     @property
     def is_changed(self) -> bool:
-        """True if the segmentation has been changed since it was loaded or saved."""
-        now = self._labelmap()
-        return now is not None and not (self._before is not None and np.array_equal(now, self._before))
+        """True if voxels, names, colours or terms were changed since the segmentation was loaded or saved."""
+        try:
+            now = self._snapshot()
+        except mrml.SegmentationError:  # more segments than were loaded, and than a file can hold
+            return True
+        return now is not None and not now.same_as(self._before)
 
     def save(self) -> dict[str, Any]:
         """Save the segmentation next to the original one, and measure it.
@@ -77,18 +80,14 @@ class ShownCase:
         Raises:
             ValueError: The segmentation or the CT is no longer in the scene, or the file cannot be written.
         """
-        labelmap = self._labelmap()
-        if labelmap is None:
+        now = self._snapshot()
+        if now is None:
             raise files.FileError("The CT or its segmentation was removed from the scene: load the case again.")
-        segmentation = self.segmentationNode.GetSegmentation()
-        segments = []
-        for value, each in enumerate(segmentation.GetSegmentIDs(), start=1):
-            segment = segmentation.GetSegment(each)
-            red, green, blue = (round(255 * channel) for channel in segment.GetColor())
-            segments.append(Segment(value, segment.GetName(), segment.GetTerminology(), (red, green, blue), {}))
+        path = corrected_path(self.folder, self.record["case"])
+        files.write_segmentation(path, now.labelmap, now.ijk_to_ras, now.segments)
         volume = mrml.volume_from_node(self.volumeNode)
-        line = add_correction(self._folder, self.record, volume, labelmap, segments)
-        self._before = labelmap
+        line = add_correction(self.folder, self.record, volume, now.labelmap, now.segments)
+        self._before = now
         return line
 
     def drop(self) -> None:
@@ -97,14 +96,11 @@ class ShownCase:
             if self._is_there(node):
                 self._scene.RemoveNode(node)
 
-    def _labelmap(self) -> np.ndarray | None:
-        """uint8 (K, J, I) on the CT's voxels: 1, 2, … in the order of the segments, later ones on top; None if a node was removed."""
+    def _snapshot(self) -> Snapshot | None:
+        """The segmentation now; None if it or the CT was removed."""
         if not (self._is_there(self.segmentationNode) and self._is_there(self.volumeNode)):
             return None
-        labelmap = np.zeros(mrml.volume_from_node(self.volumeNode).array.shape, np.uint8)
-        for value, each in enumerate(self.segmentationNode.GetSegmentation().GetSegmentIDs(), start=1):
-            labelmap[mrml.labelmap_of(self.segmentationNode, each, self.volumeNode)] = value
-        return labelmap
+        return snapshot(self.segmentationNode, self.volumeNode)
 
     def _is_there(self, node) -> bool:
         return node is not None and bool(self._scene.IsNodePresent(node))

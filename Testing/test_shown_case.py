@@ -1,0 +1,53 @@
+"""A case of a cohort in the scene: what counts as a change of its segmentation, and what is saved of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from Testing.support.mrml_scene import LIVER, NODULE
+from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.jobs.manifest import read_manifest
+from UNetPlusPlusSegmentLib.scene.mrml import SegmentationError
+from UNetPlusPlusSegmentLib.scene.shown_case import ShownCase
+
+MATRIX = np.diag([-2.0, -2.0, 3.0, 1.0])
+LABELS = np.zeros((6, 20, 30), np.uint8)
+LABELS[1:4, 5:15, 5:20] = 1
+LABELS[2:5, 16:19, 22:27] = 2
+
+
+@pytest.fixture
+def case(scene, tmp_path):
+    """A case with a liver and a nodule, loaded from a folder of results."""
+    files.write_volume(tmp_path / "one.nrrd", np.where(LABELS, 60, -100).astype(np.int16), MATRIX)
+    files.write_segmentation(tmp_path / "one.seg.nrrd", LABELS, MATRIX, [LIVER, NODULE])
+    return ShownCase(tmp_path, {"case": "one", "input": str(tmp_path / "one.nrrd"), "status": "done"})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda segment: segment.SetName("Left lobe"),
+        lambda segment: segment.SetColor(0, 0, 1),
+        lambda segment: segment.SetTerminology(NODULE.terminology),
+    ],
+    ids=["name", "colour", "term"],
+)
+def test_a_segment_with_another_name_colour_or_term_is_a_change_until_it_is_saved(case, change):
+    assert not case.is_changed
+    change(case.segmentationNode.GetSegmentation().GetNthSegment(0))
+    assert case.is_changed
+    case.save()
+    assert not case.is_changed
+
+
+def test_more_segments_than_a_file_can_hold_are_a_change_that_is_not_saved(case):
+    segmentation = case.segmentationNode.GetSegmentation()
+    for number in range(254):
+        segmentation.AddEmptySegment("", f"Mine {number}")
+    assert case.is_changed
+    with pytest.raises(SegmentationError, match="up to 255 segments"):
+        case.save()
+    assert not (case.folder / "one.corrected.seg.nrrd").exists()
+    assert "one.corrected" not in read_manifest(case.folder)
