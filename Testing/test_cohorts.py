@@ -365,6 +365,23 @@ def test_the_logic_segments_nodules_at_points_with_so_many_threads(logic, models
         logic.processFolder(inputs, tmp_path / "out", "nodule", threads=0)
 
 
+def test_the_logic_shows_nodules_of_a_cohort_from_the_probability_that_it_is_given(logic, models, tmp_path):
+    bright_nodule_bundle(
+        models / "deciding-v1.0.0", decision={"intercept": -5.0, "weights": {"size": 2.6}, "least": 0.0}
+    )
+    volume = lung_with(A, B)
+    files.write_volume(tmp_path / "one.nrrd", volume.array, volume.ijk_to_ras)
+
+    def chances(**options) -> list[float]:
+        (record,) = logic.processFolder(
+            [tmp_path / "one.nrrd"], tmp_path / "out", "nodule", model="deciding-v1.0.0", device="cpu", **options
+        )
+        return [found["probability"] for found in record["measurements"].values()]
+
+    larger, smaller = chances()
+    assert chances(showFrom=(larger + smaller) / 2) == [larger]
+
+
 def test_a_table_gives_each_case_its_points_and_other_points_run_the_case_again(tmp_path, capsys, monkeypatch):
     models = tmp_path / "models"
     bright_nodule_bundle(models / "lung-nodule-ct-v99.0.0")

@@ -129,6 +129,7 @@ class Segmenter:
             model=model,
             speed=speed,
             threshold=threshold,
+            show_from=showFrom,
             force=force,
             device=device,
             threads=threads,
