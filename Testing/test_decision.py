@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fit.decision import SHOWN, Example, fit
 from measure.chests import Finding, findings, froc, nodules_of
+from measure.decision import SHOWN, Example, fit
 from Testing.support.bright import bright_nodule_bundle
 from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.result import Result

@@ -12,6 +12,7 @@ from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from PIL import Image
 from torch.nn.modules.module import register_module_forward_hook
 
+import decide
 import evaluate as evaluation
 from data.slices import Slice
 from measure import heads, nodule_crops, per_patient, whole_scans
@@ -234,7 +235,7 @@ def test_the_worst_slice_comes_first_with_its_dice(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(per_patient, "save_atlas", lambda path, panels, title: drawn.extend(panels))
     rows = [
-        (Slice({"file": name}, np.zeros((SIZE, SIZE), np.uint8), truth[None], 1.0), found[None])
+        (Slice({"file": name}, "A", np.zeros((SIZE, SIZE), np.uint8), truth[None], 1.0), found[None])
         for name, truth, found in (
             ("right", square(5, 5), square(5, 5)),
             ("near", square(5, 5), square(5, 6)),
@@ -284,6 +285,48 @@ def test_moved_crops_are_measured_by_the_same_command(tmp_path, capsys):
 def test_options_for_nodule_models_are_refused_for_other_models(bundle, capsys, option):
     assert evaluation.main([str(bundle.folder), *option]) == 1
     assert "bright-ct-v0.0.1 is a model of liver" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--data", "d", "--chests"],
+        ["--data", "d", "--time"],
+        ["--volumes", "v", "--moved-crops"],
+        ["--volumes", "v", "--pictures", "p"],
+        ["--data", "d", "--segment", "Liver=liver"],
+        ["--data", "d", "--speed", "quick"],
+        ["--data", "d", "--device", "gpu"],
+        ["--data", "d", "--every", "0"],
+        ["--data", "d", "--moved-crops", "--draws", "0"],
+    ],
+    ids=" ".join,
+)
+def test_an_option_that_would_be_ignored_or_cannot_be_meant_is_refused(bundle, capsys, options):
+    with pytest.raises(SystemExit) as stopped:
+        evaluation.main([str(bundle.folder), *options])
+    assert stopped.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", [None, "patient,nodule\nA,0\n", "patient,nodule,texture\nA,0,solid\n"])
+def test_what_is_no_table_of_ratings_is_refused_with_one_line(tmp_path, capsys, text):
+    bundle = bright_nodule_bundle(tmp_path / "nodule-v0.0.1")
+    if text:
+        (tmp_path / "r.csv").write_text(text)
+    arguments = [str(bundle.folder), "--data", str(tmp_path), "--kinds", str(tmp_path / "r.csv")]
+    assert evaluation.main(arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "r.csv is no table of ratings" in line
+
+
+@pytest.mark.parametrize("script", [evaluation, decide], ids=lambda script: script.__name__)
+def test_a_missing_chest_is_named_before_anything_is_measured(tmp_path, capsys, script):
+    bundle = bright_nodule_bundle(tmp_path / "nodule-v0.0.1")
+    arguments = {evaluation: ["--chests"], decide: ["--data", "nowhere", "--split", "train:1/6"]}[script]
+    assert script.main([str(bundle.folder), "--volumes", str(tmp_path), *arguments]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path} lacks LIDC-IDRI-0001_lungs_ct.nii.gz" in line
 
 
 def test_a_liver_model_is_also_measured_on_a_whole_ct_without_liver(bundle, tmp_path, capsys):

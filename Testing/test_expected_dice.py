@@ -30,14 +30,16 @@ LIVER = load_target("liver")
 
 @pytest.fixture
 def folder(tmp_path):
-    """A slice folder of two people, with every second slice of 1 mm and fewer beyond the organ; a few columns are not found."""
+    """A slice folder of two people of `train` and one of `val`, with every second slice of 1 mm and fewer beyond the organ; a few columns
+    are not found.
+    """
     folder = tmp_path / "data"
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
     with (folder / "slices.csv").open("w", newline="") as file:
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()
-        for person, missed in (("A", 2), ("B", 4)):
+        for person, split, missed in (("A", "train", 2), ("B", "train", 4), ("C", "val", 3)):
             for number in [*range(0, 24, 6), *range(24, 64, 2), *range(66, 90, 6)]:
                 mask = np.zeros((SIZE, SIZE), bool)
                 mask[10:34, 8:32] = 24 <= number < 64
@@ -48,7 +50,7 @@ def folder(tmp_path):
                 Image.fromarray(image).save(folder / "images" / name)
                 Image.fromarray(mask.astype(np.uint8)).save(folder / "masks" / name)
                 table.writerow({
-                    "file": name, "volume": person, "patient": person, "slice": number, "split": "train",
+                    "file": name, "volume": person, "patient": person, "slice": number, "split": split,
                     "source_pixel_mm": PIXEL_MM / 2, "source_slice_mm": SLICE_MM, "tumour_px": "0",
                 })  # fmt: skip
     return folder
@@ -169,7 +171,6 @@ def test_coefficients_are_fitted_on_people_left_out_and_go_into_the_bundle_with_
         "read_checkpoint",
         lambda path: SimpleNamespace(settings=SimpleNamespace(fold={"one": "1/2", "two": "2/2"}.get(path.stem, ""))),
     )
-    monkeypatch.setattr(fit_trust, "_on_val", lambda *_: {})
     bundle = bright_bundle(tmp_path / "liver-ct-v9.0.0", PIXEL_MM)
     given = [str(bundle.folder), "--data", str(folder), "--rows", str(tmp_path / "rows.csv"), "--folds"]
     assert fit_trust.main([*given, "one.ckpt", "two.ckpt"]) == 0
@@ -186,5 +187,9 @@ def test_coefficients_are_fitted_on_people_left_out_and_go_into_the_bundle_with_
     known = (tmp_path / "rows.csv").read_text()
     assert fit_trust.main([*given, "one.ckpt", "two.ckpt"]) == 0
     assert (tmp_path / "rows.csv").read_text() == known, "it goes on after what is there"
-    assert fit_trust.main([*given, "all.ckpt"]) == 1
-    assert "trained on all people" in capsys.readouterr().err
+    (tmp_path / "rows.csv").unlink()
+    assert fit_trust.main([*given, "one.ckpt", "all.ckpt"]) == 1
+    assert "all.ckpt was trained on all people" in capsys.readouterr().err
+    assert not (tmp_path / "rows.csv").exists(), "it is refused before a network has run"
+    assert fit_trust.main([*given[:4], str(tmp_path), "--folds", "one.ckpt"]) == 1
+    assert f"{tmp_path} cannot be written" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Imports in the library: which folder may import which, and what neither `core` nor the start of Slicer may import."""
+"""Imports: which folder of the library and of training/ may import which, and what neither `core` nor the start of Slicer may import."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ MODULE = Path(__file__).parents[1] / "UNetPlusPlusSegment"
 LIBRARY = MODULE / "UNetPlusPlusSegmentLib"
 FLOORS = ("cli", "app", "scene", "jobs", "api", "nodule", "engine", "files", "network", "core")  # from the top down
 FILES = [path for path in sorted(LIBRARY.rglob("*.py")) if path != LIBRARY / "__init__.py"]
+TRAINING = MODULE.parent / "training"
+TRAINING_FLOORS = ("paper", "card", "measure", "fit", "data", "prepare")
 SLOW_TO_LOAD = "torch", "SimpleITK", "scipy"
 
 
-def imports_of(file: Path) -> Iterator[tuple[int, list[str]]]:
+def imports_of(file: Path, root: Path = MODULE) -> Iterator[tuple[int, list[str]]]:
     """Line and parts of the absolute name of all that a file imports: at its top, in functions, and for type hints alone."""
-    package = file.relative_to(MODULE).parent.parts
+    package = file.relative_to(root).parent.parts
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             for each in node.names:
@@ -55,6 +57,20 @@ def test_a_folder_imports_only_from_folders_below_it():
         if name[0] == LIBRARY.name and name[1] in FLOORS[: FLOORS.index(room_of(file))]
     ]
     assert not wrong, "\n".join([f"A room imports only what stands after it in: {', '.join(FLOORS)}.", *wrong])
+
+
+def test_a_folder_of_training_imports_only_from_folders_below_it():
+    assert {path.parent.name for path in TRAINING.glob("*/*.py")} == set(TRAINING_FLOORS)
+    wrong = [
+        f"{floor}/{file.name}:{line}: imports {'.'.join(name)}"
+        for at, floor in enumerate(TRAINING_FLOORS)
+        for file in sorted((TRAINING / floor).glob("*.py"))
+        for line, name in imports_of(file, TRAINING)
+        if name[0] in TRAINING_FLOORS[:at]
+    ]
+    assert not wrong, "\n".join(
+        [f"A folder imports only what stands after it in: {', '.join(TRAINING_FLOORS)}.", *wrong]
+    )
 
 
 def test_the_core_does_not_import_torch():

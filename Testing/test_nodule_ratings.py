@@ -14,7 +14,7 @@ import evaluate as evaluation
 import nodule_ratings
 from measure import kinds
 from Testing.support.bright import bright_nodule_bundle
-from Testing.support.slicefolders import nodule_folder
+from Testing.support.slicefolders import liver_folder, nodule_folder
 
 
 def outline(first: int, last: int) -> str:
@@ -63,6 +63,16 @@ def test_a_missing_database_is_refused_with_one_line(tmp_path, capsys):
     assert nodule_ratings.main([str(tmp_path / "none.sqlite"), "--data", str(data), "-o", str(tmp_path / "r.csv")]) == 1
     assert capsys.readouterr().err.startswith("nodule_ratings.py: ")
     assert not (tmp_path / "r.csv").exists()
+
+
+def test_a_folder_of_another_kind_and_an_output_without_a_folder_are_refused_with_one_line(tmp_path, database, capsys):
+    liver = liver_folder(tmp_path / "liver", {"A": "val"})
+    assert nodule_ratings.main([str(database), "--data", str(liver), "-o", str(tmp_path / "r.csv")]) == 1
+    assert "is no slice folder of nodules: it lacks 'px_1reader'" in capsys.readouterr().err
+    data = folder_of(tmp_path / "data", {"0": [(16, 16, 0)]})
+    assert nodule_ratings.main([str(database), "--data", str(data), "-o", str(tmp_path / "no" / "r.csv")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "r.csv cannot be written" in line
 
 
 def test_the_command_counts_a_solid_nodule_rated_solid_as_agreement(tmp_path, capsys):

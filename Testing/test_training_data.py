@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from data.augmentation import Augment, coarsened, without_table
 from data.sampler import BalancedSampler
 from data.slices import UNKNOWN, DataError, Slice, SliceDataset, read_rows, read_slices
 from data.targets import load_target
+from fit.augmentation import Augment, coarsened, without_table
 from fit.settings import Settings, SettingsError, load_settings
 from fit.slice_data import SliceData
 from Testing.support.slicefolders import liver_folder, read_table, write_table

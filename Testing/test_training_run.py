@@ -334,7 +334,7 @@ def test_a_training_holds_out_the_people_of_its_fold(config, tmp_path):
         ("filters=[0, 1, 2]", "above zero"),
         ("filters=[16.5, 32]", "whole numbers"),
         ("filters=[a, b]", "whole numbers"),
-        ("also={3: x}", "a folder for each target"),
+        ("also={3: x}", "must be of type dict[str, str]"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_one_line_before_the_first_step(config, override, words, capsys):

@@ -46,8 +46,10 @@ def main() -> None:
         for name in limits
     ]
     head = ("512×512, batch 1", "seconds", f"times faster than {next(iter(contenders))}", "peak MB")
+    others = "".join(f" --{name}-python …" for name in ("smp", "openvino") if getattr(given, f"{name}_python"))
     text = f"""
-{machine()}. `python benchmarks/per_slice.py --rounds {given.rounds} --slices {given.slices}`; medians (least–most) of interleaved rounds.
+{machine()}. `python benchmarks/per_slice.py --rounds {given.rounds} --slices {given.slices}{others}`;
+medians (lowest–highest) of interleaved rounds.
 
 {table(head, rows)}
 

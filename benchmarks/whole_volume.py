@@ -188,7 +188,10 @@ def _processors(given: argparse.Namespace) -> str:
     """A table of the times on this processor and on one that has only AVX2, and of the memory that each thread takes."""
     rows = []
     for allowed in ({}, AVX2):
-        contenders = [Contender("ours_on_a_volume", scan, "", target) for scan, _, target in ON_PROCESSORS]
+        models = {"liver": given.model}
+        contenders = [
+            Contender("ours_on_a_volume", s, models.get(target, ""), target) for s, _, target in ON_PROCESSORS
+        ]
         with mock.patch.dict(os.environ, allowed), running(contenders):
             for (scan, speed, _), ours in zip(ON_PROCESSORS, contenders, strict=True):
                 ours.turn(speed=speed)  # the first run of a process chooses algorithms

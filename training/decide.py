@@ -16,8 +16,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from data.slices import DataError
-from fit.decision import examples_of_chest, examples_of_crops, fit
+from data.targets import TargetError
 from measure import chests
+from measure.decision import examples_of_chest, examples_of_crops, fit
 from UNetPlusPlusSegmentLib.files import FileError
 from UNetPlusPlusSegmentLib.network.bundle import BundleError, amend_bundle, read_bundle
 
@@ -38,18 +39,22 @@ def main(arguments: list[str] | None = None) -> int:
             raise BundleError(
                 f"{bundle.name} is a model of {bundle.target}: only nodule models have a decision to fit."
             )
+        chests.check_folder(given.volumes)
         examples = examples_of_crops(bundle, given.data, given.split)
         for chest in chests.CHESTS:
             examples += examples_of_chest(bundle, given.volumes, chest) if chest.fitted else []
         decision, figures = fit(examples)
         bundle = replace(bundle, decision=decision)
         in_chests = chests.measure(bundle, given.volumes)
+        text = chests.as_table(in_chests)
+        for chest in in_chests["chests"].values():
+            del chest["seconds"]  # says nothing about the model
         amend_bundle(bundle, {"decision": {"split": given.split, **figures, "whole_chests": in_chests}})
-    except (BundleError, DataError, FileError) as error:
+    except (BundleError, DataError, FileError, TargetError) as error:
         print(f"decide.py: {error}", file=sys.stderr)
         return 1
     print(json.dumps({**asdict(decision), **figures}, indent=2))
-    print(chests.as_table(in_chests))
+    print(text)
     return 0
 
 

@@ -28,13 +28,25 @@ from fit.checkpoint import read_checkpoint
 from measure import chests, kinds, nodule_crops, parts, per_patient, whole_pairs, whole_scans
 from measure.per_patient import WORST
 from measure.pictures import PicturesError, private_folder
+from UNetPlusPlusSegmentLib.core.request import DEVICES, SPEEDS
 from UNetPlusPlusSegmentLib.files import FileError, check_output
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bundle
+from UNetPlusPlusSegmentLib.network.device import DeviceError
+
+# Where each option looks.
+PLACES = {
+    "moved_crops": "data", "kinds": "data", "parts": "data", "pictures": "data", "segment": "pairs", "chests": "volumes",
+    "time": "volumes",
+}  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print a table or JSON, and write JSON if asked to; returns 0, or 1 after printing the reason to stderr."""
-    given = _parser().parse_args(arguments)
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    for option, place in PLACES.items():
+        if getattr(given, option) and getattr(given, place) is None:
+            parser.error(f"--{option.replace('_', '-')} needs --{place}")
     try:
         if given.output:
             check_output(given.output, (".json",))
@@ -42,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
             model = given.model
             bundle = read_bundle(model) if model.is_dir() else bundle_from_checkpoint(model, Path(scratch) / "m", {})
             figures, text = measure(bundle, given, _target(given))
-    except (BundleError, DataError, FileError, PicturesError, TargetError) as error:
+    except (BundleError, DataError, DeviceError, FileError, PicturesError, TargetError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 1
     print(text)
@@ -72,7 +84,7 @@ def measure(bundle: Bundle, given: argparse.Namespace, target: Target | None) ->
         on_pairs = whole_pairs.measure(bundle, given.pairs, given.speed, given.device, given.segment)
         figures = {"model": bundle.name, **on_pairs}
         return figures, json.dumps(figures, indent=2)
-    if given.chests and given.volumes:
+    if given.chests:
         figures = {"model": bundle.name, **chests.measure(bundle, given.volumes, given.speed, given.device)}
         return figures, chests.as_table(figures)
     if given.volumes:
@@ -91,6 +103,17 @@ def measure(bundle: Bundle, given: argparse.Namespace, target: Target | None) ->
     pictures = private_folder(given.pictures) if given.pictures else None
     figures = per_patient.evaluate(bundle, given.data, given.split, given.every, pictures, target)
     return figures, per_patient.as_table(figures)
+
+
+def _count(text: str) -> int:
+    """A whole number above zero.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="name or YAML file of the target; default: that of the checkpoint, or FOLDER/target.yaml, or that of the bundle",
     )
-    slices.add_argument("--every", type=int, default=1, metavar="N", help="take only every N-th slice")
+    slices.add_argument("--every", type=_count, default=1, metavar="N", help="take only every N-th slice")
     slices.add_argument(
         "--pictures",
         type=Path,
@@ -122,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     slices.add_argument(
         "--moved-crops", action="store_true", help="instead: nodules in windows that are not centred on them"
     )
-    slices.add_argument("--draws", type=int, default=5, help="windows per nodule, with --moved-crops (%(default)s)")
+    slices.add_argument("--draws", type=_count, default=5, help="windows per nodule, with --moved-crops (%(default)s)")
     slices.add_argument(
         "--kinds",
         type=Path,
@@ -142,8 +165,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="LABEL=SEGMENTS",
         help="with --pairs: the segments (joined by +) that are the truth of a label, if the files use other names",
     )
-    scans.add_argument("--speed", default="balanced", help="accurate, balanced or fast (%(default)s)")
-    scans.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (%(default)s)")
+    scans.add_argument("--speed", choices=SPEEDS, default="balanced", help="(%(default)s)")
+    scans.add_argument("--device", choices=DEVICES, default="auto", help="(%(default)s)")
     scans.add_argument(
         "--chests", action="store_true", help="with --volumes, instead: findings in whole chests, FROC and times"
     )

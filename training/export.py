@@ -1,10 +1,8 @@
 #!/usr/bin/env python
 """Makes a bundle of a checkpoint: measures it, and writes the folder with card and figures.
 
-python training/export.py runs/liver/last.ckpt UNetPlusPlusSegment/Resources/Models/liver-ct-v1.0.0 --data ../shared/data/liver \
-    --volumes ../shared/data/volumes
-python training/export.py runs/nodule/last.ckpt UNetPlusPlusSegment/Resources/Models/lung-nodule-ct-v1.2.0 --data ../shared/data/nodule \
-    --volumes ../shared/data/volumes --level 3
+python training/export.py runs/liver/last.ckpt NAME-v1.0.0 --data ../shared/data/liver --volumes ../shared/data/volumes
+python training/export.py runs/nodule-half/last.ckpt NAME-v1.0.0 --data ../shared/data/nodule --choose-on train:1/6
 
 With --volumes or --pairs its evaluation.json also says how the model does on whole CTs; that of a nodule model always says how it does on
 crops moved off the nodule.
@@ -62,8 +60,11 @@ def main(arguments: list[str] | None = None) -> int:
         if given.pairs:
             find_pairs(given.pairs)
         target = load_target(given.target) if given.target else None
+        goal = target or read_checkpoint(given.checkpoint).target
         if given.labels:
-            target = (target or read_checkpoint(given.checkpoint).target).only(given.labels)
+            target = goal.only(given.labels)
+        if given.choose_on and goal.engine != "nodule":
+            raise BundleError(f"--choose-on is for nodule models, but this is one of {goal.name}: leave it out.")
         figures, average_from, threshold = measure(
             given.checkpoint, given.folder.name, given.data, given.split, given.volumes, given.level, given.pairs,
             given.choose_on, target,

@@ -23,10 +23,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from card.from_checkpoint import bundle_from_checkpoint
-from data.slices import DataError
+from data.slices import DataError, read_rows
 from data.targets import Target, TargetError, load_target
 from fit.checkpoint import read_checkpoint
 from measure.expected_dice import Judged, check, fit, judged
+from UNetPlusPlusSegmentLib.files import FileError, check_output
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, amend_bundle, read_bundle
 
 
@@ -38,18 +39,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--folds", type=Path, nargs="+", required=True, help="checkpoints trained with fold=…")
     parser.add_argument("--rows", type=Path, help="CSV that keeps the results, so that a stopped run can continue")
     parser.add_argument(
-        "--target", help="name or YAML file of the target; default: the shipped one that the bundle names"
+        "--target",
+        help="name or YAML file of the target; default: DATA/target.yaml, or the shipped one that the bundle names",
     )
     given = parser.parse_args(arguments)
     try:
         bundle = read_bundle(given.bundle)
-        target = load_target(given.target or bundle.target)
+        beside = given.data / "target.yaml"
+        target = load_target(given.target or (str(beside) if beside.is_file() else bundle.target))
+        if given.rows:
+            check_output(given.rows, (".csv",))
+        read_rows(given.data, target.slices, "val")
         rows = list(_rows(bundle, given.folds, given.data, target, given.rows))
         amended, figures = fitted_bundle(bundle, rows)
         figures["command"] = "python training/fit_trust.py <bundle> --data <data> --folds <checkpoints>"
         figures["val"] = _on_val(amended, given.data, target)
         amend_bundle(amended, {"expected_dice": figures})
-    except (BundleError, DataError, TargetError) as error:
+    except (BundleError, DataError, FileError, TargetError) as error:
         print(f"fit_trust.py: {error}", file=sys.stderr)
         return 1
     print(json.dumps(figures, indent=2))
@@ -93,24 +99,29 @@ def _on_val(bundle: Bundle, data: Path, target: Target) -> dict:
 def _rows(bundle: Bundle, checkpoints: list[Path], data: Path, target: Target, path: Path | None) -> Iterator[Judged]:
     """The results of all networks, first those in the CSV; a network that has results there is not run again."""
     known = _read(path) if path and path.exists() else []
+    folds = [_fold_of(checkpoint) for checkpoint in checkpoints]
     yield from known
-    for number, checkpoint in enumerate(checkpoints, start=1):
+    for number, (checkpoint, fold) in enumerate(zip(checkpoints, folds, strict=True), start=1):
         name = f"{number} {'/'.join(checkpoint.parts[-2:])}"
         if any(row.model == name for row in known):
             continue
-        rows = [replace(row, model=name) for row in _of_network(bundle, checkpoint, data, target)]
+        rows = [replace(row, model=name) for row in _of_network(bundle, checkpoint, data, target, fold)]
         if path:
             _append(path, rows)
         yield from rows
 
 
-def _of_network(bundle: Bundle, checkpoint: Path, data: Path, target: Target) -> Iterator[Judged]:
-    """The results of a checkpoint on the people that its training left out, run with the settings of the bundle's card."""
+def _fold_of(checkpoint: Path) -> str:
     fold = read_checkpoint(checkpoint).settings.fold
     if not fold:
         raise BundleError(
             f"{checkpoint} was trained on all people, so none are left to test it on: train it with fold=1/3."
         )
+    return fold
+
+
+def _of_network(bundle: Bundle, checkpoint: Path, data: Path, target: Target, fold: str) -> Iterator[Judged]:
+    """The results of a checkpoint on the people of the fold that its training left out, with the settings of the bundle's card."""
     with tempfile.TemporaryDirectory() as scratch:
         own = bundle_from_checkpoint(checkpoint, Path(scratch) / "fold", {})
         rest = ("labels", "priority", "threshold", "average_from", "postprocessing", "speeds")

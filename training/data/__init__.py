@@ -1,1 +1,1 @@
-"""Training data: targets, slice folders, the sampling of slices, and augmentation."""
+"""Training data: targets, slice folders, the sampling of slices, and lookalikes of organs."""

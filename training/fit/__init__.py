@@ -1,1 +1,1 @@
-"""A training: its settings, losses, data, steps and trainer (Lightning), and the fit of a nodule model's decision."""
+"""A training: its settings, losses, augmentation, data, steps and trainer (Lightning)."""

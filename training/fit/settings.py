@@ -93,9 +93,7 @@ class Settings:
             name, channels = self.goal.name, self.goal.slices.channels
         except TargetError as error:
             raise SettingsError(str(error)) from error
-        for key, folder in self.also.items():
-            if not isinstance(key, str) or not isinstance(folder, str):
-                raise SettingsError(f"also={self.also} must name a folder for each target: {{liver: data/liver}}, say.")
+        for key in self.also:
             try:
                 fits = load_kind(key).channels == channels
             except TargetError as error:
@@ -247,5 +245,7 @@ def _as(field: dataclasses.Field, value: Any) -> Any:
         except ValueError:
             pass
     if type(value).__name__ not in kind.split(" | "):
+        raise SettingsError(f"{field.name}={value!r} must be of type {field.type}.")
+    if kind == "dict" and not all(isinstance(each, str) for pair in value.items() for each in pair):
         raise SettingsError(f"{field.name}={value!r} must be of type {field.type}.")
     return value

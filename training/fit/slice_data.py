@@ -9,10 +9,10 @@ import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader, Subset
 
-from data.augmentation import Augment
 from data.lookalikes import Piece, pieces_of
 from data.sampler import BalancedSampler
 from data.slices import DataError, Slice, SliceDataset, read_slices, to_network_grid
+from fit.augmentation import Augment
 from fit.checkpoint import all_sources
 from fit.settings import Settings, SettingsError
 from fit.teacher import Teacher

@@ -1,1 +1,1 @@
-"""Figures of a model: per patient and head, on crops of nodules, on whole scans; and pictures of its errors."""
+"""Figures of a model: per patient and head, on crops of nodules, on whole scans; what is fitted to them; and pictures of its errors."""

@@ -12,7 +12,7 @@ from UNetPlusPlusSegmentLib.core.agreement import dice
 from UNetPlusPlusSegmentLib.core.masks import components
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.result import Result
-from UNetPlusPlusSegmentLib.files import read_volume
+from UNetPlusPlusSegmentLib.files import FileError, read_volume
 from UNetPlusPlusSegmentLib.network.bundle import Bundle
 from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
 
@@ -77,6 +77,19 @@ class Finding:
         return f"{self.name}: {self.mean_mm:.1f} mm at ({place}), {self.probability:.2f}"
 
 
+def check_folder(folder: Path) -> None:
+    """Check that a folder has all chests, before time is spent.
+
+    Raises:
+        FileError: One is missing.
+    """
+    missing = [
+        name for chest in CHESTS for name in (chest.image, chest.readers) if name and not (folder / name).is_file()
+    ]
+    if missing:
+        raise FileError(f"{folder} lacks {', '.join(missing)}: give the folder of the whole CTs.")
+
+
 def measure(bundle: Bundle, folder: Path, speed: str = "balanced", device: str = "auto") -> dict:
     """Figures of a nodule model on the chests of a folder.
 
@@ -85,6 +98,7 @@ def measure(bundle: Bundle, folder: Path, speed: str = "balanced", device: str =
         decision was fitted. `chests` has, for each chest, the numbers of nodules and of those found, the false findings, and the
         seconds of each phase.
     """
+    check_folder(folder)
     engine, request = NoduleEngine(bundle, device), Request(bundle.target, speed=speed)
     figures: dict[str, dict] = {}
     every: list[list[Finding]] = []

@@ -83,12 +83,14 @@ def fit(rows: Sequence[Judged]) -> tuple[ExpectedDice, dict]:
         others = people != person
         weights = _weights(people[others], as_it_is[others])
         left_out[~others] = signs[~others] @ _solved(signs[others], true[others], weights)
-    low, high = np.quantile(np.log(np.maximum(1 - true, LEAST_ERROR)) - left_out, RANGE)
+    errors = np.log(np.maximum(1 - true, LEAST_ERROR)) - left_out
+    low, high = np.quantile(errors, RANGE).round(4).tolist()
     solution = _solved(signs, true, _weights(people, as_it_is)).round(4).tolist()
-    fitted = ExpectedDice(
-        solution[0], dict(zip(names, solution[1:], strict=True)), round(float(low), 4), round(float(high), 4)
-    )
-    expected = [1 - np.exp(np.minimum(left_out + more, 0)) for more in (0, high, low)]
+    fitted = ExpectedDice(solution[0], dict(zip(names, solution[1:], strict=True)), low, high)
+    # The range, too, is judged on people who had no part in it.
+    ranges = {person: np.quantile(errors[people != person], RANGE) for person in np.unique(people)}
+    lows, highs = np.array([ranges[person] for person in people]).T
+    expected = [1 - np.exp(np.minimum(left_out + more, 0)) for more in (0, highs, lows)]
     return fitted, agreement(rows, *expected)
 
 

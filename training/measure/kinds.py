@@ -62,14 +62,19 @@ def evaluate(bundle: Bundle, data: Path, ratings: Path, split: str = "val", targ
 
 
 def kinds_in(ratings: Path) -> dict[tuple[str, str], str]:
-    """The rated kind of each nodule, by patient and nodule number."""
-    with ratings.open(newline="", encoding="utf-8") as file:
-        return {
-            (row["patient"], row["nodule"]): KINDS[
-                np.searchsorted(LEAST_TEXTURE, float(row["texture"]), side="right") - 1
-            ]
-            for row in csv.DictReader(file)
-        }
+    """The rated kind of each nodule, by patient and nodule number.
+
+    Raises:
+        DataError: The file cannot be read, or is no table of ratings.
+    """
+    try:
+        with ratings.open(newline="", encoding="utf-8") as file:
+            texture = {(row["patient"], row["nodule"]): float(row["texture"]) for row in csv.DictReader(file)}
+    except (OSError, UnicodeDecodeError, KeyError, ValueError) as error:
+        raise DataError(
+            f"{ratings} is no table of ratings ({error}): make one with training/prepare/nodule_ratings.py."
+        ) from error
+    return {nodule: KINDS[np.searchsorted(LEAST_TEXTURE, each, side="right") - 1] for nodule, each in texture.items()}
 
 
 def agreement(rated: Sequence[str], measured: Sequence[str]) -> dict:

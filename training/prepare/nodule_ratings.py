@@ -24,6 +24,7 @@ import numpy as np
 
 from lidc import Outline
 from nodule import CONSENSUS, Area, clustered, count_readers, filled
+from UNetPlusPlusSegmentLib.files import FileError, check_output
 
 SIZE = 512, 512  # rows and columns of every scan
 ALIKE = 0.02  # largest share of the marked pixels by which the counts of one nodule may differ
@@ -40,10 +41,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="CSV to write")
     given = parser.parse_args(arguments)
     try:
+        check_output(given.output, (".csv",))
         known = marks_of_crops(given.data / "slices.csv")
         with closing(sqlite3.connect(f"file:{given.database}?mode=ro", uri=True)) as database:
             rows = [row for patient, crops in known.items() for row in ratings(database, patient, crops)]
-    except (OSError, sqlite3.Error) as error:
+    except KeyError as error:
+        print(f"nodule_ratings.py: {given.data} is no slice folder of nodules: it lacks {error}.", file=sys.stderr)
+        return 1
+    except (OSError, FileError, sqlite3.Error) as error:
         print(f"nodule_ratings.py: {error}", file=sys.stderr)
         return 1
     with given.output.open("w", newline="", encoding="utf-8") as file:

@@ -20,11 +20,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data.lookalikes import Piece, shifted_organ, with_bowel, with_piece
+from fit.settings import Settings
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
-
-    from fit.settings import Settings
 
 
 class Augment:
