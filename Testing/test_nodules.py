@@ -145,7 +145,7 @@ def test_more_than_3_cm_is_called_a_mass():
 
 
 def test_only_the_largest_are_kept_of_very_many_and_a_note_says_so(monkeypatch):
-    monkeypatch.setattr("UNetPlusPlusSegmentLib.nodule.segments.MOST_NODULES", 50)
+    monkeypatch.setattr("UNetPlusPlusSegmentLib.nodule.segments.MOST_SEGMENTS", 50)
     labels = np.zeros(SHAPE, np.int64)
     for number in range(57):
         row, column = 2 + 11 * (number // 11), 2 + 11 * (number % 11)

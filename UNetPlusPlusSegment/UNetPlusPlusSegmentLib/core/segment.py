@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+MOST_SEGMENTS = np.iinfo(np.uint8).max  # as many as a label map tells apart
+
 
 @dataclass(frozen=True)
 class Segment:

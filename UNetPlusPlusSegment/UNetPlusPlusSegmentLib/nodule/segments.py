@@ -11,7 +11,7 @@ import numpy as np
 
 from ..core.masks import boxes, measure
 from ..core.note import Note
-from ..core.segment import Segment
+from ..core.segment import MOST_SEGMENTS, Segment
 from ..core.volume import Volume, crop
 from .measurements import measure_nodule
 
@@ -22,7 +22,6 @@ LEAST_DIAMETER_MM, MOST_DIAMETER_MM = 3.0, 80.0  # of a sphere of the same volum
 LEAST_ROUND = 0.25  # share of the ball with the same moment of inertia, at least
 
 MASS_MM = 30.0  # anything larger is called a mass (Fleischner Society: glossary of terms for thoracic imaging, 2008)
-MOST_NODULES = np.iinfo(np.uint8).max  # as many as a label map tells apart
 
 TERMINOLOGY = (
     "Segmentation category and type - DICOM master list~SCT^49755003^Morphologically Altered Structure"
@@ -46,7 +45,7 @@ def number_nodules(
 
     Returns:
         uint8 (K, J, I) with the values 1…n; the segments with these values, by mean diameter, the largest first; and
-        notes for the user. Only `MOST_NODULES` are kept: the most likely, or the largest where it is not known.
+        notes for the user. Only `MOST_SEGMENTS` are kept: the most likely, or the largest where it is not known.
     """
     measured = []
     for value, box in boxes(labels).items():
@@ -55,12 +54,14 @@ def number_nodules(
         if found is not None:
             measured.append((value, {**measure(mask, part), **asdict(found), **(known or {}).get(value, {})}))
     measured.sort(key=lambda each: each[1]["mean_diameter_mm"], reverse=True)
-    likely = sorted(measured, key=lambda each: each[1].get("probability") or 0.0, reverse=True)[:MOST_NODULES]
+    likely = sorted(measured, key=lambda each: each[1].get("probability") or 0.0, reverse=True)[:MOST_SEGMENTS]
     values = {value for value, _ in likely}
     kept = [each for each in measured if each[0] in values]
     notes = []
     if len(kept) < len(measured):
-        text = f"{len(measured)} nodules were found; only {MOST_NODULES} are kept, the most likely or else the largest."
+        text = (
+            f"{len(measured)} nodules were found; only {MOST_SEGMENTS} are kept, the most likely or else the largest."
+        )
         notes.append(Note("not-all-kept", text))
     numbers = np.zeros(int(labels.max(initial=0)) + 1, np.uint8)
     numbers[[value for value, _ in kept]] = np.arange(1, len(kept) + 1)
