@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -242,3 +243,20 @@ def test_a_panel_that_is_closed_ends_its_cohort(ui, frame, scans, tmp_path):
     wait_until(lambda: ui.cohortProgressBar.maximum == 3)
     frame.self().onReload()
     wait_until(lambda: not is_running(tmp_path / "out"))
+
+
+def test_a_verdict_belongs_to_the_case_on_the_screen_whichever_folder_is_listed(ui, scene, tmp_path):
+    run(ui)
+    click(ui, "one")
+    shown = names_in(scene)
+    other = tmp_path / "other"
+    shutil.copytree(tmp_path / "out", other)
+    ui.cohortFolderEdit.text = str(other)
+    ui.cohortFolderEdit.editingFinished()
+    ui.cohortAcceptButton.click()
+    assert (set(read_review(tmp_path / "out")), set(read_review(other))) == ({"one"}, set())
+    assert "accepted" not in {row[3] for row in table_of(ui)}
+    (other / "one.seg.nrrd").unlink()
+    click(ui, "one")  # of the other folder, where its segmentation is missing
+    assert "one.seg.nrrd no longer exists" in ui.cohortLabel.text
+    assert names_in(scene) != shown

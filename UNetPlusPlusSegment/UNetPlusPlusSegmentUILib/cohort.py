@@ -140,14 +140,14 @@ class CohortBox:
             self.refresh()
         if not process.running:
             self._outcome = self._ending(process)
-            if process.error and str(process.error) != "Cancelled.":
+            if process.error:
                 self._update()
                 showError(process.error)
         self._update()
 
     def _ending(self, process) -> str:
         if process.error:
-            return _("Cancelled.") if str(process.error) == "Cancelled." else str(process.error)
+            return reason(process.error)
         failed = sum(each["status"] == "failed" for each in self._records)
         return _("{count} done, {failed} failed.").format(count=len(self._records) - failed, failed=failed)
 
@@ -155,7 +155,7 @@ class CohortBox:
 
     def onRow(self, row, column) -> None:
         """Load a case, in place of the previous one."""
-        if self._shown and self._shown.record["case"] == self._records[row]["case"]:
+        if row == self._shownRow():
             return
         if not self._leave():
             self._selectShown()
@@ -172,7 +172,8 @@ class CohortBox:
             slicer.app.restoreOverrideCursor()
         if self._shown:
             slicer.util.setSliceViewerLayers(background=self._shown.volumeNode, fit=True)
-            self._ui.cohortCommentEdit.text = self._said("comment")
+            said = self._reviewed.get(self._shown.record["case"], {})
+            self._ui.cohortCommentEdit.text = said.get("comment", "")
         self._ui.cohortTable.selectRow(row)
         self._update()
 
@@ -213,9 +214,11 @@ class CohortBox:
             self.onRow(row, 0)
 
     def _shownRow(self):
-        """The row of the case in the scene; None if there is none."""
+        """The row of the case in the scene; None if there is none, or if it belongs to another folder."""
+        if not self._shown or self._shown.folder != self.folder:
+            return None
         names = [each["case"] for each in self._records]
-        name = self._shown.record["case"] if self._shown else None
+        name = self._shown.record["case"]
         return names.index(name) if name in names else None
 
     def _selectShown(self) -> None:
@@ -235,20 +238,22 @@ class CohortBox:
 
     def onComment(self) -> None:
         """Save the comment on the case."""
-        if self._shown and self._ui.cohortCommentEdit.text.strip() != self._said("comment"):
+        if self._shown:
             self._mark()
 
-    def _said(self, what: str) -> str:
-        return self._reviewed.get(self._shown.record["case"], {}).get(what, "")
-
     def _mark(self, verdict=None) -> None:
-        from UNetPlusPlusSegmentLib.jobs.review import add_to_review
+        """Write down a verdict or, without one, a changed comment; in the case's own folder, whichever is listed now."""
+        from UNetPlusPlusSegmentLib.jobs.review import add_to_review, read_review
 
-        before = self._said("verdict")
-        now = before if verdict is None else "" if verdict == before else verdict
-        case, comment = self._shown.record["case"], self._ui.cohortCommentEdit.text.strip()
+        folder, case = self._shown.folder, self._shown.record["case"]
+        comment = self._ui.cohortCommentEdit.text.strip()
         try:
-            add_to_review(self.folder, case, now, comment, _userName())
+            said = read_review(folder).get(case, {})
+            before = said.get("verdict", "")
+            if verdict is None and comment == said.get("comment", ""):
+                return
+            now = before if verdict is None else "" if verdict == before else verdict
+            add_to_review(folder, case, now, comment, _userName())
         except ValueError as error:
             self._fail(error)
         self.refresh()

@@ -12,6 +12,7 @@ from typing import Any
 from ..core.request import Request
 from .child_process import ChildProcess, python_executable
 from .manifest import CohortError
+from .protocol import JobError
 
 
 class CohortProcess:
@@ -21,7 +22,7 @@ class CohortProcess:
         running: False once all cases have ended, or the cohort has failed or was cancelled.
         done, total: Number of cases that have ended, including those of earlier calls, and of all cases; 0 of 0 until it begins.
         case: The current case; empty if there is none.
-        error: Why it failed or was cancelled; None if it did not.
+        error: Why it failed, or a `JobError` of kind `cancelled`; None if it did neither.
     """
 
     def __init__(self, inputs: str | Path, folder: str | Path, request: Request) -> None:
@@ -36,7 +37,7 @@ class CohortProcess:
             CohortError: The process cannot be started.
         """
         self.running = True
-        self.error: CohortError | None = None
+        self.error: CohortError | JobError | None = None
         self.done = self.total = 0
         self.case = ""
         self._begun_at, self._begun_with = 0.0, 0
@@ -62,9 +63,8 @@ class CohortProcess:
         for line in self._process.received():
             if line is None:
                 if self.running:
-                    self._end(
-                        f"The process of the cohort {self._process.how_it_ended()[1]}. Run it again: finished cases are kept."
-                    )
+                    how = self._process.how_it_ended()[1]
+                    self._end(CohortError(f"The process of the cohort {how}. Run it again: finished cases are kept."))
                 break
             with contextlib.suppress(ValueError, KeyError, TypeError):  # ignores what a launcher prints
                 message = json.loads(line)
@@ -75,18 +75,17 @@ class CohortProcess:
                         self._begun_at, self._begun_with = time.monotonic(), message["done"]
                     self.done, self.total, self.case = message["done"], message["total"], message["case"]
                 elif message["say"] == "failed":
-                    self._end(message["message"])
+                    self._end(CohortError(message["message"]))
                 elif message["say"] == "done":
-                    self._end("")
+                    self._end(None)
         return records
 
     def cancel(self) -> None:
         """End it at once; finished cases are kept."""
         if self.running:
-            self._end("Cancelled.")
+            self._end(JobError("cancelled", "Cancelled."))
 
-    def _end(self, reason: str) -> None:
-        self.running, self.case = False, ""
-        self.error = CohortError(reason) if reason else None
+    def _end(self, error: CohortError | JobError | None) -> None:
+        self.running, self.case, self.error = False, "", error
         self._process.close()
         self._folder.cleanup()
