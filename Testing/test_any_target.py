@@ -247,6 +247,18 @@ def test_segments_of_the_same_name_are_kept_once_and_trimmed_segments_are_measur
     assert merged([first], volume) is first
 
 
+def test_as_many_nodules_as_a_label_map_tells_apart_leave_room_for_a_liver():
+    nodules = [Segment(n, f"Nodule {n}", "", (0, 0, 0), {"volume_ml": 0.5}) for n in range(1, 256)]
+    many = Result(np.arange(256, dtype=np.uint8)[None, None], tuple(nodules), (), 0.5, "nodule-v1", "cpu", 1, 1, 1.0)
+    liver = Segment(1, "Liver", "", (0, 0, 0), {"volume_ml": 0.5})
+    one = Result((many.labelmap == 0).astype(np.uint8), (liver,), (), 0.5, "liver-v1", "cpu", 1, 1, 1.0)
+    both = merged([many, one], Volume(np.zeros((1, 1, 256), np.int16), np.eye(4)))
+    assert [segment.name for segment in both.segments] == [*(f"Nodule {n}" for n in range(1, 255)), "Liver"]
+    np.testing.assert_array_equal(both.labelmap[0, 0], [255, *range(1, 255), 0])
+    (note,) = both.notes
+    assert str(note) == "Only the first 254 of the 255 segments from nodule-v1 fit into the segmentation."
+
+
 # Which model
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from .masks import measure
 from .note import Note
 from .result import Result
-from .segment import Segment
+from .segment import MOST_SEGMENTS, Segment
 from .volume import Volume, clean_hu
 
 
@@ -18,7 +18,8 @@ def merged(results: Sequence[Result], volume: Volume) -> Result:
     """Put the segments of several results into one label map, in which each voxel has one label.
 
     A voxel that several results claim goes to the first of them, and segments that lose voxels are measured again. If several
-    segments have the same name, only the first is kept, and a note says so.
+    segments have the same name, only the first is kept, and a note says so. If there are more than `MOST_SEGMENTS`, only so many of
+    each result are taken that all fit, and a note says so.
 
     Args:
         results: One or more, in order of precedence. Values and names of segments are unique within each.
@@ -35,8 +36,13 @@ def merged(results: Sequence[Result], volume: Volume) -> Result:
     labelmap = np.zeros_like(first.labelmap)
     segments: dict[str, Segment] = {}
     notes = list(dict.fromkeys(note for result in results for note in result.notes))
+    counts = [len(result.segments) for result in results]
+    most = next(n for n in range(MOST_SEGMENTS, 0, -1) if sum(min(n, each) for each in counts) <= MOST_SEGMENTS)
     for result in results:
-        for segment in result.segments:
+        if len(result.segments) > most:
+            text = f"Only the first {most} of the {len(result.segments)} segments from {result.model} fit into the segmentation."
+            notes.append(Note("not-all-kept", text))
+        for segment in result.segments[:most]:
             if segment.name in segments:
                 text = f"{segment.name} from {result.model} was left out, because another of the chosen models also segments it."
                 notes.append(Note("left-out", text))
