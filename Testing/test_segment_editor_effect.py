@@ -255,6 +255,17 @@ def test_a_preview_follows_the_threshold_and_changes_nothing_until_it_is_applied
     assert all_about(at.segmentation) == before
 
 
+def test_apply_right_after_the_slider_was_moved_writes_the_threshold_that_it_shows(opened, models, scene):
+    at = opened(SCAN, GRID)
+    press(at, "preview")
+    wait(at)
+    at.effect._options.thresholdSlider.value = 0.97
+    press(at, "apply")
+    wait(at)
+    assert (painted(at, "selected") == (expected(models, SCAN, threshold=0.97) == 1)).all()
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
+
+
 @pytest.mark.parametrize("how", ["cancel", "other speed", "other effect", "other volume"])
 def test_a_preview_goes_when_it_is_no_longer_what_the_options_say(opened, scene, how):
     at = opened(SCAN, GRID)

@@ -144,10 +144,13 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
 
     def onApply(self):
         """Write the preview into the segment, or start a run and write its result."""
-        if self._edit and self._edit.isShown:
-            self._finish()
-        else:
+        edit = self._edit
+        if not (edit and edit.isShown):
             self._start()
+        elif edit.run.jobs:  # the result at another threshold, which is written as soon as it is there
+            edit.preview = False
+        else:
+            self._finish()
 
     def onPreview(self):
         """Run and show the result."""
@@ -192,20 +195,20 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
         showProgress(run, self._options.progressBar, self._options.message)
 
     def onRunEnded(self, run):
-        if self._edit.preview:
-            self.onThresholdChanged(run)
-        else:
+        if not self._edit.preview:
             self._finish()
+            return
+        self._edit.show()
+        advice = [_("Click Apply to write this to the segment.")] if _found(run) else []
+        self._outcome = " ".join([*_inWords(self._edit), *advice])
+        self._update()
 
     def onRunFailed(self, run, error):
         self._end()
         self._fail(error)
 
     def onThresholdChanged(self, run):
-        self._edit.show()
-        advice = [_("Click Apply to write this to the segment.")] if _found(run) else []
-        self._outcome = " ".join([*_inWords(self._edit), *advice])
-        self._update()
+        self.onRunEnded(run)
 
     def onThresholdRefused(self, run, error):
         self.onRunFailed(run, error)

@@ -24,7 +24,7 @@ class Edit:
     Attributes:
         run: The run.
         target, speed, roiNode: The choices that it was started with.
-        preview: True to show the result before it is written.
+        preview: True to show the result, False to write it when it is there.
     """
 
     def __init__(self, controller, watcher, host, target, roiNode, preview, points=None, **options):
