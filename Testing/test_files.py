@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import logging
+import os
 import shutil
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import nibabel
 import numpy as np
@@ -14,6 +18,7 @@ from Testing.support.sample_files import FLIPPED, OBLIQUE, SERIES, SHEARED, STRA
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.volume import clean_hu
 from UNetPlusPlusSegmentLib.files import FileError
+from UNetPlusPlusSegmentLib.files.images import quiet, silence
 
 
 @pytest.mark.parametrize("matrix", [STRAIGHT, OBLIQUE, FLIPPED], ids=["straight", "oblique", "flipped"])
@@ -216,3 +221,32 @@ def test_a_gzip_file_of_several_members_is_whole_nevertheless(tmp_path):
     content = written(tmp_path / "ct.nii").read_bytes()
     (tmp_path / "ct.nii.gz").write_bytes(gzip.compress(content[:400]) + gzip.compress(content[400:]))
     np.testing.assert_array_equal(files.read_volume(tmp_path / "ct.nii.gz")[0].array, ct())
+
+
+def test_the_terminal_is_back_after_files_were_read_in_one_thread_and_written_in_another(tmp_path):
+    files.write_volume(tmp_path / "in.nrrd", ct(), STRAIGHT)
+    terminal = os.fstat(2).st_dev, os.fstat(2).st_ino
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(50):
+            reading = threads.submit(files.read_volume, tmp_path / "in.nrrd")
+            threads.submit(files.write_volume, tmp_path / "out.nrrd", ct(), STRAIGHT).result()
+            reading.result()
+            assert (os.fstat(2).st_dev, os.fstat(2).st_ino) == terminal
+
+
+def loudness() -> tuple:
+    """What `silence` and `quiet` change: where messages of C++ go, and which warnings are shown."""
+    return os.fstat(2).st_ino, warnings.filters, logging.getLogger("highdicom").level
+
+
+@pytest.mark.parametrize("hush", [silence, quiet])
+def test_messages_stay_away_until_the_last_of_several_threads_needs_it_and_then_come_back(hush):
+    before = loudness()
+    one, other = hush(), hush()
+    one.__enter__()
+    during = loudness()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert loudness() == during != before
+    other.__exit__(None, None, None)
+    assert loudness() == before

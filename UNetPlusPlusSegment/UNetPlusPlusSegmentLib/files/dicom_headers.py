@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import struct
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from pydicom.tag import Tag
 from pydicom.valuerep import VR
 
 from .frames import Frame, frames_of
-from .images import FileError, printable
+from .images import FileError, printable, quiet
 
 CT_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.2": "CT",
@@ -178,8 +177,7 @@ def read_header(path: Path) -> Header | None:
     Raises:
         DamagedFileError: It is, or may be, a CT image, but is truncated or emptied.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's may quote the patient's name
+    with quiet():
         return _read(path)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from .dicom_headers import Header
-from .images import GDCM, FileError, printable, read_image
+from .images import GDCM, FileError, printable, quiet, read_image
 
 ESSENCE = (
     "SOPClassUID", "SOPInstanceUID", "Modality", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
@@ -71,8 +70,7 @@ def stored_values_of(header: Header) -> np.ndarray:
 
 def _write_essence(path: Path, copy: Path, is_rescaled: bool = True) -> None:
     """Copy only what is needed to decode a DICOM file, with or without its rescaling."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's may quote the patient's name
+    with quiet():
         try:
             wanted = [*ESSENCE, *RESCALING] if is_rescaled else ESSENCE
             data = pydicom.dcmread(path, force=True, specific_tags=[*map(Tag, wanted)])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +14,7 @@ from ..core.segment import Segment
 from ..core.volume import Volume
 from .dicom_places import SAME_PLACE_MM
 from .frames import Frame, frames_of, order_of
-from .images import FileError, ijk_to_ras, printable
+from .images import FileError, ijk_to_ras, printable, quiet
 from .writing import whole_file
 
 if TYPE_CHECKING:
@@ -281,20 +279,6 @@ def without_patient(text: str, images: Sequence[Dataset]) -> str:
     for value in sorted(about, key=len, reverse=True):
         text = text.replace(value, "…")
     return " ".join(text.split())
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep warnings of pydicom and highdicom off the terminal, as they quote the patient's name."""
-    logger = logging.getLogger("highdicom")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def codes_of(terminology: str) -> tuple[Code, Code]:

@@ -10,8 +10,8 @@ import numpy as np
 
 from .. import __version__
 from ..core.segment import Segment
-from .dicom_seg import MANUFACTURER, PROGRAM, codes_of, headers_of, quiet, without_patient
-from .images import FileError
+from .dicom_seg import MANUFACTURER, PROGRAM, codes_of, headers_of, without_patient
+from .images import FileError, quiet
 from .writing import whole_file
 
 if TYPE_CHECKING:

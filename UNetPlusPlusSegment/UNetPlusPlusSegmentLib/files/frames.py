@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pydicom
 
-from .images import FileError, printable
+from .images import FileError, printable, quiet
 
 
 class Frame(NamedTuple):
@@ -29,8 +28,7 @@ def frames_of(path: Path) -> list[Frame]:
     Raises:
         FileError: A frame does not give its position.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's warnings may quote the patient's name
+    with quiet():
         try:
             return _frames_of(path)
         except FileError:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import wraps
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import SimpleITK as sitk
@@ -23,6 +27,33 @@ class FileError(ValueError):
     """A file that cannot be read or written; the message says why and what to do."""
 
 
+def _shared(change: Callable[[], AbstractContextManager[None]]) -> Callable[[], AbstractContextManager[None]]:
+    """Share a change of the whole process among threads: the first to need it makes it, and the last to leave undoes it.
+
+    If each thread undid its own, one that began during another's would bring that one's back, for good.
+    """
+    lock, made, users = Lock(), ExitStack(), 0
+
+    @contextmanager
+    @wraps(change)
+    def shared() -> Iterator[None]:
+        nonlocal users
+        with lock:
+            if not users:
+                made.enter_context(change())
+            users += 1
+        try:
+            yield
+        finally:
+            with lock:
+                users -= 1
+                if not users:
+                    made.close()
+
+    return shared
+
+
+@_shared
 @contextmanager
 def silence() -> Iterator[None]:
     """Keep C++ warnings, which go straight to file descriptor 2, off the user's terminal.
@@ -45,6 +76,21 @@ def silence() -> Iterator[None]:
     finally:
         os.dup2(terminal, 2)
         os.close(terminal)
+
+
+@_shared
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep warnings of pydicom and highdicom off the terminal, as they may quote the patient's name."""
+    logger = logging.getLogger("highdicom")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def printable(path: Path) -> str:
