@@ -44,9 +44,9 @@ def nifti(path, qform=None, sform=None, zooms=(0.7, 0.8, 3.0), unit=None, values
     return path
 
 
-def dicom(folder, **tags):
+def dicom(folder, up=True, **tags):
     for z in range(5):
-        write_slice(folder / f"{z}", (0, 0, 3 * z), **tags)
+        write_slice(folder / f"{z if up else 9 - z}", (0, 0, 3 * z), **tags)
     return folder
 
 
@@ -59,6 +59,7 @@ WITHOUT_SPACING = {
     "mha with a place": lambda d: mha(d / "ct.mha", "Offset = 1 2 3", "TransformMatrix = 1 0 0 0 1 0 0 0 1"),
     "nifti": lambda d: nifti(d / "ct.nii", zooms=(0, 0, 0)),
     "dicom": lambda d: dicom(d / "ct", PixelSpacing=None),
+    "dicom from top to bottom": lambda d: dicom(d / "ct", up=False, PixelSpacing=None),
 }
 
 

@@ -85,7 +85,7 @@ def stacks_of(headers: Iterable[Header], same_pixels: SamePixels) -> list[Stack]
     """Sort the images of a folder into stacks; if a series is split, its largest stack comes first.
 
     Args:
-        headers: Headers of all images; each instance once.
+        headers: Headers of all images; an instance may be there several times.
         same_pixels: Tells whether two images have the same values; called for images at the same position.
     """
     groups: dict[tuple, list[Header]] = defaultdict(list)
@@ -117,9 +117,9 @@ def _fits(one: Header, other: Header) -> bool:
 
 
 def _stacks_of_plane(plane: list[Header], same_pixels: SamePixels) -> list[Stack]:
-    if not plane[0].is_usable or len(plane) == 1:
-        return [Stack(plane)]
     whole = Stack(in_order(plane))
+    if not plane[0].is_usable or len(plane) == 1:
+        return [whole]
     stacks = [cut for part in _split(whole, same_pixels) for cut in _cut_at_gaps(part)]
     return sorted(stacks, key=lambda stack: -stack.count)
 
