@@ -11,8 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from Testing.support.sample_files import FLIPPED, OBLIQUE, SERIES, SHEARED, STRAIGHT, ct, write_slice, written
 from UNetPlusPlusSegmentLib import files
@@ -100,6 +102,18 @@ def test_slices_of_a_folder_are_stacked_by_their_place_and_not_by_their_name(tmp
         volume.ijk_to_ras, [[-0.7, 0, 0, 10], [0, -0.5, 0, -20], [0, 0, 2.5, 0], [0, 0, 0, 1]], atol=1e-9
     )
     assert notes == []
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_50_rows_are_not_taken_for_the_digit_that_is_stored_alike(tmp_path, syntax):
+    pixels = np.zeros((50, 57), np.int16).tobytes()
+    for k in range(3):
+        path = write_slice(tmp_path / "ct" / f"{k}.dcm", (0, 0, k), Rows=50, Columns=57, PixelData=pixels)
+        data = pydicom.dcmread(path)
+        data.file_meta.TransferSyntaxUID = syntax
+        data.save_as(path, implicit_vr=syntax.is_implicit_VR, little_endian=True)
+    (series,) = files.list_series(tmp_path / "ct")
+    assert series["size"] == [57, 50]
 
 
 def test_of_several_series_the_largest_ct_is_taken_and_another_can_be_chosen(tmp_path):

@@ -13,9 +13,11 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from pydicom import Dataset
 from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.filereader import read_partial
 from pydicom.tag import Tag
-from pydicom.valuerep import VR
+from pydicom.valuerep import STR_VR, VR
 
 from .frames import Frame, frames_of
 from .images import FileError, printable, quiet
@@ -383,11 +385,13 @@ class _Fields:
         return values if len(values) == count and np.isfinite(values).all() else []
 
     def integer(self, keyword: str) -> int:
-        """An integer, stored as binary 16 bits or as text; 0 if there is none."""
-        value = _raw(self._data, keyword)
-        if len(value) == 2 and not value.strip(b" \0").isdigit():
-            is_little = getattr(self._data.get_item(Tag(keyword)), "is_little_endian", True)
-            return int.from_bytes(value, "little" if is_little else "big")
+        """An integer, stored as binary 16 bits or as text, which only its type tells apart; 0 if there is none."""
+        value, tag = _raw(self._data, keyword), Tag(keyword)
+        stored = self._data.get_item(tag) if tag in self._data else None
+        if isinstance(stored, RawDataElement) and len(value) == 2:
+            kind = stored.VR if stored.VR in TYPES - {"UN"} else dictionary_VR(tag)
+            if kind not in STR_VR:
+                return int.from_bytes(value, "little" if stored.is_little_endian else "big")
         try:
             return int(value.strip(b" \0") or b"0")
         except ValueError:
