@@ -15,7 +15,9 @@ from Testing.support.enhanced_ct import enhanced_ct
 from Testing.support.sample_files import SEGMENTS, labels, write_slice
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
+from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.files import FileError
+from UNetPlusPlusSegmentLib.files.dicom_seg import headers_of, without_patient
 
 WHO = {
     "PatientID": "1", "PatientName": "A^B", "PatientBirthDate": "", "PatientSex": "O", "StudyID": "1", "AccessionNumber": "2",
@@ -153,6 +155,32 @@ def test_a_series_that_cannot_get_a_seg_is_refused_before_anything_is_read(tmp_p
     asked = ["liver", str(tmp_path / "ct"), "--model", str(bundle.folder), "-o", str(tmp_path / "out.dcm")]
     assert main(asked) == 1
     assert "cannot be written: the series lacks attributes that a DICOM SEG needs" in capsys.readouterr().err
+
+
+def test_the_reason_is_readable_and_tells_nothing_of_the_patient(tmp_path):
+    write_slice(tmp_path / "ct" / "1.dcm", **{**WHO, "PatientSex": "F", "PatientID": "U"})
+    source = [tmp_path / "ct" / "1.dcm"]
+    with pytest.raises(FileError, match=r"\(Source images have no Frame Of Reference UID, "):
+        files.write_dicom_seg(tmp_path / "out.dcm", labels()[:1], SEGMENTS, source, "liver-ct-v1.2.3")
+    assert without_patient("A^B (1, U) lacks a UID.", headers_of(source)) == "… (…, …) lacks a UID."
+
+
+@pytest.mark.parametrize("term", ["", "Liver", "~^^~^^~^^~~^^~^^", "~SCT^123037004~SCT^10200004^Liver"])
+def test_a_segment_without_terminology_is_written_as_tissue(series, tmp_path, term):
+    segments = [Segment(1, "Liver", term, (1, 2, 3), {"volume_ml": 1.0})]
+    source = files.slices_of(series)
+    files.write_dicom_seg(tmp_path / "out.dcm", labels() % 2, segments, source, "mine-v1.0.0")
+    (written,) = files.segments_in(tmp_path / "out.dcm")
+    assert (written.name, written.terminology.split("~")[1:3]) == (
+        "Liver", ["SCT^123037004^Anatomical Structure", "SCT^85756007^Tissue"],
+    )  # fmt: skip
+
+
+def test_a_meaning_that_is_too_long_for_dicom_is_cut(series, tmp_path):
+    segments = [Segment(1, "Liver", f"~99X^1^{'category' * 9}~99X^2^{'type' * 20}", (1, 2, 3), {})]
+    files.write_dicom_seg(tmp_path / "out.dcm", labels() % 2, segments, files.slices_of(series), "mine-v1.0.0")
+    (written,) = files.segments_in(tmp_path / "out.dcm")
+    assert written.terminology.split("~")[1:3] == [f"99X^1^{'category' * 8}", f"99X^2^{'type' * 16}"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,8 @@ MAY_BE_EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "AccessionNumber", "ReferringPhysicianName",
     "StudyDate", "StudyTime",
 )  # fmt: skip
-TRIAL = Segment(1, "Trial", "~SCT^123037004^Anatomical Structure~SCT^10200004^Liver", (0, 0, 0), {})
+TISSUE = "~SCT^123037004^Anatomical Structure~SCT^85756007^Tissue"
+TRIAL = Segment(1, "Trial", TISSUE, (0, 0, 0), {})
 
 
 def check_dicom_seg(source: Sequence[Path] = ()) -> None:
@@ -260,7 +262,7 @@ def _segmentation(
                 manufacturer=MANUFACTURER,
                 manufacturer_model_name=PROGRAM,
                 software_versions=__version__,
-                series_description=f"Segmentation by {model}"[:64],
+                series_description=f"Segmentation by {model}"[:LONGEST],
                 specific_character_set="ISO_IR 192",  # highdicom refuses multiple character sets, as in series from Japan or Korea
                 device_serial_number="none",
                 content_description="Research only, not for clinical use",
@@ -275,15 +277,19 @@ def _segmentation(
 
 def without_patient(text: str, images: Sequence[Dataset]) -> str:
     """A message of highdicom without the patient data that it may quote."""
-    about = {str(image.get(keyword)) for image in images for keyword in MAY_BE_EMPTY if image.get(keyword)}
+    keywords = {*MAY_BE_EMPTY} - {"PatientSex"}  # a single letter, which tells nobody who it is
+    about = {str(image.get(keyword)) for image in images for keyword in keywords if image.get(keyword)}
     for value in sorted(about, key=len, reverse=True):
-        text = text.replace(value, "…")
+        text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", "…", text)
     return " ".join(text.split())
 
 
 def codes_of(terminology: str) -> tuple[Code, Code]:
-    """Category and type, from Slicer's seven-part terminology string."""
+    """Category and type, from Slicer's seven-part terminology string; those of a tissue if it lacks them."""
     from pydicom.sr.coding import Code
 
-    category, kind = (part.split("^") for part in terminology.split("~")[1:3])
-    return Code(category[1], category[0], category[2]), Code(kind[1], kind[0], kind[2])
+    found = [part.split("^") for part in terminology.split("~")[1:3]]
+    if len(found) < 2 or not all(len(each) == 3 and all(each) for each in found):
+        return codes_of(TISSUE)
+    category, kind = (Code(value, scheme, meaning[:LONGEST]) for scheme, value, meaning in found)
+    return category, kind

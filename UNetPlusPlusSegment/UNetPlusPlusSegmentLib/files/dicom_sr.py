@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import __version__
 from ..core.segment import Segment
-from .dicom_seg import MANUFACTURER, PROGRAM, codes_of, headers_of, without_patient
+from .dicom_seg import LONGEST, MANUFACTURER, PROGRAM, codes_of, headers_of, without_patient
 from .images import FileError, quiet
 from .writing import whole_file
 
@@ -82,7 +82,7 @@ def write_dicom_sr(
                 f" ({without_patient(str(error), images)}). Leave out sr.dcm."
             ) from error
         report.ManufacturerModelName, report.SoftwareVersions = PROGRAM, __version__
-        report.SeriesDescription = f"Measurements by {model}"[:64]
+        report.SeriesDescription = f"Measurements by {model}"[:LONGEST]
         with whole_file(path) as beside:
             report.save_as(beside)
 
