@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-Point = tuple[float, float, float]
+from .request import Point
 
 
 @dataclass(frozen=True)

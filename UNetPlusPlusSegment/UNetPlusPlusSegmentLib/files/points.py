@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..core.request import Point
 from .images import FileError
-
-Point = tuple[float, float, float]
 
 RAS, LPS = (1, 1, 1), (-1, -1, 1)  # signs that turn coordinates into RAS
 SYSTEMS = {"RAS": RAS, "LPS": LPS, "0": RAS, "1": LPS}  # by name, or by number in older files

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..core.request import Point
 from ..core.volume import Volume, axial_order, bounding_box
 
 # A mask ends somewhere between its outermost pixels and their neighbours. From centre to centre of its pixels the long
@@ -21,8 +22,6 @@ CALIPER_STEPS = 360  # directions in half a turn
 # lung, a cavity. MOSTLY_SOLID agrees best with the texture that the readers of LIDC-IDRI rated, on 710 nodules of `train`.
 SOLID_HU, AERATED_HU = -300, -750
 SOME_SOLID, MOSTLY_SOLID = 0.06, 0.4
-
-Point = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
