@@ -44,10 +44,10 @@ def spoil(source, how: str) -> str:
         return "its segment Spleen is empty: Ben.seg.nrrd has no voxel of value 1."
     if how == "shifted by a part of a voxel":
         files.write_segmentation(source / "Ben.seg.nrrd", a_labelmap(), shifted, [SPLEEN])
-        return "Ben.seg.nrrd has other voxels than its image"
+        return "Ben.seg.nrrd has other voxels"
     if how == "another spacing":
         files.write_segmentation(source / "Ben.seg.nrrd", a_labelmap(), LPS @ np.diag([1, 1, 1.1, 1]), [SPLEEN])
-        return "Ben.seg.nrrd has other voxels than its image, 24 × 20 × 6 of 1.5 × 1.5 × 3.3 mm"
+        return "Ben.seg.nrrd has other voxels, 24 × 20 × 6 of 1.5 × 1.5 × 3.3 mm"
     if how == "beyond the image":
         files.write_volume(source / "Ben.nrrd", ct[:3], LPS)
         return "voxels that lie outside its image"

@@ -1,1 +1,1 @@
-"""Shared types: volumes, masks, segments, requests, results. NumPy, and SimpleITK and SciPy in `masks`; imports no other room."""
+"""Shared types: volumes, masks, segments, requests, results. NumPy; `masks` also SciPy and SimpleITK, `agreement` SciPy."""

@@ -1,4 +1,4 @@
-"""Merging the results of several models on one volume. NumPy."""
+"""Merging the results of several models on one volume."""
 
 from __future__ import annotations
 

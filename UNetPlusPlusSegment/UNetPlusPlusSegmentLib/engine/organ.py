@@ -1,4 +1,4 @@
-"""The slice engine: segments organs slice by slice, on the part of the volume that may hold them. torch and NumPy."""
+"""The slice engine: segments organs slice by slice, on the part of the volume that may hold them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trust in a segment: where the scan cuts it off, what is doubtful, the expected Dice, and notes about these. NumPy."""
+"""Trust in a segment: where the scan cuts it off, what is doubtful, the expected Dice, and notes about these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Positions of DICOM slices along the normal of their stack, compared with tolerances, and gaps between them. NumPy only."""
+"""Positions of DICOM slices along the normal of their stack, compared with tolerances, and gaps between them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NIfTI-1 files. NumPy only.
+"""NIfTI-1 files, read with NumPy.
 
 Not read with SimpleITK, which fills the missing part of a truncated file with arbitrary values, turns a voxel size of 0 into 1 mm and
 NaN into 0 HU, and refuses axes that are out of square by rounding.

@@ -1,4 +1,4 @@
-"""Points of nodules: markups of Slicer (.mrk.json, .fcsv), and tables. The standard library only."""
+"""Points of nodules: markups of Slicer (.mrk.json, .fcsv), and tables."""
 
 from __future__ import annotations
 

@@ -148,8 +148,8 @@ def laid_on(
     turned = np.abs(whole[:3, :3])
     if np.abs((to_image - whole) @ corners.T).max() > SAME_VOXEL or (turned.T @ turned != np.eye(3)).any():
         raise FileError(
-            f"{called} has other voxels than its image, {_in_words(mask, ijk_to_ras)}, not {_in_words(image.array, image.ijk_to_ras)}"
-            " at the same positions: export it again with the image as its reference geometry."
+            f"{called} has other voxels, {_in_words(mask, ijk_to_ras)}, not {_in_words(image.array, image.ijk_to_ras)} at the same"
+            " positions: export it again with the scan as its reference geometry."
         )
     ends = np.sort((whole @ corners.T)[2::-1].astype(int), axis=1)[:, [0, -1]].tolist()  # first and last K, J, I there
     axes = [2 - int(row.argmax()) for row in turned[::-1]]

@@ -1,1 +1,1 @@
-"""Lung nodules: searching, growing, rejecting vessels, measuring. torch, NumPy and SimpleITK; imports engine and what lies below."""
+"""Lung nodules: searching, growing, rejecting vessels, measuring. torch, NumPy, SciPy and SimpleITK; imports engine and what lies below."""

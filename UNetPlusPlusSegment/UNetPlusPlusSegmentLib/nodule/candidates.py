@@ -1,4 +1,4 @@
-"""Candidates: places to search for a nodule, and the nodule found there in the windows around them. NumPy only."""
+"""Candidates: places to search for a nodule, and the nodule found there in the windows around them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decision: how likely a finding is a nodule, from what the network and the scan show of it. NumPy and SciPy.
+"""The decision: how likely a finding is a nodule, from what the network and the scan show of it.
 
 A logistic regression, fitted by training/decide.py on the readers' nodules and on what else is found beside them; its weights
 stand in the model's card.

@@ -1,4 +1,4 @@
-"""The nodule engine: nodules at points, in a box, or in a whole chest. torch and NumPy; knows no Slicer.
+"""The nodule engine: nodules at points, in a box, or in a whole chest. It knows no Slicer.
 
 The three differ in where the candidates come from, and in which of the findings are shown: all that are pointed at, else the likely ones.
 """
@@ -48,8 +48,8 @@ class NoduleEngine(Predictor):
         Args:
             volume: HU; any orientation.
             request: The network sees only the surroundings of its points.
-            progress: Called when the lungs are looked for, after each slice searched and after each candidate, with the number done
-                and in all, and the phase. An exception raised in it stops the run and passes through.
+            progress: Called with (done, total, phase): before the lungs are looked for, after each slice that was searched, and
+                after each candidate. An exception raised in it stops the run and passes through.
 
         Returns:
             The answers of the network; `at()` makes of them one segment for each nodule, largest first; without nodules, no

@@ -1,4 +1,4 @@
-"""Lungs: both lungs in a chest CT, without a network; nodules at the chest wall are included. NumPy and SciPy."""
+"""Lungs: both lungs in a chest CT, without a network; nodules at the chest wall are included."""
 
 from __future__ import annotations
 

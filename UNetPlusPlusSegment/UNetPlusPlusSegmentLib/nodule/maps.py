@@ -1,4 +1,4 @@
-"""Maps of nodules: those at points, in a box or in a chest, at any threshold. NumPy."""
+"""Maps of nodules: those at points, in a box or in a chest, at any threshold."""
 
 from __future__ import annotations
 

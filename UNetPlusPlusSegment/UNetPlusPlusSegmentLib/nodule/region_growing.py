@@ -1,4 +1,4 @@
-"""Region growing: one nodule through the slices of a map, which may be computed on the way. NumPy and SciPy only."""
+"""Region growing: one nodule through the slices of a map, which may be computed on the way."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def without_tails(sections: Sections) -> Sections:
 def near(spots: Spots, centre: np.ndarray, within_mm: float, steps_mm: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Slices and pixels of the spots near a point, slice by slice from the point's own on, the nearest first on each.
 
-    Who points at a slice sees no other; a slice is computed only if those nearer hold nothing.
+    The user, who points at something, sees only the slice of the point. A slice is computed only if those nearer to it hold nothing.
 
     Args:
         spots: On any slice.

@@ -1,4 +1,4 @@
-"""Search: the places in a region where the network sees something, in coarse pixels on slices a few mm apart. NumPy only."""
+"""Search: the places in a region where the network sees something, in coarse pixels on slices a few mm apart."""
 
 from __future__ import annotations
 

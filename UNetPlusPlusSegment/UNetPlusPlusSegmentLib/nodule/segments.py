@@ -1,4 +1,4 @@
-"""Segments: what can be a nodule, and one measured and numbered segment for each. NumPy only."""
+"""Segments: what can be a nodule, and one measured and numbered segment for each."""
 
 from __future__ import annotations
 
