@@ -130,6 +130,13 @@ def test_a_scan_a_folder_of_scans_and_a_cohort_become_cases(tmp_path):
     assert list(find([scans / "b.nrrd"])) == ["b"]
 
 
+def test_a_file_that_a_cohort_skipped_is_no_case(tmp_path):
+    (tmp_path / MANIFEST).write_text(
+        '{"case": "a", "status": "failed"}\n{"case": "labels.nrrd", "status": "skipped"}\n'
+    )
+    assert list(find([tmp_path])) == ["a"]
+
+
 def test_a_cohort_s_scan_is_read_only_if_its_folder_was_given_too(tmp_path):
     scan = a_scan(tmp_path / "scans" / "a.nrrd")
     (tmp_path / "results").mkdir()

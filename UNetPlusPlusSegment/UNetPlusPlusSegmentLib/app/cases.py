@@ -11,6 +11,7 @@ from ..files.reading import case_name, volume_ending
 from ..jobs.cohort import ENDING, find_cases
 from ..jobs.corrections import corrected_path
 from ..jobs.manifest import MANIFEST, CohortError, read_manifest
+from ..jobs.report import cases_of
 from .access import Folders, RefusedError
 
 
@@ -100,11 +101,10 @@ def _is_scan_of(cases: Mapping[str, Case], case: Case) -> bool:
 
 def _cases_in(path: Path, folders: Folders, output: Path | None) -> Iterable[Case]:
     if (path / MANIFEST).is_file():
-        for name, record in read_manifest(path).items():
-            if not record.get("corrects"):
-                file, scan = Path(name).name, Path(record.get("input", ""))
-                first, corrected = path / f"{file}{ENDING}", corrected_path(path, file)
-                yield Case(name, scan, folders, record.get("series"), first, corrected, cohort=path, record=record)
+        for record in cases_of(read_manifest(path)):
+            name, scan = record["case"], Path(record.get("input", ""))
+            first, corrected = path / f"{Path(name).name}{ENDING}", corrected_path(path, Path(name).name)
+            yield Case(name, scan, folders, record.get("series"), first, corrected, cohort=path, record=record)
         return
     try:
         scans = {case_name(path): path}
