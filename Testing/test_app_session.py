@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import gc
 import json
+import shutil
+import threading
+import weakref
 
 import numpy as np
 import pytest
 
-from Testing.support.bright import bright_bundle
+from Testing.support.bright import bright_bundle, bright_nodule_bundle
+from Testing.support.nodule_scans import A, B, lung_with, ras
+from Testing.support.organs import organs_bundle, organs_scan
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.jobs.manifest import MANIFEST, TABLE
@@ -83,6 +89,51 @@ def paint(session, do, where=np.s_[2:6, 15:20, 5:15]) -> None:
         await session._autosave.finish()
 
     do(follow())
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """An empty folder, the first one that is searched for models."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    monkeypatch.setenv("UNETPP_MODELS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def abdomen(models, tmp_path, open_session):
+    """A session with a scan and a model of three organs, the spleen chosen; and a function that awaits."""
+    organs_bundle(models / "abdomen-v1.0.0")
+    scan = organs_scan()
+    files.write_volume(tmp_path / "ct.nrrd", scan.array, scan.ijk_to_ras)
+    session, do = open_session(tmp_path / "ct.nrrd")
+    choose(session, "Spleen")
+    return session, do
+
+
+def choose(session, target: str) -> None:
+    """Choose a target on the page, which then sends the values that have changed."""
+    session.state.target, session.state.device = target, "cpu"
+    session._choose_target()
+    move(session, session.state.threshold)
+
+
+def move(session, threshold: float) -> None:
+    """Move the slider on the page."""
+    session.state.threshold = threshold
+    session.set_threshold(threshold)
+
+
+async def end_of(session):
+    """Wait until the last run and what follows is done; returns the run."""
+    await session._following
+    await session._autosave.finish()
+    return session._run
+
+
+async def segmented(session, points=None):
+    session.apply(points)
+    return await end_of(session)
 
 
 def volumes_ml(results) -> dict[str, str]:
@@ -248,3 +299,104 @@ def test_a_case_that_is_only_looked_at_is_not_saved_again(cohort, open_session):
     do(session.open("b"))
     assert (results / "a.corrected.seg.nrrd").stat().st_mtime_ns == saved.st_mtime_ns
     assert volumes_ml(results)["a.corrected"] == "7.2"
+
+
+def test_a_case_stays_open_while_the_first_of_two_others_is_given_up(cohort, open_session, monkeypatch):
+    results, scans = cohort
+    shutil.copy(scans / "b.nrrd", scans / "c.nrrd")
+    session, do = open_session(*cohort)
+    may_read, read = threading.Event(), Session.open.__globals__["_read"]
+    monkeypatch.setitem(
+        Session.open.__globals__, "_read", lambda case: (case.name != "c" or may_read.wait()) and read(case)
+    )
+
+    async def choose_two():
+        first, second = (asyncio.create_task(session.open(name)) for name in "bc")
+        await first
+        return second
+
+    second = do(choose_two())
+    paint(session, do)
+    assert (results / "a.corrected.seg.nrrd").is_file()
+    may_read.set()
+    do(second)
+    assert session.case.name == session.state.case_name == "c"
+    assert volumes_ml(results)["a.corrected"] == "7.2"
+
+
+def test_a_case_that_was_run_by_force_is_opened(cohort, open_session):
+    results, scans = cohort
+    voxels = files.read_volume(scans / "a.nrrd")[0].array
+    header = "NRRD0004\ntype: short\ndimension: 3\nsizes: 40 30 10\nencoding: raw\nendian: little\n\n"
+    (scans / "a.nrrd").write_bytes(header.encode() + voxels.astype("<i2").tobytes())
+    line = {"case": "a", "input": str(scans / "a.nrrd"), "status": "done", "force": True}
+    (results / MANIFEST).write_text(json.dumps(line) + "\n")
+    session, _ = open_session(*cohort)
+    assert session.case.name == "a"
+
+
+def test_another_target_of_the_same_model_leaves_the_result_as_it_is(abdomen):
+    session, do = abdomen
+    run = do(segmented(session))
+    move(session, 0.7)
+    do(end_of(session))
+    choose(session, "Left kidney")
+    do(end_of(session))
+    assert (run.target, run.result.threshold, session.state.threshold) == ("Spleen", 0.7, 0.5)
+
+
+def test_a_result_leaves_the_sliders_of_a_target_that_was_chosen_meanwhile(abdomen):
+    session, do = abdomen
+
+    async def choose_meanwhile():
+        session.apply()
+        choose(session, "Left kidney")
+        move(session, 0.3)
+        return await end_of(session)
+
+    run = do(choose_meanwhile())
+    assert (run.target, run.result.threshold, session.state.threshold) == ("Spleen", 0.5, 0.3)
+
+
+def test_a_result_follows_the_slider_that_was_moved_while_it_was_made(abdomen):
+    session, do = abdomen
+
+    async def move_meanwhile():
+        session.apply()
+        move(session, 0.7)
+        return await end_of(session)
+
+    run = do(move_meanwhile())
+    assert run.result.threshold == session.state.threshold == 0.7
+
+
+def test_a_run_is_in_progress_although_the_one_before_still_changes_its_threshold(abdomen):
+    session, do = abdomen
+
+    async def apply_at_once():
+        await segmented(session)
+        move(session, 0.7)
+        session.apply()
+        while session._run.running:
+            assert session.state.running
+            await asyncio.sleep(0)
+        return await end_of(session)
+
+    run = do(apply_at_once())
+    assert (run.error, run.result.threshold, session.state.running) == (None, 0.7, False)
+
+
+def test_a_click_on_a_nodule_leaves_no_maps_of_earlier_ones(models, tmp_path, open_session):
+    bright_nodule_bundle(models / "nodule-v1.0.0")
+    chest = lung_with(A, B)
+    files.write_volume(tmp_path / "ct.nrrd", chest.array, chest.ijk_to_ras)
+    session, do = open_session(tmp_path / "ct.nrrd")
+    choose(session, "nodule")
+    session.state.overlay = True
+    first = weakref.ref(do(segmented(session, [ras((10, 50, 40))])))
+    do(segmented(session, [ras((20, 100, 110))]))
+    gc.collect()
+    assert first() is None
+    assert session.views.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 2
+    assert [row[0] for row in session.state.rows] == ["Nodule 1", "Nodule 2"]
+    assert all(float(row[3]) > 5 for row in session.state.rows), "the measurements of both are kept"

@@ -19,7 +19,7 @@ from ..scene.snapshots import Snapshot
 
 
 class Measurements:
-    """The measurements of one case that are newer than those of its runs and of its cohort.
+    """The measurements of one case that are newer than those of its cohort.
 
     A segment is measured again if its voxels have changed since they were last measured, here or by a run.
     """
@@ -38,7 +38,7 @@ class Measurements:
         self._busy = asyncio.Lock()
 
     def of(self, segment_id: str) -> Mapping[str, Any] | None:
-        """The measurements of a segment; None if those of its run or of the cohort still hold."""
+        """The measurements of a segment; None if those of the cohort still hold."""
         return self._found.get(segment_id)
 
     async def update(self, state: Snapshot) -> None:
@@ -54,16 +54,17 @@ class Measurements:
             self._found |= {each: found[each] for each in still}
             self._shapes = self._shapes | {each: shapes[each] for each in still}
 
-    def replaced(self, segment_ids: Collection[str], kept: Collection[str], state: Snapshot | None) -> None:
-        """Forget the segments that a run has made and measured anew, except those in `kept`, which a visitor has edited.
+    def replaced(self, found: Mapping[str, Mapping[str, Any]], kept: Collection[str], state: Snapshot | None) -> None:
+        """Take over what a run has measured, except of the segments in `kept`, which a visitor has edited.
 
         Args:
-            segment_ids: All segments of the run.
-            kept: Those that it left as they are.
+            found: The measurements of the run, by segment.
+            kept: The segments that it left as they are.
             state: The segmentation now.
         """
-        self._found = {each: found for each, found in self._found.items() if each not in segment_ids or each in kept}
-        self._shapes = self._shapes | (shapes_of(state, segment_ids) if state else {})
+        stay = {each: measured for each, measured in self._found.items() if each in kept or each not in found}
+        self._found = {**found, **stay}
+        self._shapes = self._shapes | (shapes_of(state, found) if state else {})
 
 
 def shapes_of(state: Snapshot, ids: Collection[str] | None = None) -> dict[str, bytes]:

@@ -59,7 +59,7 @@ class Session:
         self.segmentation: Any = None
         self._by_hand = False  # whether segments may have been corrected before the last result
         self._run: SceneRun | None = None
-        self._runs: list[SceneRun] = []
+        self._shown: SceneRun | None = None  # the last run that has a result
         self._table, self._rows = Table(), list[str]()  # the table, and the IDs of the segments in its rows
         self._measured = Measurements(None, None)
         self._following: asyncio.Task | None = None
@@ -112,7 +112,8 @@ class Session:
             self.state.case_name = self.case.name if self.case else None
             self.state.flush()
             return
-        await self._leave()
+        if case is self._asked:
+            await self._leave()
         if case is self._asked:  # no other case has been chosen meanwhile
             said = [case.record.get("reason"), *(case.record.get("notes") or ()), *notes]
             self._tell(" ".join(dict.fromkeys(filter(None, said))))
@@ -124,7 +125,7 @@ class Session:
     def _show(self, case: Case, volume: Volume, found: Path | None) -> None:
         """Show a case that has been read, in place of the previous one."""
         self.views.show(volume, case.name, self.state.window_name)
-        self.case, self._runs = case, []
+        self.case, self._shown = case, None
         self._by_hand = found is not None and case.segmentation == case.corrected
         loaded = self.views.load_segmentation(found) if found else None
         self._use(loaded or self.views.app.segmentation_editor.create_empty_segmentation_node())
@@ -150,8 +151,6 @@ class Session:
         saved, self._autosave.last = self._autosave.last, None
         if saved and self.case and self.case.cohort and self._autosave.is_current:
             await self._add_correction(self.case, self.case.cohort, saved)
-        self._autosave.follow(None, lambda: None, None)
-        self.segmentation = None
         self.state.update({"running": False, "progress_text": ""})
 
     async def _measure_again(self, state: Snapshot) -> None:
@@ -257,10 +256,9 @@ class Session:
         self._change_result(lambda run: run.set_show_from(float(probability)))
 
     def _change_result(self, change: Callable[[SceneRun], None]) -> None:
-        run = self._runs[-1] if self._runs else None
-        # The last run itself may still be waiting for its map.
-        another_runs = self.state.running and run is not self._run
-        if run is None or run.bundle.name != self.state.model or another_runs:  # the value is for the next run
+        """Change the result that is shown, or the one that is on its way, unless the value is for another model or target."""
+        run, state = self._run if self.state.running else self._shown, self.state
+        if run is None or (run.bundle.name, run.target) != (state.model, state.target):
             return
         try:
             change(run)
@@ -311,8 +309,9 @@ class Session:
                 cancelled = isinstance(run.error, JobError) and run.error.kind == "cancelled"
                 self._tell(str(run.error), wrong=not cancelled)
         finally:
-            self.state.update({"running": False, "progress_text": ""})
-            self.state.flush()
+            if run is self._run:
+                self.state.update({"running": False, "progress_text": ""})
+                self.state.flush()
 
     def _show_progress(self, run: SceneRun) -> None:
         if run.running and run.progress:
@@ -324,9 +323,12 @@ class Session:
 
     def _take_in(self, run: SceneRun, result: Result) -> None:
         """Show a result in the views and in the table, and save it."""
-        if run not in self._runs:
-            self._runs.append(run)
-        self._measured.replaced(run.segmentIDs, run.edited, self.take())
+        if run is not self._shown:
+            for each in self._shown.mapNodes if self._shown else ():
+                self.views.scene.RemoveNode(each)
+            self._shown = run
+        found = {each: segment.measurements for each, segment in zip(run.segmentIDs, result.segments, strict=True)}
+        self._measured.replaced(found, run.edited, self.take())
         editor = self.views.app.segmentation_editor
         self._by_hand = self._by_hand or editor.undo_stack.can_undo()  # the next call clears the undo stack
         self._use(run.segmentationNode)
@@ -334,9 +336,6 @@ class Session:
             editor.set_active_segment_id(run.segmentIDs[0])
         self._show_rows()
         self._tell(" ".join(note.text for note in result.notes))
-        self.state.threshold = result.threshold
-        if result.show_from is not None:
-            self.state.show_from = result.show_from
         self._autosave.changed()
 
     # The scene
@@ -369,7 +368,7 @@ class Session:
             self.state.flush()
 
     def _show_overlay(self) -> None:
-        maps = self._runs[-1].mapNodes if self._runs else []
+        maps = self._shown.mapNodes if self._shown else []
         self.views.overlay(maps[-1] if maps and self.state.overlay else None)
 
     # The page
@@ -410,13 +409,10 @@ class Session:
             self._show_rows()
 
     def _measurements_of(self, segment_id: str) -> Mapping[str, Any]:
-        """The latest measurements of a segment: after its last change, from its run, or from the cohort."""
+        """The latest measurements of a segment: after its last change or its run, or from the cohort."""
         measured = self._measured.of(segment_id)
         if measured is not None:
             return measured
-        for run in reversed(self._runs):
-            if run.result and segment_id in run.segmentIDs:
-                return run.result.segments[run.segmentIDs.index(segment_id)].measurements
         segment = self.segmentation.GetSegmentation().GetSegment(segment_id)
         of_cohort = (self.case and self.case.record.get("measurements")) or {}
         return of_cohort.get(segment.GetName(), {}) if segment else {}
@@ -441,7 +437,7 @@ class Session:
 
 
 def _read(case: Case) -> tuple[Volume, list[str]]:
-    return files.read_volume(case.folders.scan(case.scan), case.series)
+    return files.read_volume(case.folders.scan(case.scan), case.series, bool(case.record.get("force")))
 
 
 def _targets(bundles: Sequence[Bundle]) -> list[str]:
