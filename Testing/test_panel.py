@@ -407,7 +407,7 @@ def test_a_new_box_spans_the_volume_and_bounds_the_run(panel, scene):
     assert 0 < float(table_of(ui)[0][1]) < whole
 
 
-def test_frames_of_a_sequence_are_offered_where_there_are_any_and_segmented_all(panel, scene):
+def test_frames_of_a_sequence_are_offered_where_there_are_any_and_segmented_all(panel, scene, tmp_path):
     ui = panel.ui
     add_volume(a_scan(), GRID, "alone")
     assert not ui.allFramesCheckBox.isVisibleTo(ui.inputsBox)
@@ -429,6 +429,11 @@ def test_frames_of_a_sequence_are_offered_where_there_are_any_and_segmented_all(
     assert [row[0] for row in table_of(ui)] == ["Liver (frame 1)", "Liver (frame 2)"]
     ui.resultsTable.cellClicked(1, 0)
     assert browser.GetSelectedItemNumber() == 1
+    dialogs.answers.append(str(tmp_path / "frames.csv"))
+    ui.saveButton.click()
+    with (tmp_path / "frames.csv").open(encoding="utf-8") as stream:
+        saved = [(row["segment"], row["speed"], row["model"]) for row in csv.DictReader(stream)]
+    assert saved == [(f"Liver (frame {n})", "balanced", "bright-v1.0.0") for n in (1, 2)]
     ui.thresholdSlider.value = 0.7
     assert "applies to the next run" in ui.messageLabel.text
 

@@ -7,11 +7,13 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from ..core.request import Request, as_box
 from ..core.result import Result
+from ..core.table import rows_of
 from ..core.volume import Volume
 from ..jobs.protocol import RESULT_GONE, DeviceState, Ended, Event, Failed, JobError, Progress, ResultReady
 from ..jobs.worker_client import Worker
@@ -30,7 +32,7 @@ class Task(ABC):
 
     Attributes:
         volumeNode: The CT.
-        bundle, target: The model, and its target that was asked for.
+        bundle, request, target: The model, the request (without box and points), and its target.
         running: False once the result and all requested maps are there, or the task has failed.
         progress, device: The latest reports of the worker; None before the first one.
         result: The latest result; None until there is one.
@@ -45,7 +47,7 @@ class Task(ABC):
             VolumeError: `volumeNode` is not a scalar volume, or has no voxels.
         """
         mrml.volume_from_node(volumeNode)
-        self.volumeNode, self.bundle, self.target = volumeNode, bundle, request.target
+        self.volumeNode, self.bundle, self.request, self.target = volumeNode, bundle, request, request.target
         self.running = True
         self.progress: Progress | None = None
         self.device: DeviceState | None = None
@@ -54,6 +56,22 @@ class Task(ABC):
         self.jobs: set[int] = set()
         self._worker, self._scene = worker, volumeNode.GetScene()
         self._cancelled = False
+
+    @property
+    def rows(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """Name and measurements of each segment of the result; empty until there is a result."""
+        return [(each.name, each.measurements) for each in self.result.segments] if self.result else []
+
+    @property
+    def table(self) -> list[dict[str, Any]]:
+        """`rows` as a table with the columns of the command line and of cohorts; empty until there is a result."""
+        if not self.result:
+            return []
+        storage = self.volumeNode.GetStorageNode()
+        return rows_of(
+            self.volumeNode.GetName(), self.rows, notes=self.result.notes, model=self.result.model,
+            speed=self.request.speed, threshold=self.result.threshold, input=storage and storage.GetFileName(),
+        )  # fmt: skip
 
     @abstractmethod
     def set_threshold(self, threshold: float) -> None:
@@ -140,11 +158,7 @@ class Task(ABC):
 
 
 class Run(Task):
-    """The segmentation of one volume. The scene is not changed: the caller uses `result`.
-
-    Attributes:
-        request: The request, without box and points.
-    """
+    """The segmentation of one volume. The scene is not changed: the caller uses `result`."""
 
     def __init__(self, worker: Worker, volumeNode, bundle: Bundle, request: Request, roi=None, points=None) -> None:
         """Send the volume to the worker.
@@ -163,7 +177,6 @@ class Run(Task):
         # Slices are axial in the world, as a transform above the volume may turn the patient.
         own = mrml.volume_from_node(volumeNode)
         self._volume = Volume(own.array, mrml.world_ijk_to_ras(volumeNode))
-        self.request = request
         self._wanted: dict[str, float] = {}  # threshold and probability to apply when the worker is free
         if roi is not None:
             request = replace(request, box=as_box(markups.box_on_volume(roi, volumeNode)))

@@ -15,7 +15,6 @@ from ..core.keeping import with_kept_findings
 from ..core.request import Request
 from ..core.result import Result
 from ..core.segment import Segment, overlapping
-from ..core.table import rows_of
 from ..jobs.worker_client import Worker
 from ..network.bundle import Bundle
 from . import markups, mrml
@@ -70,17 +69,6 @@ class SceneRun(Run):
         """Name and measurements of each segment of the result that is still in the scene; empty until there is a result."""
         found = zip(self._segments(), self.result.segments, strict=True) if self.result else ()
         return [(own.GetName(), each.measurements) for own, each in found if own]
-
-    @property
-    def table(self) -> list[dict[str, Any]]:
-        """`rows` as a table with the columns of the command line and of cohorts; empty until there is a result."""
-        if not self.result:
-            return []
-        storage = self.volumeNode.GetStorageNode()
-        return rows_of(
-            self.volumeNode.GetName(), self.rows, notes=self.result.notes, model=self.result.model,
-            speed=self.request.speed, threshold=self.result.threshold, input=storage and storage.GetFileName(),
-        )  # fmt: skip
 
     @property
     def measurements(self) -> dict[str, Mapping[str, object]]:
