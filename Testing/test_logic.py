@@ -109,6 +109,23 @@ def test_a_run_tells_slices_device_and_free_memory_on_its_way(scene, logic):
     wait(logic, lambda: not run.running)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"maps": ["prob"]}, r"maps must be a list with probability, uncertainty or both; got \['prob'\]"),
+        ({"maps": "probability"}, "maps must be a list"),
+        ({"target": "nodule", "points": [52.1, -80.4, 1210.0]}, "52.1 is not a point: give three numbers"),
+        ({"target": "nodule", "points": [(52.1, -80.4)]}, "is not a point: give three numbers"),
+    ],
+)
+def test_maps_and_points_that_are_none_are_refused_and_the_scene_is_unchanged(scene, logic, models, options, message):
+    bundle = bright_nodule_bundle(models / "spots-v1.0.0")
+    volumeNode = add_volume(a_scan(), GRID)
+    with nothing_changes(scene), pytest.raises(ValueError, match=message):
+        logic.process(volumeNode, device="cpu", **options)
+    shutil.rmtree(bundle.folder)
+
+
 def test_find_leaves_the_scene_unchanged_at_another_threshold_too(scene, logic, models):
     volumeNode = add_volume(a_scan(), GRID)
     with nothing_changes(scene):

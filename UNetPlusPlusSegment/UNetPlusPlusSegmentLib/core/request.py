@@ -74,7 +74,7 @@ class Request:
             object.__setattr__(self, "model", str(self.model))
         if self.box is not None:
             object.__setattr__(self, "box", as_box(self.box))
-        object.__setattr__(self, "points", tuple(map(_as_point, self.points)))
+        object.__setattr__(self, "points", tuple(map(as_point, self.points)))
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -158,6 +158,21 @@ def as_box(box: Sequence) -> tuple[slice, slice, slice]:
     return k, j, i
 
 
+def as_point(point: Sequence[float]) -> Point:
+    """Convert three numbers, R, A and S in mm, to a point.
+
+    Raises:
+        RequestError: They are not three finite numbers.
+    """
+    try:
+        r, a, s = map(float, point)
+    except (TypeError, ValueError):
+        r = a = s = math.nan
+    if not all(map(math.isfinite, (r, a, s))):
+        raise RequestError(f"{point} is not a point: give three numbers, R, A and S in mm, for each point.")
+    return r, a, s
+
+
 def _as_count(threads: int) -> int:
     try:
         count = operator.index(threads)
@@ -166,13 +181,3 @@ def _as_count(threads: int) -> int:
     if count < 1:
         raise RequestError(f"The number of threads must be a whole number, 1 or more; got {threads!r}.")
     return count
-
-
-def _as_point(point: Sequence[float]) -> Point:
-    try:
-        r, a, s = map(float, point)
-    except (TypeError, ValueError):
-        r = a = s = math.nan
-    if not all(map(math.isfinite, (r, a, s))):
-        raise RequestError(f"{list(point)} is not a point: give three numbers, R, A and S in mm.")
-    return r, a, s

@@ -20,6 +20,7 @@ from .sequence_runs import SequenceRun
 
 _log = logging.getLogger(__name__)
 EXISTING = ("new", "replace")
+MAPS = ("probability", "uncertainty")
 AnyTask = TypeVar("AnyTask", bound=Task)
 
 
@@ -183,6 +184,8 @@ class Segmenter:
         """
         if existing not in EXISTING:
             raise ValueError(f"existing must be one of {', '.join(EXISTING)}; got {existing!r}.")
+        if not set(maps) <= set(MAPS):
+            raise ValueError(f"maps must be a list with {', '.join(MAPS)} or both; got {maps!r}.")
         request = Request(
             target, model=model, speed=speed, threshold=threshold, show_from=showFrom, force=force, device=device
         )

@@ -9,7 +9,7 @@ from itertools import product
 
 import numpy as np
 
-from ..core.request import Point
+from ..core.request import Point, as_point
 from ..core.segment import Segment
 from ..core.volume import Volume, VolumeError
 from . import mrml
@@ -27,9 +27,10 @@ def points_on_volume(points, volumeNode, volume: Volume) -> tuple[Point, ...]:
         The points, in the RAS of `volume`.
 
     Raises:
+        RequestError: A point is not three numbers.
         VolumeError: There is no point, or a point is outside the volume.
     """
-    world = [list(map(float, point)) for point in _positions(points)]
+    world = [as_point(point) for point in _positions(points)]
     if not world:
         raise VolumeError("No point was placed: click each nodule in a slice view, or select no point list.")
     size = np.array(volume.array.shape[::-1])
