@@ -180,6 +180,23 @@ def test_the_slider_shows_and_hides_nodules_and_starts_where_the_model_says(pane
     assert ui.showFromSlider.value == choose_bundle("nodule").decision.least == 0.5
 
 
+def test_a_nodule_that_was_edited_refuses_another_threshold_but_not_another_probability(panel):
+    ui, run = panel.ui, panel._run
+    *_, unlikely = map(float, column(ui, "Probability"))
+    edited = voxels(run, run.segmentIDs[0])
+    edited[:3] = True
+    run.segmentationNode.GetSegmentation().SeparateSegmentLabelmap(run.segmentIDs[0])
+    slicer.util.updateSegmentBinaryLabelmapFromArray(
+        edited.astype(np.uint8), run.segmentationNode, run.segmentIDs[0], run.volumeNode
+    )
+    ui.thresholdSlider.value = 0.9
+    assert "was edited" in ui.messageLabel.text
+    ui.showFromSlider.value = unlikely + 0.01
+    wait_until(lambda: len(table_of(ui)) == 2)
+    np.testing.assert_array_equal(voxels(run, run.segmentIDs[-1]), edited)
+    take_messages()  # VTK's, about a table of colours that the wheel lacks
+
+
 def test_a_model_without_a_decision_has_no_slider(frame, models, scene):
     panel = frame.self()
     assert panel.ui.showFromSlider.isVisibleTo(panel.ui.settingsBox)

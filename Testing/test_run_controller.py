@@ -52,6 +52,9 @@ class ARun:
             self.error, self.jobs = None, {2}
             self._logic.events.append(lambda: self.end(threshold))
 
+    def set_show_from(self, probability) -> None:
+        """Nothing has a probability."""
+
 
 class AWatcher:
     """Writes down what it is told."""

@@ -57,16 +57,15 @@ class RunController:
     def setThreshold(self, run, threshold: float, showFrom=None):
         """Apply another threshold, and another lowest probability of findings, to the result of a watched run.
 
-        Its watcher is called once that is done, or with the reason why it cannot be done.
+        Its watcher is called once that is done, and with the reason why one of them cannot be applied.
         """
         watch = self._watches[run]
-        try:
-            run.set_threshold(threshold)
-            if showFrom is not None:
-                run.set_show_from(showFrom)
-        except ValueError as error:
-            watch.watcher.onThresholdRefused(run, error)
-            return
+        for change, value in ((run.set_threshold, threshold), (run.set_show_from, showFrom)):
+            try:
+                if value is not None:
+                    change(value)
+            except ValueError as error:  # an edit refuses another threshold, but not another probability
+                watch.watcher.onThresholdRefused(run, error)
         if run.jobs:
             watch.awaited = watch.awaited or _tellThreshold
             self._timer.start()
