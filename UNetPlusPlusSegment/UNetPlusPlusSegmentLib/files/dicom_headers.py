@@ -387,7 +387,7 @@ class _Fields:
     def integer(self, keyword: str) -> int:
         """An integer, stored as binary 16 bits or as text, which only its type tells apart; 0 if there is none."""
         value, tag = _raw(self._data, keyword), Tag(keyword)
-        stored = self._data.get_item(tag) if tag in self._data else None
+        stored: object = self._data.get_item(tag) if tag in self._data else None
         if isinstance(stored, RawDataElement) and len(value) == 2:
             kind = stored.VR if stored.VR in TYPES - {"UN"} else dictionary_VR(tag)
             if kind not in STR_VR:
