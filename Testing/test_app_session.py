@@ -241,6 +241,22 @@ def test_a_nodule_that_is_corrected_keeps_its_diameter_in_the_table(tmp_path, co
     assert float(session.state.rows[0][3]) > float(before_mm)
 
 
+def test_a_nodule_drawn_by_hand_has_a_diameter_where_only_nodules_were_looked_for(cohort, open_session):
+    results, scans = cohort
+    line = {"case": "a", "input": str(scans / "a.nrrd"), "status": "done", "target": "nodule", "measurements": {}}
+    (results / MANIFEST).write_text(json.dumps(line) + "\n")
+    (results / "a.seg.nrrd").unlink()
+    session, do = open_session(*cohort)
+    session.segmentation.GetSegmentation().AddEmptySegment("", "Mine")
+    paint(session, do)
+    assert session.state.header == ["Segment", "ml", "HU", "mm", "Kind"]
+    _, _, _, mm, kind = session.state.rows[0]
+    do(session.open("b"))
+    with (results / TABLE).open() as stream:
+        (row,) = (each for each in csv.DictReader(stream) if each["case"] == "a.corrected")
+    assert (row["mean_diameter_mm"], row["kind"]) == (mm, kind)
+
+
 def test_corrections_of_an_upload_are_saved_under_their_own_name_in_the_output_folder(tmp_path, cohort, open_session):
     results, scans = cohort
     out = tmp_path / "out"

@@ -42,6 +42,17 @@ def test_a_segment_with_another_name_colour_or_term_is_a_change_until_it_is_save
     assert not case.is_changed
 
 
+@pytest.mark.parametrize(
+    ("target", "measured"),
+    [("liver, nodule", ["nodule 1"]), ("liver", ["nodule 1"]), ("nodule", ["liver", "nodule 1"])],
+)
+def test_a_segment_is_measured_as_a_nodule_by_its_term_or_if_nothing_else_was_looked_for(case, target, measured):
+    case.record = {**case.record, "target": target}
+    found = case.save()["measurements"]
+    assert [*found] == ["liver", "nodule 1"]
+    assert [name for name, each in found.items() if "long_axis_mm" in each] == measured
+
+
 def test_more_segments_than_a_file_can_hold_are_a_change_that_is_not_saved(case):
     segmentation = case.segmentationNode.GetSegmentation()
     for number in range(254):

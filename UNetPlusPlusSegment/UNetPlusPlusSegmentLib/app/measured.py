@@ -6,14 +6,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from ..core.volume import Volume, clean_hu
-from ..nodule.measurements import measure_nodule
-from ..nodule.segments import TERMINOLOGY
+from ..jobs.corrections import measured_as_nodule
 from ..scene import mrml
 from ..scene.snapshots import Snapshot
 
@@ -24,13 +22,15 @@ class Measurements:
     A segment is measured again if its voxels have changed since they were last measured, here or by a run.
     """
 
-    def __init__(self, volumeNode, measured: Snapshot | None) -> None:  # noqa: N803
+    def __init__(self, volumeNode, measured: Snapshot | None, target: str | None = None) -> None:  # noqa: N803
         """Measure nothing yet.
 
         Args:
             volumeNode: The CT.
             measured: Segments that the cohort has measured as they are; None: there are none.
+            target: The target of the cohort; None if there is none.
         """
+        self._target = target
         self._volume_node = volumeNode
         self._hu: Volume | None = None  # the CT without padding, read when it is first needed
         self._shapes = {} if measured is None else shapes_of(measured)
@@ -48,7 +48,7 @@ class Measurements:
                 self._hu = await asyncio.to_thread(_without_padding, mrml.volume_from_node(self._volume_node))
             before, shapes = self._shapes, await asyncio.to_thread(shapes_of, state)
             changed = {each for each, shape in shapes.items() if before.get(each) != shape}
-            found = await asyncio.to_thread(measured_again, state, changed, self._hu)
+            found = await asyncio.to_thread(measured_again, state, changed, self._hu, self._target)
             # Only segments that no run has replaced meanwhile.
             still = {each for each in changed if self._shapes.get(each) == before.get(each)}
             self._found |= {each: found[each] for each in still}
@@ -76,16 +76,17 @@ def shapes_of(state: Snapshot, ids: Collection[str] | None = None) -> dict[str, 
     }
 
 
-def measured_again(state: Snapshot, ids: Collection[str], hu: Volume) -> dict[str, dict[str, Any]]:
+def measured_again(state: Snapshot, ids: Collection[str], hu: Volume, target: str | None) -> dict[str, dict[str, Any]]:
     """Measure segments for the table of the page.
 
     Args:
         state: The segmentation.
         ids: IDs of the segments to measure.
         hu: The CT without padding.
+        target: The target of the cohort; None if there is none.
 
     Returns:
-        By ID: `volume_ml` and `mean_hu`; for nodules also the measurements of `measure_nodule`.
+        By ID: `volume_ml` and `mean_hu`; for nodules also what `measured_as_nodule` measures.
     """
     found: dict[str, dict[str, Any]] = {}
     for each, segment in zip(state.ids, state.segments, strict=True):
@@ -94,9 +95,8 @@ def measured_again(state: Snapshot, ids: Collection[str], hu: Volume) -> dict[st
         mask = state.labelmap == segment.value
         inside = hu.array[mask]
         mean = float(inside.mean(dtype=np.float64)) if inside.size else None
-        nodule = measure_nodule(mask, hu) if segment.terminology == TERMINOLOGY else None
         of_all = {"volume_ml": inside.size * hu.voxel_volume_ml, "mean_hu": mean}
-        found[each] = {**(asdict(nodule) if nodule else {}), **of_all}
+        found[each] = measured_as_nodule(segment, mask, hu, target) | of_all
     return found
 
 

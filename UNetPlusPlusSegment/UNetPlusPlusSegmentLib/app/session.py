@@ -130,7 +130,7 @@ class Session:
         loaded = self.views.load_segmentation(found) if found else None
         self._use(loaded or self.views.app.segmentation_editor.create_empty_segmentation_node())
         state = self.take()
-        self._measured = Measurements(self.views.volume, None if self._by_hand else state)
+        self._measured = Measurements(self.views.volume, None if self._by_hand else state, case.record.get("target"))
         self._autosave.follow(case.corrected, self.take, state)
         self.state.update(
             {

@@ -13,7 +13,9 @@ from .. import __version__
 from ..core.masks import measure
 from ..core.segment import Segment
 from ..core.volume import Volume, clean_hu
+from ..network.card import NODULE
 from ..nodule.measurements import measure_nodule
+from ..nodule.segments import TERMINOLOGY
 from .manifest import append, write_table
 
 CORRECTED = ".corrected"  # between the name of a case and the ending of its result
@@ -50,16 +52,17 @@ def add_correction(
         FileError, CohortError: They cannot be written.
     """
     case = record["case"]
-    nodules = record.get("target") == "nodule" or any(
-        "long_axis_mm" in m for m in (record.get("measurements") or {}).values()
-    )
     hu = Volume(clean_hu(volume.array)[0], volume.ijk_to_ras)
+    measurements = {}
+    for segment in segments:
+        mask = labelmap == segment.value
+        measurements[segment.name] = measure(mask, hu) | measured_as_nodule(segment, mask, hu, record.get("target"))
     line = {
         "case": f"{case}{CORRECTED}",
         "corrects": case,
         **{key: record.get(key) for key in KEPT},
         "status": "corrected",
-        "measurements": {s.name: _measured(labelmap == s.value, hu, nodules) for s in segments},
+        "measurements": measurements,
         "version": __version__,
     }
     append(folder, line)
@@ -67,6 +70,20 @@ def add_correction(
     return line
 
 
-def _measured(mask: np.ndarray, volume: Volume, nodules: bool) -> dict[str, Any]:
-    found = measure_nodule(mask, volume) if nodules else None
-    return measure(mask, volume) | (asdict(found) if found else {})
+def measured_as_nodule(segment: Segment, mask: np.ndarray, volume: Volume, target: str | None) -> dict[str, Any]:
+    """What is measured of nodules alone, if a segment is one: by its term, or because nothing else was looked for.
+
+    Args:
+        segment: The segment, as it was corrected or drawn.
+        mask: bool (K, J, I), its voxels.
+        volume: The CT in HU, without padding.
+        target: The target of the cohort; None if there is none.
+    """
+    is_nodule = target == NODULE or _type_in(segment.terminology) == _type_in(TERMINOLOGY)
+    found = measure_nodule(mask, volume) if is_nodule else None
+    return asdict(found) if found else {}
+
+
+def _type_in(terminology: str) -> str:
+    """The type in one of Slicer's terminology strings, without the category and the place, which a user may choose otherwise."""
+    return "".join(terminology.split("~")[2:3])
