@@ -426,6 +426,19 @@ def test_each_target_has_a_threshold_of_its_own_also_when_a_script_chooses_it(op
     assert at.host.doubleParameter("NoduleThreshold") == 0.2
 
 
+def test_another_model_comes_with_its_own_threshold_and_the_same_one_keeps_the_users(opened, models):
+    at = opened(SCAN, GRID)
+    at.effect._options.thresholdSlider.value = 0.37
+    at.effect.activate()
+    assert at.effect._options.thresholdSlider.value == 0.37
+    newer = bright_bundle(models / "bright-v2.0.0", threshold=0.3).folder
+    try:
+        at.effect.activate()
+        assert at.effect._options.thresholdSlider.value == at.host.doubleParameter("LiverThreshold") == 0.3
+    finally:
+        shutil.rmtree(newer)
+
+
 def test_what_there_are_models_for_is_offered_by_the_names_of_its_labels(opened, models):
     folder = organs_bundle(models / "abdomen-ct-v1.0.0", threshold=0.3).folder
     (models / "broken-v1.0.0").mkdir()

@@ -15,14 +15,21 @@ SPEEDS = ("balanced", "accurate", "fast")
 def setDefaults(host, models):
     """Set missing parameters of the vtkMRMLSegmentEditorNode to defaults; all targets of a model share its threshold.
 
+    Where another model has taken the place of the one that a threshold was stored for, it becomes that of the new model.
+
     Args:
         host: The effect's C++ side, with such a node.
         models: All models, from `find_bundles`.
     """
     isThere = not models or providing(DEFAULT, models)
     host.setParameterDefault("Target", DEFAULT if isThere else offered(models)[0][1])
-    for model in models:
-        host.setParameterDefault(_thresholdOf(model), model.threshold)
+    for target in {model.target for model in models}:
+        model = providing(target, models)[0]
+        threshold, owner = _thresholdOf(model), f"{model.target.capitalize()}Model"
+        if host.parameterDefined(owner) and host.parameter(owner) != model.name:
+            host.setParameter(threshold, model.threshold)
+        host.setParameterDefault(threshold, model.threshold)
+        host.setParameter(owner, model.name)
     host.setParameterDefault("Speed", "balanced")
     host.setParameterDefault("NewSegment", 0)
 
