@@ -263,6 +263,8 @@ def test_an_unknown_model_is_refused_with_those_that_exist(only_here):
         {"priority": ["Spleen"]},
         {"threshold": "half"},
         {"threshold": 2},
+        {"threshold": 0.995},
+        {"threshold": 0},
         {"target": None},
         {"target": " "},
         {"labels": [{**CARD["labels"][0], "name": 7}]},

@@ -228,7 +228,7 @@ class Card:
     def __post_init__(self) -> None:
         _check_text("target", self.target)
         self._check_labels()
-        _check_number("threshold", self.threshold, 0, 1)
+        _check_number("threshold", self.threshold, 0.01, 0.99)  # as far as the sliders go
         if self.engine not in ENGINES:
             raise ValueError(f"it needs the engine {self.engine!r}, which this version does not have")
         outputs = self.architecture.arguments.get("out_channels", 1)
