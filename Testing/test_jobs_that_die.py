@@ -5,6 +5,7 @@ import random
 import resource
 import signal
 import sys
+import tempfile
 import time
 from types import ModuleType
 
@@ -176,6 +177,13 @@ def test_a_full_disk_is_reported_when_the_volume_is_handed_over_and_no_partial_f
         assert caught.value.kind == "refused"
         assert not files_in(temporary)
         assert not worker.busy
+
+
+def test_a_temporary_folder_that_is_gone_is_reported_when_the_volume_is_handed_over(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with Worker() as worker, pytest.raises(JobError, match=r"cannot be saved in .*gone \(No such file") as caught:
+        worker.submit(scan(), bundle, Request())
+    assert caught.value.kind == "refused"
 
 
 def test_time_while_the_parent_was_blocked_does_not_count_as_silence_of_the_child(tmp_path, temporary):

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import weakref
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +27,21 @@ def save_array(folder: Path, job: int, name: str, array: np.ndarray) -> str:
         JobError: There is not enough disk space.
     """
     file = f"{job}-{name}.npy"
-    try:
+    with _refused_without_space(name):
         np.save(folder / file, array)
+    return file
+
+
+@contextlib.contextmanager
+def _refused_without_space(name: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise JobError(
             "refused",
             f"The {name} cannot be saved in the temporary folder {tempfile.gettempdir()} ({error.strerror or error}). Free some space"
             " there, or set TMPDIR (TEMP on Windows) to a folder on a larger disk.",
         ) from error
-    return file
 
 
 class ArrayFolder:
@@ -68,9 +74,11 @@ class ArrayFolder:
         """Write an array, keeping its type, and return the name of the file.
 
         Raises:
-            JobError: There is not enough disk space.
+            JobError: There is not enough disk space, or the folder cannot be created.
         """
-        return save_array(self.path, job, name, array)
+        with _refused_without_space(name):
+            folder = self.path
+        return save_array(folder, job, name, array)
 
     def sweep(self, under_way: Container[int]) -> None:
         """Remove the files of all jobs but these; on Windows, files that are still open are removed the next time."""
