@@ -215,6 +215,20 @@ def test_a_wrong_number_is_named_in_plain_english(option, value, words, with_mod
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--port", "70000", "must be a whole number from 0 to 65535; got 70000"),
+        ("--port", "-1", "must be a whole number from 0 to 65535; got -1"),
+        ("--upload-mb", "-1", "must be a whole number, 1 or more; got -1"),
+        ("--upload-mb", "much", "'much' is not a whole number"),
+    ],
+)
+def test_the_app_is_not_started_with_a_port_or_a_size_that_cannot_be(option, value, words, tmp_path, capsys):
+    assert main(["app", str(tmp_path), option, value]) == 2
+    assert words in capsys.readouterr().err
+
+
 def test_more_threads_than_cores_are_as_many_as_these(scan, with_models, tmp_path, capsys):
     for threads in ("1", str(10**12)):
         assert main(["liver", str(scan), "-o", str(tmp_path / f"{threads}.nii.gz"), "--threads", threads]) == 0

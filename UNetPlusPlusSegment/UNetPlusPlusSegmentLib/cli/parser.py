@@ -118,15 +118,19 @@ def parser() -> argparse.ArgumentParser:
         help="scans, folders of scans, and results of cohorts; the app can read nothing else",
     )
     app.add_argument(
-        "--port", type=int, default=8080, help="port of the page; 0 for any free port (default: %(default)s)"
+        "--port",
+        type=_from(0, 65535),
+        default=8080,
+        help="port of the page; 0 for any free port (default: %(default)s)",
     )
     app.add_argument(
         "--host", help="listen on this address, so that others can open the page with the token that is printed"
     )
     app.add_argument("-o", "--output", metavar="DIR", help="folder in which every change is saved immediately")
     app.add_argument(
-        "--upload-mb", type=int, default=2000, metavar="MB", help="largest upload in megabytes (default: %(default)s)"
-    )
+        "--upload-mb", type=_from(1), default=2000, metavar="MB",
+        help="largest upload in megabytes (default: %(default)s)",
+    )  # fmt: skip
 
     for command in (segment, liver, nodule, cohort, report, series, compare, models, demo, app):
         command.add_argument("--debug", action="store_true", help="show the traceback if there is an error")
@@ -247,6 +251,19 @@ def _whole_number(text: str) -> int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def _from(low: int, high: int | None = None) -> Callable[[str], int]:
+    """An argument type: a whole number of at least `low` and at most `high`."""
+
+    def number(text: str) -> int:
+        value = _whole_number(text)
+        if value < low or (high is not None and value > high):
+            limits = f", {low} or more" if high is None else f" from {low} to {high}"
+            raise argparse.ArgumentTypeError(f"it must be a whole number{limits}; got {value}")
+        return value
+
+    return number
 
 
 def _number(text: str) -> float:
