@@ -102,6 +102,18 @@ def test_a_header_beside_its_voxels_is_read_if_both_are_inside(tmp_path):
         folders.scan(scan)
 
 
+@pytest.mark.parametrize(("given", "other"), [("a.hdr", "a.img"), ("a.hdr", "a.img.gz"), ("a.img", "a.hdr")])
+def test_a_file_of_a_pair_is_read_if_both_are_inside(tmp_path, given, other):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / given).touch()
+    folders = Folders([tmp_path / "in"])
+    folders.scan(tmp_path / "in" / given)
+    (tmp_path / "secret").touch()
+    (tmp_path / "in" / other).symlink_to(tmp_path / "secret")
+    with pytest.raises(RefusedError, match="outside"):
+        folders.scan(tmp_path / "in" / given)
+
+
 def test_a_header_without_end_or_without_voxels_is_refused(tmp_path):
     (tmp_path / "a.nrrd").write_bytes(b"NRRD0004\n" + b"# padding\n" * 200_000 + b"data file: x.raw\n\n")
     (tmp_path / "a.mha").write_bytes(b"NDims = 3\n")

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..files.images import printable
+from ..files.nifti import IMAGE_ENDINGS
 from ..files.reading import volume_ending
 
 COOKIE = "unetpp-token"
@@ -91,12 +92,15 @@ class Folders:
         """The resolved path of a scan, after checking every file that reading it would open.
 
         Raises:
-            RefusedError: The scan, a file in its folder, or a file that its header names is outside.
+            RefusedError: The scan, a file in its folder, the other file of its pair, or a file that its header names is outside.
         """
         place = self.inside(path)
         if place.is_dir():
             for each in place.rglob("*"):
                 self.inside(each)
+        if place.suffix.lower() in (".hdr", ".img"):  # one file of a NIfTI pair, which brings the other one
+            for ending in (".hdr", *IMAGE_ENDINGS):
+                self.inside(place.with_suffix(ending))
         for name in _named_files(place):
             if name.startswith("LIST") or "%" in name or Path(name).name != name:
                 raise RefusedError(
