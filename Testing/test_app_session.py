@@ -351,6 +351,19 @@ def test_a_case_that_was_run_by_force_is_opened(cohort, open_session):
     assert session.case.name == "a"
 
 
+def test_a_target_is_offered_once_however_models_spell_it_and_the_liver_is_chosen(models, cohort, open_session):
+    organs_bundle(models / "abdomen-v1.0.0")
+    bright_bundle(models / "bright-v1.0.0")
+    written = json.loads((models / "bright-v1.0.0" / "model.json").read_text())
+    written["labels"][0]["name"] = "left kidney"
+    other = shutil.copytree(models / "bright-v1.0.0", models / "zz-v1.0.0")
+    (other / "model.json").write_text(json.dumps({**written, "target": "one"}))
+    session, _ = open_session(cohort[1] / "a.nrrd")
+    offered = [each.casefold() for each in session.state.targets]
+    assert offered == sorted(set(offered)) and {"kidney", "left kidney", "liver"} < set(offered)
+    assert session.state.target == "Liver"
+
+
 def test_another_target_of_the_same_model_leaves_the_result_as_it_is(abdomen):
     session, do = abdomen
     run = do(segmented(session))

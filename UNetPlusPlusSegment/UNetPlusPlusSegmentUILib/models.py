@@ -5,7 +5,7 @@ from contextlib import suppress
 import qt
 import slicer
 
-from UNetPlusPlusSegmentLib.network.bundle import find_bundles, providing, user_folder
+from UNetPlusPlusSegmentLib.network.bundle import find_bundles, providing, targets_of, user_folder
 
 from .messages import severalLabelsTitle
 
@@ -118,16 +118,12 @@ class ModelList:
 
 
 def offered(bundles) -> list[tuple[str, str]]:
-    """Title and target of everything that bundles can segment, from A to Z: single labels, and groups of several."""
-    titles = {}
-    for bundle in reversed(bundles):
-        for target in (*(label.name for label in bundle.labels), *_several(bundle)):
-            model = next(iter(providing(target, bundles)), None)  # the one that would be used
-            if model and len(model.labels_of(target)) > 1:
-                titles[f"{target.casefold()} *"] = severalLabelsTitle(model, target), target
-            elif target not in _several(bundle) and model:
-                titles[target.casefold()] = target, target
-    return [titles[each] for each in sorted(titles)]
+    """Title and target of everything that bundles can segment."""
+    models = {target: providing(target, bundles)[0] for target in targets_of(bundles)}
+    return [
+        (severalLabelsTitle(model, target) if len(model.labels_of(target)) > 1 else target, target)
+        for target, model in models.items()
+    ]
 
 
 def rowOf(target: str, targets: list, model) -> int:
@@ -142,14 +138,9 @@ def rowOf(target: str, targets: list, model) -> int:
     if len(labels) == 1:
         target = labels[0].name
     elif labels:
-        target = next((each for each in _several(model) if model.labels_of(each) == labels), target)
+        target = next((each for each in model.groups if model.labels_of(each) == labels), target)
     rows = [each.casefold() for _title, each in targets]
     return rows.index(target.casefold()) if target.casefold() in rows else -1
-
-
-def _several(bundle) -> tuple[str, ...]:
-    """The targets that stand for several labels of a model: its own target, and words such as `kidney`."""
-    return (bundle.target, *bundle.shared_words) if len(bundle.labels) > 1 else ()
 
 
 def _fill(box, texts, index) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from ..jobs.corrections import CORRECTED, add_correction
 from ..jobs.manifest import read_manifest
 from ..jobs.protocol import JobError
 from ..jobs.review import add_to_review, read_review
-from ..network.bundle import Bundle, find_bundles, providing
+from ..network.bundle import Bundle, find_bundles, providing, targets_of
 from ..scene import mrml
 from ..scene.logic import Segmenter
 from ..scene.scene_runs import SceneRun, segments_of_target
@@ -36,6 +36,7 @@ from .table import Table
 from .views import Views
 
 POLL_S = 0.05
+FIRST = "liver"  # the target that is chosen at first, if there is a model for it
 NOTHING_SAVED = "Changes are not saved on the app's computer: download what you want to keep."
 CORRECTED_BEFORE = (
     "The segments of this target may contain corrections, which Apply would replace: remove the segments from the list, and press"
@@ -65,12 +66,13 @@ class Session:
         self._following: asyncio.Task | None = None
         self._autosave = AutoSave(partial(self._set, "saved"), self._measure_again)
         self._bundles, _ = find_bundles()
-        targets = _targets(self._bundles)
+        targets = targets_of(self._bundles)
+        target = min(targets, key=lambda each: each.casefold() != FIRST, default="")
         self.state = server.state
         self.state.update(
             {
                 "cases": list(self.cases), "case_name": None, "position": "", "window_name": window, "message": "", "wrong": False,
-                "saved": "", "targets": targets, "target": next(iter(targets), ""), "models": [], "model": None, "nodules": False,
+                "saved": "", "targets": targets, "target": target, "models": [], "model": None, "nodules": False,
                 "speeds": SPEEDS, "speed": "balanced",
                 "devices": DEVICES, "device": "auto", "threshold": 0.5, "show_from": 0.5, "decides": False, "running": False, "progress": 0,
                 "progress_text": "", "header": [], "rows": [], "picking": False, "overlay": False, "loaded": False,
@@ -438,15 +440,3 @@ class Session:
 
 def _read(case: Case) -> tuple[Volume, list[str]]:
     return files.read_volume(case.folders.scan(case.scan), case.series, bool(case.record.get("force")))
-
-
-def _targets(bundles: Sequence[Bundle]) -> list[str]:
-    """All targets of the models: labels, shared words, and models with several labels as a whole; the liver first, as in the panel."""
-    found = {label.name for bundle in bundles for label in bundle.labels}
-    found |= {
-        name
-        for bundle in bundles
-        for name in (*bundle.shared_words, *([bundle.target] if len(bundle.labels) > 1 else ()))
-    }
-    current = (name for name in found if providing(name, bundles))
-    return sorted(current, key=lambda name: (name.casefold() != "liver", name.casefold()))

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -232,8 +232,26 @@ def providing(target: str, bundles: Iterable[Bundle]) -> list[Bundle]:
     return [bundle for _, bundle in sorted(matches, key=lambda match: match[0])]
 
 
+def targets_of(bundles: Sequence[Bundle]) -> list[str]:
+    """Everything that bundles can segment, from A to Z: single labels, and names of several; each once, however it is spelled.
+
+    Args:
+        bundles: In the order of `find_bundles`; the first one that has a target spells it.
+    """
+    names: dict[str, str] = {}
+    for bundle in reversed(bundles):
+        for target in (*(label.name for label in bundle.labels), *bundle.groups):
+            model = next(iter(providing(target, bundles)), None)  # the one that would be used
+            if model and (target not in bundle.groups or len(model.labels_of(target)) > 1):
+                names[target.casefold()] = target
+    return [names[each] for each in sorted(names)]
+
+
 def choose_bundle(target: str, model: str | None = None) -> Bundle:
-    """The bundle for a target: the first of `providing`, or the one that `model` names (the path of a folder, or a bundle's name).
+    """The bundle for a target, or the one that `model` names (the path of a folder, or a bundle's name).
+
+    If none is named, it is the first of `providing`: one made for the target before one with several, then one in the first of
+    `search_folders`, then the newest version.
 
     A model that is named may be an older version with a target that the newest one no longer has. If none is named, a warning is logged
     for each folder that cannot be used: the newest version of the model that is used instead may be among them.

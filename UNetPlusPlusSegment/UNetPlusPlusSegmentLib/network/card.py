@@ -269,6 +269,11 @@ class Card:
         counted = Counter(word for label in self.labels for word in {*_plain(label.name).split()})
         return tuple(word for word, count in counted.items() if 1 < count < len(self.labels))
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The targets that stand for several labels: its own, and words such as `kidney`; none if it has only one label."""
+        return (self.target, *self.shared_words) if len(self.labels) > 1 else ()
+
     def distance_to(self, target: str) -> int | None:
         """How well a target matches: 0 the card's own target, 1 the name of a label, 2 words of names; None if it names no label."""
         return next((way for way, labels in enumerate(self._ways(target)) if labels), None)
