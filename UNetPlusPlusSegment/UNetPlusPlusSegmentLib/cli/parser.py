@@ -208,7 +208,8 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
         "--speed",
         default="balanced",
         choices=SPEEDS,
-        help="accurate analyses every slice; balanced finds the target first; fast also skips slices (default: %(default)s)",
+        help="accurate analyses every slice; balanced finds the target first, and skips slices where it barely changes; fast skips more"
+        " (default: %(default)s)",
     )
     command.add_argument(
         "--threshold",
@@ -225,7 +226,7 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--model",
         metavar="NAME_OR_FOLDER",
-        help="model to use (default: the newest one with the target, in the first models folder that has one)",
+        help="model to use (default: the closest match to the target; of several, that in the first models folder, then the newest)",
     )
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument(

@@ -24,7 +24,7 @@ class Request:
     Attributes:
         target: What to segment: the target of a model or one of its labels, such as `liver` or `left kidney` (`Card.labels_of`).
         also: Further targets; `network.parts` splits them among the models that they need.
-        model: Name or folder of the model; None for the newest one that has the target, in the first folder that has one.
+        model: Name or folder of the model; None for the one that `network.bundle.choose_bundle` chooses.
         speed: `accurate` predicts every slice; `balanced` and `fast` locate the target first, with the settings of the model.
         threshold: Lowest probability, between 0 and 1, at which a voxel belongs to the target; None for the model's own.
         show_from: Lowest probability, between 0 and 1, at which a finding of a search without points is shown; None for the model's

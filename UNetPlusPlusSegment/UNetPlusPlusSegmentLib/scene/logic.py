@@ -168,7 +168,7 @@ class Segmenter:
             threshold: Lowest probability at which a voxel belongs to the target; None for the model's own.
             showFrom: Lowest probability at which a nodule of a search without points is shown; None for the model's own.
             force: Accept a volume that does not look like CT.
-            model: Name or folder of the model; None for the newest one with the target, in the first folder that has one.
+            model: Name or folder of the model; None for the one that `choose_bundle` chooses.
             existing: If the segmentation already has a segment for this target: `new` adds another one, `replace` replaces it.
             maps: `probability`, `uncertainty` or both: volumes to add to the scene.
             roi: A `vtkMRMLMarkupsROINode`; only voxels inside it are segmented.
