@@ -51,6 +51,15 @@ def test_a_line_tells_of_each_case_as_it_ends(scans, with_models, tmp_path, caps
     assert lines[-1].endswith(f"1 of 3 cases failed; the results of the others are in {tmp_path / 'out'}.")
 
 
+def test_files_that_are_skipped_are_counted_in_plain_english(scans, with_models, tmp_path, capsys):
+    (scans / "broken.nrrd").rename(scans / "one.dcm")
+    assert cohort(scans, "-o", tmp_path / "out") == 0
+    assert " 1 file was skipped; " in capsys.readouterr().out
+    (scans / "two.dcm").touch()
+    assert cohort(scans, "-o", tmp_path / "out") == 0
+    assert " 2 files were skipped; " in capsys.readouterr().out
+
+
 def test_quiet_prints_errors_only(scans, with_models, tmp_path, capsys):
     assert cohort(scans / "a.nrrd", scans / "b.nrrd", "-o", tmp_path / "out", "--quiet") == 0
     assert capsys.readouterr() == ("", "")

@@ -587,7 +587,7 @@ def test_nodules_get_columns_of_their_own(panel):
     panel._results.show(Run())
     table = panel.ui.resultsTable
     header = [table.horizontalHeaderItem(column).text() for column in range(table.columnCount)]
-    assert header == ["Segment", "Volume (ml)", "Mean HU", "Axes (mm)", "Diameter (mm)", "Type"]
+    assert header == ["Segment", "Volume (ml)", "Mean HU", "Axes (mm)", "Diameter (mm)", "Kind"]
     assert table_of(panel.ui)[0] == ["Nodule 1", "0.84", "-12", "14.3 × 9.1", "11.7", "part-solid"]
 
 

@@ -233,6 +233,7 @@ def test_lengths_carry_the_codes_that_dicom_has_for_them(compute):
         assert about[key]["units"] == "mm"
     assert entry.SetFromString(about["mean_diameter_mm"]["DICOM.DerivationCode"])
     assert entry.GetCodeValue() == dictionary.SCT.Mean.value
+    assert about["kind"]["title"] == "Nodule kind"  # the word of the tables
     assert not [name for name in about["kind"] if name.startswith("DICOM.")]
 
 

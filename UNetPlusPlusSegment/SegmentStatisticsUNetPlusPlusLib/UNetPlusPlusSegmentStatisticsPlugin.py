@@ -1,4 +1,4 @@
-"""A plugin for Slicer's Segment Statistics: axial diameters and nodule type of any segment, from `nodule.measurements`."""
+"""A plugin for Slicer's Segment Statistics: axial diameters and nodule kind of any segment, from `nodule.measurements`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
-    """Long and short axis, mean diameter and nodule type, as in the results table of the module."""
+    """Long and short axis, mean diameter and nodule kind, as in the results table of the module."""
 
     def __init__(self) -> None:
         """Name the measurements; all are made unless the user deselects some."""
@@ -84,7 +84,7 @@ class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
         if key == "kind":
             return self.createMeasurementInfo(
                 name="Nodule kind",
-                title=_("Nodule type"),
+                title=_("Nodule kind"),
                 description=_(
                     "Solid, part-solid or ground-glass, from the fraction of voxels at or above -300 HU, without air and the"
                     " outermost pixels of each slice. Intended for lung nodules in CT."

@@ -81,7 +81,10 @@ class ResultsTable:
             header.setSortIndicator(titles.index(self._sortedBy), order)
 
     def onTitle(self, column) -> None:
-        """Sort by a column: numbers descending, anything else ascending; a second click reverses the order."""
+        """Sort by a column: the largest numbers first, but the lowest expected Dice, the lowest slice, and texts from A to Z.
+
+        A second click reverses the order.
+        """
         header, rows = self._shown
         if not rows:
             return
@@ -135,7 +138,7 @@ def _columns() -> list:
         "inferior": _("inferior"), "superior": _("superior"), "anterior": _("anterior"), "posterior": _("posterior"),
         "right": _("right"), "left": _("left"),
     }  # fmt: skip
-    types = {"solid": _("solid"), "part-solid": _("part-solid"), "ground-glass": _("ground-glass")}
+    kinds = {"solid": _("solid"), "part-solid": _("part-solid"), "ground-glass": _("ground-glass")}
 
     def number(value, digits: int) -> str:
         return "" if value is None else f"{value:.{digits}f}"
@@ -166,7 +169,7 @@ def _columns() -> list:
         return lambda found: found.get(key)
 
     def kind(found) -> str:
-        return types.get(found.get("kind"), "")
+        return kinds.get(found.get("kind"), "")
 
     def doubt(found) -> str:
         return number(100 * found["doubtful_share"], 0) if "doubtful_share" in found else ""
@@ -180,7 +183,7 @@ def _columns() -> list:
         (_("Probability"), lambda found: number(found.get("probability"), 2), value("probability")),
         (_("Axes (mm)"), axes, value("long_axis_mm")),
         (_("Diameter (mm)"), lambda found: number(found.get("mean_diameter_mm"), 1), value("mean_diameter_mm")),
-        (_("Type"), kind, kind),
+        (_("Kind"), kind, kind),
         (_("Expected Dice"), expected, value("expected_dice")),
         (_("Doubtful (%)"), doubt, value("doubtful_share")),
         (_("Cut by the scan"), cut, cut),

@@ -80,7 +80,8 @@ def _cohort(given: argparse.Namespace) -> None:
         say(f"{record['case']}: {note}" for record in records for note in record.get("notes") or ())
     say(f"{record['case']}: {record['reason']}" for record in bad)
     cases = len(records) - len(skipped)
-    also = f" {len(skipped)} files were skipped; {given.output}/measurements.csv says why." if skipped else ""
+    left_out = "1 file was" if len(skipped) == 1 else f"{len(skipped)} files were"
+    also = f" {left_out} skipped; {given.output}/measurements.csv says why." if skipped else ""
     if bad:
         raise files.FileError(
             f"{len(bad)} of {cases} cases failed; the results of the others are in {given.output}.{also}"
