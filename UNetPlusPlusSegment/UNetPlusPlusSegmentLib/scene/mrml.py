@@ -195,8 +195,12 @@ def merged_labelmap_of(segmentationNode, volumeNode) -> np.ndarray:
     whole = slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY
     if not ids.GetNumberOfValues() or not segmentationNode.GenerateMergedLabelmapForAllSegments(own, whole, None, ids):
         return np.zeros(shape_kji, np.uint8)
-    grid = _oriented_image(shape_kji, (0, 0, 0), _ijk_to_ras(volumeNode))
-    return _resample(own, grid, _transform_between(segmentationNode, volumeNode)).astype(np.uint8, copy=False)
+    grid, resample = _oriented_image(shape_kji, (0, 0, 0), _ijk_to_ras(volumeNode)), slicer.vtkOrientedImageDataResample
+    transform = _transform_between(segmentationNode, volumeNode)
+    # Resampling would copy the image twice, and the app takes a snapshot after each stroke.
+    is_on_grid = not transform.GetNumberOfConcatenatedTransforms() and resample.DoGeometriesMatch(own, grid)
+    on_grid = voxels_of(own) if is_on_grid and resample.DoExtentsMatch(own, grid) else _resample(own, grid, transform)
+    return on_grid.astype(np.uint8)
 
 
 def labelmap_on_grid(labelmap: np.ndarray, volumeNode, segmentationNode, grid) -> np.ndarray:
