@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -245,6 +246,13 @@ def test_segments_of_the_same_name_are_kept_once_and_trimmed_segments_are_measur
     ]  # fmt: skip
     assert (both.model, both.device, both.scan_slices, both.slices, both.seconds) == ("a-v1, b-v1", "cpu", 1, 4, 2)
     assert merged([first], volume) is first
+
+
+def test_results_at_different_thresholds_have_none_in_common():
+    volume = Volume(np.zeros((1, 2, 4), np.int16), np.eye(4))
+    one, other = result_of("a-v1", Liver=slice(0, 2)), result_of("b-v1", Spleen=slice(2, 3))
+    assert merged([one, other], volume).threshold == 0.5
+    assert merged([one, replace(other, threshold=0.4)], volume).threshold is None
 
 
 def test_as_many_nodules_as_a_label_map_tells_apart_leave_room_for_a_liver():

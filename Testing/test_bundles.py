@@ -263,6 +263,7 @@ def test_an_unknown_model_is_refused_with_those_that_exist(only_here):
         {"priority": ["Spleen"]},
         {"threshold": "half"},
         {"threshold": 2},
+        {"average_from": 0},
         {"threshold": 0.995},
         {"threshold": 0},
         {"target": None},
@@ -313,6 +314,17 @@ def test_the_folder_of_the_environment_variable_comes_first(tmp_path, monkeypatc
     make(tmp_path / "liver-ct-v99.0.0")
     monkeypatch.setenv("UNETPP_MODELS", str(tmp_path))
     assert choose_bundle("liver").folder == tmp_path / "liver-ct-v99.0.0"
+
+
+def test_a_model_named_by_a_dot_has_the_name_of_its_folder(only_here, monkeypatch):
+    make(only_here / "liver-ct-v1.0.0")
+    monkeypatch.chdir(only_here / "liver-ct-v1.0.0")
+    assert read_bundle(".").name == "liver-ct-v1.0.0" and read_bundle(".").version == (1, 0, 0)
+
+
+def test_what_a_stopped_export_left_does_not_block_the_next(only_here):
+    (only_here / ".m-v1.0.0.partial").mkdir()
+    assert make(only_here / "m-v1.0.0").name == "m-v1.0.0"
 
 
 def test_a_model_is_never_overwritten(tmp_path):

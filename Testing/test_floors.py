@@ -33,7 +33,7 @@ def imports_of(file: Path, root: Path = MODULE) -> Iterator[tuple[int, list[str]
                 yield node.lineno, [*start, *(node.module.split(".") if node.module else ()), each.name]
 
 
-def room_of(file: Path) -> str:
+def folder_of(file: Path) -> str:
     return file.relative_to(LIBRARY).with_suffix("").parts[0]
 
 
@@ -46,17 +46,17 @@ def loads(code: str, *names: str) -> list[str]:
 
 
 def test_every_file_of_the_library_is_in_a_known_folder():
-    assert {room_of(file) for file in FILES} == set(FLOORS)
+    assert {folder_of(file) for file in FILES} == set(FLOORS)
 
 
 def test_a_folder_imports_only_from_folders_below_it():
     wrong = [
-        f"{file.relative_to(MODULE)}:{line}: {room_of(file)} imports {'.'.join(name[1:])}"
+        f"{file.relative_to(MODULE)}:{line}: {folder_of(file)} imports {'.'.join(name[1:])}"
         for file in FILES
         for line, name in imports_of(file)
-        if name[0] == LIBRARY.name and name[1] in FLOORS[: FLOORS.index(room_of(file))]
+        if name[0] == LIBRARY.name and name[1] in FLOORS[: FLOORS.index(folder_of(file))]
     ]
-    assert not wrong, "\n".join([f"A room imports only what stands after it in: {', '.join(FLOORS)}.", *wrong])
+    assert not wrong, "\n".join([f"A folder imports only what stands after it in: {', '.join(FLOORS)}.", *wrong])
 
 
 def test_a_folder_of_training_imports_only_from_folders_below_it():
@@ -74,7 +74,7 @@ def test_a_folder_of_training_imports_only_from_folders_below_it():
 
 
 def test_the_core_does_not_import_torch():
-    files = [file for file in FILES if room_of(file) == "core"]
+    files = [file for file in FILES if folder_of(file) == "core"]
     assert not [file.name for file in files for _, name in imports_of(file) if name[0] == "torch"]
 
 

@@ -20,7 +20,7 @@ from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.engine.pixel_box import Box
 from UNetPlusPlusSegmentLib.engine.signs import weights_of_parts
 from UNetPlusPlusSegmentLib.engine.trust import expected_dice
-from UNetPlusPlusSegmentLib.network.card import ExpectedDice
+from UNetPlusPlusSegmentLib.network.card import BundleError, ExpectedDice
 
 FITTED = ExpectedDice(-3.0, {"unlikely": 0.1, "doubtful": 0.2}, low=-0.5, high=0.6)
 DOUBTFUL_HU = 62  # the bright network says 0.6
@@ -180,6 +180,11 @@ def test_unusual_values_get_a_note_but_not_the_small_volume_of_an_organ_that_is_
 
 
 # The expected Dice
+
+
+def test_a_model_that_judges_by_an_unknown_sign_is_refused_before_it_runs(engine):
+    with pytest.raises(BundleError, match="uses 'smell', which this version does not know"):
+        with_label(engine, expected_dice={"fast": replace(FITTED, weights={"smell": 1.0})})
 
 
 @given(st.floats(-20, 20), st.dictionaries(st.sampled_from("ab"), st.floats(-9, 9), min_size=2), st.floats(-7, 0))

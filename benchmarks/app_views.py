@@ -77,10 +77,10 @@ def main() -> None:
     from trame_rca.encoders import RcaImageEncoder
 
     from UNetPlusPlusSegmentLib import files
-    from UNetPlusPlusSegmentLib.app.corrections import snapshot
     from UNetPlusPlusSegmentLib.core.segment import Segment
     from UNetPlusPlusSegmentLib.core.volume import Volume
     from UNetPlusPlusSegmentLib.scene import mrml
+    from UNetPlusPlusSegmentLib.scene.snapshots import snapshot
 
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)

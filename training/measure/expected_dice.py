@@ -58,7 +58,7 @@ def _judged(engine: SliceEngine, scan: Scan, speed: str) -> Iterator[Judged]:
     result = maps.at()
     for number, label in enumerate(engine.bundle.labels):
         mask, truth = result.labelmap == label.value, scan.truth[number]
-        segment = segment_pixels(maps.pixels, number, mask, result.threshold)
+        segment = segment_pixels(maps.pixels, number, mask, maps.threshold)
         if segment is None or not truth[scan.stored].any():
             continue
         true_dice = dice(mask[scan.stored], truth[scan.stored])

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from .. import files
-from ..scene.snapshots import Snapshot, snapshot  # noqa: F401 (benchmarks/app_views.py imports `snapshot` from here)
+from ..scene.snapshots import Snapshot
 from .cases import Case
 
 FORMATS = {"seg.nrrd": ".seg.nrrd", "nifti": ".nii.gz", "dicom": ".dcm", "stl": ".stl"}

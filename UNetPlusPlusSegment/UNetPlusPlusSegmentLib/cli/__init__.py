@@ -1,1 +1,1 @@
-"""The command line: `parser` and `main`. May import every other room; none imports it."""
+"""The command line: `parser` and `main`. May import every other folder; none imports it."""

@@ -61,6 +61,7 @@ def merged(results: Sequence[Result], volume: Volume) -> Result:
         labelmap=labelmap,
         segments=tuple(segments.values()),
         notes=tuple(notes),
+        threshold=first.threshold if len({result.threshold for result in results}) == 1 else None,
         model=", ".join(dict.fromkeys(result.model for result in results)),
         device=", ".join(dict.fromkeys(result.device for result in results)),
         slices=sum(result.slices for result in results),

@@ -44,7 +44,7 @@ class Request:
 
     target: str = "liver"
     _: KW_ONLY
-    also: tuple[str, ...] = ()
+    also: Sequence[str] = ()
     model: str | None = None
     speed: str = "balanced"
     threshold: float | None = None
@@ -69,6 +69,8 @@ class Request:
             check_show_from(self.show_from)
             object.__setattr__(self, "show_from", float(self.show_from))
         check_places(has_points=len(self.points) > 0, has_box=self.box is not None)
+        if isinstance(self.also, str):
+            raise RequestError(f"also={self.also!r} must be a list of targets, such as [{self.also!r}].")
         object.__setattr__(self, "also", tuple(self.also))
         if self.model is not None:
             object.__setattr__(self, "model", str(self.model))
@@ -98,8 +100,8 @@ def check_threshold(threshold: float) -> None:
     Raises:
         RequestError: It is not.
     """
-    if not 0 < threshold < 1:
-        raise RequestError(f"The threshold must be a probability between 0 and 1, such as 0.5; got {threshold:g}.")
+    if not _lies_between(threshold, 0, 1) or threshold in (0, 1):
+        raise RequestError(f"The threshold must be a probability between 0 and 1, such as 0.5; got {threshold!r}.")
 
 
 def check_show_from(probability: float) -> None:
@@ -108,10 +110,17 @@ def check_show_from(probability: float) -> None:
     Raises:
         RequestError: It is not between 0 and 1.
     """
-    if not 0 <= probability <= 1:
+    if not _lies_between(probability, 0, 1):
         raise RequestError(
-            f"The lowest probability of a finding to show must be between 0 and 1, such as 0.5; got {probability:g}."
+            f"The lowest probability of a finding to show must be between 0 and 1, such as 0.5; got {probability!r}."
         )
+
+
+def _lies_between(number: float, low: float, high: float) -> bool:
+    try:
+        return low <= number <= high
+    except TypeError:  # it is text
+        return False
 
 
 def check_device(device: str) -> None:

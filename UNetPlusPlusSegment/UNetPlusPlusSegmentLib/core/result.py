@@ -19,7 +19,7 @@ class Result:
         labelmap: uint8 (K, J, I) on the volume's own voxels.
         segments: One for each value, with its measurements; an organ that was not found has 0 ml.
         notes: Notes for the user.
-        threshold: Lowest probability at which a voxel belongs to the target.
+        threshold: Lowest probability at which a voxel belongs to the target; None if several models used different ones.
         model: Name of the model, with its version.
         device: The device and precision used.
         scan_slices: Number of axial slices of the scan.
@@ -31,7 +31,7 @@ class Result:
     labelmap: np.ndarray
     segments: tuple[Segment, ...]
     notes: tuple[Note, ...]
-    threshold: float
+    threshold: float | None
     model: str
     device: str
     scan_slices: int

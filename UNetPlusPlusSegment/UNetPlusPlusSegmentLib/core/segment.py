@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,11 @@ class Segment:
     terminology: str
     color: tuple[int, int, int]
     measurements: Mapping[str, Any]
+
+
+def plain_name(name: str) -> str:
+    """A name as it is compared with what users type: case is ignored, and `_` and `-` count as spaces."""
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
 def overlapping(before: np.ndarray, after: np.ndarray) -> dict[int, int]:

@@ -19,12 +19,13 @@ from ..core.progress import BETWEEN, OVERVIEW, SLICES
 from ..core.request import Request
 from ..core.segment import Segment
 from ..core.volume import AxialOrder, Volume, axial_order, clean_hu, crop
+from ..network.bundle import Bundle
 from ..network.card import Speed
 from .label_map import label_map, postprocess
 from .maps import Found, Maps, PixelMaps
 from .pixel_box import Box, aligned, body_ranges, every, grid_size
-from .predictor import Predictor, ProgressCallback, ignore_progress
-from .signs import weights_of_parts
+from .predictor import Predictor, ProgressCallback, ignore_progress, refuse_unknown
+from .signs import SIGNS, weights_of_parts
 from .slice_pool import in_order, threads_of_torch
 from .trust import judge, notes_about
 
@@ -36,6 +37,16 @@ AIR_PIXELS = 8  # margin of air around the body that the network sees
 
 class SliceEngine(Predictor):
     """A model for organs on a device, ready for many volumes."""
+
+    def __init__(self, bundle: Bundle, device: str = "auto") -> None:
+        """Load and check the weights.
+
+        Raises:
+            BundleError, DeviceError: The model or the device cannot be used.
+        """
+        fitted = [each for label in bundle.labels for each in label.expected_dice.values()]
+        refuse_unknown(bundle, {name for each in fitted for name in each.weights}, SIGNS)
+        super().__init__(bundle, device)
 
     def predict(self, volume: Volume, request: Request, progress: ProgressCallback = ignore_progress) -> OrganMaps:
         """Run the network on a CT volume, slice by slice.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..core.note import Note
 from ..core.request import Request
 from ..core.volume import Volume, VolumeError, check_ct
-from ..network.bundle import Bundle
+from ..network.bundle import Bundle, BundleError
 from ..network.device import Device, choose_device, is_out_of_memory
 from .pixel_box import Box
 from .slice_pool import Answer, Item, in_order
@@ -26,6 +26,18 @@ ProgressCallback = Callable[[int, int, str], None]
 
 def ignore_progress(done: int, total: int, phase: str) -> None:
     """Report no progress."""
+
+
+def refuse_unknown(bundle: Bundle, used: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse a bundle whose card uses numbers that this version does not compute.
+
+    Raises:
+        BundleError: It does.
+    """
+    for name in sorted({*used} - {*known}):
+        raise BundleError(
+            f"The model {bundle.name} uses {name!r}, which this version does not know. Update the extension, or choose another model."
+        )
 
 
 class Predictor:

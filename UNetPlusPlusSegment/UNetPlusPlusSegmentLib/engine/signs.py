@@ -13,6 +13,8 @@ import torch
 from ..core.volume import bounding_box
 from .maps import LabelRegion, PixelMaps
 
+SIGNS = ("unlikely", "doubtful", "at_odds", "ragged")  # see `SegmentPixels.signs`
+
 # A pixel is doubtful if its probability is closer to the threshold than this share of the way to 0 or 1, or if the standard deviation
 # of the heads is larger than AT_ODDS. Both are half of what is possible.
 UNSURE, AT_ODDS = 0.5, 0.25
@@ -62,13 +64,13 @@ class SegmentPixels:
         """
         pixels = np.count_nonzero(self.inside)
         likely = 2 * float(self.region.probability[self.inside].sum(dtype=np.float64)) / (pixels + self.everywhere)
-        shares = {
-            "unlikely": 1 - likely,
-            "doubtful": np.count_nonzero(self.doubtful) / pixels,
-            "at_odds": float(self.region.uncertainty[self.inside].mean(dtype=np.float64)),
-            "ragged": np.count_nonzero(self.inside[1:] ^ self.inside[:-1]) / (2 * pixels),
-        }
-        return {name: math.log(max(share, LEAST_SHARE)) for name, share in shares.items()}
+        shares = (
+            1 - likely,
+            np.count_nonzero(self.doubtful) / pixels,
+            float(self.region.uncertainty[self.inside].mean(dtype=np.float64)),
+            np.count_nonzero(self.inside[1:] ^ self.inside[:-1]) / (2 * pixels),
+        )
+        return {name: math.log(max(share, LEAST_SHARE)) for name, share in zip(SIGNS, shares, strict=True)}
 
     def worst_slices(self, most: int, apart_mm: float) -> list[tuple[int, float, float]]:
         """Up to `most` slices with the most doubtful pixels, the worst first, at least `apart_mm` apart.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..core.segment import plain_name
 from .dicom_folder import headers_in
 from .dicom_headers import SEGMENTATION_CLASS, class_of
 from .dicom_seg import series_of_dicom_seg
@@ -117,16 +118,12 @@ def find_pairs(folder: str | Path) -> Pairs:
 def segments_called(name: str, segments: Sequence[Stored]) -> list[Stored]:
     """The segments with this name or, if there is none, those whose name differs only in case, spaces, hyphens or underscores."""
     exact = [each for each in segments if each.name == name]
-    return exact or [each for each in segments if _plain(each.name) == _plain(name)]
+    return exact or [each for each in segments if plain_name(each.name) == plain_name(name)]
 
 
 def names_in_words(segments: Iterable[Stored]) -> str:
     """The names of segments, each once."""
     return ", ".join(sorted({segment.name for segment in segments})) or "none"
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
 def _look_into(folder: Path, root: Path, pairs: Pairs, seen: set[Path]) -> None:

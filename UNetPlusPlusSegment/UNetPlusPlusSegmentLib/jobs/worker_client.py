@@ -96,7 +96,7 @@ class Worker(contextlib.AbstractContextManager):
             bundle=str(Path(bundle).absolute()), request=request.to_json(),
         )  # fmt: skip
 
-    def rethreshold(self, of: int, threshold: float, show_from: float | None = None) -> int:
+    def rethreshold(self, of: int, threshold: float | None, show_from: float | None = None) -> int:
         """Threshold the last segmentation, job `of`, again (`Maps.at`); ends in `ResultReady` or `Failed`."""
         return self._enqueue(next(self._numbers), do="threshold", of=of, threshold=threshold, show_from=show_from)
 

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -129,7 +130,7 @@ def read_bundle(folder: str | Path) -> Bundle:
     Raises:
         BundleError: The folder, its card or its weights are missing; or the card is not JSON, is incomplete or has a newer schema.
     """
-    folder = Path(folder)
+    folder = Path(folder).absolute()  # `.` has no name
     path = folder / CARD
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -318,6 +319,7 @@ def write_bundle(
             f"{folder} already exists, and models are never overwritten: give the new model another version."
         )
     partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of an export that was stopped
     partial.mkdir(parents=True)
     torch.save(pack(state), partial / WEIGHTS)
     digest = hashlib.sha256((partial / WEIGHTS).read_bytes()).hexdigest()

@@ -6,11 +6,13 @@ because older versions ignore fields that they do not know.
 
 from __future__ import annotations
 
-import re
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from ..core.segment import plain_name
 
 SCHEMA = 3  # 1 stored kernels in fp16; 1 and 2 also held the evaluation, and named only one source of training data
 REQUIRED = (
@@ -229,6 +231,7 @@ class Card:
         _check_text("target", self.target)
         self._check_labels()
         _check_number("threshold", self.threshold, 0.01, 0.99)  # as far as the sliders go
+        _check_number("average_from", self.average_from, 1, math.inf)
         if self.engine not in ENGINES:
             raise ValueError(f"it needs the engine {self.engine!r}, which this version does not have")
         outputs = self.architecture.arguments.get("out_channels", 1)
@@ -266,7 +269,7 @@ class Card:
     @property
     def shared_words(self) -> tuple[str, ...]:
         """Words in the names of several labels, but not of all, which can be a target: `kidney` for both kidneys."""
-        counted = Counter(word for label in self.labels for word in {*_plain(label.name).split()})
+        counted = Counter(word for label in self.labels for word in {*plain_name(label.name).split()})
         return tuple(word for word, count in counted.items() if 1 < count < len(self.labels))
 
     @property
@@ -280,12 +283,12 @@ class Card:
 
     def _ways(self, target: str) -> tuple[tuple[Label, ...], ...]:
         """The labels named if the target is taken as the card's target, as the name of a label, and as words of names."""
-        asked = _plain(target)
+        asked = plain_name(target)
         words = set(asked.split())
         return (
-            self.labels if asked == _plain(self.target) else (),
-            tuple(label for label in self.labels if asked == _plain(label.name)),
-            tuple(label for label in self.labels if words and words <= set(_plain(label.name).split())),
+            self.labels if asked == plain_name(self.target) else (),
+            tuple(label for label in self.labels if asked == plain_name(label.name)),
+            tuple(label for label in self.labels if words and words <= set(plain_name(label.name).split())),
         )
 
     @property
@@ -343,10 +346,6 @@ def card_from_json(stored: Mapping[str, Any]) -> Card:
         limits=tuple(stored.get("limits", ())),
         sha256=stored.get("sha256", ""),
     )
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
 def _label(stored: Mapping[str, Any]) -> Label:

@@ -14,9 +14,9 @@ from ..core.request import Request
 from ..core.volume import Volume, axial_order, axial_volume, bounding_box, clean_hu, index_of
 from ..engine.maps import PixelMaps
 from ..engine.pixel_box import Box
-from ..engine.predictor import Predictor, ProgressCallback, ignore_progress
+from ..engine.predictor import Predictor, ProgressCallback, ignore_progress, refuse_unknown
 from ..engine.slice_pool import threads_of_torch
-from ..network.bundle import Bundle, BundleError
+from ..network.bundle import Bundle
 from .candidates import Candidate, followed, nodule_at
 from .decision import FEATURES
 from .lungs import find_lungs
@@ -34,12 +34,7 @@ class NoduleEngine(Predictor):
         Raises:
             BundleError, DeviceError: The model or the device cannot be used.
         """
-        unknown = sorted({*(bundle.decision.weights if bundle.decision else ())} - {*FEATURES})
-        if unknown:
-            raise BundleError(
-                f"The model {bundle.name} decides by {unknown[0]!r}, which this version does not know. Update the extension, or choose"
-                " another model."
-            )
+        refuse_unknown(bundle, bundle.decision.weights if bundle.decision else (), FEATURES)
         super().__init__(bundle, device)
 
     def predict(self, volume: Volume, request: Request, progress: ProgressCallback = ignore_progress) -> NoduleMaps:
