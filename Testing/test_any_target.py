@@ -157,6 +157,8 @@ def test_python_takes_targets_of_several_models_at_once(models):
     assert result.model == "abdomen-ct-v1.0.0, liver-ct-v99.0.0"
     np.testing.assert_array_equal(result.labelmap == 2, organ("Left kidney"))
     assert not (result.labelmap == 3).any()  # its largest part is the kidney that was named first
+    with pytest.raises(RequestError, match="a list of targets"):
+        api.segment(organs_scan(), "left kidney", also="liver", device="cpu")
 
 
 # Several targets at once

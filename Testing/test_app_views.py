@@ -144,13 +144,18 @@ def test_a_snapshot_is_the_segmentation_voxel_for_voxel(views, grid, transform):
     ]
 
 
-def test_a_snapshot_lies_on_the_scan_whatever_the_grid_of_the_segmentation(views):
+@pytest.mark.parametrize(
+    ("step", "shape"),
+    [(0.5, (60, 120, 160)), (3.0, (10, 20, 27)), (1.0, (10, 20, 30))],
+    ids=["finer", "coarser", "smaller"],
+)
+def test_a_snapshot_lies_on_the_scan_whatever_the_grid_of_the_segmentation(views, step, shape):
     node, segmentation = shown(views, GRIDS["oblique"], TURN)
-    finer = views.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "finer")
-    slicer.util.updateVolumeFromArray(finer, np.zeros((60, 120, 160), np.int16))
-    finer.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(GRIDS["oblique"] @ np.diag([0.5, 0.5, 0.5, 1])))
-    finer.SetAndObserveTransformNodeID(node.GetTransformNodeID())
-    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(finer)
+    other = views.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "other")
+    slicer.util.updateVolumeFromArray(other, np.zeros(shape, np.int16))
+    other.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(GRIDS["oblique"] @ np.diag([step, step, step, 1])))
+    other.SetAndObserveTransformNodeID(node.GetTransformNodeID())
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(other)
     np.testing.assert_array_equal(snapshot(segmentation, node).labelmap, a_mask())
 
 

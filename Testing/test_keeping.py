@@ -27,6 +27,12 @@ def test_a_kept_finding_keeps_the_voxels_that_a_new_one_shares_with_it():
     ]  # fmt: skip
 
 
+def test_a_new_finding_wholly_inside_a_kept_one_is_left_out():
+    kept, values = with_kept_findings(found(2, 1, 1, 1, 0, 3, 3), found(0, 1, 1, 1, 1, 1, 1), [1], ())
+    assert (values, [segment.name for segment in kept.segments]) == ({1: 2}, ["Nodule 2", "Nodule 1"])
+    np.testing.assert_array_equal(kept.labelmap, [[[1, 2, 2, 2, 2, 2, 2]]])
+
+
 def test_a_kept_finding_still_fits_beside_as_many_as_a_label_map_tells_apart():
     every = range(1, MOST_SEGMENTS + 1)
     again, values = with_kept_findings(found(0, *every), found(0, *every), [7], ())  # found again

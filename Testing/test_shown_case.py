@@ -53,6 +53,16 @@ def test_a_segment_is_measured_as_a_nodule_by_its_term_or_if_nothing_else_was_lo
     assert [name for name, each in found.items() if "long_axis_mm" in each] == measured
 
 
+def test_segments_that_are_surfaces_only_are_not_saved_as_empty_ones(case):
+    segmentation = case.segmentationNode.GetSegmentation()
+    segmentation.CreateRepresentation("Closed surface")
+    segmentation.SetSourceRepresentationName("Closed surface")
+    segmentation.RemoveRepresentation("Binary labelmap")
+    with pytest.raises(SegmentationError, match="labelmap"):
+        case.save()
+    assert not (case.folder / "one.corrected.seg.nrrd").exists()
+
+
 def test_more_segments_than_a_file_can_hold_are_a_change_that_is_not_saved(case):
     segmentation = case.segmentationNode.GetSegmentation()
     for number in range(254):

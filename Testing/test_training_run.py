@@ -261,6 +261,12 @@ def test_a_network_without_deep_supervision_is_measured_and_exported_too(data, t
     assert bundle.speed("fast").level == bundle.depth == depth
 
 
+def test_export_refuses_to_choose_a_threshold_for_a_model_that_finds_no_nodules(trained, data, tmp_path, capsys):
+    arguments = [str(trained / "best.ckpt"), str(tmp_path / "liver-ct-v0.0.1"), "--data", str(data)]
+    assert export.main([*arguments, "--choose-on", "train:1/6"]) == 1
+    assert "--choose-on is for nodule models" in capsys.readouterr().err
+
+
 def test_export_refuses_a_folder_of_volumes_that_is_not_there_before_it_measures(trained, data, tmp_path, capsys):
     arguments = [
         str(trained / "best.ckpt"),

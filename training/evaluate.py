@@ -109,10 +109,10 @@ def _count(text: str) -> int:
     """A whole number above zero.
 
     Raises:
-        ValueError: It is none.
+        ArgumentTypeError: It is not one.
     """
-    if int(text) < 1:
-        raise ValueError
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"it must be a whole number above zero; got {text}")
     return int(text)
 
 

@@ -99,12 +99,10 @@ def _on_val(bundle: Bundle, data: Path, target: Target) -> dict:
 def _rows(bundle: Bundle, checkpoints: list[Path], data: Path, target: Target, path: Path | None) -> Iterator[Judged]:
     """The results of all networks, first those in the CSV; a network that has results there is not run again."""
     known = _read(path) if path and path.exists() else []
-    folds = [_fold_of(checkpoint) for checkpoint in checkpoints]
+    names = {f"{number} {'/'.join(each.parts[-2:])}": each for number, each in enumerate(checkpoints, start=1)}
+    missing = [(name, each, _fold_of(each)) for name, each in names.items() if name not in {row.model for row in known}]
     yield from known
-    for number, (checkpoint, fold) in enumerate(zip(checkpoints, folds, strict=True), start=1):
-        name = f"{number} {'/'.join(checkpoint.parts[-2:])}"
-        if any(row.model == name for row in known):
-            continue
+    for name, checkpoint, fold in missing:
         rows = [replace(row, model=name) for row in _of_network(bundle, checkpoint, data, target, fold)]
         if path:
             _append(path, rows)

@@ -148,7 +148,8 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
         if not (edit and edit.isShown):
             self._start()
         elif edit.run.jobs:  # the result at another threshold, which is written as soon as it is there
-            edit.preview = False
+            edit.preview, self._outcome = False, _("Applying…")
+            self._update()
         else:
             self._finish()
 

@@ -56,7 +56,7 @@ def segment(
         ValueError: The volume cannot be segmented; the message is a sentence for the user.
     """
     request = Request(
-        target, also=tuple(also), model=None if model is None else str(model), speed=speed, threshold=threshold,
+        target, also=also, model=None if model is None else str(model), speed=speed, threshold=threshold,
         show_from=show_from, force=force,
         device=device, threads=threads, box=None if box is None else as_box(box), points=tuple(points),
     )  # fmt: skip

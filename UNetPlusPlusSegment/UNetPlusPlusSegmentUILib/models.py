@@ -5,6 +5,7 @@ from contextlib import suppress
 import qt
 import slicer
 
+from UNetPlusPlusSegmentLib.core.segment import plain_name
 from UNetPlusPlusSegmentLib.network.bundle import find_bundles, providing, targets_of, user_folder
 
 from .messages import severalLabelsTitle
@@ -139,8 +140,8 @@ def rowOf(target: str, targets: list, model) -> int:
         target = labels[0].name
     elif labels:
         target = next((each for each in model.groups if model.labels_of(each) == labels), target)
-    rows = [each.casefold() for _title, each in targets]
-    return rows.index(target.casefold()) if target.casefold() in rows else -1
+    rows, row = [plain_name(each) for _title, each in targets], plain_name(target)
+    return rows.index(row) if row in rows else -1
 
 
 def _fill(box, texts, index) -> None:

@@ -11,7 +11,7 @@ from paper.cells import COMPARED_LOSSES, COMPARED_ON, TABLE_LOSS, split_of
 from paper.counts import THRESHOLDS
 from paper.intervals import difference, gain, true_coverage
 from paper.records import Results
-from paper.summary import BASELINES, ENOUGH, by_seed, compared, doubled, gain_over, ious, paper_gain, seeds_of_both
+from paper.summary import BASELINES, ENOUGH, by_seed, compared, doubled, ious, paper_gain
 from paper.wording import NAMES, NOT_YET, percent, points, rows
 
 FEW = 10  # with fewer people, the page warns about the interval over them
@@ -78,9 +78,16 @@ def _gains_of(results: Results, datasets: Mapping[str, Sequence[str]]) -> list[s
 
 def gains_over(results: Results, datasets: Sequence[str], one: str, other: str) -> list[str]:
     """The mean gain of one architecture over another with its interval over cases, and over seeds and cases, where there are seeds."""
-    over_cases, over_both = (points(gain_over(results, datasets, one, other, over)) for over in (False, True))
-    has_one_seed = any(len(seeds_of_both(results, d, one, other)) == 1 for d in datasets)
-    return [over_cases, "one seed" if has_one_seed else over_both]
+    differences = [difference(by_seed(results, (d, one)), by_seed(results, (d, other))) for d in datasets]
+    return [points(gain(differences, over_seeds=False)), over_seeds(differences)]
+
+
+def over_seeds(differences: Sequence[np.ndarray]) -> str:
+    """The mean of differences (seeds, cases), with an interval over seeds and cases; with one seed, without."""
+    mean = gain(differences, over_seeds=True)
+    if mean and min(map(len, differences)) == 1:
+        return f"{100 * mean.mean:+.2f}, one seed"
+    return points(mean)
 
 
 def doubling(results: Results, lines: Sequence[tuple[str, str]]) -> list[str]:
@@ -127,12 +134,12 @@ def losses(results: Results) -> list[str]:
         if not each:
             lines.append([LOSSES[loss], NOT_YET, *[""] * 6])
             continue
-        less = gain([difference(by_seed(results, line), by_seed(results, (dataset, architecture)))], over_seeds=True)
+        less = difference(by_seed(results, line), by_seed(results, (dataset, architecture)))
         at = {THRESHOLDS[answer]: float(np.mean(ious(results, line, answer))) for answer in THRESHOLDS}
         best = max(at, key=lambda threshold: at[threshold])
         precision, recall, marked = np.mean([results.counts(cell).pooled()[1:] for cell in results.of(*line)], axis=0)
         lines.append([
-            LOSSES[loss], str(len(each)), percent(float(np.mean(each))), "" if loss == TABLE_LOSS else points(less),
+            LOSSES[loss], str(len(each)), percent(float(np.mean(each))), "" if loss == TABLE_LOSS else over_seeds([less]),
             percent(precision), percent(recall), f"{marked:.3f}", f"{percent(at[best])} at {best:.2f}",
         ])  # fmt: skip
     head = [

@@ -29,13 +29,13 @@ def measure_speeds(path: Path, of_line: dict[tuple[str, str], Settings]) -> None
     A data set that is complete in the file is kept; otherwise all its networks are timed again, in turns, so that other work on the
     machine slows all of them alike.
     """
-    rows: list[list[object]] = [list(row.values()) for row in read_rows(path)] if path.exists() else []
-    known = {(row[0], row[1]) for row in rows}
+    known = [row for row in read_rows(path) if row.keys() == {*COLUMNS}] if path.exists() else []
+    rows: list[list[object]] = [[row[name] for name in COLUMNS] for row in known]
     by_dataset: dict[str, dict[str, Settings]] = defaultdict(dict)
     for (dataset, architecture), settings in of_line.items():
         by_dataset[dataset][architecture] = settings
     for dataset, of_architecture in by_dataset.items():
-        if all((dataset, architecture) in known for architecture in of_architecture):
+        if {(dataset, architecture) for architecture in of_architecture} <= {(row[0], row[1]) for row in rows}:
             continue
         rows = [row for row in rows if row[0] != dataset]
         rows += [[dataset, *row] for row in _speeds(of_architecture)]

@@ -61,13 +61,7 @@ def paper_gain(datasets: Iterable[str], other: str) -> float | None:
 
 def compared(results: Results, datasets: Iterable[str], one: str, other: str) -> list[str]:
     """The data sets on which both architectures have a seed in common."""
-    return [d for d in dict.fromkeys(datasets) if seeds_of_both(results, d, one, other)]
-
-
-def seeds_of_both(results: Results, dataset: str, one: str, other: str) -> set[int]:
-    """The seeds with which both architectures were trained."""
-    ours, theirs = ({cell.seed for cell in results.of(dataset, architecture)} for architecture in (one, other))
-    return ours & theirs
+    return [d for d in dict.fromkeys(datasets) if _seeds(results, d, one) & _seeds(results, d, other)]
 
 
 def doubled(results: Results, line: Line) -> tuple[End, End] | None:
@@ -81,3 +75,7 @@ def _end(results: Results, cells: Sequence[Cell]) -> End:
     validations = [[value for _, _, what, value in results.log(cell) if what == "val_iou"][-1] for cell in cells]
     ious = [float(done[cell]["iou"]) for cell in cells]
     return End(int(done[cells[0]]["steps"]), float(np.mean(validations)), float(np.mean(ious)))
+
+
+def _seeds(results: Results, dataset: str, architecture: str) -> set[int]:
+    return {cell.seed for cell in results.of(dataset, architecture)}

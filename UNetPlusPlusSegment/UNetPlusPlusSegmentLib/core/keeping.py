@@ -30,7 +30,9 @@ def with_kept_findings(
         `before` and its new value. If there are more than `MOST_SEGMENTS`, the last new ones are left out, and a note says so.
     """
     same = {old: new for new, old in overlapping(before.labelmap, result.labelmap).items()}
-    gone = {int(result.labelmap[at]) for at in removed} | {same[value] for value in kept if value in same}
+    mine = np.isin(before.labelmap, [*kept])
+    covered = {each.value for each in result.segments} - {*np.unique(result.labelmap[~mine]).tolist()}
+    gone = {int(result.labelmap[at]) for at in removed} | {same[value] for value in kept if value in same} | covered
     stay = [each for each in before.segments if each.value in kept]
     found = [each for each in result.segments if each.value not in gone]
     new = found[: MOST_SEGMENTS - len(stay)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 
 SPEEDS = ("accurate", "balanced", "fast")
@@ -44,7 +44,7 @@ class Request:
 
     target: str = "liver"
     _: KW_ONLY
-    also: Sequence[str] = ()
+    also: Collection[str] = ()
     model: str | None = None
     speed: str = "balanced"
     threshold: float | None = None
@@ -100,7 +100,7 @@ def check_threshold(threshold: float) -> None:
     Raises:
         RequestError: It is not.
     """
-    if not _lies_between(threshold, 0, 1) or threshold in (0, 1):
+    if not _is_share(threshold) or threshold in (0, 1):
         raise RequestError(f"The threshold must be a probability between 0 and 1, such as 0.5; got {threshold!r}.")
 
 
@@ -110,15 +110,15 @@ def check_show_from(probability: float) -> None:
     Raises:
         RequestError: It is not between 0 and 1.
     """
-    if not _lies_between(probability, 0, 1):
+    if not _is_share(probability):
         raise RequestError(
             f"The lowest probability of a finding to show must be between 0 and 1, such as 0.5; got {probability!r}."
         )
 
 
-def _lies_between(number: float, low: float, high: float) -> bool:
+def _is_share(number: float) -> bool:
     try:
-        return low <= number <= high
+        return 0 <= number <= 1
     except TypeError:  # it is text
         return False
 

@@ -29,14 +29,16 @@ def ignore_progress(done: int, total: int, phase: str) -> None:
 
 
 def refuse_unknown(bundle: Bundle, used: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse a bundle whose card uses numbers that this version does not compute.
+    """Refuse a bundle whose card judges results by something that this version does not measure.
 
     Raises:
-        BundleError: It does.
+        BundleError: One of the names in use is not known.
     """
-    for name in sorted({*used} - {*known}):
+    unknown = sorted({*used} - {*known})
+    if unknown:
         raise BundleError(
-            f"The model {bundle.name} uses {name!r}, which this version does not know. Update the extension, or choose another model."
+            f"The model {bundle.name} uses {unknown[0]!r}, which this version does not know. Update the extension, or choose another"
+            " model."
         )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.request import Request, RequestError
-from ..core.segment import Segment
+from ..core.segment import Segment, plain_name
 from .card import REQUIRED, SCHEMA, BundleError, Card, Label, card_from_json
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ def targets_of(bundles: Sequence[Bundle]) -> list[str]:
         for target in (*(label.name for label in bundle.labels), *bundle.groups):
             model = next(iter(providing(target, bundles)), None)  # the one that would be used
             if model and (target not in bundle.groups or len(model.labels_of(target)) > 1):
-                names[target.casefold()] = target
+                names[plain_name(target)] = target
     return [names[each] for each in sorted(names)]
 
 
@@ -255,7 +255,7 @@ def choose_bundle(target: str, model: str | None = None) -> Bundle:
     `search_folders`, then the newest version.
 
     A model that is named may be an older version with a target that the newest one no longer has. If none is named, a warning is logged
-    for each folder that cannot be used: the newest version of the model that is used instead may be among them.
+    for each other version of the chosen model that cannot be used: it may be a newer one.
 
     Raises:
         BundleError: No model has the target; or the named model does not exist or is for another target.
@@ -284,9 +284,11 @@ def choose_bundle(target: str, model: str | None = None) -> Bundle:
     if model is not None:
         known = ", ".join(each.name for each in bundles)
         raise BundleError(" ".join([f"There is no model {model!r} for {target}; choose one of {known}.", *refused]))
+    chosen = bundles[0]
     for reason in refused:
-        _log.warning(reason)
-    return bundles[0]
+        if f"{chosen.without_version[0]}-v" in reason:
+            _log.warning(reason)
+    return chosen
 
 
 def empty_segments(labels: Iterable[Label]) -> tuple[Segment, ...]:

@@ -6,7 +6,6 @@ because older versions ignore fields that they do not know.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -231,7 +230,6 @@ class Card:
         _check_text("target", self.target)
         self._check_labels()
         _check_number("threshold", self.threshold, 0.01, 0.99)  # as far as the sliders go
-        _check_number("average_from", self.average_from, 1, math.inf)
         if self.engine not in ENGINES:
             raise ValueError(f"it needs the engine {self.engine!r}, which this version does not have")
         outputs = self.architecture.arguments.get("out_channels", 1)
@@ -239,6 +237,7 @@ class Card:
             raise ValueError(f"its network has {outputs} outputs for {len(self.labels)} labels")
         if self.depth < 1:
             raise ValueError("its network has fewer than two levels")
+        _check_number("average_from", self.average_from, 1, self.depth)
 
     def _check_labels(self) -> None:
         if not self.labels:

@@ -126,7 +126,7 @@ class Segmenter:
 
         request = Request(
             target,
-            also=tuple(also),
+            also=also,
             model=model,
             speed=speed,
             threshold=threshold,

@@ -186,21 +186,31 @@ def merged_labelmap_of(segmentationNode, volumeNode) -> np.ndarray:
 
     Raises:
         VolumeError: `volumeNode` is not a scalar volume with voxels.
+        SegmentationError: A segment has no binary labelmap.
     """
     _require_scalar_volume(volumeNode)
     shape_kji = volumeNode.GetImageData().GetDimensions()[::-1]
-    own, ids = slicer.vtkOrientedImageData(), vtk.vtkStringArray()
-    for segmentID in segmentationNode.GetSegmentation().GetSegmentIDs():
+    merged, ids = slicer.vtkOrientedImageData(), vtk.vtkStringArray()
+    segmentIDs = segmentationNode.GetSegmentation().GetSegmentIDs()
+    for segmentID in segmentIDs:
+        _require_segment(segmentID, segmentationNode)
         ids.InsertNextValue(segmentID)
+    # On the grid of the volume Slicer merges all segments at once, and the app takes a snapshot after each stroke. On another one
+    # it would lose what that grid cannot hold.
     whole = slicer.vtkSegmentation.EXTENT_REFERENCE_GEOMETRY
-    if not ids.GetNumberOfValues() or not segmentationNode.GenerateMergedLabelmapForAllSegments(own, whole, None, ids):
-        return np.zeros(shape_kji, np.uint8)
     grid, resample = _oriented_image(shape_kji, (0, 0, 0), _ijk_to_ras(volumeNode)), slicer.vtkOrientedImageDataResample
-    transform = _transform_between(segmentationNode, volumeNode)
-    # Resampling would copy the image twice, and the app takes a snapshot after each stroke.
-    is_on_grid = not transform.GetNumberOfConcatenatedTransforms() and resample.DoGeometriesMatch(own, grid)
-    on_grid = voxels_of(own) if is_on_grid and resample.DoExtentsMatch(own, grid) else _resample(own, grid, transform)
-    return on_grid.astype(np.uint8)
+    if (
+        segmentIDs
+        and not _transform_between(segmentationNode, volumeNode).GetNumberOfConcatenatedTransforms()
+        and segmentationNode.GenerateMergedLabelmapForAllSegments(merged, whole, None, ids)
+        and resample.DoGeometriesMatch(merged, grid)
+        and resample.DoExtentsMatch(merged, grid)
+    ):
+        return voxels_of(merged).astype(np.uint8)
+    labelmap = np.zeros(shape_kji, np.uint8)
+    for value, segmentID in enumerate(segmentIDs, start=1):
+        labelmap[labelmap_of(segmentationNode, segmentID, volumeNode)] = value
+    return labelmap
 
 
 def labelmap_on_grid(labelmap: np.ndarray, volumeNode, segmentationNode, grid) -> np.ndarray:

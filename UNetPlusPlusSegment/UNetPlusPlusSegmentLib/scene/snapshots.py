@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core.segment import Segment
+from ..core.segment import MOST_SEGMENTS, Segment
 from . import mrml
-
-MOST_SEGMENTS = 255
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +36,7 @@ def snapshot(segmentationNode, volumeNode) -> Snapshot:
     """Read a segmentation on the grid of a volume; where segments overlap, the later one wins.
 
     Raises:
-        SegmentationError: There are more segments than a file can hold.
+        SegmentationError: There are more segments than a file can hold, or one has no binary labelmap.
     """
     segmentation = segmentationNode.GetSegmentation()
     if segmentation.GetNumberOfSegments() > MOST_SEGMENTS:
