@@ -139,6 +139,15 @@ def test_a_visitor_segments_cancels_cuts_corrects_undoes_and_downloads(opened, t
     downloaded = page.download("seg.nrrd", tmp_path / "downloaded.seg.nrrd")
     for path in (downloaded, corrected):
         np.testing.assert_array_equal(voxels(path), by_hand)
+    page.download("nifti", tmp_path / "downloaded.nii.gz")
+    page.set("target", "Nodule")  # the page is still connected
+    wait_until(lambda: page.has("picking"), "the switch for nodules")
+
+
+def test_ctrl_c_ends_the_app_though_a_page_is_open(opened):
+    _, process = opened("--host", "127.0.0.1")
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=30)
 
 
 def test_a_click_on_a_nodule_segments_it(opened, tmp_path):

@@ -142,16 +142,17 @@ def test_a_path_that_climbs_out_of_a_session_reaches_nothing():
     assert "root:" not in visiting(visit)
 
 
-def test_an_upload_above_the_limit_is_refused_before_it_is_sent():
+def test_an_upload_above_the_limit_is_refused_before_it_is_sent_in_a_sentence_for_the_page():
     async def visit(client, address, sessions):
         page = await opened(client, address)
-        statuses = []
+        answers = []
         for size in (LIMIT // 2, LIMIT + 1):
             async with client.post(f"{page}upload", data=b"x" * size, headers={"Origin": address}) as answer:
-                statuses.append(answer.status)
-        return statuses
+                answers.append((answer.status, await answer.text()))
+        return answers
 
-    assert visiting(visit) == [200, 403]
+    (taken, _), refused = visiting(visit)
+    assert taken == 200 and refused == (403, f"The upload is larger than the limit of {LIMIT >> 20} MB.")
 
 
 def test_when_memory_runs_out_the_app_says_that_it_is_in_use(monkeypatch):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pydicom
@@ -49,6 +51,33 @@ def test_a_line_tells_of_each_case_as_it_ends(scans, with_models, tmp_path, caps
     assert lines[3].startswith("broken: failed (") and not lines[3].endswith("left")
     assert lines[4].startswith("note: broken: ")
     assert lines[-1].endswith(f"1 of 3 cases failed; the results of the others are in {tmp_path / 'out'}.")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [(("a.nrrd", "c.nrrd"), "There is no file or folder"), (("a.nrrd", "a.nrrd"), "was given twice: leave one out")],
+)
+def test_inputs_that_are_missing_or_the_same_are_refused_before_anything_is_written(
+    scans, with_models, tmp_path, capsys, names, words
+):
+    assert cohort(*(scans / name for name in names), "-o", tmp_path / "out") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line and not (tmp_path / "out").exists()
+
+
+def test_where_every_case_failed_there_are_no_results_of_others(scans, with_models, tmp_path, capsys):
+    assert cohort(scans / "broken.nrrd", "-o", tmp_path / "out") == 1
+    assert capsys.readouterr().err.splitlines()[-1].endswith("1 of 1 cases failed.")
+
+
+def test_a_line_reaches_the_terminal_while_another_thread_keeps_messages_off_it():
+    code = (
+        "import sys\nfrom UNetPlusPlusSegmentLib.cli.terminal import prepare_streams\n"
+        "from UNetPlusPlusSegmentLib.files.images import silence\nprepare_streams()\n"
+        "with silence():\n    print('case 1', file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=True)
+    assert done.stderr == "case 1\n"
 
 
 def test_files_that_are_skipped_are_counted_in_plain_english(scans, with_models, tmp_path, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,3 +136,12 @@ def test_a_place_outside_is_refused_with_what_the_volume_spans(scan, tmp_path, c
 
 def test_the_liver_takes_no_points(capsys):
     assert main(["liver", "ct.nrrd", "-o", "n.nii.gz", "--point", "1,2,3"]) == 2
+
+
+def test_the_readme_tells_what_its_example_gives(shared_data, tmp_path, capsys):
+    scan = shared_data("volumes/LIDC-IDRI-0001_ct.nii.gz")
+    assert main(["nodule", str(scan), "--point", "-56,-86,-116", "-o", str(tmp_path / "n.seg.nrrd"), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["segments"]
+    long_mm, short_mm, ml = (f"{found[name]:.1f}" for name in ("long_axis_mm", "short_axis_mm", "volume_ml"))
+    told = f"{found['mean_diameter_rounded_mm']} mm ({long_mm} × {short_mm} mm), {ml} ml, {found['kind']}"
+    assert told in (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

@@ -28,6 +28,7 @@ FILES = {
     "1,-56.5,-86,-116,0,0,0,1\n2,40,10,-150.25,0,0,0,1\n",
     "lps.fcsv": "# CoordinateSystem = LPS\n1,56.5,86,-116\n2,-40,-10,-150.25\n",
     "r_a_s.csv": "name,R,A,S\none,-56.5,-86,-116\ntwo,40,10,-150.25\n",
+    "semicolons.csv": "r;a;s\n-56.5;-86;-116\n40;10;-150.25\n",
     "l_p_s.csv": "\ufeffl,p,s\n56.5,86,-116\n-40,-10,-150.25\n",
     "table.csv": "segment,centroid_r_mm,centroid_a_mm,centroid_s_mm\nNodule 1,-56.5,-86,-116\n,,,\nNodule 2,40,10,-150.25\n",
 }

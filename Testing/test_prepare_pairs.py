@@ -91,6 +91,7 @@ def test_a_window_given_at_once_makes_8_bit_images(tmp_path):
     )
     target = load_target(str(out / "target.yaml"))
     assert target.window_hu == target.slices.window_hu == (-100, 240)
+    assert "&id" not in (out / "target.yaml").read_text()  # who edits one window does not change the other
     item = read_slices(out, target, "train")[-1]
     expected = (a_ct()[4].clip(-100, 240) + 100.0) * (255 / 340)
     assert picture(out / "images" / item.row["file"]).dtype == np.uint8

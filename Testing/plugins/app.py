@@ -82,7 +82,8 @@ def an_app(tmp_path):
     yield start
     for process, log in started:
         below = process.children(recursive=True) if process.is_running() else []
-        process.terminate()
+        with contextlib.suppress(psutil.NoSuchProcess):  # the test ended it
+            process.terminate()
         _, alive = psutil.wait_procs([process, *below], timeout=20)
         for each in alive:
             each.kill()

@@ -85,7 +85,9 @@ def write_target(
         **_priority(labels),
         "window_hu": window_hu,
         "slices": {
-            "window_hu": window_hu if given.window else list(HU_16_BIT),
+            "window_hu": list(
+                window_hu if given.window else HU_16_BIT
+            ),  # a list of its own, not a YAML alias of the other
             "structures": {name: [value] for value, name in enumerate(structures, 1)},
             "pixel_mm": {"column": "pixel_mm"},
             "sources": [source],

@@ -156,10 +156,12 @@ def front(sessions: Sessions, door: Door, upload_bytes: int) -> web.Application:
             if (request.content_length or 0) > upload_bytes:
                 raise RefusedError(f"The upload is larger than the limit of {upload_bytes >> 20} MB.")
             response = await handler(request)
-        except InUseError as error:
-            response = _page("In use", str(error), status=503)
-        except RefusedError as error:
-            response = _page("Refused", str(error), status=403)
+        except (InUseError, RefusedError) as error:
+            title, status = ("In use", 503) if isinstance(error, InUseError) else ("Refused", 403)
+            is_upload = request.method == "POST"  # the page shows the text of the answer
+            response = (
+                web.Response(text=str(error), status=status) if is_upload else _page(title, str(error), status=status)
+            )
         if not response.prepared:
             # No other page may show this one in a frame, and its address is not sent to other sites.
             response.headers.setdefault("X-Frame-Options", "DENY")
@@ -189,12 +191,15 @@ def front(sessions: Sessions, door: Door, upload_bytes: int) -> web.Application:
             sweeping = asyncio.ensure_future(sessions.keep_sweeping())
             yield
             sweeping.cancel()
-            await sessions.close()
+
+    async def end_sessions(_: web.Application) -> None:
+        await sessions.close()
 
     app = web.Application(middlewares=[guard], client_max_size=upload_bytes)
     app.router.add_get("/", open_session)
     app.router.add_route("*", "/s/{name}/{rest:.*}", pass_on)
     app.cleanup_ctx.append(client)
+    app.on_shutdown.append(end_sessions)  # before the server waits for open web sockets to end
     return app
 
 
@@ -286,7 +291,9 @@ async def serve(app: web.Application, host: str, port: int, say: Callable[[int],
             site = web.TCPSite(runner, host, port)
             await site.start()
         except OSError as error:
-            raise RefusedError(f"{host}:{port} cannot be used ({error.strerror}): choose another --port.") from error
+            raise RefusedError(
+                f"{host}:{port} cannot be used ({error.strerror}): choose another --port or --host."
+            ) from error
         say(runner.addresses[0][1])
         await until.wait()
     finally:

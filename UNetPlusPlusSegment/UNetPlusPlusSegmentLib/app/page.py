@@ -152,7 +152,9 @@ class Page(VAppLayout):
         with html.Div(v_if="loaded", classes="my-2"):
             for kind in FORMATS:
                 with_series = {"v_if": "dicom"} if kind == "dicom" else {}
-                html.A(NAMES[kind], href=f"download/{kind}", id=f"download-{kind}", classes="mr-3", **with_series)
+                # Without `download` the browser would close the web socket, as if another page were opened.
+                at = {"href": f"download/{kind}", "download": True, "id": f"download-{kind}", "classes": "mr-3"}
+                html.A(NAMES[kind], **at, **with_series)
             html.Div("{{ took }}", classes="text-caption", id="took")
             html.Div("{{ saved }}", classes="text-caption", id="saved")
 

@@ -69,6 +69,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _cohort(given: argparse.Namespace) -> None:
+    from ..jobs.manifest import TABLE
     from .cohort import cohort
 
     records = cohort(given, request_of(given))
@@ -81,11 +82,10 @@ def _cohort(given: argparse.Namespace) -> None:
     say(f"{record['case']}: {record['reason']}" for record in bad)
     cases = len(records) - len(skipped)
     left_out = "1 file was" if len(skipped) == 1 else f"{len(skipped)} files were"
-    also = f" {left_out} skipped; {given.output}/measurements.csv says why." if skipped else ""
+    also = f" {left_out} skipped; {Path(given.output, TABLE)} says why." if skipped else ""
     if bad:
-        raise files.FileError(
-            f"{len(bad)} of {cases} cases failed; the results of the others are in {given.output}.{also}"
-        )
+        others = f"; the results of the others are in {given.output}" if len(bad) < cases else ""
+        raise files.FileError(f"{len(bad)} of {cases} cases failed{others}.{also}")
     if given.quiet:
         return
     if not given.json:

@@ -70,9 +70,8 @@ def segment(given: argparse.Namespace) -> None:
     unknown = without_expected_dice(found)
     if unknown:
         print(f"no expected Dice for {', '.join(unknown)}: the model cannot estimate it")
-    print(
-        f"{result.scan_slices} slices by {result.model} on {result.device} in {result.seconds:.1f} s, written to {given.output}"
-    )
+    slices = "1 slice" if result.scan_slices == 1 else f"{result.scan_slices} slices"
+    print(f"{slices} by {result.model} on {result.device} in {result.seconds:.1f} s, written to {given.output}")
     print(LICENCE_LINE, file=sys.stderr)
 
 

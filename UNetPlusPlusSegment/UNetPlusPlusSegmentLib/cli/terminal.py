@@ -22,7 +22,8 @@ def prepare_streams() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
     if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__:
-        unheard = io.BufferedWriter(_Unheard(sys.stderr.fileno(), "w", closefd=False))
+        # A copy of the descriptor: files are read in other threads, which keep the messages of C++ off the descriptor itself.
+        unheard = io.BufferedWriter(_Unheard(os.dup(sys.stderr.fileno()), "w"))
         sys.stderr = io.TextIOWrapper(unheard, sys.stderr.encoding, line_buffering=True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

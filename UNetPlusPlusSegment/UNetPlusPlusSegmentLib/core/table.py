@@ -31,6 +31,11 @@ DIGITS = 4
 PLACES = {"mm": 1, "hu": 0, "share": 2, "dice": 2, "low": 2, "high": 2, "probability": 2}  # by the last word of a name
 
 
+def delimiter_of(text: str) -> str:
+    """The delimiter in the first line of a table, a comma if there is none: spreadsheets use others, depending on the country."""
+    return max(",;\t", key=text.partition("\n")[0].count)
+
+
 def rows_of(case: str, segments: Iterable[tuple[str, Mapping[str, Any]]], **run: Any) -> list[dict[str, Any]]:
     """Rows of a table, each with all columns: one for each segment, or a single one without measurements if there are none.
 

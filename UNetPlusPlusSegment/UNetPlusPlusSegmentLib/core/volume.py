@@ -145,7 +145,8 @@ def index_of(volume: Volume, point: Sequence[float]) -> np.ndarray:
     """
     index = np.linalg.solve(volume.ijk_to_ras, [*point, 1])[2::-1]
     if (index < -0.5).any() or (index > np.array(volume.array.shape) - 0.5).any():
-        raise VolumeError(f"The point {in_words(point)} lies outside this volume, {_reach_in_words(volume)}.")
+        r, a, s = (f"{x:g}" for x in point)
+        raise VolumeError(f"The point ({r}, {a}, {s}) lies outside this volume, {_reach_in_words(volume)}.")
     return np.clip(index, 0, np.array(volume.array.shape) - 1)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.request import Point
+from ..core.table import delimiter_of
 from .images import FileError
 
 RAS, LPS = (1, 1, 1), (-1, -1, 1)  # signs that turn coordinates into RAS
@@ -58,7 +59,7 @@ def _read(path: str | Path) -> list[tuple[str, Point]]:
         elif path.suffix.lower() == ".fcsv":
             found = [("", point) for point in _fcsv(text.splitlines())]
         else:
-            found = _table(text.splitlines())
+            found = _table(text)
         if not all(math.isfinite(x) for _, point in found for x in point):
             raise ValueError("a coordinate is not a number")
     except OSError as error:
@@ -95,9 +96,9 @@ def _fcsv(lines: Iterable[str]) -> list[Point]:
     return points
 
 
-def _table(lines: Iterable[str]) -> list[tuple[str, Point]]:
+def _table(text: str) -> list[tuple[str, Point]]:
     """The points of a table, with their cases; rows without coordinates (a case without nodules) are skipped."""
-    rows = csv.DictReader(lines)
+    rows = csv.DictReader(text.splitlines(), delimiter=delimiter_of(text))
     names = {name.strip().lower(): name for name in rows.fieldnames or () if name}
     columns = next((each for each in COLUMNS if names.keys() >= {*each}), None)
     if columns is None:

@@ -270,6 +270,10 @@ def find_cases(
     cases: dict[str, Path] = {}
     for path in (path for path in paths if path not in labels):
         case = case_name(path)
+        if not path.exists():
+            raise CohortError(f"There is no file or folder {path}: check the path.")
+        if cases.get(case) == path.absolute():
+            raise CohortError(f"{path} was given twice: leave one out.")
         if case in cases:
             raise CohortError(f"{cases[case]} and {path} would both be called {case}: rename one of them.")
         cases[case] = path.absolute()

@@ -86,10 +86,13 @@ def _cluster_here(workers: int) -> SpecCluster:
     from distributed import Nanny, Scheduler, SpecCluster
 
     multiprocessing.set_executable(python_executable())  # inside Slicer, sys.executable is Slicer itself
+    logging.getLogger("distributed").setLevel(logging.WARNING)  # it reports every start and end of a process
     cards, threads = graphics_cards(), max(1, CPU_COUNT // workers)
     processes = {}
     for number in range(workers):
-        environment = {"CUDA_VISIBLE_DEVICES": cards[number % len(cards)]} if cards else {}
+        environment = {"DASK_LOGGING__DISTRIBUTED": "warning"}
+        if cards:
+            environment["CUDA_VISIBLE_DEVICES"] = cards[number % len(cards)]
         options = {"nthreads": threads, "host": "127.0.0.1", "dashboard": False, "env": environment}
         processes[number] = {"cls": Nanny, "options": options}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}

@@ -12,10 +12,11 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 
+from ..core.table import delimiter_of
+
 REVIEW = "review.csv"
 COLUMNS = ("case", "verdict", "comment", "reviewer", "time")
 ACCEPTED, FLAGGED, OPEN = VERDICTS = ("accepted", "flagged", "")  # "": only a comment, or a verdict withdrawn
-DELIMITERS = ",;\t"  # spreadsheets use different ones, depending on the country
 
 Line = tuple[str, ...]  # a cell for each of COLUMNS
 
@@ -49,7 +50,7 @@ def read_lines(path: Path) -> list[Line]:
         raise ReviewError(
             f"{path} cannot be read ({error.strerror}): correct its permissions, or remove it."
         ) from error
-    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
+    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
     try:
         if text.strip() and not {"case", "verdict"} <= set(table.fieldnames or ()):
             raise ReviewError(f"{path} is not a review: its first line must name the columns {', '.join(COLUMNS)}.")
@@ -105,7 +106,7 @@ def _append(path: Path, lines: Iterable[Line]) -> None:
             size = stream.seek(0, os.SEEK_END)
             torn = size > 0 and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n"
             text = io.StringIO(newline="")
-            csv.writer(text, delimiter=_delimiter(header), lineterminator="\n").writerows(
+            csv.writer(text, delimiter=delimiter_of(header), lineterminator="\n").writerows(
                 rows if size else [COLUMNS, *rows]
             )
             stream.write(b"\n" * torn + text.getvalue().encode("utf-8", errors="backslashreplace"))
@@ -115,11 +116,6 @@ def _append(path: Path, lines: Iterable[Line]) -> None:
         raise ReviewError(
             f"{path} cannot be written ({error.strerror}): correct its permissions, or free some space."
         ) from error
-
-
-def _delimiter(text: str) -> str:
-    """The delimiter used in the first line; a comma if there is none."""
-    return max(DELIMITERS, key=text.partition("\n")[0].count)
 
 
 def _moment(line: Line) -> float:
