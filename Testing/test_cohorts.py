@@ -183,6 +183,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_the_first_case(log
 def test_a_cohort_without_cases_or_with_two_of_one_name_is_refused(logic, cohort, tmp_path):
     with pytest.raises(CohortError, match="No volume files or folders were found"):
         logic.processFolder([], tmp_path / "out")
+    (cohort / "one.nii.gz").touch()
     with pytest.raises(CohortError, match="both be called one"):
         logic.processFolder([cohort / "one.nrrd", cohort / "one.nii.gz"], tmp_path / "out")
     with pytest.raises(CohortError, match="is not a folder"):

@@ -122,6 +122,10 @@ def test_the_effect_of_twice_the_steps_is_given_for_each_network(results, of_lin
     said = page(results, of_line)
     assert "nuclei: not converged. 2000 steps instead of 1000 add at most +1.00 points, for UNet++" in said
     assert "(2 of 4 networks have been compared)" in said
+    assert (
+        "- The trainings on nuclei have not converged (below), so a gain there also says how fast a network learns"
+        in said
+    )
 
 
 def test_the_losses_are_compared_by_iou_precision_and_pixels_found(results):

@@ -17,7 +17,7 @@ from paper.records import Results
 from paper.summary import ious
 from paper.wording import NAMES
 
-SHOWN = 0.15  # range of IoU shown below the best value; the steep start, much the same for all networks, is left out
+SHOWN = 0.15  # range of IoU shown below the worst network's end; the steep start, much the same for all networks, is left out
 
 
 def write_figures(results: Results, of_dataset: dict[str, Settings]) -> list[str]:
@@ -42,17 +42,16 @@ def _lines(results: Results, dataset: str) -> list[str]:
 def _draw_learning(results: Results, datasets: Sequence[str]) -> str:
     figure, all_axes = _row(datasets)
     for axes, dataset in zip(all_axes, datasets, strict=True):
-        best = 0.0
+        best, worst = 0.0, 1.0
         for architecture in _lines(results, dataset):
             for nth, cell in enumerate(results.of(dataset, architecture)):
                 steps, values = zip(*((s, v) for s, _, what, v in results.log(cell) if what == "val_iou"), strict=True)
                 label = NAMES[architecture] if nth == 0 else None
                 axes.plot(steps, values, color=_color(architecture), linewidth=1.2, marker=".", label=label)
-                best = max(best, *values)
-        axes.set(
-            title=dataset, xlabel="steps", ylabel="IoU of the validation", ylim=(max(0, best - SHOWN), best + 0.02)
-        )
-        axes.legend(fontsize=8, loc="lower right")
+                best, worst = max(best, *values), min(worst, values[-1])
+        ends = max(0, worst - SHOWN), best + 0.02
+        axes.set(title=dataset, xlabel="steps", ylabel="IoU of the validation", ylim=ends)
+    _legend_below(figure, all_axes)
     return _save(figure, results, "learning.png")
 
 
@@ -79,7 +78,7 @@ def _draw_pruning(results: Results, datasets: Sequence[str]) -> str:
         axes.set(title=dataset, xlabel="ms an image, one thread", ylabel="IoU of a case, %")
         axes.margins(0.12)
         axes.set_xlim(left=0)
-        axes.legend(fontsize=8)
+    _legend_below(figure, all_axes)
     return _save(figure, results, "pruning.png")
 
 
@@ -96,9 +95,15 @@ def _color(architecture: str) -> str:
 
 
 def _row(datasets: Sequence[str]) -> tuple[Figure, Sequence[Axes]]:
-    figure = Figure(figsize=(4 * len(datasets), 3.4), layout="constrained")
+    figure = Figure(figsize=(4 * len(datasets), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(1, len(datasets), squeeze=False)[0]
+
+
+def _legend_below(figure: Figure, all_axes: Sequence[Axes]) -> None:
+    """One legend for all parts of a figure, below them, where it covers no curve."""
+    named = {name: line for axes in all_axes for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named.keys(), fontsize=8, loc="outside lower center", ncols=len(named))
 
 
 def _save(figure: Figure, results: Results, name: str) -> str:

@@ -13,7 +13,7 @@ from paper.files import read_rows
 from paper.intervals import Gain
 from paper.records import Results
 from paper.sections import few
-from paper.summary import BASELINES, ENOUGH, PAPER, compared, doubled, gain_over, ious, mean_of, paper_gain
+from paper.summary import BASELINES, ENOUGH, PAPER, End, compared, doubled, gain_over, ious, mean_of, paper_gain
 from paper.wording import NAMES, NOT_YET, percent, points, rows
 
 START = 0.833  # IoU on DSB2018's validation of the reproduction with which this project began
@@ -40,6 +40,7 @@ def write_page(results: Results, of_line: dict[tuple[str, str], Settings]) -> st
         " continues where it stopped, and writes this page again. [table.md](table.md) has the whole table.",
         "",
         *_holds(results, datasets),
+        *_still_learning(results, datasets),
         "",
         *_gains(results, datasets),
         "",
@@ -141,15 +142,31 @@ def _verdict(found: Gain | None) -> str:
     return "better" if found.low > 0 else "worse"
 
 
+def _doublings(results: Results, dataset: str) -> tuple[dict[str, tuple[End, End]], dict[str, float]]:
+    """For each network with both, the ends of half the steps and of all, and the validation IoU that the second half added."""
+    ends = {NAMES[a]: both for a in ARCHITECTURES if (both := doubled(results, (dataset, a)))}
+    return ends, {name: whole.validation - half.validation for name, (half, whole) in ends.items()}
+
+
+def _still_learning(results: Results, datasets: Sequence[str]) -> list[str]:
+    """A warning about data sets whose trainings have not converged."""
+    names = [d for d in datasets if max(_doublings(results, d)[1].values(), default=0.0) >= ENOUGH]
+    if not names:
+        return []
+    return [
+        f"- The trainings on {', '.join(names)} have not converged (below), so a gain there also says how fast a network learns: with more"
+        " steps it may shrink."
+    ]
+
+
 def _ended(results: Results, datasets: Sequence[str]) -> list[str]:
     """For each data set, the largest gain of validation IoU that twice the steps bring to a network."""
     lines = []
     for dataset in datasets:
-        ends = {NAMES[a]: both for a in ARCHITECTURES if (both := doubled(results, (dataset, a)))}
+        ends, added = _doublings(results, dataset)
         if not ends:
             lines.append(f"- {dataset}: {NOT_YET}.")
             continue
-        added = {name: whole.validation - half.validation for name, (half, whole) in ends.items()}
         most = max(added, key=lambda name: added[name])
         half, whole = ends[most]
         verdict = "converged" if added[most] < ENOUGH else "not converged"
