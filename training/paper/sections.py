@@ -11,7 +11,7 @@ from paper.cells import COMPARED_LOSSES, COMPARED_ON, TABLE_LOSS, split_of
 from paper.counts import THRESHOLDS
 from paper.intervals import difference, gain, true_coverage
 from paper.records import Results
-from paper.summary import BASELINES, ENOUGH, by_seed, compared, doubled, ious, paper_gain
+from paper.summary import BASELINES, ENOUGH, by_seed, compared, differences, doubled, ious, paper_gain
 from paper.wording import NAMES, NOT_YET, percent, points, rows
 
 FEW = 10  # with fewer people, the page warns about the interval over them
@@ -78,14 +78,14 @@ def _gains_of(results: Results, datasets: Mapping[str, Sequence[str]]) -> list[s
 
 def gains_over(results: Results, datasets: Sequence[str], one: str, other: str) -> list[str]:
     """The mean gain of one architecture over another with its interval over cases, and over seeds and cases, where there are seeds."""
-    differences = [difference(by_seed(results, (d, one)), by_seed(results, (d, other))) for d in datasets]
-    return [points(gain(differences, over_seeds=False)), over_seeds(differences)]
+    of_each = differences(results, datasets, one, other)
+    return [points(gain(of_each, over_seeds=False)), over_seeds(of_each)]
 
 
-def over_seeds(differences: Sequence[np.ndarray]) -> str:
+def over_seeds(of_each: Sequence[np.ndarray]) -> str:
     """The mean of differences (seeds, cases), with an interval over seeds and cases; with one seed, without."""
-    mean = gain(differences, over_seeds=True)
-    if mean and min(map(len, differences)) == 1:
+    mean = gain(of_each, over_seeds=True)
+    if mean and min(map(len, of_each)) == 1:
         return f"{100 * mean.mean:+.2f}, one seed"
     return points(mean)
 

@@ -50,7 +50,12 @@ def mean_of(results: Results, line: Line, figure: Callable[[Counts], float]) -> 
 
 def gain_over(results: Results, datasets: Iterable[str], one: str, other: str, over_seeds: bool) -> Gain | None:
     """The gain of one architecture over another, averaged over data sets; None without data sets, or if one lacks an architecture."""
-    return gain([difference(by_seed(results, (d, one)), by_seed(results, (d, other))) for d in datasets], over_seeds)
+    return gain(differences(results, datasets, one, other), over_seeds)
+
+
+def differences(results: Results, datasets: Iterable[str], one: str, other: str) -> list[np.ndarray]:
+    """The IoU of one architecture minus that of another on each data set, (seeds, cases), for the seeds that both have."""
+    return [difference(by_seed(results, (d, one)), by_seed(results, (d, other))) for d in datasets]
 
 
 def paper_gain(datasets: Iterable[str], other: str) -> float | None:
