@@ -1,5 +1,7 @@
 """The records of the paper's table: pixel counts, the IoUs of the authors' code, and reading back what was written."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from paper import origin
 from paper.cells import Cell
 from paper.counts import THRESHOLDS, Counts
 from paper.records import Measured, Results, ResultsError
-from Testing.support.paper_records import counted, record
+from Testing.support.paper_records import counted, record, settings_of
 
 
 def counts_of(probabilities: list[np.ndarray], truths: list[np.ndarray]) -> Counts:
@@ -68,7 +70,8 @@ def test_what_was_recorded_reads_back(tmp_path):
     results, cell = Results(tmp_path), Cell("polyp", "unet", 1)
     example, log = np.eye(8, dtype=bool), [(12, 1.5, "val_iou", 0.25)]
     counts = counted({"x.jpg": 0.5, "y.jpg": 0.25})
-    results.record(cell, Measured(24, 3.25, counts, log, {"x.jpg": example}, "abc", "A processor, quick"))
+    settings = settings_of(cell, steps=24, steps_per_epoch=12)
+    results.record(cell, Measured(settings, 3.25, counts, log, {"x.jpg": example}, "abc", "A processor, quick"))
     row = results.done()[cell]
     assert (row["minutes"], row["cases"], row["iou"]) == ("3.2", "2", "0.3750")
     assert (row["commit"], row["processor"]) == ("abc", "A processor, quick")
@@ -91,9 +94,27 @@ def test_half_and_full_trainings_are_recorded_separately(tmp_path):
     results, cell = Results(tmp_path), Cell("polyp", "unet", 1)
     record(results.half, cell, steps=5, a=0.25)
     record(results, cell, steps=10, a=0.5)
-    results.check_steps("polyp", 10), results.half.check_steps("polyp", 5)
-    with pytest.raises(ResultsError, match="another --results"):
-        results.half.check_steps("polyp", 10)
+    of_half, of_whole = (settings_of(cell, steps=steps, steps_per_epoch=steps) for steps in (5, 10))
+    results.check_settings(cell, of_whole), results.half.check_settings(cell, of_half)
+    with pytest.raises(ResultsError, match="another steps, steps_per_epoch: "):
+        results.half.check_settings(cell, of_whole)
+
+
+def test_a_cell_that_was_trained_with_another_setting_is_refused_by_that_name(tmp_path):
+    results, cell = Results(tmp_path), Cell("nodule", "unet", 1)
+    record(results, cell, a=0.5)
+    trained = settings_of(cell, steps=10, steps_per_epoch=10)
+    results.check_settings(cell, replace(trained, data="moved", runs="elsewhere", threads=3, name="renamed"))
+    with pytest.raises(ResultsError, match="nodule-unet-bce_dice-1, trained with another patch:"):
+        results.check_settings(cell, replace(trained, patch=(64, 64)))
+
+
+def test_a_cell_without_a_record_of_its_settings_is_refused(tmp_path):
+    results, cell = Results(tmp_path), Cell("nodule", "unet", 1)
+    record(results, cell, a=0.5)
+    (tmp_path / "cells" / cell.name / "settings.yaml").unlink()
+    with pytest.raises(ResultsError, match=r"settings\.yaml is missing: restore it from git"):
+        results.check_settings(cell, settings_of(cell, steps=10, steps_per_epoch=10))
 
 
 def test_a_training_keeps_the_commit_and_the_processor_that_it_began_with(tmp_path, monkeypatch):

@@ -53,8 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
         lines = dict.fromkeys([*cells.ARCHITECTURES, *given.architectures, *(cell.architecture for cell in recorded)])
         datasets = dict.fromkeys([*cells.DATASETS, *given.datasets, *(cell.dataset for cell in recorded)])
         of_line = {(d, a): settings_of(Cell(d, a, seed=1), given) for d in datasets for a in lines}
-        for (dataset, _), settings in of_line.items():
-            results.check_steps(dataset, settings.steps)
+        for records, share in ((results, 1), (results.half, 0.5)):
+            for cell in records.done():
+                records.check_settings(cell, settings_of(cell, given, share))
         measure_speeds(results.folder / "speed.csv", of_line)
         for job in jobs_of(results, given):
             write_table(results, of_line)  # so that the table is current if this training is interrupted
@@ -71,11 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def jobs_of(results: Results, given: argparse.Namespace) -> list[Job]:
-    """The trainings that were asked for and are not on record: the first seeds, the same with half the steps, then the other seeds.
-
-    Raises:
-        ResultsError: Trainings with another number of steps are on record.
-    """
+    """The trainings that were asked for and are not on record: the first seeds, the same with half the steps, then the other seeds."""
     planned = cells.planned(given.datasets, given.architectures, given.seeds)
     halved = [cell for cell in planned if cell.seed == 1 and cell.loss == cells.TABLE_LOSS]
     jobs = [
@@ -83,8 +80,6 @@ def jobs_of(results: Results, given: argparse.Namespace) -> list[Job]:
         *(Job(results.half, cell, settings_of(cell, given, share=0.5)) for cell in halved),
         *(Job(results, cell, settings_of(cell, given)) for cell in planned if cell.seed > 1),
     ]
-    for job in jobs:
-        job.results.check_steps(job.cell.dataset, job.settings.steps)
     missing = [job for job in jobs if job.cell not in job.results.done()]
     return [job for job in missing if is_trained(job.settings)] if given.no_training else missing
 

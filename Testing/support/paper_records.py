@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fit.settings import Settings
 from paper.cells import Cell
 from paper.counts import THRESHOLDS, Counts
 from paper.records import Measured, Results
@@ -24,8 +25,15 @@ def counted(of_case: dict[str, float]) -> Counts:
     return counts
 
 
+def settings_of(cell: Cell, **others: object) -> Settings:
+    """The default settings, with the data set, network, loss and seed of a cell."""
+    of_cell = {"target": cell.dataset, "architecture": cell.architecture, "loss": cell.loss, "seed": cell.seed}
+    return Settings(name=cell.name, data="data", **{**of_cell, **others})
+
+
 def record(results: Results, cell: Cell, steps: int = 10, validation: float = 0.5, **ious: float) -> None:
     """Record a cell with these IoUs; the first half of its steps took two minutes, the second half one."""
     log = [(steps // 2, 2.0, "val_iou", validation / 2), (steps, 3.0, "val_iou", validation)]
     example = {"a.png": np.eye(8, dtype=bool)}
-    results.record(cell, Measured(steps, 1.0, counted(ious), log, example, "0123456789ab", "a processor"))
+    settings = settings_of(cell, steps=steps, steps_per_epoch=steps)
+    results.record(cell, Measured(settings, 1.0, counted(ious), log, example, "0123456789ab", "a processor"))

@@ -21,7 +21,7 @@ from paper.cells import Cell, split_of
 from paper.counts import THRESHOLDS, Counts
 from paper.images import examples
 from paper.origin import note_origin, origin
-from paper.records import Measured, ResultsError
+from paper.records import SETTINGS, Measured, ResultsError, differences_of
 from UNetPlusPlusSegmentLib.network.unetpp import NodeGrid, fold_batch_norm
 
 EPOCHS = 12  # checkpoints and validations of a cell that has enough steps
@@ -72,21 +72,17 @@ def run(cell: Cell, settings: Settings) -> Measured:
     Raises:
         ResultsError: The run folder holds a training with other settings.
     """
-    before = settings.folder / "settings.yaml"
-    if before.exists():  # threads and paths may differ
-        here = replace(load_settings(before), threads=settings.threads, data=settings.data, runs=settings.runs)
-        if here != settings:
-            raise ResultsError(
-                f"{settings.folder} holds a training with other settings: remove that folder, or give another --runs."
-            )
+    before = settings.folder / SETTINGS
+    if before.exists() and differences_of(load_settings(before), settings):
+        raise ResultsError(
+            f"{settings.folder} holds a training with other settings: remove that folder, or give another --runs."
+        )
     if not is_trained(settings):
         note_origin(settings.folder)
         train(settings, resume=True)
     log = read_log(settings.folder / "tensorboard")
     counts, found = _measure(load_network(settings), settings, split_of(cell.dataset))
-    return Measured(
-        settings.steps, max(minutes for _, minutes, *_ in log), counts, log, found, *origin(settings.folder)
-    )
+    return Measured(settings, max(minutes for _, minutes, *_ in log), counts, log, found, *origin(settings.folder))
 
 
 def _measure(network: NodeGrid, settings: Settings, split: str) -> tuple[Counts, dict[str, np.ndarray]]:

@@ -1,14 +1,15 @@
-"""The records of the table: a line for every finished cell, and the counts, log and examples behind it."""
+"""The records of the table: a line for every finished cell, and the settings, counts, log and examples behind it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from fit.settings import Settings, load_settings
 from paper.cells import TABLE_LOSS, Cell
 from paper.counts import Counts
 from paper.files import read_rows, write_rows
@@ -16,10 +17,18 @@ from paper.files import read_rows, write_rows
 COLUMNS = (
     "dataset", "architecture", "loss", "seed", "steps", "minutes", "cases", "iou", "mean_iou", "commit", "processor",
 )  # fmt: skip
+SETTINGS = "settings.yaml"
+NEUTRAL = ("name", "data", "runs", "threads")  # settings that do not change what a training learns
 
 
 class ResultsError(ValueError):
     """Recorded results that cannot be continued. The message names the file or folder, the reason and what to do."""
+
+
+def differences_of(one: Settings, other: Settings) -> list[str]:
+    """The names of the settings that make two trainings differ."""
+    names = (field.name for field in fields(one))
+    return [name for name in names if name not in NEUTRAL and getattr(one, name) != getattr(other, name)]
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class Measured:
     """The record of a finished cell.
 
     Attributes:
-        steps: Steps of the training.
+        settings: Settings of the training.
         minutes: Duration of the training.
         counts: Pixel counts of its cases.
         log: Rows (step, minutes, what, value) of the training.
@@ -36,7 +45,7 @@ class Measured:
         processor: Processor that trained it; empty if unknown.
     """
 
-    steps: int
+    settings: Settings
     minutes: float
     counts: Counts
     log: list[tuple[int, float, str, float]]
@@ -46,7 +55,7 @@ class Measured:
 
 
 class Results:
-    """The folder of records: `cells.csv` has a line for every finished cell, and `cells/<name>/` its counts, log and examples.
+    """The folder of records: `cells.csv` has a line for every finished cell, and `cells/<name>/` its settings, counts, log and examples.
 
     `half` is the folder of the trainings with half the steps, which show what the second half adds.
     """
@@ -82,23 +91,28 @@ class Results:
         cells = [c for c in self.done() if (c.dataset, c.architecture, c.loss) == (dataset, architecture, loss)]
         return sorted(cells, key=lambda cell: cell.seed)
 
-    def check_steps(self, dataset: str, steps: int) -> None:
-        """Check that all trainings of a data set have the same number of steps.
+    def check_settings(self, cell: Cell, settings: Settings) -> None:
+        """Check that a finished cell was trained with these settings.
 
         Raises:
-            ResultsError: A recorded cell of the data set has another number of steps.
+            ResultsError: It was trained with other settings, or there is no record of them.
         """
-        for cell, row in self.done().items():
-            if cell.dataset == dataset and int(row["steps"]) != steps:
-                raise ResultsError(
-                    f"{self.folder} holds {cell.name} with {row['steps']} steps, but these trainings would have {steps}:"
-                    " give the same --steps, or another --results."
-                )
+        recorded = self.folder / "cells" / cell.name / SETTINGS
+        if not recorded.exists():
+            raise ResultsError(
+                f"{recorded} is missing: restore it from git, or remove the line of {cell.name} from cells.csv to train it again."
+            )
+        if differing := differences_of(load_settings(recorded), settings):
+            raise ResultsError(
+                f"{self.folder} holds {cell.name}, trained with another {', '.join(differing)}: give the settings it was trained with"
+                " (--steps, --configs), or another --results, or remove its line from cells.csv to train it again."
+            )
 
     def record(self, cell: Cell, measured: Measured) -> None:
         """Write a finished cell: its folder first, then its line, so that every line has its folder."""
         folder = self.folder / "cells" / cell.name
         folder.mkdir(parents=True, exist_ok=True)
+        replace(measured.settings, data=cell.dataset, runs="runs", threads=0).save(folder / SETTINGS)
         measured.counts.write(folder / "cases.csv")
         log = [[step, f"{minutes:.2f}", what, f"{value:.4f}"] for step, minutes, what, value in measured.log]
         write_rows(folder / "log.csv", ["step", "minutes", "what", "value"], log)
@@ -107,7 +121,7 @@ class Results:
         ious = list(measured.counts.ious().values())
         rows: dict[Cell, Sequence[object]] = {other: list(row.values()) for other, row in self.done().items()}
         rows[cell] = [
-            cell.dataset, cell.architecture, cell.loss, cell.seed, measured.steps, f"{measured.minutes:.1f}", len(ious),
+            cell.dataset, cell.architecture, cell.loss, cell.seed, measured.settings.steps, f"{measured.minutes:.1f}", len(ious),
             f"{np.mean(ious):.4f}", f"{measured.counts.mean_iou():.4f}", measured.commit, measured.processor,
         ]  # fmt: skip
         write_rows(self.folder / "cells.csv", COLUMNS, rows.values())
