@@ -9,7 +9,6 @@ import SimpleITK as sitk
 from UNetPlusPlusSegmentLib.app.access import COOKIE, Door, Folders, RefusedError
 from UNetPlusPlusSegmentLib.app.cases import find, uploaded
 from UNetPlusPlusSegmentLib.jobs.manifest import MANIFEST
-from UNetPlusPlusSegmentLib.jobs.review import REVIEW, ReviewError, add_to_review, read_review
 
 HERE = {"Host": "127.0.0.1:8080"}
 SOCKET = {**HERE, "Upgrade": "websocket"}
@@ -174,33 +173,13 @@ def test_two_scans_with_one_name_and_a_path_that_is_not_there_are_refused(tmp_pa
         find([tmp_path / "nothing"])
 
 
+def test_a_folder_without_a_file_is_refused(tmp_path):
+    (tmp_path / "scans" / "pat01").mkdir(parents=True)
+    with pytest.raises(RefusedError, match="There is no file in"):
+        find([tmp_path / "scans" / "pat01"])
+
+
 def test_an_uploaded_volume_is_a_case_and_so_are_the_slices_of_a_series(tmp_path):
     assert uploaded([tmp_path / "a.mhd", tmp_path / "a.raw"], tmp_path).scan == tmp_path / "a.mhd"
     assert uploaded([tmp_path / "1.dcm", tmp_path / "2.dcm"], tmp_path).scan == tmp_path
     assert uploaded([tmp_path / "1.dcm"], tmp_path).scan == tmp_path / "1.dcm"
-
-
-def test_of_a_review_the_latest_line_counts_and_none_is_lost(tmp_path):
-    assert read_review(tmp_path) == {}
-    add_to_review(tmp_path, "a", "flagged", 'left lobe, "cut"\nsee slice 7', "Ann")
-    add_to_review(tmp_path, "b", "accepted")
-    add_to_review(tmp_path, "a", "accepted", reviewer="Bea")
-    found = read_review(tmp_path)
-    assert (found["a"]["verdict"], found["a"]["reviewer"], found["b"]["verdict"]) == ("accepted", "Bea", "accepted")
-    text = (tmp_path / REVIEW).read_text()
-    assert text.startswith("case,verdict,comment,reviewer,time\n")
-    assert text.count("\na,") == 2
-    assert 'left lobe, ""cut""' in text
-
-
-def test_after_a_torn_line_the_next_one_is_whole(tmp_path):
-    add_to_review(tmp_path, "a", "accepted")
-    with (tmp_path / REVIEW).open("a") as stream:
-        stream.write("b,flag")
-    add_to_review(tmp_path, "c", "flagged")
-    assert {case: line["verdict"] for case, line in read_review(tmp_path).items()} == {"a": "accepted", "c": "flagged"}
-
-
-def test_an_unknown_verdict_is_refused(tmp_path):
-    with pytest.raises(ReviewError, match="accepted or flagged"):
-        add_to_review(tmp_path, "a", "maybe")

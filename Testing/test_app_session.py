@@ -276,6 +276,20 @@ def test_corrections_of_an_upload_are_saved_under_their_own_name_in_the_output_f
     assert session.state.rows == [["Mine", "2.4", "-100"]]
 
 
+@pytest.mark.parametrize("names", [["ct.nrrd"], ["1.dcm", "2.dcm"]])
+def test_an_upload_that_cannot_be_read_is_refused_by_its_name_without_the_path_it_lies_at(
+    tmp_path, cohort, open_session, names
+):
+    results, scans = cohort
+    session, do = open_session(results, scans)
+    folder = tmp_path / "of-session-1"
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_bytes(b"no scan")
+    do(session.add(uploaded([folder / name for name in names], folder)))
+    assert f"{names[0]} (uploaded)" in session.state.message and str(tmp_path) not in session.state.message
+
+
 def test_a_correction_saved_before_the_app_was_killed_gets_its_row_when_the_case_is_opened_again(cohort, open_session):
     results, _ = cohort
     session, do = open_session(*cohort)

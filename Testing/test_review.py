@@ -32,7 +32,7 @@ def test_each_mark_is_a_line_and_the_latest_one_counts(tmp_path):
 
 
 def test_an_unknown_verdict_is_refused_and_nothing_is_written(tmp_path):
-    with pytest.raises(ReviewError, match="accepted or flagged; got 'good'"):
+    with pytest.raises(ReviewError, match="accepted, flagged or empty; got 'good'"):
         add_to_review(tmp_path, "pat01", "good")
     assert not [*tmp_path.iterdir()]
 
@@ -52,7 +52,7 @@ def test_reviews_of_several_people_are_merged_once_and_by_time_not_by_order(tmp_
         "case,verdict,comment,reviewer,time\npat01,flagged,,B,2001-01-01T00:00:00Z\npat02,flagged,,B,2001-01-01T01:00:00+01:00\n"
     )
     for _ in range(2):
-        merge_review(tmp_path, other)
+        merge_review(tmp_path, other, ["pat01", "pat02"])
     assert len(read_lines(tmp_path / "review.csv")) == 3
     assert {case: line["verdict"] for case, line in read_review(tmp_path).items()} == {
         "pat01": "accepted", "pat02": "flagged"
@@ -73,7 +73,7 @@ def test_another_table_is_no_review(tmp_path):
     with pytest.raises(ReviewError, match=r"is not a review: its first line must name the columns case, verdict"):
         read_review(tmp_path)
     with pytest.raises(ReviewError, match="There is no file"):
-        merge_review(tmp_path, tmp_path / "nowhere.csv")
+        merge_review(tmp_path, tmp_path / "nowhere.csv", [])
 
 
 @pytest.mark.usefixtures("ordinary_user")
@@ -82,3 +82,21 @@ def test_a_review_that_may_not_be_written_is_refused(tmp_path):
     os.chmod(tmp_path / "review.csv", 0o444)  # noqa: PTH101
     with pytest.raises(ReviewError, match=r"cannot be written \(Permission denied\)"):
         add_to_review(tmp_path, "pat01", "flagged")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (
+            "pat01,good,,B,2001-01-01T00:00:00Z",
+            "has the verdict 'good' on pat01: it must be accepted, flagged or empty",
+        ),
+        ("someone,flagged,,B,2001-01-01T00:00:00Z", "is about none of the cases in"),
+    ],
+)
+def test_a_review_with_another_verdict_or_of_another_cohort_is_refused_and_nothing_is_added(tmp_path, line, reason):
+    other = tmp_path / "other.csv"
+    other.write_text(f"case,verdict,comment,reviewer,time\n{line}\n")
+    with pytest.raises(ReviewError, match=reason):
+        merge_review(tmp_path, other, ["pat01", "pat02"])
+    assert not (tmp_path / "review.csv").exists()

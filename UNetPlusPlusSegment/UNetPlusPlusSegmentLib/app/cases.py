@@ -53,7 +53,7 @@ def find(paths: Sequence[str | Path], output: str | Path | None = None) -> dict[
         output: Folder in which changes of cases without a cohort are saved, created if missing; None not to save them.
 
     Raises:
-        RefusedError: A path does not exist, two cases have the same name, or `output` cannot be created.
+        RefusedError: A path does not exist or is an empty folder, two cases have the same name, or `output` cannot be created.
     """
     for path in map(Path, paths):
         if not path.exists():
@@ -111,6 +111,8 @@ def _cases_in(path: Path, folders: Folders, output: Path | None) -> Iterable[Cas
         if path.is_dir():
             scans, _ = find_cases(path)
     except CohortError:  # no cases in it, so these are the slices of one scan
+        if not any(each.is_file() for each in path.rglob("*")):
+            raise RefusedError(f"There is no file in {path}: give a scan, or a folder of scans.") from None
         scans = {path.resolve().name: path}
     for name, scan in scans.items():
         yield Case(name, scan, folders, corrected=corrected_path(output, name) if output else None)

@@ -54,8 +54,9 @@ def make_report(folder: str | Path, reviews: Iterable[str | Path] = ()) -> Path:
         raise CohortError(
             f"{folder} does not contain the results of a cohort (there is no {MANIFEST}): give another folder."
         )
+    cases = [record["case"] for record in cases_of(read_manifest(folder))]
     for review in reviews:
-        merge_review(folder, Path(review))
+        merge_review(folder, Path(review), cases)
     write_table(folder)
     return write_page(folder, is_running(folder))
 

@@ -17,6 +17,7 @@ from ..core.table import delimiter_of
 REVIEW = "review.csv"
 COLUMNS = ("case", "verdict", "comment", "reviewer", "time")
 ACCEPTED, FLAGGED, OPEN = VERDICTS = ("accepted", "flagged", "")  # "": only a comment, or a verdict withdrawn
+_ALLOWED = f"{ACCEPTED}, {FLAGGED} or empty"
 
 Line = tuple[str, ...]  # a cell for each of COLUMNS
 
@@ -75,23 +76,35 @@ def add_to_review(folder: Path, case: str, verdict: str, comment: str = "", revi
         ReviewError: The verdict is unknown, or the file cannot be written.
     """
     if verdict not in VERDICTS:
-        raise ReviewError(f"A verdict must be {' or '.join(filter(None, VERDICTS))}; got {verdict!r}.")
+        raise ReviewError(f"A verdict must be {_ALLOWED}; got {verdict!r}.")
     now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
     line = (case, verdict, comment, reviewer, now)
     _append(folder / REVIEW, [line])
     return dict(zip(COLUMNS, line, strict=True))
 
 
-def merge_review(folder: Path, path: Path) -> None:
+def merge_review(folder: Path, path: Path, cases: Iterable[str]) -> None:
     """Append those lines of another review that the cohort's own does not have yet.
 
+    Args:
+        folder: The folder of the cohort's results.
+        path: The other review.
+        cases: The names of the cohort's cases.
+
     Raises:
-        ReviewError: The file does not exist, cannot be read or is not a review; or the cohort's own cannot be written.
+        ReviewError: The file does not exist, cannot be read, is not a review, has an unknown verdict, or is about other cases only; or the
+            cohort's own cannot be written.
     """
     if not path.is_file():
         raise ReviewError(f"There is no file {path}: give a review that was saved from a report.")
+    lines = dict.fromkeys(read_lines(path))
+    for case, verdict, *_ in lines:
+        if verdict not in VERDICTS:
+            raise ReviewError(f"{path} has the verdict {verdict!r} on {case}: it must be {_ALLOWED}.")
+    if lines and not {line[0] for line in lines} & {*cases}:
+        raise ReviewError(f"{path} is about none of the cases in {folder}: give the review of this cohort.")
     there = {*read_lines(folder / REVIEW)}
-    _append(folder / REVIEW, [line for line in dict.fromkeys(read_lines(path)) if line not in there])
+    _append(folder / REVIEW, [line for line in lines if line not in there])
 
 
 def _append(path: Path, lines: Iterable[Line]) -> None:
