@@ -108,7 +108,9 @@ class Session:
             volume, notes = await asyncio.to_thread(_read, case)
         except (ValueError, MemoryError) as error:
             why = str(error) or "There is not enough memory for this scan: close other programs, or crop the scan."
-            self._tell(why.replace(str(case.scan), case.name), wrong=True)  # an upload's path means nothing to a visitor
+            self._tell(
+                why.replace(str(case.scan), case.name), wrong=True
+            )  # an upload's path means nothing to a visitor
             self.state.case_name = self.case.name if self.case else None
             self.state.flush()
             return
