@@ -21,6 +21,7 @@ pytest_plugins = [
     "Testing.plugins.browser",
     "Testing.plugins.command_line",
     "Testing.plugins.nodules",
+    "Testing.plugins.panel",
     "Testing.plugins.scene",
     "Testing.plugins.workers",
 ]

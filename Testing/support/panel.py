@@ -9,9 +9,10 @@ import pytest
 import SimpleITK as sitk
 
 import UNetPlusPlusSegmentLib
-from Testing.support.mrml_scene import slicer
+from Testing.support.mrml_scene import add_volume, slicer
 from Testing.support.slicer_qt.application import wait_until
 from Testing.support.slicer_qt.pythonqt import start
+from Testing.support.worker_logic import GRID, LONG, a_scan
 
 qt = start()
 MODULE_FILE = Path(UNetPlusPlusSegmentLib.__file__).parents[1] / "UNetPlusPlusSegment.py"
@@ -50,3 +51,15 @@ def table_of(ui) -> list[list[str]]:
     """The rows of the results table as shown to the user."""
     table = ui.resultsTable
     return [[table.item(row, column).text() for column in range(table.columnCount)] for row in range(table.rowCount)]
+
+
+def start_long_run(panel) -> None:
+    """A run of which some slices are done."""
+    add_volume(a_scan(LONG), GRID, "Abdomen")
+    panel.ui.speedComboBox.setCurrentText("Accurate")
+    click_apply(panel.ui)
+    wait_until(lambda: panel.ui.progressBar.value > 0)
+
+
+def segmentation_of(scene):
+    return scene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
