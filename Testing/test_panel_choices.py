@@ -50,6 +50,17 @@ def test_another_volume_gets_a_segmentation_of_its_own(panel, scene):
     assert ui.resultsBox.text == "Results for second (before edits)"
 
 
+def test_after_a_volume_is_removed_the_next_one_gets_a_segmentation_of_its_own(panel, scene):
+    ui = panel.ui
+    first = add_volume(a_scan(), GRID, "first")
+    click_apply(ui)
+    wait_for_end(panel)
+    scene.RemoveNode(first)
+    second = add_volume(a_scan(), GRID, "second")
+    assert ui.inputSelector.currentNode() is second
+    assert ui.outputSelector.currentNode() is None
+
+
 def test_a_new_box_spans_the_volume_and_bounds_the_run(panel, scene):
     ui = panel.ui
     volumeNode = add_volume(a_scan(), GRID, transform=add_linear_transform(TURN))

@@ -152,7 +152,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         parameters = self._parameterNode
         volume = parameters.inputVolume
         if volume is not self._lastInput:
-            if volume and isMadeFrom(parameters.outputSegmentation, self._lastInput):
+            if isMadeFrom(parameters.outputSegmentation, self._lastInput):
                 parameters.outputSegmentation = None  # the output belongs to the previous input
             self._lastInput, self._outcome = volume, ""
             name = volume.GetName() if volume else _("New")
