@@ -30,25 +30,42 @@ def alone_in(folder: Path) -> Iterator[None]:
     Raises:
         CohortError: The folder is not writable, or another cohort is running in it.
     """
-    made = not folder.exists()
+    made, path = not folder.exists(), folder / MANIFEST
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        stream = (folder / MANIFEST).open("a+b")
+        stream = _open_alone(path)
     except OSError as error:
         raise CohortError(f"{folder} is not writable ({error.strerror}): choose another folder.") from error
-    try:
-        with stream:
-            if not _lock(stream):
-                raise CohortError(
-                    f"Another cohort is running in {folder}: wait until it is done, or choose another folder for the results."
-                )
+    if not stream:
+        raise CohortError(
+            f"Another cohort is running in {folder}: wait until it is done, or choose another folder for the results."
+        )
+    with stream:
+        try:
             yield
-    finally:
-        with contextlib.suppress(OSError):
-            if not (folder / MANIFEST).stat().st_size:
-                (folder / MANIFEST).unlink()
-                if made:
-                    folder.rmdir()
+        finally:
+            if sys.platform == "win32":  # no open file is removed there, be it open here or in another cohort
+                stream.close()
+            with contextlib.suppress(OSError):
+                if not path.stat().st_size:
+                    path.unlink()
+                    if made:
+                        folder.rmdir()
+
+
+def _open_alone(path: Path) -> IO[bytes] | None:
+    """Open and lock a manifest; None if another cohort has locked it."""
+    while True:
+        stream = path.open("a+b")
+        if not _lock(stream):
+            stream.close()
+            return None
+        if sys.platform == "win32":
+            return stream
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+                return stream
+        stream.close()  # the cohort before has removed this file since it was opened
 
 
 def is_running(folder: Path) -> bool:
