@@ -68,6 +68,12 @@ def test_a_review_that_a_spreadsheet_saved_is_read_and_goes_on_in_its_way(tmp_pa
     assert (review["pat01"]["comment"], review["pat02"]["comment"]) == ("a, b", "c; d")
 
 
+def test_a_case_keeps_its_review_whatever_spaces_are_in_its_name(tmp_path):
+    for case in ("patient 7 ", " patient 7"):  # from "patient 7 .nrrd", for instance
+        add_to_review(tmp_path, case, "accepted")
+        assert read_review(tmp_path)[case]["verdict"] == "accepted"
+
+
 def test_another_table_is_no_review(tmp_path):
     (tmp_path / "review.csv").write_text("name,age\nx,3\n")
     with pytest.raises(ReviewError, match=r"is not a review: its first line must name the columns case, verdict"):

@@ -55,7 +55,8 @@ def read_lines(path: Path) -> list[Line]:
     try:
         if text.strip() and not {"case", "verdict"} <= set(table.fieldnames or ()):
             raise ReviewError(f"{path} is not a review: its first line must name the columns {', '.join(COLUMNS)}.")
-        lines = [tuple((row.get(name) or "").strip() for name in COLUMNS) for row in table]
+        # The name of a case may begin or end with a space.
+        lines = [(row["case"] or "", *((row.get(name) or "").strip() for name in COLUMNS[1:])) for row in table]
     except csv.Error as error:
         raise ReviewError(f"{path} is damaged ({error}): correct it, or remove it.") from error
     return [line for line in lines if line[0] and line[-1]]
