@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.jobs import manifest
+from UNetPlusPlusSegmentLib.jobs.cohort_client import CohortProcess
 from UNetPlusPlusSegmentLib.jobs.manifest import MANIFEST, CohortError, alone_in, append, is_running, read_manifest
 
 
@@ -37,3 +41,15 @@ def test_a_cohort_does_not_lock_a_manifest_that_another_one_has_just_removed(tmp
     monkeypatch.setattr(manifest, "_lock", lock_once_the_other_has_ended)
     with alone_in(tmp_path):
         assert is_running(tmp_path)
+
+
+def test_a_relative_folder_lies_where_the_caller_is_not_where_the_process_is(bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "broken.nrrd").write_text("not a volume")
+    process = CohortProcess("in", "out", Request(model=bundle, device="cpu"))
+    while process.running:
+        process.poll()
+        time.sleep(0.05)
+    assert process.error is None
+    assert set(read_manifest(tmp_path / "out")) == {"broken"}

@@ -136,6 +136,17 @@ def test_a_user_runs_a_cohort_looks_through_it_and_corrects_a_case(ui, scene, tm
     assert "Liver (corrected)" in (out / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("typed", ["~/{}", "{}"], ids=["at home", "relative"])
+def test_folders_may_be_typed_as_in_a_shell(ui, tmp_path, monkeypatch, typed):
+    for home in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(home, str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    ui.cohortInputEdit.text, ui.cohortFolderEdit.text = typed.format("in"), typed.format("out")
+    run(ui)
+    assert ui.cohortLabel.text == "2 done, 1 failed."
+    assert (tmp_path / "out" / "one.seg.nrrd").is_file()
+
+
 def test_the_panel_finds_what_the_logic_finds(ui, logic, scans, tmp_path):
     run(ui)
     logic.processFolder(scans, tmp_path / "logic", device="cpu")

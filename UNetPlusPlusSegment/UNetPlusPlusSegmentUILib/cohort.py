@@ -1,6 +1,7 @@
 """The cohort section of the panel: segments a folder of scans in a separate process; then its cases are reviewed and corrected."""
 
 import getpass
+import os
 from pathlib import Path
 
 import qt
@@ -21,6 +22,13 @@ def _userName() -> str:
         return getpass.getuser()
     except (ImportError, KeyError, OSError):
         return ""
+
+
+def _folderIn(field):
+    """The folder that is typed into a field, as in a shell; None if the field is empty."""
+    text = field.text.strip()
+    # Unlike Path.expanduser, this keeps the name of a folder that begins with ~.
+    return Path(os.path.expanduser(text)).absolute() if text else None  # noqa: PTH111
 
 
 class CohortBox:
@@ -74,8 +82,7 @@ class CohortBox:
     @property
     def folder(self):
         """The folder of the results; None if none is chosen."""
-        text = self._ui.cohortFolderEdit.text.strip()
-        return Path(text) if text else None
+        return _folderIn(self._ui.cohortFolderEdit)
 
     def onChooseInputs(self) -> None:
         """Ask for the folder of the scans."""
@@ -116,19 +123,20 @@ class CohortBox:
             self._onTimer()
             return
         try:
-            if not self._ui.cohortInputEdit.text.strip() or not self.folder:
+            inputs = _folderIn(self._ui.cohortInputEdit)
+            if not inputs or not self.folder:
                 self._outcome = _("Choose a folder with scans and a folder for the results.")
             elif mayRun():
-                self._start()
+                self._start(inputs)
         except ValueError as error:
             self._fail(error)
         self._update()
 
-    def _start(self) -> None:
+    def _start(self, inputs) -> None:
         from UNetPlusPlusSegmentLib.jobs.cohort_client import CohortProcess
 
         self._outcome = ""
-        self._process = CohortProcess(self._ui.cohortInputEdit.text.strip(), self.folder, self._request())
+        self._process = CohortProcess(inputs, self.folder, self._request())
         self._timer.start()
 
     def _onTimer(self) -> None:

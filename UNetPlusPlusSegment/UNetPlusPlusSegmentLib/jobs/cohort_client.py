@@ -49,7 +49,9 @@ class CohortProcess:
             raise CohortError(
                 f"The process {command[0]} cannot be started ({error.strerror or error}): restart Slicer, or install it again."
             ) from error
-        self._process.send({"inputs": str(inputs), "folder": str(folder), "request": request.to_json()})
+        # Absolute, because the process runs in a folder of its own, which is removed at its end.
+        folders = {"inputs": str(Path(inputs).absolute()), "folder": str(Path(folder).absolute())}
+        self._process.send({**folders, "request": request.to_json()})
 
     @property
     def seconds_left(self) -> float | None:
