@@ -157,6 +157,16 @@ def test_uneven_slices_are_measured(tmp_path):
     volume, (note,) = files.read_volume(tmp_path)
     assert volume.spacing_mm[2] == pytest.approx(7 / 3)
     assert "2.00 to 3.00 mm apart" in note and "wrong by up to 0.7 mm" in note  # the third lies at 4, not 2 × 7/3
+    assert "true volumes are up to 14% smaller or 29% larger" in note  # 2 and 3 mm, counted as 7/3 mm
+
+
+def test_parts_with_other_steps_are_refused_where_an_even_grid_would_move_slices_far(tmp_path):
+    for z in [*range(0, 100, 5), *range(100, 300, 10)]:
+        write_slice(tmp_path / f"{z}", (0, 0, z))
+    with pytest.raises(
+        FileError, match=r"slices are 5\.00 to 10\.00 mm apart, and would be moved by up to 49 mm: give"
+    ):
+        files.read_volume(tmp_path)
 
 
 def test_an_even_tilted_stack_keeps_the_place_of_every_slice(tmp_path):
@@ -176,6 +186,7 @@ def test_the_real_tilted_series_is_read_with_the_error_of_its_geometry(shared_da
     assert volume.array.shape == (16, 512, 512)
     assert "18.5°" in notes[0]
     assert "1.08 to 7.00 mm apart" in notes[1] and "up to 13.2 mm" in notes[1]
+    assert "up to 51% smaller or 34% larger" in notes[1]
     np.testing.assert_allclose(volume.ijk_to_ras[:3, 2] * 15, [0, 0, 113.4960586 - 31.1560586], atol=1e-3)
 
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from .dicom_places import MOVES_PIXELS, along_normal, coincident, mean_plane, missing_places, place_in_words
+from .dicom_places import (
+    LONGEST_HOLE,
+    MOVES_PIXELS,
+    along_normal,
+    coincident,
+    mean_plane,
+    missing_places,
+    place_in_words,
+)
 from .dicom_series import Stack
 from .geometry import Place
 from .images import FileError, printable
@@ -17,7 +25,8 @@ def grid_of(stack: Stack) -> tuple[Place, list[str]]:
     """The grid of slices sorted along their normal, and notes on its approximations.
 
     Raises:
-        FileError: A slice is missing or has no position, has the position of another one, or is shifted to the side.
+        FileError: A slice is missing or has no position, has the position of another one, is shifted to the side, or lies far
+            from its place on an even grid.
     """
     slices, first = stack.slices, stack.first
     if len(slices) == 1:
@@ -30,11 +39,18 @@ def grid_of(stack: Stack) -> tuple[Place, list[str]]:
     _check_gaps(stack)
     _check_in_line(stack)
     directions, spacing = mean_plane(slices)
-    normal, distances = directions[:, 2], np.diff(along_normal(slices))
+    normal, places = directions[:, 2], along_normal(slices)
+    distances = np.diff(places)
     positions = np.array([header.position for header in slices])
     step = (positions[-1] - positions[0]) / (len(slices) - 1)
     aside = step - normal * (step @ normal)
     error_mm = np.linalg.norm(positions - positions[0] - np.outer(np.arange(len(slices)), step), axis=1).max()
+    apart = f"{distances.min():.2f} to {distances.max():.2f} mm apart"
+    if error_mm > LONGEST_HOLE * (step @ normal):
+        raise FileError(
+            f"The series {stack.in_words()} in {printable(first.path.parent)} fits no even grid, as its slices are {apart}, and would"
+            f" be moved by up to {error_mm:.0f} mm: give a reconstruction with even steps, or a folder with the slices of one part."
+        )
     notes = []
     if np.linalg.norm(aside) * (len(slices) - 1) < TOLERANCE_MM:
         step = step - aside
@@ -42,9 +58,11 @@ def grid_of(stack: Stack) -> tuple[Place, list[str]]:
         tilt = np.degrees(np.arctan2(np.linalg.norm(aside), step @ normal))
         notes.append(f"The slices are tilted by {tilt:.1f}° (gantry tilt), and the grid is sheared to match.")
     if error_mm > TOLERANCE_MM:
+        # The true thickness of each slice, halfway to its neighbours, in steps of the grid.
+        thickness = np.gradient(places) / (step @ normal)
         notes.append(
-            f"The slices are {distances.min():.2f} to {distances.max():.2f} mm apart and were treated as evenly spaced,"
-            f" {step @ normal:.2f} mm: positions are wrong by up to {error_mm:.1f} mm, and volumes are approximate."
+            f"The slices are {apart} and were treated as evenly spaced, {step @ normal:.2f} mm: positions are wrong by up to"
+            f" {error_mm:.1f} mm, and true volumes are up to {1 - thickness.min():.0%} smaller or {thickness.max() - 1:.0%} larger."
         )
     step_mm = float(np.linalg.norm(step))
     return Place((*spacing[:2], step_mm), np.column_stack([directions[:, :2], step / step_mm]), positions[0]), notes

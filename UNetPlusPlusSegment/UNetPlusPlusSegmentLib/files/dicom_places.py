@@ -12,7 +12,8 @@ SAME_PLACE = 0.02  # in steps: slices closer than this have the same position
 SAME_PLACE_MM = 1e-3
 MOVES_PIXELS = 2.0  # slices can be in one stack if differences in axes or pixel size move their corners by less
 EVEN = 0.15  # in steps: gaps that differ by less are equal
-LONGEST_HOLE = 3.5  # in steps: at a longer gap, with more than two slices missing, the stack is split
+# In steps: at a longer gap, with more than two slices missing, the stack is split; and no slice may be moved further.
+LONGEST_HOLE = 3.5
 FEWEST_SLICES = 3  # fewer slices do not show whether they are evenly spaced
 ROUNDED_MM = 0.6  # how far positions rounded to whole mm may be from even spacing
 
