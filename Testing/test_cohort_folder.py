@@ -4,12 +4,41 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import pytest
 
 from UNetPlusPlusSegmentLib.core.request import Request
+from UNetPlusPlusSegmentLib.core.result import Result
+from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.jobs import manifest
+from UNetPlusPlusSegmentLib.jobs.cohort import one_after_the_other, run_cohort
 from UNetPlusPlusSegmentLib.jobs.cohort_client import CohortProcess
 from UNetPlusPlusSegmentLib.jobs.manifest import MANIFEST, CohortError, alone_in, append, is_running, read_manifest
+
+
+class Finder:
+    """Stands in for a worker: finds a block in every scan, at once."""
+
+    def submit(self, volume, folder, request):
+        return volume
+
+    def result_of(self, volume):
+        labelmap = np.zeros(volume.array.shape, np.uint8)
+        labelmap[2:4] = 1
+        liver = Segment(1, "Liver", "", (221, 130, 101), {"volume_ml": 1.0})
+        return Result(labelmap, (liver,), (), 0.5, "bright-v1.0.0", "cpu", 6, 6, 0.1)
+
+
+@pytest.fixture
+def run(bundle):
+    """A function that runs a cohort, and returns the status of each case by its name."""
+
+    def run(inputs, out, forms=(), **asked) -> dict[str, str]:
+        request = Request(model=bundle, device="cpu", **asked)
+        records = run_cohort(one_after_the_other(Finder()), inputs, out, request, forms=forms)
+        return {each["case"]: each["status"] for each in records}
+
+    return run
 
 
 def test_a_refused_cohort_leaves_the_lock_of_the_running_one(tmp_path):
@@ -53,3 +82,22 @@ def test_a_relative_folder_lies_where_the_caller_is_not_where_the_process_is(bun
         time.sleep(0.05)
     assert process.error is None
     assert set(read_manifest(tmp_path / "out")) == {"broken"}
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("A.nrrd", "a.nii.gz"), "share one result on Windows and macOS"),
+        (("M\u00fcller.nrrd", "Mu\u0308ller.nii.gz"), "share one result on Windows and macOS"),
+        (("a.nii.gz", "A.corrected.nrrd"), r"A\.corrected\.nrrd has the name of a correction of .*a\.nii\.gz"),
+        (("x" * 249 + ".nrrd",), r"xxx\.nrrd has too long a name for its results: shorten it to 236 bytes"),
+    ],
+    ids=["case", "accent", "correction", "length"],
+)
+def test_scans_that_would_not_get_a_file_of_their_own_are_refused_before_the_first_case(run, tmp_path, names, words):
+    (tmp_path / "in").mkdir()
+    for name in names:
+        (tmp_path / "in" / name).touch()
+    with pytest.raises(CohortError, match=words):
+        run(tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

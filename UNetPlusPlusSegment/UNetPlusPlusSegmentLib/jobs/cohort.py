@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +24,7 @@ from ..files.images import printable
 from ..files.reading import case_name, volume_ending
 from ..network.bundle import empty_segments, read_bundle
 from ..network.parts import Part, parts_of, with_points
+from .corrections import CORRECTED, corrected_path
 from .manifest import MANIFEST, TABLE, CohortError, alone_in, append, read_manifest, write_table
 from .picture import PICTURES, write_picture
 from .report import REPORT, write_page
@@ -30,6 +33,7 @@ from .worker_client import Worker
 
 FORM = "seg.nrrd"  # always written
 ENDING = f".{FORM}"
+LONGEST_NAME = 255  # bytes of a file name that file systems allow
 _log = logging.getLogger(__name__)
 
 
@@ -99,9 +103,9 @@ def run_cohort(
     Raises:
         BundleError, RequestError: There is no model for a target, or it cannot do what is asked.
         FileError: A format needs a package that is not installed (DICOM SEG in Slicer, for instance), or a file cannot be written.
-        CohortError: There are no inputs, or two have the same name; a series or points are given for an unknown case; the folder is not
-            writable, or another cohort is running in it; or a result would replace a scan, a result for another target or input, or
-            a file that does not belong to the cohort.
+        CohortError: There are no inputs, or two would share a result, or the name of one is too long; a series or points are given for an
+            unknown case; the folder is not writable, or another cohort is running in it; or a result would replace a scan, a result
+            for another target or input, or a file that does not belong to the cohort.
     """
     folder, parts = Path(folder), parts_of(request, has_points=bool(points))
     unknown_forms = sorted({*forms} - {*files.FORMS})
@@ -109,6 +113,7 @@ def run_cohort(
         raise CohortError(f"{unknown_forms[0]!r} is not a format of results: choose from {', '.join(files.FORMS)}.")
     files.check_forms(f".{form}" for form in forms)
     cases, skipped = find_cases(inputs, besides=folder)
+    _check_names(cases)
     series, points = series or {}, points or {}
     for what, table in (("A series is", series), ("Points are", points)):
         unknown = sorted(set(table) - set(cases))
@@ -283,6 +288,32 @@ def find_cases(
             " series."
         )
     return cases, skipped
+
+
+def _check_names(cases: Mapping[str, Path]) -> None:
+    """Refuse scans whose results would not each have a file of their own.
+
+    Raises:
+        CohortError: Two names are one on Windows or macOS, or one is that of another's correction; or a name is too long.
+    """
+    known: dict[str, Path] = {}  # by the name that these systems compare
+    for case, path in cases.items():
+        name = unicodedata.normalize("NFC", case).casefold()
+        if name in known:
+            raise CohortError(
+                f"{known[name]} and {path} would share one result on Windows and macOS: rename one of them."
+            )
+        known[name] = path
+        too_long = len(os.fsencode(corrected_path(path.parent, case).name)) - LONGEST_NAME
+        if too_long > 0:
+            most = len(os.fsencode(case)) - too_long
+            raise CohortError(
+                f"{path} has too long a name for its results: shorten it to {most} bytes, without its ending."
+            )
+    for name, path in known.items():
+        scan = known.get(name.removesuffix(CORRECTED), path)
+        if scan != path:
+            raise CohortError(f"{path} has the name of a correction of {scan}: rename one of them.")
 
 
 def _loose_files(parent: Path) -> dict[Path, str]:
