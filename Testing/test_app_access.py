@@ -141,6 +141,22 @@ def test_a_scan_a_folder_of_scans_and_a_cohort_become_cases(tmp_path):
     assert list(find([scans / "b.nrrd"])) == ["b"]
 
 
+def test_the_folder_of_changes_is_no_case_though_it_lies_among_the_scans_or_is_given_with_them(tmp_path):
+    scans = tmp_path / "scans"
+    a_scan(scans / "a.nrrd")
+    assert list(find([scans], scans)) == ["a"]
+    for _ in range(2):  # before and after it holds a change
+        assert list(find([scans], scans / "corrected")) == ["a"]
+        assert list(find([*scans.iterdir()], scans / "corrected")) == ["a"]  # as a shell expands scans/*
+        (scans / "corrected" / "a.corrected.seg.nrrd").touch()
+
+
+def test_a_series_whose_folder_takes_the_changes_is_the_case(tmp_path):
+    (tmp_path / "pat01").mkdir()
+    (tmp_path / "pat01" / "1.dcm").touch()
+    assert find([tmp_path / "pat01"], tmp_path / "pat01" / "corrected")["pat01"].scan == tmp_path / "pat01"
+
+
 def test_a_file_that_a_cohort_skipped_is_no_case(tmp_path):
     (tmp_path / MANIFEST).write_text(
         '{"case": "a", "status": "failed"}\n{"case": "labels.nrrd", "status": "skipped"}\n'
@@ -173,9 +189,9 @@ def test_two_scans_with_one_name_and_a_path_that_is_not_there_are_refused(tmp_pa
         find([tmp_path / "nothing"])
 
 
-def test_a_folder_without_a_file_is_refused(tmp_path):
+def test_a_folder_without_a_scan_is_refused(tmp_path):
     (tmp_path / "scans" / "pat01").mkdir(parents=True)
-    with pytest.raises(RefusedError, match="There is no file in"):
+    with pytest.raises(RefusedError, match="There is no scan in"):
         find([tmp_path / "scans" / "pat01"])
 
 

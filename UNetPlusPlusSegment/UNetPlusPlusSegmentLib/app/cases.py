@@ -109,10 +109,12 @@ def _cases_in(path: Path, folders: Folders, output: Path | None) -> Iterable[Cas
     try:
         scans = {case_name(path): path}
         if path.is_dir():
-            scans, _ = find_cases(path)
+            scans, _ = find_cases(path, besides=output)
     except CohortError:  # no cases in it, so these are the slices of one scan
-        if not any(each.is_file() for each in path.rglob("*")):
-            raise RefusedError(f"There is no file in {path}: give a scan, or a folder of scans.") from None
+        if not any(each.is_file() and not each.name.endswith(ENDING) for each in path.rglob("*")):
+            if output and path.resolve() == output.resolve():
+                return  # given by a shell that replaced scans/* with all that is there
+            raise RefusedError(f"There is no scan in {path}: give a scan, or a folder of scans.") from None
         scans = {path.resolve().name: path}
     for name, scan in scans.items():
         yield Case(name, scan, folders, corrected=corrected_path(output, name) if output else None)
