@@ -14,12 +14,12 @@ from Testing.support.bodies import LPS, body, reorder
 from Testing.support.bright import bright_bundle, segmented
 from UNetPlusPlusSegmentLib.core.request import SPEEDS, Request
 from UNetPlusPlusSegmentLib.core.result import Result
-from UNetPlusPlusSegmentLib.core.volume import Volume
+from UNetPlusPlusSegmentLib.core.volume import Volume, bounding_box
 from UNetPlusPlusSegmentLib.engine.maps import PixelMaps
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.engine.pixel_box import Box
 from UNetPlusPlusSegmentLib.engine.signs import weights_of_parts
-from UNetPlusPlusSegmentLib.engine.trust import expected_dice
+from UNetPlusPlusSegmentLib.engine.trust import expected_dice, notes_about
 from UNetPlusPlusSegmentLib.network.card import BundleError, ExpectedDice
 
 FITTED = ExpectedDice(-3.0, {"unlikely": 0.1, "doubtful": 0.2}, low=-0.5, high=0.6)
@@ -89,6 +89,25 @@ def test_a_round_field_of_view_cuts_an_organ_off_where_nothing_was_measured_beyo
 
 def test_a_box_of_the_user_is_no_end_of_the_scan(engine):
     assert found(engine, body(), box=np.s_[12:18, 35:50, 30:60])["cut_by_scan"] == []
+
+
+@pytest.mark.parametrize(("axes", "flips"), [((0, 1, 2), (False,) * 3), ((2, 0, 1), (True, False, True))])
+@pytest.mark.parametrize(
+    ("sides", "box"),
+    [
+        ("inferior, anterior, left", np.s_[12:30, 40:80, 10:60]),
+        ("superior, posterior, right", np.s_[0:18, 10:50, 35:100]),
+        ("", np.s_[0:30, 10:80, 10:100]),
+    ],
+)
+def test_an_organ_that_the_box_cuts_off_is_named_in_a_note_however_the_array_lies(engine, sides, box, axes, flips):
+    inside = np.zeros(body().array.shape, np.float32)
+    inside[box] = 1
+    volume, _ = reorder(body(), axes, flips)
+    box = bounding_box(reorder(Volume(inside, LPS), axes, flips)[0].array > 0)
+    notes = [str(note) for note in segmented(engine, volume, box=box).notes if note.kind == "cut-by-box"]
+    cut = f"The liver reaches the edge of the box ({sides}): only the part inside was measured. Enlarge the box to measure it all."
+    assert notes == ([cut] if sides else [])
 
 
 # Doubt
@@ -177,6 +196,14 @@ def test_unusual_values_get_a_note_but_not_the_small_volume_of_an_organ_that_is_
         "The mean attenuation of the liver, 90 HU, is unusual: most people have 100 to 160 HU.",
     ]
     assert kinds(judged, organ_at("right")) == ["cut-by-scan", "unusual"]
+    assert kinds(judged, body(), box=np.s_[0:30, 10:80, 10:60]) == ["cut-by-box", "unusual"]
+
+
+@pytest.mark.parametrize(("mean_hu", "kinds"), [(39.4, ["unusual"]), (39.6, []), (150.4, []), (150.6, ["unusual"])])
+def test_a_value_that_the_note_would_round_to_a_usual_one_gets_no_note(engine, mean_hu, kinds):
+    label = replace(engine.bundle.labels[0], usual={"mean_hu": (40.0, 150.0)})
+    known = {"cut_by_scan": [], "dropped_ml": 0.0, "mean_hu": mean_hu}
+    assert [note.kind for note in notes_about(label, known, ())] == kinds
 
 
 # The expected Dice

@@ -27,7 +27,7 @@ from .pixel_box import Box, aligned, body_ranges, every, grid_size
 from .predictor import Predictor, ProgressCallback, ignore_progress, refuse_unknown
 from .signs import SIGNS, weights_of_parts
 from .slice_pool import in_order, threads_of_torch
-from .trust import judge, notes_about
+from .trust import cut_by_box, judge, notes_about
 
 # The coarse pass that finds the organ first: distance of its slices, size of its pixels as a multiple of the network's, level that the
 # network is pruned to, and lowest probability of a hit. Fine and deep enough to miss no liver.
@@ -224,7 +224,7 @@ class OrganMaps(Maps):
             dropped_ml = dropped.get(label.value, 0) * self.volume.voxel_volume_ml
             found = self._look_at(number, mask, threshold, dropped_ml)
             if found["volume_ml"]:
-                notes += notes_about(label, found)
+                notes += notes_about(label, found, cut_by_box(self, mask))
             else:
                 notes.append(Note("not-found", f"No {label.name.lower()} was found."))
             segments.append(Segment(label.value, label.name, label.terminology, label.color, found))

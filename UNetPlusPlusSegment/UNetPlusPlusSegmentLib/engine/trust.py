@@ -63,19 +63,36 @@ def expected_dice(signs: Mapping[str, float], fitted: ExpectedDice) -> tuple[flo
     return dice, low, high
 
 
+def cut_by_box(maps: Maps, mask: np.ndarray) -> tuple[str, ...]:
+    """The sides at which the user's box cuts a mask (K, J, I; not empty) off although the scan goes on."""
+    axial = maps.pixels.order.apply(mask)
+    box = bounding_box(axial) or ()
+    # The network's outline may end one of its pixels before the edge.
+    gaps = [0, *(math.ceil(maps.bundle.pixel_mm / mm) for mm in maps.pixels.order.spacing_mm[1:])]
+    found = []
+    for sides, along, size, gap, (first, last) in zip(SIDES, box, axial.shape, gaps, _ends(maps), strict=True):
+        found += [sides[0]] * (not first and along.start <= gap) + [sides[1]] * (not last and size - along.stop <= gap)
+    return tuple(found)
+
+
+def _ends(maps: Maps) -> list[tuple[bool, bool]]:
+    """For slices, rows and columns, whether the box that was segmented ends where the scan does, at the first and at the last index."""
+    ends = []
+    for axis, flip in zip(maps.pixels.order.axes, maps.pixels.order.flips, strict=True):
+        first, last = maps.box[axis].start == 0, maps.box[axis].stop == maps.shape[axis]
+        ends.append((last, first) if flip else (first, last))
+    return ends
+
+
 def _sides(maps: Maps, mask: np.ndarray, hu: np.ndarray, box: Sequence[slice]) -> tuple[str, ...]:
     """The sides at which the scan cuts a mask (axial order) off; the sides of a box that the user chose do not count."""
     order, pixel_mm = maps.pixels.order, maps.bundle.pixel_mm
-    ends = []
-    for axis, flip in zip(order.axes, order.flips, strict=True):
-        at_ends = maps.box[axis].start == 0, maps.box[axis].stop == maps.shape[axis]
-        ends.append(at_ends[::-1] if flip else at_ends)
     # Voxels finer than the network's pixels add nothing.
     step = [1, *(max(1, int(pixel_mm / mm)) for mm in order.spacing_mm[1:])]
     thin = tuple(slice(None, None, n) for n in step)
     thin_box = [slice(-(-along.start // n), -(-along.stop // n)) for along, n in zip(box, step, strict=True)]
     gaps = [0, *(math.ceil(pixel_mm / mm / n) for mm, n in zip(order.spacing_mm[1:], step[1:], strict=True))]
-    return sides_cut(mask[thin], hu[thin], thin_box, gaps, ends)
+    return sides_cut(mask[thin], hu[thin], thin_box, gaps, _ends(maps))
 
 
 def sides_cut(
@@ -110,12 +127,18 @@ def _reaches_end(mask: np.ndarray, hu: np.ndarray, gap: int) -> bool:
     return bool((blank + gap >= mask[:, lines].argmax(axis=0)).any())
 
 
-def notes_about(label: Label, found: Mapping[str, Any]) -> Iterator[Note]:
-    """Notes for the user about a segment that is not empty, from its measurements."""
+def notes_about(label: Label, found: Mapping[str, Any], boxed: Sequence[str]) -> Iterator[Note]:
+    """Notes for the user about a segment that is not empty, from its measurements and the sides at which the user's box cuts it off."""
     name, sides, dropped_ml = label.name.lower(), found["cut_by_scan"], found["dropped_ml"]
     if sides:
         text = f"The {name} reaches the end of the scan ({', '.join(sides)}), so its volume is a lower bound."
         yield Note("cut-by-scan", text)
+    if boxed:
+        text = (
+            f"The {name} reaches the edge of the box ({', '.join(boxed)}): only the part inside was measured. Enlarge the box to"
+            " measure it all."
+        )
+        yield Note("cut-by-box", text)
     if dropped_ml >= LEAST_DROPPED_ML:
         text = (
             f"{dropped_ml:.0f} ml in separate parts were not counted as {name}: they are too small or too improbable."
@@ -123,9 +146,10 @@ def notes_about(label: Label, found: Mapping[str, Any]) -> Iterator[Note]:
         yield Note("dropped", text)
     for key, (low, high) in label.usual.items():
         what, unit = USUAL[key]
-        is_cut = bool(sides) and key == "volume_ml" and found[key] < low
-        if not low <= found[key] <= high and not is_cut:
-            text = f"The {what} of the {name}, {found[key]:.0f} {unit}, is unusual: most people have {low:g} to {high:g} {unit}."
+        value = round(found[key])  # as the note shows it, which would contradict itself otherwise
+        is_cut = bool(sides or boxed) and key == "volume_ml" and value < low
+        if not low <= value <= high and not is_cut:
+            text = f"The {what} of the {name}, {value} {unit}, is unusual: most people have {low:g} to {high:g} {unit}."
             yield Note("unusual", text)
     if found.get("expected_dice", 1.0) < LOW_DICE:
         positions = ", ".join(f"{each['s_mm']:.0f}" for each in found["doubtful_slices"])
