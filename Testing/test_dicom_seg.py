@@ -12,7 +12,7 @@ from pydicom.uid import CTImageStorage, generate_uid
 
 from Testing.support.bright import bright_bundle
 from Testing.support.enhanced_ct import enhanced_ct
-from Testing.support.sample_files import SEGMENTS, labels, write_slice
+from Testing.support.sample_files import KIDNEY, LEFT, NODULE, RIGHT, SEGMENTS, labels, write_slice
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.core.segment import Segment
@@ -174,6 +174,20 @@ def test_a_segment_without_terminology_is_written_as_tissue(series, tmp_path, te
     assert (written.name, written.terminology.split("~")[1:3]) == (
         "Liver", ["SCT^123037004^Anatomical Structure", "SCT^85756007^Tissue"],
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "term",
+    [KIDNEY.format(RIGHT), KIDNEY.format(LEFT), NODULE, NODULE.removesuffix("^^") + RIGHT],
+    ids=["right kidney", "left kidney", "nodule of a lung", "nodule of the right lung"],
+)
+def test_side_and_region_of_a_segment_are_written_and_read_back(series, tmp_path, term):
+    source = files.slices_of(series)
+    files.write_dicom_seg(
+        tmp_path / "out.dcm", labels() % 2, [Segment(1, "It", term, (1, 2, 3), {})], source, "mine-v1.0.0"
+    )
+    (written,) = files.segments_in(tmp_path / "out.dcm")
+    assert written.terminology.split("~")[1:] == term.split("~")[1:]
 
 
 def test_a_meaning_that_is_too_long_for_dicom_is_cut(series, tmp_path):

@@ -12,7 +12,7 @@ import pydicom
 import pytest
 from pydicom.uid import generate_uid
 
-from Testing.support.sample_files import SEGMENTS, labels, write_slice
+from Testing.support.sample_files import KIDNEY, LEFT, RIGHT, SEGMENTS, labels, write_slice
 from UNetPlusPlusSegmentLib import __version__, files
 
 WHO = {
@@ -86,6 +86,21 @@ def test_the_report_says_where_a_nodule_is(written):
     np.testing.assert_allclose(found["Long Axis"], np.array(NODULE["long_axis_ras"]) * lps)
     np.testing.assert_allclose(found["Short Axis"], np.array(NODULE["short_axis_ras"]) * lps)
     np.testing.assert_allclose(found["Diameter"], [np.array(NODULE["centroid_ras"]) * lps])
+
+
+def test_the_report_gives_the_side_of_an_organ_and_the_region_of_a_nodule_as_its_site(written):
+    folder, source, segments = written
+    liver, nodule = (segment.terminology for segment in segments)
+    terms = [KIDNEY.format(RIGHT), KIDNEY.format(LEFT), nodule, nodule.removesuffix("^^") + LEFT, liver]
+    said = [replace(SEGMENTS[0], measurements={"volume_ml": 0.0}, terminology=term) for term in terms]
+    files.write_forms(
+        files.beside(folder / "sites.sr.dcm"), np.zeros_like(labels()), np.eye(4), [], source, "mine-v1.2.3", said
+    )
+    sites = [
+        [(site.value.meaning, site.laterality and site.laterality.meaning) for site in group.finding_sites]
+        for group in hd.sr.srread(folder / "sites.sr.dcm").content.get_volumetric_roi_measurement_groups()
+    ]
+    assert sites == [[("Kidney", "Right")], [("Kidney", "Left")], [("Lung", None)], [("Lung", "Left")], []]
 
 
 def test_seg_and_sr_name_series_program_and_version_in_their_own_fields(written):

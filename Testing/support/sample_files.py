@@ -23,6 +23,11 @@ NODULE = (
     "Segmentation category and type - DICOM master list~SCT^49755003^Morphologically Altered Structure"
     "~SCT^27925004^Nodule~^^~Anatomic codes - DICOM master list~SCT^39607008^Lung~^^"
 )
+KIDNEY = (  # with a place for the side
+    "Segmentation category and type - 3D Slicer General Anatomy list~SCT^123037004^Anatomical Structure"
+    "~SCT^64033007^Kidney~{}~Anatomic codes - DICOM master list~^^~^^"
+)
+RIGHT, LEFT = "SCT^24028007^Right", "SCT^7771000^Left"
 SEGMENTS = (
     Segment(1, "Liver", LIVER, (221, 130, 101), {}),
     Segment(2, "Nothing, but named", NODULE, (1, 2, 3), {}),

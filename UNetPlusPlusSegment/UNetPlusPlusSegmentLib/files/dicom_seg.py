@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from .images import FileError, ijk_to_ras, printable, quiet
 from .writing import whole_file
 
 if TYPE_CHECKING:
-    from highdicom.seg import Segmentation
+    from highdicom import AlgorithmIdentificationSequence
+    from highdicom.seg import Segmentation, SegmentDescription
     from pydicom import Dataset
     from pydicom.sr.coding import Code
 
@@ -32,6 +33,16 @@ MAY_BE_EMPTY = (
 )  # fmt: skip
 TISSUE = "~SCT^123037004^Anatomical Structure~SCT^85756007^Tissue"
 TRIAL = Segment(1, "Trial", TISSUE, (0, 0, 0), {})
+
+
+class Codes(NamedTuple):
+    """What a segment is and where it lies; None for what is not given."""
+
+    category: Code
+    kind: Code
+    modifier: Code | None  # of the kind, such as the side of a kidney
+    region: Code | None
+    region_modifier: Code | None
 
 
 def check_dicom_seg(source: Sequence[Path] = ()) -> None:
@@ -243,11 +254,7 @@ def _segmentation(
     descriptions = []
     for number, segment in enumerate(segments, start=1):
         numbered[labelmap == segment.value] = number
-        category, kind = codes_of(segment.terminology)
-        color = hd.color.CIELabColor.from_rgb(*segment.color)
-        descriptions.append(
-            hd.seg.SegmentDescription(number, segment.name, category, kind, "AUTOMATIC", by_model, display_color=color)
-        )
+        descriptions.append(_description(number, segment, by_model))
     try:
         with quiet():
             return hd.seg.Segmentation(
@@ -275,6 +282,30 @@ def _segmentation(
         ) from error
 
 
+def _description(number: int, segment: Segment, by_model: AlgorithmIdentificationSequence) -> SegmentDescription:
+    """The description of a segment; highdicom leaves out modifiers, which belong in the item that they modify (PS3.3 C.8.20.4)."""
+    import highdicom as hd
+
+    codes = codes_of(segment.terminology)
+    description = hd.seg.SegmentDescription(
+        number,
+        segment.name,
+        codes.category,
+        codes.kind,
+        "AUTOMATIC",
+        by_model,
+        anatomic_regions=[codes.region] if codes.region else None,
+        display_color=hd.color.CIELabColor.from_rgb(*segment.color),
+    )
+    if codes.modifier:
+        modifiers = [hd.sr.CodedConcept.from_code(codes.modifier)]
+        description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = modifiers
+    if codes.region and codes.region_modifier:
+        modifiers = [hd.sr.CodedConcept.from_code(codes.region_modifier)]
+        description.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = modifiers
+    return description
+
+
 def without_patient(text: str, images: Sequence[Dataset]) -> str:
     """A message of highdicom without the patient data that it may quote."""
     keywords = {*MAY_BE_EMPTY} - {"PatientSex"}  # a single letter, which tells nobody who it is
@@ -284,12 +315,21 @@ def without_patient(text: str, images: Sequence[Dataset]) -> str:
     return " ".join(text.split())
 
 
-def codes_of(terminology: str) -> tuple[Code, Code]:
-    """Category and type, from Slicer's seven-part terminology string; those of a tissue if it lacks them."""
+def codes_of(terminology: str) -> Codes:
+    """The codes in Slicer's seven-part terminology string; those of a tissue if it lacks category or type."""
+    parts = [*terminology.split("~"), *[""] * 7]
+    category, kind, modifier, region, region_modifier = (_code_of(parts[index]) for index in (1, 2, 3, 5, 6))
+    if category is None or kind is None:
+        category, kind, modifier, *_ = codes_of(TISSUE)
+    return Codes(category, kind, modifier, region, region_modifier)
+
+
+def _code_of(part: str) -> Code | None:
+    """The code in a part of a terminology string; None if it is incomplete."""
     from pydicom.sr.coding import Code
 
-    found = [part.split("^") for part in terminology.split("~")[1:3]]
-    if len(found) < 2 or not all(len(each) == 3 and all(each) for each in found):
-        return codes_of(TISSUE)
-    category, kind = (Code(value, scheme, meaning[:LONGEST]) for scheme, value, meaning in found)
-    return category, kind
+    found = part.split("^")
+    if len(found) != 3 or not all(found):
+        return None
+    scheme, value, meaning = found
+    return Code(value, scheme, meaning[:LONGEST])

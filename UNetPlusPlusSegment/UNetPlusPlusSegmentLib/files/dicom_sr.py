@@ -10,12 +10,12 @@ import numpy as np
 
 from .. import __version__
 from ..core.segment import Segment
-from .dicom_seg import LONGEST, MANUFACTURER, PROGRAM, codes_of, headers_of, without_patient
+from .dicom_seg import LONGEST, MANUFACTURER, PROGRAM, Codes, codes_of, headers_of, without_patient
 from .images import FileError, quiet
 from .writing import whole_file
 
 if TYPE_CHECKING:
-    from highdicom.sr import Measurement
+    from highdicom.sr import FindingSite, Measurement
     from pydicom import Dataset
     from pydicom.sr.coding import Code
 
@@ -113,14 +113,13 @@ def _groups(segment: Segment, number: int, seg: Dataset, images: Sequence[Datase
     """The measurement groups of a segment: for its region and, if it has any, for its points."""
     import highdicom as hd
 
-    category, kind = codes_of(segment.terminology)
-    region = (*segment.terminology.split("~"), "", "", "")[5].split("^")
+    codes = codes_of(segment.terminology)
     tracking = hd.sr.TrackingIdentifier(uid=hd.UID(), identifier=segment.name)
     about: dict[str, Any] = {
         "tracking_identifier": tracking,
-        "finding_category": category,
-        "finding_type": kind,
-        "finding_sites": [hd.sr.FindingSite(_code(region))] if len(region) == 3 and all(region) else None,
+        "finding_category": codes.category,
+        "finding_type": codes.kind,
+        "finding_sites": _sites(codes),
         "algorithm_id": hd.sr.AlgorithmIdentification(name=model, version=model.rpartition("-v")[2] or "unknown"),
     }
     reference = hd.sr.ReferencedSegment(
@@ -142,6 +141,17 @@ def _groups(segment: Segment, number: int, seg: Dataset, images: Sequence[Datase
     if placed:
         groups.append(hd.sr.MeasurementsAndQualitativeEvaluations(measurements=placed, **about))
     return groups
+
+
+def _sites(codes: Codes) -> list[FindingSite] | None:
+    """Where a segment lies: its region, with the side. Only a site can have a side, so an organ with a side is its own site."""
+    import highdicom as hd
+    from pydicom.sr.codedict import codes as known
+
+    modifiers = codes.region_modifier, codes.modifier
+    side = next((code for code in modifiers if code and code in known.CID244), None)
+    site = codes.region or (codes.kind if side else None)
+    return [hd.sr.FindingSite(site, laterality=side)] if site else None
 
 
 def _measurement(segment: Segment, key: str, frame_of_reference: str | None = None) -> Measurement:
