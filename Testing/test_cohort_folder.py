@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.core.segment import Segment
+from UNetPlusPlusSegmentLib.jobs import cohort as cohorts
 from UNetPlusPlusSegmentLib.jobs import manifest
 from UNetPlusPlusSegmentLib.jobs.cohort import one_after_the_other, run_cohort
 from UNetPlusPlusSegmentLib.jobs.cohort_client import CohortProcess
 from UNetPlusPlusSegmentLib.jobs.manifest import MANIFEST, CohortError, alone_in, append, is_running, read_manifest
+
+HAND_MADE = b"drawn by hand"
 
 
 class Finder:
@@ -39,6 +45,29 @@ def run(bundle):
         return {each["case"]: each["status"] for each in records}
 
     return run
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """A folder with the scan `a.nii.gz`."""
+    (tmp_path / "in").mkdir()
+    add_scan(tmp_path / "in" / "a.nii.gz")
+    return tmp_path / "in"
+
+
+def add_scan(path: Path) -> None:
+    array = np.random.default_rng(0).integers(-1000, 300, (6, 8, 8), np.int16)
+    files.write_volume(path, array, np.diag([-2.0, -2.0, 3.0, 1.0]))
+
+
+def kill_at_the_next_result(monkeypatch) -> None:
+    """Have the next run end as one that is killed when the result of its first case is written, but not recorded."""
+
+    def killed(*_):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cohorts, "write_picture", killed)
 
 
 def test_a_refused_cohort_leaves_the_lock_of_the_running_one(tmp_path):
@@ -82,6 +111,74 @@ def test_a_relative_folder_lies_where_the_caller_is_not_where_the_process_is(bun
         time.sleep(0.05)
     assert process.error is None
     assert set(read_manifest(tmp_path / "out")) == {"broken"}
+
+
+@pytest.mark.parametrize("through", ["dots", "a link"])
+def test_a_scan_is_not_replaced_whatever_its_folder_is_called(run, scans, tmp_path, monkeypatch, through):
+    monkeypatch.chdir(scans)
+    inputs, out = ("../in", ".") if through == "dots" else (scans, tmp_path / "link")
+    if through == "a link":
+        out.symlink_to(scans)
+    before = (scans / "a.nii.gz").read_bytes()
+    assert run(inputs, out) == {"a": "done"}
+    for asked in ({}, {"threshold": 0.4}):
+        with pytest.raises(CohortError, match=r"a\.nii\.gz is one of the scans, .* another folder"):
+            run(inputs, out, ["nii.gz"], **asked)
+    assert (scans / "a.nii.gz").read_bytes() == before
+
+
+def test_a_file_in_a_form_that_no_run_has_written_is_not_replaced(run, scans, tmp_path):
+    out = tmp_path / "out"
+    run(scans, out)
+    (out / "a.nii.gz").write_bytes(HAND_MADE)
+    for asked in ({}, {"threshold": 0.4}):
+        with pytest.raises(CohortError, match=r"a\.nii\.gz is not a result of this cohort, .* move it, or choose"):
+            run(scans, out, ["nii.gz"], **asked)
+    assert (out / "a.nii.gz").read_bytes() == HAND_MADE
+    (out / "a.nii.gz").unlink()
+    for asked in ({}, {"threshold": 0.4}):
+        assert run(scans, out, ["nii.gz"], **asked) == {"a": "done"}
+    assert run(scans, out) == {"a": "done"}
+    assert run(scans, out, ["nii.gz"], threshold=0.4) == {"a": "done"}, "the NIfTI is still known"
+
+
+def test_an_outline_saved_by_hand_beside_the_results_is_not_replaced(run, scans, tmp_path):
+    out = tmp_path / "out"
+    (scans / "broken.nrrd").write_text("not a volume")
+    assert run(scans, out) == {"a": "done", "broken": "failed"}
+    add_scan(scans / "b.nrrd")
+    for name in ("b.seg.nrrd", "broken.seg.nrrd"):
+        (out / name).write_bytes(HAND_MADE)
+        with pytest.raises(CohortError, match=f"{name} is not a result of this cohort"):
+            run(scans, out)
+        assert (out / name).read_bytes() == HAND_MADE
+        (out / name).unlink()
+    assert run(scans, out) == {"a": "done", "b": "done", "broken": "failed"}
+
+
+def test_a_run_that_was_killed_goes_on_with_the_file_that_it_was_writing(run, scans, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    add_scan(scans / "b.nrrd")
+    kill_at_the_next_result(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        run(scans, out, ["nii.gz"])
+    assert (out / "a.seg.nrrd").is_file() and not read_manifest(out)
+    (out / "b.seg.nrrd").write_bytes(HAND_MADE)
+    with pytest.raises(CohortError, match=r"b\.seg\.nrrd is not a result"):  # the killed run had not come to it
+        run(scans, out, ["nii.gz"])
+    (out / "b.seg.nrrd").unlink()
+    assert run(scans, out, ["nii.gz"]) == {"a": "done", "b": "done"}
+    assert not [*out.glob(".*")]
+
+
+def test_a_folder_of_an_earlier_version_goes_on_with_its_segmentations(run, scans, tmp_path):
+    out = tmp_path / "out"
+    run(scans, out)
+    lines = [json.loads(line) for line in (out / MANIFEST).read_text().splitlines()]
+    for line in lines:
+        line.pop("files")
+    (out / MANIFEST).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run(scans, out, threshold=0.4) == {"a": "done"}
 
 
 @pytest.mark.parametrize(

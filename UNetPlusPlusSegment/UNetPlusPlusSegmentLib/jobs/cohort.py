@@ -149,7 +149,7 @@ def run_cohort(
         todo = [
             each for each in every if not _is_done(each.outputs, asked[each.case], known.get(each.case, {}), threshold)
         ]
-        outcomes = run(todo)
+        outcomes, by_case = run(todo), {each.case: each for each in todo}
         for name, record in _skipped_records(skipped).items():
             if record != known.get(name):
                 known[name] = record
@@ -158,8 +158,7 @@ def run_cohort(
             for number, waiting in enumerate(todo, start=len(cases) - len(todo)):
                 progress(number, len(cases), waiting.case)
                 case, outcome = next(outcomes)
-                known[case] = asked[case] | outcome
-                append(folder, known[case])
+                known[case] = _record(folder, by_case[case], asked[case] | outcome, known.get(case, {}))
                 write_table(folder)
                 ended(known[case])
             progress(len(cases), len(cases), "")
@@ -174,32 +173,46 @@ def run_cohort(
 def _check_nothing_is_replaced(folder: Path, cases: Iterable[Todo], known: Mapping[str, dict]) -> None:
     """Refuse to replace scans, and files that do not belong to this cohort.
 
-    These are not in the manifest and are older than the first run; files of a run that was killed are newer.
+    A file belongs to it if the last line of its case names it, or if a run was killed while it wrote it.
 
     Raises:
-        CohortError: A result would replace such a file.
+        CohortError: A result would replace one.
     """
-    results = [path for each in cases for path in each.outputs]
-    new = [path for each in cases if each.case not in known for path in each.outputs]
-    new += [folder / name for name in (TABLE, REPORT) if not known]
-    begun = _begun_at(folder, known)
-    for what, there in (
-        ("one of the scans", {*results} & {each.input for each in cases}),
-        ("not a result of this cohort", {path for path in new if path.is_file() and path.stat().st_mtime < begun}),
-    ):
-        if there:
-            raise CohortError(f"{min(there)} is {what}, and would be replaced: choose another folder for the results.")
+    results = [(path, known.get(each.case, {})) for each in cases for path in each.outputs]
+    scans = {os.path.realpath(each.input) for each in cases}
+    replaced = [path for path, _ in results if os.path.realpath(path) in scans]
+    if replaced:
+        raise CohortError(
+            f"{min(replaced)} is one of the scans, and would be replaced: choose another folder for the results."
+        )
+    foreign = [path for path, last in results if path.name not in _files_of(last) and not _mark_of(path).exists()]
+    foreign += [folder / name for name in (TABLE, REPORT) if not known]
+    there = [path for path in foreign if path.is_file()]
+    if there:
+        raise CohortError(
+            f"{min(there)} is not a result of this cohort, and would be replaced: move it, or choose another folder for the results."
+        )
 
 
-def _begun_at(folder: Path, known: Mapping[str, dict]) -> float:
-    """The latest time at which the first run can have begun, by the clock of the file system (seconds, as in `st_mtime`)."""
-    manifest = (folder / MANIFEST).stat()
-    if manifest.st_size and not known:  # a crash left its first line incomplete
-        return 0.0
-    took = {case: record.get("seconds") or 0.0 for case, record in known.items()}
-    results = [(folder / f"{case}{ENDING}", seconds) for case, seconds in took.items()]
-    ended = [path.stat().st_mtime - seconds for path, seconds in results if path.is_file()]
-    return min([manifest.st_mtime - sum(took.values()), *ended])
+def _files_of(record: Mapping[str, Any]) -> Sequence[str]:
+    """The names of the files of a case by its last line in the manifest, which may be empty; lines of earlier versions lack them."""
+    return record.get("files", [f"{record['case']}{ENDING}"] if record else [])
+
+
+def _mark_of(output: Path) -> Path:
+    """A file that exists while `output` is written, until the manifest names it."""
+    return output.with_name(f".{output.name}.writing")
+
+
+def _record(folder: Path, todo: Todo, record: Mapping[str, Any], last: Mapping[str, Any]) -> dict[str, Any]:
+    """Append the line of a case that has ended, with the names of its files, of which some may be from earlier runs (`last`)."""
+    names = dict.fromkeys([*(path.name for path in todo.outputs), *_files_of(last)])
+    record = {**record, "files": [name for name in names if (folder / name).is_file()]}
+    append(folder, record)
+    for path in todo.outputs:
+        with contextlib.suppress(OSError):
+            _mark_of(path).unlink()
+    return record
 
 
 def _skipped_records(skipped: Mapping[Path, str]) -> dict[str, dict]:
@@ -376,6 +389,9 @@ def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list
         result = merged(found, volume)
         bundles = [read_bundle(folder) for folder, _ in todo.parts]
         nothing = empty_segments(bundles[0].labels_of(*todo.parts[0][1].targets))
+        for path in todo.outputs:
+            with contextlib.suppress(OSError):  # if nothing can be written here, `write_forms` says so
+                _mark_of(path).touch()
         files.write_forms(
             todo.outputs, result.labelmap, volume.ijk_to_ras, result.segments, source, result.model, nothing
         )
