@@ -239,6 +239,19 @@ def test_a_doubtful_organ_has_a_lower_expected_dice_and_a_note_that_says_where_t
     assert note.kind == "low-dice" and "check the slices at S" in note.text
 
 
+@pytest.mark.parametrize("slices", [1, 9, 10])
+def test_fewer_slices_than_the_fit_has_seen_give_no_expected_dice_and_a_note(engine, slices):
+    says = with_label(engine, expected_dice={"accurate": FITTED})
+    volume = body(shape=(slices, 90, 110), organ=np.s_[:, 30:60, 25:70])
+    in_box = {"box": np.s_[10 : 10 + slices, 0:90, 0:110], "speed": "accurate"}
+    for scan, asked in ((volume, {"speed": "accurate"}), (body(), in_box)):
+        assert ("expected_dice" in found(says, scan, **asked)) == (slices == 10)
+        assert ("few-slices" in kinds(says, scan, **asked)) == (slices < 10)
+        assert "few-slices" not in kinds(engine, scan, **asked), (
+            "a model without coefficients expects no Dice of any scan"
+        )
+
+
 def test_another_threshold_is_judged_anew(engine):
     volume = body()
     volume.array[12:18, 30:60, 25:70] = DOUBTFUL_HU

@@ -22,7 +22,7 @@ class Trust:
             the position towards Superior.
         doubtful_slices_ras: For each of these slices, the centre of its doubtful pixels: R, A, S in mm.
         expected_dice, expected_dice_low, expected_dice_high: The Dice expected against an expert's mask, and the range that holds it
-            in eight of ten people; None if the model cannot estimate it.
+            in eight of ten people; None if the model cannot estimate it, or not of so few slices.
     """
 
     cut_by_scan: tuple[str, ...]
