@@ -125,6 +125,17 @@ def test_unlikely_findings_are_left_out_of_a_chest_and_a_box_but_not_at_a_point(
     assert at_smallest.show_from is None
 
 
+@pytest.mark.parametrize(("slice_mm", "kinds"), [(5.0, []), (5.1, ["coarse"])])
+def test_a_search_on_slices_too_far_apart_has_a_note_and_a_point_has_none(tmp_path, chest, slice_mm, kinds):
+    volume, _, _ = chest
+    engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0"), "cpu")
+    apart = Volume(volume.array, volume.ijk_to_ras @ np.diag([1, 1, slice_mm / 2.5, 1]))
+    point = ras((12, 60, 50), apart.ijk_to_ras)
+    for where, expected in (({}, kinds), ({"box": np.s_[5:20, 40:80, 30:70]}, kinds), ({"points": [point]}, [])):
+        notes = engine.predict(apart, Request("nodule", **where)).notes
+        assert [note.kind for note in notes] == expected
+
+
 def test_a_nodule_that_the_end_of_the_scan_cuts_says_so(tmp_path, chest):
     volume, _, _ = chest
     engine = load_engine(bright_nodule_bundle(tmp_path / "nodule-v1.0.0"), "cpu")

@@ -122,6 +122,12 @@ def test_every_limit_is_needed_for_one_of_the_shapes(monkeypatch):
             assert len(found(NO_NODULES[what])[1]) == 1, what
 
 
+def test_one_pixel_on_any_number_of_slices_is_no_nodule_however_large_it_is():
+    coarse_mm = np.diag([10.0, 3.05, 3.05])
+    for shape, can_be in (((1, 1, 1), False), ((2, 1, 1), False), ((1, 2, 2), True)):
+        assert can_be_nodule(np.ones(shape, bool), coarse_mm, is_cut=False) == can_be
+
+
 def test_a_nodule_half_in_the_chest_wall_touches_the_pleura():
     _, (segment,), _ = found(ellipsoid((15, 107, 60), (5, 5, 5)))
     assert segment.measurements["pleura_mm"] == 0

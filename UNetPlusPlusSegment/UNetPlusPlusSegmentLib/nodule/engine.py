@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 
+from ..core.note import Note
 from ..core.progress import CANDIDATES, LUNGS, SEARCH
 from ..core.request import Request
 from ..core.volume import Volume, axial_order, axial_volume, bounding_box, clean_hu, index_of
@@ -23,6 +24,10 @@ from .lungs import find_lungs
 from .maps import NoduleMaps
 from .search import search, searched_slices
 from .windows import Window, Windows
+
+MOST_SLICE_MM = (
+    5.0  # slices of the chests that the search was measured on are 2.5 to 5 mm apart; at 10 mm, most findings are false
+)
 
 
 class NoduleEngine(Predictor):
@@ -66,6 +71,13 @@ class NoduleEngine(Predictor):
         hu, more = clean_hu(volume.array)
         axial = Volume(order.apply(hu), axial.ijk_to_ras)
         windows = Windows(self, axial, speed.level)
+        slice_mm = round(order.spacing_mm[0], 1)
+        if not request.points and slice_mm > MOST_SLICE_MM:
+            text = (
+                f"The slices are {slice_mm:g} mm apart, and a search is unreliable above {MOST_SLICE_MM:g} mm: mark nodules"
+                " with points instead."
+            )
+            more.append(Note("coarse", text))
         region = tuple(slice(0, size) for size in axial.array.shape)
         inside = np.zeros(hu.shape, bool)
         lungs: np.ndarray | None = None

@@ -69,15 +69,18 @@ def number_nodules(
 
 
 def can_be_nodule(mask: np.ndarray, steps_mm: np.ndarray, is_cut: bool) -> bool:
-    """True if a mask has the size of a nodule, and is neither a tube, nor a plate, nor branched.
+    """True if a mask has the size of a nodule, and is neither a tube, nor a plate, nor branched, nor a single pixel.
 
     Args:
         mask: bool (slices, rows, columns), axial; it has voxels, which need not be connected.
         steps_mm: 3 × 3, its rows the steps from slice to slice, row to row and column to column.
         is_cut: It ends where the scan does, so that it may only look flat: it is taken to be as thick as wide, if it is thinner.
     """
+    section = np.count_nonzero(mask, axis=(1, 2)).max()
+    if section == 1:  # a single pixel has no shape, although a coarse one is large enough
+        return False
     if is_cut:
-        section_mm2 = np.count_nonzero(mask, axis=(1, 2)).max() * np.linalg.norm(np.cross(*steps_mm[1:]))
+        section_mm2 = section * np.linalg.norm(np.cross(*steps_mm[1:]))
         thick_mm = len(mask) * np.linalg.norm(steps_mm[0])
         round_mm = steps_mm * [[max(1.0, 2 * np.sqrt(section_mm2 / np.pi) / thick_mm)], [1.0], [1.0]]
     else:
