@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import RLELossless
+from pydicom.uid import MultiFrameGrayscaleWordSecondaryCaptureImageStorage, RLELossless
 
-from Testing.support.enhanced_ct import enhanced_ct
+from Testing.support.enhanced_ct import ENHANCED_CT, enhanced_ct, sequence
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
 
@@ -65,8 +65,46 @@ def test_a_file_of_frames_is_listed_with_its_true_size_and_spacing(tmp_path, cap
     assert "5 × 4 × 3 voxels of 0.5 × 0.7 × 2 mm" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("kind", [ENHANCED_CT, MultiFrameGrayscaleWordSecondaryCaptureImageStorage])
+@pytest.mark.parametrize("count", [1, 5])
+def test_frames_that_are_all_scaled_alike_are_in_hu_in_every_kind_of_file(tmp_path, kind, count):
+    path = enhanced_ct(tmp_path / "ct.dcm", EVEN[:count], scales=((1, -1024),))
+    header = pydicom.dcmread(path)
+    header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID = kind
+    header.save_as(path)
+    volume, notes = files.read_volume(tmp_path)
+    assert notes == []
+    np.testing.assert_array_equal(volume.array[:, 0, 0], [0, 10, 20, 30, 40][:count])
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_unit_that_all_frames_share_has_a_note_unless_it_is_hu(tmp_path, count):
+    path = enhanced_ct(tmp_path / "ct.dcm", EVEN[:count], scales=(None,))
+    for unit, expected in (
+        ("MGML", ["According to the DICOM header, the values are not in HU but in MGML."]),
+        ("HU", []),
+    ):
+        header = pydicom.dcmread(path)
+        header.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence = sequence(
+            RescaleSlope=1, RescaleIntercept=-1000, RescaleType=unit
+        )
+        header.save_as(path)
+        assert files.read_volume(tmp_path)[1] == expected
+
+
+@pytest.mark.parametrize("scales", [((1, -1000),), (None,)])
+def test_frames_without_positions_are_counted(tmp_path, scales):
+    path = enhanced_ct(tmp_path / "ct.dcm", EVEN, scales=scales)
+    header = pydicom.dcmread(path)
+    header.PerFrameFunctionalGroupsSequence.pop()
+    header.save_as(path)
+    with pytest.raises(files.FileError, match="contains 5 frames but gives the positions of 4: export it again"):
+        files.read_volume(path)
+
+
 def test_a_file_of_one_frame_is_one_slice(tmp_path):
-    volume, _ = files.read_volume(enhanced_ct(tmp_path / "ct.dcm", [5]))
+    volume, (note,) = files.read_volume(enhanced_ct(tmp_path / "ct.dcm", [5]))
+    assert "Only the slice in this file was read" in note
     assert volume.array.shape == (1, 4, 5)
     assert volume.spacing_mm == pytest.approx([0.5, 0.7, 3])
 

@@ -15,7 +15,7 @@ from .dicom_choice import choose_stack, stacks_in
 from .dicom_folder import PACKED
 from .dicom_grid import grid_of
 from .dicom_headers import SEGMENTATION_CLASS, DamagedFileError, Header, is_dicom, read_header, start_of
-from .dicom_pixels import count_phases, stored_values_of, values_of
+from .dicom_pixels import count_phases, rescaled, values_of
 from .dicom_places import along_normal, in_one_plane, place_in_words
 from .dicom_series import Stack
 from .frames import Frame, frames_of, order_of
@@ -189,7 +189,7 @@ def _check_rescaled(stack: Stack, told: Sequence[tuple[bool, bool]]) -> list[str
         return [
             "The DICOM header does not say how the values become HU (no Rescale Intercept): they were assumed to be HU already."
         ]
-    if first.modality == "CT" and first.unit:
+    if first.modality == "CT" and first.unit not in ("", "HU", "US"):  # US: unspecified
         return [f"According to the DICOM header, the values are not in HU but in {first.unit}."]
     return []
 
@@ -206,17 +206,15 @@ def _check_phases(stack: Stack, array: np.ndarray) -> None:
 
 def _read_frames(file: Header, force: bool) -> tuple[Volume, list[str]]:
     stack, frames = _stack_of_frames(file)
-    place, notes = grid_of(stack)  # refuses two frames at the same position
-    rescale = [frame.rescale for frame in frames]
-    if any(rescale):
-        notes += _check_rescaled(Stack([file]), [(each is not None,) * 2 for each in rescale])
-    else:
-        notes += _check_rescaled(Stack([file]), [file.rescaling])
-    array = _rescaled(file, rescale) if len(set(rescale)) > 1 else values_of(file)
-    if len(array) != len(frames):
+    if file.size[2] != len(frames):
         raise FileError(
-            f"{printable(file.path)} contains {len(array)} frames but gives the positions of {len(frames)}: export it again."
+            f"{printable(file.path)} contains {file.size[2]} frames but gives the positions of {len(frames)}: export it again."
         )
+    place, notes = grid_of(stack)  # refuses two frames at the same position
+    rescale = [frame.rescale for frame in frames if frame.rescale]
+    told = [(frame.rescale is not None,) * 2 for frame in frames] if rescale else [file.rescaling]
+    notes += _check_rescaled(Stack([replace(file, unit=frames[0].unit or file.unit)]), told)
+    array = rescaled(file, rescale) if rescale else values_of(file)
     array = array[order_of(frames)]
     _check_phases(stack, array)
     volume, more = place_volume(file.path, array, place, force)
@@ -252,12 +250,6 @@ def _of_frame(file: Header, frame: Frame) -> Header:
         directions=np.reshape(frame.directions, (3, 3)),
         spacing=frame.spacing,
     )
-
-
-def _rescaled(file: Header, rescale: Sequence[tuple[float, float] | None]) -> np.ndarray:
-    """The frames of a file in HU, each with its own slope and intercept; SimpleITK would use those of the first for all."""
-    slopes, intercepts = np.array([each or (1.0, 0.0) for each in rescale], np.float32).T[:, :, None, None]
-    return stored_values_of(file) * slopes + intercepts
 
 
 def _entry(stack: Stack, patient: int) -> dict[str, Any]:

@@ -89,7 +89,8 @@ class Header:
         directions: 3 × 3; its columns are I, J and the normal of the slice. None if they are not given.
         spacing: Along I and J, and the slice thickness; NaN where it is not given.
         rescaling: Whether it has a rescale intercept and a rescale slope.
-        unit: Unit of the rescaled values if it is not HU; empty if it is HU or not given.
+        rescale: Slope and intercept in the functional groups of a single frame; None if it has none there.
+        unit: Unit of the rescaled values; empty if it is not given, as of several frames, which `frames_of` gives.
         unread: Why its values cannot be read, worded to follow the file's name in a message; empty if they can.
         acquisition: Values by the names of `ACQUISITION` and `SEQUENTIAL`; empty where they are not given.
         end: Where the pixel data ends in the file.
@@ -111,6 +112,7 @@ class Header:
     directions: np.ndarray | None
     spacing: tuple[float, ...]
     rescaling: tuple[bool, bool]
+    rescale: tuple[float, float] | None
     unit: str
     unread: str
     acquisition: dict[str, str]
@@ -216,7 +218,7 @@ def _header(path: Path, fields: _Fields, found: _Found) -> Header:
     frame, own = fields.uid("FrameOfReferenceUID"), path if size[2] > 1 else None
     sop_class = fields.uid("SOPClassUID")
     modality = fields.text("Modality").upper() or ("CT" if sop_class in CT_CLASSES else "")
-    unit = fields.text("RescaleType").upper()
+    told = [place.rescale is not None or bool(fields.numbers(name, 1)) for name in ("RescaleIntercept", "RescaleSlope")]
     return Header(
         path=path,
         sop_class=sop_class,
@@ -231,8 +233,9 @@ def _header(path: Path, fields: _Fields, found: _Found) -> Header:
         position=_or_none(place.origin, 3),
         directions=_or_none(place.directions, 3, 3),
         spacing=place.spacing,
-        rescaling=(bool(fields.numbers("RescaleIntercept", 1)), bool(fields.numbers("RescaleSlope", 1))),
-        unit="" if unit in ("HU", "US") else unit,  # US: unspecified
+        rescaling=(told[0], told[1]),
+        rescale=place.rescale,
+        unit=place.unit or fields.text("RescaleType").upper(),
         unread=_unread(fields),
         acquisition=acquisition,
         end=found.end,

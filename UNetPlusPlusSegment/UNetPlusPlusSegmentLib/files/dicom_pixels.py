@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,8 @@ def values_of(header: Header) -> np.ndarray:
     Raises:
         FileError: It cannot be decoded.
     """
+    if header.rescale:
+        return rescaled(header, [header.rescale])
     path = header.path
     is_text, is_clean = printable(path) == str(path), header.end >= path.stat().st_size and not header.is_odd
     if is_text and is_clean:
@@ -56,8 +59,13 @@ def values_of(header: Header) -> np.ndarray:
         return _decoded(copy, path)
 
 
-def stored_values_of(header: Header) -> np.ndarray:
-    """The images (frame, row, column) of a multi-frame DICOM file, without rescaling.
+def rescaled(header: Header, rescale: Sequence[tuple[float, float]]) -> np.ndarray:
+    """The images (frame, row, column) of a DICOM file with functional groups, rescaled.
+
+    SimpleITK would use the rescaling of the first frame for all, and none in secondary captures.
+
+    Args:
+        rescale: Slope and intercept of each frame.
 
     Raises:
         FileError: It cannot be decoded.
@@ -65,7 +73,9 @@ def stored_values_of(header: Header) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "frames.dcm")
         _write_essence(header.path, copy, is_rescaled=False)
-        return _decoded(copy, header.path)
+        stored = _decoded(copy, header.path)
+    slopes, intercepts = np.array(rescale, np.float32).T[:, :, None, None]
+    return stored * slopes + intercepts
 
 
 def _write_essence(path: Path, copy: Path, is_rescaled: bool = True) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pydicom
@@ -20,6 +20,7 @@ class Frame(NamedTuple):
     spacing: tuple[float, ...]  # along I and J, and the slice thickness
     rescale: tuple[float, float] | None = None  # slope and intercept of its values; None if not given
     slice_step: float | None = None  # from its slice to the next; None if not given
+    unit: str = ""  # of its rescaled values; empty if not given
 
 
 def frames_of(path: Path) -> list[Frame]:
@@ -81,13 +82,19 @@ class _Groups:
             (pixel[1], pixel[0], thickness_mm[0]),
             (slope[0], intercept[0]) if slope and intercept else None,
             slice_step[0] if slice_step else None,
+            str(next(self._given("PixelValueTransformationSequence", "RescaleType"), "")).upper(),
         )
 
     def _values(self, group: str, name: str, count: int) -> list[float]:
         """Exactly `count` finite numbers, or none."""
+        for value in self._given(group, name):
+            found = np.atleast_1d(value).astype(float)
+            if len(found) == count and np.isfinite(found).all():
+                return found.tolist()
+        return []
+
+    def _given(self, group: str, name: str) -> Iterator[Any]:
+        """The values of an attribute: that of the frame before that of all frames."""
         for items in (each.get(group) for each in self._each):
             if items and items[0].get(name) is not None:
-                found = np.atleast_1d(items[0].get(name)).astype(float)
-                if len(found) == count and np.isfinite(found).all():
-                    return found.tolist()
-        return []
+                yield items[0].get(name)
