@@ -331,6 +331,39 @@ def test_a_case_that_is_only_looked_at_is_not_saved_again(cohort, open_session):
     assert volumes_ml(results)["a.corrected"] == "7.2"
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda whole: whole[:-20], lambda whole: b"no segmentation"], ids=["cut", "foreign"]
+)
+def test_a_case_with_a_damaged_correction_is_refused_and_the_file_stays_as_it_is(cohort, open_session, damage):
+    results, scans = cohort
+    path = results / "a.corrected.seg.nrrd"
+    path.write_bytes(damaged := damage((results / "a.seg.nrrd").read_bytes()))
+    session, do = open_session(results, scans)
+    for case in (None, "b"):
+        assert session.state.wrong and "a.corrected.seg.nrrd cannot be read" in session.state.message
+        assert session.state.case_name == case
+        do(session.open("b"))
+        assert session.state.rows == [["Liver", "4.8", "60"]]
+        do(session.open("a"))
+    assert path.read_bytes() == damaged
+
+
+def test_changes_never_replace_a_correction_that_could_not_be_shown(cohort, open_session, monkeypatch):
+    results, scans = cohort
+    path = results / "a.corrected.seg.nrrd"
+    shutil.copy(results / "a.seg.nrrd", path)
+    session, do = open_session(scans / "b.nrrd")
+    monkeypatch.setattr(session.views, "load_segmentation", lambda _: None)
+    session.cases |= find(cohort)
+    do(session.open("a"))
+    assert session.state.wrong and "a.corrected.seg.nrrd could not be shown" in session.state.message
+    session.segmentation.GetSegmentation().AddEmptySegment("", "Mine")
+    paint(session, do)
+    do(session.open("b"))
+    assert path.read_bytes() == (results / "a.seg.nrrd").read_bytes()
+    assert not (results / TABLE).exists()
+
+
 def test_a_case_stays_open_while_the_first_of_two_others_is_given_up(cohort, open_session, monkeypatch):
     results, scans = cohort
     shutil.copy(scans / "b.nrrd", scans / "c.nrrd")

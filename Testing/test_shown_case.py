@@ -25,6 +25,16 @@ def case(scene, tmp_path):
     return ShownCase(tmp_path, {"case": "one", "input": str(tmp_path / "one.nrrd"), "status": "done"})
 
 
+def test_a_case_with_a_damaged_segmentation_is_refused_and_leaves_nothing_in_the_scene(case, scene):
+    case.drop()
+    path = case.folder / "one.seg.nrrd"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(files.FileError, match=r"one\.seg\.nrrd cannot be read"):
+        ShownCase(case.folder, case.record)
+    assert scene.GetNumberOfNodesByClass("vtkMRMLVolumeNode") == 0
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -20,6 +20,7 @@ from ..core.progress import in_words
 from ..core.request import DEVICES, SPEEDS
 from ..core.result import Result
 from ..core.volume import Volume
+from ..files.nrrd import read_nrrd_layers
 from ..jobs.corrections import CORRECTED, add_correction
 from ..jobs.manifest import read_manifest
 from ..jobs.protocol import JobError
@@ -104,8 +105,7 @@ class Session:
         self._tell("Opening …")
         self.state.flush()
         try:
-            found = case.segmentation and case.folders.scan(case.segmentation)
-            volume, notes = await asyncio.to_thread(_read, case)
+            volume, notes, found = await asyncio.to_thread(_read, case)
         except (ValueError, MemoryError) as error:
             why = str(error) or "There is not enough memory for this scan: close other programs, or crop the scan."
             self._tell(
@@ -127,17 +127,20 @@ class Session:
     def _show(self, case: Case, volume: Volume, found: Path | None) -> None:
         """Show a case that has been read, in place of the previous one."""
         self.views.show(volume, case.name, self.state.window_name)
-        self.case, self._shown = case, None
-        self._by_hand = found is not None and case.segmentation == case.corrected
+        self.case, self._shown, saved_as = case, None, case.corrected
         loaded = self.views.load_segmentation(found) if found else None
+        self._by_hand = loaded is not None and case.segmentation == case.corrected
+        if found and loaded is None:
+            self._tell(f"{found} could not be shown, so changes are not saved: copy it again.", wrong=True)
+            saved_as = None
         self._use(loaded or self.views.app.segmentation_editor.create_empty_segmentation_node())
         state = self.take()
         self._measured = Measurements(self.views.volume, None if self._by_hand else state, case.record.get("target"))
-        self._autosave.follow(case.corrected, self.take, state)
+        self._autosave.follow(saved_as, self.take, state)
         self.state.update(
             {
                 "case_name": case.name, "loaded": True, "overlay": False, "in_cohort": case.cohort is not None,
-                "dicom": case.scan.is_dir(), "saved": "" if case.corrected else NOTHING_SAVED, "took": "",
+                "dicom": case.scan.is_dir(), "saved": "" if saved_as else NOTHING_SAVED, "took": "",
             }
         )  # fmt: skip
         self._show_rows()
@@ -438,5 +441,10 @@ class Session:
         self.state.flush()
 
 
-def _read(case: Case) -> tuple[Volume, list[str]]:
-    return files.read_volume(case.folders.scan(case.scan), case.series, bool(case.record.get("force")))
+def _read(case: Case) -> tuple[Volume, list[str], Path | None]:
+    """The scan of a case, notes on it, and the file of its segmentation."""
+    found = case.segmentation and case.folders.scan(case.segmentation)
+    if found:
+        read_nrrd_layers(found)  # Slicer's core ends the whole process on a damaged file
+    volume, notes = files.read_volume(case.folders.scan(case.scan), case.series, bool(case.record.get("force")))
+    return volume, notes, found

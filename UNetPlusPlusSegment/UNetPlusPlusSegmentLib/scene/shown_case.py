@@ -10,6 +10,7 @@ from typing import Any
 import slicer
 
 from .. import files
+from ..files.nrrd import read_nrrd_layers
 from ..jobs.corrections import add_correction, corrected_path, segmentation_path
 from . import mrml
 from .snapshots import Snapshot, snapshot
@@ -39,6 +40,8 @@ class ShownCase:
         path = segmentation_path(folder, record["case"])
         if record["status"] != "failed" and not path.is_file():
             raise files.FileError(f"{path} no longer exists: run the cohort again.")
+        if path.is_file():
+            read_nrrd_layers(path)  # Slicer's core ends the whole process on a damaged file
         self._scene = slicer.mrmlScene
         self.volumeNode = slicer.util.addVolumeFromArray(volume.array, volume.ijk_to_ras, record["case"])
         self.volumeNode.CreateDefaultDisplayNodes()
