@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from Testing.support.bodies import LPS, body, reorder
 from Testing.support.bright import BRIGHT_HU, bright_bundle, segmented
@@ -142,6 +143,27 @@ def test_what_lies_in_a_box_is_segmented_as_if_it_were_all_there_is(random_engin
     assert theirs.measurements["cut_by_scan"]
     assert [note.kind for note in alone.at().notes] == ["forced", "cut-by-scan"]
     assert [note.kind for note in of_box.at().notes] == ["cut-by-box"]
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+@pytest.mark.parametrize(("degrees", "kinds"), [(15, []), (16, ["tilted"])])
+@pytest.mark.parametrize("axes", [(0, 1, 2), (1, 2, 0)])
+def test_slices_far_from_axial_have_a_note_and_a_turn_about_their_normal_none(engine, axis, degrees, kinds, axes):
+    volume, _ = reorder(body(shape=(4, 40, 50), organ=np.s_[:0]), axes, (True, False, True))
+    turned = np.eye(4)
+    turned[:3, :3] = Rotation.from_euler(axis + "z", [degrees, 40 if axis == "x" else 0], degrees=True).as_matrix()
+    notes = engine.check(Volume(volume.array, turned @ volume.ijk_to_ras), Request())
+    assert [note.kind for note in notes] == kinds
+    assert all(f"tilted by {degrees}° from axial" in str(note) for note in notes)
+
+
+def test_a_gantry_tilt_is_that_of_the_slices_and_not_of_the_way_from_one_to_the_next(engine):
+    slope = np.tan(np.radians(20))
+    for column, kinds in ((1, ["tilted"]), (2, [])):
+        sheared = body(shape=(4, 40, 50)).ijk_to_ras.copy()
+        sheared[3 - column, column] = slope * sheared[column, column]  # J towards S, or K towards A
+        notes = engine.check(Volume(body(shape=(4, 40, 50)).array, sheared), Request())
+        assert [note.kind for note in notes] == kinds
 
 
 def test_nan_infinity_and_padding_become_air(engine):

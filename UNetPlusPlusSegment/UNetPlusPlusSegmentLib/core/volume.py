@@ -133,6 +133,13 @@ def axial_order(volume: Volume) -> AxialOrder:
     return AxialOrder(axes, flips, tuple(volume.spacing_mm[::-1][list(axes)].tolist()))
 
 
+def tilt_degrees(volume: Volume) -> float:
+    """The angle between the slices of a volume and axial ones; that of a sheared grid, too, is about their plane."""
+    _, row, column = (volume.ijk_to_ras[:3, 2 - axis] for axis in axial_order(volume).axes)
+    normal = np.cross(row, column)
+    return float(np.degrees(np.arctan2(np.hypot(*normal[:2]), abs(normal[2]))))
+
+
 def index_of(volume: Volume, point: Sequence[float]) -> np.ndarray:
     """Continuous index (K, J, I) of a point, clipped to the centres of the border voxels.
 

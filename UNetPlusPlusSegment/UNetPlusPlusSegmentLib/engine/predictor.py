@@ -12,13 +12,14 @@ from torch.nn import functional as F
 
 from ..core.note import Note
 from ..core.request import Request
-from ..core.volume import Volume, VolumeError, check_ct
+from ..core.volume import Volume, VolumeError, check_ct, tilt_degrees
 from ..network.bundle import Bundle, BundleError
 from ..network.device import Device, choose_device, is_out_of_memory
 from .pixel_box import Box
 from .slice_pool import Answer, Item, in_order
 
 MANY = 2**31
+MOST_TILT = 15  # degrees: the liver's Dice with the outline on axial slices is 0.92 at 20°, and 0.85 at 40°
 
 # Called with (done, total, phase of `core.progress`); an exception that it raises stops the run.
 ProgressCallback = Callable[[int, int, str], None]
@@ -72,7 +73,15 @@ class Predictor:
                 f"The box (K, J, I: {reach}) reaches beyond this volume of {' × '.join(map(str, volume.array.shape))} voxels:"
                 " give a smaller box."
             )
-        return check_ct(volume, request.force)
+        notes = check_ct(volume, request.force)
+        tilt = round(tilt_degrees(volume))
+        if tilt > MOST_TILT:
+            text = (
+                f"The slices are tilted by {tilt}° from axial, which the models have not learned: check the result, and note that"
+                " diameters are measured in the tilted plane."
+            )
+            notes.append(Note("tilted", text))
+        return notes
 
     def threshold_of(self, request: Request) -> float:
         """The threshold of a request, or the model's own if it has none."""

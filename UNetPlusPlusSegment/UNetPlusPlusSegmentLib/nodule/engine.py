@@ -25,9 +25,8 @@ from .maps import NoduleMaps
 from .search import search, searched_slices
 from .windows import Window, Windows
 
-MOST_SLICE_MM = (
-    5.0  # slices of the chests that the search was measured on are 2.5 to 5 mm apart; at 10 mm, most findings are false
-)
+# The slices of the chests that the search was measured on are 2.5 to 5 mm apart; at 10 mm, most findings are false.
+MOST_SLICE_MM = 5.0
 
 
 class NoduleEngine(Predictor):
