@@ -166,6 +166,18 @@ def test_a_gantry_tilt_is_that_of_the_slices_and_not_of_the_way_from_one_to_the_
         assert [note.kind for note in notes] == kinds
 
 
+@pytest.mark.parametrize("axes", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
+def test_values_missing_inside_the_body_have_a_note_however_the_array_lies(engine, axes):
+    volume = body()
+    volume.array[15] = -3024  # a slice
+    volume.array[:, 40:50, 50:60] = -3024  # a hole through all others
+    stored, back = reorder(volume, axes, (False,) * 3)
+    maps = engine.predict(stored, Request(speed="accurate"))
+    (note,) = (note for note in maps.notes if note.kind == "padding")
+    assert note.text.startswith(f"{90 * 110 + 29 * 100} voxels")
+    np.testing.assert_array_equal(back(maps.volume.array) == -1024, volume.array == -3024)
+
+
 def test_nan_infinity_and_padding_become_air(engine):
     volume = body()
     dirty = volume.array.copy()

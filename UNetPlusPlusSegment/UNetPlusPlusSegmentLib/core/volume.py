@@ -229,7 +229,7 @@ def clean_hu(array: np.ndarray) -> tuple[np.ndarray, list[Note]]:
     """Replace voxels without a measurement (NaN, infinity, padding) by air.
 
     Args:
-        array: CT in HU, three-dimensional; not changed.
+        array: CT in HU, three-dimensional, in axial order where the note matters; not changed.
 
     Returns:
         The values as int16 (integers, clipped to its range) or float32, which is the array itself if nothing had to change; and a

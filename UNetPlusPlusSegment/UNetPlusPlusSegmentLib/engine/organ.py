@@ -73,9 +73,9 @@ class SliceEngine(Predictor):
         threshold = self.threshold_of(request)
         box = request.box or tuple(slice(0, size) for size in volume.array.shape)
         part = crop(volume, box)
-        hu, more = clean_hu(part.array)
         order = axial_order(part)
-        axial = order.apply(hu)
+        axial, more = clean_hu(order.apply(part.array))
+        hu = order.undo(axial)
         grid = grid_size(axial.shape[1:], order.spacing_mm[1:], self.bundle.pixel_mm)
         labels = self.bundle.labels_of(*request.targets)
         if len(axial) < LEAST_SLICES and any(request.speed in label.expected_dice for label in labels):

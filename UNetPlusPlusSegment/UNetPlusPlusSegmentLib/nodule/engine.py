@@ -67,8 +67,8 @@ class NoduleEngine(Predictor):
             show_from = self.bundle.decision.least if request.show_from is None else request.show_from
         order, axial = axial_order(volume), axial_volume(volume)
         places = [Candidate(index_of(axial, point)) for point in request.points]
-        hu, more = clean_hu(volume.array)
-        axial = Volume(order.apply(hu), axial.ijk_to_ras)
+        cleaned, more = clean_hu(axial.array)
+        axial, hu = Volume(cleaned, axial.ijk_to_ras), order.undo(cleaned)
         windows = Windows(self, axial, speed.level)
         slice_mm = round(order.spacing_mm[0], 1)
         if not request.points and slice_mm > MOST_SLICE_MM:
