@@ -364,6 +364,22 @@ def test_changes_never_replace_a_correction_that_could_not_be_shown(cohort, open
     assert not (results / TABLE).exists()
 
 
+def test_a_case_stays_open_with_all_changes_while_its_segments_overlap(cohort, open_session):
+    session, do = open_session(*cohort)
+    node, volume = session.segmentation, session.views.volume
+    below = np.zeros((10, 30, 40), np.uint8)
+    below[2:4, 5:15, 5:15] = 1
+    mrml.show_segmentation(below, [Segment(1, "Tumour", "", (0, 0, 255), {})], volume, node)
+    session.state.case_name = "b"
+    do(session.open("b"))
+    assert session.state.saved == session.state.message and "Liver and Tumour overlap" in session.state.message
+    assert session.state.wrong and session.case.name == session.state.case_name == "a"
+    node.GetSegmentation().RemoveSegment(node.GetSegmentation().GetNthSegmentID(0))
+    do(session.open("b"))
+    assert session.case.name == "b"
+    assert volumes_ml(cohort[0])["a.corrected"] == "2.4"
+
+
 def test_a_case_stays_open_while_the_first_of_two_others_is_given_up(cohort, open_session, monkeypatch):
     results, scans = cohort
     shutil.copy(scans / "b.nrrd", scans / "c.nrrd")

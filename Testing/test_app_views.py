@@ -248,6 +248,34 @@ def test_each_change_is_saved_and_one_that_cannot_be_is_said(tmp_path):
     assert [each.args[0] for each in taken.await_args_list] == [second, first]
 
 
+def test_segments_that_overlap_are_neither_saved_nor_downloaded_until_one_is_subtracted(views, tmp_path):
+    node, segmentation = shown(views, GRIDS["oblique"])
+    below = np.zeros(SHAPE, np.uint8)
+    below[8:12, 12:20, 10:30] = 1
+    mrml.show_segmentation(below, [replace(NODULE, value=1)], node, segmentation)
+    editor, said, path = segmentation.GetSegmentation(), [], tmp_path / "a.seg.nrrd"
+    case = Case("a", tmp_path, Folders([tmp_path]))
+
+    async def changes():
+        saving = AutoSave(said.append, AsyncMock())
+        saving.follow(path, lambda: snapshot(segmentation, node), None)
+        for subtracted in (False, True):
+            if subtracted:
+                mrml.show_segmentation(
+                    a_mask() & (1 - below), [LIVER], node, segmentation, inPlaceOf={1: editor.GetNthSegmentID(0)}
+                )
+            saving.changed()
+            await saving.finish()
+            assert path.exists() == subtracted
+
+    with pytest.raises(mrml.SegmentationError, match="Liver and Nodule 1 overlap"):
+        write(snapshot(segmentation, node), case, "nifti", tmp_path)
+    asyncio.run(changes())
+    assert said[0].startswith("Not saved: Liver and Nodule 1 overlap")
+    assert said[1:] == ["Saved: a.seg.nrrd"]
+    assert write(snapshot(segmentation, node), case, "nifti", tmp_path).exists()
+
+
 def test_what_another_session_saved_is_not_overwritten(tmp_path):
     mine = Snapshot(np.zeros((2, 3, 4), np.uint8), (LIVER,), np.eye(4))
     said, path = [], tmp_path / "a.seg.nrrd"

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from .. import files
+from ..scene.mrml import SegmentationError
 from ..scene.snapshots import Snapshot
 from .cases import Case
 
@@ -31,6 +32,7 @@ class AutoSave:
         self._saved: Snapshot | None = None
         self._stamp: tuple[int, int] | None = None  # of the file when this session last read or wrote it
         self.last: Snapshot | None = None  # the last state that this session has saved of this case
+        self.refused = ""  # why the last change was not saved, if the visitor can mend that in the segmentation
         self._task: asyncio.Task | None = None
         self._again = False
 
@@ -60,7 +62,7 @@ class AutoSave:
     async def _save(self) -> None:
         while self._again:
             self._again = False
-            path, now = self._path, None
+            path, now, self.refused = self._path, None, ""
             try:
                 now = self._take()
                 if now is None or now.same_as(self._saved):
@@ -70,7 +72,10 @@ class AutoSave:
                 if path == self._path:
                     self._saved = now
             except ValueError as error:
-                self._said(f"Not saved: {error}")
+                not_saved = f"Not saved: {error}"
+                self._said(not_saved)
+                if path is not None and isinstance(error, SegmentationError):
+                    self.refused = not_saved
             if now is not None:
                 await self._taken(now)
 
@@ -84,6 +89,7 @@ class AutoSave:
             raise files.FileError(
                 f"another session has changed {path.name}. Open the case again, or download your version."
             )
+        now.check_overlap()
         writing = asyncio.to_thread(files.write_segmentation, path, now.labelmap, now.ijk_to_ras, now.segments)
         await asyncio.shield(writing)  # not cancelled at the end of the session
         if path == self._path:
@@ -113,8 +119,9 @@ def write(state: Snapshot, case: Case, kind: str, folder: Path) -> Path:
         The path of the file.
 
     Raises:
-        FileError: It cannot be written in this format.
+        FileError, SegmentationError: It cannot be written in this format, or segments overlap.
     """
+    state.check_overlap()
     path = folder / (re.sub(r"[^\w.+-]", "_", case.name) + FORMATS[kind])
     if kind == "dicom":
         files.check_dicom_seg()

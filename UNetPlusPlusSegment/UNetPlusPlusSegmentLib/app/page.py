@@ -156,7 +156,8 @@ class Page(VAppLayout):
                 at = {"href": f"download/{kind}", "download": True, "id": f"download-{kind}", "classes": "mr-3"}
                 html.A(NAMES[kind], **at, **with_series)
             html.Div("{{ took }}", classes="text-caption", id="took")
-            html.Div("{{ saved }}", classes="text-caption", id="saved")
+            style = "saved.startsWith('Not saved') ? 'text-error' : 'text-caption'"
+            html.Div("{{ saved }}", classes=(style,), id="saved")
 
 
 class _Corrections(SegmentEditorUI):

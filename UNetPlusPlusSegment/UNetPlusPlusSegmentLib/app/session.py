@@ -21,7 +21,7 @@ from ..core.request import DEVICES, SPEEDS
 from ..core.result import Result
 from ..core.volume import Volume
 from ..files.nrrd import read_nrrd_layers
-from ..jobs.corrections import CORRECTED, add_correction
+from ..jobs.corrections import CORRECTED, add_correction, names_of
 from ..jobs.manifest import read_manifest
 from ..jobs.protocol import JobError
 from ..jobs.review import add_to_review, read_review
@@ -108,20 +108,25 @@ class Session:
             volume, notes, found = await asyncio.to_thread(_read, case)
         except (ValueError, MemoryError) as error:
             why = str(error) or "There is not enough memory for this scan: close other programs, or crop the scan."
-            self._tell(
-                why.replace(str(case.scan), case.name), wrong=True
-            )  # an upload's path means nothing to a visitor
-            self.state.case_name = self.case.name if self.case else None
-            self.state.flush()
+            self._stay(why.replace(str(case.scan), case.name))  # an upload's path means nothing to a visitor
             return
         if case is self._asked:
             await self._leave()
+        if self._autosave.refused:
+            self._stay(self._autosave.refused)
+            return
         if case is self._asked:  # no other case has been chosen meanwhile
             said = [case.record.get("reason"), *(case.record.get("notes") or ()), *notes]
             self._tell(" ".join(dict.fromkeys(filter(None, said))))
             self._show(case, volume, found)
             self.state.flush()
             await self._measure_corrected_before()
+        self.state.flush()
+
+    def _stay(self, why: str) -> None:
+        """Say why another case was not opened; the present one stays chosen."""
+        self._tell(why, wrong=True)
+        self.state.case_name = self.case.name if self.case else None
         self.state.flush()
 
     def _show(self, case: Case, volume: Volume, found: Path | None) -> None:
@@ -177,8 +182,8 @@ class Session:
             return
         line = read_manifest(case.cohort).get(f"{case.name}{CORRECTED}", {})
         told = {name: measured["volume_ml"] for name, measured in (line.get("measurements") or {}).items()}
-        now = {segment.name: each["volume_ml"] for segment, each in zip(state.segments, found, strict=True) if each}
-        if told != now and self._autosave.is_current:
+        now = {name: each["volume_ml"] for name, each in zip(names_of(state.segments), found, strict=True) if each}
+        if told != now and state.overlap is None and self._autosave.is_current:
             await self._add_correction(case, case.cohort, state)
 
     async def _add_correction(self, case: Case, folder: Path, state: Snapshot) -> None:

@@ -127,6 +127,9 @@ def _download(session: Any) -> Callable[[web.Request], Awaitable[web.StreamRespo
                 state = session.take()
                 path = await asyncio.to_thread(write, state, case, kind, Path(folder))
             except ValueError as error:
+                # A browser shows no text of a failed download.
+                session.state.update({"message": str(error), "wrong": True})
+                session.state.flush()
                 return web.Response(status=400, text=str(error))
             content = await asyncio.to_thread(path.read_bytes)
         attachment = {"Content-Disposition": f'attachment; filename="{path.name}"'}

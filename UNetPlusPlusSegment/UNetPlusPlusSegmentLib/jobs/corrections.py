@@ -54,9 +54,9 @@ def add_correction(
     case = record["case"]
     hu = Volume(clean_hu(volume.array)[0], volume.ijk_to_ras)
     measurements = {}
-    for segment in segments:
+    for name, segment in zip(names_of(segments), segments, strict=True):
         mask = labelmap == segment.value
-        measurements[segment.name] = measure(mask, hu) | measured_as_nodule(segment, mask, hu, record.get("target"))
+        measurements[name] = measure(mask, hu) | measured_as_nodule(segment, mask, hu, record.get("target"))
     line = {
         "case": f"{case}{CORRECTED}",
         "corrects": case,
@@ -68,6 +68,18 @@ def add_correction(
     append(folder, line)
     write_table(folder)
     return line
+
+
+def names_of(segments: Sequence[Segment]) -> list[str]:
+    """The names of segments in the table, which tells those that are called alike apart: `Tumour` and `Tumour (2)`."""
+    names: list[str] = []
+    for segment in segments:
+        name, number = segment.name, 1
+        while name in names:
+            number += 1
+            name = f"{segment.name} ({number})"
+        names.append(name)
+    return names
 
 
 def measured_as_nodule(segment: Segment, mask: np.ndarray, volume: Volume, target: str | None) -> dict[str, Any]:

@@ -81,11 +81,12 @@ class ShownCase:
             The manifest line of the correction.
 
         Raises:
-            ValueError: The segmentation or the CT is no longer in the scene, or the file cannot be written.
+            ValueError: The segmentation or the CT is no longer in the scene, segments overlap, or the file cannot be written.
         """
         now = self._snapshot()
         if now is None:
             raise files.FileError("The CT or its segmentation was removed from the scene: load the case again.")
+        now.check_overlap()
         path = corrected_path(self.folder, self.record["case"])
         files.write_segmentation(path, now.labelmap, now.ijk_to_ras, now.segments)
         volume = mrml.volume_from_node(self.volumeNode)
