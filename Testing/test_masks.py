@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from UNetPlusPlusSegmentLib.core.masks import (
     REGION_KEYS,
@@ -114,6 +115,18 @@ def test_the_surface_of_a_ball_is_that_of_a_ball_also_where_the_mask_fills_the_v
     ball = k[:, None, None] ** 2 + j[:, None] ** 2 + i**2 < radius_mm**2
     found = measure(ball, Volume(np.zeros(ball.shape), np.diag([*spacing_mm, 1])))["surface_cm2"]
     assert found == pytest.approx(4 * np.pi * radius_mm**2 / 100, rel=rel)
+
+
+@pytest.mark.parametrize("axes", [(0, 1), (1, 0), (1, 2), (2, 1), (2, 0), (0, 2)])
+def test_a_grid_has_a_surface_if_it_is_turned_but_not_if_it_is_sheared(axes):
+    mask, matrix = np.ones((3, 4, 5), bool), np.eye(4)
+    matrix[:3, :3] = Rotation.from_euler("xyz", [20, -30, 40], degrees=True).as_matrix() * (-0.7, 0.7, 2)
+    array = np.zeros(mask.shape, np.int16)
+    straight = np.diag([0.7, 0.7, 2, 1])
+    ours, theirs = (measure(mask, Volume(array, each))["surface_cm2"] for each in (matrix, straight))
+    assert ours == pytest.approx(theirs)
+    matrix[:3, axes[0]] += 0.2 * matrix[:3, axes[1]]
+    assert measure(mask, Volume(array, matrix))["surface_cm2"] is None, "the formula assumes right angles"
 
 
 def test_an_empty_region_has_a_volume_and_nothing_else():
