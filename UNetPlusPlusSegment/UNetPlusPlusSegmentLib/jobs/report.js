@@ -145,7 +145,9 @@
     }
     const names = rows.shift().map((name) => name.trim());
     if (!names.includes("case") || !names.includes("verdict")) return null;
-    return rows.map((row) => columns.map((name) => (row[names.indexOf(name)] || "").trim())).filter((line) => line[0]);
+    const cell = (row, name) => row[names.indexOf(name)] || "";
+    const tidy = (row, name) => name === "case" ? cell(row, name) : cell(row, name).trim(); // a name may end with a space
+    return rows.map((row) => columns.map((name) => tidy(row, name))).filter((line) => line[0]);
   }
 
   async function load(event) {
