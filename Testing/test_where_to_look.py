@@ -163,12 +163,12 @@ def test_whether_it_is_a_ct_is_asked_of_the_whole_volume_not_of_the_box(scene, l
     volumeNode = add_volume(scan, GRID)
     inside_the_block = add_roi(volumeNode, (16, 9, 11), (38, 23, 13))
     run = a_run(logic, volumeNode, roi=inside_the_block)
-    assert (run.error, run.result.notes) == (None, ())
+    assert run.error is None and [note.kind for note in run.result.notes] == ["tilted", "cut-by-box"]
     not_ct = add_volume(scan + 1024, GRID)
     run = a_run(logic, not_ct, roi=inside_the_block)
     assert "does not look like CT" in str(run.error)
     run = a_run(logic, not_ct, roi=inside_the_block, force=True)
-    assert [note.kind for note in run.result.notes] == ["forced"]
+    assert [note.kind for note in run.result.notes] == ["forced", "tilted", "cut-by-box"]
 
 
 def test_notes_on_the_whole_volume_are_kept_at_another_threshold(scene, logic):
