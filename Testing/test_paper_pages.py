@@ -65,6 +65,12 @@ def test_pages_without_records_say_that_nothing_was_run(results, of_line):
     assert "Deep supervision's gain over U-Net, compared with the paper's: not yet run." in said
 
 
+def test_what_holds_for_one_seed_only_says_so(results, of_line):
+    record(results, Cell("polyp", "unet", 1), a=0.5, b=0.6, c=0.7)
+    record(results, Cell("polyp", "unetpp", 1), a=0.6, b=0.7, c=0.8)
+    assert "UNet++, compared with U-Net: better on polyp (one seed)." in page(results, of_line)
+
+
 def test_a_network_is_called_better_only_if_its_interval_excludes_zero(results, of_line):
     gained(results, "nuclei", 0.02, 0.03, 0.04)
     gained(results, "polyp", -0.05, 0.0, 0.06)

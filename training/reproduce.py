@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
                 records.check_settings(cell, settings_of(cell, given, share))
         measure_speeds(results.folder / "speed.csv", of_line)
         for job in jobs_of(results, given):
-            write_table(results, of_line)  # so that the table is current if this training is interrupted
+            write_table(results, of_line), write_page(results, of_line)  # current if this training is interrupted
             print(f"{job.settings.name}: training", flush=True)
             job.results.record(job.cell, run(job.cell, job.settings))
             print(f"{job.settings.name}: IoU {job.results.done()[job.cell]['iou']}", flush=True)

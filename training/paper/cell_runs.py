@@ -125,12 +125,21 @@ def load_network(settings: Settings) -> NodeGrid:
 
 
 def _probabilities(network: NodeGrid, items: list[Slice], pixel_mm: float) -> Iterator[torch.Tensor]:
-    """Probabilities (heads, labels, rows, columns) of each image at its stored pixels, resampled from the network's."""
+    """Probabilities (heads, labels, rows, columns) of each image at its stored pixels, resampled from the network's.
+
+    Zeros surround the image, as in a training patch; without them, the network would repeat the last row and column.
+    """
+    step = 2**network.depth
     for item in items:
         image, _ = to_network_grid(item, pixel_mm)
+        rows, columns = image.shape[-2:]
+        above, left = (-rows % step) // 2, (-columns % step) // 2
+        image = F.pad(image, (left, -columns % step - left, above, -rows % step - above))
         with torch.inference_mode():
             heads = torch.stack([head.sigmoid() for head in network(image[None])])[:, 0]
-        yield F.interpolate(heads, item.mask.shape[1:], mode="bilinear")
+        yield F.interpolate(
+            heads[..., above : above + rows, left : left + columns], item.mask.shape[1:], mode="bilinear"
+        )
 
 
 def read_log(folder: Path) -> list[tuple[int, float, str, float]]:

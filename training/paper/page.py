@@ -13,7 +13,19 @@ from paper.files import read_rows
 from paper.intervals import Gain
 from paper.records import Results
 from paper.sections import few
-from paper.summary import BASELINES, ENOUGH, PAPER, End, compared, doubled, gain_over, ious, mean_of, paper_gain
+from paper.summary import (
+    BASELINES,
+    ENOUGH,
+    PAPER,
+    End,
+    compared,
+    differences,
+    doubled,
+    gain_over,
+    ious,
+    mean_of,
+    paper_gain,
+)
 from paper.wording import NAMES, NOT_YET, percent, points, rows
 
 START = 0.833  # IoU on DSB2018's validation of the reproduction with which this project began
@@ -106,7 +118,9 @@ def _holds(results: Results, datasets: Sequence[str]) -> list[str]:
     for architecture in ("unetpp", "unetpp_ds"):
         said: dict[str, list[str]] = {}
         for dataset in compared(results, datasets, architecture, "unet"):
-            said.setdefault(_verdict(gain_over(results, [dataset], architecture, "unet", True)), []).append(dataset)
+            verdict = _verdict(gain_over(results, [dataset], architecture, "unet", True))
+            (of_seeds,) = differences(results, [dataset], architecture, "unet")
+            said.setdefault(verdict, []).append(dataset if len(of_seeds) > 1 else f"{dataset} (one seed)")
         of_data = "; ".join(f"{verdict} on {', '.join(names)}" for verdict, names in said.items()) or NOT_YET
         lines.append(f"- {NAMES[architecture]}, compared with U-Net: {of_data}.")
     for other in BASELINES:
