@@ -171,6 +171,14 @@ def test_a_run_that_was_killed_goes_on_with_the_file_that_it_was_writing(run, sc
     assert not [*out.glob(".*")]
 
 
+def test_a_mark_left_by_a_run_that_was_killed_after_its_line_was_written_goes(run, scans, tmp_path):
+    out = tmp_path / "out"
+    run(scans, out)
+    (out / ".a.seg.nrrd.writing").touch()
+    assert run(scans, out) == {"a": "done"}
+    assert not [*out.glob(".*")]
+
+
 def test_a_folder_of_an_earlier_version_goes_on_with_its_segmentations(run, scans, tmp_path):
     out = tmp_path / "out"
     run(scans, out)

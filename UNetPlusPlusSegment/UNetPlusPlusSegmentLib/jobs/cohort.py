@@ -146,6 +146,8 @@ def run_cohort(
     with alone_in(folder):
         known = read_manifest(folder)
         _check_nothing_is_replaced(folder, every, known)
+        # Marks are left by a run that was killed after it had named the file in the manifest.
+        _unmark(path for each in every for path in each.outputs if path.name in _files_of(known.get(each.case, {})))
         todo = [
             each for each in every if not _is_done(each.outputs, asked[each.case], known.get(each.case, {}), threshold)
         ]
@@ -209,10 +211,14 @@ def _record(folder: Path, todo: Todo, record: Mapping[str, Any], last: Mapping[s
     names = dict.fromkeys([*(path.name for path in todo.outputs), *_files_of(last)])
     record = {**record, "files": [name for name in names if (folder / name).is_file()]}
     append(folder, record)
-    for path in todo.outputs:
+    _unmark(todo.outputs)
+    return record
+
+
+def _unmark(outputs: Iterable[Path]) -> None:
+    for path in outputs:
         with contextlib.suppress(OSError):
             _mark_of(path).unlink()
-    return record
 
 
 def _skipped_records(skipped: Mapping[Path, str]) -> dict[str, dict]:
