@@ -20,8 +20,8 @@ WORST, APART_MM = 3, 10.0  # doubtful slices to name, and their distance: neighb
 # First and last side of slices, rows and columns in axial order.
 SIDES = (("inferior", "superior"), ("anterior", "posterior"), ("right", "left"))
 LEAST_DROPPED_ML = 1.0  # a note mentions dropped parts of at least this volume
-# The scans that the expected Dice is fitted to have at least this many slices. Of 2 to 8, its range held 55 to 60 % of results, not 80 %,
-# and of one 12 %: the network gets credit for agreement between slices that are not there.
+# The unchanged scans that the expected Dice is fitted to have at least this many slices. In shorter ones it is too high: the network gets
+# credit for agreement between slices that are not there.
 LEAST_SLICES = 10
 LOW_DICE = 0.85  # a note warns if the expected Dice is lower
 USUAL = {"volume_ml": ("volume", "ml"), "mean_hu": ("mean attenuation", "HU")}

@@ -25,7 +25,7 @@ from .maps import NoduleMaps
 from .search import search, searched_slices
 from .windows import Window, Windows
 
-# The slices of the chests that the search was measured on are 2.5 to 5 mm apart; at 10 mm, most findings are false.
+# The slices of the chests that the search was measured on are 2.5 to 5 mm apart.
 MOST_SLICE_MM = 5.0
 
 
