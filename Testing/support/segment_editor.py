@@ -7,10 +7,19 @@ from pathlib import Path
 import numpy as np
 
 from Testing.support.slicer_qt.application import wait_until
+from Testing.support.worker_logic import a_scan
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.scene import mrml
 
 MODULE = Path(mrml.__file__).parents[2] / "UNetPlusPlusSegment.py"
+SCAN = a_scan(16)
+
+
+def blobs(seed: int) -> np.ndarray:
+    """Four masks of large random cubes on SCAN, which overlap."""
+    chance = np.random.default_rng(seed)
+    coarse = chance.random((4, 4, 5, 5)) < 0.5
+    return coarse.repeat(4, 1).repeat(8, 2)[:, :, :40].repeat(10, 3)
 
 
 def paint(at, segment_id: str, mask: np.ndarray) -> None:
