@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from pydicom import Dataset
-from pydicom.charset import convert_encodings, decode_bytes
-from pydicom.datadict import dictionary_VR
-from pydicom.dataelem import RawDataElement
 from pydicom.filereader import read_partial
 from pydicom.tag import Tag
-from pydicom.valuerep import STR_VR, VR
 
+from .dicom_elements import START_BYTES, Fields, PixelData
 from .frames import Frame, frames_of
 from .images import FileError, printable, quiet
 
@@ -30,12 +25,7 @@ CT_CLASSES = {
 SEGMENTATION_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 GREY = ("MONOCHROME1", "MONOCHROME2", "")
-START_BYTES = 1024
 ABOUT_UNIT = 0.05  # how far rounding may take the axes of a slice from orthogonal unit vectors
-TYPES = {str(vr.value) for vr in VR}
-UNDEFINED = 0xFFFFFFFF  # length given for compressed pixel data, which is stored in fragments
-# The first of the three pixel data elements; the per-frame groups.
-PIXELS, FRAMES = Tag(0x7FE0, 0x0008), Tag(0x5200, 0x9230)
 # Attributes that may distinguish the acquisitions of a series, in the order in which they are tried.
 ACQUISITION = (
     "AcquisitionNumber", "TemporalPositionIdentifier", "SeriesNumber", "SeriesDescription", "ProtocolName", "ImageType",
@@ -186,17 +176,17 @@ def read_header(path: Path) -> Header | None:
 
 
 def _read(path: Path) -> Header | None:
-    found, cause = _Found(), None
+    pixels, cause = PixelData(), None
     try:
         with path.open("rb") as stream:
-            data = read_partial(stream, found.stop, force=True, specific_tags=[*map(Tag, TAGS)])
-            found.look_after(stream)
-        fields = _Fields(data)
-        is_whole = found.is_whole and fields.fits(found.coded_pixels)
-        if is_whole and (fields.uid("SOPClassUID") not in CT_CLASSES or fields.holds(found.pixel_bytes)):
-            return _header(path, fields, found) if found.pixel_bytes is not None else None
+            data = read_partial(stream, pixels.stop, force=True, specific_tags=[*map(Tag, TAGS)])
+            pixels.look_after(stream)
+        fields = Fields(data)
+        is_whole = pixels.is_whole and fields.fits(pixels.coded_pixels)
+        if is_whole and (fields.uid("SOPClassUID") not in CT_CLASSES or fields.holds(pixels.pixel_bytes)):
+            return _header(path, fields, pixels) if pixels.pixel_bytes is not None else None
     except Exception as error:  # whatever pydicom meets in a damaged file
-        fields, cause = _Fields(Dataset()), error
+        fields, cause = Fields(Dataset()), error
     sop_class = fields.uid("SOPClassUID")
     if sop_class and sop_class not in CT_CLASSES:
         return None
@@ -206,10 +196,10 @@ def _read(path: Path) -> Header | None:
     ) from cause
 
 
-def _header(path: Path, fields: _Fields, found: _Found) -> Header:
+def _header(path: Path, fields: Fields, pixels: PixelData) -> Header:
     columns, rows, frames = (fields.integer(name) for name in ("Columns", "Rows", "NumberOfFrames"))
     size = (columns, rows, max(frames, 1))
-    place = frames_of(path)[0] if found.has_frames and size[2] == 1 else _place(fields)
+    place = frames_of(path)[0] if pixels.has_frames and size[2] == 1 else _place(fields)
     acquisition = {name: fields.text(name) for name in (*ACQUISITION, *SEQUENTIAL)}
     is_grey = fields.integer("SamplesPerPixel") <= 1 and fields.text("PhotometricInterpretation") in GREY
     series, patient = fields.uid("SeriesInstanceUID"), _patient(fields)
@@ -238,12 +228,12 @@ def _header(path: Path, fields: _Fields, found: _Found) -> Header:
         unit=place.unit or fields.text("RescaleType").upper(),
         unread=_unread(fields),
         acquisition=acquisition,
-        end=found.end,
-        is_odd=found.is_odd or fields.text("PhotometricInterpretation") == "MONOCHROME1",
+        end=pixels.end,
+        is_odd=pixels.is_odd or fields.text("PhotometricInterpretation") == "MONOCHROME1",
     )
 
 
-def _unread(fields: _Fields) -> str:
+def _unread(fields: Fields) -> str:
     stored, high = fields.integer("BitsStored"), fields.integer("HighBit")
     if fields.has_items("ModalityLUTSequence"):
         return "converts its values to HU with a table (Modality LUT Sequence)"
@@ -256,13 +246,13 @@ def _or_none(numbers: Sequence[float], *shape: int) -> np.ndarray | None:
     return np.reshape(numbers, shape) if numbers else None
 
 
-def _patient(fields: _Fields) -> tuple[str, ...]:
+def _patient(fields: Fields) -> tuple[str, ...]:
     """Identifiers that are the same for a person, however the name is written."""
     name = re.sub(r"[\W_]+", "", fields.text("PatientName")).casefold()
     return tuple(filter(None, (fields.text("PatientID").casefold(), name))) or (fields.text("PatientBirthDate"),)
 
 
-def _place(fields: _Fields) -> Frame:
+def _place(fields: Fields) -> Frame:
     """The position of the single image in a file; empty or NaN where it is not given."""
     row_mm, column_mm = fields.numbers("PixelSpacing", 2) or (np.nan, np.nan)
     thickness = [*fields.numbers("SliceThickness", 1), *fields.numbers("SpacingBetweenSlices", 1)]
@@ -281,135 +271,3 @@ def _directions(orientation: Sequence[float]) -> tuple[float, ...]:
     if np.abs([along @ along - 1, down @ down - 1, along @ down]).max() > ABOUT_UNIT:
         return ()
     return tuple(np.column_stack([along, down, np.cross(along, down)]).ravel())
-
-
-class _Found:
-    """What is found about the pixel data while reading a header."""
-
-    def __init__(self) -> None:
-        self.has_frames = False
-        self.is_odd = False  # an element has a type that is unknown to DICOM
-        self.pixel_bytes: int | None = None  # UNDEFINED if compressed
-        self.is_whole = False
-        self.end = 0  # of the pixel data, in bytes from the start of the file
-        self.coded_pixels = 0  # pixels in a frame according to its JPEG 2000 data; 0 for other formats
-        self._offset = 0
-
-    def stop(self, tag: int, vr: str | None, length: int) -> bool:
-        """Tell pydicom to stop reading at the pixel data; the arguments are those of its callback."""
-        self.has_frames |= tag == FRAMES
-        self.is_odd |= vr is not None and vr not in TYPES
-        if tag < PIXELS:
-            return False
-        if tag >> 16 == PIXELS >> 16:
-            self.pixel_bytes, self._offset = length, 8 if vr is None else 12
-        return True
-
-    def look_after(self, stream: BinaryIO) -> None:
-        """Check that the pixel data is complete; `stream` is positioned before it."""
-        start, size = stream.tell(), os.fstat(stream.fileno()).st_size
-        if self.pixel_bytes is None or start >= size:  # no pixel data, or a deflated file, which pydicom has unpacked
-            self.end = size if self.pixel_bytes is not None else start
-        elif self.pixel_bytes != UNDEFINED:
-            self.end = start + self._offset + self.pixel_bytes
-        else:
-            self.end = _end_of_fragments(stream, start + self._offset, size)
-            stream.seek(start + self._offset)
-            self.coded_pixels = _coded_pixels(stream.read(START_BYTES))
-        self.is_whole = self.end <= size
-
-
-def _coded_pixels(fragments: bytes) -> int:
-    """Columns times rows of the first JPEG 2000 image in compressed pixel data; 0 if there is none."""
-    start = fragments.find(b"\xff\x4f\xff\x51")
-    if start < 0 or len(fragments) < start + 24:
-        return 0
-    right, bottom, left, top = struct.unpack_from(">4I", fragments, start + 8)
-    return max(right - left, 0) * max(bottom - top, 0)
-
-
-def _end_of_fragments(stream: BinaryIO, start: int, size: int) -> int:
-    """Where compressed pixel data that begins at `start` ends, with its delimiter; beyond `size` if the delimiter is missing."""
-    while start + 8 <= size:
-        stream.seek(start)
-        group, element, length = struct.unpack("<HHL", stream.read(8))
-        if (group, element) == (0xFFFE, 0xE0DD):
-            return start + 8
-        if (group, element) != (0xFFFE, 0xE000):
-            break
-        start += 8 + length
-    return size + 1
-
-
-def _raw(data: Dataset, keyword: str) -> bytes:
-    """The bytes of a value as stored in the file, or re-encoded if pydicom has already converted it."""
-    tag = Tag(keyword)
-    value = data.get_item(tag).value if tag in data else b""
-    if isinstance(value, bytes):
-        return value
-    return "\\".join(map(str, [value or ""] if isinstance(value, str | None) else value)).encode()
-
-
-class _Fields:
-    """The values of a header by keyword, whatever type they were written with; empty where they are invalid."""
-
-    def __init__(self, data: Dataset) -> None:
-        self._data = data
-        charsets = _raw(self._data, "SpecificCharacterSet").decode("latin-1").split("\\")
-        try:
-            self._encodings = convert_encodings([name.strip(" \0") for name in charsets])
-        except (LookupError, ValueError):
-            self._encodings = ["latin-1"]
-
-    def text(self, keyword: str) -> str:
-        """A text on one line, without control characters."""
-        value = _raw(self._data, keyword)
-        try:
-            text = decode_bytes(value, self._encodings, set())
-        except (LookupError, ValueError):
-            text = value.decode("latin-1")
-        return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-
-    def uid(self, keyword: str) -> str:
-        """A UID of the data set; if it lacks the SOP class, that of the file meta information."""
-        own = self.text(keyword)
-        if own or keyword != "SOPClassUID":
-            return own
-        return (
-            _raw(getattr(self._data, "file_meta", Dataset()), "MediaStorageSOPClassUID").decode("latin-1").strip(" \0")
-        )
-
-    def numbers(self, keyword: str, count: int) -> list[float]:
-        """Exactly `count` finite numbers, or none."""
-        try:
-            values = [float(part) for part in _raw(self._data, keyword).decode("latin-1").strip(" \0").split("\\")]
-        except ValueError:
-            return []
-        return values if len(values) == count and np.isfinite(values).all() else []
-
-    def integer(self, keyword: str) -> int:
-        """An integer, stored as binary 16 bits or as text, which only its type tells apart; 0 if there is none."""
-        value, tag = _raw(self._data, keyword), Tag(keyword)
-        stored: object = self._data.get_item(tag) if tag in self._data else None
-        if isinstance(stored, RawDataElement) and len(value) == 2:
-            kind = stored.VR if stored.VR in TYPES - {"UN"} else dictionary_VR(tag)
-            if kind not in STR_VR:
-                return int.from_bytes(value, "little" if stored.is_little_endian else "big")
-        try:
-            return int(value.strip(b" \0") or b"0")
-        except ValueError:
-            return 0
-
-    def has_items(self, keyword: str) -> bool:
-        """True if a sequence is present and not empty."""
-        return Tag(keyword) in self._data and bool(self._data.get_item(Tag(keyword)).value)
-
-    def fits(self, coded_pixels: int) -> bool:
-        """True if a JPEG 2000 image has about the size of the header: its decoder allocates whatever the image claims."""
-        return coded_pixels <= 4 * self.integer("Rows") * self.integer("Columns")
-
-    def holds(self, pixel_bytes: int | None) -> bool:
-        """True if there are pixels, with as many bytes as rows and columns need."""
-        rows, columns, frames = (self.integer(name) for name in ("Rows", "Columns", "NumberOfFrames"))
-        bits = rows * columns * max(frames, 1) * self.integer("BitsAllocated")
-        return pixel_bytes is not None and bits > 0 and pixel_bytes >= bits // 8
