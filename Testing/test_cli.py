@@ -235,26 +235,37 @@ def test_more_threads_than_cores_are_as_many_as_these(scan, with_models, tmp_pat
     assert (tmp_path / "1.nii.gz").read_bytes() == (tmp_path / f"{10**12}.nii.gz").read_bytes()
 
 
-CTRL_C_AT_TORCH = """
+CTRL_C_AT = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
-from UNetPlusPlusSegmentLib.cli.main import main
 class CtrlC:
     def find_spec(name, path, target=None):
-        if name == "torch":
+        if name == {module!r}:
             signal.raise_signal(signal.SIGINT)
 sys.meta_path.insert(0, CtrlC)
-code = main(sys.argv[1:])
+from UNetPlusPlusSegmentLib.cli.main import {start}
+code = {start}()
 print(code, "torch" in sys.modules)
 """
 
 
-def test_ctrl_c_while_torch_is_imported_waits_for_its_end(scan, shell_models, tmp_path):
-    command = [sys.executable, "-c", CTRL_C_AT_TORCH, "liver", str(scan), "-o", str(tmp_path / "x.nii.gz")]
-    environment = {**os.environ, "UNETPP_MODELS": str(shell_models)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert (done.stdout, done.stderr) == ("1 True\n", "unetpp-segment: cancelled.\n")
+def interrupted_at(module: str, start: str, *arguments) -> subprocess.CompletedProcess:
+    """Start the shell's `shell` or Python's `main`, with Ctrl-C when a module is about to be imported."""
+    command = [sys.executable, "-c", CTRL_C_AT.format(module=module, start=start), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_ctrl_c_while_torch_is_imported_waits_for_its_end(scan, shell_models, tmp_path, monkeypatch):
+    monkeypatch.setenv("UNETPP_MODELS", str(shell_models))
+    done = interrupted_at("torch", "main", "liver", scan, "-o", tmp_path / "x.nii.gz")
+    assert (done.stdout, done.stderr) == ("130 True\n", "unetpp-segment: cancelled.\n")
     assert not (tmp_path / "x.nii.gz").exists()
+
+
+@pytest.mark.parametrize("module", ["ctypes", "numpy", "SimpleITK"])
+def test_ctrl_c_while_the_program_is_loaded_ends_it_with_a_word(module):
+    done = interrupted_at(module, "shell", "models")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "unetpp-segment: cancelled.\n")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other OpenMP libraries report otherwise")

@@ -1,1 +1,1 @@
-"""The command line: `parser` and `main`. May import every other folder; none imports it."""
+"""The command line: its start, its commands and their arguments. May import every other folder; none imports it."""
