@@ -59,3 +59,16 @@ def test_a_box_that_is_removed_leaves_none_and_no_other_in_its_place(opened, sce
     assert at.host.nodeReference("ROI") is None
     assert at.effect._options.roiSelector.currentNode() is None
     assert not at.effect._options.refineButton.enabled
+
+
+def test_a_box_that_cuts_the_organ_is_reported_by_apply_but_not_by_refine_whose_box_is_a_part_by_design(opened):
+    at = opened(SCAN, GRID)
+    at.host.setNodeReference("ROI", add_roi(at.volume, (20, 4, 6), (30, 22, 7)))
+    press(at, "apply")
+    wait(at)
+    assert "reaches the edge of the box" in at.effect._options.message.text
+    press(at, "refine")
+    wait(at)
+    assert painted(at, "selected").any()
+    assert at.effect._options.message.text.startswith("The slices are tilted")
+    assert "box" not in at.effect._options.message.text

@@ -159,7 +159,7 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
 
     def onRefine(self):
         """Run again inside the box, at the accurate speed."""
-        self._start(speed="accurate")
+        self._start(speed="accurate", refines=True)
 
     def onCancel(self):
         """Cancel the run, or discard the preview."""
@@ -294,7 +294,8 @@ def _inWords(edit):
     found = _found(edit.run)
     isMany = edit.run.bundle.finds_nodules and len(found) > 3
     words = [_("{count} nodules found.").format(count=len(found))] if isMany else map(_size, found)
-    return [*(words if edit.roiNode is None else ()), *map(str, edit.run.result.notes)]
+    notes = [str(each) for each in edit.run.result.notes if not (edit.refines and each.kind == "cut-by-box")]
+    return [*(words if edit.roiNode is None else ()), *notes]
 
 
 def _size(segment):

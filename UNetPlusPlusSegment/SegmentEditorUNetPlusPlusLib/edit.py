@@ -25,16 +25,17 @@ class Edit:
         run: The run.
         target, speed, roiNode: The choices that it was started with.
         preview: True to show the result, False to write it when it is there.
+        refines: True if the box is meant to be a part of the target.
     """
 
-    def __init__(self, controller, watcher, host, target, roiNode, preview, points=None, **options):
+    def __init__(self, controller, watcher, host, target, roiNode, preview, points=None, refines=False, **options):
         """Start the run.
 
         Args:
             controller: The `RunController` that polls it.
             watcher: The `RunWatcher` that is called about it until `end`.
             host: The effect's C++ side; source volume and segment are the selected ones.
-            target, roiNode, preview: See the class.
+            target, roiNode, preview, refines: See the class.
             points: RAS points in the world, one in each nodule to add.
             options: speed and threshold, as in the logic's `find`.
 
@@ -43,7 +44,7 @@ class Edit:
         """
         node = host.parameterSetNode()
         self.target, self.speed = target, options["speed"]
-        self.roiNode, self.preview = roiNode, preview
+        self.roiNode, self.preview, self.refines = roiNode, preview, refines
         self._segmentationNode, self._segmentID = node.GetSegmentationNode(), node.GetSelectedSegmentID()
         self._adds, self._previewNode = points is not None, None
         self._region = True
