@@ -6,7 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-COLUMNS = ("file", "volume", "patient", "split", "source_pixel_mm", "nodule", "slice", "pixel_mm", "white_marked")
+COLUMNS = (
+    "file", "volume", "patient", "split", "source_pixel_mm", "source_slice_mm", "nodule", "slice", "pixel_mm", "left_marked",
+    "white_marked",
+)  # fmt: skip
 
 
 def liver_folder(folder: Path, patients: dict[str, str], slices: int = 4, size: int = 40) -> Path:

@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from data.slices import DataError, Slice, read_slices
 from data.targets import AIR_HU, Target
+from measure.truth import in_label_map
 from UNetPlusPlusSegmentLib.core.volume import Volume
 
 LEAST_SLICES = 10  # evenly spaced slices with a label that make a dense run
@@ -33,7 +34,8 @@ class Scan:
     Attributes:
         name, person: As in slices.csv.
         volume: HU, float32 (slices, rows, columns) in axial order.
-        truth: bool (labels, slices, rows, columns).
+        truth: bool (labels, slices, rows, columns): what a label map can show of the labels.
+        known: bool (labels,): True for labels whose masks are complete on all stored slices.
         stored: bool (slices,): True for slices of the folder; the others repeat the nearest one of these.
         change: How the scan was degraded or shortened; empty: it is unchanged.
     """
@@ -42,6 +44,7 @@ class Scan:
     person: str
     volume: Volume
     truth: np.ndarray
+    known: np.ndarray
     stored: np.ndarray
     change: str = ""
 
@@ -75,7 +78,7 @@ def dense_runs(folder: str | Path, target: Target, split: str) -> Iterator[Scan]
     by_volume: dict[str, list[Slice]] = defaultdict(list)
     for item in read_slices(folder, target, split):
         if item.row.get("source_slice_mm") and item.row.get("slice"):
-            by_volume[item.row["volume"]].append(item)
+            by_volume[item.row["volume"]].append(in_label_map(item, target))
     dense = {name: items for name, items in sorted(by_volume.items()) if _is_dense(items)}
     if not dense:
         raise DataError(
@@ -107,8 +110,9 @@ def _rebuilt(items: list[Slice], target: Target) -> Scan:
     nearest = distance.argmin(axis=1)
     hu = np.stack([target.to_hu(items[n].image) for n in nearest])
     truth = np.stack([items[n].mask for n in nearest], axis=1)
+    known = np.array([all(item.knows(label) for item in items) for label in range(len(truth))])
     matrix = np.diag([-items[0].pixel_mm, -items[0].pixel_mm, slice_mm * step, 1.0])
-    return Scan(row["volume"], row[target.slices.group], Volume(hu, matrix), truth, distance.min(axis=1) == 0)
+    return Scan(row["volume"], row[target.slices.group], Volume(hu, matrix), truth, known, distance.min(axis=1) == 0)
 
 
 def degraded(scan: Scan) -> Iterator[Scan]:

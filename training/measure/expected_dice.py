@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 
 from data.targets import Target
 from measure.dense_runs import Scan, degraded, dense_runs
+from measure.truth import target_of
 from UNetPlusPlusSegmentLib.core.agreement import dice
 from UNetPlusPlusSegmentLib.core.request import SPEEDS, Request
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
@@ -44,7 +45,7 @@ def judged(bundle: Bundle, folder: Path, target: Target, split: str) -> Iterator
     """The results of a network, at each speed, on a scan of each person of a split and on degraded copies of it."""
     engine = SliceEngine(bundle)
     people = set()
-    for scan in dense_runs(folder, target, split):
+    for scan in dense_runs(folder, target_of(bundle, target), split):
         if scan.person in people:
             continue
         people.add(scan.person)
@@ -59,7 +60,7 @@ def _judged(engine: SliceEngine, scan: Scan, speed: str) -> Iterator[Judged]:
     for number, label in enumerate(engine.bundle.labels):
         mask, truth = result.labelmap == label.value, scan.truth[number]
         segment = segment_pixels(maps.pixels, number, mask, maps.threshold)
-        if segment is None or not truth[scan.stored].any():
+        if segment is None or not scan.known[number] or not truth[scan.stored].any():
             continue
         true_dice = dice(mask[scan.stored], truth[scan.stored])
         yield Judged(

@@ -11,6 +11,7 @@ import numpy as np
 
 from data.targets import Target
 from measure.dense_runs import Scan, cut_short, dense_runs
+from measure.truth import target_of
 from UNetPlusPlusSegmentLib.core.masks import components
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.engine.label_map import heavy_parts
@@ -45,14 +46,14 @@ def measure(bundle: Bundle, folder: Path, target: Target, split: str) -> dict:
     engine = SliceEngine(bare)
     found: dict[str, dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
     scans = 0
-    for scan in dense_runs(folder, target, split):
+    for scan in dense_runs(folder, target_of(bundle, target), split):
         scans += 1
         maps = engine.predict(scan.volume, Request(bundle.target, speed="accurate"))
         labelmap = maps.at().labelmap
         for (first, stop, kind), (number, label) in product(_ranges(scan), enumerate(bundle.labels)):
             parts = components(labelmap[first:stop] == label.value)
             truth, stored = scan.truth[number, first:stop], scan.stored[first:stop]
-            if parts.max() and truth[stored].any():
+            if parts.max() and scan.known[number] and truth[stored].any():
                 weights = weights_of_parts(maps.pixels, maps.threshold, number, parts, (first, 0, 0), parts.shape[1:])
                 found[label.name][kind].append(_dices(parts[stored], truth[stored], weights, parts[[0, -1]]))
     return {

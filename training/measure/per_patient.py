@@ -17,6 +17,7 @@ from data.targets import Target, load_target
 from measure.heads import answer_of, answers, level_times
 from measure.pictures import FOUND, TRUTH, Panel, save_atlas
 from measure.pooled import Pooled, means_of, summary
+from measure.truth import in_label_map, target_of
 from UNetPlusPlusSegmentLib.core.agreement import TOLERANCE_MM, dice
 from UNetPlusPlusSegmentLib.engine.label_map import has_steps, label_map, postprocess
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
@@ -37,7 +38,8 @@ def evaluate(
     """Measure the network alone and, if the card has post-processing or several labels, also the product's result.
 
     Both are measured for each head and for the means of several. Masks are compared at the stored pixels. Dice and IoU are pooled over
-    a patient's slices. So are the in-plane distances between outlines, on slices whose pixel size comes from the scan's header.
+    a patient's slices. So are the in-plane distances between outlines, on slices whose pixel size comes from the scan's header. The
+    product's result is compared with what a label map can show of a label, which loses what it shares with labels that take priority.
 
     Args:
         bundle: The model.
@@ -56,7 +58,7 @@ def evaluate(
         BundleError, DataError, TargetError: The model or the data cannot be used, or the target lacks a label of the model.
     """
     names = [label.name for label in bundle.labels]
-    target = (target or load_target(bundle.target)).only(names)
+    target = target_of(bundle, target or load_target(bundle.target))
     engine = SliceEngine(bundle)
     items = read_slices(data, target, split)[::every]
     counts: dict[str, dict] = {name: defaultdict(lambda: defaultdict(lambda: defaultdict(Pooled))) for name in names}
@@ -64,9 +66,10 @@ def evaluate(
         drawn: list[tuple[Slice, np.ndarray]] = []
         for scan in scans:
             found = _found(engine, scan, target)
+            truths = {"heads": scan, "postprocessed": [in_label_map(item, target) for item in scan]}
             answered = [(kind, answer, masks) for kind, by in found.items() for answer, masks in by.items()]
             for (kind, answer, masks), (number, name) in product(answered, enumerate(names)):
-                _add(counts[name][kind][answer], patient, scan, masks[:, number], number, target)
+                _add(counts[name][kind][answer], patient, truths[kind], masks[:, number], number, target)
             drawn += zip(scan, found["heads"][answer_of(bundle)], strict=True)
         if pictures:
             _draw_worst(pictures / f"{patient}.png", f"{patient}, {answer_of(bundle)} of {bundle.name}", drawn)

@@ -11,6 +11,7 @@ from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.agreement import dice, hausdorff95_mm, surface_dice, surface_distances
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.volume import Volume, axial_volume
+from UNetPlusPlusSegmentLib.engine.label_map import shared_out
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
 from UNetPlusPlusSegmentLib.network.bundle import Bundle
 
@@ -31,9 +32,12 @@ def organs(bundle: Bundle, folder: Path, speed: str, device: str) -> dict[str, d
     engine, figures = load_engine(bundle, device), {}
     for ct, masks in _masks_by_ct(bundle, folder).items():
         volume = axial_volume(read_volume(ct, force=True)[0])
-        truths = {each: _read_mask(path, volume, ct) for each, path in masks.items()}
+        truths = np.stack([_read_mask(path, volume, ct) for path in masks.values()])
+        shown = shared_out(truths, [bundle.labels[number].name for number, _ in masks], bundle.priority)
         result = engine.predict(volume, Request(bundle.target, speed=speed)).at()
-        for (number, name), truth in truths.items():
+        for (number, name), truth in zip(masks, shown, strict=True):
+            if not truth.any():  # nothing is marked, or other labels take all of it
+                continue
             label, known = bundle.labels[number], result.segments[number].measurements
             figures[f"{name}, {label.name}"] = {
                 **compare(result.labelmap == label.value, truth, volume),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,10 @@ from UNetPlusPlusSegmentLib.api import Engine, load_engine
 from UNetPlusPlusSegmentLib.core.agreement import TOLERANCE_MM
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, axial_order, check_ct
+from UNetPlusPlusSegmentLib.engine.label_map import shared_out
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
 from UNetPlusPlusSegmentLib.files.pairs import Pair, Pairs, Wanted, find_pairs, names_in_words, read_wanted
-from UNetPlusPlusSegmentLib.files.segmentations import check_orientation, masks_of
+from UNetPlusPlusSegmentLib.files.segmentations import Stored, check_orientation, masks_of
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError
 
 CASES = ("patients", "without_organ")  # keys of a summary; here their entries are cases
@@ -54,8 +55,9 @@ def measure(
         volume = _image_of(pair)
         order = axial_order(volume)
         labelmap = _segmented(engine, volume, pair, speed)
-        for each, label, parts in marked:  # a label that is not marked in this case is unknown, not absent
-            found, truth = labelmap == label.value, np.logical_or.reduce([*masks_of(parts, volume)])
+        truths = _in_label_map({each.name: parts for each, _, parts in marked}, volume, bundle.priority)
+        for (each, label, _), truth in zip(marked, truths, strict=True):  # what is not marked is unknown, not absent
+            found = labelmap == label.value
             figures = pooled[each.name].setdefault(pair.name, Pooled())
             figures.add_volume(order.apply(found), order.apply(truth), order.spacing_mm)
             volumes[each.name][pair.name] = _volumes(found, truth, volume.voxel_volume_ml)
@@ -91,6 +93,12 @@ def _truths(bundle: Bundle, pairs: Pairs, segments: Sequence[str]) -> list[Wante
             f'No case has a segment {meant}; there are {there}. Choose one of these with --segment "{names[0]}=SEGMENT".'
         )
     return list(truths.values())
+
+
+def _in_label_map(marked: dict[str, list[Stored]], volume: Volume, priority: Sequence[str]) -> Iterable[np.ndarray]:
+    """The truth of each label, by its segments: bool (K, J, I), what a label map can show of it."""
+    masks = (np.logical_or.reduce([*masks_of(parts, volume)]) for parts in marked.values())
+    return shared_out(np.stack([*masks]), [*marked], priority) if priority else masks
 
 
 def _image_of(pair: Pair) -> Volume:

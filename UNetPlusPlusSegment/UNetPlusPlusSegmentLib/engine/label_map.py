@@ -33,12 +33,24 @@ def label_map(probability: np.ndarray, card: Card, threshold: float) -> np.ndarr
     found = probability >= threshold
     if len(values) == 1:
         return values[0] * found[0]
-    if card.priority:
-        order = [names.index(name) for name in card.priority]
-        first = np.array(order)[found[order].argmax(axis=0)]
-    else:
-        first = probability.argmax(axis=0)
+    first = (shared_out(found, names, card.priority) if card.priority else probability).argmax(axis=0)
     return values[first] * found.any(axis=0)
+
+
+def shared_out(masks: np.ndarray, names: Sequence[str], priority: Sequence[str]) -> np.ndarray:
+    """What a label map can show of masks that overlap: each without those of the labels that take priority over it.
+
+    Args:
+        masks: bool (labels, …).
+        names: The names of these labels.
+        priority: As in a card; labels that are not among `names` take nothing. Empty: the masks stay as they are, because they do not
+            say which label is most probable.
+    """
+    left, taken = masks.copy(), np.zeros(masks.shape[1:], bool)
+    for number in (names.index(name) for name in priority if name in names):
+        left[number] &= ~taken
+        taken |= masks[number]
+    return left
 
 
 def postprocess(labelmap: np.ndarray, card: Card, weigh: Weigh) -> dict[int, int]:
