@@ -114,7 +114,7 @@ def abdomen(models, tmp_path, open_session):
 def choose(session, target: str) -> None:
     """Choose a target on the page, which then sends the values that have changed."""
     session.state.target, session.state.device = target, "cpu"
-    session._choose_target()
+    session.choice.target_changed()
     move(session, session.state.threshold)
 
 

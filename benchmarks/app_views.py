@@ -52,7 +52,7 @@ async def clicks(server: Any, views: Any, folder: Path) -> None:
     print(f"from the first click on Apply to the mask: {await took()}; from the second: {await took()}")
     await session.open("chest_111")
     session.state.target = "Nodule"
-    session._choose_target()  # without a page, nothing else reports the change
+    session.choice.target_changed()  # without a page, nothing else reports the change
     middle = marked[np.abs(marked - np.median(marked, axis=0)).sum(axis=1).argmin()]
     point = (scans.load("chest_111").ijk_to_ras @ [*middle[::-1], 1])[:3].tolist()
     print(

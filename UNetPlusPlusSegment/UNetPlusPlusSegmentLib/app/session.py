@@ -25,19 +25,19 @@ from ..jobs.corrections import CORRECTED, add_correction, names_of
 from ..jobs.manifest import read_manifest
 from ..jobs.protocol import JobError
 from ..jobs.review import add_to_review, read_review
-from ..network.bundle import Bundle, find_bundles, providing, targets_of
+from ..network.bundle import Bundle
 from ..scene import mrml
 from ..scene.logic import Segmenter
 from ..scene.scene_runs import SceneRun, segments_of_target
 from ..scene.snapshots import Snapshot, snapshot
 from .cases import Case
+from .choice import Choice
 from .corrections import AutoSave
 from .measured import Measurements
 from .table import Table
 from .views import Views
 
 POLL_S = 0.05
-FIRST = "liver"  # the target that is chosen at first, if there is a model for it
 NOTHING_SAVED = "Changes are not saved on the app's computer: download what you want to keep."
 CORRECTED_BEFORE = (
     "The segments of this target may contain corrections, which Apply would replace: remove the segments from the list, and press"
@@ -66,23 +66,16 @@ class Session:
         self._measured = Measurements(None, None)
         self._following: asyncio.Task | None = None
         self._autosave = AutoSave(partial(self._set, "saved"), self._measure_again)
-        self._bundles, _ = find_bundles()
-        targets = targets_of(self._bundles)
-        target = min(targets, key=lambda each: each.casefold() != FIRST, default="")
         self.state = server.state
         self.state.update(
             {
                 "cases": list(self.cases), "case_name": None, "position": "", "window_name": window, "message": "", "wrong": False,
-                "saved": "", "targets": targets, "target": target, "models": [], "model": None, "nodules": False,
-                "speeds": SPEEDS, "speed": "balanced",
-                "devices": DEVICES, "device": "auto", "threshold": 0.5, "show_from": 0.5, "decides": False, "running": False, "progress": 0,
-                "progress_text": "", "header": [], "rows": [], "picking": False, "overlay": False, "loaded": False,
+                "saved": "", "speeds": SPEEDS, "speed": "balanced", "devices": DEVICES, "device": "auto", "running": False,
+                "progress": 0, "progress_text": "", "header": [], "rows": [], "overlay": False, "loaded": False,
                 "in_cohort": False, "took": "", "verdict": "", "comment": "", "reviewer": "", "dicom": False,
             }
         )  # fmt: skip
-        self._choose_target()
-        self.state.change("target")(lambda **_: self._choose_target())
-        self.state.change("model")(lambda **_: self._choose_model())
+        self.choice = Choice(self.state)
         self.state.change("case_name")(lambda case_name, **_: self.open(case_name))  # a coroutine, which trame awaits
         self.state.change("window_name")(lambda window_name, **_: views.set_window(window_name))
         self.state.change("threshold")(lambda threshold, **_: self.set_threshold(threshold))
@@ -227,7 +220,7 @@ class Session:
         """Segment the volume, replacing an earlier result for the target; or only the nodules at points, adding them."""
         if self.case is None or self.state.running:
             return
-        state, bundle = self.state, self._bundle
+        state, bundle = self.state, self.choice.bundle
         if bundle is None:
             self._tell("Choose a target and a model first.", wrong=True)
             return
@@ -373,7 +366,8 @@ class Session:
         self.state.picking = self.state.picking and name == SegmentationEffectNoTool.get_effect_name()
 
     def _clicked(self, ras: tuple[float, float, float]) -> None:
-        if self.state.picking and self._bundle and self._bundle.finds_nodules:
+        bundle = self.choice.bundle
+        if self.state.picking and bundle and bundle.finds_nodules:
             self.apply([ras])
             self.state.flush()
 
@@ -382,26 +376,6 @@ class Session:
         self.views.overlay(maps[-1] if maps and self.state.overlay else None)
 
     # The page
-
-    @property
-    def _bundle(self) -> Bundle | None:
-        """The chosen model; None if it does not have the chosen target, as a page may send anything."""
-        found = providing(self.state.target or "", self._bundles)
-        return next((each for each in found if each.name == self.state.model), None)
-
-    def _choose_target(self) -> None:
-        self.state.models = [each.name for each in providing(self.state.target or "", self._bundles)]
-        self.state.model = next(iter(self.state.models), None)
-        self._choose_model()
-
-    def _choose_model(self) -> None:
-        bundle = self._bundle
-        self.state.nodules = bundle is not None and bundle.finds_nodules
-        self.state.picking = self.state.picking and self.state.nodules
-        self.state.threshold = bundle.threshold if bundle else 0.5
-        decision = bundle.decision if bundle else None
-        self.state.decides = decision is not None
-        self.state.show_from = decision.least if decision else 0.5
 
     def _show_rows(self) -> None:
         """List all segments with their measurements."""
