@@ -15,6 +15,7 @@ from data.provenance import Provenance
 from data.targets import load_target
 from fit.checkpoint import provenance_of, read_checkpoint
 from Testing.support.slicefolders import liver_folder
+from Testing.support.tiny_training import command, trained
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bundle
 from UNetPlusPlusSegmentLib.network.card import Source
 
@@ -49,21 +50,6 @@ def another(bundle: Bundle, sources: list[Source], licence: str) -> Bundle:
     card = json.loads(path.read_text())
     path.write_text(json.dumps({**card, "training_data": [vars(each) for each in sources], "licence": licence}))
     return read_bundle(bundle.folder)
-
-
-def command(folder: Path, data: Path, *arguments: str) -> list[str]:
-    config = folder / "tiny.yaml"
-    config.write_text(
-        f"name: tiny\ntarget: liver\ndata: {data}\nruns: {folder / 'runs'}\nfilters: [2, 3, 4, 5, 6]\npixel_mm: 2.0\n"
-        "patch: [32, 32]\nbatch_size: 2\nsteps: 1\nsteps_per_epoch: 1\nvalidation_stride: 1\nthreads: 1\n"
-    )
-    return ["--config", str(config), *arguments]
-
-
-def trained(folder: Path, data: Path, *arguments: str) -> Path:
-    """The last checkpoint of a training of one step in the folder."""
-    assert train.main(command(folder, data, *arguments)) == 0
-    return folder / "runs" / "tiny" / "last.ckpt"
 
 
 def names(sources: tuple[Source, ...]) -> list[str]:
@@ -159,4 +145,4 @@ def test_a_start_that_does_not_say_what_it_has_learned_from_is_refused_before_th
 @pytest.mark.parametrize("folder", MODELS.glob("*-v*"), ids=lambda folder: folder.name)
 def test_a_model_folder_says_what_its_weights_have_learned_from(folder):
     card = read_bundle(folder)
-    assert provenance_of(folder) == Provenance(card.training_data, card.licence)
+    assert provenance_of(folder) == Provenance(card.training_data, card.licence, unnamed=card.training_data)

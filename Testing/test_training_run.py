@@ -20,6 +20,7 @@ from PIL import Image
 import export
 import train
 from card.from_checkpoint import _best_average, bundle_from_checkpoint
+from data.provenance import Provenance
 from fit.settings import Settings, load_settings
 from fit.slice_data import SliceData
 from fit.task import SegmentationTask
@@ -226,7 +227,7 @@ def test_a_nodule_model_uses_the_heads_and_threshold_with_the_best_dice_at_a_poi
 def save(task: SegmentationTask, path: Path) -> None:
     """A checkpoint as train.py leaves it, without a training."""
     saved = {"state_dict": task.state_dict(), "global_step": 1}
-    task.sources = (Source("LIDC-IDRI (7 patients)", "CC BY 3.0", "Armato SG III et al."),)
+    task.own = Provenance((Source("LIDC-IDRI (7 patients)", "CC BY 3.0", "Armato SG III et al."),))
     task.on_save_checkpoint(saved)
     torch.save(saved, path)
 

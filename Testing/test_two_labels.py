@@ -18,7 +18,6 @@ from data.targets import load_target
 from fit.checkpoint import read_checkpoint
 from fit.settings import SettingsError, load_settings
 from fit.slice_data import SliceData
-from fit.training import check_folds
 from Testing.support.slicefolders import liver_folder, write_table
 from Testing.support.spleen import SPLEEN, TERM
 from UNetPlusPlusSegmentLib import api
@@ -145,8 +144,8 @@ def test_the_sources_of_further_folders_are_named_where_they_were_used(place, tm
     livers = liver_folder(tmp_path / "livers", {"L": "train", "M": "val"})
     alone = load_settings(place / "config.yaml")
     more = load_settings(place / "config.yaml", [f"also={{liver: {livers}}}"])
-    assert [source.name for source in SliceData(alone).sources] == ["Made up (2 patients)"]
-    assert [source.name[:12] for source in SliceData(more).sources] == ["Made up (2 p", "LiTS (Liver "]
+    assert [source.name for source in SliceData(alone).own.sources] == ["Made up (2 patients)"]
+    assert [source.name[:12] for source in SliceData(more).own.sources] == ["Made up (2 p", "LiTS (Liver "]
     unknown = [item for item in SliceData(more).training if item.row["patient"] == "L"]
     assert not unknown  # it knows neither label
 
@@ -351,35 +350,6 @@ def test_a_teacher_that_names_no_source_is_called_a_teacher(place, checkpoint, t
 def test_a_teacher_that_does_not_fit_is_refused(place, checkpoint, change, said):
     with pytest.raises(SettingsError, match=said):
         taught(place, checkpoint, change)
-
-
-@pytest.mark.parametrize("key", ["teacher", "init_from"])
-@pytest.mark.parametrize(("before", "how"), [("", "without a fold"), ("2/2", "with fold=2/2")])
-def test_weights_that_have_seen_the_held_out_people_of_the_same_folder_are_refused(
-    place, checkpoint, tmp_path, capsys, key, before, how
-):
-    saved = torch.load(checkpoint, weights_only=True)
-    saved["settings"]["fold"] = before
-    torch.save(saved, tmp_path / "seen.ckpt")
-    arguments = ["--config", str(place / "config.yaml"), "name=leak", "fold=1/2", f"{key}={tmp_path / 'seen.ckpt'}"]
-    assert train.main(arguments) == 1
-    said = capsys.readouterr().err
-    assert f"{key}='" in said and how in said and "give weights trained with fold=1/2" in said
-    assert not (place / "runs" / "leak").exists()
-
-
-@pytest.mark.parametrize(
-    ("change", "overrides"),
-    [({"fold": "1/2"}, ["fold=1/2"]), ({"fold": "1/2"}, []), ({"data": "elsewhere"}, ["fold=1/2"])],
-    ids=["same fold", "no fold now", "other people"],
-)
-def test_weights_that_have_not_seen_the_people_of_the_validation_are_taken(
-    place, checkpoint, tmp_path, change, overrides
-):
-    saved = torch.load(checkpoint, weights_only=True)
-    saved["settings"] |= change
-    torch.save(saved, tmp_path / "before.ckpt")
-    check_folds(load_settings(place / "config.yaml", [f"init_from={tmp_path / 'before.ckpt'}", *overrides]))
 
 
 def test_a_teacher_with_nothing_to_mark_is_refused(place, checkpoint, tmp_path):

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from data.kinds import Kind
 from data.provenance import NOTHING, Provenance
-from data.slices import DataError, sources_of
+from data.slices import DataError, read_rows, sources_of
 from data.targets import Target
 from fit.settings import Settings, SettingsError
-from UNetPlusPlusSegmentLib.network.bundle import BundleError, read_bundle
+from UNetPlusPlusSegmentLib.network.bundle import CARD, BundleError, read_bundle
 from UNetPlusPlusSegmentLib.network.card import Source
+
+UNTOLD = Source("data that its older card does not name")
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class Trained:
         settings: Settings of the training, with the target as it was described then.
         state: State dict of the network: the averaged weights, if the training kept them.
         sources: What the training itself used.
+        people: Names of the people of whom that is; None for an older checkpoint, which does not say it.
         inherited: Provenance of the weights that it started from.
         steps: Number of steps so far.
     """
@@ -31,6 +37,7 @@ class Trained:
     settings: Settings
     state: dict[str, Tensor]
     sources: tuple[Source, ...]
+    people: tuple[str, ...] | None
     inherited: Provenance
     steps: int
 
@@ -42,7 +49,9 @@ class Trained:
     @property
     def provenance(self) -> Provenance:
         """The provenance of the weights, including that of their start."""
-        return Provenance(self.sources, self.target.licence).going_on_from(self.inherited)
+        unnamed = self.sources if self.people is None else ()
+        own = Provenance(self.sources, self.target.licence, self.people or (), unnamed)
+        return own.going_on_from(self.inherited)
 
 
 def read_checkpoint(checkpoint: Path) -> Trained:
@@ -65,11 +74,13 @@ def read_checkpoint(checkpoint: Path) -> Trained:
             sources = _sources(saved["sources"])
         else:
             settings = Settings(**saved["settings"])
-            sources = tuple(all_sources(settings))
+            sources = sources_in(settings.folders, settings.splits[0])
     except (SettingsError, DataError, TypeError) as error:  # TypeError: a setting that was removed
         raise BundleError(f"{checkpoint} cannot be used: {error}") from error
     state = {k.removeprefix("network."): v for k, v in saved["state_dict"].items() if k.startswith("network.")}
-    return Trained(settings, state, sources, _inherited(checkpoint, saved, settings.init_from), saved["global_step"])
+    people = tuple(saved["people"]) if "people" in saved else None
+    inherited = _inherited(checkpoint, saved, settings.init_from)
+    return Trained(settings, state, sources, people, inherited, saved["global_step"])
 
 
 def provenance_of(weights: str | Path) -> Provenance:
@@ -80,7 +91,9 @@ def provenance_of(weights: str | Path) -> Provenance:
     """
     if Path(weights).is_dir():
         card = read_bundle(weights)
-        provenance = Provenance(card.training_data, card.licence)
+        schema = json.loads((Path(weights) / CARD).read_text(encoding="utf-8"))["schema"]
+        more = () if schema >= 3 else (UNTOLD,)  # cards of schema 1 and 2 name only one source
+        provenance = Provenance(card.training_data, card.licence, unnamed=(*card.training_data, *more))
     else:
         provenance = read_checkpoint(Path(weights)).provenance
     if not provenance.sources:
@@ -91,19 +104,31 @@ def provenance_of(weights: str | Path) -> Provenance:
     return provenance
 
 
-def all_sources(settings: Settings) -> list[Source]:
-    """The sources of the training data, in `data` and in `also`.
+def sources_in(folders: Sequence[tuple[str, Kind]], split: str) -> tuple[Source, ...]:
+    """The sources of a split of slice folders.
 
     Raises:
         DataError: As for `sources_of`.
     """
-    return [source for folder, kind in settings.folders for source in sources_of(folder, kind, settings.splits[0])]
+    return tuple(source for folder, kind in folders for source in sources_of(folder, kind, split))
+
+
+def people_in(folders: Sequence[tuple[str, Kind]], split: str) -> tuple[str, ...]:
+    """The names of the people in a split of slice folders, sorted.
+
+    Raises:
+        DataError: As for `read_rows`.
+    """
+    return tuple(sorted({row[kind.group] for folder, kind in folders for row in read_rows(folder, kind, split)}))
 
 
 def _inherited(checkpoint: Path, saved: dict, start: str) -> Provenance:
     """The provenance of the weights that a training started from; older checkpoints do not contain it, so it is looked up."""
     if "inherited" in saved:
-        return Provenance(_sources(saved["inherited"]["sources"]), saved["inherited"]["licence"])
+        kept = saved["inherited"]
+        sources = _sources(kept["sources"])
+        unnamed = _sources(kept["unnamed"]) if "unnamed" in kept else sources
+        return Provenance(sources, kept["licence"], tuple(kept.get("people", ())), unnamed)
     if not start:
         return NOTHING
     try:

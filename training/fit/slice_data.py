@@ -10,10 +10,11 @@ import numpy as np
 from torch.utils.data import DataLoader, Subset
 
 from data.lookalikes import Piece, pieces_of
+from data.provenance import Provenance
 from data.sampler import BalancedSampler
 from data.slices import DataError, Slice, SliceDataset, read_slices, to_network_grid
 from fit.augmentation import Augment
-from fit.checkpoint import all_sources
+from fit.checkpoint import people_in, sources_in
 from fit.settings import Settings, SettingsError
 from fit.teacher import Teacher
 
@@ -25,7 +26,7 @@ class SliceData(L.LightningDataModule):
         training, validation: The slices of both splits.
         folder_of: For each slice of the training, the number of its folder: 0 for `data`, then those of `also`.
         groups: For each image of the validation, the number of its patient; without patients, all have the same number.
-        sources: The sources of the training data.
+        own: The sources and people of the training data.
 
     Raises:
         DataError: As for `read_folders`; or a label is shown by no slice of `train`; or a source is not named.
@@ -35,7 +36,8 @@ class SliceData(L.LightningDataModule):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.settings, self.target = settings, settings.goal
-        self.sources = all_sources(settings)
+        given = settings.folders, settings.splits[0]
+        self.own = Provenance(sources_in(*given), settings.goal.licence, people_in(*given))
         teacher = Teacher(settings.teacher, settings) if settings.teacher else None
         folders = read_folders(settings, settings.splits[0])
         if teacher:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from functools import partial
 
 import lightning as L
@@ -17,7 +16,6 @@ from data.provenance import NOTHING, Provenance
 from data.slices import UNKNOWN
 from fit.losses import LOSSES, deep_supervision, of_labels
 from fit.settings import Settings
-from UNetPlusPlusSegmentLib.network.card import Source
 from UNetPlusPlusSegmentLib.network.device import cpu_has_bf16
 from UNetPlusPlusSegmentLib.network.unetpp import build_network
 
@@ -63,7 +61,7 @@ class SegmentationTask(L.LightningModule):
         self,
         settings: Settings,
         groups: list[int],
-        sources: Sequence[Source] = (),
+        own: Provenance = NOTHING,
         inherited: Provenance = NOTHING,
     ) -> None:
         """Build it.
@@ -71,11 +69,11 @@ class SegmentationTask(L.LightningModule):
         Args:
             settings: Of the training.
             groups: The number of the patient that each image of the validation is of.
-            sources: Of what is trained on, for the card.
-            inherited: Of the weights that it starts from, likewise.
+            own: Sources and people of what is trained on.
+            inherited: What the weights that it starts from and is taught by were trained on.
         """
         super().__init__()
-        self.settings, self.groups, self.sources, self.inherited = settings, groups, sources, inherited
+        self.settings, self.groups, self.own, self.inherited = settings, groups, own, inherited
         self.network = build_network(settings.architecture, **settings.network_arguments)
         # oneDNN's backward pass for AVX2 is quicker with channels first, all else with channels last.
         self.layout = torch.channels_last if has_fast_bf16() else torch.contiguous_format
@@ -124,8 +122,9 @@ class SegmentationTask(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Settings, target and all sources travel with the weights: evaluate.py and export.py need nothing else."""
+        """Settings, target, sources and people travel with the weights: evaluate.py, export.py and later trainings need nothing else."""
         checkpoint["settings"] = dataclasses.asdict(self.settings)
         checkpoint["target"] = dataclasses.asdict(self.settings.goal)
-        checkpoint["sources"] = [dataclasses.asdict(source) for source in self.sources]
+        checkpoint["sources"] = [dataclasses.asdict(source) for source in self.own.sources]
+        checkpoint["people"] = self.own.people
         checkpoint["inherited"] = dataclasses.asdict(self.inherited)

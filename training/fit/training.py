@@ -8,8 +8,8 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from data.provenance import NOTHING, Provenance
-from fit.checkpoint import provenance_of, read_checkpoint
+from data.provenance import NOTHING, Provenance, may_overlap
+from fit.checkpoint import people_in, provenance_of, read_checkpoint, sources_in
 from fit.settings import Settings, SettingsError
 from fit.slice_data import SliceData
 from fit.task import SegmentationTask
@@ -34,11 +34,9 @@ def train(settings: Settings, resume: bool = False) -> Path:
         )
     if last.exists():
         check_network(last, settings)
-    else:
-        check_folds(settings)
+    inherited = inherited_by(settings, last if last.exists() else None)
     data = SliceData(settings)
-    start = last if last.exists() else settings.init_from
-    task = SegmentationTask(settings, data.groups, data.sources, _inherited(start, settings))
+    task = SegmentationTask(settings, data.groups, data.own, inherited)
     if settings.init_from and not last.exists():
         load_weights(task.network, settings.init_from)
     make_folder(settings, task)
@@ -68,43 +66,49 @@ def check_network(last: Path, settings: Settings) -> None:
         )
 
 
-def check_folds(settings: Settings) -> None:
-    """Check that a training which holds out a fold does not go on from weights that have seen it, nor is taught by them.
+def inherited_by(settings: Settings, last: Path | None = None) -> Provenance:
+    """What the weights that a training goes on from and is taught by were trained on.
 
-    Only checkpoints trained on the same `data` are checked: a bundle does not say what it held out.
+    Args:
+        settings: Of the training.
+        last: The checkpoint from which it is resumed, if it is.
 
     Raises:
-        SettingsError: The checkpoint was trained on the same folder with another fold, or cannot be read.
+        SettingsError: They do not say it, or may have been trained on people on whom this training is validated.
+        DataError: As for `read_rows`.
     """
-    for key in ("init_from", "teacher") if settings.fold else ():
-        weights = getattr(settings, key)
-        if not weights or Path(weights).is_dir():
+    first = ("--resume", str(last)) if last else ("init_from", settings.init_from)
+    inherited = NOTHING
+    for key, weights in (first, ("teacher", settings.teacher)):
+        if not weights:
             continue
         try:
-            before = read_checkpoint(Path(weights)).settings
+            before = provenance_of(weights)
         except BundleError as error:
             raise SettingsError(f"{key}: {error}") from error
-        if before.fold != settings.fold and Path(before.data).resolve() == Path(settings.data).resolve():
-            how = f"with fold={before.fold}" if before.fold else "without a fold"
-            raise SettingsError(
-                f"{key}={weights!r} was trained on {settings.data} {how}, so it has seen people whom fold={settings.fold} holds out:"
-                f" give weights trained with fold={settings.fold}."
-            )
-
-
-def _inherited(start: Path | str, settings: Settings) -> Provenance:
-    """What the weights that a training starts from and is taught by have learned from; an empty name stands for none.
-
-    Raises:
-        SettingsError: They do not say it.
-    """
-    inherited = NOTHING
-    for key, weights in (
-        ("init_from" if start == settings.init_from else "--resume", start),
-        ("teacher", settings.teacher),
-    ):
-        try:
-            inherited = inherited.going_on_from(provenance_of(weights) if weights else NOTHING)
-        except BundleError as error:
-            raise SettingsError(f"{key}: {error}") from error
+        _check_held_out(key, weights, before, settings)
+        inherited = inherited.going_on_from(before)
     return inherited
+
+
+def _check_held_out(key: str, weights: str, before: Provenance, settings: Settings) -> None:
+    """Raise a SettingsError if weights have, or may have, learned from the people on whom a training is validated.
+
+    Where it is not known on whom they were trained, a fold is refused unless their sources are other data than those of the people held
+    out. With `val` they are taken: models are measured on it, so their trainings have held it out too.
+    """
+    held_out = [(folder, kind) for folder, kind in settings.folders if kind.structures], settings.splits[1]
+    whom = f"fold={settings.fold}" if settings.fold else "`val`"
+    seen = {*before.people} & {*people_in(*held_out)}
+    unclear = before.unnamed if settings.fold and key != "--resume" else ()  # a resumed one was checked when it began
+    if unclear and not seen:
+        sources = sources_in(*held_out)
+        unclear = tuple(one for one in unclear if any(may_overlap(one, other) for other in sources))
+    if not (seen or unclear):
+        return
+    learned = f"{len(seen)} of the people" if seen else f"{unclear[0].name}, and perhaps from people"
+    other = f"weights trained with {whom}" if settings.fold else "weights that have not seen them"
+    way_out = "give another name=…" if key == "--resume" else f'give {key}="" or {other}'
+    raise SettingsError(
+        f"{key}={weights!r} has learned from {learned} whom {whom} holds out, so that the figures would be too good: {way_out}."
+    )
