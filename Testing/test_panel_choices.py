@@ -23,6 +23,7 @@ from Testing.support.panel import (
     table_of,
     wait_for_end,
 )
+from Testing.support.sequences import add_sequence
 from Testing.support.slicer_qt.pythonqt import dialogs
 from Testing.support.slicer_qt.widgets import qMRMLNodeComboBox
 from Testing.support.worker_logic import GRID, a_scan
@@ -86,16 +87,8 @@ def test_frames_of_a_sequence_are_offered_where_there_are_any_and_segmented_all(
     ui = panel.ui
     add_volume(a_scan(), GRID, "alone")
     assert not ui.allFramesCheckBox.isVisibleTo(ui.inputsBox)
-    sequences = slicer.modules.sequences.logic()
-    sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode", "beat")
-    for item in range(2):
-        each = add_volume(a_scan(), GRID)
-        sequence.SetDataNodeAtValue(each, str(item))
-        scene.RemoveNode(each)
-    browser = scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode")
-    browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
-    sequences.UpdateProxyNodesFromSequences(browser)
-    ui.inputSelector.setCurrentNode(browser.GetProxyNode(sequence))
+    volumeNode, browser = add_sequence([a_scan(), a_scan()], GRID)
+    ui.inputSelector.setCurrentNode(volumeNode)
     assert ui.allFramesCheckBox.isVisibleTo(ui.inputsBox)
     ui.allFramesCheckBox.checked = True
     assert not ui.outputsBox.enabled
