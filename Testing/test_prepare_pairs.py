@@ -1,4 +1,4 @@
-"""pairs.py: all layouts give the same slices, voxels keep their place on any grid, and folds are drawn over people."""
+"""pairs.py: all layouts give the same slices, voxels keep their place on any grid, and people are drawn, not cases."""
 
 from __future__ import annotations
 
@@ -55,9 +55,8 @@ def test_files_of_slicer_become_slices_with_all_hu_and_a_target_for_training(tmp
     rows = rows_of(out)
     assert list(rows[0]) == pairs.COLUMNS
     assert {(row["pixel_mm"], row["source_slice_mm"]) for row in rows} == {("1.5", "3.0")}
-    assert {row["patient"]: row["split"] for row in rows if row["fold"] == "0"}.keys() < {"Ann", "Ben", "Cid"}
-    assert {row["split"] for row in rows if row["fold"] == "0"} == {"val"}
-    assert {row["split"] for row in rows if row["fold"] != "0"} == {"train"}
+    split_of = {row["patient"]: row["split"] for row in rows}
+    assert [*split_of] == ["Ann", "Ben", "Cid"] and sorted(split_of.values()) == ["train", "train", "val"]
     target = load_target(str(out / "target.yaml"))
     assert [(each.name, each.terminology, each.color) for each in target.labels] == [
         ("Spleen", TERM, SPLEEN.color), ("Right kidney", TERM, KIDNEY.color),
@@ -287,14 +286,14 @@ def test_labels_of_coarser_pixels_exclude_each_other_and_keep_their_area():
     assert not pairs.to_pixels(np.zeros((60, 60), np.uint8), (1.0, 1.0), 2.5).any()
 
 
-def test_folds_are_drawn_over_people_not_over_cases(tmp_path):
+def test_people_are_drawn_for_validation_not_cases(tmp_path):
     for name in ("P1-a", "P1-b", "P2-a", "P2-b", "P3-a"):
         slicer_case(tmp_path / "in", name)
     out = prepared(tmp_path / "in", tmp_path / "out", "--segment", "Spleen", "--people", r"(P\d)", "--folds", "3")
     rows = rows_of(out)
-    folds = {(row["patient"], row["fold"]) for row in rows}
-    assert sorted(person for person, _ in folds) == ["P1", "P2", "P3"]
-    assert sorted(fold for _, fold in folds) == ["0", "1", "2"]
+    split_of = {(row["patient"], row["split"]) for row in rows}
+    assert sorted(person for person, _ in split_of) == ["P1", "P2", "P3"]
+    assert sorted(split for _, split in split_of) == ["train", "train", "val"]
 
 
 def test_a_split_file_is_followed_unless_it_divides_a_person(tmp_path, capsys):

@@ -38,7 +38,7 @@ from UNetPlusPlusSegmentLib.files.pairs import Pair, Pairs, Wanted, find_pairs, 
 from UNetPlusPlusSegmentLib.files.segmentations import Stored, check_orientation, masks_of
 
 COLUMNS = [
-    "file", "volume", "patient", "slice", "split", "fold", "pixel_mm", "source_pixel_mm", "source_slice_mm", "marked_px",
+    "file", "volume", "patient", "slice", "split", "pixel_mm", "source_pixel_mm", "source_slice_mm", "marked_px",
 ]  # fmt: skip
 SQUARE = 0.01  # relative difference in size up to which pixels are not resampled
 APART_MM = 2.0  # distance of the kept slices; closer ones look alike
@@ -307,7 +307,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"keep every N-th slice with a label; default: about {APART_MM:g} mm apart",
     )
     parser.add_argument(
-        "--folds", type=int, metavar="N", help=f"number of folds to draw people into ({FOLDS}); fold 0 becomes `val`"
+        "--folds", type=int, metavar="N", help=f"draw one of N people for `val` ({FOLDS}); 1: all are for training"
     )
     parser.add_argument("--people", metavar="PATTERN", help="regular expression that finds the person in a case's name")
     parser.add_argument(

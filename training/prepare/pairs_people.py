@@ -1,13 +1,16 @@
-"""The people behind the cases: which cases show the same person, and which split and fold each person is in."""
+"""The people behind the cases: which cases show the same person, and which split each person is in."""
 
 from __future__ import annotations
 
 import argparse
+import csv
+import math
 import random
 import re
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 
-from slicefolder import PrepareError, SliceFolder, assign_splits
+from slicefolder import SPLITS, PrepareError, SliceFolder, assign_splits
 from UNetPlusPlusSegmentLib.files.pairs import Pair
 
 FOLDS = 5
@@ -60,21 +63,62 @@ def _number_of_folds(people: Collection[str], given: argparse.Namespace) -> int:
 
 
 def share_out(folder: SliceFolder, given: argparse.Namespace) -> None:
-    """Write split and fold into the rows: from the split file, or by drawing people into folds, of which fold 0 is `val`."""
+    """Write the split into the rows: that of the split file, or a drawn one.
+
+    People of the folder that is replaced keep their split, so that weights trained on it have seen nobody in `val`.
+
+    Raises:
+        PrepareError: The split file lacks a person, there are fewer people than folds, or the folder's table cannot be read.
+    """
     people = sorted({str(row["patient"]) for row in folder.rows})
     if not people:
         return
-    if given.split:
-        split_of = assign_splits(people, given)
-        for row in folder.rows:
-            row["split"] = split_of[str(row["patient"])]
-        return
-    folds = _number_of_folds(people, given)
-    if folds == 1:
-        way_out = "hold out a fold when you train (fold=1/3)" if len(people) > 1 else "add cases of other people"
-        folder.note(f"all people are for training, so nobody is left for validation: {way_out}.")
-    drawn = random.Random(given.seed).sample(people, len(people))
-    fold_of = {person: number % folds for number, person in enumerate(drawn)}
+    before = {} if given.split or given.folds == 1 else _splits_before(folder)
+    if before:
+        folder.note(f"{len(before)} of {len(people)} people keep the split that they had.")
+    split_of = assign_splits(people, given) if given.split else _drawn(people, before, given)
     for row in folder.rows:
-        row["fold"] = fold_of[str(row["patient"])]
-        row["split"] = "val" if folds > 1 and row["fold"] == 0 else "train"
+        row["split"] = split_of[str(row["patient"])]
+    if not given.split and "val" not in split_of.values():
+        way_out = "hold out a fold when you train (fold=1/3)" if len(people) > 1 else "add cases of other people"
+        anew = ", or choose another -o FOLDER to draw all anew" if before else ""
+        folder.note(f"all people are for training, so nobody is left for validation: {way_out}{anew}.")
+
+
+def _drawn(people: Sequence[str], before: dict[str, str], given: argparse.Namespace) -> dict[str, str]:
+    """The split of each person: that of before, or drawn so that one of N people is in `val`."""
+    folds = _number_of_folds(people, given)
+    wanted = math.ceil(len(people) / folds) if folds > 1 else 0
+    split_of = dict(before)
+    for person in random.Random(given.seed).sample(people, len(people)):
+        is_needed = [*split_of.values()].count("val") < wanted
+        split_of.setdefault(person, "val" if is_needed else "train")
+    return split_of
+
+
+def _splits_before(folder: SliceFolder) -> dict[str, str]:
+    """The split of everybody who was in the folder that is replaced, known by their own name or that of one of their cases.
+
+    Two people who turn out to be one are for training if one of them was.
+
+    Raises:
+        PrepareError: Its slices.csv cannot be read.
+    """
+    table = folder.path / "slices.csv"
+    if not table.exists():
+        return {}
+    before: defaultdict[object, set[str | None]] = defaultdict(set)
+    now: defaultdict[str, set[str | None]] = defaultdict(set)
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                for name in {row.get("patient"), row.get("volume")}:
+                    before[name].add(row.get("split"))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise PrepareError(
+            f"{table} cannot be read ({error}), so nobody would keep the split that it gives them: choose another -o FOLDER."
+        ) from error
+    for row in folder.rows:
+        now[str(row["patient"])] |= before[row["patient"]] | before[row["volume"]]
+    known = {person: [split for split in SPLITS if split in splits] for person, splits in now.items()}
+    return {person: splits[0] for person, splits in known.items() if splits}
