@@ -89,13 +89,45 @@ def test_files_that_are_skipped_are_counted_in_plain_english(scans, with_models,
     assert " 2 files were skipped; " in capsys.readouterr().out
 
 
-def test_quiet_prints_errors_only(scans, with_models, tmp_path, capsys):
-    assert cohort(scans / "a.nrrd", scans / "b.nrrd", "-o", tmp_path / "out", "--quiet") == 0
-    assert capsys.readouterr() == ("", "")
+def test_quiet_prints_errors_only(scans, shell_models, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("UNETPP_MODELS", str(tmp_path / "models"))
+    (tmp_path / "models" / "liver-ct-v100.0.0").mkdir(parents=True)
+    (tmp_path / "models" / "liver-ct-v100.0.0" / "model.json").write_text("{}")  # a damaged newer model: a warning
+    (tmp_path / "models" / "liver-ct-v99.0.0").symlink_to(shell_models / "liver-ct-v99.0.0")
+    (scans / "loose.dcm").touch()
+    (scans / "broken.nrrd").rename(tmp_path / "broken.nrrd")
+    command = [
+        sys.executable,
+        "-m",
+        "UNetPlusPlusSegmentLib.cli.main",
+        "cohort",
+        "liver",
+        scans,
+        "-o",
+        tmp_path / "out",
+    ]
+    done = subprocess.run(
+        [*map(str, command), "--quiet"], capture_output=True, text=True, check=True
+    )  # pytest keeps logs
+    assert (done.stdout, done.stderr) == ("", "")
     assert main(["liver", str(scans / "a.nrrd"), "-o", str(tmp_path / "a.nii.gz"), "--quiet", "--device", "cpu"]) == 0
     assert capsys.readouterr() == ("", "")
+    (tmp_path / "broken.nrrd").rename(scans / "broken.nrrd")
     assert cohort(scans, "-o", tmp_path / "out", "--quiet") == 1
     assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_what_the_library_logs_is_a_note_and_a_traceback_only_if_asked_for(
+    scans, with_models, tmp_path, capsys, monkeypatch
+):
+    (scans / "loose.dcm").touch()
+    monkeypatch.setattr(files, "write_forms", lambda *_: 1 / 0)
+    assert cohort(scans, "-o", tmp_path / "out") == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("note: Skipped ") and "loose.dcm: It is a loose DICOM file" in line for line in lines)
+    assert f"note: {scans / 'a.nrrd'} failed unexpectedly" in lines and not any("Traceback" in line for line in lines)
+    assert cohort(scans, "-o", tmp_path / "out", "--debug") == 1
+    assert "in outcome_of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

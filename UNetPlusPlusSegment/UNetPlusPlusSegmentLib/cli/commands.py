@@ -14,7 +14,7 @@ from ..core.request import RequestError
 from ..network.bundle import find_bundles, search_folders
 from .parser import LICENCE_LINE, parser, with_minus
 from .segment import request_of, segment
-from .terminal import reader_has_gone, say
+from .terminal import log_as_notes, reader_has_gone, say
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -24,7 +24,8 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit as leave:  # raised by argparse: 2 after a usage error, 0 after --help
         return int(leave.code or 0)
     try:
-        COMMANDS[given.command](given)
+        with log_as_notes(getattr(given, "quiet", False), given.debug):
+            COMMANDS[given.command](given)
         sys.stdout.flush()
     except RequestError as error:
         print(f"unetpp-segment: {error} (--help shows the usage)", file=sys.stderr)

@@ -194,7 +194,7 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
         "--format", type=_forms, action="extend", default=[], metavar="FORM,...",
         help=f"also write the segmentation as {', '.join(FORMS)}; several are separated by commas",
     )  # fmt: skip
-    command.add_argument("--quiet", action="store_true", help="print errors only")
+    command.add_argument("--quiet", action="store_true", help="print only errors, and what --json asks for")
     command.add_argument(
         "--device", default="auto", choices=DEVICES, help="device that runs the network (default: %(default)s)"
     )

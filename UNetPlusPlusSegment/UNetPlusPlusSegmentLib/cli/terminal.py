@@ -1,14 +1,16 @@
-"""The terminal: its streams, progress bars, notes and Ctrl-C."""
+"""The terminal: its streams, progress bars, notes, the library's log and Ctrl-C."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import select
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -72,6 +74,29 @@ def say(notes: Iterable[str]) -> None:
     """Print notes, one on each line of stderr."""
     for note in notes:
         print(f"note: {note}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def log_as_notes(quiet: bool, debug: bool) -> Iterator[None]:
+    """Print what the library logs as notes: errors only if `quiet`, and with their traceback if `debug`."""
+    library, notes = logging.getLogger(__package__.partition(".")[0]), _Notes(debug)
+    notes.setLevel(logging.ERROR if quiet else logging.WARNING)
+    library.addHandler(notes)
+    try:
+        yield
+    finally:
+        library.removeHandler(notes)
+
+
+class _Notes(logging.Handler):
+    def __init__(self, debug: bool) -> None:
+        super().__init__()
+        self._debug = debug
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say([record.getMessage()])
+        if self._debug and record.exc_info:
+            traceback.print_exception(*record.exc_info)
 
 
 class ProgressBar:
