@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from UNetPlusPlusSegmentLib.core.volume import Volume, axial_order
@@ -190,16 +191,39 @@ def test_of_two_equally_long_axes_the_same_one_is_chosen_in_any_orientation():
     assert len(lengths) == 1
 
 
-def test_half_a_millimetre_is_rounded_up_as_on_paper():
+@settings(max_examples=20)
+@given(st.tuples(angle, angle, angle), st.tuples(*[st.floats(-500, 500)] * 3))
+def test_half_a_millimetre_is_rounded_up_as_on_paper_however_the_patient_lies(angles, shift_mm):
     mask = np.ones((1, 1, 13), bool)  # 12.5 and 0.5 pixels: 6.5 of 1 mm
-    found = measure_nodule(mask, Volume(np.zeros(mask.shape), np.eye(4)))
-    assert found.mean_diameter_mm == pytest.approx(6.5)
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
+    matrix[:3, 3] = shift_mm
+    found = measure_nodule(mask, Volume(np.zeros(mask.shape), matrix))
+    assert found.mean_diameter_mm == 6.5
     assert found.mean_diameter_rounded_mm == 7
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 20))
+def test_voxels_apart_from_the_nodule_add_to_its_volume_and_to_nothing_else(seed, count):
+    chance = np.random.default_rng(seed)
+    steps_ras = Rotation.from_euler("xyz", chance.uniform(-25, 25, 3), degrees=True).as_matrix() * [0.7, 0.7, 1.5]
+    mask, volume, _ = digital_ellipsoid(chance.uniform(3, 4, 3), np.eye(3), np.zeros(3), steps_ras)
+    mask, hu = (np.pad(each, ((2, 2), (8, 8), (8, 8))) for each in (mask, volume.array))
+    near = ndimage.binary_dilation(mask, np.ones((3, 3, 3)))
+    stray = mask.copy()
+    stray[tuple(chance.permutation(np.argwhere(~near))[:count].T)] = True  # as a slip of the brush leaves them
+    volume = Volume(hu, grid(hu.shape, steps_ras))
+    alone, found = asdict(measure_nodule(mask, volume)), asdict(measure_nodule(stray, volume))
+    of_all = {"volume_ml", "volume_mm3", "equivalent_diameter_mm", "mean_hu"}
+    assert {key for key in found if found[key] != alone[key]} <= of_all
+    assert found["volume_ml"] == pytest.approx(np.count_nonzero(stray) * volume.voxel_volume_ml)
 
 
 def test_the_axes_are_taken_on_the_slice_with_the_longest_one_not_on_the_largest():
     mask = np.zeros((3, 9, 15), bool)
     mask[0, :, 3:12] = True  # 81 pixels, 11.8 mm from corner to corner
+    mask[1, 4, 3:12] = True  # what joins the two
     mask[2, 4, :] = True  # 15 pixels, 14.5 mm
     found = measure_nodule(mask, Volume(np.zeros(mask.shape), np.diag([1.0, 1.0, 3.0, 1])))
     assert found.long_axis_mm == pytest.approx(14.5)

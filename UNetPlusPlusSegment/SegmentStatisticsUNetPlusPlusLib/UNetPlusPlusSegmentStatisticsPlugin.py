@@ -95,18 +95,17 @@ class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
 
 
 def _measure(segmentationNode, segmentID: str, volumeNode) -> tuple[NoduleMeasurements | None, bool]:
-    """Measurements of the largest piece of a segment (None if it is empty), and whether the volume is CT."""
+    """Measurements of a segment (None if it is empty), and whether the volume is CT."""
     # Imported here, as SimpleITK would slow down Slicer's start.
-    from UNetPlusPlusSegmentLib.core.masks import largest_component
     from UNetPlusPlusSegmentLib.nodule.measurements import measure_nodule
 
     try:
         array = mrml.volume_from_node(volumeNode).array
     except VolumeError:  # no volume is selected, or it has no voxels
         volume = mrml.segment_on_own_grid(segmentationNode, segmentID)
-        return volume and measure_nodule(largest_component(volume.array > 0, corners=True), volume), False
+        return volume and measure_nodule(volume.array > 0, volume), False
     volume = Volume(array, mrml.world_ijk_to_ras(volumeNode))
-    mask = largest_component(mrml.labelmap_of(segmentationNode, segmentID, volumeNode), corners=True)
+    mask = mrml.labelmap_of(segmentationNode, segmentID, volumeNode)
     return measure_nodule(mask, volume), _isCT(volumeNode.GetID(), volumeNode.GetImageData().GetMTime())
 
 

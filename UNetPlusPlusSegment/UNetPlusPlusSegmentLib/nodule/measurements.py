@@ -1,4 +1,4 @@
-"""Measurements of one lung nodule, as a radiologist takes them, from its mask and the CT. NumPy only."""
+"""Measurements of one lung nodule, as a radiologist takes them, from its mask and the CT. No torch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..core.masks import largest_component
 from ..core.request import Point
 from ..core.volume import Volume, axial_order, bounding_box
 
@@ -27,6 +28,9 @@ SOME_SOLID, MOSTLY_SOLID = 0.06, 0.4
 @dataclass(frozen=True)
 class NoduleMeasurements:
     """One nodule in numbers.
+
+    Volume, mean HU and what follows from them are of all its voxels. If it is in pieces, as a slip of a brush leaves it, everything else
+    is measured on the largest piece.
 
     Attributes:
         long_axis_mm: The largest diameter on any axial slice.
@@ -75,20 +79,21 @@ def measure_nodule(mask: np.ndarray, volume: Volume, depth_mm: np.ndarray | None
     Source: Bankier et al., Recommendations for measuring pulmonary nodules at CT: a statement from the Fleischner
     Society, Radiology 2017.
     """
-    box = bounding_box(mask)
+    piece = largest_component(mask, corners=True)
+    box = bounding_box(piece)
     if box is None:
         return None
     order = axial_order(volume)
     steps_ras = np.stack([volume.ijk_to_ras[:3, 2 - axis] for axis in order.axes])  # to the next slice, row, column
     first = np.array([along.start for along in box])[list(order.axes)]
     origin_ras = volume.ijk_to_ras[:3, 3] + first @ steps_ras
-    nodule = mask[box].transpose(order.axes)
-    inside = volume.array[box][mask[box]]
+    nodule = piece[box].transpose(order.axes)
+    inside = volume.array[mask]
     volume_ml = inside.size * volume.voxel_volume_ml
     ends_ras = origin_ras + _axes(nodule, steps_ras)
     long_mm, short_mm = np.linalg.norm(ends_ras[:, 1] - ends_ras[:, 0], axis=1).tolist()
     share = _solid_share(nodule, volume.array[box].transpose(order.axes))
-    mean_mm = (long_mm + short_mm) / 2
+    mean_mm = round((long_mm + short_mm) / 2, 6)  # rounding errors must not make 6.5 less, nor 30 a mass
     volume_mm3 = volume_ml * 1000
     centroid_ras = origin_ras + np.argwhere(nodule).mean(axis=0) @ steps_ras
     (long_start, long_end), (short_start, short_end) = ends_ras
@@ -104,7 +109,7 @@ def measure_nodule(mask: np.ndarray, volume: Volume, depth_mm: np.ndarray | None
         equivalent_diameter_mm=(6 * volume_mm3 / math.pi) ** (1 / 3),
         mean_hu=float(inside.mean(dtype=np.float64)),
         centroid_ras=_point(centroid_ras),
-        pleura_mm=None if depth_mm is None else float(depth_mm[box][mask[box]].min()),
+        pleura_mm=None if depth_mm is None else float(depth_mm[box][piece[box]].min()),
         long_axis_ras=(_point(long_start), _point(long_end)),
         short_axis_ras=(_point(short_start), _point(short_end)),
     )
