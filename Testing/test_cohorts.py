@@ -23,7 +23,8 @@ from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.cli.parser import parser
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.jobs import cohort as cohorts
-from UNetPlusPlusSegmentLib.jobs.cohort import CohortError, Todo, find_cases, one_after_the_other
+from UNetPlusPlusSegmentLib.jobs.cases import find_cases
+from UNetPlusPlusSegmentLib.jobs.cohort import CohortError, Todo, one_after_the_other
 from UNetPlusPlusSegmentLib.jobs.manifest import is_running
 from UNetPlusPlusSegmentLib.scene.logic import Segmenter
 

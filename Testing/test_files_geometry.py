@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from Testing.support.sample_files import FLIPPED, OBLIQUE, STRAIGHT, ct, grid, raw_nrrd, write_slice
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.files import FileError
-from UNetPlusPlusSegmentLib.jobs.cohort import find_cases
+from UNetPlusPlusSegmentLib.jobs.cases import find_cases
 
 GUESSED_PLACE, GUESSED_SIZE = "does not say how the patient lies", "every volume and length is a guess"
 

@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from UNetPlusPlusSegmentLib import files
-from UNetPlusPlusSegmentLib.jobs.cohort import find_cases
+from UNetPlusPlusSegmentLib.jobs.cases import find_cases
 
 PAIRS = {
     "abdomen_3mm_ct.nii.gz": "abdomen_3mm_liver.nii.gz",

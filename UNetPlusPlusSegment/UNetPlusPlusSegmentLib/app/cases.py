@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files.reading import case_name, volume_ending
-from ..jobs.cohort import ENDING, find_cases
+from ..jobs.cases import ENDING, find_cases
 from ..jobs.corrections import corrected_path
 from ..jobs.manifest import MANIFEST, CohortError, read_manifest
 from ..jobs.report import cases_of
