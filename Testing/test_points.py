@@ -27,8 +27,12 @@ FILES = {
     "ras.fcsv": "# Markups fiducial file version = 4.10\n# CoordinateSystem = 0\n# columns = id,x,y,z,ow,ox,oy,oz\n"
     "1,-56.5,-86,-116,0,0,0,1\n2,40,10,-150.25,0,0,0,1\n",
     "lps.fcsv": "# CoordinateSystem = LPS\n1,56.5,86,-116\n2,-40,-10,-150.25\n",
+    "unplaced.fcsv": "# CoordinateSystem = LPS\n# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID\n"
+    '1,56.5,86,-116,0,0,0,1,1,1,0,"F, 1",,,2,0\n3,9,9,9,0,0,0,1,1,1,0,F-3,"see, there",,0,0\n'
+    "2,-40,-10,-150.25,0,0,0,1,1,1,0,F-2,,,2,0\n",
     "r_a_s.csv": "name,R,A,S\none,-56.5,-86,-116\ntwo,40,10,-150.25\n",
     "semicolons.csv": "r;a;s\n-56.5;-86;-116\n40;10;-150.25\n",
+    "unplaced.csv": '"label","l","p","s","defined","selected"\n"F-1",56.5,86,-116,1,1\n"F-3",9,9,9,0,1\n"F-2",-40,-10,-150.25,1,1\n',
     "l_p_s.csv": "\ufeffl,p,s\n56.5,86,-116\n-40,-10,-150.25\n",
     "table.csv": "segment,centroid_r_mm,centroid_a_mm,centroid_s_mm\nNodule 1,-56.5,-86,-116\n,,,\nNodule 2,40,10,-150.25\n",
 }

@@ -15,11 +15,12 @@ from .images import FileError
 
 RAS, LPS = (1, 1, 1), (-1, -1, 1)  # signs that turn coordinates into RAS
 SYSTEMS = {"RAS": RAS, "LPS": LPS, "0": RAS, "1": LPS}  # by name, or by number in older files
+STATUS, PLACED = 14, "2"  # the column of an .fcsv that says whether a point has been placed; older files lack it
 COLUMNS = {("r", "a", "s"): RAS, ("l", "p", "s"): LPS, ("centroid_r_mm", "centroid_a_mm", "centroid_s_mm"): RAS}
 
 
 def read_points(path: str | Path) -> list[Point]:
-    """Read points from a file.
+    """Read points from a file; those that Slicer has in a list but that nobody has placed yet are left out.
 
     Args:
         path: Slicer markups, `.mrk.json` or `.fcsv`; or a CSV with the columns r, a and s, or l, p and s, in mm, such as the
@@ -85,19 +86,21 @@ def _markups(stored: Mapping[str, Any]) -> list[Point]:
 
 
 def _fcsv(lines: Iterable[str]) -> list[Point]:
-    """The points of Slicer's older format: comments that name the coordinate system, then lines with an ID and three coordinates."""
+    """The placed points of Slicer's older format: comments that name the coordinate system, then lines with an ID and coordinates."""
     signs, points = RAS, []
     for line in lines:
         if line.startswith("#"):
             key, equals, value = line.lstrip("# ").partition("=")
             signs = SYSTEMS[value.strip()] if equals and key.strip() == "CoordinateSystem" else signs
         elif line.strip():
-            points.append(_ras(line.split(",")[1:4], signs))
+            cells = next(csv.reader([line]))
+            if cells[STATUS : STATUS + 1] in ([], [PLACED]):
+                points.append(_ras(cells[1:4], signs))
     return points
 
 
 def _table(text: str) -> list[tuple[str, Point]]:
-    """The points of a table, with their cases; rows without coordinates (a case without nodules) are skipped."""
+    """The points of a table, with their cases; rows without coordinates (a case without nodules) and of unplaced points are skipped."""
     rows = csv.DictReader(text.splitlines(), delimiter=delimiter_of(text))
     names = {name.strip().lower(): name for name in rows.fieldnames or () if name}
     columns = next((each for each in COLUMNS if names.keys() >= {*each}), None)
@@ -106,7 +109,8 @@ def _table(text: str) -> list[tuple[str, Point]]:
     found = []
     for row in rows:
         cells = [(row[names[column]] or "").strip() for column in columns]
-        if any(cells):
+        placed = "defined" not in names or row[names["defined"]] != "0"  # in Slicer's own tables
+        if any(cells) and placed:
             case = row[names["case"]] or "" if "case" in names else ""
             found.append((case.strip(), _ras(cells, COLUMNS[columns])))
     return found
