@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,6 +41,13 @@ def ui(models, frame, scans, tmp_path):
     ui.cohortInputButton.click()
     ui.cohortFolderButton.click()
     return ui
+
+
+@pytest.fixture
+def shipped_models(monkeypatch):
+    """Only these are found; `models` keeps its own until the last test of this file."""
+    folder = Path(files.__file__).parents[2] / "Resources" / "Models"
+    monkeypatch.setattr("UNetPlusPlusSegmentLib.network.bundle.search_folders", lambda: [folder])
 
 
 def run(ui) -> None:
@@ -155,7 +163,7 @@ def test_the_panel_finds_what_the_logic_finds(ui, logic, scans, tmp_path):
 
 
 @pytest.mark.slow(reason="four scans, three times over; the test above does the same with small ones")
-def test_the_scans_at_hand_get_the_same_numbers_from_shell_panel_and_dask(frame, shared_data, tmp_path):
+def test_the_scans_at_hand_get_the_same_numbers_from_shell_panel_and_dask(shipped_models, frame, shared_data, tmp_path):
     scans = tmp_path / "scans"
     scans.mkdir()
     for name in ("abdomen_dicom", "chest_lesion_ct.nrrd", "abdomen_3mm_ct.nii.gz", "not_ct_mr.nii.gz"):
