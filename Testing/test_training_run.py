@@ -19,7 +19,7 @@ from PIL import Image
 
 import export
 import train
-from card.from_checkpoint import _best_average, bundle_from_checkpoint
+from card.from_checkpoint import bundle_from_checkpoint
 from data.provenance import Provenance
 from fit.settings import Settings, load_settings
 from fit.slice_data import SliceData
@@ -111,14 +111,6 @@ def test_a_training_stopped_in_mid_epoch_and_resumed_ends_with_the_weights_of_an
     assert logged_validations(folder) == logged_validations(trained) == {*range(EPOCH - 1, STEPS, EPOCH)}
 
 
-@pytest.mark.parametrize("other", ["filters=[2, 3, 4]", "architecture=unetpp"])
-def test_a_training_is_not_resumed_as_one_of_another_network(trained, config, other, tmp_path, capsys):
-    shutil.copytree(trained, tmp_path / "runs" / "tiny", dirs_exist_ok=True)
-    assert train.main(["--config", str(config), "--resume", other]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "another network or other labels" in line
-
-
 def logged_validations(folder: Path) -> set[int]:
     """The steps, from 0, at which a validation was logged."""
     rows = [row for path in folder.rglob("metrics.csv") for row in csv.DictReader(path.open(newline=""))]
@@ -190,10 +182,6 @@ def test_export_writes_the_measured_figures_beside_the_card(trained, data, tmp_p
     assert written["time"]["L4"] == 1
 
 
-def test_a_model_measured_where_there_is_no_organ_averages_all_heads():
-    assert _best_average({"heads": {"L1-L4": {"dice": None}, "L4": {"dice": None}}}, otherwise=1) == 1
-
-
 def test_the_evaluation_of_a_nodule_model_has_figures_for_moved_crops(tmp_path):
     data = nodule_folder(tmp_path / "data", {"A": "train", "B": "val"})
     settings = Settings("tiny", "nodule", str(data), filters=(2, 3, 4, 5, 6), pixel_mm=0.7)
@@ -260,12 +248,6 @@ def test_a_network_without_deep_supervision_is_measured_and_exported_too(data, t
     depth = 4 if architecture == "wide_unet" else 3
     assert list(evaluation_of(folder)["figures"]["heads"]) == [answer_of(bundle)] == [f"L{depth}"]
     assert bundle.speed("fast").level == bundle.depth == depth
-
-
-def test_export_refuses_to_choose_a_threshold_for_a_model_that_finds_no_nodules(trained, data, tmp_path, capsys):
-    arguments = [str(trained / "best.ckpt"), str(tmp_path / "liver-ct-v0.0.1"), "--data", str(data)]
-    assert export.main([*arguments, "--choose-on", "train:1/6"]) == 1
-    assert "--choose-on is for nodule models" in capsys.readouterr().err
 
 
 def test_export_refuses_a_folder_of_volumes_that_is_not_there_before_it_measures(trained, data, tmp_path, capsys):

@@ -26,11 +26,12 @@ from data.slices import DataError
 from data.targets import Target, TargetError, load_target
 from fit.checkpoint import read_checkpoint
 from measure import chests, kinds, nodule_crops, parts, per_patient, whole_pairs, whole_scans
+from measure.answer import answered
 from measure.per_patient import WORST
 from measure.pictures import PicturesError, private_folder
 from UNetPlusPlusSegmentLib.core.request import DEVICES, SPEEDS
 from UNetPlusPlusSegmentLib.files import FileError, check_output
-from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bundle
+from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, amend_bundle, read_bundle
 from UNetPlusPlusSegmentLib.network.device import DeviceError
 
 # Where each option looks.
@@ -50,9 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if given.output:
             check_output(given.output, (".json",))
-        with tempfile.TemporaryDirectory() as scratch:  # a checkpoint is measured as the bundle that it would become
-            model = given.model
-            bundle = read_bundle(model) if model.is_dir() else bundle_from_checkpoint(model, Path(scratch) / "m", {})
+        with tempfile.TemporaryDirectory() as scratch:
+            bundle = read_bundle(given.model) if given.model.is_dir() else _as_exported(given, Path(scratch))
             figures, text = measure(bundle, given, _target(given))
     except (BundleError, DataError, DeviceError, FileError, PicturesError, TargetError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
@@ -61,6 +61,19 @@ def main(arguments: list[str] | None = None) -> int:
     if given.output:
         given.output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return 0
+
+
+def _as_exported(given: argparse.Namespace, scratch: Path) -> Bundle:
+    """The bundle that export.py would make of a checkpoint."""
+    settings = read_checkpoint(given.model).settings
+    bundle = bundle_from_checkpoint(given.model, scratch / "m", {})
+    other = given.pairs or given.volumes or given.parts or given.pictures
+    if bundle.engine != "nodule" and not other:  # every head is measured, whichever are averaged
+        return bundle
+    target = load_target(given.target) if given.target else settings.goal
+    bundle, _ = answered(bundle, given.data or settings.data, settings.splits[1], target)
+    amend_bundle(bundle, {})  # a worker process reads its folder
+    return bundle
 
 
 def _target(given: argparse.Namespace) -> Target | None:

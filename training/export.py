@@ -2,10 +2,11 @@
 """Makes a bundle of a checkpoint: measures it, and writes the folder with card and figures.
 
 python training/export.py runs/liver/last.ckpt NAME-v1.0.0 --data ../shared/data/liver --volumes ../shared/data/volumes
-python training/export.py runs/nodule-half/last.ckpt NAME-v1.0.0 --data ../shared/data/nodule --choose-on train:1/6
+python training/export.py runs/nodule-half/last.ckpt NAME-v1.0.0 --data ../shared/data/nodule
 
-With --volumes or --pairs its evaluation.json also says how the model does on whole CTs; that of a nodule model always says how it does on
-crops moved off the nodule.
+The heads that it averages, and the threshold of a nodule model, are chosen on the people on whom the training was validated. With
+--volumes or --pairs its evaluation.json also says how the model does on whole CTs; that of a nodule model always says how it does on crops
+moved off the nodule.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from data.slices import DataError
 from data.targets import Target, TargetError, load_target
 from fit.checkpoint import read_checkpoint
 from measure import nodule_crops, per_patient, whole_pairs, whole_scans
+from measure.answer import answered
 from UNetPlusPlusSegmentLib.files import FileError, check_output
 from UNetPlusPlusSegmentLib.files.pairs import find_pairs
-from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError
+from UNetPlusPlusSegmentLib.network.bundle import BundleError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,11 +35,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="the bundle to make: <name>-v<major>.<minor>.<patch>")
     parser.add_argument("--data", type=Path, required=True, help="slice folder to measure it on")
     parser.add_argument("--split", default="val")
-    parser.add_argument(
-        "--choose-on",
-        metavar="SPLIT",
-        help="people on whom the threshold of a nodule model is chosen, unseen in training: train:1/6, say (as --split)",
-    )
     parser.add_argument("--volumes", type=Path, help="folder of whole CTs to measure the model on, too")
     parser.add_argument("--pairs", type=Path, help="folder of whole CTs with segmentations beside them, likewise")
     parser.add_argument(
@@ -63,11 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
         goal = target or read_checkpoint(given.checkpoint).target
         if given.labels:
             target = goal.only(given.labels)
-        if given.choose_on and goal.engine != "nodule":
-            raise BundleError(f"--choose-on is for nodule models, but this is one of {goal.name}: leave it out.")
         figures, average_from, threshold = measure(
-            given.checkpoint, given.folder.name, given.data, given.split, given.volumes, given.level, given.pairs,
-            given.choose_on, target,
+            given.checkpoint, given.folder.name, given.data, given.split, given.volumes, given.level, given.pairs, target
         )  # fmt: skip
         bundle_from_checkpoint(given.checkpoint, given.folder, figures, average_from, threshold, given.level, target)
     except (BundleError, DataError, FileError, TargetError) as error:
@@ -88,35 +82,26 @@ def measure(
     volumes: Path | None,
     level: int | None = None,
     pairs: Path | None = None,
-    choose_on: str | None = None,
     target: Target | None = None,
-) -> tuple[dict, int | None, float]:
+) -> tuple[dict, int, float]:
     """The figures of a checkpoint's card, and its answer: the first head to average, and the threshold.
 
-    Of a nodule model it is the best one for what is pointed at, on the people of `choose_on`, or else of the split; otherwise the
-    figures say it (None), at one half. `target` describes the model anew, as for `bundle_from_checkpoint`.
+    `target` describes the model anew, as for `bundle_from_checkpoint`.
     """
-    goal = target or read_checkpoint(checkpoint).target
+    settings = read_checkpoint(checkpoint).settings
+    goal, validated_on = target or settings.goal, settings.splits[1]
     with tempfile.TemporaryDirectory() as scratch:
-
-        def bundle(figures: dict, average_from: int | None = None, threshold: float = 0.5) -> Bundle:
-            folder = Path(tempfile.mkdtemp(dir=scratch)) / name
-            return bundle_from_checkpoint(checkpoint, folder, figures, average_from, threshold, level, target)
-
-        answer: tuple[int | None, float] = None, 0.5
-        model = bundle({})
-        if model.engine == "nodule":
-            answer = nodule_crops.best_answer(model, data, choose_on or split, goal)
-            model = bundle({}, *answer)
-        figures = per_patient.evaluate(model, data, split, target=goal)
-        model = bundle(figures, *answer)
+        unmeasured = bundle_from_checkpoint(checkpoint, Path(scratch) / name, {}, level=level, target=target)
+        model, figures = answered(unmeasured, data, validated_on, goal)
+        if figures is None or split != validated_on:
+            figures = per_patient.evaluate(model, data, split, target=goal)
         if model.engine == "nodule":
             figures["moved_crops"] = nodule_crops.evaluate(model, data, split, target=goal)
         if volumes:
             figures["whole_cts"] = whole_scans.measure(model, volumes)
         if pairs:
             figures["pairs"] = whole_pairs.measure(model, pairs)
-        return figures, *answer
+        return figures, model.average_from, model.threshold
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def bundle_from_checkpoint(
 
     Args:
         figures: What was measured, for evaluation.json.
-        average_from: The first of the heads that the product averages; None: what the figures say, see `_best_average`.
+        average_from: The first of the heads that the product averages; None: the deepest one alone.
         threshold: Probability from which on a pixel belongs to a label.
         level: Depth to prune the network to, as `NodeGrid.pruned` does; None: it stays whole.
         target: Describes the model in place of the target that the training had: another name, other terms, a further limit. It may
@@ -62,7 +62,7 @@ def bundle_from_checkpoint(
         input=NetworkInput(settings.pixel_mm, target.window_hu),
         architecture=Architecture(settings.architecture, settings.network_arguments),
         threshold=threshold,
-        average_from=average_from or _best_average(figures, otherwise=_least_level(settings)),
+        average_from=average_from or settings.depth,
         postprocessing=target.postprocessing,
         speeds=_speeds(target.speeds, settings),
         training_data=provenance.sources,
@@ -122,18 +122,6 @@ def _pruned(settings: Settings, state: dict[str, Tensor], level: int) -> tuple[S
 def _least_level(settings: Settings) -> int:
     """Of the heads there are, the shallowest; without deep supervision it is the only one."""
     return 1 if settings.architecture == "unetpp_ds" else settings.depth
-
-
-def _best_average(figures: dict, otherwise: int) -> int:
-    """The shallowest head to average: of the deepest head and the means up to it, that with the highest Dice, and of equals the mean."""
-    heads = figures.get("heads", {})
-    deepest = max((name for name in heads if "-" not in name), default="")
-    answers = {
-        int(name[1]): head["dice"]
-        for name, head in sorted(heads.items())
-        if ("-" in name or name == deepest) and head["dice"] is not None
-    }
-    return max(answers, key=lambda level: answers[level], default=otherwise)
 
 
 def _speeds(speeds: dict[str, Speed], settings: Settings) -> dict[str, Speed]:

@@ -32,6 +32,20 @@ def answer_of(bundle: Bundle) -> str:
     return f"L{first}-L{depth}" if first < depth else f"L{depth}"
 
 
+def best_average(heads: dict[str, dict]) -> int:
+    """The shallowest head to average, by the figures of each of `answers`.
+
+    Candidates are the deepest head alone, which is taken where there is no Dice, and the means up to it. Of equals the mean is taken.
+    """
+    deepest = max(name for name in heads if "-" not in name)
+    dices = {
+        int(name[1]): head["dice"]
+        for name, head in sorted(heads.items())
+        if ("-" in name or name == deepest) and head["dice"] is not None
+    }
+    return max(dices, key=lambda level: dices[level], default=int(deepest[1]))
+
+
 def level_times(bundle: Bundle, device: Device, size: tuple[int, int]) -> dict:
     """The time per slice of (rows, columns) of each pruned network, and of all heads together, divided by that of the deepest head.
 
