@@ -18,7 +18,8 @@ from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import Volume, crop
 from UNetPlusPlusSegmentLib.files.dicom_seg import MAY_BE_EMPTY
-from UNetPlusPlusSegmentLib.files.images import image_from_array
+from UNetPlusPlusSegmentLib.files.images import FileError, image_from_array
+from UNetPlusPlusSegmentLib.files.pairs import find_pairs
 
 TILT = np.deg2rad(20)
 OBLIQUE = np.eye(4)
@@ -167,11 +168,11 @@ def test_the_figures_are_told_in_words(one, tmp_path, capsys):
     assert first.startswith("Liver: Dice 0.700, 2.7 and 2.7 ml, 95 % surface distance 3.0 mm, surface Dice at 2 mm 0.")
 
 
-def series(folder, step_mm):
+def series(folder, step_mm, aside_mm=0.0):
     """Five slices of 6 × 8 pixels of 0.5 × 0.7 mm, 2.5 mm thick."""
     about = dict.fromkeys(MAY_BE_EMPTY, "") | {"FrameOfReferenceUID": "1.2.3"}
     for k in range(5):
-        write_slice(folder / f"{k}.dcm", (1, 2, 30 + step_mm * k), InstanceNumber=k, **about)
+        write_slice(folder / f"{k}.dcm", (1, 2 + aside_mm * k, 30 + step_mm * k), InstanceNumber=k, **about)
     return files.slices_of(folder)
 
 
@@ -213,6 +214,16 @@ def test_a_dicom_seg_of_one_slice_is_as_thick_as_its_slices_are_apart_or_else_as
     assert liver["volume_a_ml"] == pytest.approx(8 * 0.5 * 0.7 * thick_mm / 1000)
 
 
+def test_a_dicom_seg_of_a_tilted_gantry_is_compared_on_its_sheared_grid(tmp_path, capsys):
+    source, labelmap = series(tmp_path / "ct", 2.5, aside_mm=0.9), (labels() == 1).astype(np.uint8)
+    seg = dicom_seg(tmp_path / "a.dcm", labelmap, source)
+    other = write(tmp_path / "b.seg.nrrd", labelmap, ("Liver",), files.read_volume(tmp_path / "ct")[0].ijk_to_ras)
+    for paths in ((seg, seg), (seg, other), (other, seg)):
+        (liver,) = compared(capsys, *paths)["segments"]
+        assert liver["dice"] == 1
+        assert liver["volume_a_ml"] == liver["volume_b_ml"] == pytest.approx(2 * 8 * 0.5 * 0.7 * 2.5 / 1000)
+
+
 @pytest.mark.parametrize("most", [1, 100, 255])
 def test_a_fractional_dicom_seg_counts_from_one_half_on(tmp_path, capsys, most):
     source, labelmap = series(tmp_path / "ct", 2.5), (labels() == 1).astype(np.uint8)
@@ -226,6 +237,25 @@ def test_a_fractional_dicom_seg_counts_from_one_half_on(tmp_path, capsys, most):
     fractional.save_as(tmp_path / "b.dcm")
     (liver,) = compared(capsys, seg, str(tmp_path / "b.dcm"))["segments"]
     assert (liver["dice"], liver["volume_a_ml"]) == (1, liver["volume_b_ml"])
+
+
+def test_a_dicom_label_map_has_the_segments_of_a_binary_one_and_no_background(tmp_path, capsys):
+    source, labelmap = series(tmp_path / "ct", 2.5), (labels() == 1).astype(np.uint8)
+    seg = dicom_seg(tmp_path / "a.dcm", labelmap, source)
+    about = hd.seg.SegmentDescription(1, "Liver", codes.SCT.Organ, codes.SCT.Liver, "MANUAL")
+    map_of_labels = hd.seg.Segmentation(
+        [pydicom.dcmread(path) for path in source], labelmap, "LABELMAP", [about], hd.UID(), 1, hd.UID(), 1,
+        "Maker", "Model", "1", "None",
+    )  # fmt: skip
+    path = tmp_path / "ct" / "map.dcm"
+    map_of_labels.save_as(path)
+    assert [(each.name, each.values) for each in files.segments_in(path)] == [("Liver", (1,))]
+    (liver,) = compared(capsys, seg, str(path))["segments"]
+    assert (liver["dice"], liver["volume_a_ml"]) == (1, liver["volume_b_ml"])
+    (pair,) = find_pairs(tmp_path / "ct").found
+    assert [each.path for each in pair.segments] == [path]
+    with pytest.raises(FileError, match="is a segmentation"):
+        files.read_volume(path)
 
 
 @pytest.mark.parametrize(

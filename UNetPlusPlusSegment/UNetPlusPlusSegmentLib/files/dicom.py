@@ -14,7 +14,7 @@ from ..core.volume import Volume
 from .dicom_choice import choose_stack, stacks_in
 from .dicom_folder import PACKED
 from .dicom_grid import grid_of
-from .dicom_headers import SEGMENTATION_CLASS, DamagedFileError, Header, is_dicom, read_header, start_of
+from .dicom_headers import SEGMENTATION_CLASSES, DamagedFileError, Header, is_dicom, read_header, start_of
 from .dicom_pixels import count_phases, rescaled, values_of
 from .dicom_places import along_normal, in_one_plane, place_in_words
 from .dicom_series import Stack
@@ -127,7 +127,7 @@ def _image(path: Path) -> Header:
 
 def _read_stack(stack: Stack, force: bool) -> tuple[Volume, list[str]]:
     first = stack.first
-    if first.sop_class == SEGMENTATION_CLASS:
+    if first.sop_class in SEGMENTATION_CLASSES:
         raise FileError(
             f"{printable(first.path)} is a segmentation (DICOM SEG), not an image: give the CT series it was made from."
         )

@@ -22,7 +22,7 @@ CT_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.2.1": "enhanced CT",
     "1.2.840.10008.5.1.4.1.1.2.2": "enhanced CT converted from single slices",
 }
-SEGMENTATION_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"
+SEGMENTATION_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # of masks, and of a label map
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 GREY = ("MONOCHROME1", "MONOCHROME2", "")
 ABOUT_UNIT = 0.05  # how far rounding may take the axes of a slice from orthogonal unit vectors

@@ -13,6 +13,7 @@ import numpy as np
 from .. import __version__
 from ..core.segment import Segment
 from ..core.volume import Volume
+from .dicom_grid import TOLERANCE_MM
 from .dicom_places import SAME_PLACE_MM
 from .frames import Frame, frames_of, order_of
 from .images import FileError, ijk_to_ras, printable, quiet
@@ -104,6 +105,7 @@ def segments_of_dicom_seg(path: Path) -> list[tuple[int, str, str, tuple[int, in
         return [
             (int(item.SegmentNumber), str(item.SegmentLabel), _terminology(item), _color(item))
             for item in header.SegmentSequence
+            if item.SegmentNumber  # 0 is the background of a label map
         ]
 
 
@@ -137,20 +139,31 @@ def read_dicom_seg(path: Path) -> list[Volume]:
         if kind == "FRACTIONAL":
             pixels = pixels.astype(np.uint16) * 2 >= int(data.MaximumFractionalValue)
         numbers = [1] * len(frames) if kind == "LABELMAP" else [_number_of(data, n) for n in range(len(frames))]
-        slices, step_mm = [], _slice_step(frames)
+        slices, step = [], _slice_step(frames)
         for frame, plane, number in zip(frames, pixels, numbers, strict=True):
-            steps = np.reshape(frame.directions, (3, 3)) * (*frame.spacing[:2], step_mm)
+            steps = np.column_stack([np.reshape(frame.directions, (3, 3))[:, :2] * frame.spacing[:2], step])
             values = plane.astype(np.uint16) * number
             slices.append(Volume(values[np.newaxis], ijk_to_ras(steps, np.array(frame.origin))))
         return slices
 
 
-def _slice_step(frames: Sequence[Frame]) -> float:
-    """The distance from slice to slice, in mm: slices without voxels have no frames, so the gaps between frames may be larger."""
-    first = frames[0]
+def _slice_step(frames: Sequence[Frame]) -> np.ndarray:
+    """The step from slice to slice, in mm; it leads sideways, too, if the gantry was tilted."""
+    normal = np.reshape(frames[0].directions, (3, 3))[:, 2]
+    origins = np.array([frame.origin for frame in frames])
+    places = origins @ normal
+    span = origins[places.argmax()] - origins[places.argmin()]
+    rise_mm = span @ normal
+    aside = span - rise_mm * normal
+    is_tilted = rise_mm > SAME_PLACE_MM and np.linalg.norm(aside) > TOLERANCE_MM
+    return _slice_mm(frames[0], np.sort(places)) * (normal + aside / rise_mm if is_tilted else normal)
+
+
+def _slice_mm(first: Frame, places: np.ndarray) -> float:
+    """The distance between slices: slices without voxels have no frames, so the gaps between sorted places may be larger."""
     if first.slice_step:
         return abs(first.slice_step)
-    gaps = np.diff(np.sort([np.dot(frame.origin, np.reshape(first.directions, (3, 3))[:, 2]) for frame in frames]))
+    gaps = np.diff(places)
     gaps = gaps[gaps > SAME_PLACE_MM]
     if not len(gaps):
         return first.spacing[2] or 1.0  # a thickness of 0 mm is allowed

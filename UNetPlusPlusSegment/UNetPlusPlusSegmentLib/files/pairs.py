@@ -12,7 +12,7 @@ from typing import Any
 
 from ..core.segment import plain_name
 from .dicom_folder import headers_in
-from .dicom_headers import SEGMENTATION_CLASS, class_of
+from .dicom_headers import SEGMENTATION_CLASSES, class_of
 from .dicom_seg import series_of_dicom_seg
 from .images import FileError
 from .reading import case_name, volume_ending
@@ -243,7 +243,7 @@ def _find_dicom(root: Path, pairs: Pairs) -> None:
     at: dict[tuple[Path, str], list[Path]] = defaultdict(list)
     for path in sorted(root.rglob("*")):
         try:
-            if path.is_file() and not volume_ending(path) and class_of(path) == SEGMENTATION_CLASS:
+            if path.is_file() and not volume_ending(path) and class_of(path) in SEGMENTATION_CLASSES:
                 folder = next((p for p in path.parents if _holds_images(p) or p == root), root)
                 at[folder, series_of_dicom_seg(path)].append(path)
         except FileError as error:
@@ -270,7 +270,7 @@ def _add_series(pairs: Pairs, name: str, folder: Path, series: str, files: Seque
 def _holds_images(folder: Path) -> bool:
     """True if the folder or a subfolder contains a DICOM file that is not a segmentation."""
     classes = (class_of(path) for path in folder.rglob("*") if path.is_file() and not volume_ending(path))
-    return any(each not in ("", SEGMENTATION_CLASS) for each in classes)
+    return any(each not in ("", *SEGMENTATION_CLASSES) for each in classes)
 
 
 def _add(

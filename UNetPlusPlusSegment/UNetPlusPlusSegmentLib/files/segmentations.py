@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.volume import Volume
-from .dicom_headers import SEGMENTATION_CLASS, class_of
+from .dicom_headers import SEGMENTATION_CLASSES, class_of
 from .dicom_seg import read_dicom_seg, segments_of_dicom_seg
 from .geometry import ORIENTATION_GUESSED
 from .images import FileError, printable
@@ -56,7 +56,7 @@ def segments_in(path: str | Path) -> list[Stored]:
         keys, layers = text_of_nrrd(path)
         if "Segment0_ID" in keys or "Segment0_Name" in keys:
             return _of_slicer(path, keys, layers)
-    elif not volume_ending(path) and class_of(path) == SEGMENTATION_CLASS:
+    elif not volume_ending(path) and class_of(path) in SEGMENTATION_CLASSES:
         return [
             Stored(path, name, (number,), 0, term, color) for number, name, term, color in segments_of_dicom_seg(path)
         ]
@@ -74,7 +74,7 @@ def is_segmentation(path: Path) -> bool:
                 r"[._ -](seg|segmentation|mask|labels?|labelmap)$", path.name[: -len(volume_ending(path))].lower()
             )
         )
-    return class_of(path) == SEGMENTATION_CLASS
+    return class_of(path) in SEGMENTATION_CLASSES
 
 
 def masks_of(segments: Iterable[Stored], image: Volume) -> Iterator[np.ndarray]:
@@ -206,7 +206,7 @@ def _parts(path: Path) -> Sequence[Sequence[Volume]]:
     if volume_ending(path) in (".nrrd", ".nhdr"):
         layers, notes = read_nrrd_layers(path)
         parts = [[layer] for layer in layers]
-    elif not volume_ending(path) and class_of(path) == SEGMENTATION_CLASS:
+    elif not volume_ending(path) and class_of(path) in SEGMENTATION_CLASSES:
         return [read_dicom_seg(path)]
     else:
         volume, notes = read_volume(path)
