@@ -65,6 +65,18 @@ def test_a_volume_that_is_no_scalar_volume_is_refused_by_name_and_kind(scene, cl
         mrml.volume_from_node(node)
 
 
+def test_a_scalar_volume_with_several_values_in_each_voxel_is_refused(scene):
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "photo")
+    image = vtk.vtkImageData()
+    image.SetDimensions(*SHAPE[::-1])
+    image.AllocateScalars(vtk.VTK_SHORT, 3)
+    node.SetAndObserveImageData(image)
+    with pytest.raises(
+        VolumeError, match=r"^photo has 3 values in each voxel, such as colours: select the CT itself\.$"
+    ):
+        mrml.volume_from_node(node)
+
+
 def test_a_volume_without_voxels_is_refused(scene):
     empty = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "not loaded")
     with pytest.raises(VolumeError, match=r"^not loaded has no voxels: load its image again"):

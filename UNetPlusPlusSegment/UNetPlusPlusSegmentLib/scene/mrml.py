@@ -305,6 +305,11 @@ def _require_scalar_volume(volumeNode, array: np.ndarray | None = None) -> None:
     imageData = volumeNode.GetImageData()
     if imageData is None or imageData.GetPointData().GetScalars() is None or 0 in imageData.GetDimensions():
         raise VolumeError(f"{volumeNode.GetName()} has no voxels: load its image again, or select another volume.")
+    if imageData.GetNumberOfScalarComponents() != 1:
+        raise VolumeError(
+            f"{volumeNode.GetName()} has {imageData.GetNumberOfScalarComponents()} values in each voxel, such as colours: select the"
+            " CT itself."
+        )
     if array is not None and array.shape != imageData.GetDimensions()[::-1]:
         raise VolumeError(
             f"A result of {array.shape} voxels (K, J, I) does not match {volumeNode.GetName()}, which has"
