@@ -203,6 +203,14 @@ def test_a_name_that_is_taken_gets_a_number(scene):
     assert [segment.GetName() for segment in segments_of(segmentationNode).values()] == ["nodule", "nodule_1"]
 
 
+def test_results_and_maps_for_volumes_of_one_name_get_names_that_selectors_can_tell_apart(scene):
+    volumes = [add_volume(a_ct(), name="CT") for _ in range(2)]
+    shown = [mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], each) for each in volumes]
+    maps = [mrml.show_scalar_volume(a_ct(), each, "CT liver probability") for each in volumes]
+    assert [node.GetName() for node in shown] == ["CT segmentation", "CT segmentation_1"]
+    assert [node.GetName() for node in maps] == ["CT liver probability", "CT liver probability_1"]
+
+
 def saved_and_loaded(segmentationNode, path):
     """Write a .seg.nrrd with Slicer's storage node and read it into a second node under the same transform."""
     for node, done in ((segmentationNode, "WriteData"), (None, "ReadData")):

@@ -135,8 +135,7 @@ def _images(inside: np.ndarray, segments: Sequence[Segment], inPlaceOf: Mapping[
 def _prepared(segmentationNode, volumeNode):
     """Prepare a segmentation for segments of a volume: a new one if None; an empty one gets the transform of the volume."""
     if segmentationNode is None:
-        name = f"{volumeNode.GetName()} segmentation"
-        segmentationNode = volumeNode.GetScene().AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+        segmentationNode = _new_node("vtkMRMLSegmentationNode", f"{volumeNode.GetName()} segmentation", volumeNode)
     if not segmentationNode.GetSegmentation().GetNumberOfSegments():
         segmentationNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
         segmentationNode.SetSourceRepresentationToBinaryLabelmap()
@@ -275,7 +274,7 @@ def show_scalar_volume(array: np.ndarray, volumeNode, name: str, mapNode=None):
     Args:
         array: Axes (K, J, I) of the volume; stored as float32.
         volumeNode: The `vtkMRMLScalarVolumeNode` the map belongs to.
-        name: Name of a new node; the scene adds a number if it is in use.
+        name: Name of a new node; it gets a number if it is in use.
         mapNode: The `vtkMRMLScalarVolumeNode` of an earlier map that this one replaces; None adds one.
 
     Returns:
@@ -286,13 +285,19 @@ def show_scalar_volume(array: np.ndarray, volumeNode, name: str, mapNode=None):
     """
     _require_scalar_volume(volumeNode, array)
     values = np.asarray(array, dtype=np.float32)
-    mapNode = mapNode or volumeNode.GetScene().AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+    mapNode = mapNode or _new_node("vtkMRMLScalarVolumeNode", name, volumeNode)
     mapNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     mapNode.CopyOrientation(volumeNode)
     slicer.util.updateVolumeFromArray(mapNode, values)
     mapNode.CreateDefaultDisplayNodes()
     file_beside(volumeNode, mapNode)
     return mapNode
+
+
+def _new_node(className: str, name: str, volumeNode):
+    """Add a node to the scene of a volume; its name gets a number if it is in use, as selectors show nothing but names."""
+    scene = volumeNode.GetScene()
+    return scene.AddNewNodeByClass(className, scene.GenerateUniqueName(name))
 
 
 def _require_scalar_volume(volumeNode, array: np.ndarray | None = None) -> None:
