@@ -18,6 +18,7 @@ from Testing.support.bright import bright_nodule_bundle
 from Testing.support.mrml_scene import (
     PLACES,
     TURN,
+    add_bspline_transform,
     add_hand_made_segments,
     add_linear_transform,
     add_volume,
@@ -200,6 +201,17 @@ def test_a_segmentation_that_leaves_in_mid_run_is_made_anew(scene, logic):
     assert run.error is None
     assert run.segmentationNode is not segmentationNode
     assert scene.IsNodePresent(run.segmentationNode)
+
+
+def test_a_segmentation_that_cannot_take_the_result_is_refused_before_the_run(scene, logic):
+    volumeNode, surfaces = add_volume(a_scan(), GRID), add_hand_made_segments()
+    warped = add_hand_made_segments(add_bspline_transform())
+    surfaces.CreateClosedSurfaceRepresentation()
+    surfaces.SetSourceRepresentationToClosedSurface()
+    for segmentationNode, message in ((surfaces, "stores its segments as Closed surface"), (warped, "non-linear")):
+        with nothing_changes(scene), pytest.raises(mrml.SegmentationError, match=message):
+            logic.start(volumeNode, segmentationNode, device="cpu")
+        assert not logic.busy
 
 
 def test_a_killed_worker_leaves_no_half_result_and_the_next_run_works(scene, logic):

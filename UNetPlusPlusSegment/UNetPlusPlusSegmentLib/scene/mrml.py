@@ -124,6 +124,13 @@ def show_segmentation(
     return segmentationNode
 
 
+def check_segmentation(segmentationNode, volumeNode) -> None:
+    """Refuse, before a run, a segmentation that `show_segmentation` could not add the result for a volume to; raises its errors."""
+    _require_scalar_volume(volumeNode)
+    if segmentationNode.GetSegmentation().GetNumberOfSegments():
+        _volume_to_segmentation(volumeNode, segmentationNode)
+
+
 def _images(inside: np.ndarray, segments: Sequence[Segment], inPlaceOf: Mapping[int, str], image_of: Callable) -> dict:
     """An image for each value: separate ones for segments that replace others, one shared layer for all added segments."""
     added = np.where(np.isin(inside, [*inPlaceOf]), 0, inside) if inPlaceOf else inside

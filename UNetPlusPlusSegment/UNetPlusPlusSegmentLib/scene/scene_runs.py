@@ -52,7 +52,12 @@ class SceneRun(Run):
             replaces: True to replace the segments that an earlier run for this target added.
             maps: `probability`, `uncertainty`, both or none.
             places: roi or points, as for `Run`.
+
+        Raises:
+            SegmentationError: The segmentation cannot take the result.
         """
+        if segmentationNode is not None:
+            mrml.check_segmentation(segmentationNode, volumeNode)
         super().__init__(worker, volumeNode, bundle, request, **places)
         self.segmentationNode = segmentationNode
         self.segmentIDs: list[str] = []
