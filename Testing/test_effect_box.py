@@ -46,7 +46,7 @@ def test_a_box_that_is_not_drawn_yet_is_asked_for_and_a_new_one_is_drawn_at_once
     assert at.effect._options.refineButton.enabled
     dialogs.answers.append("OK")
     press(at, "refine")
-    assert "Draw the box in a slice view first" in dialogs.seen[-1]
+    assert "is not drawn yet: draw it in a slice view" in dialogs.seen[-1]
     assert at.effect._edit is None
 
 

@@ -118,6 +118,13 @@ def test_a_box_beside_the_volume_is_refused(scene, logic):
         logic.process(volumeNode, roi=roi)
 
 
+def test_a_box_that_is_not_drawn_yet_is_refused(scene, logic):
+    volumeNode = add_volume(a_scan(), np.eye(4))  # with a voxel where such a box has its centre
+    roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")
+    with nothing_changes(scene), pytest.raises(VolumeError, match="box is not drawn yet: draw it in a slice view"):
+        logic.process(volumeNode, roi=roi)
+
+
 def test_a_run_looks_only_inside_its_box_and_measures_what_is_there(scene, logic, models):
     transform = add_linear_transform(TURN)
     volumeNode = add_volume(a_scan(), GRID, transform=transform)

@@ -49,8 +49,6 @@ class Edit:
         self._adds, self._previewNode = points is not None, None
         self._region = True
         if roiNode is not None:
-            if not roiNode.GetNumberOfDefinedControlPoints():
-                raise ValueError(_("Draw the box in a slice view first, or select the whole volume."))
             self._region = markups.inside_roi(roiNode, node.GetSourceVolumeNode())  # read now, as the box may be moved
         self._controller = controller
         run = controller.logic.find(node.GetSourceVolumeNode(), target, roi=roiNode, points=points, **options)
@@ -94,11 +92,12 @@ class Edit:
             True if something was written; False if nothing was found in the editable area, and nothing was changed.
 
         Raises:
-            ValueError: The segment or the volume was removed, or another one was selected.
+            ValueError: The segment or the volume was removed, the volume shows another image, or another segmentation was selected.
         """
         node, segmentationNode = host.parameterSetNode(), self._segmentationNode
-        if node.GetSegmentationNode() is not segmentationNode or not self._isThere(self.run.volumeNode):
-            raise ValueError(_("Another segmentation or source volume was selected during the run: click Apply again."))
+        if node.GetSegmentationNode() is not segmentationNode:
+            raise ValueError(_("Another segmentation was selected during the run: click Apply again."))
+        self.run.require_volume()
         parts = self._findings() if newSegments else self._whole()
         before, written = node.GetSelectedSegmentID(), []
         with slicer.util.NodeModify(node):

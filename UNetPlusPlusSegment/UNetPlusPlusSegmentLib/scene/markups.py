@@ -56,8 +56,12 @@ def box_on_volume(roiNode, volumeNode) -> list[list[int]]:
         First and past-the-last index along K, J and I.
 
     Raises:
-        VolumeError: The ROI contains no voxel of the volume.
+        VolumeError: The ROI is not drawn yet, or contains no voxel of the volume.
     """
+    if not roiNode.GetNumberOfDefinedControlPoints():
+        raise VolumeError(
+            f"{roiNode.GetName()} is not drawn yet: draw it in a slice view, or select no region of interest."
+        )
     toWorld = _matrix(roiNode.GetObjectToWorldMatrix())
     half = np.array(roiNode.GetSize()) / 2
     corners = [toWorld @ [*(np.array(signs) * half), 1] for signs in product((-1, 1), repeat=3)]
