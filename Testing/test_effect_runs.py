@@ -7,6 +7,7 @@ import pytest
 
 from Testing.support.mrml_scene import add_volume, all_about, slicer
 from Testing.support.segment_editor import SCAN, blobs, paint, painted, press, wait
+from Testing.support.sequences import add_sequence, show_frame
 from Testing.support.slicer_qt.application import wait_until
 from Testing.support.slicer_qt.pythonqt import dialogs
 from Testing.support.worker_logic import GRID, LONG, a_scan, expected
@@ -201,3 +202,22 @@ def test_a_segment_that_is_selected_meanwhile_is_left_alone_and_stays_selected(o
     assert (painted(at, "selected") == (expected(models, SCAN) == 1)).all()
     assert not painted(at, "visible").any()
     assert at.node.GetSelectedSegmentID() == "visible"
+
+
+@pytest.mark.parametrize("button", ["apply", "preview"])
+def test_a_result_for_another_frame_than_the_one_that_is_shown_is_not_written(opened, button):
+    at = opened(SCAN, GRID)
+    frames, browser = add_sequence([SCAN, np.roll(SCAN, 4, axis=0)], GRID)
+    at.editor.setSourceVolumeNode(frames)
+    before = all_about(at.segmentation)
+    press(at, button)
+    if button == "preview":
+        wait(at)
+    show_frame(browser, 1)
+    dialogs.answers.append("OK")
+    if button == "preview":
+        press(at, "apply")
+    wait(at)
+    assert "no longer shows the image" in dialogs.seen[-1]
+    assert at.effect._edit is None
+    assert all_about(at.segmentation) == before

@@ -84,7 +84,7 @@ def inside_roi(roiNode, volumeNode) -> np.ndarray:
         `box_on_volume`.
 
     Raises:
-        VolumeError: The ROI contains no voxel of the volume.
+        VolumeError: As for `box_on_volume`.
     """
     inside = np.zeros(volumeNode.GetImageData().GetDimensions()[::-1], bool)
     box = tuple(slice(*along) for along in box_on_volume(roiNode, volumeNode))

@@ -115,7 +115,7 @@ class Task(ABC):
         if isinstance(event, DeviceState):
             self.device = event
             return
-        self._require_volume()
+        self.require_volume()
         if self._cancelled:  # too late to stop the worker, but not to leave the scene unchanged
             raise JobError("cancelled", "Cancelled.")
         if isinstance(event, ResultReady):
@@ -141,7 +141,12 @@ class Task(ABC):
             self._stop(JobError("cancelled", "Cancelled."))
             self.running = False
 
-    def _require_volume(self) -> None:
+    def require_volume(self) -> None:
+        """Require that the volume is in the scene.
+
+        Raises:
+            RunError: It was removed.
+        """
         if not self._is_there(self.volumeNode):
             raise RunError("The input volume was removed from the scene: load it and segment it again.")
 
@@ -217,13 +222,27 @@ class Run(Task):
         if (threshold, show_from) == (self.result.threshold, self.result.show_from):
             return
         if threshold == self.result.threshold:
-            self._require_volume()
+            self.require_volume()
         else:
             self._require_untouched(self.result)
         if self._worker.kept != self._job:
             raise RunError(RESULT_GONE)
         self.error, self._cancelled = None, False
         self.jobs.add(self._worker.rethreshold(self._job, threshold, show_from))
+
+    def require_volume(self) -> None:
+        """Require that the volume is in the scene, and still shows the image that the worker has got.
+
+        Raises:
+            RunError: It was removed, or shows another image.
+        """
+        super().require_volume()
+        now, then = mrml.volume_from_node(self.volumeNode).array, self._volume.array
+        if not (np.may_share_memory(now, then) or np.array_equal(now, then, equal_nan=True)):
+            raise RunError(
+                f"{self.volumeNode.GetName()} no longer shows the image that this run was started with, such as a frame of a sequence:"
+                " show that image again, or start another run."
+            )
 
     def _settle(self, event: Ended) -> None:
         super()._settle(event)
@@ -235,4 +254,4 @@ class Run(Task):
 
     def _require_untouched(self, result: Result) -> None:
         """Refuse a new threshold if it would overwrite edits."""
-        self._require_volume()
+        self.require_volume()
