@@ -13,6 +13,7 @@ from Testing.support.mrml_scene import (
     add_linear_transform,
     add_roi,
     add_volume,
+    all_about,
     nothing_changes,
     segments_of,
     slicer,
@@ -24,6 +25,7 @@ from Testing.support.worker_logic import GRID, a_run, a_scan, expected, wait
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import VolumeError
 from UNetPlusPlusSegmentLib.scene import mrml, sequences
+from UNetPlusPlusSegmentLib.scene.runs import RunError
 
 
 @pytest.fixture
@@ -136,3 +138,39 @@ def test_a_volume_alone_is_no_sequence(scene, logic, heart_beat):
         logic.process(add_volume(a_scan(), GRID), allFrames=True)
     with pytest.raises(ValueError, match="allFrames creates a new sequence"):
         logic.process(heart_beat[0], allFrames=True, maps=["probability"])
+
+
+def test_a_result_never_gets_into_another_frame_than_the_one_that_was_segmented(scene, logic, heart_beat):
+    volumeNode, browser = heart_beat
+    segmentationNode = a_run(logic, volumeNode, allFrames=True).segmentationNode
+    show_frame(browser, 1)
+    before = all_about(segmentationNode)
+    show_frame(browser, 0)
+    run = logic.start(volumeNode, segmentationNode, existing="replace", device="cpu")
+    show_frame(browser, 1)  # while it runs
+    wait(logic, lambda: not run.running)
+    assert "no longer shows the image" in str(run.error)
+    assert all_about(segmentationNode) == before
+
+
+def test_the_threshold_of_one_frame_can_be_changed_while_that_frame_is_shown(scene, logic, heart_beat):
+    volumeNode, browser = heart_beat
+    run = a_run(logic, volumeNode)
+    before = all_about(run.segmentationNode)
+    show_frame(browser, 1)
+    with pytest.raises(RunError, match="no longer shows the image"):
+        run.set_threshold(0.9)
+    assert all_about(run.segmentationNode) == before
+    show_frame(browser, 0)
+    run.set_threshold(0.9)
+    wait(logic, lambda: not run.jobs)
+    assert run.result.threshold == 0.9
+
+
+@pytest.mark.parametrize("gone", ["browser", "sequence"])
+def test_a_row_of_a_sequence_that_was_removed_leads_nowhere(scene, logic, heart_beat, gone):
+    volumeNode, browser = heart_beat
+    run = a_run(logic, volumeNode, allFrames=True)
+    assert run.look_at(1) is not None
+    scene.RemoveNode(browser if gone == "browser" else browser.GetSequenceNode(run.segmentationNode))
+    assert run.look_at(1) is None

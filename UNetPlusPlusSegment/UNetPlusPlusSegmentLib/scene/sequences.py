@@ -71,8 +71,10 @@ class SegmentationSequence:
         return segmentationNode
 
     def look_at(self, item: int, name: str) -> tuple[float, float, float] | None:
-        """Go to a frame; returns the centre of its segment with this name (`mrml.centre_of`)."""
+        """Go to a frame; returns the centre of its segment with this name (`mrml.centre_of`), or None without a sequence to go to."""
         self._browserNode.SetSelectedItemNumber(item)
         slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(self._browserNode)
         segmentationNode = self._browserNode.GetProxyNode(self._segmentations)
+        if segmentationNode is None:  # sequence or browser was removed, but what they showed last is still there
+            return None
         return mrml.centre_of(segmentationNode, segmentationNode.GetSegmentation().GetSegmentIdBySegmentName(name))
