@@ -73,6 +73,26 @@ def test_a_scene_that_is_loaded_while_the_panel_is_closed_lets_the_run_end_well(
     assert panel.ui.inputSelector.currentNode().GetName() == "Abdomen"
 
 
+def test_a_scene_that_is_loaded_in_mid_run_keeps_its_own_choice_of_a_segmentation(panel, scene, tmp_path):
+    saved = tmp_path / "saved.mrml"
+    saved.write_text(
+        '<MRML version="1"><ScriptedModule id="vtkMRMLScriptedModuleNodeUNetPlusPlusSegment" name="UNetPlusPlusSegment"'
+        ' hideFromEditors="true" singletonTag="UNetPlusPlusSegment" attributes="ModuleName:UNetPlusPlusSegment"'
+        ' references="inputVolume:vtkMRMLScalarVolumeNode1;" parameter0= "inputVolume "></ScriptedModule>'
+        '<Volume id="vtkMRMLScalarVolumeNode1" name="Chest"></Volume></MRML>'
+    )
+    add_volume(a_scan(), GRID, "Abdomen")
+    click_apply(panel.ui)
+    scene.SetURL(str(saved))
+    assert scene.Import()
+    take_messages()
+    assert panel.ui.inputSelector.currentNode().GetName() == "Chest"
+    wait_for_end(panel)
+    assert segmentation_of(scene).GetName() == "Abdomen segmentation"
+    assert panel.ui.outputSelector.currentNode() is None
+    assert panel.ui.resultsBox.text == "Results for Abdomen (before edits)"
+
+
 @pytest.mark.slow(reason="starts ten processes that load torch")
 def test_a_worker_that_is_killed_at_any_moment_leaves_no_half_result_and_the_next_apply_works(panel, scene):
     moments = np.random.default_rng(0).uniform(0, 6, 10)

@@ -211,7 +211,7 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
     def onRunEnded(self, run) -> None:
         """Show the result, and apply the threshold that was chosen meanwhile."""
         self._outcome = summary(run.result)
-        if self._parameterNode:
+        if self._choices.volume is run.volumeNode:  # a scene that was loaded meanwhile has brought other choices
             self._parameterNode.outputSegmentation = run.segmentationNode
             self._followThreshold()
         self._update()
