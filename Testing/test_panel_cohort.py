@@ -279,3 +279,25 @@ def test_a_verdict_belongs_to_the_case_on_the_screen_whichever_folder_is_listed(
     click(ui, "one")  # of the other folder, where its segmentation is missing
     assert "one.seg.nrrd no longer exists" in ui.cohortLabel.text
     assert names_in(scene) != shown
+
+
+@pytest.mark.parametrize("kind", ["vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode"])
+def test_a_case_of_which_a_node_was_removed_is_loaded_again_by_a_click(ui, scene, kind):
+    run(ui)
+    click(ui, "one")
+    scene.RemoveNode(scene.GetFirstNodeByClass(kind))
+    dialogs.answers.append("OK")
+    ui.cohortSaveButton.click()
+    assert "load the case again" in ui.cohortLabel.text
+    click(ui, "one")
+    assert names_in(scene) == ["one", "one segmentation"]
+    ui.cohortSaveButton.click()
+    assert ui.cohortLabel.text.startswith("Saved as one.corrected")
+
+
+def test_what_was_said_of_one_folder_is_not_said_of_the_next(ui, tmp_path):
+    run(ui)
+    assert ui.cohortLabel.text == "2 done, 1 failed."
+    ui.cohortFolderEdit.text = str(tmp_path / "other")
+    ui.cohortFolderEdit.editingFinished()
+    assert ui.cohortLabel.text == ""

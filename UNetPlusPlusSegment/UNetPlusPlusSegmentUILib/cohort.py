@@ -56,7 +56,7 @@ class CohortBox:
         for widget, signal, slot in (
             (ui.cohortInputButton, "clicked(bool)", self.onChooseInputs),
             (ui.cohortFolderButton, "clicked(bool)", self.onChooseFolder),
-            (ui.cohortFolderEdit, "editingFinished()", self.refresh),
+            (ui.cohortFolderEdit, "editingFinished()", self.onFolder),
             (ui.cohortRunButton, "clicked(bool)", self.onRun),
             (ui.cohortTable, "cellClicked(int,int)", self.onRow),
             (ui.cohortPreviousButton, "clicked(bool)", self.onPrevious),
@@ -91,6 +91,11 @@ class CohortBox:
     def onChooseFolder(self) -> None:
         """Ask for the folder of the results, and list its cases."""
         self._choose(_("Folder for the results"), self._ui.cohortFolderEdit)
+        self.onFolder()
+
+    def onFolder(self) -> None:
+        """List the cases of another folder; what was said of the one before no longer applies."""
+        self._outcome = ""
         self.refresh()
 
     def _choose(self, title: str, field) -> None:
@@ -162,8 +167,8 @@ class CohortBox:
     # Looking through
 
     def onRow(self, row, column) -> None:
-        """Load a case, in place of the previous one."""
-        if row == self._shownRow():
+        """Load a case, in place of the previous one; the same one again only if parts of it were removed from the scene."""
+        if row == self._shownRow() and self._shown.is_whole:
             return
         if not self._leave():
             self._selectShown()

@@ -66,6 +66,11 @@ class ShownCase:
         node.CreateDefaultDisplayNodes()
 
     @property
+    def is_whole(self) -> bool:
+        """True if no node of the case was removed from the scene."""
+        return all(self._is_there(node) for node in (self.volumeNode, self.segmentationNode) if node is not None)
+
+    @property
     def is_changed(self) -> bool:
         """True if voxels, names, colours or terms were changed since the segmentation was loaded or saved."""
         try:
