@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from Testing.support.bodies import reorder
 from Testing.support.bright import bright_nodule_bundle, segmented
 from Testing.support.nodule_scans import LUNG, MATRIX, TISSUE, ball, dice, lung_with, ras
 from UNetPlusPlusSegmentLib.api import load_engine
@@ -71,6 +72,25 @@ def test_a_nodule_of_which_the_scan_has_only_a_slab_is_found(engine, slices, sli
     np.testing.assert_array_equal(result.labelmap == 1, slab)
     vessel = ball((middle, 70, 75), (radius_mm, 2, 30), shape, spacing_mm)
     assert segmented(engine, lung_with(vessel, matrix=matrix), points=[ras((0, 70, 75), matrix)]).segments == ()
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1)])
+@pytest.mark.parametrize(
+    ("middle", "sides"),
+    [
+        ((10, 0, 75), ["anterior"]),
+        ((10, 139, 75), ["posterior"]),
+        ((10, 70, 0), ["right"]),
+        ((10, 70, 149), ["left"]),
+        ((29, 0, 149), ["superior", "anterior", "left"]),
+        ((10, 9, 9), []),  # with half a voxel to spare
+    ],
+)
+def test_a_nodule_that_any_side_of_the_scan_cuts_says_at_which(engine, axes, middle, sides):
+    volume, _ = reorder(lung_with(ball(middle, 6)), axes, (True, False, True))
+    result = segmented(engine, volume, points=[ras(middle)])
+    assert result.segments[0].measurements["cut_by_scan"] == sides
+    assert [note.kind for note in result.notes] == ["cut-by-scan"] * bool(sides)
 
 
 def test_a_box_of_few_slices_has_a_slab_of_a_nodule_in_it(engine):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..engine.trust import SIDES
 from .region_growing import END, Sections, Spots, follow, near, without_tails
 from .segments import MASS_MM, can_be_nodule, sphere_mm
 from .windows import COARSE, FINE, MARGIN_MM, STEP_MM, Window, Windows
@@ -109,9 +110,9 @@ def nodule_in(window: Window, spots: Spots, index: np.ndarray, windows: Windows)
         mask = np.zeros(most - least + 1, bool)
         mask[tuple((voxels - least).T)] = True
         box = tuple(map(slice, (least + starts).tolist(), (most + starts + 1).tolist()))
-        nodule = Nodule(box, mask, window)
-        if can_be_nodule(nodule.mask, windows.steps_mm, bool(cut_by_scan(nodule, windows))):
-            return nodule
+        is_cut = box[0].start == 0 or box[0].stop == len(windows.volume.array)
+        if can_be_nodule(mask, windows.steps_mm, is_cut):
+            return Nodule(box, mask, window)
     return None
 
 
@@ -134,9 +135,11 @@ def _away_mm(nodule: Nodule, index: np.ndarray, windows: Windows) -> float:
 
 
 def cut_by_scan(nodule: Nodule, windows: Windows) -> list[str]:
-    """The ends of the scan, `inferior` and `superior`, that a nodule reaches: it may go on beyond them."""
-    ends = {"inferior": nodule.box[0].start == 0, "superior": nodule.box[0].stop == len(windows.volume.array)}
-    return [side for side, is_reached in ends.items() if is_reached]
+    """The sides of the scan, as in `SIDES`, that a nodule reaches: it may go on beyond them."""
+    found = []
+    for sides, along, size in zip(SIDES, nodule.box, windows.volume.array.shape, strict=True):
+        found += [sides[0]] * (along.start == 0) + [sides[1]] * (along.stop == size)
+    return found
 
 
 def reaches_beyond(nodule: Nodule, region: Ranges) -> bool:

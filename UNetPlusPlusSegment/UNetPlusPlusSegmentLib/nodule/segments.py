@@ -74,7 +74,8 @@ def can_be_nodule(mask: np.ndarray, steps_mm: np.ndarray, is_cut: bool) -> bool:
     Args:
         mask: bool (slices, rows, columns), axial; it has voxels, which need not be connected.
         steps_mm: 3 × 3, its rows the steps from slice to slice, row to row and column to column.
-        is_cut: It ends where the scan does, so that it may only look flat: it is taken to be as thick as wide, if it is thinner.
+        is_cut: It reaches the first or the last slice, so that it may only look flat: it is taken to be as thick as wide, if it is
+            thinner.
     """
     section = np.count_nonzero(mask, axis=(1, 2)).max()
     if section == 1:  # a single pixel has no shape, although a coarse one is large enough
