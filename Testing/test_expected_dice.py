@@ -18,8 +18,9 @@ from data.slices import DataError
 from data.targets import load_target
 from measure import parts
 from measure.dense_runs import degraded, dense_runs
-from measure.expected_dice import Judged, agreement, check, fit
+from measure.expected_dice import Judged, agreement, check, fit, judged
 from Testing.support.bright import bright_bundle
+from UNetPlusPlusSegmentLib.engine.trust import LEAST_SLICES
 from UNetPlusPlusSegmentLib.network.bundle import read_bundle
 from UNetPlusPlusSegmentLib.network.card import ExpectedDice
 
@@ -85,6 +86,15 @@ def test_degraded_scans_change_only_measured_voxels_and_keep_the_truth_in_place(
     lower, upper, height = changed["lower 0.15"], changed["upper 0.15"], round(0.15 * (stop - first))
     assert len(lower.stored) == first + height and len(upper.stored) == height + 43 - stop
     assert upper.volume.ijk_to_ras[2, 3] == pytest.approx((stop - height) * 2 * SLICE_MM)
+
+
+def test_the_fit_leaves_out_stacks_of_which_the_engine_expects_no_dice(folder, tmp_path):
+    lengths = {each.change: len(each.stored) for each in degraded(next(dense_runs(folder, LIVER, "val")))}
+    bundle = bright_bundle(tmp_path / "bright-v1.0.0", PIXEL_MM)
+    changes = {row.change for row in judged(bundle, folder, LIVER, "val")}
+    short = {change for change, slices in lengths.items() if slices < LEAST_SLICES}
+    assert short == {"10 mm slices"} and not short & changes
+    assert {"", "lower 0.15"} <= changes
 
 
 def test_the_shares_of_the_post_processing_are_measured_on_scans_cut_short(folder, tmp_path, capsys):

@@ -14,8 +14,8 @@ from data.slices import DataError, Slice, read_slices
 from data.targets import AIR_HU, Target
 from measure.truth import in_label_map
 from UNetPlusPlusSegmentLib.core.volume import Volume
+from UNetPlusPlusSegmentLib.engine.trust import LEAST_SLICES
 
-LEAST_SLICES = 10  # evenly spaced slices with a label that make a dense run
 AROUND_MM = 60.0  # kept below and above the labels; the rest of the body costs time and shows nothing new
 # Degradations strong enough that some networks fail and others do not; at half the strength, hardly any fails.
 NOISE_HU = 60.0, 120.0  # standard deviation

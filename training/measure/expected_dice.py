@@ -17,7 +17,7 @@ from UNetPlusPlusSegmentLib.core.agreement import dice
 from UNetPlusPlusSegmentLib.core.request import SPEEDS, Request
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.engine.signs import segment_pixels
-from UNetPlusPlusSegmentLib.engine.trust import expected_dice
+from UNetPlusPlusSegmentLib.engine.trust import LEAST_SLICES, expected_dice
 from UNetPlusPlusSegmentLib.network.bundle import Bundle
 from UNetPlusPlusSegmentLib.network.card import ExpectedDice
 
@@ -42,7 +42,10 @@ class Judged:
 
 
 def judged(bundle: Bundle, folder: Path, target: Target, split: str) -> Iterator[Judged]:
-    """The results of a network, at each speed, on a scan of each person of a split and on degraded copies of it."""
+    """The results of a network, at each speed, on a scan of each person of a split and on degraded copies of it.
+
+    Copies with so few slices that the engine expects no Dice of them are left out.
+    """
     engine = SliceEngine(bundle)
     people = set()
     for scan in dense_runs(folder, target_of(bundle, target), split):
@@ -50,8 +53,9 @@ def judged(bundle: Bundle, folder: Path, target: Target, split: str) -> Iterator
             continue
         people.add(scan.person)
         for changed in degraded(scan):
-            for speed in SPEEDS:
-                yield from _judged(engine, changed, speed)
+            if len(changed.stored) >= LEAST_SLICES:
+                for speed in SPEEDS:
+                    yield from _judged(engine, changed, speed)
 
 
 def _judged(engine: SliceEngine, scan: Scan, speed: str) -> Iterator[Judged]:
