@@ -17,20 +17,30 @@ from UNetPlusPlusSegmentLib.jobs import cohort as cohorts
 from UNetPlusPlusSegmentLib.jobs import manifest
 from UNetPlusPlusSegmentLib.jobs.cohort import one_after_the_other, run_cohort
 from UNetPlusPlusSegmentLib.jobs.cohort_client import CohortProcess
-from UNetPlusPlusSegmentLib.jobs.manifest import MANIFEST, CohortError, alone_in, append, is_running, read_manifest
+from UNetPlusPlusSegmentLib.jobs.manifest import (
+    MANIFEST,
+    CohortError,
+    alone_in,
+    append,
+    is_running,
+    read_manifest,
+)
+from UNetPlusPlusSegmentLib.jobs.report import REPORT
+from UNetPlusPlusSegmentLib.jobs.results import Results
 
 HAND_MADE = b"drawn by hand"
 
 
 class Finder:
-    """Stands in for a worker: finds a block in every scan, at once."""
+    """Stands in for a worker: finds a block in every scan, at once, and a larger one below a threshold of 0.5."""
 
     def submit(self, volume, folder, request):
-        return volume
+        return volume, request.threshold or 0.5
 
-    def result_of(self, volume):
+    def result_of(self, submitted):
+        volume, threshold = submitted
         labelmap = np.zeros(volume.array.shape, np.uint8)
-        labelmap[2:4] = 1
+        labelmap[2 : 4 if threshold >= 0.5 else 5, 2:6, 2:6] = 1
         liver = Segment(1, "Liver", "", (221, 130, 101), {"volume_ml": 1.0})
         return Result(labelmap, (liver,), (), 0.5, "bright-v1.0.0", "cpu", 6, 6, 0.1)
 
@@ -63,11 +73,15 @@ def add_scan(path: Path) -> None:
 def kill_at_the_next_result(monkeypatch) -> None:
     """Have the next run end as one that is killed when the result of its first case is written, but not recorded."""
 
-    def killed(*_):
+    def kill(*_):
         monkeypatch.undo()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cohorts, "write_picture", killed)
+    monkeypatch.setattr(cohorts, "write_picture", kill)
+
+
+def killed(*_):
+    raise KeyboardInterrupt
 
 
 def test_a_refused_cohort_leaves_the_lock_of_the_running_one(tmp_path):
@@ -171,12 +185,61 @@ def test_a_run_that_was_killed_goes_on_with_the_file_that_it_was_writing(run, sc
     assert not [*out.glob(".*")]
 
 
-def test_a_mark_left_by_a_run_that_was_killed_after_its_line_was_written_goes(run, scans, tmp_path):
+def test_a_run_that_was_killed_after_its_line_was_written_leaves_no_mark_and_no_case_to_do(
+    run, scans, tmp_path, monkeypatch
+):
     out = tmp_path / "out"
-    run(scans, out)
-    (out / ".a.seg.nrrd.writing").touch()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Results, "unmark", killed)
+        run(scans, out)
+    assert [*out.glob(".*")]
     assert run(scans, out) == {"a": "done"}
-    assert not [*out.glob(".*")]
+    assert not [*out.glob(".*")] and len((out / MANIFEST).read_text().splitlines()) == 1
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("a.*")}
+
+
+def test_all_files_of_a_case_show_the_mask_that_was_made_last_whichever_were_asked_for(run, scans, tmp_path):
+    forms = ["nii.gz", "stl", "obj"]
+    run(scans, tmp_path / "fresh", forms, threshold=0.4)
+    run(scans, tmp_path / "out", forms)
+    assert run(scans, tmp_path / "out", threshold=0.4) == {"a": "done"}
+    assert files_in(tmp_path / "out") == files_in(tmp_path / "fresh")
+    assert run(scans, tmp_path / "out", forms, threshold=0.4) == {"a": "done"}
+    assert len((tmp_path / "out" / MANIFEST).read_text().splitlines()) == 2, "nothing was left to do"
+
+
+def test_a_case_is_not_done_if_a_killed_run_with_other_settings_has_replaced_its_files(
+    run, scans, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    run(scans, out, ["nii.gz"])
+    before = files_in(out)
+    kill_at_the_next_result(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        run(scans, out, threshold=0.4)
+    assert files_in(out) != before
+    assert run(scans, out) == {"a": "done"}
+    assert files_in(out) == before and not [*out.glob(".*")]
+
+
+def test_a_picture_that_shows_an_older_mask_is_not_in_the_report(run, scans, tmp_path, monkeypatch):
+    run(scans, tmp_path / "out")
+    assert "data:image/jpeg" in (tmp_path / "out" / REPORT).read_text()
+    monkeypatch.setattr(cohorts, "write_picture", lambda *_: 1 / 0)
+    assert run(scans, tmp_path / "out", threshold=0.4) == {"a": "done"}
+    assert "data:image/jpeg" not in (tmp_path / "out" / REPORT).read_text()
+
+
+def test_a_case_that_fails_while_it_is_written_does_not_call_what_it_has_replaced_kept(
+    run, scans, tmp_path, monkeypatch
+):
+    run(scans, tmp_path / "out")
+    monkeypatch.setattr(files, "write_forms", lambda *_: 1 / 0)
+    assert run(scans, tmp_path / "out", threshold=0.4) == {"a": "failed"}
+    assert "is kept" not in read_manifest(tmp_path / "out")["a"]["reason"]
 
 
 def test_a_folder_of_an_earlier_version_goes_on_with_its_segmentations(run, scans, tmp_path):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from .. import __version__, files
 from ..core.merging import merged
@@ -21,40 +20,15 @@ from ..core.volume import Volume
 from ..files.images import printable
 from ..network.bundle import empty_segments, read_bundle
 from ..network.parts import Part, parts_of, with_points
-from .cases import ENDING, check_names, find_cases
-from .manifest import TABLE, CohortError, alone_in, append, read_manifest, write_table
+from .cases import check_names, find_cases
+from .manifest import CohortError, alone_in, write_table
 from .picture import PICTURES, write_picture
-from .report import REPORT, write_page
+from .report import write_page
+from .results import Results, Todo
 from .review import ReviewError
 from .worker_client import Worker
 
-FORM = ENDING[1:]  # always written
 _log = logging.getLogger(__name__)
-
-
-class Todo(NamedTuple):
-    """A case without a result.
-
-    Attributes:
-        case: Its name.
-        input: File or folder.
-        output: Path of the result, without its ending.
-        parts: The folder of each model, and the request to it.
-        series, forms: As for `run_cohort`.
-    """
-
-    case: str
-    input: Path
-    output: Path
-    parts: tuple[tuple[Path, Request], ...]
-    series: str | None = None
-    forms: tuple[str, ...] = (FORM,)
-
-    @property
-    def outputs(self) -> list[Path]:
-        """All files of the result; the one in `FORM` comes first."""
-        return files.beside(self.output.with_name(self.output.name + f".{FORM}"), self.forms)
-
 
 # Runs cases in any order, and yields the name and outcome of each as it ends.
 Runner = Callable[[Sequence[Todo]], Iterator[tuple[str, dict]]]
@@ -89,7 +63,8 @@ def run_cohort(
         progress: Called with the number of cases ended, the number of all cases, and the name of the next case.
         series: The DICOM series to segment, by the name of the case; for other cases, the largest CT series.
         ended: Called with the manifest line of each case as it ends.
-        forms: Further formats of each result, besides `.seg.nrrd`, from `files.FORMS`.
+        forms: Further formats of each result, besides `.seg.nrrd`, from `files.FORMS`. A case that is run again is also written in all
+            formats of earlier calls.
         points: Points in nodules, by the name of the case; in other cases the whole lungs are searched.
 
     Returns:
@@ -122,108 +97,59 @@ def run_cohort(
         "speed": request.speed, "threshold": threshold if request.threshold is None else request.threshold,
         "show_from": request.show_from, "force": request.force,
     }  # fmt: skip
-    asked: dict[str, dict[str, Any]] = {
-        case: {"case": case, "input": str(path), "series": series.get(case), **about} for case, path in cases.items()
-    }
-    for case, of_case in points.items():
-        asked[case]["points"] = [list(point) for point in of_case]
-    every = [
-        Todo(
-            case,
-            path,
-            (folder / case).absolute(),
-            tuple((bundle.folder.absolute(), part) for bundle, part in with_points(parts, points.get(case, ()))),
-            series.get(case),
-            tuple(forms),
+    every = []
+    for case, path in cases.items():
+        at = points.get(case, ())
+        settings = {"case": case, "input": str(path), "series": series.get(case), **about}
+        every.append(
+            Todo(
+                case,
+                path,
+                (folder / case).absolute(),
+                tuple((bundle.folder.absolute(), part) for bundle, part in with_points(parts, at)),
+                series.get(case),
+                tuple(forms),
+                settings | ({"points": [list(point) for point in at]} if case in points else {}),
+            )
         )
-        for case, path in cases.items()
-    ]
     with alone_in(folder):
-        known = read_manifest(folder)
-        _check_nothing_is_replaced(folder, every, known)
-        # Marks are left by a run that was killed after it had named the file in the manifest.
-        _unmark(path for each in every for path in each.outputs if path.name in _files_of(known.get(each.case, {})))
-        todo = [
-            each for each in every if not _is_done(each.outputs, asked[each.case], known.get(each.case, {}), threshold)
-        ]
-        outcomes, by_case = run(todo), {each.case: each for each in todo}
-        for name, record in _skipped_records(skipped).items():
-            if record != known.get(name):
-                known[name] = record
-                append(folder, record)
+        results = Results(folder)
+        results.check_nothing_is_replaced(every)
+        todo = {}
+        for each in map(results.in_all_its_forms, every):
+            if results.is_done(each, threshold):
+                results.unmark(each)
+            else:
+                todo[each.case] = each
+        files.check_forms(path for each in todo.values() for path in each.outputs)
+        outcomes = run([*todo.values()])
+        for record in _skipped_records(skipped):
+            if record != results.known.get(record["case"]):
+                results.add(record)
         try:
             for number, waiting in enumerate(todo, start=len(cases) - len(todo)):
-                progress(number, len(cases), waiting.case)
+                progress(number, len(cases), waiting)
                 case, outcome = next(outcomes)
-                known[case] = _record(folder, by_case[case], asked[case] | outcome, known.get(case, {}))
+                results.end(todo[case], outcome)
                 write_table(folder)
-                ended(known[case])
+                ended(results.known[case])
             progress(len(cases), len(cases), "")
         except BaseException:  # a run that is stopped leaves a report of the cases done so far
             with contextlib.suppress(ValueError):
                 write_page(folder)
             raise
         _finish(folder)
-    return [known[name] for name in [*cases, *(path.name for path in skipped)]]
+    return [results.known[name] for name in [*cases, *(path.name for path in skipped)]]
 
 
-def _check_nothing_is_replaced(folder: Path, cases: Iterable[Todo], known: Mapping[str, dict]) -> None:
-    """Refuse to replace scans, and files that do not belong to this cohort.
-
-    A file belongs to it if the last line of its case names it, or if a run was killed while it wrote it.
-
-    Raises:
-        CohortError: A result would replace one.
-    """
-    results = [(path, known.get(each.case, {})) for each in cases for path in each.outputs]
-    scans = {os.path.realpath(each.input) for each in cases}
-    replaced = [path for path, _ in results if os.path.realpath(path) in scans]
-    if replaced:
-        raise CohortError(
-            f"{min(replaced)} is one of the scans, and would be replaced: choose another folder for the results."
-        )
-    foreign = [path for path, last in results if path.name not in _files_of(last) and not _mark_of(path).exists()]
-    foreign += [folder / name for name in (TABLE, REPORT) if not known]
-    there = [path for path in foreign if path.is_file()]
-    if there:
-        raise CohortError(
-            f"{min(there)} is not a result of this cohort, and would be replaced: move it, or choose another folder for the results."
-        )
-
-
-def _files_of(record: Mapping[str, Any]) -> Sequence[str]:
-    """The names of the files of a case by its last line in the manifest, which may be empty; lines of earlier versions lack them."""
-    return record.get("files", [f"{record['case']}{ENDING}"] if record else [])
-
-
-def _mark_of(output: Path) -> Path:
-    """A file that exists while `output` is written, until the manifest names it."""
-    return output.with_name(f".{output.name}.writing")
-
-
-def _record(folder: Path, todo: Todo, record: Mapping[str, Any], last: Mapping[str, Any]) -> dict[str, Any]:
-    """Append the line of a case that has ended, with the names of its files, of which some may be from earlier runs (`last`)."""
-    names = dict.fromkeys([*(path.name for path in todo.outputs), *_files_of(last)])
-    record = {**record, "files": [name for name in names if (folder / name).is_file()]}
-    append(folder, record)
-    _unmark(todo.outputs)
-    return record
-
-
-def _unmark(outputs: Iterable[Path]) -> None:
-    for path in outputs:
-        with contextlib.suppress(OSError):
-            _mark_of(path).unlink()
-
-
-def _skipped_records(skipped: Mapping[Path, str]) -> dict[str, dict]:
-    """Manifest lines for skipped files, by their names; they are also logged before the run."""
+def _skipped_records(skipped: Mapping[Path, str]) -> list[dict[str, Any]]:
+    """Manifest lines for skipped files; they are also logged before the run."""
     for path, reason in skipped.items():
         _log.warning("Skipped %s: %s", printable(path), reason)
-    return {
-        path.name: {"case": path.name, "input": str(path.absolute()), "status": "skipped", "reason": reason}
+    return [
+        {"case": path.name, "input": str(path.absolute()), "status": "skipped", "reason": reason}
         for path, reason in skipped.items()
-    }
+    ]
 
 
 def _finish(folder: Path) -> None:
@@ -238,28 +164,6 @@ def _threshold_of(parts: Sequence[Part]) -> float | None:
     """The threshold of the models; None if they differ."""
     thresholds = {bundle.threshold for bundle, _ in parts}
     return thresholds.pop() if len(thresholds) == 1 else None
-
-
-def _is_done(outputs: Sequence[Path], asked: Mapping, last: Mapping, threshold: float | None) -> bool:
-    """Check whether a case has its result, by its last line in the manifest.
-
-    Lines of earlier versions lack `series` and `show_from`, and `threshold` if it was that of the model (here `threshold`).
-
-    Raises:
-        CohortError: There is a result for another target or input.
-    """
-    there = [path for path in outputs if path.is_file()]
-    for key in ("target", "input"):
-        if there and last.get(key, asked[key]) != asked[key]:
-            raise CohortError(
-                f"{there[0]} is a result for {last[key]}, which would be replaced: choose another folder for the results."
-            )
-    last = {"series": None, "show_from": None, **last}
-    if last.get("threshold") is None:
-        last["threshold"] = threshold
-    if last.get("points") != asked.get("points"):
-        return False
-    return last.get("status") == "done" and there == outputs and asked.items() <= last.items()
 
 
 def one_after_the_other(worker: Worker) -> Runner:
@@ -287,6 +191,7 @@ def read_case(todo: Todo) -> tuple[Volume, list[str]]:
 def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list[str]]] | None = None) -> dict:
     """Run one case; errors become its outcome. `read` returns its volume if it is already being read."""
     started = time.monotonic()
+    kept = [path.name for path in todo.outputs if path.exists()]  # from an earlier call with other settings
     try:
         try:
             volume, notes = read() if read else read_case(todo)
@@ -297,9 +202,8 @@ def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list
         result = merged(found, volume)
         bundles = [read_bundle(folder) for folder, _ in todo.parts]
         nothing = empty_segments(bundles[0].labels_of(*todo.parts[0][1].targets))
-        for path in todo.outputs:
-            with contextlib.suppress(OSError):  # if nothing can be written here, `write_forms` says so
-                _mark_of(path).touch()
+        kept = []  # from here on, a file may show the new mask
+        todo.mark()
         files.write_forms(
             todo.outputs, result.labelmap, volume.ijk_to_ras, result.segments, source, result.model, nothing
         )
@@ -308,7 +212,6 @@ def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list
         if not isinstance(error, ValueError):
             _log.exception("%s failed unexpectedly", todo.input)
         outcome = failed(error)
-        kept = [path.name for path in todo.outputs if path.exists()]  # from an earlier call with other settings
         if kept:
             outcome["reason"] += f" The result of an earlier run is kept: {kept[0]}."
         return {**outcome, "version": __version__, "seconds": round(time.monotonic() - started, 3)}

@@ -153,7 +153,7 @@ def _case(folder: Path, number: int, record: Mapping, corrected: Mapping[str, Ma
         "note_kinds": json.dumps(sorted({_kind(note) for note in notes})),
         "head": [SHOWN[name] for name in columns],
         "segments": [(name, [row.get(c) for c in columns]) for name, row in zip(segments, rows, strict=True)],
-        "picture": _picture(folder, case, inside),
+        "picture": _picture(folder, case, inside) if record.get("picture") else None,  # else it shows an older mask
         "captions": record.get("picture") or [],
         "about": {
             "Model": record.get("model"), "Speed": record.get("speed"), "Threshold": record.get("threshold"),

@@ -1,0 +1,161 @@
+"""The results of a cohort: which files belong to a case, whether they show the mask that is asked for, and what stays. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .. import files
+from ..core.request import Request
+from .cases import ENDING
+from .manifest import TABLE, CohortError, append, read_manifest
+from .report import REPORT
+
+FORM = ENDING[1:]  # always written
+MARK = ".writing"
+
+
+class Todo(NamedTuple):
+    """A case to run.
+
+    Attributes:
+        case: Its name.
+        input: File or folder.
+        output: Path of the result, without its ending.
+        parts: The folder of each model, and the request to it.
+        series: As for `run_cohort`.
+        forms: The forms of its result.
+        settings: What its line in the manifest says before it is run.
+    """
+
+    case: str
+    input: Path
+    output: Path
+    parts: tuple[tuple[Path, Request], ...]
+    series: str | None = None
+    forms: tuple[str, ...] = (FORM,)
+    settings: Mapping[str, Any] = {}
+
+    @property
+    def outputs(self) -> list[Path]:
+        """All files of the result; the one in `FORM` comes first."""
+        return _in_forms(self.output, self.forms)
+
+    def mark(self) -> None:
+        """Say beside each file of the result that it is being written, and with which settings, until the manifest has its line."""
+        for path in self.outputs:
+            with contextlib.suppress(OSError):  # if nothing can be written here, writing the result says so
+                _mark_of(path).write_text(json.dumps(self.settings), encoding="ascii")
+
+
+class Results:
+    """The results in the folder of a cohort, which nobody else writes to meanwhile.
+
+    A file belongs to a case if its last line names it, or if a run was killed while it wrote it. All files of a case show one
+    mask: whenever that is made again, all of them are written, in whatever forms the case has.
+
+    Attributes:
+        known: The last line of each case and skipped file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.known = read_manifest(folder)
+        # What a killed run was writing, with its settings, by the name of the file.
+        self._marked = {path.name[1 : -len(MARK)]: _settings_in(path) for path in folder.glob(f".*{MARK}")}
+
+    def check_nothing_is_replaced(self, cases: Iterable[Todo]) -> None:
+        """Refuse to replace scans, and files that do not belong to this cohort.
+
+        Raises:
+            CohortError: A result would replace one.
+        """
+        cases = list(cases)
+        scans = {os.path.realpath(each.input) for each in cases}
+        replaced = [path for each in cases for path in each.outputs if os.path.realpath(path) in scans]
+        if replaced:
+            raise CohortError(
+                f"{min(replaced)} is one of the scans, and would be replaced: choose another folder for the results."
+            )
+        foreign = [path for each in cases for path in each.outputs if not self._has(each.case, path)]
+        foreign += [self._folder / name for name in (TABLE, REPORT) if not self.known]
+        there = [path for path in foreign if path.is_file()]
+        if there:
+            raise CohortError(
+                f"{min(there)} is not a result of this cohort, and would be replaced: move it, or choose another folder for the"
+                " results."
+            )
+
+    def in_all_its_forms(self, todo: Todo) -> Todo:
+        """A case with the forms that it has been written in, besides those that are asked for now."""
+        every = _in_forms(todo.output, files.FORMS)
+        there = [path for path in every if self._has(todo.case, path) and path.is_file()]
+        return todo._replace(forms=(*todo.forms, *map(files.form_of, there)))
+
+    def is_done(self, todo: Todo, threshold: float | None) -> bool:
+        """Check whether a case has its result, by its last line in the manifest.
+
+        Lines of earlier versions lack `series` and `show_from`, and `threshold` if it was that of the model (here `threshold`).
+
+        Raises:
+            CohortError: There is a result for another target or input.
+        """
+        asked, last = todo.settings, self.known.get(todo.case, {})
+        there = [path for path in todo.outputs if path.is_file()]
+        for key in ("target", "input"):
+            if there and last.get(key, asked[key]) != asked[key]:
+                raise CohortError(
+                    f"{there[0]} is a result for {last[key]}, which would be replaced: choose another folder for the results."
+                )
+        last = {"series": None, "show_from": None, **last}
+        if last.get("threshold") is None:
+            last["threshold"] = threshold
+        if last.get("points") != asked.get("points") or any(self._marked.get(p.name, asked) != asked for p in there):
+            return False
+        return last.get("status") == "done" and there == todo.outputs and asked.items() <= last.items()
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Append a line to the manifest."""
+        append(self._folder, record)
+        self.known[record["case"]] = record
+
+    def end(self, todo: Todo, outcome: Mapping[str, Any]) -> None:
+        """Append the line of a case that has ended, with the names of its files."""
+        there = [path.name for path in todo.outputs if path.is_file()]
+        self.add({**todo.settings, **outcome, "files": there})
+        self.unmark(todo)
+
+    def unmark(self, todo: Todo) -> None:
+        """Remove the marks of a case, whose line says all about its files."""
+        for path in _in_forms(todo.output, files.FORMS):
+            with contextlib.suppress(OSError):
+                _mark_of(path).unlink()
+
+    def _has(self, case: str, path: Path) -> bool:
+        """Whether a file belongs to a case."""
+        return path.name in self._marked or path.name in _files_of(self.known.get(case, {}))
+
+
+def _in_forms(output: Path, forms: Iterable[str]) -> list[Path]:
+    return files.beside(output.with_name(f"{output.name}{ENDING}"), forms)
+
+
+def _files_of(record: Mapping[str, Any]) -> Sequence[str]:
+    """The names of the files of a case by its last line in the manifest, which may be empty; lines of earlier versions lack them."""
+    return record.get("files", [f"{record['case']}{ENDING}"] if record else [])
+
+
+def _mark_of(output: Path) -> Path:
+    return output.with_name(f".{output.name}{MARK}")
+
+
+def _settings_in(mark: Path) -> Any:
+    """The settings in a mark; None if it is damaged."""
+    try:
+        return json.loads(mark.read_bytes())
+    except (OSError, ValueError):
+        return None
