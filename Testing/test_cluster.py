@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import dask
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
@@ -19,7 +21,7 @@ from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.jobs import dask_cluster
 from UNetPlusPlusSegmentLib.jobs.cohort import CohortError, Todo, one_after_the_other, run_cohort
-from UNetPlusPlusSegmentLib.jobs.dask_cluster import on_cluster
+from UNetPlusPlusSegmentLib.jobs.dask_cluster import on_cluster, on_this_computer
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 
 AFFINE = np.diag([-2.0, -2.0, 3.0, 1.0])
@@ -99,20 +101,64 @@ def test_nothing_starts_without_a_scheduler_but_none_is_needed_if_no_case_is_lef
     assert run_cohort(on_cluster("tcp://127.0.0.1:9"), [case], out, asked_of(bundle)) == done
 
 
-def test_a_cluster_without_workers_is_named_and_waited_for(bundle, cohort, tmp_path, monkeypatch):
-    monkeypatch.setattr("UNetPlusPlusSegmentLib.jobs.dask_cluster.WORKER_S", 0.5)
-    with LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster:
-        started, address = [], cluster.scheduler_address
+@pytest.fixture
+def warned(monkeypatch):
+    """A function that sets what happens once a cluster has had no worker for half a second; what is said then is in its `said`."""
+    monkeypatch.setattr(dask_cluster, "WORKER_S", 0.5)
 
-        def start_one(text, *values):
-            started.append(text % values)
-            cluster.scale(1)
+    def then(act) -> None:
+        def warning(text, *values):
+            then.said.append(text % values)
+            act()
 
-        monkeypatch.setattr("UNetPlusPlusSegmentLib.jobs.dask_cluster._log.warning", start_one)
-        run = on_cluster(address)
-        (record,) = run_cohort(run, [cohort / "a.nrrd"], tmp_path / "out", asked_of(bundle))
-    assert started == [f"No worker has joined the Dask scheduler at {address}: start one with `dask worker {address}`."]
-    assert record["status"] == "done"
+        monkeypatch.setattr(dask_cluster._log, "warning", warning)
+
+    then.said = []
+    return then
+
+
+@pytest.mark.parametrize("at_first", [0, 1], ids=["that has none yet", "that has lost them"])
+def test_a_cluster_without_workers_is_named_and_waited_for(bundle, cohort, tmp_path, warned, at_first):
+    def lose(done, total, case):
+        if done == 1:
+            cluster.scale(0)
+
+    with LocalCluster(n_workers=at_first, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as cluster:
+        warned(lambda: cluster.scale(1))
+        run, cases = on_cluster(cluster.scheduler_address), [cohort / f"{name}.nrrd" for name in "ab"[: 1 + at_first]]
+        records = run_cohort(run, cases, tmp_path / "out", asked_of(bundle), lose)
+        address = cluster.scheduler_address
+    assert warned.said == [f"The Dask scheduler at {address} has no worker: start one with `dask worker {address}`."]
+    assert {record["status"] for record in records} == {"done"}
+
+
+def test_a_scheduler_that_goes_ends_the_run_and_no_case_is_called_failed(bundle, cohort, tmp_path, warned, monkeypatch):
+    monkeypatch.setattr(dask_cluster, "CONNECT_S", 2)
+    with LocalCluster(n_workers=0, dashboard_address=None, host="127.0.0.1") as cluster:
+        warned(cluster.close)
+        run = on_cluster(cluster.scheduler_address)
+        with pytest.raises(CohortError, match=r"scheduler at .* has gone: .* Finished cases are kept"):
+            run_cohort(run, cohort, tmp_path / "out", asked_of(bundle))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_process_of_this_computer_that_dies_is_replaced_however_long_that_takes(
+    bundle, cohort, tmp_path, monkeypatch
+):
+    def give_up(*_):
+        raise AssertionError("no process is left")
+
+    def kill_it(done, total, case):
+        if done == 1:
+            for process in multiprocessing.active_children():
+                os.kill(process.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(dask_cluster, "WORKER_S", 300)
+    monkeypatch.setattr(dask_cluster._log, "warning", give_up)
+    cases = [cohort / f"{name}.nrrd" for name in "ab"]
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1ms"}):  # shorter than any start
+        records = run_cohort(on_this_computer(1), cases, tmp_path / "out", asked_of(bundle), kill_it)
+    assert [record["status"] for record in records] == ["done", "done"]
 
 
 @pytest.mark.parametrize(

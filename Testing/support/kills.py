@@ -77,6 +77,8 @@ class Killing:
         self.environment = {
             **os.environ, "PYTHONPATH": str(LIBRARY), "UNETPP_MODELS": str(models), "TMPDIR": str(self._temporary),
             "DASK_TEMPORARY_DIRECTORY": str(folder / "dask"), "OMP_NUM_THREADS": "1", **dict([self._mark.split("=")]),
+            # Otherwise the cluster gives up a killed process that takes more than 15 s to start again.
+            "DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "1 day",
         }  # fmt: skip
         folder.mkdir()
         self._temporary.mkdir()

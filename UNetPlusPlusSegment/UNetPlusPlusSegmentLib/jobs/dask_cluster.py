@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,10 +18,11 @@ from .cohort import CohortError, Runner, Todo, failed, outcome_of
 from .worker_client import Worker
 
 if TYPE_CHECKING:
-    from distributed import Client, SpecCluster
+    from distributed import Client, SpecCluster, as_completed
 
 CONNECT_S = 15
 WORKER_S = 10  # without a worker for this long, the user is told
+LOOK_S = 0.5
 _log = logging.getLogger(__name__)
 _one_at_a_time = threading.Lock()  # a process may have several threads, which share its CPU or graphics card
 _worker: Worker | None = None
@@ -67,6 +70,7 @@ def on_this_computer(workers: int) -> Runner:
     if workers < 1:
         raise CohortError(f"The number of workers must be 1 or more; got {workers}.")
     try:
+        import dask.config
         import distributed  # noqa: F401
     except ImportError as error:
         raise CohortError("Dask is not installed. Run: pip install distributed, or leave --workers out.") from error
@@ -74,7 +78,9 @@ def on_this_computer(workers: int) -> Runner:
     def run(todo: Sequence[Todo]) -> Iterator[tuple[str, dict]]:
         if not todo:
             return
-        with _cluster_here(min(workers, len(todo))) as cluster:
+        # By default, Dask gives up a process that has died if it takes more than 15 s to start again, as it may on a busy computer.
+        patient = dask.config.set({"distributed.deploy.lost-worker-timeout": "1 day"})
+        with patient, _cluster_here(min(workers, len(todo))) as cluster:
             yield from on_cluster(cluster.scheduler_address)(todo)
 
     return run
@@ -95,7 +101,9 @@ def _cluster_here(workers: int) -> SpecCluster:
             environment["CUDA_VISIBLE_DEVICES"] = cards[number % len(cards)]
         options = {"nthreads": threads, "host": "127.0.0.1", "dashboard": False, "env": environment}
         processes[number] = {"cls": Nanny, "options": options}
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False}}
+    # Any free port, because Dask warns if its usual one is taken, by another cohort for instance.
+    scheduler_options = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    scheduler = {"cls": Scheduler, "options": scheduler_options}
     return SpecCluster(workers=processes, scheduler=scheduler)
 
 
@@ -112,28 +120,39 @@ def graphics_cards() -> list[str]:
 
 
 def _outcomes(client: Client, todo: Sequence[Todo]) -> Iterator[tuple[str, dict]]:
-    """Run the cases on a cluster, yield each as it ends, and close the client."""
+    """Run the cases on a cluster, yield each as it ends, and close the client.
+
+    Raises:
+        CohortError: The scheduler has gone.
+    """
     from distributed import as_completed
 
     with client:
-        _warn_without_workers(client)
+        address = client.scheduler_info()["address"]
         cases = {client.submit(_do, each, pure=False): each.case for each in todo}
-        for future in as_completed(cases, loop=client.loop):
+        ended = as_completed(cases, loop=client.loop)
+        while not ended.is_empty():
+            _wait_for_one(ended, client, address)
+            future = next(ended)
+            if future.cancelled():
+                raise CohortError(
+                    f"The Dask scheduler at {address} has gone: start one, and run the cohort again. Finished cases are kept."
+                )
             error = future.exception()  # an error of Dask, for instance because its process died repeatedly
             yield cases[future], future.result() if error is None else failed(error)
 
 
-def _warn_without_workers(client: Client) -> None:
-    """Log a warning if a cluster has no worker yet; it may still get one, so the run goes on."""
-    from distributed import TimeoutError as NoWorkerError
-
-    try:
-        client.wait_for_workers(1, WORKER_S)
-    except NoWorkerError:
-        address = client.scheduler_info()["address"]
-        _log.warning(
-            "No worker has joined the Dask scheduler at %s: start one with `dask worker %s`.", address, address
-        )
+def _wait_for_one(ended: as_completed, client: Client, address: str) -> None:
+    """Wait until a case has ended; log a warning if the cluster has no worker. It may get one, so the run goes on."""
+    alone_since, told = time.monotonic(), False
+    while not ended.has_ready():
+        with contextlib.suppress(OSError):  # if the scheduler has gone, all cases end
+            if client.scheduler_info()["workers"]:
+                alone_since, told = time.monotonic(), False
+        if not told and time.monotonic() - alone_since > WORKER_S:
+            told = True
+            _log.warning("The Dask scheduler at %s has no worker: start one with `dask worker %s`.", address, address)
+        time.sleep(LOOK_S)
 
 
 def _do(todo: Todo) -> dict:
