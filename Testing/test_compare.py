@@ -151,6 +151,33 @@ def test_a_segment_in_a_layer_that_does_not_exist_is_refused(one, tmp_path, caps
     assert f"other.seg.nrrd has 1 layer, but says that Liver lies in layer {layer}" in line
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("LabelValue", "one"), ("Layer", "x"), ("Color", "red"), ("Color", "nan 0 0"), ("Color", "inf 0 0")],
+)
+def test_a_segment_whose_description_makes_no_sense_is_refused_by_name(one, tmp_path, capsys, key, value):
+    assert main(["compare", one, in_one_layer(tmp_path / "other.seg.nrrd", **{key: value})]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"other.seg.nrrd describes its segment Liver in a way that cannot be read ({key} {value})" in line
+
+
+def test_layers_are_placed_as_a_single_label_map_is(one, tmp_path, capsys):
+    layers = np.stack([LIVER, SPLEEN], axis=-1).astype(np.uint8)
+    turned = np.diag([-1, -1, 1]) @ OBLIQUE[:3]  # LPS
+    steps = " ".join(f"({','.join(map(str, column / 10))})" for column in turned[:, :3].T)
+    fields = (
+        "NRRD0005", "{}", "type: uint8", "dimension: 4", "sizes: 2 24 20 12", "encoding: raw", "kinds: list domain domain domain",
+        f"space directions: none {steps}", f"space origin: ({','.join(map(str, turned[:, 3] / 10))})",
+        'space units: "cm" "cm" "cm"', "Segment0_Name:=Liver", "Segment1_Name:=Spleen", "", "",
+    )  # fmt: skip
+    path = tmp_path / "layers.seg.nrrd"
+    path.write_bytes("\n".join(fields).format("space: LPS").encode() + layers.tobytes())
+    assert [each["dice"] for each in compared(capsys, one, str(path))["segments"]] == [1, 1]
+    path.write_bytes("\n".join(fields).format("space dimension: 3").encode() + layers.tobytes())
+    assert main(["compare", one, str(path)]) == 1
+    assert "does not say how the patient lies" in capsys.readouterr().err
+
+
 def test_a_segment_that_is_empty_in_one_or_in_both_has_no_distance(one, tmp_path, capsys):
     empty = write(tmp_path / "empty.seg.nrrd", 0 * SPLEEN)
     liver, _ = compared(capsys, one, empty)["segments"]

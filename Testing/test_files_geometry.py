@@ -115,6 +115,9 @@ def test_a_size_in_another_unit_is_understood_without_a_note(tmp_path):
     np.testing.assert_allclose(
         volume.ijk_to_ras, np.diag([-1, -1, 1, 1]) @ [[0.7, 0, 0, 10], [0, 0.8, 0, 20], [0, 0, 3, 30], [0, 0, 0, 1]]
     )
+    of_each_axis = "spacings: 0.07 0.08 0.3", 'units: "cm" "cm" "cm"'
+    sized, _ = files.read_volume(raw_nrrd(tmp_path / "sized.nrrd", *of_each_axis))
+    np.testing.assert_allclose(sized.spacing_mm, volume.spacing_mm)
     whole = (
         "ElementSpacing = 0.07 0.08 0.3",
         "Offset = 1 2 3",
@@ -213,6 +216,11 @@ def test_nrrd_is_read_in_every_compression(tmp_path):
     (tmp_path / "bzip2.nrrd").write_bytes(content[:-20])
     with pytest.raises(FileError, match="damaged or incomplete"):
         files.read_volume(tmp_path / "bzip2.nrrd")
+    breaks = b"\r\n\r\n" * 50  # looks like the end of a header, but lies behind it
+    (tmp_path / "bzip2.nrrd").write_bytes(
+        content.partition(b"\n\n")[0] + b"\n\n" + content.partition(b"\n\n")[2] + breaks
+    )
+    np.testing.assert_array_equal(files.read_volume(tmp_path / "bzip2.nrrd")[0].array, ct())
     (tmp_path / "ct.raw.bz2").write_bytes(bz2.compress(ct().astype("<i2").tobytes()))
     header = content.partition(b"\n\n")[0] + b"\ndata file: ct.raw.bz2\n"
     (tmp_path / "ct.nhdr").write_bytes(header)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -46,17 +47,9 @@ def read_nrrd(path: Path, force: bool = False) -> tuple[Volume, list[str]]:
             image = read_image(copy, IO, path, copy.stat().st_size)
     else:
         image = read_image(path, IO, most_bytes=_most_bytes(path, fields))
-    said = place_of(image)
-    space = fields.get("space", "").lower().removesuffix("-time")
-    placed = "space directions" in fields
-    unit_mm = UNITS_MM.get(fields.get("space units", "").split(" ")[0].strip('"').lower(), 1.0)
-    spacing = said.spacing_mm if placed else _spacings(fields)
-    origin = np.array(said.origin) * unit_mm if "space origin" in fields else None
-    place = Place(tuple(s * unit_mm for s in spacing), said.directions if placed else None, origin)
-    volume, notes = place_volume(path, array_of(image), place, force)
-    if placed and space not in PATIENT_SPACES:
-        notes.append(ORIENTATION_GUESSED.format(path.name))
-    return volume, notes
+    place, notes = _place(path, fields, image)
+    volume, more = place_volume(path, array_of(image), place, force)
+    return volume, [*more, *notes]
 
 
 def read_nrrd_layers(path: Path) -> tuple[list[Volume], list[str]]:
@@ -68,16 +61,15 @@ def read_nrrd_layers(path: Path) -> tuple[list[Volume], list[str]]:
     Raises:
         FileError, VolumeError: As for `read_nrrd`.
     """
-    kinds = _fields(path).get("kinds", "").lower().split()
-    if len(kinds) < 4:
+    fields = _fields(path)
+    if len(fields.get("kinds", "").split()) < 4:
         volume, notes = read_nrrd(path)
         return [volume], notes
-    image = read_image(path, IO, most_bytes=_most_bytes(path, _fields(path)), most_values=MOST_LAYERS)
+    image = read_image(path, IO, most_bytes=_most_bytes(path, fields), most_values=MOST_LAYERS)
+    place, notes = _place(path, fields, image)
     voxels = sitk.GetArrayFromImage(image).reshape(*image.GetSize()[2::-1], image.GetNumberOfComponentsPerPixel())
-    placed = [
-        place_volume(path, np.ascontiguousarray(layer), place_of(image), False) for layer in np.moveaxis(voxels, -1, 0)
-    ]
-    return [volume for volume, _ in placed], placed[0][1]
+    placed = [place_volume(path, np.ascontiguousarray(layer), place, False) for layer in np.moveaxis(voxels, -1, 0)]
+    return [volume for volume, _ in placed], [*placed[0][1], *notes]
 
 
 def text_of_nrrd(path: Path) -> tuple[dict[str, str], int]:
@@ -113,6 +105,18 @@ def _data_file(fields: Mapping[str, str]) -> str:
     return fields.get("data file", fields.get("datafile", ""))
 
 
+def _place(path: Path, fields: Mapping[str, str], image: sitk.Image) -> tuple[Place, list[str]]:
+    """The position that a header gives, and a note if it names no anatomical axes."""
+    said, placed = place_of(image), "space directions" in fields
+    units = fields.get("space units" if placed else "units", "").replace('"', " ").lower().split()
+    unit_mm = next((UNITS_MM[unit] for unit in units if unit in UNITS_MM), 1.0)
+    spacing = said.spacing_mm if placed else _spacings(fields)
+    origin = np.array(said.origin) * unit_mm if "space origin" in fields else None
+    place = Place(tuple(s * unit_mm for s in spacing), said.directions if placed else None, origin)
+    anatomical = fields.get("space", "").lower().removesuffix("-time") in PATIENT_SPACES
+    return place, [] if anatomical or not placed else [ORIENTATION_GUESSED.format(path.name)]
+
+
 def _spacings(fields: Mapping[str, str]) -> tuple[float, ...]:
     """Spacings along the three spatial axes; NaN where there is none."""
     kinds = fields.get("kinds", "").lower().split()
@@ -136,8 +140,7 @@ def _unpacked(path: Path, fields: Mapping[str, str], folder: Path) -> Path:
             f"{path} is compressed with bzip2, which this Python cannot read: save it with gzip compression."
         ) from error
     content = path.read_bytes()
-    ending = b"\r\n\r\n" if b"\r\n\r\n" in content[:HEADER_BYTES] else b"\n\n"
-    header, _, packed = content.partition(ending)
+    header, packed = (*re.split(rb"\r?\n\r?\n", content, maxsplit=1), b"")[:2]
     detached = _data_file(fields)
     dropped = (b"encoding", b"data file", b"datafile")
     lines = [line for line in header.splitlines() if not line.lower().startswith(dropped)]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from .reading import read_volume, volume_ending
 
 SAME_VOXEL = 0.1  # in voxels: rounding in a header moves a corner by less, a different grid by more
 TERMINOLOGY = "TerminologyEntry:"
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -173,32 +175,43 @@ def laid_on(
 def _of_slicer(path: Path, keys: Mapping[str, str], layers: int) -> list[Stored]:
     found: list[Stored] = []
     while f"Segment{len(found)}_ID" in keys or f"Segment{len(found)}_Name" in keys:
-        number = len(found)
-
-        def about(key: str, otherwise: str = "", number: int = number) -> str:
-            return keys.get(f"Segment{number}_{key}", otherwise)
-
-        name = about("Name") or about("ID")
-        own_layer = number if layers > 1 else 0  # before Slicer 4.11 each segment had a layer of its own
-        layer = int(about("Layer", str(own_layer)))
-        if layer not in range(layers):
-            raise FileError(
-                f"{printable(path)} has {layers} layer{'s' * (layers > 1)}, but says that {name} lies in layer {layer}, counted from 0:"
-                " save it again in the program that made it."
-            )
-        terms = [tag.removeprefix(TERMINOLOGY) for tag in about("Tags").split("|") if tag.startswith(TERMINOLOGY)]
-        parts = [round(float(part) * 255) for part in about("Color").split()]
-        found.append(
-            Stored(
-                path,
-                name,
-                (int(about("LabelValue", "1")),),
-                layer,
-                terms[0] if terms else "",
-                (parts[0], parts[1], parts[2]) if len(parts) == 3 else None,
-            )
-        )
+        prefix = f"Segment{len(found)}_"
+        about = {key.removeprefix(prefix): value for key, value in keys.items() if key.startswith(prefix)}
+        found.append(_described(path, about, layers, own_layer=len(found) if layers > 1 else 0))
     return found
+
+
+def _described(path: Path, about: Mapping[str, str], layers: int, own_layer: int) -> Stored:
+    """The segment that the keys of a header describe; before Slicer 4.11 each had a layer of its own, which they did not name."""
+    name = about.get("Name") or about.get("ID", "")
+
+    def read(key: str, otherwise: object, parse: Callable[[str], Value]) -> Value:
+        text = about.get(key, str(otherwise))
+        try:
+            return parse(text)
+        except (ValueError, OverflowError) as error:
+            raise FileError(
+                f"{printable(path)} describes its segment {name} in a way that cannot be read ({key} {text}): save it again in the"
+                " program that made it."
+            ) from error
+
+    layer = read("Layer", own_layer, int)
+    if layer not in range(layers):
+        raise FileError(
+            f"{printable(path)} has {layers} layer{'s' * (layers > 1)}, but says that {name} lies in layer {layer}, counted from 0:"
+            " save it again in the program that made it."
+        )
+    tags = about.get("Tags", "").split("|")
+    terms = [tag.removeprefix(TERMINOLOGY) for tag in tags if tag.startswith(TERMINOLOGY)]
+    parts = read("Color", "", lambda text: [round(float(part) * 255) for part in text.split()])
+    return Stored(
+        path,
+        name,
+        (read("LabelValue", 1, int),),
+        layer,
+        terms[0] if terms else "",
+        (parts[0], parts[1], parts[2]) if len(parts) == 3 else None,
+    )
 
 
 def _parts(path: Path) -> Sequence[Sequence[Volume]]:
