@@ -26,6 +26,7 @@ from Testing.support.mrml_scene import (
 from Testing.support.worker_logic import GRID, a_run, a_scan, expected, wait
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
+from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError
 from UNetPlusPlusSegmentLib.scene import markups, mrml
 
@@ -60,6 +61,19 @@ def test_a_point_outside_the_volume_and_an_empty_list_are_refused(scene):
     empty = scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode")
     with pytest.raises(VolumeError, match="No point was placed"):
         markups.points_on_volume(empty, volumeNode, volume_of(volumeNode))
+
+
+@pytest.mark.parametrize("place", ["two linear transforms", "grid transform"])
+def test_a_transform_moves_the_measured_points_of_a_segment_and_not_its_extent(scene, place):
+    volumeNode = add_volume(np.zeros((5, 7, 9), np.int16), GRIDS["oblique"], transform=PLACES[place]())
+    volume = volume_of(volumeNode)
+    first, last = (tuple((volume.ijk_to_ras @ [*ijk, 1])[:3]) for ijk in ([2, 3, 1], [8, 0, 4]))
+    measured = {"extent_ras": [30.0, 40.0, 50.0], "centroid_ras": first, "long_axis_ras": (first, last)}
+    found = markups.segment_in_world(Segment(1, "", "", (0, 0, 0), measured), volumeNode, volume).measurements
+    assert found["extent_ras"] == [30.0, 40.0, 50.0]
+    ends = [to_world(volumeNode, ijk) for ijk in ([2, 3, 1], [8, 0, 4])]
+    np.testing.assert_allclose(found["centroid_ras"], ends[0], atol=0.05)
+    np.testing.assert_allclose(found["long_axis_ras"], ends, atol=0.05)
 
 
 # Boxes

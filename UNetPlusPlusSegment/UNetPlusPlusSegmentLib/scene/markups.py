@@ -114,7 +114,7 @@ def segment_in_world(segment: Segment, volumeNode, volume: Volume) -> Segment:
     """A segment of `volume`, with its measured points (`centroid_ras`, …) converted to world coordinates."""
     measurements = dict(segment.measurements)
     for key, value in measurements.items():
-        if not key.endswith("_ras") or value is None:
+        if not key.endswith("_ras") or key == "extent_ras" or value is None:  # a size is no point
             continue
         if np.ndim(value) == 1:
             measurements[key] = in_world(value, volumeNode, volume)
