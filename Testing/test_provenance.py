@@ -14,6 +14,7 @@ from card.from_checkpoint import bundle_from_checkpoint
 from data.provenance import Provenance
 from data.targets import load_target
 from fit.checkpoint import provenance_of, read_checkpoint
+from fit.task import SegmentationTask
 from Testing.support.slicefolders import liver_folder
 from Testing.support.tiny_training import command, trained
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bundle
@@ -106,13 +107,24 @@ def test_a_model_that_is_described_anew_keeps_what_its_start_has_learned_from(st
     assert card.licence == "CC0; CC BY-NC 4.0"
 
 
-def test_a_resumed_training_names_its_start_though_that_is_gone_and_what_it_learned_from_before(start, data, tmp_path):
-    trained(tmp_path, data, f"init_from={start.folder}")
+def test_a_resumed_training_names_its_start_though_that_is_gone_and_what_it_learned_from_before(
+    start, data, tmp_path, monkeypatch
+):
+    two_steps = [f"init_from={start.folder}", "steps=2"]
+    real = SegmentationTask.training_step
+
+    def stop(task, *batch):
+        if task.global_step:
+            raise InterruptedError
+        return real(task, *batch)
+
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(SegmentationTask, "training_step", stop)
+        trained(tmp_path, data, *two_steps)
     shutil.rmtree(start.folder)
     table = tmp_path / "kind.yaml"
     table.write_text((Path(train.__file__).parent / "targets" / "liver.yaml").read_text().replace("LiTS (", "Clinic ("))
-    more = [f"init_from={start.folder}", f"target={table}", "steps=2", "--resume"]
-    resumed = read_checkpoint(trained(tmp_path, data, *more))
+    resumed = read_checkpoint(trained(tmp_path, data, *two_steps, f"target={table}", "--resume"))
     assert resumed.steps == 2
     assert names(resumed.provenance.sources) == ["Clinic", "LiTS", "Spleens"]
 

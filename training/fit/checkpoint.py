@@ -26,7 +26,8 @@ class Trained:
     """The contents of a checkpoint of train.py.
 
     Attributes:
-        settings: Settings of the training, with the target as it was described then.
+        settings: Settings of the training, with the target as it was described then, and without `also`.
+        also: The setting `also`; what it names may have gone since.
         state: State dict of the network: the averaged weights, if the training kept them.
         sources: What the training itself used.
         people: Names of the people of whom that is; None for an older checkpoint, which does not say it.
@@ -35,6 +36,7 @@ class Trained:
     """
 
     settings: Settings
+    also: dict[str, str]
     state: dict[str, Tensor]
     sources: tuple[Source, ...]
     people: tuple[str, ...] | None
@@ -80,7 +82,8 @@ def read_checkpoint(checkpoint: Path) -> Trained:
     state = {k.removeprefix("network."): v for k, v in saved["state_dict"].items() if k.startswith("network.")}
     people = tuple(saved["people"]) if "people" in saved else None
     inherited = _inherited(checkpoint, saved, settings.init_from)
-    return Trained(settings, state, sources, people, inherited, saved["global_step"])
+    also = saved["settings"].get("also", {})
+    return Trained(settings, also, state, sources, people, inherited, saved["global_step"])
 
 
 def provenance_of(weights: str | Path) -> Provenance:

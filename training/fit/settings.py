@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,9 @@ from data.plain import PlainError, check_keys
 from data.targets import AIR_HU, Target, TargetError, load_kind, load_target
 from fit.losses import LOSSES
 from UNetPlusPlusSegmentLib.network.unetpp import ARCHITECTURES, WIDE_FILTERS
+
+NEUTRAL = ("name", "runs", "threads")  # settings that do not change what a training learns
+WEIGHTS = ("init_from", "teacher")
 
 
 class SettingsError(ValueError):
@@ -186,6 +189,22 @@ class Settings:
         """Write the settings as YAML that `load_settings` reads back."""
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
         path.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+
+
+def differences_of(one: Settings, other: Settings, neutral: Collection[str] = NEUTRAL) -> list[str]:
+    """The names of the settings that make two trainings differ; how a target describes its model and its sources does not count."""
+    first, second = _compared(one), _compared(other)
+    return [name for name in first if name not in neutral and first[name] != second[name]]
+
+
+def _compared(settings: Settings) -> dict[str, Any]:
+    """The settings by name: of a target what is learned from it, and of a path where it leads."""
+    goal = settings.goal
+    (data, *also) = [(Path(folder).resolve(), vars(kind) | {"sources": ()}) for folder, kind in settings.folders]
+    labels = [(label.name, label.made_of) for label in goal.labels]
+    weights = {key: value and Path(value).resolve() for key, value in vars(settings).items() if key in WEIGHTS}
+    plain = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    return {**plain, **weights, "target": (labels, goal.window_hu, goal.beside, data[1]), "data": data[0], "also": also}
 
 
 def load_settings(config: str | Path, overrides: Sequence[str] = ()) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
@@ -10,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from data.provenance import NOTHING, Provenance, may_overlap
 from fit.checkpoint import people_in, provenance_of, read_checkpoint, sources_in
-from fit.settings import Settings, SettingsError
+from fit.settings import Settings, SettingsError, differences_of
 from fit.slice_data import SliceData
 from fit.task import SegmentationTask
 from fit.trainer import make_folder, trainer_of
@@ -33,7 +34,7 @@ def train(settings: Settings, resume: bool = False) -> Path:
             f"{settings.folder} already holds a training: add --resume to continue it, or give another name=…"
         )
     if last.exists():
-        check_network(last, settings)
+        check_settings(last, settings)
     inherited = inherited_by(settings, last if last.exists() else None)
     data = SliceData(settings)
     task = SegmentationTask(settings, data.groups, data.own, inherited)
@@ -47,22 +48,21 @@ def train(settings: Settings, resume: bool = False) -> Path:
     return Path(best.best_model_path)
 
 
-def check_network(last: Path, settings: Settings) -> None:
-    """Check that a training to be resumed is one of the same network and labels.
+def check_settings(last: Path, settings: Settings) -> None:
+    """Check that a training is resumed with the settings that it began with, except for neutral ones.
 
     Raises:
-        SettingsError: It is one of another network or of other labels, or its checkpoint cannot be read.
+        SettingsError: Another setting differs, or the checkpoint cannot be read.
     """
     try:
-        before = read_checkpoint(last).settings
-    except BundleError as error:
+        trained = read_checkpoint(last)
+        differing = differences_of(replace(trained.settings, also=trained.also), settings)
+    except (BundleError, SettingsError) as error:
         raise SettingsError(f"--resume: {error}") from error
-    learned, wanted = ([(label.name, label.made_of) for label in each.goal.labels] for each in (before, settings))
-    is_same = before.architecture == settings.architecture and before.network_arguments == settings.network_arguments
-    if not is_same or learned != wanted:
+    if differing:
         raise SettingsError(
-            f"{last} belongs to a training with another network or other labels: resume it with the settings.yaml beside it, or give"
-            " another name=…"
+            f"{last} belongs to a training with another {', '.join(differing)}: resume it with the settings that it began with, or give"
+            f" another name=… with init_from={last} to go on from its weights."
         )
 
 

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 from torch.nn import functional as F
 
 from data.slices import Slice, read_slices, to_network_grid
-from fit.settings import Settings, SettingsError, load_settings
+from fit.settings import Settings, SettingsError, differences_of, load_settings
 from fit.task import SegmentationTask
 from fit.training import train
 from measure.heads import answers
@@ -21,7 +21,7 @@ from paper.cells import Cell, split_of
 from paper.counts import THRESHOLDS, Counts
 from paper.images import examples
 from paper.origin import note_origin, origin
-from paper.records import SETTINGS, Measured, ResultsError, differences_of
+from paper.records import IGNORED, SETTINGS, Measured, ResultsError
 from UNetPlusPlusSegmentLib.network.unetpp import NodeGrid, fold_batch_norm
 
 EPOCHS = 12  # checkpoints and validations of a cell that has enough steps
@@ -73,7 +73,7 @@ def run(cell: Cell, settings: Settings) -> Measured:
         ResultsError: The run folder holds a training with other settings.
     """
     before = settings.folder / SETTINGS
-    if before.exists() and differences_of(load_settings(before), settings):
+    if before.exists() and differences_of(load_settings(before), settings, IGNORED):
         raise ResultsError(
             f"{settings.folder} holds a training with other settings: remove that folder, or give another --runs."
         )

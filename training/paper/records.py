@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from fit.settings import Settings, load_settings
+from fit.settings import NEUTRAL, Settings, differences_of, load_settings
 from paper.cells import TABLE_LOSS, Cell
 from paper.counts import Counts
 from paper.files import read_rows, write_rows
@@ -18,17 +18,11 @@ COLUMNS = (
     "dataset", "architecture", "loss", "seed", "steps", "minutes", "cases", "iou", "mean_iou", "commit", "processor",
 )  # fmt: skip
 SETTINGS = "settings.yaml"
-NEUTRAL = ("name", "data", "runs", "threads")  # settings that do not change what a training learns
+IGNORED = (*NEUTRAL, "data")  # a record names the data set, wherever that lies
 
 
 class ResultsError(ValueError):
     """Recorded results that cannot be continued. The message names the file or folder, the reason and what to do."""
-
-
-def differences_of(one: Settings, other: Settings) -> list[str]:
-    """The names of the settings that make two trainings differ."""
-    names = (field.name for field in fields(one))
-    return [name for name in names if name not in NEUTRAL and getattr(one, name) != getattr(other, name)]
 
 
 @dataclass(frozen=True)
@@ -102,7 +96,7 @@ class Results:
             raise ResultsError(
                 f"{recorded} is missing: restore it from git, or remove the line of {cell.name} from cells.csv to train it again."
             )
-        if differing := differences_of(load_settings(recorded), settings):
+        if differing := differences_of(load_settings(recorded), settings, IGNORED):
             raise ResultsError(
                 f"{self.folder} holds {cell.name}, trained with another {', '.join(differing)}: give the settings it was trained with"
                 " (--steps, --configs), or another --results, or remove its line from cells.csv to train it again."
