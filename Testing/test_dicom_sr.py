@@ -113,6 +113,31 @@ def test_seg_and_sr_name_series_program_and_version_in_their_own_fields(written)
         assert (read.PatientName, read.StudyDate) == ("A^B", "20260101")
 
 
+@pytest.mark.parametrize(
+    ("model", "version"),
+    [
+        ("liver-ct-v1.2.3", "1.2.3"),
+        ("liver-ct-v1.2.3, lung-nodule-ct-v2.0.0", "1.2.3, 2.0.0"),
+        ("a-very-long-name-of-a-model-for-the-liver-in-computed-tomography-v1.2.3", "1.2.3"),
+        ("my-vessels", "unknown"),
+        ("corrected by hand", "unknown"),
+    ],
+)
+def test_the_version_of_the_algorithm_is_that_of_the_models_and_never_their_name(written, model, version):
+    folder, source, segments = written
+    files.write_forms(files.beside(folder / "again.sr.dcm"), labels(), np.eye(4), segments, source, model)
+    for segment in pydicom.dcmread(folder / "again.dcm").SegmentSequence:
+        assert segment.SegmentationAlgorithmIdentificationSequence[0].AlgorithmVersion == version
+    report = hd.sr.srread(folder / "again.sr.dcm")
+    said = [
+        item.TextValue
+        for group in report.content.get_volumetric_roi_measurement_groups()
+        for item in group[0].ContentSequence
+        if item.ConceptNameCodeSequence[0].CodeMeaning == "Algorithm Version"
+    ]
+    assert said == [version] * len(segments)
+
+
 def test_where_nothing_was_found_the_report_says_0_ml(written):
     folder, source, _ = written
     nothing = [replace(SEGMENTS[0], measurements={"volume_ml": 0.0})]

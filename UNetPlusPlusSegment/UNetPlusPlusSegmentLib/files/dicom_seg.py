@@ -259,9 +259,8 @@ def _segmentation(
     import highdicom as hd
     from pydicom.sr.coding import Code
 
-    model = model[:LONGEST]
     by_model = hd.AlgorithmIdentificationSequence(
-        model, Code("123110", "DCM", "Artificial Intelligence"), model.rpartition("-v")[2]
+        model[:LONGEST], Code("123110", "DCM", "Artificial Intelligence"), versions_of(model)[:LONGEST]
     )
     numbered = np.zeros_like(labelmap)
     descriptions = []
@@ -293,6 +292,11 @@ def _segmentation(
             f"{name} cannot be written: the series lacks attributes that a DICOM SEG needs, or contradicts itself"
             f" ({without_patient(str(error), images)}). Write .seg.nrrd instead."
         ) from error
+
+
+def versions_of(model: str) -> str:
+    """The versions in the names of one or several models; a model of one's own may have none."""
+    return ", ".join(re.findall(r"-v(\d+\.\d+\.\d+)(?=, |$)", model)) or "unknown"
 
 
 def _description(number: int, segment: Segment, by_model: AlgorithmIdentificationSequence) -> SegmentDescription:

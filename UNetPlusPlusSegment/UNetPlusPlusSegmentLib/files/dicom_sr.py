@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import __version__
 from ..core.segment import Segment
-from .dicom_seg import LONGEST, MANUFACTURER, PROGRAM, Codes, codes_of, headers_of, without_patient
+from .dicom_seg import LONGEST, MANUFACTURER, PROGRAM, Codes, codes_of, headers_of, versions_of, without_patient
 from .images import FileError, quiet
 from .writing import whole_file
 
@@ -120,7 +120,7 @@ def _groups(segment: Segment, number: int, seg: Dataset, images: Sequence[Datase
         "finding_category": codes.category,
         "finding_type": codes.kind,
         "finding_sites": _sites(codes),
-        "algorithm_id": hd.sr.AlgorithmIdentification(name=model, version=model.rpartition("-v")[2] or "unknown"),
+        "algorithm_id": hd.sr.AlgorithmIdentification(name=model, version=versions_of(model)),
     }
     reference = hd.sr.ReferencedSegment(
         seg.SOPClassUID,
