@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.core import lock
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.jobs import cohort as cohorts
-from UNetPlusPlusSegmentLib.jobs import manifest
 from UNetPlusPlusSegmentLib.jobs.cohort import one_after_the_other, run_cohort
 from UNetPlusPlusSegmentLib.jobs.cohort_client import CohortProcess
 from UNetPlusPlusSegmentLib.jobs.manifest import (
@@ -103,14 +103,14 @@ def test_a_folder_in_which_nothing_was_written_is_removed_again(tmp_path):
 
 
 def test_a_cohort_does_not_lock_a_manifest_that_another_one_has_just_removed(tmp_path, monkeypatch):
-    lock = manifest._lock
+    real = lock._lock
 
     def lock_once_the_other_has_ended(stream):
-        monkeypatch.setattr(manifest, "_lock", lock)
+        monkeypatch.setattr(lock, "_lock", real)
         (tmp_path / MANIFEST).unlink()
-        return lock(stream)
+        return real(stream)
 
-    monkeypatch.setattr(manifest, "_lock", lock_once_the_other_has_ended)
+    monkeypatch.setattr(lock, "_lock", lock_once_the_other_has_ended)
     with alone_in(tmp_path):
         assert is_running(tmp_path)
 

@@ -201,6 +201,22 @@ def test_an_interrupted_run_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_second_preparation_of_a_folder_is_refused_and_the_first_goes_on(tmp_path, replace):
+    grey = np.zeros((8, 8), np.uint8)
+    with slicefolder.SliceFolder(tmp_path / "out", ["file"]) as folder:
+        with (
+            pytest.raises(
+                slicefolder.PrepareError, match=r"Another preparation is writing .*out: wait until it is done"
+            ),
+            slicefolder.SliceFolder(tmp_path / "out", ["file"], replace),
+        ):
+            pytest.fail("two preparations ran at once")
+        folder.add({"file": "a.png"}, grey, grey)
+    assert [row["file"] for row in rows_of(tmp_path / "out")] == ["a.png"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_two_slices_of_the_same_name_are_refused(tmp_path):
     grey = np.zeros((8, 8), np.uint8)
     with (

@@ -8,6 +8,7 @@ import random
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from UNetPlusPlusSegmentLib.core.lock import alone_with
 
 LIVER_WINDOW_HU = (-40.0, 160.0)  # HU of stored 0 and 255
 NODULE_WINDOW_HU = (-1000.0, 400.0)
@@ -30,7 +33,7 @@ class SliceFolder:
     """A slice folder that is being written; use it in a `with` block.
 
     Slices are written to a hidden folder beside `path`. It is renamed to `path` when the block ends without an error, and
-    deleted otherwise.
+    deleted otherwise. A second preparation of the same folder meanwhile is refused.
 
     Attributes:
         path: The folder to make.
@@ -47,6 +50,35 @@ class SliceFolder:
     notes: list[str] = field(default_factory=list, init=False)
 
     def __enter__(self) -> SliceFolder:
+        self._part = self.path.absolute().with_name(f".{self.path.absolute().name}.part")
+        with ExitStack() as made:
+            try:
+                self._part.parent.mkdir(parents=True, exist_ok=True)
+                if not made.enter_context(alone_with(self._part.with_suffix(".lock"))):
+                    raise PrepareError(
+                        f"Another preparation is writing {self.path}: wait until it is done, or choose another -o FOLDER."
+                    )
+                self._check_place()
+                shutil.rmtree(self._part, ignore_errors=True)  # left by a run that was killed
+                made.callback(shutil.rmtree, self._part, ignore_errors=True)
+                for name in ("images", "masks"):
+                    (self._part / name).mkdir(parents=True)
+            except OSError as error:
+                raise self._not_written(self.path, error) from error
+            self._made = made.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._made:
+            if error is None:
+                self._finish()
+            if isinstance(error, OSError):
+                raise self._not_written(self.path, error) from error
+
+    def _check_place(self) -> None:
+        """Refuse to replace what exists, unless it is a slice folder that may be replaced."""
         if self.path.exists():
             if not self.replace:
                 raise PrepareError(
@@ -56,25 +88,6 @@ class SliceFolder:
                 raise PrepareError(
                     f"{self.path} is not a slice folder, so --force does not replace it: choose another -o FOLDER."
                 )
-        self._part = self.path.absolute().with_name(f".{self.path.absolute().name}.part")
-        shutil.rmtree(self._part, ignore_errors=True)  # left by a run that was killed
-        try:
-            for name in ("images", "masks"):
-                (self._part / name).mkdir(parents=True)
-        except OSError as error:
-            raise self._not_written(self.path, error) from error
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if error is None:
-                self._finish()
-            if isinstance(error, OSError):
-                raise self._not_written(self.path, error) from error
-        finally:
-            shutil.rmtree(self._part, ignore_errors=True)
 
     def add(self, row: dict[str, object], image: np.ndarray, mask: np.ndarray) -> None:
         """Write one slice.

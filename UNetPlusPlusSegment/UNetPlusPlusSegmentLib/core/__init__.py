@@ -1,1 +1,1 @@
-"""Shared types: volumes, masks, segments, requests, results. NumPy; `masks` also SciPy and SimpleITK, `agreement` SciPy."""
+"""Shared types: volumes, masks, segments, requests, results; and a lock. NumPy; `masks` also SciPy and SimpleITK, `agreement` SciPy."""

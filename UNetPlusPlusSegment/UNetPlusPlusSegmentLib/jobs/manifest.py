@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO
 
+from ..core.lock import alone_with, is_locked
 from ..core.table import COLUMNS, rows_of
 
 MANIFEST, TABLE = "manifest.jsonl", "measurements.csv"
-BEYOND = 2**40  # Windows locks bytes, even against reading, so a byte beyond the end of any manifest is locked
 
 
 class CohortError(ValueError):
@@ -25,73 +22,32 @@ class CohortError(ValueError):
 def alone_in(folder: Path) -> Iterator[None]:
     """Lock a folder against other cohorts. It is created if missing, and removed again if nothing is written.
 
-    The lock is released when the process ends, even if it is killed.
-
     Raises:
         CohortError: The folder is not writable, or another cohort is running in it.
     """
-    made, path = not folder.exists(), folder / MANIFEST
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        stream = _open_alone(path)
-    except OSError as error:
-        raise CohortError(f"{folder} is not writable ({error.strerror}): choose another folder.") from error
-    if not stream:
-        raise CohortError(
-            f"Another cohort is running in {folder}: wait until it is done, or choose another folder for the results."
-        )
-    with stream:
+    made = not folder.exists()
+    with contextlib.ExitStack() as lock:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            alone = lock.enter_context(alone_with(folder / MANIFEST))
+        except OSError as error:
+            raise CohortError(f"{folder} is not writable ({error.strerror}): choose another folder.") from error
+        if not alone:
+            raise CohortError(
+                f"Another cohort is running in {folder}: wait until it is done, or choose another folder for the results."
+            )
         try:
             yield
         finally:
-            if sys.platform == "win32":  # no open file is removed there, be it open here or in another cohort
-                stream.close()
-            with contextlib.suppress(OSError):
-                if not path.stat().st_size:
-                    path.unlink()
-                    if made:
-                        folder.rmdir()
-
-
-def _open_alone(path: Path) -> IO[bytes] | None:
-    """Open and lock a manifest; None if another cohort has locked it."""
-    while True:
-        stream = path.open("a+b")
-        if not _lock(stream):
-            stream.close()
-            return None
-        if sys.platform == "win32":
-            return stream
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(stream.fileno()), path.stat()):
-                return stream
-        stream.close()  # the cohort before has removed this file since it was opened
+            lock.close()
+            if made:
+                with contextlib.suppress(OSError):  # it is not empty
+                    folder.rmdir()
 
 
 def is_running(folder: Path) -> bool:
     """True if any process of this computer is running a cohort in the folder."""
-    try:
-        with (folder / MANIFEST).open("rb") as stream:
-            return not _lock(stream)
-    except OSError:
-        return False
-
-
-def _lock(stream: IO[bytes]) -> bool:
-    """Lock a file until it is closed; False if another process has locked it. True if the file system does not support locks."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            stream.seek(BEYOND)
-            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
-    return True
+    return is_locked(folder / MANIFEST)
 
 
 def read_manifest(folder: Path) -> dict[str, dict]:
