@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from UNetPlusPlusSegmentLib.jobs.cohort import one_after_the_other, run_cohort
 from UNetPlusPlusSegmentLib.jobs.cohort_client import CohortProcess
 from UNetPlusPlusSegmentLib.jobs.manifest import (
     MANIFEST,
+    TABLE,
     CohortError,
     alone_in,
     append,
@@ -250,6 +252,57 @@ def test_a_folder_of_an_earlier_version_goes_on_with_its_segmentations(run, scan
         line.pop("files")
     (out / MANIFEST).write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert run(scans, out, threshold=0.4) == {"a": "done"}
+
+
+def rows_of(out: Path) -> dict[str, str]:
+    """The status of each case in the table."""
+    with (out / TABLE).open(newline="", encoding="utf-8") as stream:
+        return {row["case"]: row["status"] for row in csv.DictReader(stream)}
+
+
+def test_what_failed_or_was_skipped_is_no_longer_listed_once_it_is_gone(run, scans, tmp_path, caplog):
+    out = tmp_path / "out"
+    for name in ("broken.nrrd", "elsewhere.nrrd"):
+        (scans / name).write_text("not a volume")
+    (scans / "loose.dcm").touch()
+    run(scans, out)
+    (scans / "elsewhere.nrrd").rename(tmp_path / "elsewhere.nrrd")
+    run([tmp_path / "elsewhere.nrrd"], out)
+    for name in ("broken.nrrd", "loose.dcm"):
+        (scans / name).unlink()
+    caplog.clear()
+    assert run(scans, out) == {"a": "done"}
+    said = sorted(line.partition(",")[0] for line in caplog.messages)
+    assert said == ["broken is no longer listed", "loose.dcm is no longer listed"]
+    assert rows_of(out) == {"a": "done", "elsewhere": "failed"}, "what lies in another folder may still be run"
+    assert "broken" not in (out / REPORT).read_text()
+    (scans / "broken.nrrd").write_text("not a volume")
+    assert run(scans, out) == {"a": "done", "broken": "failed"}, "it is listed again when it is there again"
+
+
+def test_a_file_that_is_skipped_no_longer_is_listed_as_a_case_alone(run, scans, tmp_path):
+    mask = np.zeros((6, 8, 8), np.uint8)
+    mask[2:4] = 1
+    files.write_volume(scans / "a-label.nrrd", mask, np.diag([-2.0, -2.0, 3.0, 1.0]))
+    run(scans, tmp_path / "out")
+    assert rows_of(tmp_path / "out") == {"a": "done", "a-label.nrrd": "skipped"}
+    add_scan(scans / "a-label.nrrd")
+    run(scans, tmp_path / "out")
+    assert rows_of(tmp_path / "out") == {"a": "done", "a-label": "done"}
+
+
+def test_a_result_stays_listed_when_its_scan_is_gone(run, scans, tmp_path):
+    out = tmp_path / "out"
+    for name in ("done", "failing"):
+        add_scan(scans / f"{name}.nrrd")
+    run(scans, out)
+    (scans / "failing.nrrd").write_text("not a volume")
+    assert run(scans, out, threshold=0.4)["failing"] == "failed"
+    for name in ("done", "failing"):
+        (scans / f"{name}.nrrd").unlink()
+    run(scans, out, threshold=0.4)
+    assert rows_of(out) == {"a": "done", "done": "done", "failing": "failed"}
+    assert (out / "done.seg.nrrd").is_file() and (out / "failing.seg.nrrd").is_file()
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,7 @@ def run_cohort(
                 todo[each.case] = each
         files.check_forms(path for each in todo.values() for path in each.outputs)
         outcomes = run([*todo.values()])
+        results.leave_out(cases, skipped)
         for record in _skipped_records(skipped):
             if record != results.known.get(record["case"]):
                 results.add(record)

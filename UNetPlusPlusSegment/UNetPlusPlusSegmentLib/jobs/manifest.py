@@ -12,6 +12,7 @@ from ..core.lock import alone_with, is_locked
 from ..core.table import COLUMNS, rows_of
 
 MANIFEST, TABLE = "manifest.jsonl", "measurements.csv"
+GONE = "gone"  # the status of a case that is no longer listed
 
 
 class CohortError(ValueError):
@@ -51,7 +52,7 @@ def is_running(folder: Path) -> bool:
 
 
 def read_manifest(folder: Path) -> dict[str, dict]:
-    """The last complete line of each case; empty if there is no manifest.
+    """The last complete line of each case that is still listed; empty if there is no manifest.
 
     Raises:
         CohortError: It cannot be read.
@@ -70,7 +71,7 @@ def read_manifest(folder: Path) -> dict[str, dict]:
             known[record["case"]] = record | {"status": record["status"]}
         except (ValueError, TypeError, KeyError):
             continue  # a line left incomplete by a crash
-    return known
+    return {case: record for case, record in known.items() if record["status"] != GONE}
 
 
 def append(folder: Path, record: Mapping[str, object]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any, NamedTuple
 
 from .. import files
 from ..core.request import Request
+from ..files.images import printable
 from .cases import ENDING
-from .manifest import TABLE, CohortError, append, read_manifest
+from .manifest import GONE, TABLE, CohortError, append, read_manifest
 from .report import REPORT
 
 FORM = ENDING[1:]  # always written
 MARK = ".writing"
+_log = logging.getLogger(__name__)
 
 
 class Todo(NamedTuple):
@@ -129,6 +132,25 @@ class Results:
         self.add({**todo.settings, **outcome, "files": there})
         self.unmark(todo)
 
+    def leave_out(self, cases: Mapping[str, Path], skipped: Iterable[Path]) -> None:
+        """List no longer what has no result and will never get one: failed cases and skipped files that were removed or renamed.
+
+        Args:
+            cases, skipped: What is there now; a file that was skipped may have become a case.
+        """
+        still, inputs = {*cases, *(path.name for path in skipped)}, {*map(str, cases.values())}
+        for name, last in [*self.known.items()]:
+            path = Path(last.get("input", ""))
+            kept = any((self._folder / file).exists() for file in _files_of(last))  # of an earlier run
+            if name in still or last["status"] not in ("failed", "skipped") or kept:
+                continue
+            if _is_gone(path):
+                _log.warning("%s is no longer listed, as there is no %s any more.", name, printable(path))
+            elif str(path) not in inputs:
+                continue
+            append(self._folder, {"case": name, "input": str(path), "status": GONE})
+            del self.known[name]
+
     def unmark(self, todo: Todo) -> None:
         """Remove the marks of a case, whose line says all about its files."""
         for path in _in_forms(todo.output, files.FORMS):
@@ -147,6 +169,17 @@ def _in_forms(output: Path, forms: Iterable[str]) -> list[Path]:
 def _files_of(record: Mapping[str, Any]) -> Sequence[str]:
     """The names of the files of a case by its last line in the manifest, which may be empty; lines of earlier versions lack them."""
     return record.get("files", [f"{record['case']}{ENDING}"] if record else [])
+
+
+def _is_gone(path: Path) -> bool:
+    """True if a file or folder is certainly not there; False also if its disk does not answer."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _mark_of(output: Path) -> Path:
