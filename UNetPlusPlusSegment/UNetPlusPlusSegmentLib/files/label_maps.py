@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from ..core.volume import VolumeError
 from .geometry import ijk_to_ras_of, place_of
 from .images import FileError, read_information
-from .metaimage import IO as META_IO
+from .metaimage import read_metaimage_header
 from .nifti import nifti_grid
 from .nrrd import IO as NRRD_IO
 from .reading import read_volume, volume_ending
@@ -50,10 +50,11 @@ def label_maps(paths: Iterable[str | Path]) -> set[Path]:
 
 def _grid(path: Path) -> tuple[tuple[int, ...], _Grid] | None:
     """Size and grid of a volume file, from its header."""
-    io = {".nrrd": NRRD_IO, ".nhdr": NRRD_IO, ".mha": META_IO, ".mhd": META_IO}.get(volume_ending(path))
+    ending = volume_ending(path)
     try:
-        if io:
-            reader = read_information(path, io)
+        if ending in (".nrrd", ".nhdr", ".mha", ".mhd"):
+            is_meta = ending.startswith(".m")
+            reader = read_metaimage_header(path) if is_meta else read_information(path, NRRD_IO)
             bits_8 = reader.GetPixelID() in (sitk.sitkUInt8, sitk.sitkInt8)
             return reader.GetSize()[:3], _Grid(path, ijk_to_ras_of(place_of(reader)), bits_8)
         size, ijk_to_ras, bits_8 = nifti_grid(path)

@@ -19,7 +19,6 @@ from ..core.volume import Volume
 from .geometry import UNITS_MM, Place, place_of, place_volume
 from .images import FileError, array_of, read_information
 
-IO = "MetaImageIO"
 HEADER_BYTES = 1 << 16
 CHUNK_BYTES = 1 << 18
 FIELD = re.compile(rb"[ \t]*([^=:]*?)[ \t]*[=:][ \t]*(.*?)\s*")
@@ -47,11 +46,8 @@ def read_metaimage(path: Path, force: bool = False) -> tuple[Volume, list[str]]:
 
     Source: https://itk.org/Wiki/ITK/MetaIO/Documentation
     """
+    header = read_metaimage_header(path)
     fields, end = _fields(path)
-    dimensions = fields.get("ndims", "0").split(" ")[0]
-    if not dimensions.isdigit() or int(dimensions) > MAX_DIMENSIONS:
-        raise _damaged_header(path)
-    header = read_information(path, IO)
     array = _voxels(path, header, fields, end)
     said = place_of(header)
     unit_mm = UNITS_MM.get(fields.get("distanceunits", "").lower(), 1.0)
@@ -65,6 +61,18 @@ def read_metaimage(path: Path, force: bool = False) -> tuple[Volume, list[str]]:
         np.array(said.origin) * unit_mm if tells(ORIGIN) else None,
     )
     return place_volume(path, _scaled(path, array, fields), place, force)
+
+
+def read_metaimage_header(path: Path) -> sitk.ImageFileReader:
+    """A SimpleITK reader that has read the header, if this can do no harm.
+
+    Raises:
+        FileError: It is damaged, or not that of a single grey-value volume.
+    """
+    dimensions = _fields(path)[0].get("ndims", "0").split(" ")[0]
+    if not dimensions.isdigit() or int(dimensions) > MAX_DIMENSIONS:
+        raise _damaged_header(path)
+    return read_information(path, "MetaImageIO")
 
 
 def _voxels(path: Path, header: sitk.ImageFileReader, fields: Mapping[str, str], end: int) -> np.ndarray:
