@@ -49,6 +49,16 @@ def run(capsys, *arguments) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.fixture
+def fitted_liver(models):
+    """The models with one more of the liver, the newest, which expects a Dice."""
+    fitted = {"intercept": -3.0, "weights": {"doubtful": 0.2}, "low": -0.5, "high": 0.6}
+    label = json.loads((models / "liver-ct-v99.0.0" / "model.json").read_text())["labels"][0]
+    bundle = bright_bundle(models / "liver-ct-v99.1.0", labels=[{**label, "expected_dice": {"balanced": fitted}}])
+    yield
+    shutil.rmtree(bundle.folder)
+
+
 def refused(capsys, *arguments) -> str:
     assert main([*map(str, arguments)]) in (1, 2)
     (line,) = capsys.readouterr().err.splitlines()
@@ -108,8 +118,25 @@ def test_a_model_that_expects_no_dice_says_so_once(scan, tmp_path, capsys):
     assert main(["segment", "kidney", str(scan), "-o", str(tmp_path / "out.seg.nrrd"), "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines[:2]] == ["Right kidney", "Left kidney"]
-    assert lines[2] == "no expected Dice for Right kidney, Left kidney: the model cannot estimate it"
+    assert lines[2] == "The model cannot estimate the expected Dice."
     assert lines[3].startswith("24 slices by abdomen-ct-v1.0.0 on cpu")
+
+
+def test_of_several_models_those_segments_are_named_whose_model_expects_no_dice(fitted_liver, scan, tmp_path, capsys):
+    command = ("segment", "spleen", scan, "--also", "liver", "-o", tmp_path / "out.seg.nrrd", "--device", "cpu")
+    assert main([*map(str, command)]) == 0
+    printed = capsys.readouterr().out
+    assert "expected Dice 0." in printed
+    assert "\nThe model cannot estimate the expected Dice of Spleen.\n" in printed
+
+
+def test_where_a_scan_has_too_few_slices_for_an_expected_dice_the_model_is_not_blamed(fitted_liver, tmp_path, capsys):
+    files.write_volume(tmp_path / "short.nrrd", organs_scan().array[8:14], GRID)
+    command = ("segment", "liver", tmp_path / "short.nrrd", "-o", tmp_path / "out.seg.nrrd", "--device", "cpu")
+    assert main([*map(str, command)]) == 0
+    printed = capsys.readouterr()
+    assert "Liver: " in printed.out and "Dice" not in printed.out
+    assert "The expected Dice cannot be estimated on fewer than 10 slices." in printed.err
 
 
 def test_the_models_are_listed_with_their_labels(models, capsys):

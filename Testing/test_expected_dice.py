@@ -20,7 +20,7 @@ from measure import parts
 from measure.dense_runs import degraded, dense_runs
 from measure.expected_dice import Judged, agreement, check, fit, judged
 from Testing.support.bright import bright_bundle
-from UNetPlusPlusSegmentLib.engine.trust import LEAST_SLICES
+from UNetPlusPlusSegmentLib.core.trust import LEAST_SLICES
 from UNetPlusPlusSegmentLib.network.bundle import read_bundle
 from UNetPlusPlusSegmentLib.network.card import ExpectedDice
 

@@ -79,7 +79,7 @@ def test_both_kidneys_are_a_row_of_their_own_also_when_a_script_chooses_them(pan
     click_apply(panel.ui)
     wait_for_end(panel)
     assert [row[0] for row in table_of(panel.ui)] == ["Right kidney", "Left kidney"]
-    assert "(24 slices). This model cannot estimate the expected Dice." in panel.ui.messageLabel.text
+    assert "(24 slices). The model cannot estimate the expected Dice." in panel.ui.messageLabel.text
     node = scene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
     for segmentID, name in zip(segments_of(node), ("Right kidney", "Left kidney"), strict=True):
         np.testing.assert_array_equal(mrml.labelmap_of(node, segmentID, volumeNode), organ(name))

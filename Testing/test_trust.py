@@ -14,6 +14,7 @@ from Testing.support.bodies import LPS, body, reorder
 from Testing.support.bright import bright_bundle, segmented
 from UNetPlusPlusSegmentLib.core.request import SPEEDS, Request
 from UNetPlusPlusSegmentLib.core.result import Result
+from UNetPlusPlusSegmentLib.core.trust import why_no_dice
 from UNetPlusPlusSegmentLib.core.volume import Volume, bounding_box
 from UNetPlusPlusSegmentLib.engine.maps import PixelMaps
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
@@ -247,9 +248,11 @@ def test_fewer_slices_than_the_fit_has_seen_give_no_expected_dice_and_a_note(eng
     for scan, asked in ((volume, {"speed": "accurate"}), (body(), in_box)):
         assert ("expected_dice" in found(says, scan, **asked)) == (slices == 10)
         assert ("few-slices" in kinds(says, scan, **asked)) == (slices < 10)
+        assert not why_no_dice(segmented(says, scan, **asked)), "the note says it, and the model is not to blame"
         assert "few-slices" not in kinds(engine, scan, **asked), (
             "a model without coefficients expects no Dice of any scan"
         )
+        assert why_no_dice(segmented(engine, scan, **asked)) == "The model cannot estimate the expected Dice."
 
 
 def test_another_threshold_is_judged_anew(engine):

@@ -6,7 +6,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from UNetPlusPlusSegmentLib.core.progress import BETWEEN, CANDIDATES, LUNGS, OVERVIEW, SEARCH, SLICES
-from UNetPlusPlusSegmentLib.core.trust import without_expected_dice
+from UNetPlusPlusSegmentLib.core.trust import why_no_dice
 
 LICENCE_URL = "https://github.com/unetplusplussegment/SlicerUNetPlusPlusSegment/blob/main/MODELS_LICENSE.md"
 
@@ -76,9 +76,7 @@ def summary(result) -> str:
     done = _("Done in {seconds} s by {model} on {device} ({slices} slices).").format(
         seconds=round(result.seconds, 1), model=result.model, device=result.device, slices=result.scan_slices
     )
-    unknown = without_expected_dice((each.name, each.measurements) for each in result.segments)
-    dice = [_("This model cannot estimate the expected Dice.")] if unknown else []
-    return " ".join([done, *dice, *map(str, result.notes)])
+    return " ".join(filter(None, [done, why_no_dice(result), *map(str, result.notes)]))
 
 
 def reason(error: Exception) -> str:

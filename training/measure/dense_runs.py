@@ -13,8 +13,8 @@ from scipy.ndimage import gaussian_filter
 from data.slices import DataError, Slice, read_slices
 from data.targets import AIR_HU, Target
 from measure.truth import in_label_map
+from UNetPlusPlusSegmentLib.core.trust import LEAST_SLICES
 from UNetPlusPlusSegmentLib.core.volume import Volume
-from UNetPlusPlusSegmentLib.engine.trust import LEAST_SLICES
 
 AROUND_MM = 60.0  # kept below and above the labels; the rest of the body costs time and shows nothing new
 # Degradations strong enough that some networks fail and others do not; at half the strength, hardly any fails.

@@ -15,9 +15,10 @@ from measure.dense_runs import Scan, degraded, dense_runs
 from measure.truth import target_of
 from UNetPlusPlusSegmentLib.core.agreement import dice
 from UNetPlusPlusSegmentLib.core.request import SPEEDS, Request
+from UNetPlusPlusSegmentLib.core.trust import LEAST_SLICES
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.engine.signs import segment_pixels
-from UNetPlusPlusSegmentLib.engine.trust import LEAST_SLICES, expected_dice
+from UNetPlusPlusSegmentLib.engine.trust import expected_dice
 from UNetPlusPlusSegmentLib.network.bundle import Bundle
 from UNetPlusPlusSegmentLib.network.card import ExpectedDice
 

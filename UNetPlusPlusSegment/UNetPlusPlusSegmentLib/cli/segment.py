@@ -17,7 +17,7 @@ import numpy as np
 from .. import __version__, files
 from ..core.request import Request, check_places
 from ..core.table import COLUMNS, rows_of
-from ..core.trust import without_expected_dice
+from ..core.trust import why_no_dice
 from ..core.volume import Volume, box_between, clean_hu, index_of
 from ..files.reading import case_name
 from ..network.bundle import empty_segments
@@ -64,12 +64,10 @@ def segment(given: argparse.Namespace) -> None:
     if given.quiet:
         return
     say(later)
-    found = [(each.name, each.measurements) for each in result.segments]
-    for name, measurements in found:
-        print(_in_words(name, measurements))
-    unknown = without_expected_dice(found)
-    if unknown:
-        print(f"no expected Dice for {', '.join(unknown)}: the model cannot estimate it")
+    for segment in result.segments:
+        print(_in_words(segment.name, segment.measurements))
+    if reason := why_no_dice(result):
+        print(reason)
     slices = "1 slice" if result.scan_slices == 1 else f"{result.scan_slices} slices"
     print(f"{slices} by {result.model} on {result.device} in {result.seconds:.1f} s, written to {given.output}")
     print(LICENCE_LINE, file=sys.stderr)

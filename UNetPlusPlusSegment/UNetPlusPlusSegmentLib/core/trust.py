@@ -1,12 +1,19 @@
-"""Trust in a segment: the signs that it may be wrong, and the places to look at. The standard library only."""
+"""Trust in a segment: the signs that it may be wrong, and the places to look at. NumPy only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .note import Note
 from .request import Point
+from .result import Result
+
+# The unchanged scans that the expected Dice is fitted to have at least this many slices. In shorter ones it is too high: the network gets
+# credit for agreement between slices that are not there.
+LEAST_SLICES = 10
+FEW_SLICES = Note("few-slices", f"The expected Dice cannot be estimated on fewer than {LEAST_SLICES} slices.")
 
 
 @dataclass(frozen=True)
@@ -42,9 +49,14 @@ class Trust:
         return {**known, "doubtful_slices_ras": points} if points else known
 
 
-def without_expected_dice(segments: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
-    """Of segments (names and measurements), the names of those whose model cannot estimate the expected Dice."""
-    return [name for name, found in segments if "doubtful_share" in found and found.get("expected_dice") is None]
+def why_no_dice(result: Result) -> str:
+    """A sentence about the segments whose model cannot estimate the Dice; empty if there are none, or a note says that slices are few."""
+    judged = {each.name: each.measurements for each in result.segments if "doubtful_share" in each.measurements}
+    without = [name for name, found in judged.items() if found.get("expected_dice") is None]
+    if not without or FEW_SLICES.kind in {note.kind for note in result.notes}:
+        return ""
+    whose = f" of {', '.join(without)}" if len(without) < len(judged) else ""
+    return f"The model cannot estimate the expected Dice{whose}."
 
 
 def in_words(name: str, value: Any) -> Any:

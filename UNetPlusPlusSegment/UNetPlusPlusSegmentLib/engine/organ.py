@@ -18,6 +18,7 @@ from ..core.note import Note
 from ..core.progress import BETWEEN, OVERVIEW, SLICES
 from ..core.request import Request
 from ..core.segment import Segment
+from ..core.trust import FEW_SLICES, LEAST_SLICES
 from ..core.volume import AxialOrder, Volume, axial_order, clean_hu, crop
 from ..network.bundle import Bundle
 from ..network.card import Speed
@@ -27,7 +28,7 @@ from .pixel_box import Box, aligned, body_ranges, every, grid_size
 from .predictor import Predictor, ProgressCallback, ignore_progress, refuse_unknown
 from .signs import SIGNS, weights_of_parts
 from .slice_pool import in_order, threads_of_torch
-from .trust import LEAST_SLICES, cut_by_box, judge, notes_about
+from .trust import cut_by_box, judge, notes_about
 
 # The coarse pass that finds the organ first: distance of its slices, size of its pixels as a multiple of the network's, level that the
 # network is pruned to, and lowest probability of a hit. Fine and deep enough to miss no liver.
@@ -79,10 +80,7 @@ class SliceEngine(Predictor):
         grid = grid_size(axial.shape[1:], order.spacing_mm[1:], self.bundle.pixel_mm)
         labels = self.bundle.labels_of(*request.targets)
         if len(axial) < LEAST_SLICES and any(request.speed in label.expected_dice for label in labels):
-            many = "1 slice" if len(axial) == 1 else f"{len(axial)} slices"
-            more.append(
-                Note("few-slices", f"The Dice of only {many} cannot be estimated: that takes {LEAST_SLICES} or more.")
-            )
+            more.append(FEW_SLICES)
         asked = [self.bundle.labels.index(label) for label in labels]
         with threads_of_torch(request.threads):
             inside = (

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..core.note import Note
-from ..core.trust import Trust
+from ..core.trust import LEAST_SLICES, Trust
 from ..core.volume import AIR_HU, axial_volume, bounding_box
 from ..network.card import ExpectedDice, Label
 from .maps import Maps
@@ -20,9 +20,6 @@ WORST, APART_MM = 3, 10.0  # doubtful slices to name, and their distance: neighb
 # First and last side of slices, rows and columns in axial order.
 SIDES = (("inferior", "superior"), ("anterior", "posterior"), ("right", "left"))
 LEAST_DROPPED_ML = 1.0  # a note mentions dropped parts of at least this volume
-# The unchanged scans that the expected Dice is fitted to have at least this many slices. In shorter ones it is too high: the network gets
-# credit for agreement between slices that are not there.
-LEAST_SLICES = 10
 LOW_DICE = 0.85  # a note warns if the expected Dice is lower
 USUAL = {"volume_ml": ("volume", "ml"), "mean_hu": ("mean attenuation", "HU")}
 
