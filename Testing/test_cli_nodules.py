@@ -82,7 +82,7 @@ def test_no_nodule_is_a_result_with_every_output(scan, tmp_path, capsys, ending)
         capsys, scan, "--point", words((10, 10, 140)), "-o", outputs[0], "--report", outputs[1], "--overlay", outputs[2]
     )
     assert summary["segments"] == []
-    assert "No nodule was found at" in summary["notes"][0]
+    assert "No nodule of 3 mm or more was found at" in summary["notes"][0]
     assert not sitk.GetArrayFromImage(sitk.ReadImage(str(outputs[0]))).any()
     (row,) = csv.DictReader(outputs[1].open(encoding="utf-8"))
     assert list(row) == list(COLUMNS)

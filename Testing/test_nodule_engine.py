@@ -112,7 +112,10 @@ def test_a_point_more_than_10_mm_away_finds_none_and_says_so(engine):
     assert result.segments == ()
     assert not result.labelmap.any()
     assert len(result.notes) == 1
-    assert result.notes[0].kind == "nothing-at-point" and "10 mm" in result.notes[0].text
+    assert result.notes[0].kind == "nothing-at-point"
+    assert str(result.notes[0]).startswith(
+        "No nodule of 3 mm or more was found at (6, -38, -180) or within 10 mm of it."
+    )
 
 
 def test_a_vessel_is_no_nodule_and_one_beside_it_is_taken(engine):

@@ -25,14 +25,14 @@ from .candidates import (
     reaches_beyond,
 )
 from .decision import probability
-from .segments import number_nodules
+from .segments import LEAST_DIAMETER_MM, number_nodules
 from .windows import Windows
 
 Finding = tuple[Nodule, float | None]  # and its probability, where the model has a decision
 
 _NOTHING_AT = (
-    "No nodule was found at {place} or within {near:g} mm of it. Place the point in the middle of the nodule, or lower the"
-    " threshold."
+    "No nodule of {least:g} mm or more was found at {place} or within {near:g} mm of it. Place the point in the middle of the"
+    " nodule, or lower the threshold."
 )
 _MAY_EXTEND = (
     "The object at {place} may extend beyond the analysed region: it is larger than a nodule, or cannot be separated from"
@@ -69,7 +69,7 @@ class NoduleMaps(Maps):
     def _find(self, threshold: float, show_from: float | None) -> Found:
         findings = [*in_order(lambda candidate: self._finding(candidate, threshold, show_from), self.candidates)]
         notes = [
-            Note("nothing-at-point", _NOTHING_AT.format(place=in_words(point), near=NEAR_MM))
+            Note("nothing-at-point", _NOTHING_AT.format(place=in_words(point), near=NEAR_MM, least=LEAST_DIAMETER_MM))
             for point, finding in zip(self.points, findings, strict=False)
             if finding is None
         ]
