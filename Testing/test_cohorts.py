@@ -239,6 +239,28 @@ def test_files_that_may_be_scans_but_are_not_cases_are_listed_with_the_reason(tm
     assert "loose DICOM file" in skipped[tmp_path / "b.dcm"] and "unpack it" in skipped[tmp_path / "d.zip"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links and pipes of Unix")
+def test_links_that_lead_nowhere_and_pipes_are_skipped_and_what_cannot_be_read_stops_no_other(ordinary_user, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.nrrd").touch()
+    (tmp_path / "in" / "lost.nrrd").symlink_to("nowhere.nrrd")
+    (tmp_path / "in" / "round.nrrd").symlink_to("round.nrrd")
+    (tmp_path / "private").mkdir()
+    (tmp_path / "in" / "foreign.nrrd").symlink_to(tmp_path / "private" / "x.nrrd")
+    (tmp_path / "in" / "closed").mkdir()
+    os.mkfifo(tmp_path / "in" / "pipe.nrrd")
+    for closed in (tmp_path / "private", tmp_path / "in" / "closed"):
+        closed.chmod(0)
+    cases, skipped = find_cases(tmp_path / "in")
+    assert list(cases) == ["a", "closed"]
+    assert {path.name: reason for path, reason in skipped.items()} == {
+        **dict.fromkeys(("lost.nrrd", "round.nrrd", "foreign.nrrd"), "It is a link to a file that cannot be found."),
+        "pipe.nrrd": "It is neither a file nor a folder.",
+    }
+    with pytest.raises(CohortError, match=r"closed cannot be read .* correct its permissions"):
+        find_cases(tmp_path / "in" / "closed")
+
+
 def test_files_that_are_no_case_are_in_manifest_and_table_once(logic, cohort, tmp_path):
     mask = (a_scan() > 50).astype(np.uint8)
     files.write_volume(cohort / "one-label.nrrd", mask, np.diag([-2.0, -2.0, 3.0, 1.0]))

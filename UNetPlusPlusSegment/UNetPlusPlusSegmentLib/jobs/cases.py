@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -27,25 +28,23 @@ def find_cases(
 
     Returns:
         The inputs, by the names of their cases; and the files that look like scans but are skipped, each with the reason: label
-        maps of other inputs, and loose DICOM files and archives.
+        maps of other inputs, loose DICOM files, archives, and links that lead nowhere.
 
     Raises:
-        CohortError: There are no inputs, or two would have the same name.
+        CohortError: There are no inputs, their folder cannot be read, or two would have the same name.
     """
     skipped: dict[Path, str] = {}
     if isinstance(inputs, (str, Path)):
-        parent = Path(inputs)
-        if not parent.is_dir():
-            raise CohortError(f"{parent} is not a folder: give a folder, or a list of files.")
-        inputs = [path for path in sorted(parent.iterdir()) if _may_be_case(path, besides)]
-        skipped = _loose_files(parent)
+        there = _contents(Path(inputs))
+        inputs = [path for path, mode in there.items() if _may_be_case(path, mode, besides)]
+        skipped = {path: reason for path, mode in there.items() if (reason := _why_skipped(path, mode))}
     paths = [Path(path) for path in inputs]
     labels = files.label_maps(paths)
     skipped |= dict.fromkeys(sorted(labels), "It is a label map for another file.")
     cases: dict[str, Path] = {}
     for path in (path for path in paths if path not in labels):
         case = case_name(path)
-        if not path.exists():
+        if not _mode(path):
             raise CohortError(f"There is no file or folder {path}: check the path.")
         if cases.get(case) == path.absolute():
             raise CohortError(f"{path} was given twice: leave one out.")
@@ -86,26 +85,48 @@ def check_names(cases: Mapping[str, Path]) -> None:
             raise CohortError(f"{path} has the name of a correction of {scan}: rename one of them.")
 
 
-def _loose_files(parent: Path) -> dict[Path, str]:
-    """Files in a folder of inputs that look like scans but are skipped, each with the reason."""
-    reasons = dict.fromkeys(
-        SLICE_ENDINGS, "It is a loose DICOM file: put the files of each DICOM series into a folder of their own."
-    )
-    reasons |= dict.fromkeys(PACKED, "It is an archive: unpack it.")
-    return {
-        path: reasons[path.suffix.lower()]
-        for path in sorted(parent.iterdir())
-        if path.suffix.lower() in reasons and not volume_ending(path) and path.is_file()
-    }
+def _contents(parent: Path) -> dict[Path, int]:
+    """What is in a folder of inputs, sorted by name, each with its mode.
+
+    Raises:
+        CohortError: It is not a folder, or cannot be read.
+    """
+    if not stat.S_ISDIR(_mode(parent)):
+        raise CohortError(f"{parent} is not a folder: give a folder, or a list of files.")
+    try:
+        return {path: _mode(path) for path in sorted(parent.iterdir()) if not path.name.startswith(".")}
+    except OSError as error:
+        raise CohortError(f"{parent} cannot be read ({error.strerror}): correct its permissions.") from error
 
 
-def _may_be_case(path: Path, besides: Path | None) -> bool:
+def _mode(path: Path) -> int:
+    """The mode of a file or folder; 0 if it cannot be found, such as one that a link leads to."""
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0
+
+
+def _may_be_case(path: Path, mode: int, besides: Path | None) -> bool:
     """Whether a file or folder in the folder of inputs is an input, by the rules of `find_cases`."""
     return (
-        (path.is_dir() or volume_ending(path) != "")
-        and not path.name.startswith(".")
+        (stat.S_ISDIR(mode) or (stat.S_ISREG(mode) and volume_ending(path) != ""))
         and not path.name.endswith(ENDING)
         and not (besides and besides.resolve().is_relative_to(path.resolve()))
-        and not (path / MANIFEST).is_file()
+        and not _mode(path / MANIFEST)
         and not (path.name == PICTURES and path.with_name(MANIFEST).is_file())
     )
+
+
+def _why_skipped(path: Path, mode: int) -> str | None:
+    """Why a file in the folder of inputs that looks like a scan is none; None for all others."""
+    if volume_ending(path):
+        if not mode:
+            return "It is a link to a file that cannot be found."
+        return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else "It is neither a file nor a folder."
+    ending = path.suffix.lower()
+    if stat.S_ISREG(mode) and ending in SLICE_ENDINGS:
+        return "It is a loose DICOM file: put the files of each DICOM series into a folder of their own."
+    if stat.S_ISREG(mode) and ending in PACKED:
+        return "It is an archive: unpack it."
+    return None
