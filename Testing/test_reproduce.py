@@ -18,7 +18,6 @@ from paper import cell_runs, cells
 from paper.cells import Cell, planned
 from paper.origin import commit, processor
 from paper.records import Results, ResultsError
-from paper.speeds import measure_speeds
 from Testing.support.slicefolders import liver_folder
 
 ROOT = Path(__file__).parents[1]
@@ -136,23 +135,6 @@ def test_the_first_seed_is_also_trained_with_half_the_steps(made):
     half = Results(made / "results").half
     assert set(half.done()) == {Cell(d, a, 1) for d in ("nuclei", "liver") for a in ("unet", "unetpp_ds")}
     assert {row["steps"] for row in half.done().values()} == {"2"}
-
-
-def test_costs_on_record_are_kept_unless_one_of_them_is_missing(place, tmp_path):
-    table, given = (
-        tmp_path / "speed.csv",
-        Namespace(steps=5, configs=place / "configs", data=place, runs="r", threads=1),
-    )
-    of_line = {("nuclei", a): cell_runs.settings_of(Cell("nuclei", a, 1), given) for a in ("unet", "unetpp_ds")}
-    measure_speeds(table, of_line)
-    measured = table.read_text()
-    measure_speeds(table, of_line)
-    assert table.read_text() == measured
-    old = [row.rpartition(",")[0] for row in measured.splitlines()]  # as before steps were timed
-    table.write_text("\n".join(old) + "\n")
-    measure_speeds(table, of_line)
-    header, *rows = table.read_text().splitlines()
-    assert header == measured.splitlines()[0] and len(rows) == 6 and float(rows[0].rpartition(",")[2]) > 0
 
 
 def test_the_table_has_all_sixteen_lines_and_says_what_was_not_run(made):

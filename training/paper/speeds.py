@@ -20,22 +20,23 @@ from paper.files import read_rows, write_rows
 from UNetPlusPlusSegmentLib.network.unetpp import NodeGrid, build_network, fold_batch_norm
 
 ROUNDS = 5
-COLUMNS = ("dataset", "network", "parameters", "gflop", "seconds_per_image", "seconds_per_step")
+COLUMNS = ("dataset", "network", "parameters", "gflop", "seconds_per_image", "seconds_per_step", "measured_with")
 
 
 def measure_speeds(path: Path, of_line: dict[tuple[str, str], Settings]) -> None:
     """Write the cost of every network, and of UNet++ pruned to each level, which is not trained by itself, to a CSV file.
 
-    A data set that is complete in the file is kept; otherwise all its networks are timed again, in turns, so that other work on the
-    machine slows all of them alike.
+    A data set is kept if the file has all its networks, measured with today's settings; otherwise all of them are timed again, in turns,
+    so that other work on the machine slows all of them alike.
     """
     known = [row for row in read_rows(path) if row.keys() == {*COLUMNS}] if path.exists() else []
     rows: list[list[object]] = [[row[name] for name in COLUMNS] for row in known]
     by_dataset: dict[str, dict[str, Settings]] = defaultdict(dict)
     for (dataset, architecture), settings in of_line.items():
         by_dataset[dataset][architecture] = settings
+    done = {(row["dataset"], row["network"], row["measured_with"]) for row in known}
     for dataset, of_architecture in by_dataset.items():
-        if {(dataset, architecture) for architecture in of_architecture} <= {(row[0], row[1]) for row in rows}:
+        if {(dataset, name, measured_with(settings)) for name, settings in of_architecture.items()} <= done:
             continue
         rows = [row for row in rows if row[0] != dataset]
         rows += [[dataset, *row] for row in _speeds(of_architecture)]
@@ -43,17 +44,36 @@ def measure_speeds(path: Path, of_line: dict[tuple[str, str], Settings]) -> None
     write_rows(path, COLUMNS, rows)
 
 
+def measured_with(settings: Settings) -> str:
+    """All that the cost of a network depends on, besides its architecture."""
+    network = settings.network_arguments
+    batch = (settings.batch_size, network["in_channels"], *settings.patch)
+    return (
+        f"batch {' x '.join(map(str, batch))}; filters {' '.join(map(str, network['filters']))};"
+        f" {'' if settings.batch_norm else 'no '}batch norm; outputs {network['out_channels']}; {settings.loss}"
+    )
+
+
 def _speeds(of_architecture: dict[str, Settings]) -> list[list[object]]:
     settings = next(iter(of_architecture.values()))
     networks = {name: folded_network(s) for name, s in of_architecture.items()}
+    of_network = dict(of_architecture)
     if "unetpp_ds" in networks:
-        networks |= {f"L{level}": networks["unetpp_ds"].pruned(level) for level in networks["unetpp_ds"].heads}
+        levels = {f"L{level}": networks["unetpp_ds"].pruned(level) for level in networks["unetpp_ds"].heads}
+        networks |= levels
+        of_network |= dict.fromkeys(levels, of_architecture["unetpp_ds"])
     image = torch.rand(1, settings.goal.slices.channels, *settings.patch)
     with torch.inference_mode():
         image_s = _seconds({name: partial(network, image) for name, network in networks.items()})
     step_s = _seconds({name: training_step(s) for name, s in of_architecture.items()})
     return [
-        [name, *_size(network, image), f"{image_s[name]:.4f}", f"{step_s[name]:.2f}" if name in step_s else ""]
+        [
+            name,
+            *_size(network, image),
+            f"{image_s[name]:.4f}",
+            f"{step_s[name]:.2f}" if name in step_s else "",
+            measured_with(of_network[name]),
+        ]
         for name, network in networks.items()
     ]
 
