@@ -75,6 +75,19 @@ def test_the_overlay_of_a_volume_without_anybody_in_it_is_written_too(tmp_path):
     assert picture(tmp_path / "o.png").max() == 0
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("draw", [files.write_overlay, files.write_close_ups])
+@pytest.mark.parametrize("padding", [np.nan, np.inf, -np.inf, -3024])
+def test_what_was_not_measured_is_drawn_as_air(tmp_path, draw, padding):
+    hu, labelmap = head_phantom()
+    around, pictures = ((0, 0), (40, 40), (40, 40)), []
+    for value in (-1024, padding):
+        volume = Volume(np.pad(hu.astype(float), around, constant_values=value), np.diag([-1.0, -1, 3, 1]))
+        draw(tmp_path / "o.png", volume, np.pad(labelmap, around), SEGMENTS[:1])
+        pictures.append(picture(tmp_path / "o.png"))
+    np.testing.assert_array_equal(*pictures)
+
+
 @pytest.mark.parametrize("flip", [1, -1])
 def test_the_most_doubtful_slices_are_drawn_in_a_frame_after_the_others(tmp_path, flip):
     hu, labelmap = (array[::flip] for array in head_phantom())

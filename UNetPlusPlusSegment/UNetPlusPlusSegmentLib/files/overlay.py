@@ -11,7 +11,7 @@ import SimpleITK as sitk
 
 from ..core.masks import largest_component
 from ..core.segment import Segment
-from ..core.volume import AIR_HU, AxialOrder, Volume, axial_order, bounding_box
+from ..core.volume import AIR_HU, AxialOrder, Volume, axial_order, bounding_box, clean_hu
 from .images import silence, sitk_name
 from .lettering import HEIGHT, letters
 from .writing import whole_file
@@ -64,7 +64,7 @@ def write_overlay(
     spread = _spread(labels) if chosen is None else np.array(chosen)
     doubtful = _doubtful(segments, order, len(labels)) if chosen is None else []
     drawn = [*spread, *doubtful]
-    hu, labels = np.nan_to_num(hu[drawn], nan=window_hu[0]), labels[drawn]
+    hu, labels = clean_hu(hu[drawn])[0], labels[drawn]
     box = _body(hu, labels, order.spacing_mm[1:])
     hu, labels = hu[(slice(None), *box)], labels[(slice(None), *box)]
     size = _tile_size(hu.shape[1:], order.spacing_mm[1:])
@@ -104,7 +104,7 @@ def write_close_ups(path: str | Path, volume: Volume, labelmap: np.ndarray, segm
         square = tuple(slice(f, f + n) for f, n in zip(first, np.round(2 * half).astype(int), strict=True))
         part, seen = (
             np.pad(plane, [(p, p) for p in pad], constant_values=outside)[square]
-            for plane, outside in ((np.nan_to_num(hu[k], nan=AIR_HU), AIR_HU), (labels[k], 0))
+            for plane, outside in ((clean_hu(hu[k : k + 1])[0][0], AIR_HU), (labels[k], 0))
         )
         size = (CLOSE_UP_PIXELS * FINER, CLOSE_UP_PIXELS * FINER)  # the part is square except for rounding
         tile = _tile(part, seen, size, segments, LUNG_WINDOW_HU, fill_alpha=0)
