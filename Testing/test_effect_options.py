@@ -129,6 +129,17 @@ def test_the_options_survive_the_import_of_a_scene(opened, scene, active):
     assert at.host.doubleParameter("LiverThreshold") == (0.5 if active else 0.21)
 
 
+def test_a_scene_with_many_nodes_is_closed_without_showing_the_options_for_each(opened, scene, monkeypatch):
+    at = opened(SCAN, GRID)
+    for _ in range(20):
+        scene.AddNewNodeByClass("vtkMRMLModelNode")
+    at.node.SetSingletonTag("SegmentEditor")  # as that of the module, which stays
+    shown = []
+    monkeypatch.setattr(at.effect, "updateGUIFromMRML", lambda: shown.append(scene.IsClosing()))
+    scene.Clear(False)
+    assert shown == [False]
+
+
 def test_without_a_volume_there_is_nothing_to_press_and_a_reason(opened):
     at = opened(SCAN, GRID)
     at.editor.setSourceVolumeNode(None)

@@ -9,7 +9,7 @@ from Testing.support.mrml_scene import add_volume, all_about, slicer
 from Testing.support.segment_editor import SCAN, blobs, paint, painted, press, wait
 from Testing.support.sequences import add_sequence, show_frame
 from Testing.support.slicer_qt.application import wait_until
-from Testing.support.slicer_qt.pythonqt import dialogs
+from Testing.support.slicer_qt.pythonqt import dialogs, slot_errors
 from Testing.support.worker_logic import GRID, LONG, a_scan, expected
 from UNetPlusPlusSegmentLib.scene import mrml
 
@@ -221,3 +221,13 @@ def test_a_result_for_another_frame_than_the_one_that_is_shown_is_not_written(op
     assert "no longer shows the image" in dialogs.seen[-1]
     assert at.effect._edit is None
     assert all_about(at.segmentation) == before
+
+
+def test_a_result_that_cannot_be_written_for_an_unforeseen_reason_leaves_the_effect_usable(opened, monkeypatch):
+    at = opened(SCAN, GRID)
+    press(at, "apply")
+    monkeypatch.setattr(at.effect._edit, "write", lambda *_: [0][1])
+    wait_until(lambda: slot_errors)
+    assert isinstance(slot_errors.pop()[1], IndexError)
+    assert at.effect._options.applyButton.enabled
+    assert at.effect._options.progressBar.isHidden()

@@ -91,8 +91,8 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
         self._options.store()
 
     def onRowsChanged(self, caller, event):
-        """Show the chosen box again, after the selector has changed its row by itself."""
-        if self._options.there:
+        """Show the chosen box again, after the selector has changed its row by itself; of a scene that is closed, once, at the end."""
+        if self._options.there and not caller.IsClosing():
             self.updateGUIFromMRML()
 
     def interactionNodeModified(self, interactionNode):
@@ -232,9 +232,9 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
         finally:
             qt.QApplication.restoreOverrideCursor()
             edit.end()
+            self._update()
         if failure:
             self._fail(failure)
-        self._update()
 
     def _follow(self):
         """Update the preview to the options, or discard it if they need another run."""

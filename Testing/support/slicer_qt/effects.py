@@ -266,6 +266,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     def setMRMLScene(self, scene) -> None:
         super().setMRMLScene(scene)
         self._logic.SetMRMLScene(scene)
+        observe(self, scene, scene.EndCloseEvent, "_scene_closed")
         self._interaction = scene.GetNodeByID("vtkMRMLInteractionNodeSingleton")
         observe(self, self._interaction, vtk.vtkCommand.ModifiedEvent, "_follow_interaction")
         for registered in qSlicerSegmentEditorEffectFactory._effects:
@@ -298,6 +299,15 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
             ]
         self._follow()
 
+    def _scene_closed(self) -> None:
+        """A node that stays, as a singleton, has lost its parameters."""
+        if self._node:
+            modifying = self._node.StartModify()
+            for effect in self._effects:
+                effect._call("setMRMLDefaults")
+            self._node.EndModify(modifying)
+        self._follow()
+
     def _follow_parameters(self) -> None:
         for effect in self._effects:
             guarded(effect.updateGUIFromMRML, "updateGUIFromMRML")()
@@ -305,6 +315,8 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     def _follow(self) -> None:
         if self._node is None:
             self._follow_effect()
+            return
+        if self.mrmlScene().IsClosing():
             return
         modifying = self._node.StartModify()
         self._follow_segmentation()
