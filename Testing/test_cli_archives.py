@@ -111,8 +111,10 @@ def test_a_table_that_makes_no_sense_is_refused(tmp_path, text, words):
         files.read_series_table(path)
 
 
-def test_a_table_of_a_spreadsheet_program_is_read(tmp_path):
-    (tmp_path / "series.csv").write_bytes(b"\xef\xbb\xbfcase,series\r\na, 2 \r\nb,\r\n")
+@pytest.mark.parametrize("delimiter", [b",", b";", b"\t"])
+def test_a_table_of_a_spreadsheet_program_is_read(tmp_path, delimiter):
+    rows = b"\xef\xbb\xbfcase,series\r\na, 2 \r\nb,\r\n".replace(b",", delimiter)
+    (tmp_path / "series.csv").write_bytes(rows)
     assert files.read_series_table(tmp_path / "series.csv") == {"a": "2"}
 
 
