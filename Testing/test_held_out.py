@@ -130,10 +130,9 @@ def test_a_start_that_has_seen_people_who_are_in_val_now_is_refused(data, start,
 
 
 def test_a_training_is_not_resumed_once_people_it_has_seen_are_in_val(data, tmp_path, capsys):
-    last = checkpoint(tmp_path / "last.ckpt", data)
-    (tmp_path / "runs" / "tiny").mkdir(parents=True)
-    last.rename(tmp_path / "runs" / "tiny" / "last.ckpt")
+    trained(tmp_path, data)
     moved(data, A="val")
+    capsys.readouterr()
     assert train.main(command(tmp_path, data, "--resume")) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "--resume=" in line and "`val` holds out" in line and line.endswith("give another name=….")
