@@ -13,7 +13,7 @@ from typing import Any
 from ..core.segment import plain_name
 from .dicom_folder import headers_in
 from .dicom_headers import SEGMENTATION_CLASSES, class_of
-from .dicom_seg import series_of_dicom_seg
+from .dicom_seg_reading import series_of_dicom_seg
 from .images import FileError
 from .reading import case_name, volume_ending
 from .segmentations import Stored, is_segmentation, segments_in

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.volume import Volume
 from .dicom_headers import SEGMENTATION_CLASSES, class_of
-from .dicom_seg import read_dicom_seg, segments_of_dicom_seg
+from .dicom_seg_reading import read_dicom_seg, segments_of_dicom_seg
 from .geometry import ORIENTATION_GUESSED
 from .images import FileError, printable
 from .nrrd import read_nrrd_layers, text_of_nrrd
