@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import dask
 import numpy as np
+import psutil
 import pytest
 from distributed import Client, LocalCluster
 
@@ -19,7 +19,7 @@ from Testing.support.bright import bright_bundle
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.core.request import Request
-from UNetPlusPlusSegmentLib.jobs import dask_cluster
+from UNetPlusPlusSegmentLib.jobs import dask_cluster, dask_main
 from UNetPlusPlusSegmentLib.jobs.cohort import CohortError, Todo, one_after_the_other, run_cohort
 from UNetPlusPlusSegmentLib.jobs.dask_cluster import on_cluster, on_this_computer
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
@@ -85,7 +85,10 @@ def test_a_cluster_gives_the_results_of_one_machine_although_one_of_its_processe
     (cohort / "broken.nrrd").unlink()
     assert main([*asked, "-o", str(tmp_path / "there"), "--dask", cluster.scheduler_address, "--json"]) == 0
     assert [each["case"] for each in json.loads(capsys.readouterr().out)] == ["a", "b", "c"]
-    assert len((tmp_path / "there" / "manifest.jsonl").read_text().splitlines()) == 4  # nothing was done again
+    lines = (tmp_path / "there" / "manifest.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["status"] for line in lines) == ["done", "done", "done", "failed", "gone"], (
+        "once each"
+    )
 
 
 def test_nothing_starts_without_a_scheduler_but_none_is_needed_if_no_case_is_left(
@@ -142,6 +145,11 @@ def test_a_scheduler_that_goes_ends_the_run_and_no_case_is_called_failed(bundle,
     assert not (tmp_path / "out").exists()
 
 
+def descendants(words: str) -> list[int]:
+    """The processes that this one has started, directly or not, with these words in their command line."""
+    return [each.pid for each in psutil.Process().children(recursive=True) if words in " ".join(each.cmdline())]
+
+
 def test_a_process_of_this_computer_that_dies_is_replaced_however_long_that_takes(
     bundle, cohort, tmp_path, monkeypatch
 ):
@@ -150,15 +158,46 @@ def test_a_process_of_this_computer_that_dies_is_replaced_however_long_that_take
 
     def kill_it(done, total, case):
         if done == 1:
-            for process in multiprocessing.active_children():
-                os.kill(process.pid, signal.SIGKILL)
+            for pid in descendants("spawn_main"):
+                os.kill(pid, signal.SIGKILL)
 
     monkeypatch.setattr(dask_cluster, "WORKER_S", 300)
     monkeypatch.setattr(dask_cluster._log, "warning", give_up)
+    monkeypatch.setenv("DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT", "1ms")  # shorter than any start
     cases = [cohort / f"{name}.nrrd" for name in "ab"]
-    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1ms"}):  # shorter than any start
-        records = run_cohort(on_this_computer(1), cases, tmp_path / "out", asked_of(bundle), kill_it)
+    records = run_cohort(on_this_computer(1), cases, tmp_path / "out", asked_of(bundle), kill_it)
     assert [record["status"] for record in records] == ["done", "done"]
+    assert not descendants("dask_main") and not descendants("spawn_main")
+
+
+CTRL_C_IN_THE_SHELL = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
+from UNetPlusPlusSegmentLib.cli import cohort
+cohort._Lines.ended = lambda *_: os.killpg(0, signal.SIGINT)
+from UNetPlusPlusSegmentLib.cli.main import shell
+sys.exit(shell())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="groups of processes as in Unix")
+def test_ctrl_c_ends_several_workers_with_a_word(bundle, cohort, tmp_path):
+    asked = [
+        "cohort",
+        "liver",
+        cohort,
+        "-o",
+        tmp_path / "out",
+        "--model",
+        bundle.folder,
+        "--workers",
+        "2",
+        "--device",
+        "cpu",
+    ]
+    command = [sys.executable, "-c", CTRL_C_IN_THE_SHELL, *map(str, asked)]
+    done = subprocess.run(command, capture_output=True, text=True, start_new_session=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "4 of 4 cases to do\nunetpp-segment: cancelled.\n")
 
 
 @pytest.mark.parametrize(
@@ -168,15 +207,15 @@ def test_a_process_of_this_computer_that_dies_is_replaced_however_long_that_take
 )
 def test_on_one_computer_each_process_gets_a_graphics_card_and_its_worker_with_it(monkeypatch, visible, workers, given):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    with dask_cluster._cluster_here(workers) as cluster, Client(cluster.scheduler_address) as client:
+    with dask_main.cluster(workers) as cluster, Client(cluster.scheduler_address) as client:
         seen = client.run(card_of_a_worker)
     assert sorted(seen.values()) == given
 
 
 def test_on_one_computer_the_processes_share_out_the_cores_that_they_may_use(monkeypatch):
-    monkeypatch.setattr("dask.system.CPU_COUNT", 7)  # without those that a container or taskset keeps from it
+    monkeypatch.setattr(dask_main, "CPU_COUNT", 7)  # without those that a container or taskset keeps from it
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with dask_cluster._cluster_here(2) as cluster, Client(cluster.scheduler_address) as client:
+    with dask_main.cluster(2) as cluster, Client(cluster.scheduler_address) as client:
         client.wait_for_workers(2)
         assert list(client.nthreads().values()) == [3, 3]
 
@@ -213,9 +252,9 @@ def test_the_graphics_cards_are_those_of_the_driver_unless_the_user_has_chosen(m
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert dask_cluster.graphics_cards() == ["0", "1"]
+    assert dask_main.graphics_cards() == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert dask_cluster.graphics_cards() == ["1"]
+    assert dask_main.graphics_cards() == ["1"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
-    assert dask_cluster.graphics_cards() == []
+    assert dask_main.graphics_cards() == []

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 from pathlib import Path
@@ -30,8 +30,9 @@ from .worker_client import Worker
 
 _log = logging.getLogger(__name__)
 
+Outcomes = Generator[tuple[str, dict], None, None]
 # Runs cases in any order, and yields the name and outcome of each as it ends.
-Runner = Callable[[Sequence[Todo]], Iterator[tuple[str, dict]]]
+Runner = Callable[[Sequence[Todo]], Outcomes]
 
 
 def run_cohort(
@@ -122,23 +123,23 @@ def run_cohort(
             else:
                 todo[each.case] = each
         files.check_forms(path for each in todo.values() for path in each.outputs)
-        outcomes = run([*todo.values()])
-        results.leave_out(cases, skipped)
-        for record in _skipped_records(skipped):
-            if record != results.known.get(record["case"]):
-                results.add(record)
-        try:
-            for number, waiting in enumerate(todo, start=len(cases) - len(todo)):
-                progress(number, len(cases), waiting)
-                case, outcome = next(outcomes)
-                results.end(todo[case], outcome)
-                write_table(folder)
-                ended(results.known[case])
-            progress(len(cases), len(cases), "")
-        except BaseException:  # a run that is stopped leaves a report of the cases done so far
-            with contextlib.suppress(ValueError):
-                write_page(folder)
-            raise
+        with contextlib.closing(run([*todo.values()])) as outcomes:
+            results.leave_out(cases, skipped)
+            for record in _skipped_records(skipped):
+                if record != results.known.get(record["case"]):
+                    results.add(record)
+            try:
+                for number, waiting in enumerate(todo, start=len(cases) - len(todo)):
+                    progress(number, len(cases), waiting)
+                    case, outcome = next(outcomes)
+                    results.end(todo[case], outcome)
+                    write_table(folder)
+                    ended(results.known[case])
+                progress(len(cases), len(cases), "")
+            except BaseException:  # a run that is stopped leaves a report of the cases done so far
+                with contextlib.suppress(ValueError):
+                    write_page(folder)
+                raise
         _finish(folder)
     return [results.known[name] for name in [*cases, *(path.name for path in skipped)]]
 
@@ -170,7 +171,7 @@ def _threshold_of(parts: Sequence[Part]) -> float | None:
 def one_after_the_other(worker: Worker) -> Runner:
     """Run the cases on this computer with one worker; while a case is computed, the next one is read."""
 
-    def run(todo: Sequence[Todo]) -> Iterator[tuple[str, dict]]:
+    def run(todo: Sequence[Todo]) -> Outcomes:
         reader = ThreadPoolExecutor(1, "reader")
         try:
             reading = deque(reader.submit(read_case, each) for each in todo[:1])

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import multiprocessing
-import os
-import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .child_process import python_executable
-from .cohort import CohortError, Runner, Todo, failed, outcome_of
+from .child_process import ChildProcess, python_executable
+from .cohort import CohortError, Outcomes, Runner, Todo, failed, outcome_of
 from .worker_client import Worker
 
 if TYPE_CHECKING:
-    from distributed import Client, SpecCluster, as_completed
+    from distributed import Client, as_completed
 
 CONNECT_S = 15
 WORKER_S = 10  # without a worker for this long, the user is told
@@ -45,9 +44,9 @@ def on_cluster(address: str) -> Runner:
     except ImportError as error:
         raise CohortError("Dask is not installed. Run: pip install distributed, or leave --dask out.") from error
 
-    def run(todo: Sequence[Todo]) -> Iterator[tuple[str, dict]]:
+    def run(todo: Sequence[Todo]) -> Outcomes:
         if not todo:
-            return iter(())
+            return (each for each in list[tuple[str, dict]]())
         try:
             return _outcomes(Client(address, timeout=CONNECT_S, set_as_default=False), todo)
         except (OSError, ValueError) as error:
@@ -57,7 +56,7 @@ def on_cluster(address: str) -> Runner:
 
 
 def on_this_computer(workers: int) -> Runner:
-    """Run several cases at once on this computer, on a Dask cluster that is started for the cohort and closed after it.
+    """Run several cases at once on this computer, on a Dask cluster that is started for the cohort and ended after it.
 
     Each process gets an equal share of the cores and, if there are graphics cards, one of them.
 
@@ -65,61 +64,47 @@ def on_this_computer(workers: int) -> Runner:
         workers: Number of processes, 1 or more.
 
     Raises:
-        CohortError: `distributed` is not installed, or the number is less than 1.
+        CohortError: `distributed` is not installed, or the number is less than 1; or, when the runner is called, no cluster starts.
     """
     if workers < 1:
         raise CohortError(f"The number of workers must be 1 or more; got {workers}.")
     try:
-        import dask.config
         import distributed  # noqa: F401
     except ImportError as error:
         raise CohortError("Dask is not installed. Run: pip install distributed, or leave --workers out.") from error
 
-    def run(todo: Sequence[Todo]) -> Iterator[tuple[str, dict]]:
+    def run(todo: Sequence[Todo]) -> Outcomes:
         if not todo:
             return
-        # By default, Dask gives up a process that has died if it takes more than 15 s to start again, as it may on a busy computer.
-        patient = dask.config.set({"distributed.deploy.lost-worker-timeout": "1 day"})
-        with patient, _cluster_here(min(workers, len(todo))) as cluster:
-            yield from on_cluster(cluster.scheduler_address)(todo)
+        with _cluster_here(min(workers, len(todo))) as address:
+            yield from on_cluster(address)(todo)
 
     return run
 
 
-def _cluster_here(workers: int) -> SpecCluster:
-    """A local cluster of `workers` processes, each with its share of the cores and, if there are any, one of the graphics cards."""
-    from dask.system import CPU_COUNT  # without the cores that a container or taskset keeps from this process
-    from distributed import Nanny, Scheduler, SpecCluster
-
-    multiprocessing.set_executable(python_executable())  # inside Slicer, sys.executable is Slicer itself
-    logging.getLogger("distributed").setLevel(logging.WARNING)  # it reports every start and end of a process
-    cards, threads = graphics_cards(), max(1, CPU_COUNT // workers)
-    processes = {}
-    for number in range(workers):
-        environment = {"DASK_LOGGING__DISTRIBUTED": "warning"}
-        if cards:
-            environment["CUDA_VISIBLE_DEVICES"] = cards[number % len(cards)]
-        options = {"nthreads": threads, "host": "127.0.0.1", "dashboard": False, "env": environment}
-        processes[number] = {"cls": Nanny, "options": options}
-    # Any free port, because Dask warns if its usual one is taken, by another cohort for instance.
-    scheduler_options = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
-    scheduler = {"cls": Scheduler, "options": scheduler_options}
-    return SpecCluster(workers=processes, scheduler=scheduler)
+@contextlib.contextmanager
+def _cluster_here(workers: int) -> Iterator[str]:
+    """Start the process of a cluster, yield the address of its scheduler, and end it with all its processes."""
+    command = [python_executable(), "-m", f"{__package__}.dask_main", str(workers)]
+    with tempfile.TemporaryDirectory(prefix="unetpp-dask-", ignore_cleanup_errors=True) as folder:
+        process = ChildProcess(command, Path(folder))
+        try:
+            yield _address_from(process)
+        finally:
+            process.close()
 
 
-def graphics_cards() -> list[str]:
-    """The NVIDIA graphics cards that this process may use, as named in `CUDA_VISIBLE_DEVICES`."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [card.strip() for card in visible.split(",") if card.strip()]
-    asked = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-    try:
-        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=CONNECT_S).stdout.split()
-    except (OSError, subprocess.SubprocessError):  # no card, or no driver
-        return []
+def _address_from(process: ChildProcess) -> str:
+    while True:
+        for line in process.received():
+            if line is None:
+                raise CohortError(f"The process of the Dask cluster {process.how_it_ended()[1]}. Run the cohort again.")
+            if line.startswith("tcp://"):
+                return line.strip()
+        time.sleep(LOOK_S)
 
 
-def _outcomes(client: Client, todo: Sequence[Todo]) -> Iterator[tuple[str, dict]]:
+def _outcomes(client: Client, todo: Sequence[Todo]) -> Outcomes:
     """Run the cases on a cluster, yield each as it ends, and close the client.
 
     Raises:
