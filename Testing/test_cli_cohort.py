@@ -117,6 +117,25 @@ def test_quiet_prints_errors_only(scans, shell_models, tmp_path, capsys, monkeyp
     assert len(capsys.readouterr().err.splitlines()) == 2
 
 
+CTRL_C_WHILE_IT_READS = """
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
+from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.cli.main import shell
+def read(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(3600)
+files.read_volume = read
+sys.exit(shell())
+"""
+
+
+def test_ctrl_c_does_not_wait_for_a_scan_that_is_being_read(scans, with_models, tmp_path):
+    command = [sys.executable, "-c", CTRL_C_WHILE_IT_READS, "cohort", "liver", scans, "-o", tmp_path / "out"]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=600, check=False)
+    assert (done.returncode, done.stderr) == (130, "3 of 3 cases to do\nunetpp-segment: cancelled.\n")
+
+
 def test_what_the_library_logs_is_a_note_and_a_traceback_only_if_asked_for(
     scans, with_models, tmp_path, capsys, monkeypatch
 ):

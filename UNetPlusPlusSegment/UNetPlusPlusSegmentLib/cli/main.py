@@ -29,7 +29,14 @@ def shell() -> int:
     let_threads_sleep()
     if stoppable:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    return main()
+    code = main()
+    if (
+        code == CANCELLED
+    ):  # Python would wait for what was cut off in its middle: a scan being read, a connection to Dask
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)
+    return code
 
 
 def _leave(*_: object) -> NoReturn:
