@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from UNetPlusPlusSegmentLib.jobs.manifest import (
     append,
     is_running,
     read_manifest,
+    write_table,
 )
 from UNetPlusPlusSegmentLib.jobs.report import REPORT
 from UNetPlusPlusSegmentLib.jobs.results import Results
@@ -52,7 +54,7 @@ def run(bundle):
     """A function that runs a cohort, and returns the status of each case by its name."""
 
     def run(inputs, out, forms=(), **asked) -> dict[str, str]:
-        request = Request(model=bundle, device="cpu", **asked)
+        request = Request(**{"model": bundle, "device": "cpu", **asked})
         records = run_cohort(one_after_the_other(Finder()), inputs, out, request, forms=forms)
         return {each["case"]: each["status"] for each in records}
 
@@ -127,6 +129,23 @@ def test_a_relative_folder_lies_where_the_caller_is_not_where_the_process_is(bun
         time.sleep(0.05)
     assert process.error is None
     assert set(read_manifest(tmp_path / "out")) == {"broken"}
+
+
+def test_a_table_that_is_open_in_another_program_ends_no_run(run, scans, tmp_path, monkeypatch):
+    def locked(folder):
+        if (tmp_path / "excel").exists():
+            raise files.FileError("measurements.csv could not be written: Permission denied.")
+        write_table(folder)
+
+    monkeypatch.setattr(cohorts, "write_table", locked)
+    add_scan(scans / "b.nrrd")
+    (tmp_path / "excel").touch()
+    with pytest.raises(files.FileError, match="Permission denied"):
+        run(scans, tmp_path / "out")
+    assert [*read_manifest(tmp_path / "out")] == ["a", "b"]
+    (tmp_path / "excel").unlink()
+    run(scans, tmp_path / "out")
+    assert rows_of(tmp_path / "out") == {"a": "done", "b": "done"}
 
 
 @pytest.mark.parametrize("through", ["dots", "a link"])
@@ -211,6 +230,17 @@ def test_all_files_of_a_case_show_the_mask_that_was_made_last_whichever_were_ask
     assert files_in(tmp_path / "out") == files_in(tmp_path / "fresh")
     assert run(scans, tmp_path / "out", forms, threshold=0.4) == {"a": "done"}
     assert len((tmp_path / "out" / MANIFEST).read_text().splitlines()) == 2, "nothing was left to do"
+
+
+def test_a_model_that_has_learned_more_under_its_old_name_does_a_case_again(run, bundle, scans, tmp_path):
+    retrained = tmp_path / bundle.name
+    shutil.copytree(bundle, retrained)
+    run(scans, tmp_path / "out", model=retrained)
+    card = json.loads((retrained / "model.json").read_text())
+    (retrained / "model.json").write_text(json.dumps(card | {"sha256": "0" * 64}))
+    for _ in range(2):
+        run(scans, tmp_path / "out", model=retrained)
+    assert len((tmp_path / "out" / MANIFEST).read_text().splitlines()) == 2
 
 
 def test_a_case_is_not_done_if_a_killed_run_with_other_settings_has_replaced_its_files(

@@ -97,6 +97,7 @@ def run_cohort(
         "target": ", ".join(request.targets).lower(), "model": ", ".join(bundle.name for bundle, _ in parts),
         "speed": request.speed, "threshold": threshold if request.threshold is None else request.threshold,
         "show_from": request.show_from, "force": request.force,
+        "weights": ", ".join(bundle.sha256[:12] for bundle, _ in parts),  # a model may have learned more under its old name
     }  # fmt: skip
     every = []
     for case, path in cases.items():
@@ -133,7 +134,8 @@ def run_cohort(
                     progress(number, len(cases), waiting)
                     case, outcome = next(outcomes)
                     results.end(todo[case], outcome)
-                    write_table(folder)
+                    with contextlib.suppress(files.FileError):  # Excel locks it; it is written again with the next case
+                        write_table(folder)
                     ended(results.known[case])
                 progress(len(cases), len(cases), "")
             except BaseException:  # a run that is stopped leaves a report of the cases done so far

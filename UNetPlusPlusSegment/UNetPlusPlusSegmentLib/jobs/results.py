@@ -102,7 +102,8 @@ class Results:
     def is_done(self, todo: Todo, threshold: float | None) -> bool:
         """Check whether a case has its result, by its last line in the manifest.
 
-        Lines of earlier versions lack `series` and `show_from`, and `threshold` if it was that of the model (here `threshold`).
+        Lines of earlier versions lack `series`, `show_from` and `weights`, and `threshold` if it was that of the model (here
+        `threshold`).
 
         Raises:
             CohortError: There is a result for another target or input.
@@ -114,7 +115,7 @@ class Results:
                 raise CohortError(
                     f"{there[0]} is a result for {last[key]}, which would be replaced: choose another folder for the results."
                 )
-        last = {"series": None, "show_from": None, **last}
+        last = {"series": None, "show_from": None, "weights": asked["weights"], **last}
         if last.get("threshold") is None:
             last["threshold"] = threshold
         if last.get("points") != asked.get("points") or any(self._marked.get(p.name, asked) != asked for p in there):
