@@ -82,3 +82,17 @@ def test_reload_ends_the_run_of_the_effect_which_goes_on_with_the_new_panel(both
     assert effect._edit.run in reloaded.controller._watches
     effect.onCancel()
     wait_until(lambda: not reloaded.logic.busy)
+
+
+def test_a_run_behind_another_one_says_that_it_waits(both, scene):
+    panel, effect, _editor = both(a_scan(LONG))
+    panel.ui.speedComboBox.setCurrentText("Accurate")
+    click_apply(panel.ui)
+    assert panel.ui.messageLabel.text == "Starting PyTorch..."
+    wait_until(lambda: panel.ui.progressBar.value > 0)
+    effect.onApply()
+    assert effect._options.message.text == "Waiting for another run..."
+    panel.ui.applyButton.click()
+    wait_until(lambda: effect._options.message.text.startswith("Running on cpu"))
+    effect.onCancel()
+    wait_until(lambda: not panel.logic.busy)

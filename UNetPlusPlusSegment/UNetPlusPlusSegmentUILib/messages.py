@@ -34,7 +34,7 @@ def showProgress(run, bar, label) -> None:
     bar.value = progress.done if progress else 0
     bar.format = _howFar(progress) if progress else ""
     # A busy bar shows no text, so the label shows it.
-    label.text = " ".join([*([f"{bar.format}."] if progress and not progress.total else []), _deviceInUse(run.device)])
+    label.text = " ".join([*([f"{bar.format}."] if progress and not progress.total else []), _deviceInUse(run)])
 
 
 def _howFar(progress) -> str:
@@ -54,10 +54,11 @@ def _howFar(progress) -> str:
     return text
 
 
-def _deviceInUse(state) -> str:
-    """Text about a `DeviceState`, which is None while PyTorch is being loaded."""
+def _deviceInUse(run) -> str:
+    """Text about the `DeviceState` of a run, which is None while it waits for another run, or PyTorch is being loaded."""
+    state = run.device
     if state is None:
-        return _("Starting PyTorch...")
+        return _("Waiting for another run...") if run.queued else _("Starting PyTorch...")
     if state.free_memory_bytes is None:
         return _("Running on {device}.").format(device=state.device)
     free = f"{state.free_memory_bytes / 1e9:.1f}"

@@ -33,6 +33,7 @@ class Task(ABC):
     Attributes:
         volumeNode: The CT.
         bundle, request, target: The model, the request (without box and points), and its target.
+        queued: True if the worker had other jobs to do first when the task began.
         running: False once the result and all requested maps are there, or the task has failed.
         progress, device: The latest reports of the worker; None before the first one.
         result: The latest result; None until there is one.
@@ -48,7 +49,7 @@ class Task(ABC):
         """
         mrml.volume_from_node(volumeNode)
         self.volumeNode, self.bundle, self.request, self.target = volumeNode, bundle, request, request.target
-        self.running = True
+        self.queued, self.running = worker.busy, True
         self.progress: Progress | None = None
         self.device: DeviceState | None = None
         self.result: Result | None = None
