@@ -11,11 +11,11 @@ from paper.cells import Cell
 from paper.files import write_rows
 from paper.images import MARGIN, differences
 from paper.page import write_page
-from paper.records import Results
+from paper.records import Measured, Results
 from paper.speeds import COLUMNS
 from paper.summary import BASELINES, paper_gain
 from paper.table import write_table
-from Testing.support.paper_records import LEVELS, record
+from Testing.support.paper_records import LEVELS, counted, record, settings_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,13 +48,19 @@ def cells_of(line: str) -> list[str]:
     return [cell.strip() for cell in line.split("|")[1:-1]]
 
 
+def of_cases(*ious: float) -> dict[str, float]:
+    """Twelve cases with these IoUs in turn: enough to call a network better."""
+    return {f"case {n}": ious[n % len(ious)] for n in range(12)}
+
+
 def gained(results: Results, dataset: str, *gains: float) -> None:
-    """Record three cases, with one gain over U-Net each, for all networks and two seeds."""
+    """Record twelve cases with these three gains over U-Net in turn, for all networks and two seeds."""
+    before = (0.5, 0.6, 0.7)
     for seed in (1, 2):
-        record(results, Cell(dataset, "unet", seed), a=0.5, b=0.6, c=0.7)
+        record(results, Cell(dataset, "unet", seed), **of_cases(*before))
         for architecture in cells.ARCHITECTURES[1:]:
-            ious = {case: iou + g for case, iou, g in zip("abc", (0.5, 0.6, 0.7), gains, strict=True)}
-            record(results, Cell(dataset, architecture, seed), **ious)
+            after = of_cases(*(iou + g for iou, g in zip(before, gains, strict=True)))
+            record(results, Cell(dataset, architecture, seed), **after)
 
 
 def test_pages_without_records_say_that_nothing_was_run(results, of_line):
@@ -62,13 +68,23 @@ def test_pages_without_records_say_that_nothing_was_run(results, of_line):
     assert line_of(table, "polyp", "U-Net", "0", "not yet run")
     assert "0 of 62 trainings" in said and "nan" not in table + said
     assert "UNet++, compared with U-Net: not yet run." in said and "- liver: not yet run." in said
-    assert "Deep supervision's gain over U-Net, compared with the paper's: not yet run." in said
+    assert "The mean gain of UNet++ with deep supervision over U-Net: not yet run." in said
+    assert "Whether the trainings have converged has not been decided on nuclei, polyp, liver, nodule." in said
 
 
 def test_what_holds_for_one_seed_only_says_so(results, of_line):
-    record(results, Cell("polyp", "unet", 1), a=0.5, b=0.6, c=0.7)
-    record(results, Cell("polyp", "unetpp", 1), a=0.6, b=0.7, c=0.8)
-    assert "UNet++, compared with U-Net: better on polyp (one seed)." in page(results, of_line)
+    for architecture, more in (("unet", 0.0), ("unetpp", 0.1), ("unetpp_ds", 0.1)):
+        record(results, Cell("polyp", architecture, 1), **of_cases(0.5 + more, 0.6 + more))
+    said = page(results, of_line)
+    assert "UNet++, compared with U-Net: better on polyp (one seed)." in said
+    assert "over U-Net on polyp is +10.00 (+10.00 to +10.00) points, one seed. The mean of the paper's gains" in said
+    assert cells_of(line_of(said, "polyp", "55.00 (1)"))[5] == "+10.00 (+10.00 to +10.00), one seed"
+
+
+def test_with_few_cases_no_network_is_called_better(results, of_line):
+    for architecture, iou in (("unet", 0.5), ("unetpp", 0.6)):
+        record(results, Cell("liver", architecture, 1), a=iou, b=iou, c=iou, d=iou)
+    assert "UNet++, compared with U-Net: too few cases to tell on liver (one seed)." in page(results, of_line)
 
 
 def test_a_network_is_called_better_only_if_its_interval_excludes_zero(results, of_line):
@@ -76,10 +92,20 @@ def test_a_network_is_called_better_only_if_its_interval_excludes_zero(results, 
     gained(results, "polyp", -0.05, 0.0, 0.06)
     gained(results, "nodule", -0.02, -0.03, -0.04)
     said = page(results, of_line)
-    assert "UNet++, compared with U-Net: better on nuclei; no clear difference on polyp; worse on nodule." in said
-    assert "Deep supervision's gain over U-Net on nuclei, polyp, nodule is +0.11" in said
-    assert "best network on nuclei is wide U-Net, with a mean IoU per image of 0.630, or 0.630 over the pixels" in said
-    assert "seeds of U-Net differ by up to 0.0 points on nodules" in said
+    verdicts = "better on nuclei (2 seeds); no clear difference on polyp (2 seeds); worse on nodule (2 seeds)"
+    assert f"UNet++, compared with U-Net: {verdicts}." in said
+    assert "over U-Net on nuclei, polyp, nodule is +0.11" in said
+    assert " points, from -3.00 on nodule to +3.00 on nuclei. The mean of the paper's gains" in said
+    assert "On nuclei wide U-Net has the highest mean IoU per image, 0.630, or 0.630 over the pixels" in said
+
+
+def test_the_page_says_how_much_seeds_of_one_network_differ(results, of_line):
+    for seed, iou, validation in ((1, 0.5, 0.4), (2, 0.52, 0.45)):
+        record(results, Cell("nodule", "wide_unet", seed), validation=validation, **of_cases(iou))
+        record(results, Cell("nodule", "unet", seed), **of_cases(0.5))
+    said = page(results, of_line)
+    assert "- Seeds of one network differ by up to 2.0 points of the IoU of a case (wide U-Net on nodule)." in said
+    assert "Seeds of one network differ by up to 5.0 points of validation IoU (wide U-Net on nodule)." in said
 
 
 def test_the_mean_gain_stands_beside_the_papers_on_the_same_data_sets(results, of_line):
@@ -88,13 +114,18 @@ def test_the_mean_gain_stands_beside_the_papers_on_the_same_data_sets(results, o
     table, said = write_table(results, of_line), page(results, of_line)
     ours, papers = "+3.00 (+3.00 to +3.00)", f"{(92.52 - 90.77 + 77.21 - 71.47) / 2:+.2f}"
     assert cells_of(line_of(table, "**mean of those run**"))[1:4] == [ours, ours, papers]
-    assert f"on nuclei, nodule is {ours} points. The paper's gain on the same data, {papers}, lies outside" in said
+    assert f"on nuclei, nodule is {ours} points, from +2.00 on nuclei to +4.00 on nodule." in said
+    assert f"The mean of the paper's gains, {papers}, lies outside this interval." in said
     assert cells_of(line_of(table, "nuclei", "UNet++", "2"))[4:6] == ["+2.00 (+2.00 to +2.00)"] * 2
 
 
 def test_the_papers_mean_gains_on_all_four_data_sets_are_those_of_its_abstract():
     gains = [paper_gain(cells.DATASETS, other) for other in BASELINES]
     assert gains == pytest.approx([0.039, 0.034], abs=0.0006)
+
+
+def test_the_paper_has_no_mean_gain_with_a_data_set_that_it_lacks():
+    assert paper_gain(["nuclei", "organs"], "unet") is None
 
 
 def test_one_seed_gives_no_interval_over_seeds(results, of_line):
@@ -109,8 +140,8 @@ def test_one_seed_gives_no_interval_over_seeds(results, of_line):
 def test_the_page_warns_about_a_data_set_with_four_people(results, of_line):
     record(results, Cell("liver", "unet", 1), a=0.9, b=0.9, c=0.9, d=0.8)
     for text in (write_table(results, of_line), page(results, of_line)):
-        assert "liver is measured on 4 people only: an interval over them would contain the true mean in 81 %" in text
-        assert "better on all of them in 1 of 8 cases" in text
+        assert "liver is measured on 4 people only: an interval over them would contain the true mean 81 %" in text
+        assert "better on all of them with a chance of 1 in 8" in text
 
 
 def test_the_effect_of_twice_the_steps_is_given_for_each_network(results, of_line):
@@ -126,12 +157,45 @@ def test_the_effect_of_twice_the_steps_is_given_for_each_network(results, of_lin
     ]
     assert line_of(table, "nuclei", "wide U-Net", "not yet run")
     said = page(results, of_line)
-    assert "nuclei: not converged. 2000 steps instead of 1000 add at most +1.00 points, for UNet++" in said
-    assert "(2 of 4 networks have been compared)" in said
-    assert (
-        "- The trainings on nuclei have not converged (below), so a gain there also says how fast a network learns"
-        in said
-    )
+    assert "nuclei: not converged after half of the steps. 2000 steps instead of 1000 add at most +1.00 points" in said
+    assert "for UNet++ (2 of 4 networks have been compared)" in said
+    assert "- Half of the steps were too few on nuclei, and whether all of them are enough is not known" in said
+    assert "- Whether the trainings have converged has not been decided on polyp, liver, nodule." in said
+
+
+def test_a_data_set_has_converged_only_once_every_network_was_compared(results, of_line):
+    for architecture in cells.ARCHITECTURES:
+        assert "- polyp: converged." not in page(results, of_line)
+        record(results.half, Cell("polyp", architecture, 1), steps=1000, validation=0.6, a=0.5)
+        record(results, Cell("polyp", architecture, 1), steps=2000, validation=0.604, a=0.5)
+        if architecture == "unet":
+            assert "- polyp: undecided. 2000 steps instead of 1000 add at most +0.40 points" in page(results, of_line)
+    said = page(results, of_line)
+    assert "- polyp: converged. 2000 steps instead of 1000 add at most +0.40 points, for U-Net (4 of 4" in said
+    assert "has not been decided on nuclei, liver, nodule." in said
+
+
+def test_the_table_says_on_what_the_validation_is_computed(results, of_line):
+    table = write_table(results, of_line)
+    assert "(1/3 of nuclei, 1/5 of polyp, 1/16 of liver, 1/4 of nodule)" in table
+    assert "Dice is that of all images together (nuclei, polyp) or the mean over patients" in table
+
+
+def test_the_page_says_where_people_who_are_measured_also_serve_for_the_validation(results, of_line):
+    said = page(results, of_line)
+    assert "- liver, nodule: the people of `val` serve for the validation while learning and for the" in said
+    assert "- nuclei, polyp: a case is an image." in said
+
+
+def test_the_gain_of_the_deepest_head_over_the_mean_of_all_is_paired_by_case(results, of_line):
+    cell = Cell("nuclei", "unetpp_ds", 1)
+    counts, deeper = counted(of_cases(0.5, 0.6)), counted(of_cases(0.53, 0.63))
+    counts.of |= {name: deeper.of[name] for name in ("found L4", "right L4")}
+    settings = settings_of(cell)
+    results.record(cell, Measured(settings, 1.0, counts, [(1, 1.0, "val_iou", 0.5)], {}))
+    (line, *_) = (line for line in sections.heads(results, ["nuclei"]) if line.startswith("| nuclei"))
+    assert cells_of(line)[1:] == ["55.00", "55.00", "55.00", "55.00", "58.00", "+3.00 (+3.00 to +3.00)"]
+    assert "L4, compared with the mean of its heads: better on nuclei (one seed)." in page(results, of_line)
 
 
 def test_the_losses_are_compared_by_iou_precision_and_pixels_found(results):

@@ -74,7 +74,7 @@ class Counts:
         return self.pooled().iou
 
     def mean_iou(self) -> float:
-        """The authors' `mean_iou` (keras/helper_functions.py), which they monitor during training: the mean IoU over organ and background
+        """The authors' `mean_iou` (keras/helper_functions.py), which their trainings report: the mean IoU over organ and background
         and over the ten thresholds 0.50…0.95.
 
         `tf.metrics.mean_iou` adds the pixels of all batches to one confusion matrix, so the pixels of all images are taken together here

@@ -64,17 +64,16 @@ def _draw_pruning(results: Results, datasets: Sequence[str]) -> str:
         levels = [level for level in ("L1", "L2", "L3", "L4") if results.of(dataset, "unetpp_ds")]
         times = [1000 * seconds[dataset, level] for level in levels]
         heights = [
-            _height(axes, at, ious(results, (dataset, "unetpp_ds"), level))
+            _mark(axes, at, ious(results, (dataset, "unetpp_ds"), level), "o", "unetpp_ds")
             for at, level in zip(times, levels, strict=True)
         ]
         if levels:
-            axes.plot(times, heights, color=_color("unetpp_ds"), label="UNet++ pruned to L1…L4")
+            axes.plot(times, heights, color=_color("unetpp_ds"), label=f"{NAMES['unetpp_ds']}, pruned to L1…L4")
         for at, height, level in zip(times, heights, levels, strict=True):
             axes.annotate(level, (at, height), textcoords="offset points", xytext=(4, -12), fontsize=9)
-        for architecture in ("unet", "wide_unet", "unetpp"):
-            if each := ious(results, (dataset, architecture)):
-                at = 1000 * seconds[dataset, architecture]
-                axes.plot(at, 100 * np.mean(each), "x", color=_color(architecture), label=NAMES[architecture])
+        for architecture in _lines(results, dataset):
+            at, each = 1000 * seconds[dataset, architecture], ious(results, (dataset, architecture))
+            _mark(axes, at, each, "x", architecture, NAMES[architecture])
         axes.set(title=dataset, xlabel="ms an image, one thread", ylabel="IoU of a case, %")
         axes.margins(0.12)
         axes.set_xlim(left=0)
@@ -82,11 +81,13 @@ def _draw_pruning(results: Results, datasets: Sequence[str]) -> str:
     return _save(figure, results, "pruning.png")
 
 
-def _height(axes: Axes, at: float, of_seeds: Sequence[float]) -> float:
-    """Draw the mean over the seeds with their spread, and return the mean in per cent."""
+def _mark(
+    axes: Axes, at: float, of_seeds: Sequence[float], mark: str, architecture: str, label: str | None = None
+) -> float:
+    """Draw the mean over the seeds with their standard deviation, and return the mean in per cent."""
     spread = 100 * np.std(of_seeds, ddof=1) if len(of_seeds) > 1 else None
     mean = 100 * float(np.mean(of_seeds))
-    axes.errorbar(at, mean, spread, fmt="o", color=_color("unetpp_ds"))
+    axes.errorbar(at, mean, spread, fmt=mark, color=_color(architecture), label=label)
     return mean
 
 

@@ -47,7 +47,7 @@ def draw_examples(results: Results, dataset: str, settings: Settings) -> str:
 
 
 def draw_edge(results: Results, of_dataset: dict[str, Settings]) -> str:
-    """Draw, for each data set whose images may be published, the object along whose edge the networks differ most.
+    """Draw, for each data set whose images may be published, the object of the example images on which the networks differ most.
 
     Returns:
         The path of the file; empty if none of these data sets has two networks to compare.
@@ -67,7 +67,7 @@ def draw_edge(results: Results, of_dataset: dict[str, Settings]) -> str:
     if not panels:
         return ""
     path = results.folder / "edge.png"
-    title = "Truth green, found red, where they differ most. " + "; ".join(CREDITS[dataset] for dataset in compared)
+    title = "Truth green, found red; IoU within the window. " + "; ".join(CREDITS[dataset] for dataset in compared)
     save_atlas(path, panels, title, columns=1 + len(ARCHITECTURES), side=2.2)
     return str(path)
 

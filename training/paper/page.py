@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from fit.settings import Settings
-from paper.cells import ARCHITECTURES, planned
+from paper.cells import ARCHITECTURES, planned, split_of
 from paper.counts import Counts
 from paper.files import read_rows
-from paper.intervals import Gain
+from paper.intervals import Gain, gain
 from paper.records import Results
-from paper.sections import few
+from paper.sections import FEW, few, one_seed
 from paper.summary import (
     BASELINES,
     ENOUGH,
     PAPER,
     End,
+    Line,
+    between_seeds,
     compared,
+    deepest_over_mean,
     differences,
     doubled,
-    gain_over,
     ious,
     mean_of,
     paper_gain,
+    validations,
 )
 from paper.wording import NAMES, NOT_YET, percent, points, rows
 
+SLOW, UNDECIDED = "not converged after half of the steps", "undecided"
 START = 0.833  # IoU on DSB2018's validation of the reproduction with which this project began
 FIGURES = {
     "learning.png": "IoU of the validation while learning",
     "pruning.png": "IoU against time of the pruned networks",
-    "edge.png": "Where the networks differ most on one nucleus and one nodule",
+    "edge.png": "The nucleus and the nodule of the images below on which the networks differ most",
     "examples-nuclei.png": "Three images of nuclei, and what each network found",
     "examples-nodule.png": "Three nodules, and what each network found",
 }
@@ -56,11 +60,11 @@ def write_page(results: Results, of_line: dict[tuple[str, str], Settings]) -> st
         "",
         *_gains(results, datasets),
         "",
-        "Intervals are over seeds and cases. With a single seed they are over cases only, and leave out the variation between trainings.",
+        "The IoU of UNet++ with deep supervision is that of the mean of its four heads, as in the paper. A gain is of the seeds that both"
+        " networks have. Intervals are over seeds and cases. With a single seed they are over cases only, and leave out the variation"
+        " between trainings: another seed may say otherwise.",
         "",
         "## Have the trainings converged?",
-        "",
-        f"A data set has converged if twice the steps add less than {100 * ENOUGH} points of validation IoU for every network.",
         "",
         *_ended(results, datasets),
         "",
@@ -68,7 +72,7 @@ def write_page(results: Results, of_line: dict[tuple[str, str], Settings]) -> st
         "",
         *_costs(results, datasets),
         "",
-        "## Why the paper's IoU on nuclei is higher",
+        "## Why the paper's IoUs differ",
         "",
         *_scales(results),
         "",
@@ -77,6 +81,7 @@ def write_page(results: Results, of_line: dict[tuple[str, str], Settings]) -> st
         "- All networks were trained in the same way, tuned for none of them, on small images (the sizes are in the table). Another"
         " optimiser, more filters or whole images may give other results.",
         "- Each data set has one split. Intervals over cases apply to other cases of the same source, not to another hospital.",
+        *_splits(of_line),
         *few(results, datasets),
         "",
         *_figures(results),
@@ -94,66 +99,94 @@ def _gains(results: Results, datasets: Sequence[str]) -> list[str]:
         lines.append([
             dataset,
             *(f"{percent(float(np.mean(each)))} ({len(each)})" if each else NOT_YET for each in of_networks),
-            *(points(gain_over(results, [dataset], "unetpp_ds", other, True)) for other in BASELINES),
+            *(_gain_over(results, [dataset], other) for other in BASELINES),
         ])  # fmt: skip
-    means = [points(_mean_gain(results, datasets, other)) for other in BASELINES]
-    papers = [paper_gain(compared(results, datasets, "unetpp_ds", other), other) for other in BASELINES]
-    lines.append(["**mean**", *[""] * len(ARCHITECTURES), *means])
+    there = {other: compared(results, datasets, "unetpp_ds", other) for other in BASELINES}
+    means = [_gain_over(results, names, other) for other, names in there.items()]
+    papers = [paper_gain(names, other) for other, names in there.items()]
+    lines.append(["**mean of those run**", *[""] * len(ARCHITECTURES), *means])
     in_paper = ["" if each is None else f"{100 * each:+.2f}" for each in papers]
-    lines.append(["the paper, on the same data sets", *[""] * len(ARCHITECTURES), *in_paper])
+    lines.append(["mean of the paper's gains on these", *[""] * len(ARCHITECTURES), *in_paper])
     head = [
         "IoU of a case, % (seeds)", *(NAMES[a] for a in ARCHITECTURES),
-        *(f"deep supervision over {NAMES[other]}, points (95 %)" for other in BASELINES),
+        *(f"{NAMES['unetpp_ds']} over {NAMES[other]}, points (95 %)" for other in BASELINES),
     ]  # fmt: skip
     return rows(head, lines)
 
 
-def _mean_gain(results: Results, datasets: Sequence[str], other: str) -> Gain | None:
-    return gain_over(results, compared(results, datasets, "unetpp_ds", other), "unetpp_ds", other, True)
+def _gain_over(results: Results, datasets: Sequence[str], other: str) -> str:
+    """The mean gain of UNet++ with deep supervision over another network with its interval, as text."""
+    of_each = differences(results, datasets, "unetpp_ds", other)
+    return points(gain(of_each, over_seeds=True)) + one_seed(of_each)
 
 
 def _holds(results: Results, datasets: Sequence[str]) -> list[str]:
     """Sentences about the gains: for each data set, and for their mean compared with the paper's."""
     lines = []
     for architecture in ("unetpp", "unetpp_ds"):
-        said: dict[str, list[str]] = {}
-        for dataset in compared(results, datasets, architecture, "unet"):
-            verdict = _verdict(gain_over(results, [dataset], architecture, "unet", True))
-            (of_seeds,) = differences(results, [dataset], architecture, "unet")
-            said.setdefault(verdict, []).append(dataset if len(of_seeds) > 1 else f"{dataset} (one seed)")
-        of_data = "; ".join(f"{verdict} on {', '.join(names)}" for verdict, names in said.items()) or NOT_YET
-        lines.append(f"- {NAMES[architecture]}, compared with U-Net: {of_data}.")
-    for other in BASELINES:
-        there, mean = compared(results, datasets, "unetpp_ds", other), _mean_gain(results, datasets, other)
-        papers = paper_gain(there, other)
-        if mean is None or papers is None:
-            lines.append(f"- Deep supervision's gain over {NAMES[other]}, compared with the paper's: {NOT_YET}.")
-            continue
-        inside = "within" if mean.low <= papers <= mean.high else "outside"
-        lines.append(
-            f"- Deep supervision's gain over {NAMES[other]} on {', '.join(there)} is {mean.points} points. The paper's gain on the same"
-            f" data, {100 * papers:+.2f}, lies {inside} this interval."
-        )
+        verdicts = _verdicts(datasets, differences(results, datasets, architecture, "unet"))
+        lines.append(f"- {NAMES[architecture]}, compared with U-Net: {verdicts}.")
+    of_each = [deepest_over_mean(results, dataset) for dataset in datasets]
+    lines.append(f"- Its deepest head alone, L4, compared with the mean of its heads: {_verdicts(datasets, of_each)}.")
+    if seeds_differ := _seeds_differ(results, datasets, "the IoU of a case", lambda line: ious(results, line)):
+        lines.append(f"- {seeds_differ} A verdict from one seed leaves this out.")
+    lines += [_mean_gain(results, datasets, other) for other in BASELINES]
     best = {a: float(np.mean(each)) for a in ARCHITECTURES if (each := ious(results, ("nuclei", a)))}
     if best:
         first = max(best, key=lambda name: best[name])
         together = float(np.mean([results.counts(cell).compute_iou() for cell in results.of("nuclei", first)]))
         lines.append(
-            f"- The best network on nuclei is {NAMES[first]}, with a mean IoU per image of {best[first]:.3f}, or {together:.3f} over the"
-            f" pixels of all images together. The reproduction with which this project began had {START}, the mean over batches of images."
-        )
-    unet = ious(results, ("nodule", "unet"))
-    if len(unet) > 1:
-        lines.append(
-            f"- Different seeds of U-Net differ by up to {100 * (max(unet) - min(unet)):.1f} points on nodules."
+            f"- On nuclei {NAMES[first]} has the highest mean IoU per image, {best[first]:.3f}, or {together:.3f} over the pixels of all"
+            f" images together. The reproduction with which this project began had {START}, the mean over batches of images."
         )
     return lines
 
 
-def _verdict(found: Gain | None) -> str:
-    if found is None or found.low <= 0 <= found.high:
+def _verdicts(datasets: Sequence[str], of_each: Sequence[np.ndarray]) -> str:
+    """A verdict on the differences (seeds, cases) on each data set that has seeds, those of one verdict together."""
+    said: dict[str, list[str]] = {}
+    for dataset, of_seeds in zip(datasets, of_each, strict=True):
+        if found := gain([of_seeds], over_seeds=True):
+            seeds = "one seed" if len(of_seeds) == 1 else f"{len(of_seeds)} seeds"
+            said.setdefault(_verdict(found, of_seeds.shape[1]), []).append(f"{dataset} ({seeds})")
+    return "; ".join(f"{verdict} on {', '.join(names)}" for verdict, names in said.items()) or NOT_YET
+
+
+def _verdict(found: Gain, cases: int) -> str:
+    if cases < FEW:  # of few, even equally good networks often differ all in one direction
+        return "too few cases to tell"
+    if found.low <= 0 <= found.high:
         return "no clear difference"
     return "better" if found.low > 0 else "worse"
+
+
+def _mean_gain(results: Results, datasets: Sequence[str], other: str) -> str:
+    """A sentence about the mean gain of UNet++ with deep supervision, its extremes, and the paper's mean gain."""
+    there = compared(results, datasets, "unetpp_ds", other)
+    of_each = differences(results, there, "unetpp_ds", other)
+    mean, papers = gain(of_each, over_seeds=True), paper_gain(there, other)
+    begin = f"- The mean gain of {NAMES['unetpp_ds']} over {NAMES[other]}"
+    if mean is None:
+        return f"{begin}: {NOT_YET}."
+    sizes = {dataset: 100 * float(each.mean()) for dataset, each in zip(there, of_each, strict=True)}
+    least, most = (pick(sizes, key=lambda dataset: sizes[dataset]) for pick in (min, max))
+    extremes = f", from {sizes[least]:+.2f} on {least} to {sizes[most]:+.2f} on {most}" if len(there) > 1 else ""
+    said = f"{begin} on {', '.join(there)} is {mean.points} points{one_seed(of_each)}{extremes}."
+    if papers is None:
+        return said
+    inside = "within" if mean.low <= papers <= mean.high else "outside"
+    return f"{said} The mean of the paper's gains, {100 * papers:+.2f}, lies {inside} this interval."
+
+
+def _seeds_differ(
+    results: Results, datasets: Sequence[str], what: str, figure: Callable[[Line], Sequence[float]]
+) -> str:
+    """A sentence about the largest difference between seeds of one network; empty if no network has two."""
+    found = between_seeds(results, datasets, figure)
+    if found is None:
+        return ""
+    most, (dataset, network, *_) = found
+    return f"Seeds of one network differ by up to {100 * most:.1f} points of {what} ({NAMES[network]} on {dataset})."
 
 
 def _doublings(results: Results, dataset: str) -> tuple[dict[str, tuple[End, End]], dict[str, float]]:
@@ -163,19 +196,38 @@ def _doublings(results: Results, dataset: str) -> tuple[dict[str, tuple[End, End
 
 
 def _still_learning(results: Results, datasets: Sequence[str]) -> list[str]:
-    """A warning about data sets whose trainings have not converged."""
-    names = [d for d in datasets if max(_doublings(results, d)[1].values(), default=0.0) >= ENOUGH]
-    if not names:
-        return []
-    return [
-        f"- The trainings on {', '.join(names)} have not converged (below), so a gain there also says how fast a network learns: with more"
-        " steps it may shrink."
-    ]
+    """A warning about data sets whose trainings have not, or may not have, converged."""
+    judged = {dataset: _judged(_doublings(results, dataset)[1]) for dataset in datasets}
+    slow, undecided = ([d for d in datasets if judged[d] == verdict] for verdict in (SLOW, UNDECIDED))
+    lines = []
+    if slow:
+        lines.append(
+            f"- Half of the steps were too few on {', '.join(slow)}, and whether all of them are enough is not known (below). A gain there"
+            " also says how fast a network learns: with more steps it may grow or shrink."
+        )
+    if undecided:
+        lines.append(f"- Whether the trainings have converged has not been decided on {', '.join(undecided)}.")
+    return lines
+
+
+def _judged(added: Mapping[str, float]) -> str:
+    """Whether a data set has converged, by the validation IoU that the second half of the steps added to each network."""
+    if max(added.values(), default=0.0) >= ENOUGH:
+        return SLOW
+    return "converged" if len(added) == len(ARCHITECTURES) else UNDECIDED
 
 
 def _ended(results: Results, datasets: Sequence[str]) -> list[str]:
-    """For each data set, the largest gain of validation IoU that twice the steps bring to a network."""
-    lines = []
+    """The rule, and for each data set, the largest gain of validation IoU that twice the steps bring to a network."""
+    seeds_differ = _seeds_differ(
+        results, datasets, "validation IoU", lambda line: validations(results, results.of(*line))
+    )
+    lines = [
+        f"A data set has converged if twice the steps add less than {100 * ENOUGH} points of validation IoU for every network. If they add"
+        " more, half of the steps were too few, and whether all of them are enough remains open. Each network is judged by one training"
+        f" with half of the steps and one with all, so the verdict is uncertain too. {seeds_differ}".rstrip(),
+        "",
+    ]
     for dataset in datasets:
         ends, added = _doublings(results, dataset)
         if not ends:
@@ -183,10 +235,9 @@ def _ended(results: Results, datasets: Sequence[str]) -> list[str]:
             continue
         most = max(added, key=lambda name: added[name])
         half, whole = ends[most]
-        verdict = "converged" if added[most] < ENOUGH else "not converged"
         lines.append(
-            f"- {dataset}: {verdict}. {whole.steps} steps instead of {half.steps} add at most {100 * added[most]:+.2f} points, for {most}"
-            f" ({len(ends)} of {len(ARCHITECTURES)} networks have been compared)."
+            f"- {dataset}: {_judged(added)}. {whole.steps} steps instead of {half.steps} add at most {100 * added[most]:+.2f} points, for"
+            f" {most} ({len(ends)} of {len(ARCHITECTURES)} networks have been compared)."
         )
     return lines
 
@@ -206,13 +257,14 @@ def _costs(results: Results, datasets: Sequence[str]) -> list[str]:
         lines.append(line)
     head = [
         "data",
-        "time of UNet++ (U-Net = 1)",
+        f"time of {NAMES['unetpp_ds']} (U-Net = 1)",
         *(f"{level}: IoU in % at time (L4 = 1)" for level in ("L4", "L3", "L2", "L1")),
     ]
     return [
         *rows(head, lines),
         "",
-        "Times are for one image on one thread of a processor. Pruning needs no further training.",
+        "L1 to L4 are the single heads, each at the time of the network pruned to it; the table above has the mean of all four. Times are"
+        " for one image on one thread of a processor. Pruning needs no further training.",
     ]
 
 
@@ -227,7 +279,21 @@ def _scales(results: Results) -> list[str]:
         f"The paper reports {PAPER['nuclei']['unetpp_ds']} % on nuclei with deep supervision. Our network has a mean IoU per image of"
         f" {case} %. The authors' code has two other measures: by `compute_iou`, over the pixels of all images together, the same weights"
         f" have {together} %, and by `mean_iou`, the mean over nuclei and background and over ten thresholds, {both} %. The paper does not"
-        " say which of them its table has. It also used other images of the same collection.",
+        " say which of them its table has. It also shrank these images to 96², and split them in its own way. Its polyps are others,"
+        " ASU-Mayo's videos; ours are the images of Kvasir-SEG.",
+    ]
+
+
+def _splits(of_line: dict[tuple[str, str], Settings]) -> list[str]:
+    """Limits that follow from how the data sets are split, and from what a case is."""
+    settings_of = {dataset: settings for (dataset, _), settings in of_line.items()}
+    same = [dataset for dataset in settings_of if split_of(dataset) == "val"]
+    images = [dataset for dataset, settings in settings_of.items() if settings.goal.slices.group == "file"]
+    return [
+        f"- {', '.join(same)}: the people of `val` serve for the validation while learning and for the measurement. No weights are chosen"
+        " by them, but whether the steps are enough is judged on them too.",
+        f"- {', '.join(images)}: a case is an image. Which images are of the same person or slide is not known, so all count as"
+        " independent, which makes intervals too narrow.",
     ]
 
 

@@ -11,10 +11,20 @@ from paper.cells import COMPARED_LOSSES, COMPARED_ON, TABLE_LOSS, split_of
 from paper.counts import THRESHOLDS
 from paper.intervals import difference, gain, true_coverage
 from paper.records import Results
-from paper.summary import BASELINES, ENOUGH, by_seed, compared, differences, doubled, ious, paper_gain
+from paper.summary import (
+    BASELINES,
+    ENOUGH,
+    by_seed,
+    compared,
+    deepest_over_mean,
+    differences,
+    doubled,
+    ious,
+    paper_gain,
+)
 from paper.wording import NAMES, NOT_YET, percent, points, rows
 
-FEW = 10  # with fewer people, the page warns about the interval over them
+FEW = 10  # with fewer people, the page warns about the interval over them, and calls no network better
 LOSSES = {
     TABLE_LOSS: "½ BCE + Dice of the batch (the authors' code, and the table)",
     "hybrid": "eq. 3 of the paper",
@@ -43,16 +53,17 @@ def trainings(results: Results, of_line: dict[tuple[str, str], Settings]) -> lis
 def few(results: Results, datasets: Sequence[str]) -> list[str]:
     """Warnings about intervals over two or three seeds, and about data sets with few people."""
     lines = [
-        "- Bootstrap intervals over few values are too narrow. For normally distributed values, a 95 % interval over three seeds would"
-        f" contain the true mean in {100 * true_coverage(3):.0f} % of cases, and one over two seeds in {100 * true_coverage(2):.0f} %."
+        "- Bootstrap intervals over few values are too narrow. If seeds alone made the difference, normally distributed, a 95 % interval"
+        f" over three of them would contain the true mean {100 * true_coverage(3):.0f} % of the time, and one over two"
+        f" {100 * true_coverage(2):.0f} %."
     ]
     for dataset in datasets:
         people = next((int(row["cases"]) for cell, row in results.done().items() if cell.dataset == dataset), FEW)
         if people < FEW:
             lines.append(
-                f"- {dataset} is measured on {people} people only: an interval over them would contain the true mean in"
-                f" {100 * true_coverage(people):.0f} % of cases, and one of two equally good networks would be better on all of them"
-                f" in 1 of {2 ** (people - 1)} cases. Nothing can be decided on these people alone."
+                f"- {dataset} is measured on {people} people only: an interval over them would contain the true mean"
+                f" {100 * true_coverage(people):.0f} % of the time, and one of two equally good networks would be better on all of them"
+                f" with a chance of 1 in {2 ** (people - 1)}. Nothing can be decided on these people alone."
             )
     return lines
 
@@ -84,17 +95,23 @@ def gains_over(results: Results, datasets: Sequence[str], one: str, other: str) 
 
 def over_seeds(of_each: Sequence[np.ndarray]) -> str:
     """The mean of differences (seeds, cases), with an interval over seeds and cases; with one seed, without."""
-    mean = gain(of_each, over_seeds=True)
-    if mean and min(map(len, of_each)) == 1:
-        return f"{100 * mean.mean:+.2f}, one seed"
-    return points(mean)
+    mean, note = gain(of_each, over_seeds=True), one_seed(of_each)
+    return f"{100 * mean.mean:+.2f}{note}" if mean and note else points(mean)
 
 
-def doubling(results: Results, lines: Sequence[tuple[str, str]]) -> list[str]:
+def one_seed(of_each: Sequence[np.ndarray]) -> str:
+    """A note after the mean of differences (seeds, cases) if one of them, or each, is from a single seed."""
+    seeds = [len(each) for each in of_each]
+    if min(seeds, default=0) != 1:
+        return ""
+    return ", one seed" if max(seeds) == 1 else ", one seed on some"
+
+
+def doubling(results: Results, of_line: Mapping[tuple[str, str], Settings]) -> list[str]:
     """What twice the steps add, compared with a training that was planned for half of them."""
     head = ["data", "network", "steps", "validation IoU, %", "added", "IoU of a case, %", "added, 95 % over cases"]
     said = []
-    for line in lines:
+    for line in of_line:
         ends = doubled(results, line)
         added = gain([difference(by_seed(results, line), by_seed(results.half, line))], over_seeds=False)
         if ends is None:
@@ -106,22 +123,34 @@ def doubling(results: Results, lines: Sequence[tuple[str, str]]) -> list[str]:
             f"{percent(half.validation)} → {percent(whole.validation)}", f"{100 * (whole.validation - half.validation):+.2f}",
             f"{percent(half.iou)} → {percent(whole.iou)}", points(added),
         ])  # fmt: skip
+    settings_of = {dataset: settings for (dataset, _), settings in of_line.items()}
+    pooled = ", ".join(d for d, settings in settings_of.items() if settings.goal.slices.group == "file")
+    shares = ", ".join(f"1/{settings.validation_stride} of {dataset}" for dataset, settings in settings_of.items())
     return [
         "Every learning curve ends flat, because the learning rate falls to 0 at the end of each training. So convergence is judged by a"
         f" second training: a data set has converged if twice the steps add less than {100 * ENOUGH} points of validation IoU for every"
-        " network.",
+        " network. If they add more, half of the steps were too few, and whether all of them are enough remains open.",
+        "",
+        "Validation IoU is Dice / (2 - Dice) at the network's pixels, where Dice is that of all images together"
+        f" ({pooled}) or the mean over patients. It is computed on a part of the images of `val` ({shares}), so it cannot be compared with"
+        " the IoU of a case. Each line compares one training with one other: its differences include the variation between trainings,"
+        " which an interval over cases leaves out.",
         "",
         *rows(head, said),
     ]
 
 
 def heads(results: Results, datasets: Sequence[str]) -> list[str]:
-    """The IoU of the mean of the heads, as in the table, and of each head, averaged over the seeds."""
+    """The IoU of the mean of the heads, as in the table, and of each head, averaged over the seeds; and what the deepest head gains."""
     lines = []
     for dataset in datasets:
-        of_answers = [ious(results, (dataset, "unetpp_ds"), answer) for answer in ("all", "L1", "L2", "L3", "L4")]
-        lines.append([dataset, *(percent(float(np.mean(each)) if each else None) for each in of_answers)])
-    return rows(["data", "mean of the heads", "L1", "L2", "L3", "L4"], lines)
+        line = (dataset, "unetpp_ds")
+        of_answers = [ious(results, line, answer) for answer in ("all", "L1", "L2", "L3", "L4")]
+        means = [percent(float(np.mean(each)) if each else None) for each in of_answers]
+        lines.append([dataset, *means, points(gain([deepest_over_mean(results, dataset)], over_seeds=False))])
+    return rows(
+        ["data", "mean of the heads", "L1", "L2", "L3", "L4", "points of L4 over the mean, 95 % over cases"], lines
+    )
 
 
 def losses(results: Results) -> list[str]:

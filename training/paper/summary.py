@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from paper.cells import Cell
+from paper.cells import ARCHITECTURES, Cell
 from paper.counts import Counts
-from paper.intervals import Gain, difference, gain
+from paper.intervals import difference
 from paper.records import Results
 
 # IoU of the paper's table in per cent, as recalled; the mean gains of UNet++ with deep supervision are the abstract's 3.9 and 3.4 points.
@@ -48,20 +48,22 @@ def mean_of(results: Results, line: Line, figure: Callable[[Counts], float]) -> 
     return float(np.mean(figures)) if figures else None
 
 
-def gain_over(results: Results, datasets: Iterable[str], one: str, other: str, over_seeds: bool) -> Gain | None:
-    """The gain of one architecture over another, averaged over data sets; None without data sets, or if one lacks an architecture."""
-    return gain(differences(results, datasets, one, other), over_seeds)
-
-
 def differences(results: Results, datasets: Iterable[str], one: str, other: str) -> list[np.ndarray]:
     """The IoU of one architecture minus that of another on each data set, (seeds, cases), for the seeds that both have."""
     return [difference(by_seed(results, (d, one)), by_seed(results, (d, other))) for d in datasets]
 
 
-def paper_gain(datasets: Iterable[str], other: str) -> float | None:
-    """The paper's mean gain of UNet++ with deep supervision over another network on some data sets; None if it has none of them."""
-    gains = [PAPER[d]["unetpp_ds"] - PAPER[d][other] for d in datasets if d in PAPER]
-    return float(np.mean(gains)) / 100 if gains else None
+def deepest_over_mean(results: Results, dataset: str) -> np.ndarray:
+    """The IoU of the deepest head of UNet++ with deep supervision minus that of the mean of its heads, (seeds, cases)."""
+    line = (dataset, "unetpp_ds")
+    return difference(by_seed(results, line, "L4"), by_seed(results, line))
+
+
+def paper_gain(datasets: Sequence[str], other: str) -> float | None:
+    """The paper's mean gain of UNet++ with deep supervision over another network; None without data sets, or if it lacks one of them."""
+    if not datasets or not PAPER.keys() >= {*datasets}:
+        return None
+    return float(np.mean([PAPER[d]["unetpp_ds"] - PAPER[d][other] for d in datasets])) / 100
 
 
 def compared(results: Results, datasets: Iterable[str], one: str, other: str) -> list[str]:
@@ -75,11 +77,31 @@ def doubled(results: Results, line: Line) -> tuple[End, End] | None:
     return (_end(results.half, cells), _end(results, cells)) if cells else None
 
 
+def validations(results: Results, cells: Iterable[Cell]) -> list[float]:
+    """The IoU of the last validation, one value for each cell."""
+    return [[value for _, _, what, value in results.log(cell) if what == "val_iou"][-1] for cell in cells]
+
+
+def between_seeds(
+    results: Results, datasets: Iterable[str], figure: Callable[[Line], Sequence[float]]
+) -> tuple[float, Line] | None:
+    """The largest difference between seeds of one network, and its line of the table; None if no network has two seeds.
+
+    Args:
+        results: The records.
+        datasets: The data sets to look at.
+        figure: The values of a line of the table, one for each seed.
+    """
+    of_lines = {(d, a): figure((d, a)) for d in datasets for a in ARCHITECTURES if len(_seeds(results, d, a)) > 1}
+    ranges: dict[Line, float] = {line: max(each) - min(each) for line, each in of_lines.items()}
+    most = max(ranges, key=lambda line: ranges[line], default=None)
+    return None if most is None else (ranges[most], most)
+
+
 def _end(results: Results, cells: Sequence[Cell]) -> End:
     done = results.done()
-    validations = [[value for _, _, what, value in results.log(cell) if what == "val_iou"][-1] for cell in cells]
-    ious = [float(done[cell]["iou"]) for cell in cells]
-    return End(int(done[cells[0]]["steps"]), float(np.mean(validations)), float(np.mean(ious)))
+    of_cases = [float(done[cell]["iou"]) for cell in cells]
+    return End(int(done[cells[0]]["steps"]), float(np.mean(validations(results, cells))), float(np.mean(of_cases)))
 
 
 def _seeds(results: Results, dataset: str, architecture: str) -> set[int]:
