@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
@@ -222,6 +223,16 @@ def test_a_run_folder_with_other_settings_is_not_continued(made, monkeypatch):
 def test_without_any_record_the_pages_are_written_and_nothing_is_drawn(place, tmp_path):
     assert command(place, "--no-training", "--results", str(tmp_path), "--runs", str(tmp_path / "runs")) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"README.md", "speed.csv", "table.csv", "table.md"}
+
+
+def test_finished_trainings_are_measured_on_as_many_threads_as_they_are_given(place, tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert command(place, "--no-training", "--results", str(tmp_path), "--runs", str(tmp_path / "runs")) == 0
+        assert torch.get_num_threads() == 1  # as `command` gives
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_training_that_did_not_reach_its_last_step_is_not_recorded(made):

@@ -18,6 +18,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from data.slices import DataError
 from fit.settings import Settings, SettingsError
 from measure.pictures import PicturesError
@@ -46,6 +48,8 @@ class Job:
 def main(arguments: list[str] | None = None) -> int:
     """Train and record what is missing, and write table, figures and page; returns 0, or 1 after printing the reason to stderr."""
     given = _parser().parse_args(arguments)
+    if given.threads:  # for measurements; each training sets it for itself
+        torch.set_num_threads(given.threads)
     results = Results(given.results)
     try:
         # The table has a line for everything on record and in the plan, whatever is asked for today.
