@@ -321,6 +321,12 @@ def test_a_file_that_is_skipped_no_longer_is_listed_as_a_case_alone(run, scans, 
     assert rows_of(tmp_path / "out") == {"a": "done", "a-label": "done"}
 
 
+def test_results_beside_their_scans_are_not_listed_as_skipped(run, tmp_path):
+    add_scan(tmp_path / "a.nrrd")
+    for _ in range(2):
+        assert run(tmp_path, tmp_path, ["nii.gz"]) == {"a": "done"}
+
+
 def test_a_result_stays_listed_when_its_scan_is_gone(run, scans, tmp_path):
     out = tmp_path / "out"
     for name in ("done", "failing"):

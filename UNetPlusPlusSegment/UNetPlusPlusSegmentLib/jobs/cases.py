@@ -12,7 +12,7 @@ from .. import files
 from ..files.dicom_folder import PACKED, SLICE_ENDINGS
 from ..files.reading import case_name, volume_ending
 from .corrections import CORRECTED, corrected_path
-from .manifest import MANIFEST, CohortError
+from .manifest import MANIFEST, CohortError, read_manifest
 from .picture import PICTURES
 
 ENDING = ".seg.nrrd"  # of the result that is always written
@@ -86,15 +86,19 @@ def check_names(cases: Mapping[str, Path]) -> None:
 
 
 def _contents(parent: Path) -> dict[Path, int]:
-    """What is in a folder of inputs, sorted by name, each with its mode.
+    """What is in a folder of inputs, without the results of a cohort, sorted by name, each with its mode.
 
     Raises:
         CohortError: It is not a folder, or cannot be read.
     """
     if not stat.S_ISDIR(_mode(parent)):
         raise CohortError(f"{parent} is not a folder: give a folder, or a list of files.")
+    results = {name for record in read_manifest(parent).values() for name in record.get("files", ())}
     try:
-        return {path: _mode(path) for path in sorted(parent.iterdir()) if not path.name.startswith(".")}
+        there = [
+            path for path in sorted(parent.iterdir()) if not path.name.startswith(".") and path.name not in results
+        ]
+        return {path: _mode(path) for path in there}
     except OSError as error:
         raise CohortError(f"{parent} cannot be read ({error.strerror}): correct its permissions.") from error
 
