@@ -293,13 +293,17 @@ def _inWords(edit):
     """Sentences about the findings, before masking, and the notes of the run."""
     found = _found(edit.run)
     isMany = edit.run.bundle.finds_nodules and len(found) > 3
-    words = [_("{count} nodules found.").format(count=len(found))] if isMany else map(_size, found)
+    words = (
+        [_("{count} nodules found.").format(count=len(found))]
+        if isMany
+        else [_size(each, edit.names) for each in found]
+    )
     notes = [str(each) for each in edit.run.result.notes if not (edit.refines and each.kind == "cut-by-box")]
     return [*(words if edit.roiNode is None else ()), *notes]
 
 
-def _size(segment):
-    diameter = segment.measurements.get("mean_diameter_rounded_mm")
+def _size(segment, names):
+    name, diameter = names.get(segment.value, segment.name), segment.measurements.get("mean_diameter_rounded_mm")
     if diameter is None:
-        return _("{name}: {volume} ml.").format(name=segment.name, volume=round(segment.measurements["volume_ml"]))
-    return _("{name}: {diameter} mm.").format(name=segment.name, diameter=diameter)
+        return _("{name}: {volume} ml.").format(name=name, volume=round(segment.measurements["volume_ml"]))
+    return _("{name}: {diameter} mm.").format(name=name, diameter=diameter)

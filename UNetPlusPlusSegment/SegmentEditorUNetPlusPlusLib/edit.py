@@ -26,6 +26,7 @@ class Edit:
         target, speed, roiNode: The choices that it was started with.
         preview: True to show the result, False to write it when it is there.
         refines: True if the box is meant to be a part of the target.
+        names: After `write`, the names of new segments, by the value of their finding.
     """
 
     def __init__(self, controller, watcher, host, target, roiNode, preview, points=None, refines=False, **options):
@@ -46,7 +47,7 @@ class Edit:
         self.target, self.speed = target, options["speed"]
         self.roiNode, self.preview, self.refines = roiNode, preview, refines
         self._segmentationNode, self._segmentID = node.GetSegmentationNode(), node.GetSelectedSegmentID()
-        self._adds, self._previewNode = points is not None, None
+        self._adds, self._previewNode, self.names = points is not None, None, {}
         self._region = True
         if roiNode is not None:
             self._region = markups.inside_roi(roiNode, node.GetSourceVolumeNode())  # read now, as the box may be moved
@@ -136,7 +137,9 @@ class Edit:
         if isFirst:
             host.saveStateForUndo()
         if part.like:
-            segmentID = _add_segment(self._segmentationNode.GetSegmentation(), part.like)
+            segmentation = self._segmentationNode.GetSegmentation()
+            segmentID = _add_segment(segmentation, part.like)
+            self.names[part.like.value] = segmentation.GetSegment(segmentID).GetName()
             node.SetSelectedSegmentID(segmentID)
         write(host, codes)
         return segmentID
