@@ -163,6 +163,18 @@ def test_the_effect_of_twice_the_steps_is_given_for_each_network(results, of_lin
     assert "- Whether the trainings have converged has not been decided on polyp, liver, nodule." in said
 
 
+def test_where_half_of_the_steps_were_too_few_the_page_says_what_the_gain_was_after_them(results, of_line):
+    for architecture, half, whole in (("unet", 0.5, 0.6), ("unetpp_ds", 0.45, 0.7)):
+        record(results.half, Cell("polyp", architecture, 1), steps=1000, validation=0.5, **of_cases(half))
+        record(results, Cell("polyp", architecture, 1), steps=2000, validation=0.6, **of_cases(whole))
+    record(results.half, Cell("liver", "unet", 1), steps=1000, validation=0.5, **of_cases(0.5))  # without a rival
+    record(results, Cell("liver", "unet", 1), steps=2000, validation=0.6, **of_cases(0.6))
+    said = (
+        "After half of them, the gain of UNet++ with deep supervision over U-Net was -5.00 instead of +10.00 on polyp."
+    )
+    assert said in page(results, of_line)
+
+
 def test_a_data_set_has_converged_only_once_every_network_was_compared(results, of_line):
     for architecture in cells.ARCHITECTURES:
         assert "- polyp: converged." not in page(results, of_line)

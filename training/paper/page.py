@@ -203,11 +203,24 @@ def _still_learning(results: Results, datasets: Sequence[str]) -> list[str]:
     if slow:
         lines.append(
             f"- Half of the steps were too few on {', '.join(slow)}, and whether all of them are enough is not known (below). A gain there"
-            " also says how fast a network learns: with more steps it may grow or shrink."
+            f" also says how fast a network learns: with more steps it may grow or shrink.{_gain_after_half(results, slow)}"
         )
     if undecided:
         lines.append(f"- Whether the trainings have converged has not been decided on {', '.join(undecided)}.")
     return lines
+
+
+def _gain_after_half(results: Results, datasets: Sequence[str]) -> str:
+    """A sentence about the gain of UNet++ with deep supervision over U-Net after half of the steps, and the table's, after all."""
+    both = ("unetpp_ds", "unet")
+    there = compared(results, compared(results.half, datasets, *both), *both)
+    half, whole = (differences(each, there, *both) for each in (results.half, results))
+    gains = [
+        f"{100 * before.mean():+.2f} instead of {100 * after.mean():+.2f} on {dataset}"
+        for dataset, before, after in zip(there, half, whole, strict=True)
+    ]
+    begin = f" After half of them, the gain of {NAMES['unetpp_ds']} over U-Net was"
+    return f"{begin} {', '.join(gains)}." if gains else ""
 
 
 def _judged(added: Mapping[str, float]) -> str:
