@@ -123,7 +123,7 @@ def warned(monkeypatch):
 @pytest.mark.parametrize("at_first", [0, 1], ids=["that has none yet", "that has lost them"])
 def test_a_cluster_without_workers_is_named_and_waited_for(bundle, cohort, tmp_path, warned, at_first):
     scan, _ = files.read_volume(cohort / "b.nrrd")
-    large = np.tile(scan.array, (200, 1, 1))  # so that it is not done before its worker is lost
+    large = np.tile(scan.array, (60, 1, 1))  # so that it is not done before its worker is lost
     files.write_volume(cohort / "b.nrrd", large, AFFINE)
 
     def lose(done, total, case):
