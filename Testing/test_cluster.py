@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from Testing.support.bright import bright_bundle
+from Testing.support.kills import shared_memory
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.core.request import Request
@@ -154,6 +156,7 @@ def descendants(words: str) -> list[int]:
     return [each.pid for each in psutil.Process().children(recursive=True) if words in " ".join(each.cmdline())]
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="shared memory is looked for in /dev/shm")
 def test_a_process_of_this_computer_that_dies_is_replaced_however_long_that_takes(
     bundle, cohort, tmp_path, monkeypatch
 ):
@@ -168,10 +171,14 @@ def test_a_process_of_this_computer_that_dies_is_replaced_however_long_that_take
     monkeypatch.setattr(dask_cluster, "WORKER_S", 300)
     monkeypatch.setattr(dask_cluster._log, "warning", give_up)
     monkeypatch.setenv("DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT", "1ms")  # shorter than any start
-    cases = [cohort / f"{name}.nrrd" for name in "ab"]
+    before, cases = shared_memory(), [cohort / f"{name}.nrrd" for name in "ab"]
     records = run_cohort(on_this_computer(1), cases, tmp_path / "out", asked_of(bundle), kill_it)
     assert [record["status"] for record in records] == ["done", "done"]
-    assert not descendants("dask_main") and not descendants("spawn_main")
+    assert not descendants("dask_main")
+    deadline = time.monotonic() + 120
+    while descendants("spawn_main") or shared_memory() - before:
+        assert time.monotonic() < deadline, "something is left over"
+        time.sleep(0.1)
 
 
 CTRL_C_IN_THE_SHELL = """

@@ -96,6 +96,14 @@ class ChildProcess:
                 os.killpg(self._child.pid, signal.SIGKILL)
         _in_background(self._child.wait)
 
+    def dismiss(self) -> None:
+        """Close its stdin and wait two seconds for it to end by itself, then kill it."""
+        with contextlib.suppress(OSError):
+            self._requests.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(ENDING_S)
+        self.close()
+
     def close(self) -> None:
         """Kill it and wait up to two seconds for its end, as Windows keeps its folder open until then."""
         self.kill()

@@ -91,7 +91,7 @@ def _cluster_here(workers: int) -> Iterator[str]:
         try:
             yield _address_from(process)
         finally:
-            process.close()
+            process.dismiss()
 
 
 def _address_from(process: ChildProcess) -> str:

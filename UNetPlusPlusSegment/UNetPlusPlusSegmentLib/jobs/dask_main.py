@@ -6,10 +6,13 @@ shell reaches only the parent, which ends it with all of its processes.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import NoReturn
 
 import dask
 from dask.system import CPU_COUNT  # without the cores that a container or taskset keeps from this process
@@ -18,18 +21,28 @@ from distributed import Nanny, Scheduler, SpecCluster
 DRIVER_S = 15
 
 
-def main() -> int:
+def main() -> None:
     """Run the cluster, with its temporary files in the current folder."""
     settings = {
         "temporary-directory": str(Path.cwd()),
         # By default, Dask gives up a process that has died if it takes more than 15 s to start again, as it may on a busy computer.
         "distributed.deploy.lost-worker-timeout": "1 day",
     }
-    with dask.config.set(settings), cluster(int(sys.argv[1])) as running:
+    parent = threading.Thread(target=_end_with_parent)
+    parent.start()
+    with dask.config.set(settings):
+        running = cluster(int(sys.argv[1]))
         sys.stdout.write(f"{running.scheduler_address}\n")
         sys.stdout.flush()
-        sys.stdin.read()
-    return 0
+        parent.join()
+
+
+def _end_with_parent() -> NoReturn:
+    """End at once when stdin closes: the cluster would wait for the cases that are being computed."""
+    sys.stdin.read()
+    for each in multiprocessing.active_children():
+        each.terminate()
+    os._exit(0)  # Python's resource tracker removes what is left in shared memory
 
 
 def cluster(workers: int) -> SpecCluster:
@@ -58,4 +71,4 @@ def graphics_cards() -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
