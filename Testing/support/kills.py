@@ -83,7 +83,6 @@ class Killing:
         folder.mkdir()
         self._temporary.mkdir()
         make_scans(data, self._inputs)
-        self._shared = shared_memory()
         self._whole, self._stage_s = folder / "whole", [0.0]
         with Command(self._asked(self._whole), self.environment) as command:
             started = time.monotonic()
@@ -119,7 +118,7 @@ class Killing:
             self._check_done(out, command)
 
     def check_nothing_left(self) -> None:
-        """Wait for all processes to end, and check that no temporary files and no shared memory are left."""
+        """Wait for all processes to end, and check that no temporary files are left."""
         deadline = time.monotonic() + PATIENCE_S
         while left := self.processes():
             check(
@@ -130,7 +129,6 @@ class Killing:
             command.end()  # removes what the killed processes could not
         left = [path for path in self._temporary.rglob("*") if not _is_pythons_probe(path)]
         check(not left, f"temporary files left over: {left}")
-        check(not (more := shared_memory() - self._shared), f"shared memory left over: {more}")
 
     def processes(self, of: str = "", parent: int | None = None) -> list[int]:
         """The living processes started here, with these words in their command line and with this parent."""
@@ -335,6 +333,7 @@ def run(data: Path, models: Path, count: int = COUNT, seed: int = SEED) -> Count
     """
     kills = {victim: count * share // sum(SHARES.values()) for victim, share in SHARES.items()}
     kills["command"] += count - sum(kills.values())
+    shared = shared_memory()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as threads:
         one, other = (Killing(data, models, Path(folder, str(n)), seed + n) for n in range(2))
         tasks = [
@@ -343,6 +342,8 @@ def run(data: Path, models: Path, count: int = COUNT, seed: int = SEED) -> Count
         ]
         for task in tasks:
             task.result()
+    # Only now, because a cluster keeps that of a killed process until its own end.
+    check(not (more := shared_memory() - shared), f"shared memory left over: {more}")
     return one.ends + other.ends
 
 
