@@ -93,14 +93,12 @@ def _contents(parent: Path) -> dict[Path, int]:
     """
     if not stat.S_ISDIR(_mode(parent)):
         raise CohortError(f"{parent} is not a folder: give a folder, or a list of files.")
-    results = {name for record in read_manifest(parent).values() for name in record.get("files", ())}
     try:
-        there = [
-            path for path in sorted(parent.iterdir()) if not path.name.startswith(".") and path.name not in results
-        ]
-        return {path: _mode(path) for path in there}
+        there = sorted(parent.iterdir())
     except OSError as error:
         raise CohortError(f"{parent} cannot be read ({error.strerror}): correct its permissions.") from error
+    results = {name for record in read_manifest(parent).values() for name in record.get("files", ())}
+    return {path: _mode(path) for path in there if not path.name.startswith(".") and path.name not in results}
 
 
 def _mode(path: Path) -> int:
