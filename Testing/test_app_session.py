@@ -30,7 +30,7 @@ from Testing.support.mrml_scene import slicer
 from UNetPlusPlusSegmentLib.app.cases import find, uploaded
 from UNetPlusPlusSegmentLib.app.session import POLL_S, Session
 from UNetPlusPlusSegmentLib.nodule.segments import TERMINOLOGY
-from UNetPlusPlusSegmentLib.scene import mrml
+from UNetPlusPlusSegmentLib.scene import mrml, showing
 
 MATRIX = np.diag([-2.0, -2.0, 3.0, 1.0])  # a voxel of 0.012 ml
 BLOCK = np.s_[2:6, 5:15, 5:15]  # 4.8 ml
@@ -369,7 +369,7 @@ def test_a_case_stays_open_with_all_changes_while_its_segments_overlap(cohort, o
     node, volume = session.segmentation, session.views.volume
     below = np.zeros((10, 30, 40), np.uint8)
     below[2:4, 5:15, 5:15] = 1
-    mrml.show_segmentation(below, [Segment(1, "Tumour", "", (0, 0, 255), {})], volume, node)
+    showing.show_segmentation(below, [Segment(1, "Tumour", "", (0, 0, 255), {})], volume, node)
     session.state.case_name = "b"
     do(session.open("b"))
     assert session.state.saved == session.state.message and "Liver and Tumour overlap" in session.state.message

@@ -23,7 +23,7 @@ from Testing.support.sample_files import write_slice
 from UNetPlusPlusSegmentLib.app.access import Folders
 from UNetPlusPlusSegmentLib.app.cases import Case
 from UNetPlusPlusSegmentLib.app.corrections import AutoSave, write
-from UNetPlusPlusSegmentLib.scene import mrml
+from UNetPlusPlusSegmentLib.scene import mrml, showing
 from UNetPlusPlusSegmentLib.scene.snapshots import Snapshot, snapshot
 
 SIZE = (260, 200)
@@ -53,7 +53,7 @@ def shown(views, ijk_to_ras, transform=None, labelmap=None):
         view.interactor().InvokeEvent("WindowResizeEvent")
     views.app.display_manager.reset_views()
     labelmap = a_mask() if labelmap is None else labelmap
-    segmentation = mrml.show_segmentation(labelmap, [LIVER, NODULE][: labelmap.max()], node)
+    segmentation = showing.show_segmentation(labelmap, [LIVER, NODULE][: labelmap.max()], node)
     views.centre(mrml.centre_of(segmentation, segmentation.GetSegmentation().GetNthSegmentID(0)))
     return node, segmentation
 
@@ -123,7 +123,7 @@ def test_the_probability_lies_over_the_ct(views):
     node, _ = shown(views, GRIDS["oblique"])
     view = views.slices[0]
     before = rendered(view).astype(int)
-    views.overlay(mrml.show_scalar_volume(a_mask().astype(np.float32), node, "probability"))
+    views.overlay(showing.show_scalar_volume(a_mask().astype(np.float32), node, "probability"))
     colored = (np.ptp(rendered(view).astype(int), axis=-1) > 60) & (np.abs(rendered(view) - before).sum(axis=-1) > 20)
     assert colored.sum() > 1000
     views.overlay(None)
@@ -205,7 +205,7 @@ def test_a_dicom_seg_refers_to_the_series(views, tmp_path):
     node = views.show(volume, "CT")
     labelmap = np.zeros(volume.array.shape, np.uint8)
     labelmap[1:3, 2:5, 1:6] = 1
-    taken = snapshot(mrml.show_segmentation(labelmap, [LIVER], node), node)
+    taken = snapshot(showing.show_segmentation(labelmap, [LIVER], node), node)
     import pydicom
 
     seg = pydicom.dcmread(write(taken, case, "dicom", tmp_path))
@@ -252,7 +252,7 @@ def test_segments_that_overlap_are_neither_saved_nor_downloaded_until_one_is_sub
     node, segmentation = shown(views, GRIDS["oblique"])
     below = np.zeros(SHAPE, np.uint8)
     below[8:12, 12:20, 10:30] = 1
-    mrml.show_segmentation(below, [replace(NODULE, value=1)], node, segmentation)
+    showing.show_segmentation(below, [replace(NODULE, value=1)], node, segmentation)
     editor, said, path = segmentation.GetSegmentation(), [], tmp_path / "a.seg.nrrd"
     case = Case("a", tmp_path, Folders([tmp_path]))
 
@@ -261,7 +261,7 @@ def test_segments_that_overlap_are_neither_saved_nor_downloaded_until_one_is_sub
         saving.follow(path, lambda: snapshot(segmentation, node), None)
         for subtracted in (False, True):
             if subtracted:
-                mrml.show_segmentation(
+                showing.show_segmentation(
                     a_mask() & (1 - below), [LIVER], node, segmentation, inPlaceOf={1: editor.GetNthSegmentID(0)}
                 )
             saving.changed()

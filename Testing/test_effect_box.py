@@ -12,7 +12,7 @@ from Testing.support.worker_logic import GRID
 from UNetPlusPlusSegmentLib.core.volume import Volume, crop
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.network.bundle import read_bundle
-from UNetPlusPlusSegmentLib.scene import markups, mrml
+from UNetPlusPlusSegmentLib.scene import markups, placement
 
 
 def test_apply_and_refine_change_the_segment_in_the_box_alone(opened, models):
@@ -23,7 +23,7 @@ def test_apply_and_refine_change_the_segment_in_the_box_alone(opened, models):
     at.host.setNodeReference("ROI", roi)
     inside = markups.inside_roi(roi, at.volume)
     (box,) = [tuple(slice(*along) for along in markups.box_on_volume(roi, at.volume))]
-    cropped = crop(Volume(SCAN, mrml.world_ijk_to_ras(at.volume)), box)
+    cropped = crop(Volume(SCAN, placement.world_ijk_to_ras(at.volume)), box)
     engine = SliceEngine(read_bundle(models / "bright-v1.0.0"), "cpu")
     for button, speed in (("apply", "balanced"), ("refine", "accurate")):
         paint(at, "selected", drawn)

@@ -11,7 +11,7 @@ import pytest
 from Testing.support.mrml_scene import TURN, add_linear_transform, add_volume, rotation, slicer
 from Testing.support.segment_editor import SCAN, blobs, paint, painted, press, wait
 from Testing.support.worker_logic import GRID, expected
-from UNetPlusPlusSegmentLib.scene import mrml
+from UNetPlusPlusSegmentLib.scene import mrml, placement
 
 SHAPE = SCAN.shape
 EDITOR, SEGMENTATION = slicer.vtkMRMLSegmentEditorNode, slicer.vtkMRMLSegmentationNode
@@ -105,7 +105,7 @@ def test_a_segmentation_on_another_grid_gets_the_nearest_voxels(opened, models):
     kji = np.linalg.solve(TURN @ GRID, turn @ finer @ np.vstack([ijk, np.ones_like(ijk[:1])]))[2::-1]
     nearest = np.rint(kji).astype(int)
     outside = (nearest < 0).any(axis=0) | (nearest >= np.array(SHAPE)[:, None]).any(axis=0)
-    found = expected(models, SCAN, mrml.world_ijk_to_ras(at.volume)) == 1
+    found = expected(models, SCAN, placement.world_ijk_to_ras(at.volume)) == 1
     wanted = found[tuple(np.where(outside, 0, nearest))] & ~outside
     between = (np.abs(kji - np.floor(kji) - 0.5) < 1e-6).any(axis=0)  # two voxels are equally near
     at.segmentation.SetAndObserveTransformNodeID(None)

@@ -35,7 +35,7 @@ from UNetPlusPlusSegmentLib.core.request import RequestError
 from UNetPlusPlusSegmentLib.core.volume import VolumeError
 from UNetPlusPlusSegmentLib.jobs.protocol import JobError
 from UNetPlusPlusSegmentLib.network.bundle import BundleError
-from UNetPlusPlusSegmentLib.scene import mrml, pytorch_install
+from UNetPlusPlusSegmentLib.scene import mrml, placement, pytorch_install
 from UNetPlusPlusSegmentLib.scene.runs import RunError
 from UNetPlusPlusSegmentLib.scene.scene_runs import segments_of_target
 
@@ -78,7 +78,7 @@ def test_slices_are_cut_as_the_patient_lies_in_the_world(scene, logic, models, p
     assert run.error is None
     assert run.segmentationNode.GetTransformNodeID() == transformNode.GetID()
     mask = mrml.labelmap_of(run.segmentationNode, run.segmentIDs[0], volumeNode)
-    np.testing.assert_array_equal(mask, expected(models, a_scan(), mrml.world_ijk_to_ras(volumeNode)) == 1)
+    np.testing.assert_array_equal(mask, expected(models, a_scan(), placement.world_ijk_to_ras(volumeNode)) == 1)
 
 
 def test_maps_that_are_asked_for_lie_on_the_volume(scene, logic):

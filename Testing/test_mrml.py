@@ -27,7 +27,7 @@ from Testing.support.mrml_scene import (
     vtk,
 )
 from UNetPlusPlusSegmentLib.core.volume import VolumeError
-from UNetPlusPlusSegmentLib.scene import mrml
+from UNetPlusPlusSegmentLib.scene import mrml, placement, showing
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -93,7 +93,7 @@ def test_a_volume_without_voxels_is_refused(scene):
 def test_turning_a_volume_by_a_transform_is_the_same_as_hardening_it(scene, degrees, shift, mirrored, grid):
     matrix = turned_by(degrees, shift) @ np.diag([-1 if mirrored else 1, 1, 1, 1])
     node = add_volume(a_ct(), GRIDS[grid], transform=add_linear_transform(matrix))
-    in_world = mrml.world_ijk_to_ras(node)
+    in_world = placement.world_ijk_to_ras(node)
     node.HardenTransform()
     np.testing.assert_allclose(in_world, mrml.volume_from_node(node).ijk_to_ras, atol=1e-8)
 
@@ -109,7 +109,7 @@ def test_an_affine_registration_changes_no_voxel_size(scene, degrees, scales, sh
     matrix = turned_by(degrees, (1, 2, 3)) @ np.diag([*scales, 1])
     matrix[:3, 2] += shear * matrix[:3, 0]
     node = add_volume(a_ct(), GRIDS[grid], transform=add_linear_transform(matrix))
-    in_world = mrml.world_ijk_to_ras(node)[:3, :3]
+    in_world = placement.world_ijk_to_ras(node)[:3, :3]
     own = GRIDS[grid][:3, :3]
     np.testing.assert_allclose(in_world.T @ in_world, own.T @ own, atol=1e-9)  # lengths and angles of the axes
     assert np.linalg.det(in_world) == pytest.approx(np.linalg.det(own))
@@ -117,16 +117,16 @@ def test_an_affine_registration_changes_no_voxel_size(scene, degrees, scales, sh
 
 def test_scaling_along_the_axes_turns_nothing(scene):
     node = add_volume(a_ct(), GRIDS["oblique"], transform=add_linear_transform(np.diag([1.2, 0.8, 2.0, 1.0])))
-    np.testing.assert_allclose(mrml.world_ijk_to_ras(node)[:3, :3], GRIDS["oblique"][:3, :3], atol=1e-12)
+    np.testing.assert_allclose(placement.world_ijk_to_ras(node)[:3, :3], GRIDS["oblique"][:3, :3], atol=1e-12)
 
 
 @pytest.mark.parametrize("add_transform", [add_grid_transform, add_bspline_transform])
 def test_a_non_linear_transform_turns_nothing_but_the_linear_ones_around_it_do(scene, add_transform):
     alone = add_volume(a_ct(), GRIDS["sheared"], transform=add_transform())
-    np.testing.assert_allclose(mrml.world_ijk_to_ras(alone), GRIDS["sheared"], atol=1e-12)
+    np.testing.assert_allclose(placement.world_ijk_to_ras(alone), GRIDS["sheared"], atol=1e-12)
     between = add_transform(parent=add_linear_transform(TURN))
     node = add_volume(a_ct(), GRIDS["sheared"], transform=add_linear_transform(rotation(90, 0), parent=between))
-    np.testing.assert_allclose(mrml.world_ijk_to_ras(node), TURN @ rotation(90, 0) @ GRIDS["sheared"], atol=1e-9)
+    np.testing.assert_allclose(placement.world_ijk_to_ras(node), TURN @ rotation(90, 0) @ GRIDS["sheared"], atol=1e-9)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -134,7 +134,7 @@ def test_a_non_linear_transform_turns_nothing_but_the_linear_ones_around_it_do(s
 def test_a_map_lies_on_its_volume_as_float32(scene, place, dtype):
     volumeNode = add_volume(a_ct(), GRIDS["oblique"], transform=PLACES[place]())
     values = np.random.default_rng(1).random(SHAPE).astype(dtype)
-    mapNode = mrml.show_scalar_volume(values, volumeNode, "liver probability")
+    mapNode = showing.show_scalar_volume(values, volumeNode, "liver probability")
     assert mapNode.GetName() == "liver probability"
     volume = mrml.volume_from_node(mapNode)
     np.testing.assert_array_equal(volume.array, values.astype(np.float32))
@@ -147,4 +147,4 @@ def test_a_map_lies_on_its_volume_as_float32(scene, place, dtype):
 def test_a_map_of_another_shape_is_refused_and_leaves_nothing_behind(scene):
     volumeNode = add_volume(a_ct())
     with nothing_changes(scene), pytest.raises(VolumeError, match=r"\(9, 7, 5\) voxels.*segment this volume again"):
-        mrml.show_scalar_volume(np.zeros(SHAPE[::-1]), volumeNode, "probability")
+        showing.show_scalar_volume(np.zeros(SHAPE[::-1]), volumeNode, "probability")

@@ -33,7 +33,7 @@ from Testing.support.mrml_scene import (
 )
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import VolumeError
-from UNetPlusPlusSegmentLib.scene import mrml
+from UNetPlusPlusSegmentLib.scene import mrml, placement, showing
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -43,7 +43,7 @@ def test_segments_made_by_hand_keep_every_voxel_and_the_new_ones_overlap_them(sc
     segmentationNode = add_hand_made_segments(transform)
     before = all_about(segmentationNode)
     old = segments_of(segmentationNode)
-    assert mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode, segmentationNode) is segmentationNode
+    assert showing.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode, segmentationNode) is segmentationNode
     after = all_about(segmentationNode)
     assert {key: after[key] for key in before} == before
     assert list(segments_of(segmentationNode))[:2] == list(old)
@@ -65,7 +65,7 @@ def test_surfaces_that_were_there_stay_and_the_new_segments_get_theirs(scene):
     surface = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
     surfaces = [segment.GetRepresentation(surface) for segment in old.values()]
     times = [each.GetMTime() for each in surfaces]
-    mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode, segmentationNode)
+    showing.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode, segmentationNode)
     assert [segment.GetRepresentation(surface) for segment in old.values()] == surfaces
     assert [each.GetMTime() for each in surfaces] == times, "made again, at the price of seconds each"
     for segmentID, segment in zip(new_segment_ids(segmentationNode, old), (LIVER, NODULE), strict=True):
@@ -81,7 +81,7 @@ def test_an_empty_segmentation_under_another_transform_goes_under_that_of_the_vo
     segmentationNode.SetAndObserveTransformNodeID(add_linear_transform(STRETCH).GetID())
     segmentationNode.SetSourceRepresentationToClosedSurface()
     segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(add_volume(a_ct(), name="of another patient"))
-    mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode, segmentationNode)
+    showing.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode, segmentationNode)
     assert segmentationNode.GetTransformNodeID() == volumeNode.GetTransformNodeID()
     assert segmentationNode.GetSegmentation().GetSourceRepresentationName() == mrml.BINARY_LABELMAP  # that is saved
     role = segmentationNode.GetReferenceImageGeometryReferenceRole()
@@ -100,7 +100,7 @@ def test_segments_under_another_linear_transform_stay_in_place_and_the_new_ones_
     volumeNode = add_volume(a_ct(), GRIDS["oblique"], transform=PLACES[of_the_volume]())
     segmentationNode = add_hand_made_segments(PLACES[of_the_segments](), GRIDS["sheared"])
     before, old = all_about(segmentationNode), segments_of(segmentationNode)
-    mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode, segmentationNode)
+    showing.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode, segmentationNode)
     after = all_about(segmentationNode)
     assert {key: after[key] for key in before} == before
     for segmentID, segment in zip(new_segment_ids(segmentationNode, old), (LIVER, NODULE), strict=True):
@@ -118,7 +118,7 @@ def test_under_one_warp_a_further_linear_transform_is_no_obstacle(scene):
     volumeNode = add_volume(a_ct(), GRIDS["oblique"], transform=add_linear_transform(TURN, parent=warp))
     segmentationNode = add_hand_made_segments(warp)
     old = segments_of(segmentationNode)
-    mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode, segmentationNode)
+    showing.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode, segmentationNode)
     for segmentID, value in zip(new_segment_ids(segmentationNode, old), (1, 2), strict=True):
         read_back = mrml.labelmap_of(segmentationNode, segmentID, volumeNode)
         np.testing.assert_array_equal(read_back, a_labelmap() == value)
@@ -126,9 +126,9 @@ def test_under_one_warp_a_further_linear_transform_is_no_obstacle(scene):
 
 def test_a_reference_geometry_in_use_by_other_segments_is_kept(scene):
     first, second = add_volume(a_ct(), GRIDS["identity"], "PET"), add_volume(a_ct(), GRIDS["oblique"], "CT")
-    segmentationNode = mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], first)
+    segmentationNode = showing.show_segmentation(a_labelmap(), [LIVER, NODULE], first)
     parameters = segmentationNode.GetSegmentation().SerializeAllConversionParameters()
-    mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], second, segmentationNode)
+    showing.show_segmentation(a_labelmap(), [LIVER, NODULE], second, segmentationNode)
     assert segmentationNode.GetSegmentation().SerializeAllConversionParameters() == parameters
     role = segmentationNode.GetReferenceImageGeometryReferenceRole()
     assert segmentationNode.GetNodeReference(role) is first
@@ -146,7 +146,7 @@ def test_a_replaced_segment_keeps_id_place_and_display_and_its_layer_keeps_the_o
     segmentationNode.GetDisplayNode().SetSegmentVisibility(first, False)
     liver = Segment(7, LIVER.name, LIVER.terminology, LIVER.color, {})  # any label value will do
     for found in (a_labelmap() == 1, a_labelmap() == 2, np.zeros(SHAPE, bool), a_labelmap() > 0):  # as by a threshold
-        mrml.show_segmentation(found * np.uint8(7), [liver], volumeNode, segmentationNode, {7: first})
+        showing.show_segmentation(found * np.uint8(7), [liver], volumeNode, segmentationNode, {7: first})
         assert list(segments_of(segmentationNode)) == [first, second]
         assert all_about(segmentationNode)[second] == before[second]
         np.testing.assert_array_equal(mrml.labelmap_of(segmentationNode, first, volumeNode), found)
@@ -163,10 +163,10 @@ def test_a_replaced_segment_keeps_id_place_and_display_and_its_layer_keeps_the_o
 
 def test_the_surface_of_a_replaced_segment_follows_later_edits_too(scene):
     volumeNode = add_volume(a_ct())
-    segmentationNode = mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode)
+    segmentationNode = showing.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode)
     liver = next(iter(segments_of(segmentationNode)))
     segmentationNode.CreateClosedSurfaceRepresentation()
-    mrml.show_segmentation(a_labelmap() == 2, [LIVER], volumeNode, segmentationNode, {1: liver})
+    showing.show_segmentation(a_labelmap() == 2, [LIVER], volumeNode, segmentationNode, {1: liver})
     segment, name = segments_of(segmentationNode)[liver], "Closed surface"
     assert segment.GetRepresentation(name) is not None
     segment.GetRepresentation(mrml.BINARY_LABELMAP).Modified()  # as an edit does: Slicer drops surfaces that are stale
@@ -194,7 +194,7 @@ def test_what_does_not_fit_leaves_the_scene_as_it_was(scene, labelmap, segments,
     elif into == "an empty one":
         segmentationNode = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
     with nothing_changes(scene, segmentationNode), pytest.raises(error, match=message):
-        mrml.show_segmentation(labelmap, segments, volumeNode, segmentationNode)
+        showing.show_segmentation(labelmap, segments, volumeNode, segmentationNode)
 
 
 def test_a_segmentation_under_another_warp_is_refused_with_the_way_out(scene):
@@ -202,7 +202,7 @@ def test_a_segmentation_under_another_warp_is_refused_with_the_way_out(scene):
     volumeNode = add_volume(a_ct(), GRIDS["oblique"])
     message = "^CT and by hand are under different non-linear transforms. Select a new segmentation, or put both under"
     with nothing_changes(scene, segmentationNode), pytest.raises(mrml.SegmentationError, match=message):
-        mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode, segmentationNode)
+        showing.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode, segmentationNode)
     assert mrml.labelmap_of(segmentationNode, next(iter(segments_of(segmentationNode))), volumeNode).any()
 
 
@@ -216,7 +216,7 @@ def test_a_segmentation_of_surfaces_is_refused_with_the_way_out(scene):
     with pytest.raises(
         mrml.SegmentationError, match=r"^planned stores its segments as Closed surface.*new segmentation"
     ):
-        mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode, segmentationNode)
+        showing.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode, segmentationNode)
     assert list(segments_of(segmentationNode)) == [ball]
     with pytest.raises(mrml.SegmentationError, match=r"no voxels for a segment.*for: none.*Binary labelmap"):
         mrml.labelmap_of(segmentationNode, ball, volumeNode)
@@ -228,27 +228,27 @@ def test_if_slicer_does_not_take_the_new_segments_none_is_added(scene):
         segment.AddRepresentation("Planar contour", vtk.vtkPolyData())  # of an RT structure set: not made from masks
     before = all_about(segmentationNode)
     with pytest.raises(mrml.SegmentationError, match=r"^by hand accepts no new segment.*remove that representation"):
-        mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], add_volume(a_ct()), segmentationNode)
+        showing.show_segmentation(a_labelmap(), [LIVER, NODULE], add_volume(a_ct()), segmentationNode)
     assert all_about(segmentationNode) == before
     assert "Unable to perform conversion" in take_messages()
 
 
 def test_of_several_segments_some_take_the_place_of_others_and_all_stand_in_their_order(scene):
     volumeNode = add_volume(a_ct())
-    segmentationNode = mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode)
+    segmentationNode = showing.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode)
     liver, nodule = segments_of(segmentationNode)
     by_hand = segmentationNode.GetSegmentation().AddEmptySegment("", "by hand")
     segmentationNode.GetDisplayNode().SetSegmentVisibility(nodule, False)
     found = np.zeros(SHAPE, np.uint8)
     found[1, 1, 1], found[2, 2, 2:5] = 1, 2
     spots = [Segment(value, f"spot {value}", "", (9, 9, 9), {}) for value in (2, 1)]
-    mrml.show_segmentation(found, spots, volumeNode, segmentationNode, {1: nodule}, [liver])
+    showing.show_segmentation(found, spots, volumeNode, segmentationNode, {1: nodule}, [liver])
     (first, new, last) = segments_of(segmentationNode)
     assert (first, last) == (by_hand, nodule)
     assert not segmentationNode.GetDisplayNode().GetSegmentVisibility(nodule)
     for segmentID, value in ((nodule, 1), (new, 2)):
         np.testing.assert_array_equal(mrml.labelmap_of(segmentationNode, segmentID, volumeNode), found == value)
-        voxels = mrml.voxels_of(segments_of(segmentationNode)[segmentID].GetRepresentation(mrml.BINARY_LABELMAP))
+        voxels = placement.voxels_of(segments_of(segmentationNode)[segmentID].GetRepresentation(mrml.BINARY_LABELMAP))
         assert np.count_nonzero(voxels) == np.count_nonzero(found == value)  # no layer holds another's voxels
 
 
@@ -259,9 +259,9 @@ def test_what_cannot_be_replaced_is_refused(scene):
         nothing_changes(scene, segmentationNode),
         pytest.raises(mrml.SegmentationError, match=r"ID 'Segment_9' \(only for"),
     ):
-        mrml.show_segmentation(found, [LIVER], volumeNode, segmentationNode, {1: "Segment_9"})
+        showing.show_segmentation(found, [LIVER], volumeNode, segmentationNode, {1: "Segment_9"})
     with nothing_changes(scene), pytest.raises(mrml.SegmentationError, match="pass their segmentation"):
-        mrml.show_segmentation(found, [LIVER], volumeNode, inPlaceOf={1: "Segment_1"})
+        showing.show_segmentation(found, [LIVER], volumeNode, inPlaceOf={1: "Segment_1"})
 
 
 def test_a_segment_that_is_not_there_cannot_be_read(scene):

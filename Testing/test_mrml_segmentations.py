@@ -35,14 +35,14 @@ from Testing.support.mrml_scene import (
     vtk,
 )
 from UNetPlusPlusSegmentLib.core.segment import Segment
-from UNetPlusPlusSegmentLib.scene import mrml
+from UNetPlusPlusSegmentLib.scene import mrml, showing
 
 
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("place", PLACES)
 def test_a_mask_lies_on_the_voxels_of_its_volume_on_any_grid_under_any_transform(scene, grid, place):
     volumeNode = add_volume(a_ct(), GRIDS[grid], transform=PLACES[place]())
-    segmentationNode = mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode)
+    segmentationNode = showing.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode)
     assert segmentationNode.GetTransformNodeID() == volumeNode.GetTransformNodeID()
     for segmentID, segment in zip(segments_of(segmentationNode), (LIVER, NODULE), strict=True):
         expected = a_labelmap() == segment.value
@@ -74,7 +74,7 @@ def test_any_mask_on_any_grid_is_read_back_voxel_for_voxel(scene, degrees, shift
     ijk_to_ras = turned_by(degrees, shift) @ sheared @ np.diag([*np.multiply(spacing, flips), 1])
     labelmap = (np.random.default_rng(seed).random(shape) < 0.3).astype(np.uint8)
     volumeNode = add_volume(np.zeros(shape, np.int16), ijk_to_ras, transform=add_linear_transform(TURN))
-    segmentationNode = mrml.show_segmentation(labelmap, [LIVER], volumeNode)
+    segmentationNode = showing.show_segmentation(labelmap, [LIVER], volumeNode)
     (segmentID,) = segments_of(segmentationNode)
     np.testing.assert_array_equal(mrml.labelmap_of(segmentationNode, segmentID, volumeNode), labelmap == 1)
 
@@ -83,7 +83,7 @@ def test_many_labels_share_one_layer_and_keep_their_order(scene):
     labelmap = np.zeros(SHAPE, np.uint16)
     labelmap.flat[:300:3] = np.arange(100) * 3 + 1  # up to 298: more than eight bits
     segments = [Segment(value, f"nodule {value}", NODULE_TERMINOLOGY, (1, 2, 3), {}) for value in range(298, 0, -3)]
-    segmentationNode = mrml.show_segmentation(labelmap, segments, volumeNode := add_volume(a_ct()))
+    segmentationNode = showing.show_segmentation(labelmap, segments, volumeNode := add_volume(a_ct()))
     assert segmentationNode.GetSegmentation().GetNumberOfLayers() == 1
     assert [s.GetName() for s in segments_of(segmentationNode).values()] == [s.name for s in segments]
     for segmentID, segment in zip(segments_of(segmentationNode), segments, strict=True):
@@ -94,7 +94,7 @@ def test_a_segment_on_another_grid_is_read_by_nearest_voxel(scene):
     fine = add_volume(np.zeros((4, 6, 8), np.int16), np.diag([1.0, 1.0, 1.0, 1.0]))
     coarse = add_volume(np.zeros((2, 3, 4), np.int16), at(np.diag([2.0, 2.0, 2.0, 1.0]), (0.25, 0.25, 0.25)))
     labelmap = (np.arange(4 * 6 * 8).reshape(4, 6, 8) % 3 == 0).astype(np.uint8)
-    segmentationNode = mrml.show_segmentation(labelmap, [LIVER], fine)
+    segmentationNode = showing.show_segmentation(labelmap, [LIVER], fine)
     (segmentID,) = segments_of(segmentationNode)
     on_coarse = mrml.labelmap_of(segmentationNode, segmentID, coarse)
     np.testing.assert_array_equal(on_coarse, labelmap[::2, ::2, ::2] == 1)
@@ -103,7 +103,7 @@ def test_a_segment_on_another_grid_is_read_by_nearest_voxel(scene):
 @pytest.mark.parametrize("slices", [SHAPE[0], 1])
 def test_nothing_found_is_an_empty_segment_with_its_name_that_can_be_drawn_and_saved(scene, tmp_path, slices):
     volumeNode = add_volume(a_ct()[:slices])
-    segmentationNode = mrml.show_segmentation(np.zeros((slices, *SHAPE[1:]), np.uint8), [LIVER, NODULE], volumeNode)
+    segmentationNode = showing.show_segmentation(np.zeros((slices, *SHAPE[1:]), np.uint8), [LIVER, NODULE], volumeNode)
     assert [segment.GetName() for segment in segments_of(segmentationNode).values()] == ["liver", "nodule 1"]
     for segmentID in segments_of(segmentationNode):
         assert not mrml.labelmap_of(segmentationNode, segmentID, volumeNode).any()
@@ -120,14 +120,14 @@ def test_an_empty_result_beside_empty_segments_without_reference_image_can_be_sa
     segmentationNode = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
     segmentationNode.GetSegmentation().AddEmptySegment()  # Slicer 5.13 crashes on saving zeros without a reference
     volumeNode = add_volume(a_ct())
-    mrml.show_segmentation(np.zeros(SHAPE, np.uint8), [LIVER], volumeNode, segmentationNode)
+    showing.show_segmentation(np.zeros(SHAPE, np.uint8), [LIVER], volumeNode, segmentationNode)
     again = saved_and_loaded(segmentationNode, tmp_path / "empty.seg.nrrd")
     assert [segment.GetName() for segment in segments_of(again).values()] == ["Segment_1", "liver"]
 
 
 def test_one_label_of_two_that_was_not_found_is_an_empty_segment(scene):
     volumeNode = add_volume(a_ct())
-    segmentationNode = mrml.show_segmentation((a_labelmap() == 1).astype(np.uint8), [NODULE, LIVER], volumeNode)
+    segmentationNode = showing.show_segmentation((a_labelmap() == 1).astype(np.uint8), [NODULE, LIVER], volumeNode)
     nodule, liver = segments_of(segmentationNode)
     assert not mrml.labelmap_of(segmentationNode, nodule, volumeNode).any()
     np.testing.assert_array_equal(mrml.labelmap_of(segmentationNode, liver, volumeNode), a_labelmap() == 1)
@@ -135,13 +135,13 @@ def test_one_label_of_two_that_was_not_found_is_an_empty_segment(scene):
 
 
 def test_a_result_without_any_segment_is_an_empty_segmentation(scene):
-    segmentationNode = mrml.show_segmentation(np.zeros(SHAPE, np.uint8), [], add_volume(a_ct()))
+    segmentationNode = showing.show_segmentation(np.zeros(SHAPE, np.uint8), [], add_volume(a_ct()))
     assert segments_of(segmentationNode) == {}
 
 
 def test_a_new_segmentation_has_name_colour_terminology_display_and_reference(scene):
     volumeNode = add_volume(a_ct(), name="CT abdomen")
-    segmentationNode = mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode)
+    segmentationNode = showing.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode)
     assert segmentationNode.GetName() == "CT abdomen segmentation"
     liver, nodule = segments_of(segmentationNode).values()
     assert (liver.GetName(), nodule.GetName()) == ("liver", "nodule 1")
@@ -158,7 +158,7 @@ def test_a_new_segmentation_has_name_colour_terminology_display_and_reference(sc
 
 
 def test_slicer_understands_the_terminology(scene):
-    liver, nodule = segments_of(mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], add_volume(a_ct()))).values()
+    liver, nodule = segments_of(showing.show_segmentation(a_labelmap(), [LIVER, NODULE], add_volume(a_ct()))).values()
     logic = slicer.vtkSlicerTerminologiesModuleLogic
     for segment, meanings in ((liver, ("Anatomical Structure", "Liver")), (nodule, (None, "Nodule", "Lung", "Right"))):
         entry = slicer.vtkSlicerTerminologyEntry()
@@ -176,37 +176,37 @@ def test_results_are_filed_in_the_study_of_their_volume(scene):
     study = hierarchy.CreateStudyItem(patient, "study")
     volumeNode = add_volume(a_ct())
     hierarchy.SetItemParent(hierarchy.GetItemByDataNode(volumeNode), study)
-    segmentationNode = mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode)
-    mapNode = mrml.show_scalar_volume(np.zeros(SHAPE, np.float32), volumeNode, "probability")
+    segmentationNode = showing.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode)
+    mapNode = showing.show_scalar_volume(np.zeros(SHAPE, np.float32), volumeNode, "probability")
     for node in (segmentationNode, mapNode):
         assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == study
     elsewhere = hierarchy.CreateFolderItem(patient, "my results")
     hierarchy.SetItemParent(hierarchy.GetItemByDataNode(segmentationNode), elsewhere)
-    mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode, segmentationNode)
+    showing.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode, segmentationNode)
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(segmentationNode)) == elsewhere
 
 
 def test_a_name_that_is_taken_gets_a_number(scene):
     volumeNode = add_volume(a_ct())
-    segmentationNode = mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode)
+    segmentationNode = showing.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode)
     for _ in range(2):
-        mrml.show_segmentation((a_labelmap() == 1).astype(np.uint8), [LIVER], volumeNode, segmentationNode)
+        showing.show_segmentation((a_labelmap() == 1).astype(np.uint8), [LIVER], volumeNode, segmentationNode)
     names = [segment.GetName() for segment in segments_of(segmentationNode).values()]
     assert names == ["liver", "nodule 1", "liver_1", "liver_2"]
     for _ in range(2):  # as two more clicks find
-        mrml.show_segmentation(
+        showing.show_segmentation(
             (a_labelmap() == 2).astype(np.uint8), [replace(NODULE, value=1)], volumeNode, segmentationNode
         )
     assert [segment.GetName() for segment in segments_of(segmentationNode).values()][4:] == ["nodule 2", "nodule 3"]
     twins = [Segment(value, "nodule", NODULE_TERMINOLOGY, (1, 2, 3), {}) for value in (1, 2)]
-    segmentationNode = mrml.show_segmentation(a_labelmap(), twins, volumeNode)
+    segmentationNode = showing.show_segmentation(a_labelmap(), twins, volumeNode)
     assert [segment.GetName() for segment in segments_of(segmentationNode).values()] == ["nodule", "nodule_1"]
 
 
 def test_results_and_maps_for_volumes_of_one_name_get_names_that_selectors_can_tell_apart(scene):
     volumes = [add_volume(a_ct(), name="CT") for _ in range(2)]
-    shown = [mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], each) for each in volumes]
-    maps = [mrml.show_scalar_volume(a_ct(), each, "CT liver probability") for each in volumes]
+    shown = [showing.show_segmentation(a_labelmap(), [LIVER, NODULE], each) for each in volumes]
+    maps = [showing.show_scalar_volume(a_ct(), each, "CT liver probability") for each in volumes]
     assert [node.GetName() for node in shown] == ["CT segmentation", "CT segmentation_1"]
     assert [node.GetName() for node in maps] == ["CT liver probability", "CT liver probability_1"]
 
@@ -226,7 +226,7 @@ def saved_and_loaded(segmentationNode, path):
 def test_a_saved_segmentation_is_read_by_slicer_and_by_slicerio(scene, tmp_path, grid):
     slicerio = pytest.importorskip("slicerio")
     volumeNode = add_volume(a_ct(), GRIDS[grid], transform=add_linear_transform(TURN))
-    segmentationNode = mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode)
+    segmentationNode = showing.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode)
     loaded = saved_and_loaded(segmentationNode, tmp_path / "result.seg.nrrd")
     for (segmentID, segment), expected in zip(segments_of(loaded).items(), (LIVER, NODULE), strict=True):
         assert (segment.GetName(), segment.GetTerminology()) == (expected.name, expected.terminology)
@@ -248,7 +248,7 @@ def test_a_saved_segmentation_is_read_by_slicer_and_by_slicerio(scene, tmp_path,
 @pytest.mark.parametrize("form", ["bundle", "folder"])
 def test_a_saved_scene_shows_the_same_masks_in_the_same_place(scene, tmp_path, place, form):
     volumeNode = add_volume(a_ct(), GRIDS["oblique"], "CT", PLACES[place]())
-    segmentationNode = mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode)
+    segmentationNode = showing.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode)
     if form == "bundle":
         assert scene.WriteToMRB(str(tmp_path / "scene.mrb"))
         scene.Clear(False)
@@ -298,7 +298,7 @@ def test_a_real_liver_on_a_real_ct_under_its_acquisition_transform(scene, tmp_pa
     assert labelmap.sum() > 10_000, "the test needs a liver"
     volumeNode = add_volume(array, ijk_to_ras, transform=add_grid_transform(parent=add_linear_transform(TURN)))
     np.testing.assert_array_equal(mrml.volume_from_node(volumeNode).array, array)
-    segmentationNode = mrml.show_segmentation(labelmap, [LIVER], volumeNode)
+    segmentationNode = showing.show_segmentation(labelmap, [LIVER], volumeNode)
     (segmentID,) = segments_of(segmentationNode)
     np.testing.assert_array_equal(mrml.labelmap_of(segmentationNode, segmentID, volumeNode), labelmap == 1)
     loaded = saved_and_loaded(segmentationNode, tmp_path / "liver.seg.nrrd")

@@ -18,7 +18,7 @@ from Testing.support.slicer_qt.application import load_module
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.nodule.measurements import measure_nodule
-from UNetPlusPlusSegmentLib.scene import mrml
+from UNetPlusPlusSegmentLib.scene import mrml, placement, showing
 
 PACKAGE = "SegmentStatisticsUNetPlusPlusLib"
 PLUGIN = "UNetPlusPlusSegmentStatisticsPlugin"
@@ -70,7 +70,7 @@ def a_sphere(radius_mm: float = RADIUS_MM, tilt=None, hu: int = 40) -> tuple[np.
 def a_segmentation(mask, volumeNode, name="by hand"):
     """A segmentation with this mask as its only segment, and the segment's ID."""
     segment = Segment(1, name, "", (255, 0, 0), {})
-    node = mrml.show_segmentation(mask.astype(np.uint8), [segment], volumeNode)
+    node = showing.show_segmentation(mask.astype(np.uint8), [segment], volumeNode)
     return node, node.GetSegmentation().GetSegmentIDs()[-1]
 
 
@@ -114,7 +114,7 @@ def test_a_segment_measures_what_it_does_in_the_nodule_table_wherever_transforms
     volumeNode = add_volume(hu, ijk_to_ras, transform=PLACES[place]())
     segmentationNode, segmentID = a_segmentation(mask, volumeNode)
     found = values(compute(segmentationNode, volumeNode), segmentID)
-    expected = measure_nodule(mask, Volume(hu, mrml.world_ijk_to_ras(volumeNode)))
+    expected = measure_nodule(mask, Volume(hu, placement.world_ijk_to_ras(volumeNode)))
     assert expected.long_axis_mm > 1.2 * expected.short_axis_mm
     # Segment Statistics hardens the transform first: under a non-linear one that resamples the segment.
     error_mm = 1e-6 if place in LINEAR else 0.7
@@ -159,10 +159,10 @@ def test_each_segment_of_a_shared_layer_and_a_finer_hand_drawn_one_are_measured_
     labelmap = mask.astype(np.uint8)
     labelmap[:, :, : mask.shape[2] // 2] *= 2
     segments = [Segment(value, f"half {value}", "", (255, 0, 0), {}) for value in (1, 2)]
-    segmentationNode = mrml.show_segmentation(labelmap, segments, volumeNode)
+    segmentationNode = showing.show_segmentation(labelmap, segments, volumeNode)
     fine = ijk_to_ras @ np.diag([0.5, 0.5, 0.5, 1.0])
     fineNode = add_volume(np.zeros([2 * n for n in mask.shape], np.int16), fine, "finer grid")
-    mrml.show_segmentation(
+    showing.show_segmentation(
         np.kron(mask, np.ones((2, 2, 2), np.uint8)).astype(np.uint8),
         [Segment(1, "fine", "", (0, 0, 255), {})],
         fineNode,
@@ -185,7 +185,7 @@ def test_an_empty_segment_and_one_outside_the_volume_have_no_measurements_and_le
     far = ijk_to_ras.copy()
     far[0, 3] += 500
     for name, grid in (("far", far), ("near", ijk_to_ras)):
-        mrml.show_segmentation(
+        showing.show_segmentation(
             mask.astype(np.uint8), [Segment(1, name, "", (0, 0, 255), {})], add_volume(hu, grid), segmentationNode
         )
     farID, nearID = segmentationNode.GetSegmentation().GetSegmentIDs()[2:]

@@ -24,7 +24,7 @@ from Testing.support.sequences import add_sequence, show_frame
 from Testing.support.worker_logic import GRID, a_run, a_scan, expected, wait
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import VolumeError
-from UNetPlusPlusSegmentLib.scene import mrml, sequences
+from UNetPlusPlusSegmentLib.scene import mrml, placement, sequences, showing
 from UNetPlusPlusSegmentLib.scene.runs import RunError
 
 
@@ -55,7 +55,7 @@ def test_every_frame_of_a_sequence_becomes_a_frame_of_a_sequence_of_segmentation
         ((segmentID, segment),) = segments_of(segmentationNode).items()
         assert segment.GetName() == "Liver"
         mask = mrml.labelmap_of(segmentationNode, segmentID, volumeNode)
-        np.testing.assert_array_equal(mask, expected(models, array, mrml.world_ijk_to_ras(volumeNode)) == 1)
+        np.testing.assert_array_equal(mask, expected(models, array, placement.world_ijk_to_ras(volumeNode)) == 1)
 
 
 def test_the_result_of_all_frames_gets_a_name_of_its_own_beside_that_of_one(scene, logic, heart_beat):
@@ -68,14 +68,14 @@ def test_the_result_of_all_frames_gets_a_name_of_its_own_beside_that_of_one(scen
 
 def test_the_volume_of_a_frame_is_let_go_once_its_segmentation_is_kept(heart_beat, monkeypatch):
     volumeNode, browser = heart_beat
-    show, shown, gone = mrml.show_segmentation, [], set()
+    show, shown, gone = showing.show_segmentation, [], set()
 
     def watched(labelmap, segments, volumeNode):
         shown.append(volumeNode.GetAddressAsString(""))
         volumeNode.AddObserver("DeleteEvent", lambda *_, address=shown[-1]: gone.add(address))
         return show(labelmap, segments, volumeNode)
 
-    monkeypatch.setattr(mrml, "show_segmentation", watched)
+    monkeypatch.setattr(showing, "show_segmentation", watched)
     sequence = sequences.SegmentationSequence(volumeNode, browser)
     for item in range(2):
         labelmap = np.ones_like(mrml.volume_from_node(sequence.frame(item)).array, np.uint8)

@@ -9,7 +9,7 @@ from Testing.support.mrml_scene import LIVER, NODULE
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.jobs.manifest import read_manifest
-from UNetPlusPlusSegmentLib.scene import mrml
+from UNetPlusPlusSegmentLib.scene import showing
 from UNetPlusPlusSegmentLib.scene.mrml import SegmentationError
 from UNetPlusPlusSegmentLib.scene.shown_case import ShownCase
 
@@ -89,14 +89,14 @@ def test_more_segments_than_a_file_can_hold_are_a_change_that_is_not_saved(case)
 def test_segments_that_overlap_are_not_cut_but_refused_until_one_is_subtracted(case):
     node, drawn = case.segmentationNode, (LABELS == 1).astype(np.uint8)
     drawn[:, 7:] = 0
-    mrml.show_segmentation(drawn, [Segment(1, "Tumour", "", (0, 0, 255), {})], case.volumeNode, node)
+    showing.show_segmentation(drawn, [Segment(1, "Tumour", "", (0, 0, 255), {})], case.volumeNode, node)
     assert case.is_changed
     with pytest.raises(SegmentationError, match=r"liver and Tumour overlap.*subtract one"):
         case.save()
     assert not (case.folder / "one.corrected.seg.nrrd").exists()
     rest = ((LABELS == 1) & (drawn == 0)).astype(np.uint8)
     liver = node.GetSegmentation().GetNthSegmentID(0)
-    mrml.show_segmentation(rest, [LIVER], case.volumeNode, node, inPlaceOf={1: liver})
+    showing.show_segmentation(rest, [LIVER], case.volumeNode, node, inPlaceOf={1: liver})
     found = case.save()["measurements"]
     assert {name: each["volume_ml"] for name, each in found.items()} == pytest.approx(
         {"liver": rest.sum() * 0.012, "nodule 1": 0.54, "Tumour": drawn.sum() * 0.012}

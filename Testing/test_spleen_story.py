@@ -30,7 +30,7 @@ from UNetPlusPlusSegmentLib import api, files
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import Volume, bounding_box, crop
 from UNetPlusPlusSegmentLib.network.bundle import read_bundle
-from UNetPlusPlusSegmentLib.scene import mrml
+from UNetPlusPlusSegmentLib.scene import mrml, showing
 
 TERM = (
     "Segmentation category and type - 3D Slicer General Anatomy list~SCT^123037004^Anatomical Structure~SCT^78961009^Spleen"
@@ -70,7 +70,7 @@ def test_an_organ_drawn_in_slicer_is_learned_and_found_at_the_same_place_in_the_
     for name, of_case in CASES.items():
         volume, truth = drawn[name] = case_of(shared_data, *of_case)
         nodes[name] = add_volume(np.array(volume.array, np.int16), volume.ijk_to_ras, name)
-        segmentation = mrml.show_segmentation(truth.astype(np.uint8), [SPLEEN], nodes[name])
+        segmentation = showing.show_segmentation(truth.astype(np.uint8), [SPLEEN], nodes[name])
         save(nodes[name], tmp_path / "cases" / f"{name}.nrrd", "vtkMRMLNRRDStorageNode")
         save(segmentation, tmp_path / "cases" / f"{name}.seg.nrrd", "vtkMRMLSegmentationStorageNode")
 
@@ -102,7 +102,7 @@ def test_an_organ_drawn_in_slicer_is_learned_and_found_at_the_same_place_in_the_
 
     volume, truth = drawn["Ben"]
     result = api.segment(volume, "spleen", model=bundle, device="cpu", speed="fast")
-    shown = mrml.show_segmentation(result.labelmap, result.segments, nodes["Ben"])
+    shown = showing.show_segmentation(result.labelmap, result.segments, nodes["Ben"])
     ((segmentID, segment),) = segments_of(shown).items()
     assert (segment.GetName(), segment.GetTerminology()) == ("Spleen", TERM)
     found = mrml.labelmap_of(shown, segmentID, nodes["Ben"])
@@ -117,7 +117,7 @@ def test_the_slices_of_a_segmentation_that_slicer_saved_hold_its_voxels(scene, t
     """Slicer cuts what it saves to what it needs, and keeps segments that overlap in layers."""
     for name, grid in GRIDS.items():
         node = add_volume(a_ct(), grid)
-        segmentation = mrml.show_segmentation(a_labelmap(), [LIVER, NODULE], node)
+        segmentation = showing.show_segmentation(a_labelmap(), [LIVER, NODULE], node)
         path = tmp_path / "a.seg.nrrd"
         for cropped in (False, True):
             storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")

@@ -28,11 +28,11 @@ from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError
-from UNetPlusPlusSegmentLib.scene import markups, mrml
+from UNetPlusPlusSegmentLib.scene import markups, mrml, placement
 
 
 def volume_of(volumeNode) -> Volume:
-    return Volume(mrml.volume_from_node(volumeNode).array, mrml.world_ijk_to_ras(volumeNode))
+    return Volume(mrml.volume_from_node(volumeNode).array, placement.world_ijk_to_ras(volumeNode))
 
 
 # Points
@@ -150,7 +150,7 @@ def test_a_run_looks_only_inside_its_box_and_measures_what_is_there(scene, logic
     outside = mask.copy()
     outside[inside] = False
     assert mask.any() and not outside.any()
-    matrix = mrml.world_ijk_to_ras(volumeNode).copy()
+    matrix = placement.world_ijk_to_ras(volumeNode).copy()
     matrix[:3, 3] += matrix[:3, :3] @ [20, 4, 8]
     np.testing.assert_array_equal(mask[inside], expected(models, a_scan()[inside], matrix) == 1)
     volume_ml = mask.sum() * abs(np.linalg.det(GRID[:3, :3])) / 1000

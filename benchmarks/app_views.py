@@ -79,7 +79,7 @@ def main() -> None:
     from UNetPlusPlusSegmentLib import files
     from UNetPlusPlusSegmentLib.core.segment import Segment
     from UNetPlusPlusSegmentLib.core.volume import Volume
-    from UNetPlusPlusSegmentLib.scene import mrml
+    from UNetPlusPlusSegmentLib.scene import showing
     from UNetPlusPlusSegmentLib.scene.snapshots import snapshot
 
     loop = asyncio.new_event_loop()
@@ -95,7 +95,7 @@ def main() -> None:
     volume = Volume(hu, np.diag([-0.75, -0.75, 1.5, 1.0]))
     print(f"show: {seconds(lambda: views.show(volume, 'CT')):.2f} s")
     node, found = views.volume, Segment(1, "Liver", "", (221, 130, 101), {})
-    segmentation = mrml.show_segmentation(liver, [found], node)
+    segmentation = showing.show_segmentation(liver, [found], node)
     windows = {view: view.render_window() for view in views.slices}
     for view in views.slices:
         view.update_size(*given.view)

@@ -24,7 +24,7 @@ from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.jobs.protocol import Progress, ResultReady
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 from UNetPlusPlusSegmentLib.network.bundle import choose_bundle
-from UNetPlusPlusSegmentLib.scene import mrml
+from UNetPlusPlusSegmentLib.scene import mrml, showing
 
 ROUNDS = 5  # measurements of what blocks the window
 Job = tuple[Path, Request]  # the model's folder, and the request
@@ -88,7 +88,7 @@ def blocked(worker: Worker, node: Any, job: Job) -> tuple[float, float]:
         for event in events:
             if isinstance(event, ResultReady) and event.job == number:
                 found, segmentation = event.result, slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-                showing_s, _ = timed(mrml.show_segmentation, found.labelmap, found.segments, node, segmentation)
+                showing_s, _ = timed(showing.show_segmentation, found.labelmap, found.segments, node, segmentation)
                 return handing_s, polling_s + showing_s
         time.sleep(0.01)
 

@@ -9,7 +9,7 @@ import numpy as np
 from Testing.support.slicer_qt.application import wait_until
 from Testing.support.worker_logic import a_scan
 from UNetPlusPlusSegmentLib.core.segment import Segment
-from UNetPlusPlusSegmentLib.scene import mrml
+from UNetPlusPlusSegmentLib.scene import mrml, showing
 
 MODULE = Path(mrml.__file__).parents[2] / "UNetPlusPlusSegment.py"
 SCAN = a_scan(16)
@@ -25,7 +25,7 @@ def blobs(seed: int) -> np.ndarray:
 def paint(at, segment_id: str, mask: np.ndarray) -> None:
     """Draw a segment in its own layer."""
     drawn = [Segment(1, segment_id, "", (255, 0, 0), {})]
-    mrml.show_segmentation(mask.astype(np.uint8), drawn, at.volume, at.segmentation, {1: segment_id})
+    showing.show_segmentation(mask.astype(np.uint8), drawn, at.volume, at.segmentation, {1: segment_id})
 
 
 def painted(at, segment_id: str) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from UNetPlusPlusSegmentLib.scene import markups, mrml
+from UNetPlusPlusSegmentLib.scene import markups, showing
 
 from .masked_writing import ADD, changes, write
 
@@ -82,7 +82,7 @@ class Edit:
             node.CreateDefaultDisplayNodes()
             node.GetDisplayNode().SetSaveWithScene(False)
         node.GetSegmentation().RemoveAllSegments()
-        mrml.show_segmentation(self._labelmap, self.run.result.segments, self.run.volumeNode, node)
+        showing.show_segmentation(self._labelmap, self.run.result.segments, self.run.volumeNode, node)
 
     def write(self, host, newSegments):
         """Write the result into the segment, or each finding into a new one, as a single undo step.
@@ -191,5 +191,5 @@ def _add_segment(segmentation, like):
     name = next(each for each in names if each not in taken)
     segmentID = segmentation.AddEmptySegment("", name, [channel / 255 for channel in like.color])
     segmentation.GetSegment(segmentID).SetTerminology(like.terminology)
-    mrml.keep_name_and_color(segmentation.GetSegment(segmentID))
+    showing.keep_name_and_color(segmentation.GetSegment(segmentID))
     return segmentID

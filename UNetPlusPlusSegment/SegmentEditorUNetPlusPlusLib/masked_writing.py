@@ -3,7 +3,7 @@
 import numpy as np
 import slicer
 
-from UNetPlusPlusSegmentLib.scene import mrml
+from UNetPlusPlusSegmentLib.scene import mrml, placement
 
 ADD, REMOVE = 2, 1
 
@@ -38,7 +38,7 @@ def write(host, codes):
     for code, mode in ((ADD, modes.ModificationModeAdd), (REMOVE, modes.ModificationModeRemove)):
         if code in codes:
             modifier = host.defaultModifierLabelmap()
-            mrml.voxels_of(modifier)[:] = codes == code
+            placement.voxels_of(modifier)[:] = codes == code
             host.modifySelectedSegmentByLabelmap(modifier, mode)
 
 
@@ -49,9 +49,9 @@ def _editable(host):
     treats the selected segment as editable.
     """
     node = host.parameterSetNode()
-    editable = mrml.voxels_of(host.maskLabelmap()) == 0
+    editable = placement.voxels_of(host.maskLabelmap()) == 0
     if node.GetSourceVolumeIntensityMask():
         low, high = node.GetSourceVolumeIntensityMaskRange()
-        hu = mrml.voxels_of(host.sourceVolumeImageData())
+        hu = placement.voxels_of(host.sourceVolumeImageData())
         editable &= (low <= hu) & (hu <= high)
     return editable

@@ -10,7 +10,7 @@ from SegmentStatisticsPlugins import SegmentStatisticsPluginBase
 from slicer.i18n import tr as _
 
 from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, check_ct
-from UNetPlusPlusSegmentLib.scene import mrml
+from UNetPlusPlusSegmentLib.scene import mrml, placement
 
 if TYPE_CHECKING:
     from UNetPlusPlusSegmentLib.nodule.measurements import NoduleMeasurements
@@ -104,7 +104,7 @@ def _measure(segmentationNode, segmentID: str, volumeNode) -> tuple[NoduleMeasur
     except VolumeError:  # no volume is selected, or it has no voxels
         volume = mrml.segment_on_own_grid(segmentationNode, segmentID)
         return volume and measure_nodule(volume.array > 0, volume), False
-    volume = Volume(array, mrml.world_ijk_to_ras(volumeNode))
+    volume = Volume(array, placement.world_ijk_to_ras(volumeNode))
     mask = mrml.labelmap_of(segmentationNode, segmentID, volumeNode)
     return measure_nodule(mask, volume), _isCT(volumeNode.GetID(), volumeNode.GetImageData().GetMTime())
 

@@ -18,7 +18,7 @@ from ..core.volume import Volume
 from ..jobs.protocol import RESULT_GONE, DeviceState, Ended, Event, Failed, JobError, Progress, ResultReady
 from ..jobs.worker_client import Worker
 from ..network.bundle import Bundle
-from . import markups, mrml
+from . import markups, mrml, placement
 
 _log = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ class Run(Task):
         super().__init__(worker, volumeNode, bundle, request)
         # Slices are axial in the world, as a transform above the volume may turn the patient.
         own = mrml.volume_from_node(volumeNode)
-        self._volume = Volume(own.array, mrml.world_ijk_to_ras(volumeNode))
+        self._volume = Volume(own.array, placement.world_ijk_to_ras(volumeNode))
         self._wanted: dict[str, float] = {}  # threshold and probability to apply when the worker is free
         if roi is not None:
             request = replace(request, box=as_box(markups.box_on_volume(roi, volumeNode)))

@@ -17,7 +17,7 @@ from ..core.result import Result
 from ..core.segment import Segment, overlapping
 from ..jobs.worker_client import Worker
 from ..network.bundle import Bundle
-from . import markups, mrml
+from . import markups, mrml, showing
 from .runs import Run, RunError
 
 NUMBERED = re.compile(r"(Nodule|Mass) \d+")  # names given by runs; all others come from the user
@@ -57,7 +57,7 @@ class SceneRun(Run):
             SegmentationError: The segmentation cannot take the result.
         """
         if segmentationNode is not None:
-            mrml.check_segmentation(segmentationNode, volumeNode)
+            showing.check_segmentation(segmentationNode, volumeNode)
         super().__init__(worker, volumeNode, bundle, request, **places)
         self.segmentationNode = segmentationNode
         self.segmentIDs: list[str] = []
@@ -112,7 +112,7 @@ class SceneRun(Run):
         role = f"unetpp.{self.target}.{name}.{self.volumeNode.GetID()}"
         title = f"{self.volumeNode.GetName()} {self.target} {name}"
         old = self.segmentationNode.GetNodeReference(role) if self._replaces else None
-        mapNode = mrml.show_scalar_volume(array, self.volumeNode, title, old)
+        mapNode = showing.show_scalar_volume(array, self.volumeNode, title, old)
         self.segmentationNode.SetNodeReferenceID(role, mapNode.GetID())
         return mapNode
 
@@ -140,7 +140,7 @@ class SceneRun(Run):
             for each in segments
         ]
         gone = [each for each in old if each not in places.values()]
-        node = mrml.show_segmentation(labelmap, segments, self.volumeNode, node, places, gone)
+        node = showing.show_segmentation(labelmap, segments, self.volumeNode, node, places, gone)
         ids = list(node.GetSegmentation().GetSegmentIDs())
         new = [*places.values()] if places and len(segments) == 1 else ids[len(ids) - len(segments) :]
         self.segmentIDs = [*new, *kept.values()]

@@ -12,7 +12,7 @@ from ..core.volume import Volume, VolumeError
 from ..jobs.protocol import Event, Progress
 from ..jobs.worker_client import Worker
 from ..network.bundle import Bundle
-from . import markups, mrml
+from . import markups, mrml, placement
 from .runs import RunError, Task
 from .sequences import SegmentationSequence, browser_of
 
@@ -98,7 +98,7 @@ class SequenceRun(Task):
     def _submit(self) -> None:
         frame = self._sequence.frame(len(self._results))
         own = mrml.volume_from_node(frame)
-        self._volume = Volume(own.array, mrml.world_ijk_to_ras(frame, under=self.volumeNode))
+        self._volume = Volume(own.array, placement.world_ijk_to_ras(frame, under=self.volumeNode))
         self.jobs.add(self._worker.submit(self._volume, self.bundle.folder, self._request))
 
     def _receive(self, result: Result) -> None:

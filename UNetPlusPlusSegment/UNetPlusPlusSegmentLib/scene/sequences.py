@@ -8,7 +8,7 @@ import numpy as np
 import slicer
 
 from ..core.segment import Segment
-from . import mrml
+from . import mrml, showing
 
 
 def browser_of(volumeNode):
@@ -45,11 +45,11 @@ class SegmentationSequence:
         return self._volumes.GetNthDataNode(item)
 
     def put(self, item: int, labelmap: np.ndarray, segments: Sequence[Segment]) -> None:
-        """Store the result for a frame; raises the errors of `mrml.show_segmentation`."""
+        """Store the result for a frame; raises the errors of `showing.show_segmentation`."""
         scratch = slicer.vtkMRMLScene()
         volumeNode = scratch.AddNewNodeByClass(self.frame(item).GetClassName())
         volumeNode.CopyContent(self.frame(item), False)
-        segmentationNode = mrml.show_segmentation(labelmap, segments, volumeNode)
+        segmentationNode = showing.show_segmentation(labelmap, segments, volumeNode)
         self._segmentations.SetDataNodeAtValue(segmentationNode, self.value(item))
         scratch.Clear(True)
 
@@ -67,7 +67,7 @@ class SegmentationSequence:
         segmentationNode.CreateDefaultDisplayNodes()
         role = segmentationNode.GetReferenceImageGeometryReferenceRole()
         segmentationNode.SetNodeReferenceID(role, self._volumeNode.GetID())
-        mrml.file_beside(self._volumeNode, segmentationNode)
+        showing.file_beside(self._volumeNode, segmentationNode)
         return segmentationNode
 
     def look_at(self, item: int, name: str) -> tuple[float, float, float] | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core.segment import MOST_SEGMENTS, Segment
-from . import mrml
+from . import mrml, placement
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ def _overlap(segmentationNode, volumeNode, labelmap: np.ndarray) -> tuple[str, s
     count = segmentation.GetNumberOfLayers(mrml.BINARY_LABELMAP)  # within a layer, segments cannot overlap
     layers = [segmentation.GetLayerDataObject(layer, mrml.BINARY_LABELMAP) for layer in range(count)]
     # Each segment by itself takes seconds in a large scan, and the app takes a snapshot after each stroke.
-    drawn = sum(np.count_nonzero(mrml.voxels_of(layer)) for layer in layers if layer.GetPointData().GetScalars())
+    drawn = sum(np.count_nonzero(placement.voxels_of(layer)) for layer in layers if layer.GetPointData().GetScalars())
     if count < 2 or drawn == np.count_nonzero(labelmap):
         return None
     for value, each in enumerate(segmentation.GetSegmentIDs(), start=1):
