@@ -80,6 +80,8 @@ def test_the_truth_of_a_label_may_have_another_name_and_stored_axes(bundle, tmp_
     assert "has a segment Liver; there are hepar. Choose one of these with --segment" in capsys.readouterr().err
     assert evaluation.main([*arguments, "--segment", "Spleen=hepar"]) == 1
     assert "no label Spleen; it has Liver" in capsys.readouterr().err
+    assert evaluation.main([*arguments, "--segment", "Liver=hepar+tumour"]) == 1
+    assert "No case has a segment tumour; there are hepar." in capsys.readouterr().err
     figures = whole_pairs.measure(bundle, tmp_path / "cases", "accurate", "cpu", ["Liver=hepar"])
     assert figures["labels"]["Liver"]["patients"]["s1"]["dice"] > 0.98
 

@@ -128,6 +128,31 @@ def test_labels_of_a_label_map_without_names_are_chosen_by_value(tmp_path, capsy
     assert_is_the_case(out, "Ann")
 
 
+def test_a_folder_for_each_case_with_an_image_and_a_file_called_segmentation_is_a_pair(tmp_path):
+    with_cyst = a_labelmap()
+    with_cyst[4][with_cyst[4] == 2] = 3
+    for name, labelmap in (("case_00000", with_cyst), ("case_00001", a_labelmap())):  # as KiTS has them
+        write_nifti(tmp_path / "in" / name / "imaging.nii.gz", a_ct(), LPS)
+        write_nifti(tmp_path / "in" / name / "segmentation.nii.gz", labelmap, LPS)
+    out = prepared(tmp_path / "in", tmp_path / "out", "--segment", "Kidney=1+2+3", *SAID)
+    for name in ("case_00000", "case_00001"):
+        hu, labels = stored_of(out, name)
+        np.testing.assert_array_equal(hu[-1], a_ct()[4])
+        np.testing.assert_array_equal(labels[-1] > 0, a_labelmap()[4] > 0)
+    apart = prepared(tmp_path / "in", tmp_path / "apart", "--segment", "Kidney=1+2+3", "--segment", "Cyst=3", *SAID)
+    assert [set(np.unique(stored_of(apart, name)[1])) for name in ("case_00000", "case_00001")] == [
+        {0, 1, 2, 3},
+        {0, 1, 2},
+    ]
+
+
+def test_a_part_of_a_label_that_no_case_has_is_refused_by_name(tmp_path, capsys):
+    write_nifti(tmp_path / "in" / "Ann.nii.gz", a_ct(), LPS)
+    write_nifti(tmp_path / "in" / "Ann-label.nii.gz", a_labelmap(), LPS)
+    line = refused(pairs, [tmp_path / "in", "--segment", "Kidney=1+20"], tmp_path / "out", capsys)
+    assert "No case has a segment 20; there are 1, 2." in line
+
+
 def dicom_case(folder, patient, labelmap, seg="seg"):
     """A series of slices, and a DICOM SEG in a folder beside it."""
     from pydicom.uid import generate_uid

@@ -14,7 +14,15 @@ from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, axial_order, check_ct
 from UNetPlusPlusSegmentLib.engine.label_map import shared_out
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
-from UNetPlusPlusSegmentLib.files.pairs import Pair, Pairs, Wanted, find_pairs, names_in_words, read_wanted
+from UNetPlusPlusSegmentLib.files.pairs import (
+    Pair,
+    Pairs,
+    Wanted,
+    find_pairs,
+    names_in_words,
+    read_wanted,
+    unknown_parts,
+)
 from UNetPlusPlusSegmentLib.files.segmentations import Stored, check_orientation, masks_of
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError
 
@@ -76,19 +84,20 @@ def _truths(bundle: Bundle, pairs: Pairs, segments: Sequence[str]) -> list[Wante
     """The segments that are the truth of each label.
 
     Raises:
-        BundleError: --segment names a label that the model lacks, or no case has any of the segments.
+        BundleError: --segment names a label that the model lacks, or no case has any of the segments, or one that it names.
     """
     names = [label.name for label in bundle.labels]
-    truths = {name: Wanted(name, (name,)) for name in names}
+    truths, unknown = {name: Wanted(name, (name,)) for name in names}, list[str]()
     for each in map(read_wanted, segments):
         if each.name not in names:
             raise BundleError(
                 f"--segment {each.name}=…: {bundle.name} has no label {each.name}; it has {', '.join(names)}."
             )
         truths[each.name] = each
-    if not any(each.of(pair) for each in truths.values() for pair in pairs.found):
+        unknown += unknown_parts(each, pairs)
+    if unknown or not any(each.of(pair) for each in truths.values() for pair in pairs.found):
         there = names_in_words(segment for pair in pairs.found for segment in pair.segments)
-        meant = " or ".join(" + ".join(each.parts) for each in truths.values())
+        meant = " or ".join(unknown or [" + ".join(each.parts) for each in truths.values()])
         raise BundleError(
             f'No case has a segment {meant}; there are {there}. Choose one of these with --segment "{names[0]}=SEGMENT".'
         )

@@ -7,10 +7,10 @@
     python training/prepare/pairs.py Task03_Liver -o data/tumour --segment Liver=liver+cancer --segment Tumour=cancer
 
 CASES holds pairs in the layout of Slicer (case.nrrd, case.seg.nrrd), nnU-Net or the Decathlon (imagesTr, labelsTr, dataset.json),
-TotalSegmentator (a folder per case with ct.nii.gz and segmentations/) or an archive (DICOM series and DICOM SEG), of any size and
-orientation; the headers are trusted about the orientation. If a case cannot be used, a message says why, and nothing is written;
-with --leave-out the folder is made from the other cases. Slices keep all their HU, so that a window can be chosen later, unless
---window is given.
+TotalSegmentator (a folder per case with ct.nii.gz and segmentations/), KiTS (imaging.nii.gz and segmentation.nii.gz) or an archive
+(DICOM series and DICOM SEG), of any size and orientation; the headers are trusted about the orientation. If a case cannot be used, a
+message says why, and nothing is written; with --leave-out the folder is made from the other cases. Slices keep all their HU, so that a
+window can be chosen later, unless --window is given.
 
 The folder also holds target.yaml, for `train.py target=…`, and look.png: look at that picture before you train.
 """
@@ -34,7 +34,15 @@ from pairs_target import DEFAULT_WINDOW_HU, HU_16_BIT, Described, check_name, wr
 from slicefolder import PrepareError, SliceFolder, chosen_slices, parser_of, run, to_8_bit
 from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, axial_order, check_ct, clean_hu
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
-from UNetPlusPlusSegmentLib.files.pairs import Pair, Pairs, Wanted, find_pairs, names_in_words, read_wanted
+from UNetPlusPlusSegmentLib.files.pairs import (
+    Pair,
+    Pairs,
+    Wanted,
+    find_pairs,
+    names_in_words,
+    read_wanted,
+    unknown_parts,
+)
 from UNetPlusPlusSegmentLib.files.segmentations import Stored, check_orientation, masks_of
 
 COLUMNS = [
@@ -229,12 +237,13 @@ def _labels(volume: Volume, parts: dict[str, list[Stored]], wanted: Sequence[Wan
 def _check_segments(
     pairs: Pairs, parts: Mapping[str, Mapping[str, Sequence[Stored]]], wanted: Sequence[Wanted]
 ) -> None:
-    """Raise a PrepareError about a label that no case has."""
+    """Raise a PrepareError about a label, or a part of one, that no case has."""
     for each in wanted:
-        if pairs.found and not any(of_case[each.name] for of_case in parts.values()):
+        unknown = unknown_parts(each, pairs)
+        if pairs.found and (unknown or not any(of_case[each.name] for of_case in parts.values())):
             there = names_in_words(segment for pair in pairs.found for segment in pair.segments)
             raise PrepareError(
-                f"No case has a segment {' + '.join(each.parts)}; there are {there}."
+                f"No case has a segment {' + '.join(unknown or each.parts)}; there are {there}."
                 f' Choose one of these with --segment "{each.name}=SEGMENT", or several joined by +.'
             )
 

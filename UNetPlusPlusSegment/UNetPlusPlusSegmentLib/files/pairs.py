@@ -1,4 +1,4 @@
-"""Pairs of an image and its segmentation, in the layouts of Slicer, nnU-Net, the Decathlon, TotalSegmentator and DICOM archives."""
+"""Pairs of an image and its segmentation, in the layouts of Slicer, nnU-Net, Decathlon, TotalSegmentator, KiTS and DICOM archives."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .reading import case_name, volume_ending
 from .segmentations import Stored, is_segmentation, segments_in
 
 LAYOUTS = (
-    "case.nrrd with case.seg.nrrd; imagesTr with labelsTr; folders with ct.nii.gz and segmentations/*.nii.gz; DICOM series with"
-    " DICOM SEG"
+    "case.nrrd with case.seg.nrrd; imagesTr with labelsTr; folders with ct.nii.gz and segmentations/*.nii.gz, or with"
+    " imaging.nii.gz and segmentation.nii.gz; DICOM series with DICOM SEG"
 )
 
 
@@ -52,13 +52,15 @@ class Wanted:
     def of(self, pair: Pair) -> list[Stored]:
         """The segments of a pair that the label combines; empty if one of them is missing.
 
+        Nothing is missing in a label map without names: a value that no voxel has marks nothing.
+
         Raises:
             FileError: The pair has two segments of the same name.
         """
-        found = [segments_called(part, pair.segments) for part in self.parts]
+        found = [segments_called(part, pair.segments) or _unused(part, pair.segments) for part in self.parts]
         if any(len(same) > 1 for same in found):
             raise FileError(f"{pair.name} has two segments called {self.name}: rename or remove one of them.")
-        return [same[0] for same in found if same] if all(found) else []
+        return [same[0] for same in found] if all(found) else []
 
 
 def read_wanted(text: str) -> Wanted:
@@ -119,6 +121,17 @@ def segments_called(name: str, segments: Sequence[Stored]) -> list[Stored]:
     """The segments with this name or, if there is none, those whose name differs only in case, spaces, hyphens or underscores."""
     exact = [each for each in segments if each.name == name]
     return exact or [each for each in segments if plain_name(each.name) == plain_name(name)]
+
+
+def unknown_parts(wanted: Wanted, pairs: Pairs) -> list[str]:
+    """The parts of a label that no pair has."""
+    return [part for part in wanted.parts if not any(segments_called(part, pair.segments) for pair in pairs.found)]
+
+
+def _unused(value: str, segments: Sequence[Stored]) -> list[Stored]:
+    """The segment of a value that no voxel of a label map without names has; empty for other files and names."""
+    nameless = bool(segments) and all(each.values and each.name == str(each.values[0]) for each in segments)
+    return [Stored(segments[0].path, value, (int(value),))] if nameless and value.isdecimal() else []
 
 
 def names_in_words(segments: Iterable[Stored]) -> str:
@@ -198,7 +211,7 @@ def _add_folder_of_masks(folder: Path, scans: Sequence[Path], masks: Path, root:
 
 
 def _add_side_by_side(scans: Sequence[Path], drawn: Sequence[Path], folder: Path, root: Path, pairs: Pairs) -> None:
-    """Slicer: a segmentation next to the image that it is named after, or to the only image. DICOM folders count as images."""
+    """Slicer, KiTS: a segmentation next to the image that it is named after, or to the only image. DICOM folders count as images."""
     of_scan: dict[Path, list[Path]] = defaultdict(list)
     for path in drawn:
         near = [scan for scan in scans if _called_after(scan, [path])] or (scans if len(scans) == 1 else [])

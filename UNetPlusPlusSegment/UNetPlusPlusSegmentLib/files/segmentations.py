@@ -69,11 +69,11 @@ def segments_in(path: str | Path) -> list[Stored]:
 
 
 def is_segmentation(path: Path) -> bool:
-    """True for a DICOM SEG, and for a volume file with a name like case.seg.nrrd or case-label.nrrd."""
+    """True for a DICOM SEG, and for a volume file with a name like case.seg.nrrd, case-label.nrrd or segmentation.nii.gz."""
     if volume_ending(path):
         return bool(
             re.search(
-                r"[._ -](seg|segmentation|mask|labels?|labelmap)$", path.name[: -len(volume_ending(path))].lower()
+                r"(^|[._ -])(seg|segmentation|mask|labels?|labelmap)$", path.name[: -len(volume_ending(path))].lower()
             )
         )
     return class_of(path) in SEGMENTATION_CLASSES
