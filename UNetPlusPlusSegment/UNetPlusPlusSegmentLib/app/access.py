@@ -111,7 +111,7 @@ class Folders:
 
 
 def _named_files(path: Path) -> list[str]:
-    """The data files that a header names, as ITK's readers would find them."""
+    """The data files that a header names, as the readers would find them."""
     kind = {".nrrd": "nrrd", ".nhdr": "nrrd", ".mha": "meta", ".mhd": "meta"}.get(volume_ending(path))
     if kind is None or not path.is_file():
         return []
