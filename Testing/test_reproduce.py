@@ -87,19 +87,22 @@ def test_the_first_seed_of_all_data_sets_comes_before_any_second():
     ]
 
 
-def test_half_of_the_steps_are_made_before_the_second_seed(tmp_path):
+def test_fewer_steps_are_made_before_the_second_seed(tmp_path):
     given = Namespace(
         datasets=["nuclei", "polyp"], architectures=["unet", "unetpp_ds"], seeds=None, steps=None, data=Path("d"), runs="r",
         configs=ROOT / "training" / "configs" / "table", threads=0, no_training=False,
     )  # fmt: skip
     results = Results(tmp_path)
     jobs = reproduce.jobs_of(results, given)
-    is_half = [job.results.folder == results.half.folder for job in jobs]
-    assert is_half == [False] * 6 + [True] * 4 + [False] * 10
-    assert [job.cell.seed for job in jobs] == [1] * 10 + [2] * 6 + [3] * 4
-    whole, half = jobs[0].settings, jobs[6].settings
-    assert whole.name.removesuffix("2004") == half.name.removesuffix("996")
-    assert half.steps == pytest.approx(whole.steps / 2, rel=0.01)
+    folders = [results.folder, results.half.folder, results.half.half.folder]
+    assert [folders.index(job.results.folder) for job in jobs] == [0] * 6 + [1] * 4 + [2] * 4 + [0] * 10
+    assert [job.cell.seed for job in jobs] == [1] * 14 + [2] * 6 + [3] * 4
+    whole, half, quarter = (jobs[n].settings for n in (0, 6, 10))
+    assert whole.name.removesuffix("2004") == half.name.removesuffix("996") == quarter.name.removesuffix("504")
+    assert (half.steps, quarter.steps) == (
+        pytest.approx(whole.steps / 2, rel=0.01),
+        pytest.approx(whole.steps / 4, rel=0.01),
+    )
 
 
 @pytest.mark.parametrize(("configs", "steps"), [("table", None), ("table", 25), ("table-paper", None)])
@@ -132,10 +135,11 @@ def test_every_cell_is_recorded_with_its_counts_log_and_examples(made):
     assert results.done()[cell]["commit"] == commit() and results.done()[cell]["processor"] == processor()
 
 
-def test_the_first_seed_is_also_trained_with_half_the_steps(made):
+def test_the_first_seed_is_also_trained_with_half_and_with_a_quarter_of_the_steps(made):
     half = Results(made / "results").half
-    assert set(half.done()) == {Cell(d, a, 1) for d in ("nuclei", "liver") for a in ("unet", "unetpp_ds")}
-    assert {row["steps"] for row in half.done().values()} == {"2"}
+    for records in (half, half.half):  # of 4 steps; no training has fewer than 2
+        assert set(records.done()) == {Cell(d, a, 1) for d in ("nuclei", "liver") for a in ("unet", "unetpp_ds")}
+        assert {row["steps"] for row in records.done().values()} == {"2"}
 
 
 def test_the_table_has_all_sixteen_lines_and_says_what_was_not_run(made):

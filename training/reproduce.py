@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         lines = dict.fromkeys([*cells.ARCHITECTURES, *given.architectures, *(cell.architecture for cell in recorded)])
         datasets = dict.fromkeys([*cells.DATASETS, *given.datasets, *(cell.dataset for cell in recorded)])
         of_line = {(d, a): settings_of(Cell(d, a, seed=1), given) for d in datasets for a in lines}
-        for records, share in ((results, 1), (results.half, 0.5)):
+        for records, share in ((results, 1), *shorter(results)):
             for cell in records.done():
                 records.check_settings(cell, settings_of(cell, given, share))
         measure_speeds(results.folder / "speed.csv", of_line)
@@ -75,13 +75,22 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def shorter(results: Results) -> list[tuple[Results, float]]:
+    """The records of the shorter trainings, and their share of the steps."""
+    return [(results.half, 0.5), (results.half.half, 0.25)]
+
+
 def jobs_of(results: Results, given: argparse.Namespace) -> list[Job]:
-    """The trainings that were asked for and are not on record: the first seeds, the same with half the steps, then the other seeds."""
+    """The trainings that were asked for and are not on record: the first seeds, the same with fewer steps, then the other seeds."""
     planned = cells.planned(given.datasets, given.architectures, given.seeds)
-    halved = [cell for cell in planned if cell.seed == 1 and cell.loss == cells.TABLE_LOSS]
+    doubled = [cell for cell in planned if cell.seed == 1 and cell.loss == cells.TABLE_LOSS]
     jobs = [
         *(Job(results, cell, settings_of(cell, given)) for cell in planned if cell.seed == 1),
-        *(Job(results.half, cell, settings_of(cell, given, share=0.5)) for cell in halved),
+        *(
+            Job(records, cell, settings_of(cell, given, share))
+            for records, share in shorter(results)
+            for cell in doubled
+        ),
         *(Job(results, cell, settings_of(cell, given)) for cell in planned if cell.seed > 1),
     ]
     missing = [job for job in jobs if job.cell not in job.results.done()]

@@ -45,9 +45,8 @@ FIGURES = {
 def write_page(results: Results, of_line: dict[tuple[str, str], Settings]) -> str:
     """Write README.md from the records, and return its path."""
     datasets = list(dict.fromkeys(dataset for dataset, _ in of_line))
-    done = len(results.done()) + len(results.half.done())
-    wanted = planned(datasets, ARCHITECTURES)
-    of = len(wanted) + len(datasets) * len(ARCHITECTURES)
+    done = sum(len(each.done()) for each in (results, results.half, results.half.half))
+    of = len(planned(datasets, ARCHITECTURES)) + 2 * len(datasets) * len(ARCHITECTURES)
     text = "\n".join([
         "# Does UNet++ help me?",
         "",
@@ -238,7 +237,7 @@ def _ended(results: Results, datasets: Sequence[str]) -> list[str]:
     lines = [
         f"A data set has converged if twice the steps add less than {100 * ENOUGH} points of validation IoU for every network. If they add"
         " more, half of the steps were too few, and whether all of them are enough remains open. Each network is judged by one training"
-        f" with half of the steps and one with all, so the verdict is uncertain too. {seeds_differ}".rstrip(),
+        f" with a quarter of the steps, one with half and one with all, so the verdict is uncertain too. {seeds_differ}".rstrip(),
         "",
     ]
     for dataset in datasets:
@@ -250,9 +249,22 @@ def _ended(results: Results, datasets: Sequence[str]) -> list[str]:
         half, whole = ends[most]
         lines.append(
             f"- {dataset}: {_judged(added)}. {whole.steps} steps instead of {half.steps} add at most {100 * added[most]:+.2f} points, for"
-            f" {most} ({len(ends)} of {len(ARCHITECTURES)} networks have been compared)."
+            f" {most} ({len(ends)} of {len(ARCHITECTURES)} networks have been compared).{_on_average(results, dataset)}"
         )
     return lines
+
+
+def _on_average(results: Results, dataset: str) -> str:
+    """A sentence about what both doublings added, averaged over the networks; empty unless all networks have both."""
+    (before, first), (_, second) = (_doublings(each, dataset) for each in (results.half, results))
+    if min(len(first), len(second)) < len(ARCHITECTURES):
+        return ""
+    half, whole = next(iter(before.values()))
+    means = [100 * float(np.mean([*added.values()])) for added in (first, second)]
+    return (
+        f" On average over the networks, the doubling from {half.steps} to {whole.steps} added {means[0]:+.2f}, and the next one"
+        f" {means[1]:+.2f}."
+    )
 
 
 def _costs(results: Results, datasets: Sequence[str]) -> list[str]:

@@ -51,7 +51,8 @@ class Measured:
 class Results:
     """The folder of records: `cells.csv` has a line for every finished cell, and `cells/<name>/` its settings, counts, log and examples.
 
-    `half` is the folder of the trainings with half the steps, which show what the second half adds.
+    `half` holds the records of the trainings with half the steps, and its own `half` those with a quarter: they show what each doubling
+    of the steps adds.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -59,7 +60,7 @@ class Results:
 
     @property
     def half(self) -> Results:
-        """The records of the trainings with half the steps."""
+        """The records of the trainings with half as many steps as these."""
         return Results(self.folder / "half")
 
     def done(self) -> dict[Cell, dict[str, str]]:

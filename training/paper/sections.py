@@ -14,6 +14,7 @@ from paper.records import Results
 from paper.summary import (
     BASELINES,
     ENOUGH,
+    Line,
     by_seed,
     compared,
     deepest_over_mean,
@@ -108,27 +109,15 @@ def one_seed(of_each: Sequence[np.ndarray]) -> str:
 
 
 def doubling(results: Results, of_line: Mapping[tuple[str, str], Settings]) -> list[str]:
-    """What twice the steps add, compared with a training that was planned for half of them."""
+    """What twice the steps add, compared with a training that was planned for half of them: for a quarter and for half of all steps."""
     head = ["data", "network", "steps", "validation IoU, %", "added", "IoU of a case, %", "added, 95 % over cases"]
-    said = []
-    for line in of_line:
-        ends = doubled(results, line)
-        added = gain([difference(by_seed(results, line), by_seed(results.half, line))], over_seeds=False)
-        if ends is None:
-            said.append([line[0], NAMES[line[1]], *[NOT_YET] * 5])
-            continue
-        half, whole = ends
-        said.append([
-            line[0], NAMES[line[1]], f"{half.steps} → {whole.steps}",
-            f"{percent(half.validation)} → {percent(whole.validation)}", f"{100 * (whole.validation - half.validation):+.2f}",
-            f"{percent(half.iou)} → {percent(whole.iou)}", points(added),
-        ])  # fmt: skip
+    said = [[line[0], NAMES[line[1]], *_doubled(each, line)] for line in of_line for each in (results.half, results)]
     settings_of = {dataset: settings for (dataset, _), settings in of_line.items()}
     pooled = ", ".join(d for d, settings in settings_of.items() if settings.goal.slices.group == "file")
     shares = ", ".join(f"1/{settings.validation_stride} of {dataset}" for dataset, settings in settings_of.items())
     return [
-        "Every learning curve ends flat, because the learning rate falls to 0 at the end of each training. So convergence is judged by a"
-        f" second training: a data set has converged if twice the steps add less than {100 * ENOUGH} points of validation IoU for every"
+        "Every learning curve ends flat, because the learning rate falls to 0 at the end of each training. So convergence is judged by"
+        f" further trainings: a data set has converged if twice the steps add less than {100 * ENOUGH} points of validation IoU for every"
         " network. If they add more, half of the steps were too few, and whether all of them are enough remains open.",
         "",
         "Validation IoU is Dice / (2 - Dice) at the network's pixels, where Dice is that of all images together"
@@ -138,6 +127,20 @@ def doubling(results: Results, of_line: Mapping[tuple[str, str], Settings]) -> l
         "",
         *rows(head, said),
     ]
+
+
+def _doubled(results: Results, line: Line) -> list[str]:
+    """The steps before and after a doubling, both IoUs, and what it added to them."""
+    ends = doubled(results, line)
+    if ends is None:
+        return [NOT_YET] * 5
+    half, whole = ends
+    added = gain([difference(by_seed(results, line), by_seed(results.half, line))], over_seeds=False)
+    return [
+        f"{half.steps} → {whole.steps}",
+        f"{percent(half.validation)} → {percent(whole.validation)}", f"{100 * (whole.validation - half.validation):+.2f}",
+        f"{percent(half.iou)} → {percent(whole.iou)}", points(added),
+    ]  # fmt: skip
 
 
 def heads(results: Results, datasets: Sequence[str]) -> list[str]:
