@@ -16,6 +16,8 @@ from Testing.support.bright import BRIGHT_HU, bright_bundle
 from Testing.support.sample_files import write_slice
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
+from UNetPlusPlusSegmentLib.files import FORMS
+from UNetPlusPlusSegmentLib.files.reading import READERS
 
 ODD = "odd_inputs"
 
@@ -286,6 +288,18 @@ def test_threads_of_a_layer_sleep_while_they_wait_in_the_shell_and_in_a_worker(s
 def test_help_is_exit_0(capsys):
     assert main(["liver", "--help"]) == 0
     assert "--threshold" in capsys.readouterr().out
+
+
+def test_help_names_every_file_that_can_be_read_and_written(capsys):
+    assert main(["liver", "--help"]) == 0
+    words = capsys.readouterr().out.replace(",", " ").split()
+    assert [ending for ending in (*READERS, *(f".{form}" for form in FORMS)) if ending not in words] == []
+
+
+def test_without_the_packages_of_the_app_the_message_says_how_to_install_them(monkeypatch, capsys):
+    monkeypatch.setattr("UNetPlusPlusSegmentLib.app.start.PACKAGES", ("no_such_package",))
+    assert main(["app"]) == 1
+    assert '(no_such_package): in a clone, run pip install ".[app]"' in capsys.readouterr().err
 
 
 def test_models_lists_names_and_folders(with_models, capsys):

@@ -31,10 +31,12 @@ from UNetPlusPlusSegmentLib.network.bundle import BundleError
 def main(arguments: list[str] | None = None) -> int:
     """Export; 0 done, 1 refused with one line on stderr."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=Path, help="checkpoint of train.py")
     parser.add_argument("folder", type=Path, help="the bundle to make: <name>-v<major>.<minor>.<patch>")
     parser.add_argument("--data", type=Path, required=True, help="slice folder to measure it on")
-    parser.add_argument("--split", default="val")
+    parser.add_argument(
+        "--split", default="val", help="split to measure it on, or a fold such as train:1/3 (%(default)s)"
+    )
     parser.add_argument("--volumes", type=Path, help="folder of whole CTs to measure the model on, too")
     parser.add_argument("--pairs", type=Path, help="folder of whole CTs with segmentations beside them, likewise")
     parser.add_argument(

@@ -37,7 +37,7 @@ def run(
     missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
     if missing:
         raise RefusedError(
-            f"The app needs packages that are not installed ({', '.join(missing)}): pip install 'UNetPlusPlusSegment[app]'"
+            f'The app needs packages that are not installed ({", ".join(missing)}): in a clone, run pip install ".[app]".'
         )
     find(paths, output)  # reports errors in the paths now, not in every session
     from .front import Sessions, front, serve

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from .. import __version__
 from ..core.request import DEVICES, SPEEDS
 from ..files.forms import FORMS
+from ..files.reading import READERS
 
 RAS_HELP = "Coordinates are RAS, as Slicer shows them."
 NODULE_HELP = f"Without --point and --box, the whole lungs are searched. {RAS_HELP}"
@@ -95,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
 
     compare = commands.add_parser("compare", help="compare two segmentations of a scan, segment by segment")
     compare.add_argument(
-        "first", metavar="A", help="segmentation: .seg.nrrd, a label map (.nrrd .nii .nii.gz .mha), or a DICOM SEG"
+        "first", metavar="A", help="segmentation: .seg.nrrd, a label map (.nrrd .nii .nii.gz .mha .mhd), or a DICOM SEG"
     )
     compare.add_argument(
         "second", metavar="B", help="another segmentation on the same voxels, such as one drawn by hand"
@@ -141,14 +142,15 @@ def _add_options(command: argparse.ArgumentParser, **target: str) -> None:
     """Add the arguments that all targets share."""
     command.set_defaults(point=[], points=None, also=[], **target)
     command.add_argument(
-        "input", metavar="INPUT", help="CT volume: .nrrd .nhdr .nii .nii.gz .mha .mhd, a DICOM file or a DICOM folder"
+        "input", metavar="INPUT", help=f"CT volume: {' '.join(READERS)}, a DICOM file or a DICOM folder"
     )
     command.add_argument(
         "-o",
         "--output",
         metavar="OUT",
         required=True,
-        help="segmentation: .seg.nrrd, .nii.gz, .dcm for a DICOM SEG of a DICOM series, or surfaces in .stl or .obj",
+        help="segmentation: .seg.nrrd, .nii.gz, .dcm for a DICOM SEG of a DICOM series, .sr.dcm for this and a DICOM SR, or surfaces in"
+        " .stl or .obj",
     )
     command.add_argument(
         "--series",
