@@ -154,7 +154,14 @@ def test_a_start_that_does_not_say_what_it_has_learned_from_is_refused_before_th
         assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("folder", MODELS.glob("*-v*"), ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", sorted(MODELS.glob("*-v*")), ids=lambda folder: folder.name)
 def test_a_model_folder_says_what_its_weights_have_learned_from(folder):
     card = read_bundle(folder)
     assert provenance_of(folder) == Provenance(card.training_data, card.licence, unnamed=card.training_data)
+
+
+@pytest.mark.parametrize("folder", sorted(MODELS.glob("*-v*")), ids=lambda folder: folder.name)
+def test_a_model_folder_names_the_limits_of_its_target(folder):
+    card = read_bundle(folder)
+    target = load_target(card.target)
+    assert (card.limits, card.intended_use) == (target.limits, target.intended_use)
