@@ -83,6 +83,14 @@ def test_cmake_lists_every_resource_of_the_module_and_no_other():
     assert set(resources) == {path for path in files_of_the_module() if not path.endswith(".py")}
 
 
+def test_the_installed_extension_holds_both_licences():
+    (files,) = re.findall(
+        r"^install\(FILES ([^\n]+)\n {2}DESTINATION \S+/Resources/Models$", MODULE_CMAKE, re.MULTILINE
+    )
+    assert files.split() == ["../LICENSE", "../MODELS_LICENSE.md"]
+    assert all((MODULE / path).is_file() for path in files.split())
+
+
 def test_no_script_lies_beside_the_module_file():
     beside = {path.name for path in MODULE.glob("*.py")} - {f"{NAME}.py"}
     assert not beside, f"Slicer would take them for modules of their own: {beside}"
@@ -203,7 +211,7 @@ def test_the_licence_is_the_complete_apache_2_0_where_the_index_looks_for_it():
     assert re.findall(r"^ {3}(\d)\. [A-Z]", text, re.MULTILINE) == list("123456789")
     assert "END OF TERMS AND CONDITIONS" in text
     assert text.rstrip().endswith("limitations under the License.")
-    assert PROJECT["license"] == "Apache-2.0"
+    assert PROJECT["license"].split(" AND ")[0] == "Apache-2.0"
 
 
 def test_the_readme_names_the_licences_and_what_the_index_asks_for():
@@ -260,8 +268,10 @@ def test_the_wheel_holds_the_library_the_models_and_both_licences(tmp_path):
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         about = {name.partition(".dist-info/")[2]: name for name in archive.namelist() if ".dist-info/" in name}
         commands = archive.read(about["entry_points.txt"]).decode()
+        metadata = archive.read(about["METADATA"]).decode()
     assert names == library | {path.replace("Resources/", f"{NAME}Lib/") for path in models}
     assert {"licenses/LICENSE", "licenses/MODELS_LICENSE.md"} <= set(about)
+    assert "\nLicense-Expression: Apache-2.0 AND LicenseRef-UNetPlusPlusSegment-Models\n" in metadata
     assert f"unetpp-segment = {NAME}Lib.cli.main:shell" in commands
 
 
