@@ -374,6 +374,14 @@ def test_a_ct_is_segmented_once_for_all_masks_that_lie_beside_it(tmp_path, capsy
     assert len(runs) == 2
 
 
+def test_whole_cts_without_a_mask_for_the_model_are_refused_with_the_names_that_would_be_found(tmp_path, capsys):
+    bundle, scan = organs_bundle(tmp_path / "abdomen-ct-v0.0.1"), organs_scan()
+    files.write_volume(tmp_path / "Ann.nrrd", scan.array, scan.ijk_to_ras)
+    files.write_volume(tmp_path / "Ann_spleen.nii.gz", organ("Spleen").astype(np.uint8), scan.ijk_to_ras)
+    assert evaluation.main([str(bundle.folder), "--volumes", str(tmp_path)]) == 1
+    assert "add NAME_spleen.nii.gz, say, beside NAME_ct.nii.gz or NAME_ct.nrrd" in capsys.readouterr().err
+
+
 def test_a_missing_folder_of_volumes_is_refused_with_one_line(bundle, capsys):
     assert evaluation.main([str(bundle.folder), "--volumes", "nowhere"]) == 1
     (line,) = capsys.readouterr().err.splitlines()

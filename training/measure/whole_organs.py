@@ -14,16 +14,17 @@ from UNetPlusPlusSegmentLib.core.volume import Volume, axial_volume
 from UNetPlusPlusSegmentLib.engine.label_map import shared_out
 from UNetPlusPlusSegmentLib.files import FileError, read_volume
 from UNetPlusPlusSegmentLib.network.bundle import Bundle
+from UNetPlusPlusSegmentLib.network.card import Label
 
 # abdomen_liver.nii.gz is the liver in the folder abdomen, or in abdomen_ct.…
 MASK, CTS = ".nii.gz", ("", "_ct.nii.gz", "_ct.nrrd")
 
 
 def organs(bundle: Bundle, folder: Path, speed: str, device: str) -> dict[str, dict]:
-    """The figures of each label in each CT of a folder that has a mask of it: `<CT>_<label>.nii.gz`, in small letters.
+    """The figures of each label in each CT of a folder that has a mask of it: `NAME_<label>.nii.gz`, in small letters.
 
     Returns:
-        By `<CT>, <label>`: `dice`; `hausdorff95_mm` and `surface_dice`, at 2 mm, in 3D; `volume_error_ml`, found less true, and
+        By `NAME, <label>`: `dice`; `hausdorff95_mm` and `surface_dice`, at 2 mm, in 3D; `volume_error_ml`, found less true, and
         `volume_error_percent`; `expected_dice` where the model says so; and the notes to the user.
 
     Raises:
@@ -47,11 +48,16 @@ def organs(bundle: Bundle, folder: Path, speed: str, device: str) -> dict[str, d
     return figures
 
 
+def ending_of(label: Label) -> str:
+    """What the masks of a label are called after the name of their CT."""
+    return f"_{label.name.lower().replace(' ', '_')}{MASK}"
+
+
 def _masks_by_ct(bundle: Bundle, folder: Path) -> dict[Path, dict[tuple[int, str], Path]]:
     """The masks of each CT, by the place of their label in the card and the name of the CT."""
     found: dict[Path, dict[tuple[int, str], Path]] = defaultdict(dict)
     for number, label in enumerate(bundle.labels):
-        ending = f"_{label.name.lower().replace(' ', '_')}{MASK}"
+        ending = ending_of(label)
         for path in sorted(folder.glob(f"*{ending}")):
             name = path.name.removesuffix(ending)
             ct = next((path.with_name(name + end) for end in CTS if path.with_name(name + end).exists()), None)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from measure.whole_organs import organs
+from measure.whole_organs import CTS, ending_of, organs
 from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.agreement import dice
 from UNetPlusPlusSegmentLib.core.request import Point, Request
@@ -39,7 +39,10 @@ def measure(bundle: Bundle, folder: Path, speed: str = "balanced", device: str =
     if bundle.target == "liver":
         figures |= no_liver(bundle, folder, speed, device)
     if not figures:
-        raise BundleError(f"{folder} has no mask for {bundle.name}: add one, named <CT>_<label>.nii.gz.")
+        raise BundleError(
+            f"{folder} has no mask for {bundle.name} beside a CT: add NAME{ending_of(bundle.labels[0])}, say, beside"
+            f" {' or '.join(f'NAME{end}' for end in CTS if end)}, or beside a DICOM folder NAME."
+        )
     return {"command": command, **figures}
 
 
