@@ -199,6 +199,10 @@ def test_all_files_have_unix_line_endings(name):
     assert content.endswith(b"\n")
 
 
+def test_git_writes_unix_line_endings_on_windows_too():
+    assert "* text=auto eol=lf\n" in (ROOT / ".gitattributes").read_text(encoding="utf-8")
+
+
 def test_the_index_entry_has_the_layout_of_the_index_s_formatter():
     """Two blanks, keys in order, one array item a line: what prettier with its multi-line arrays plugin writes."""
     text = (ROOT / f"{NAME}.json").read_text(encoding="utf-8")
