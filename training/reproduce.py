@@ -107,8 +107,9 @@ def _parser() -> argparse.ArgumentParser:
         help="data sets that have a config in --configs; default: the paper's four",
     )
     parser.add_argument(
-        "--architectures", nargs="+", choices=list(ARCHITECTURES), default=cells.ARCHITECTURES, metavar="NAME"
-    )
+        "--architectures", nargs="+", choices=list(ARCHITECTURES), default=cells.ARCHITECTURES, metavar="NAME",
+        help=f"networks to train, of {', '.join(ARCHITECTURES)}; default: {', '.join(cells.ARCHITECTURES)}",
+    )  # fmt: skip
     parser.add_argument(
         "--seeds", type=int, metavar="N", help=f"trainings of each network; default: {cells.DEFAULT_SEEDS}"
     )
