@@ -289,3 +289,11 @@ def test_every_dependency_has_one_tested_version():
     for wanted in map(Requirement, [*PROJECT["dependencies"], *(each for extra in extras for each in extra)]):
         assert all(bound.operator == ">=" for bound in wanted.specifier), f"{wanted}: lower bounds only"
         assert wanted.specifier.contains(versions[canonicalize_name(wanted.name)]), wanted
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", ".github/workflows/tests.yml"])
+def test_pytorch_s_own_index_is_asked_for_pytorch_alone(page):
+    """It need not have the versions of constraints.txt of what PyTorch needs: these come from PyPI, with the next command."""
+    commands = [line for line in (ROOT / page).read_text(encoding="utf-8").splitlines() if "--index-url" in line]
+    assert commands
+    assert [command for command in commands if " --no-deps torch " not in command] == []
