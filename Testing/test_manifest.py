@@ -147,6 +147,20 @@ def test_the_icon_and_the_screenshots_lie_where_their_addresses_say():
         assert (ROOT / url.removeprefix(RAW)).is_file(), url
 
 
+def test_the_descriptions_name_what_the_models_segment():
+    cards = [json.loads(path.read_text(encoding="utf-8")) for path in MODULE.glob("Resources/Models/*/model.json")]
+    names = {
+        label["name"].lower().removeprefix("left ").removeprefix("right ") for card in cards for label in card["labels"]
+    }
+    assert {"aorta", "liver"} < names
+    for text in (
+        extension_value("DESCRIPTION"),
+        PROJECT["description"],
+        (ROOT / "README.md").read_text(encoding="utf-8"),
+    ):
+        assert [name for name in names if name not in text] == []
+
+
 def test_the_description_names_purpose_and_warning():
     description = extension_value("DESCRIPTION")
     assert 100 <= len(description) <= 400
