@@ -206,6 +206,11 @@ def test_package_citation_and_program_name_one_version(capsys):
     assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
+def test_the_changelog_begins_with_this_version():
+    versions = re.findall(r"^## \[(\S+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert versions[0] == __version__
+
+
 @pytest.mark.parametrize("name", [f"{NAME}.json", "CMakeLists.txt", f"{NAME}/CMakeLists.txt", "LICENSE"])
 def test_all_files_have_unix_line_endings(name):
     content = (ROOT / name).read_bytes()
@@ -311,3 +316,22 @@ def test_pytorch_s_own_index_is_asked_for_pytorch_alone(page):
     commands = [line for line in (ROOT / page).read_text(encoding="utf-8").splitlines() if "--index-url" in line]
     assert commands
     assert [command for command in commands if " --no-deps torch " not in command] == []
+
+
+def test_every_extra_that_is_named_somewhere_exists():
+    texts = [
+        path.read_text(encoding="utf-8")
+        for path in [*DOCUMENTS.glob("*.md"), *map(ROOT.joinpath, (*PAGES, "Makefile"))]
+    ]
+    workflow = (ROOT / ".github/workflows/tests.yml").read_text(encoding="utf-8")
+    named = re.findall(r"\.\[([a-z,]+)\]", "\n".join(texts)) + re.findall(r"EXTRAS: ([a-z,]+)", workflow)
+    assert len(named) > 5
+    assert {extra for extras in named for extra in extras.split(",")} <= set(PROJECT["optional-dependencies"])
+
+
+def test_what_continuous_integration_makes_is_in_the_makefile():
+    (targets,) = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for script in (".ci/run", ".github/workflows/tests.yml"):
+        made = re.findall(r"^(?: *- run: )?make (\S+)$", (ROOT / script).read_text(encoding="utf-8"), re.MULTILINE)
+        assert made
+        assert set(made) <= set(targets.split())
