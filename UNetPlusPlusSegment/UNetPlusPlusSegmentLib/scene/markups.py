@@ -39,7 +39,9 @@ def points_on_volume(points, volumeNode, volume: Volume) -> tuple[Point, ...]:
         ijk = _ijk(point, volumeNode)
         if (ijk < -0.5).any() or (ijk > size - 0.5).any():
             place = ", ".join(f"{x:.0f}" for x in point)
-            raise VolumeError(f"Point {number} ({place} mm) is outside {volumeNode.GetName()}: place it inside, or leave it out.")
+            raise VolumeError(
+                f"Point {number} ({place} mm) is outside {volumeNode.GetName()}: place it inside, or leave it out."
+            )
         r, a, s = (volume.ijk_to_ras @ [*ijk, 1])[:3].tolist()
         found.append((r, a, s))
     return tuple(found)
