@@ -111,7 +111,10 @@ def _parser() -> argparse.ArgumentParser:
         help=f"networks to train, of {', '.join(ARCHITECTURES)}; default: {', '.join(cells.ARCHITECTURES)}",
     )  # fmt: skip
     parser.add_argument(
-        "--seeds", type=int, metavar="N", help=f"trainings of each network; default: {cells.DEFAULT_SEEDS}"
+        "--seeds",
+        type=int,
+        metavar="N",
+        help=f"trainings of each network; default: {', '.join(f'{n} on {d}' for d, n in cells.DEFAULT_SEEDS.items())}",
     )
     parser.add_argument(
         "--steps", type=int, metavar="N", help="steps of each training; default: those of the data set's config"
