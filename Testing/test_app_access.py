@@ -81,7 +81,7 @@ def test_a_dicom_folder_with_a_link_to_a_file_outside_is_refused(tmp_path):
         Folders([tmp_path / "series"]).scan(tmp_path / "series")
 
 
-@pytest.mark.parametrize("name", ["../secret.raw", "/etc/passwd", "%03d.raw", "LIST", "sub/secret.raw"])
+@pytest.mark.parametrize("name", ["../secret.raw", "/etc/passwd", "%03d.raw", "LIST", "list", "sub/secret.raw"])
 def test_a_header_that_names_voxels_elsewhere_is_refused(tmp_path, name):
     nrrd, meta = tmp_path / "a.nrrd", tmp_path / "a.mha"
     nrrd.write_bytes(b"NRRD0004\r\ntype: short\r\nData File: " + name.encode() + b"\r\n\r\n")
@@ -89,6 +89,30 @@ def test_a_header_that_names_voxels_elsewhere_is_refused(tmp_path, name):
     for path in (nrrd, meta):
         with pytest.raises(RefusedError, match="names other files"):
             Folders([tmp_path]).scan(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("a.nhdr", "NRRD0004\n# a comment\rdata file: {}\n\n"),
+        ("a.nhdr", "NRRD0004\rdata file: {}\r\r"),
+        ("a.mhd", "NDims = 3\nElementDataFile = \rlist\n{}\n"),
+        ("a.mhd", "NDims = 3\nElementDataFile = \x1clist 2D\n{}\n"),
+    ],
+)
+def test_an_odd_line_end_or_space_hides_no_voxels_elsewhere(tmp_path, name, header):
+    (tmp_path / name).write_bytes(header.format("/etc/passwd").encode())
+    with pytest.raises(RefusedError, match="names other files"):
+        Folders([tmp_path]).scan(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["é.raw", "a.raw "])
+def test_the_voxels_beside_a_header_are_checked_under_the_name_that_is_read(tmp_path, name):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).symlink_to(tmp_path / "secret")
+    (tmp_path / "in" / "a.nhdr").write_bytes(f"NRRD0004\ndata file: {name}\n\n".encode())
+    with pytest.raises(RefusedError, match="outside"):
+        Folders([tmp_path / "in"]).scan(tmp_path / "in" / "a.nhdr")
 
 
 def test_a_header_beside_its_voxels_is_read_if_both_are_inside(tmp_path):
@@ -115,8 +139,9 @@ def test_a_file_of_a_pair_is_read_if_both_are_inside(tmp_path, given, other):
 
 def test_a_header_without_end_or_without_voxels_is_refused(tmp_path):
     (tmp_path / "a.nrrd").write_bytes(b"NRRD0004\n" + b"# padding\n" * 200_000 + b"data file: x.raw\n\n")
+    (tmp_path / "b.nrrd").write_bytes(b"NRRD0004\r\n" + b"# padding\r\n" * 200_000 + b"data file: x.raw\r\n\r\n")
     (tmp_path / "a.mha").write_bytes(b"NDims = 3\n")
-    for name in ("a.nrrd", "a.mha"):
+    for name in ("a.nrrd", "b.nrrd", "a.mha"):
         with pytest.raises(RefusedError):
             Folders([tmp_path]).scan(tmp_path / name)
 

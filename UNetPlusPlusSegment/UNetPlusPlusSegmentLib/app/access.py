@@ -17,8 +17,8 @@ COOKIE = "unetpp-token"
 LOCAL = frozenset({"127.0.0.1", "localhost", "[::1]"})
 HEADER_BYTES = 1 << 20
 DATA_FILE = {
-    "nrrd": re.compile(rb"^[ \t]*data ?file[ \t]*:[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE),
-    "meta": re.compile(rb"^[ \t]*ElementDataFile[ \t]*[=:][ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE),
+    "nrrd": re.compile(rb"^[ \t]*data ?file[ \t]*:[ \t]*([^\n]*)", re.IGNORECASE | re.MULTILINE),
+    "meta": re.compile(rb"^[ \t]*ElementDataFile[ \t]*[=:][ \t]*([^\n]*)", re.IGNORECASE | re.MULTILINE),
 }
 
 
@@ -102,7 +102,7 @@ class Folders:
             for ending in (".hdr", *IMAGE_ENDINGS):
                 self.inside(place.with_suffix(ending))
         for name in _named_files(place):
-            if name.startswith("LIST") or "%" in name or Path(name).name != name:
+            if name.strip().upper().startswith("LIST") or "%" in name or Path(name).name != name:
                 raise RefusedError(
                     f"{place.name} names other files than one next to it ({name}): save the scan as a single file."
                 )
@@ -116,14 +116,19 @@ def _named_files(path: Path) -> list[str]:
     if kind is None or not path.is_file():
         return []
     with path.open("rb") as stream:
-        header = stream.read(HEADER_BYTES).replace(b"\r\n", b"\n")
+        start = stream.read(HEADER_BYTES)
+    header = start.replace(b"\r\n", b"\n")
     if kind == "nrrd":
-        header, blank, _ = header.partition(b"\n\n")
-        if len(header) == HEADER_BYTES and not blank:
+        header, blank, _ = header.replace(b"\r", b"\n").partition(b"\n\n")  # either ends a line
+        if len(start) == HEADER_BYTES and not blank:
             raise RefusedError(f"The header of {path.name} has no end: the file is damaged, copy it again.")
-        return [name.decode("latin-1").strip() for name in DATA_FILE[kind].findall(header)]
+        return [_text(name) for name in DATA_FILE[kind].findall(header)]
     first = DATA_FILE[kind].search(header)
     if first is None:
         raise RefusedError(f"The header of {path.name} names no data file: the file is damaged, copy it again.")
-    name = first[1].decode("latin-1").strip()
+    name = _text(first[1].rstrip())
     return [] if name.upper() == "LOCAL" else [name]
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")  # as the readers take it
