@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from Testing.support.sample_files import FLIPPED, OBLIQUE, STRAIGHT, ct, grid, raw_nrrd, write_slice
 from UNetPlusPlusSegmentLib import files
-from UNetPlusPlusSegmentLib.files import FileError
+from UNetPlusPlusSegmentLib.files import FileError, nrrd
 from UNetPlusPlusSegmentLib.jobs.cases import find_cases
 
 GUESSED_PLACE, GUESSED_SIZE = "does not say how the patient lies", "every volume and length is a guess"
@@ -225,6 +225,21 @@ def test_nrrd_is_read_in_every_compression(tmp_path):
     header = content.partition(b"\n\n")[0] + b"\ndata file: ct.raw.bz2\n"
     (tmp_path / "ct.nhdr").write_bytes(header)
     np.testing.assert_array_equal(files.read_volume(tmp_path / "ct.nhdr")[0].array, ct())
+
+
+def test_a_few_bytes_of_bzip2_cannot_fill_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(nrrd, "UNPACKED_BYTES", 1 << 16)
+    path = raw_nrrd(tmp_path / "bomb.nrrd", *WHOLE, encoding="bzip2")
+    path.write_bytes(path.read_bytes().partition(b"\n\n")[0] + b"\n\n" + bz2.compress(bytes(1 << 20)))
+    with pytest.raises(FileError, match="damaged or incomplete"):
+        files.read_volume(path)
+
+
+def test_voxels_that_never_end_are_refused(tmp_path):
+    path = raw_nrrd(tmp_path / "ct.nrrd", *WHOLE)
+    path.with_name("ct.nhdr").write_bytes(path.read_bytes().partition(b"\n\n")[0] + b"\ndata file: /dev/zero\n")
+    with pytest.raises(FileError, match="data file that it names"):
+        files.read_volume(path.with_name("ct.nhdr"))
 
 
 @pytest.mark.parametrize("kind", ["u1", "i1", "i2", "u2", "i4", "u4", "f4", "f8"])

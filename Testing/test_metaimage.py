@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -112,12 +113,22 @@ BROKEN = {
     "the pattern has no number": lambda d: meta(d, "slice%s%s.raw", beside=SLICES),
     "a listed file is missing": lambda d: meta(d, LIST, beside=FEWER),
     "a listed file is cut": lambda d: meta(d, LIST, beside={**SLICES, "slice3.raw": VOXELS[:50]}),
+    "the voxels never end": lambda d: meta(d, "/dev/zero"),
     "a listed file is a folder": lambda d: meta(d, LIST.replace("slice3.raw", "."), beside=SLICES),
     "a name is no name": lambda d: meta(d, "a\0b"),
     "a few bytes are missing": lambda d: meta(d, VOXELS[:-2]),
     "absurd size": lambda d: meta(d, VOXELS, "DimSize = 32000 32000 32000"),
     "absurd header size": lambda d: meta(d, VOXELS, "HeaderSize = x"),
 }
+
+
+def test_a_bomb_takes_no_more_memory_than_the_voxels_that_are_claimed(tmp_path):
+    path = packed(tmp_path, zlib.compress(bytes(1 << 26)))
+    tracemalloc.start()
+    with pytest.raises(FileError, match="damaged"):
+        files.read_volume(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("make", BROKEN.values(), ids=BROKEN)

@@ -119,11 +119,16 @@ def _content(path: Path, file: Path, start: int, count: int, is_packed: bool) ->
     """The bytes of the voxels in a file, from `start`, or at its end if that is negative."""
     content, unpack = bytearray(), zlib.decompressobj(zlib.MAX_WBITS | 32) if is_packed else None  # zlib or gzip
     try:
+        if not file.is_file():  # a device or a pipe may never end
+            raise FileNotFoundError(file)
         with file.open("rb") as stream:
             stream.seek(start if start >= 0 else max(0, file.stat().st_size - count))
-            # Compressed data is read to its end, where it has a checksum.
-            while ((unpack and not unpack.eof) or len(content) < count) and (chunk := stream.read(CHUNK_BYTES)):
-                content += unpack.decompress(chunk) if unpack else chunk[: count - len(content)]
+            # Compressed data is read to its end, where it has a checksum, but never more than one byte too many.
+            while (len(content) < count or (unpack and not unpack.eof and len(content) == count)) and (
+                chunk := stream.read(CHUNK_BYTES)
+            ):
+                left = count - len(content)
+                content += unpack.decompress(chunk, left + 1) if unpack else chunk[:left]
         if len(content) != count or (unpack and not unpack.eof):
             raise ValueError("it has another length")
         return content

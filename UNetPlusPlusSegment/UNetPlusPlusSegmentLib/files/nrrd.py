@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,8 @@ from .images import COMPRESSION, FileError, array_of, read_image, read_informati
 IO = "NrrdImageIO"
 MOST_LAYERS = 1000
 BYTES_OF_A_DIGIT = 8  # in memory, at most, for each digit of a text encoding
+CHUNK_BYTES = 1 << 20
+UNPACKED_BYTES = 1 << 30  # that any bzip2 file may unpack to; damaged or malicious ones of a few kB would fill a disk
 HEADER_BYTES = 1 << 20  # longest header; that of a segmentation with hundreds of segments has 0.1 MB
 PATIENT_SPACES = {"left-posterior-superior", "right-anterior-superior", "left-anterior-superior", "lps", "ras", "las"}
 
@@ -93,12 +94,14 @@ def _fields(path: Path) -> dict[str, str]:
 
 
 def _most_bytes(path: Path, fields: Mapping[str, str]) -> float:
-    """Largest plausible size of the voxels, from that of the data file; infinite if there are several."""
+    """Largest plausible size of the voxels, from that of the data file; infinite if there are several, 0 if it is none."""
     name = _data_file(fields)
+    if name.startswith("LIST") or "%" in name:
+        return math.inf
     data = path.parent / name if name else path
     encoding = fields.get("encoding", "").lower()
     by = COMPRESSION if encoding in ("gzip", "gz") else 1 if encoding == "raw" else BYTES_OF_A_DIGIT
-    return data.stat().st_size * by if data.is_file() else math.inf
+    return data.stat().st_size * by if data.is_file() else 0
 
 
 def _data_file(fields: Mapping[str, str]) -> str:
@@ -146,14 +149,18 @@ def _unpacked(path: Path, fields: Mapping[str, str], folder: Path) -> Path:
     lines = [line for line in header.splitlines() if not line.lower().startswith(dropped)]
     copy = folder / "unpacked.nrrd"
     try:
-        with copy.open("wb") as stream:
+        size = (path.parent / detached).stat().st_size if detached else len(packed)
+        room = max(UNPACKED_BYTES, size * COMPRESSION)
+        with (
+            copy.open("wb") as stream,
+            bz2.open(path.parent / detached if detached else io.BytesIO(packed)) as data,
+        ):
             stream.write(b"\n".join([*lines, b"encoding: raw", b"", b""]))
-            if detached:
-                with bz2.open(path.parent / detached) as data:
-                    shutil.copyfileobj(data, stream)
-            else:
-                with bz2.open(io.BytesIO(packed)) as data:
-                    shutil.copyfileobj(data, stream)
+            while chunk := data.read(CHUNK_BYTES):
+                room -= len(chunk)
+                if room < 0:
+                    raise ValueError("it unpacks to more than any scan")
+                stream.write(chunk)
     except (OSError, EOFError, ValueError) as error:
         raise FileError(f"{path} is damaged or incomplete: copy it again.") from error
     return copy
