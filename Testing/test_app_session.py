@@ -7,6 +7,8 @@ import csv
 import gc
 import json
 import shutil
+import subprocess
+import sys
 import threading
 import weakref
 
@@ -492,3 +494,17 @@ def test_a_click_on_a_nodule_leaves_no_maps_of_earlier_ones(models, tmp_path, op
     assert session.views.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 2
     assert [row[0] for row in session.state.rows] == ["Nodule 1", "Nodule 2"]
     assert all(float(row[3]) > 5 for row in session.state.rows), "the measurements of both are kept"
+
+
+def test_no_upload_stays_when_the_app_was_killed_which_closes_the_input_of_its_sessions(tmp_path):
+    folder = tmp_path / "session"
+    folder.mkdir()
+    given = {"key": "k", "folder": str(folder), "paths": [], "output": None, "upload_bytes": 1, "empty_s": 60}
+    command = [sys.executable, "-m", "UNetPlusPlusSegmentLib.app.session_main"]
+    with subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as session:
+        session.stdin.write(json.dumps(given).encode() + b"\n")
+        session.stdin.flush()
+        assert any(b'"port"' in line for line in iter(session.stdout.readline, b""))
+        (folder / "upload").mkdir()
+        (folder / "upload" / "scan.nrrd").touch()
+    assert not folder.exists()

@@ -2,7 +2,7 @@
 
 The front door sends one JSON line with `key`, `folder` (for uploads), `paths`, `output`, `upload_bytes` and `empty_s`. The answer is
 a line `{"port": number}`. The session ends at a line `{"do": "end"}`, when the front door ends, or when its page has been closed for
-`empty_s` seconds; changes are saved first.
+`empty_s` seconds; changes are saved first, and the folder is removed.
 """
 
 from __future__ import annotations
@@ -71,10 +71,19 @@ def main() -> int:
         asyncio.run_coroutine_threadsafe(server.stop(), loop)
 
     threading.Thread(target=_wait_for_end, args=(end,), daemon=True).start()
-    server.start(
-        port=0, host="127.0.0.1", timeout=given["empty_s"], open_browser=False, show_connection_info=False, thread=True
-    )
-    loop.run_until_complete(session.close())
+    try:
+        server.start(
+            port=0,
+            host="127.0.0.1",
+            timeout=given["empty_s"],
+            open_browser=False,
+            show_connection_info=False,
+            thread=True,
+        )
+        loop.run_until_complete(session.close())
+    finally:  # the front door may have been killed, and what visitors have uploaded must not stay
+        os.chdir(Path(given["folder"]).parent)
+        shutil.rmtree(given["folder"], ignore_errors=True)
     return 0
 
 
