@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ..files.images import printable
 from ..files.nifti import IMAGE_ENDINGS
@@ -55,7 +54,7 @@ class Door:
         if self.token is not None and not self._knows(given) and not self._knows(cookies.get(COOKIE)):
             raise RefusedError("The token is missing or wrong: open the address that the app printed when it started.")
         origin = headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.partition("://")[2] != host:
             raise RefusedError(f"A page from {origin} may not use this app: open the app's own address.")
         opens_a_socket = headers.get("Upgrade", "").lower() == "websocket"
         if origin is None and (opens_a_socket or method not in ("GET", "HEAD")):
@@ -65,7 +64,9 @@ class Door:
             raise RefusedError("Other pages may not open this app: type its address into the browser.")
 
     def _knows(self, word: str | None) -> bool:
-        return self.token is not None and hmac.compare_digest((word or "").encode(), self.token.encode())
+        return self.token is not None and hmac.compare_digest(
+            (word or "").encode(errors="replace"), self.token.encode()
+        )
 
 
 class Folders:
