@@ -81,16 +81,18 @@ def silence() -> Iterator[None]:
 @_shared
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep warnings of pydicom and highdicom off the terminal, as they may quote the patient's name."""
-    logger = logging.getLogger("highdicom")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keep warnings of pydicom and highdicom off the terminal and out of logs, as they may quote the patient's name."""
+    loggers = [logging.getLogger(name) for name in ("highdicom", "pydicom")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def printable(path: Path) -> str:
