@@ -145,6 +145,7 @@ def test_components_are_numbered_in_array_order_or_by_size():
     assert [corners[0, 0, 0], corners[1, 1, 2], corners[2, 5, 6]] == [1, 1, 2]
     by_size = components(DIAGONAL, least=2)
     assert [by_size[0, 0, 0], by_size[1, 1, 1], by_size[2, 5, 6]] == [0, 2, 1]
+    np.testing.assert_array_equal(components(DIAGONAL, least=1.5), by_size)
     assert not faces[~DIAGONAL].any() and not by_size[~DIAGONAL].any()
 
 

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from UNetPlusPlusSegmentLib.core.volume import AIR_HU, Volume, VolumeError, axial_order, check_ct, clean_hu
+from UNetPlusPlusSegmentLib.core.volume import AIR_HU, Volume, VolumeError, axial_order, check_ct, clean_hu, index_of
 from UNetPlusPlusSegmentLib.files import read_volume
 
 SIZES = (3, 5, 7)  # slices, rows, columns: no two alike, so that a swapped axis shows
@@ -90,6 +90,20 @@ def test_size_and_volume_of_a_voxel_of_a_sheared_grid_are_those_of_a_parallelepi
     assert volume.voxel_volume_ml == pytest.approx(18 / 1000)  # 2 × 3 × 3 mm³: the shear does not count
 
 
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("last", [False, True])
+def test_a_point_lies_in_a_volume_as_far_as_the_outer_faces_of_its_voxels(axis, last):
+    tilt = Rotation.from_euler("xyz", (20, -10, 30), degrees=True).as_matrix()
+    volume = in_another_order(numbered(), tilt @ TRAINING_STEPS_RAS * SPACINGS_MM, (1, 2, 0), (True, False, True))
+    border = np.array([1.25, 2, 1.5])
+    border[axis] = (volume.array.shape[axis] - 1) * last
+    beyond = np.eye(3)[axis] * (1 if last else -1)
+    just_inside, just_outside = ((volume.ijk_to_ras @ [*(border + n * beyond)[::-1], 1])[:3] for n in (0.49, 0.51))
+    np.testing.assert_allclose(index_of(volume, just_inside), border, atol=1e-9)
+    with pytest.raises(VolumeError, match="lies outside this volume"):
+        index_of(volume, just_outside)
+
+
 def test_the_matrix_of_a_volume_is_its_own_and_cannot_change():
     matrix = np.eye(4)
     volume = Volume(numbered(), matrix)
@@ -156,7 +170,7 @@ def test_nothing_but_nan_is_refused_by_force_too():
     ("array", "reason"),
     [
         ((abdomen_like() // 8 + 128).astype(np.uint8), "from 3 to 135 in 8 bits"),
-        (abdomen_like().astype(np.uint16) * 0 + 1024, "none below 0"),
+        ((abdomen_like() + 1000).astype(np.uint16), "from 0 to 1060, none below 0"),
         (abdomen_like(np.float32) / 1000, "from -1 to 0.06, and only 0.00% of them are air or fat"),
         (np.where(abdomen_like() > 0, 300, -3024), "only 0.00% of them are air or fat"),  # padding is not air
     ],
@@ -228,6 +242,12 @@ def test_nan_infinity_and_padding_become_air_and_the_input_stays():
     np.testing.assert_array_equal(cleaned, [[[AIR_HU] * 5 + [-1499, 40]]])
     np.testing.assert_array_equal(dirty, before)
     assert notes == []  # at the border, where no body is
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32])
+def test_padding_in_whole_numbers_becomes_air_and_what_is_just_above_it_stays(dtype):
+    values = np.array([[[-3024, -1500, -1499, 40]]], dtype)
+    np.testing.assert_array_equal(clean_hu(values)[0], [[[AIR_HU, AIR_HU, -1499, 40]]])
 
 
 def test_padding_round_the_body_is_no_news_and_inside_it_is(shared_data):
