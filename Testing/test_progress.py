@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 import sys
 from itertools import groupby
 
 import numpy as np
+import pytest
 
 from Testing.support.bright import bright_bundle
 from UNetPlusPlusSegmentLib.api import load_engine
@@ -67,3 +70,19 @@ def test_a_terminal_shows_the_phase_what_is_done_of_it_and_the_time_left(monkeyp
     ]  # fmt: skip
     assert [line.count("█") for line in lines] == [0, 3, 30, 10, 0]
     assert {line.count("█") + line.count("░") for line in lines[:-1]} == {30}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminals")
+def test_names_and_models_give_a_terminal_no_orders_but_the_bar_does():
+    code = (
+        "import sys\nfrom UNetPlusPlusSegmentLib.cli import terminal\nterminal.prepare_streams()\n"
+        "print('Liver\x1b]0;hello\x07\\r\x9b2Jé')\nprint('a\x1b[2J.nrrd', file=sys.stderr)\n"
+        "with terminal.ProgressBar(quiet=False) as bar:\n    bar.show(1, 2, 'search')\n"
+    )
+    ours, its = os.openpty()
+    subprocess.run([sys.executable, "-X", "utf8", "-c", code], stdout=its, stderr=its, check=True)
+    os.close(its)
+    shown = os.read(ours, 1 << 12).decode()
+    os.close(ours)
+    assert shown.startswith("Liver\\x1b]0;hello\\x07\\x0d\\x9b2Jé\r\na\\x1b[2J.nrrd\r\n\r\033[K███")
+    assert shown.replace("\r\033[K", "").replace("\r\n", "").isprintable()

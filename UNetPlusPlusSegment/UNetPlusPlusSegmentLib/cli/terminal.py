@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import select
 import signal
 import sys
@@ -16,9 +17,15 @@ from typing import Any
 
 from ..core.progress import Pace, in_words
 
+CLEAR = "\r\033[K"  # empties the line of a progress bar
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed
+
 
 def prepare_streams() -> None:
-    """Make stdout and stderr usable where they are closed, have no reader, or cannot show every letter."""
+    """Make stdout and stderr usable where they are closed, have no reader, or cannot show every letter.
+
+    If they are a terminal, the names of files, segments and models give it no orders: control characters are shown as `\\x1b`.
+    """
     for name in ("stdout", "stderr"):
         # A closed stream: if its descriptor stayed free, the next file opened would receive what C++ prints.
         if getattr(sys, name) is None:
@@ -26,10 +33,22 @@ def prepare_streams() -> None:
     if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__:
         # A copy of the descriptor: files are read in other threads, which keep the messages of C++ off the descriptor itself.
         unheard = io.BufferedWriter(_Unheard(os.dup(sys.stderr.fileno()), "w"))
-        sys.stderr = io.TextIOWrapper(unheard, sys.stderr.encoding, line_buffering=True)
+        kind = _Terminal if sys.stderr.isatty() else io.TextIOWrapper
+        sys.stderr = kind(unheard, sys.stderr.encoding, line_buffering=True)
+    os.environ["PYTHON_COLORS"] = "0"  # Python's own orders, in tracebacks and --help, would be shown, too
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.isatty():
+        sys.stdout = _Terminal(sys.stdout.buffer, sys.stdout.encoding, line_buffering=True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # not every terminal can show mm³
+
+
+class _Terminal(io.TextIOWrapper):
+    """A stream to a terminal, of whose orders only `CLEAR` at the start of a text is passed on."""
+
+    def write(self, text: str, /) -> int:
+        start = CLEAR if text.startswith(CLEAR) else ""
+        return super().write(start + CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text.removeprefix(start)))
 
 
 class _Unheard(io.FileIO):
@@ -114,8 +133,8 @@ class ProgressBar:
             left = self.pace.seconds_left(done, total, phase)
             text = in_words(done, total, phase) + (f", {left:.0f} s left" if left is not None else "")
             filled = "█" * (30 * done // total if total else 0)
-            print(f"\r\033[K{filled:░<30} {text} ", end="", file=sys.stderr, flush=True)
+            print(f"{CLEAR}{filled:░<30} {text} ", end="", file=sys.stderr, flush=True)
 
     def __exit__(self, *_: object) -> None:
         if self.visible:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            print(CLEAR, end="", file=sys.stderr, flush=True)
