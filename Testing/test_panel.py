@@ -263,4 +263,4 @@ def test_the_terms_are_those_of_the_models():
 
 
 def test_the_self_test_of_the_module_passes(panel, scene):
-    slicer.modules.UNetPlusPlusSegmentInstance.runTest(msec=1)
+    slicer.modules.UNetPlusPlusSegmentInstance.runTest()

@@ -40,7 +40,7 @@ class qSlicerApplication(QtCore.QObject):
 
     def __init__(self):
         super().__init__()
-        self._manager, self._testing = qSlicerModuleManager(), False
+        self._manager = qSlicerModuleManager()
         self._window = qSlicerMainWindow()
         self._window.setObjectName("qSlicerMainWindow")
         self._cursors = 0
@@ -54,7 +54,7 @@ class qSlicerApplication(QtCore.QObject):
         """There are no views, as with --no-main-window."""
 
     def testingEnabled(self) -> bool:
-        return self._testing
+        return False
 
     def processEvents(self) -> None:
         QtWidgets.QApplication.processEvents()
@@ -74,8 +74,6 @@ class qSlicerApplication(QtCore.QObject):
     def settings(self):
         return QtCore.QSettings()
 
-    userSettings = settings
-
 
 class qSlicerScriptedLoadableModule(QtCore.QObject):
     """The C++ side of a scripted module."""
@@ -86,8 +84,6 @@ class qSlicerScriptedLoadableModule(QtCore.QObject):
     contributors = a_property("QStringList", "contributors", [])
     helpText = a_property(str, "helpText", "")
     acknowledgementText = a_property(str, "acknowledgementText", "")
-    associatedNodeTypes = a_property("QStringList", "associatedNodeTypes", [])
-    hidden = a_property(bool, "hidden", False)
     icon = a_property(QtGui.QIcon, "icon")
     path = a_property(str, "path", "")
 
@@ -185,7 +181,7 @@ def application(scene, monkeypatch, tmp_path):
         scripted_module, "ScriptedLoadableModule", "ScriptedLoadableModuleWidget", "ScriptedLoadableModuleLogic",
         "ScriptedLoadableModuleTest",
     )  # fmt: skip
-    wrapper = _public(parameter_node, "parameterNodeWrapper", "WithinRange", "Minimum", "Choice")
+    wrapper = _public(parameter_node, "parameterNodeWrapper", "WithinRange")
     modules = {
         "ctk": _namespace("ctk", **{name: proxy_class(each) for name, each in CTK.items()}),
         "SampleData": _namespace("SampleData", SampleDataLogic=SampleDataLogic),

@@ -44,13 +44,10 @@ class qSlicerSegmentEditorScriptedEffect(qSlicerSegmentEditorAbstractEffect):
     name = QtCore.Property(str, lambda self: self.objectName(), lambda self, value: self.setObjectName(value))
     title = a_property(str, "title", "")
     perSegment = a_property(bool, "perSegment", True)
-    requireSegments = a_property(bool, "requireSegments", True)
-    showEffectCursorInSliceView = a_property(bool, "showEffectCursorInSliceView", True)
-    showEffectCursorInThreeDView = a_property(bool, "showEffectCursorInThreeDView", False)
 
     def __init__(self, parent=None):
         super().__init__(parent)
-        self._node = self._logic = self._python = self._select = None
+        self._node = self._logic = self._python = None
         self._active, self._confirmed = False, ""
         self._frame = QtWidgets.QFrame()
         QtWidgets.QFormLayout(self._frame)
@@ -60,7 +57,7 @@ class qSlicerSegmentEditorScriptedEffect(qSlicerSegmentEditorAbstractEffect):
     def self(self):
         return self._python
 
-    def setPythonSource(self, path: str) -> bool:
+    def setPythonSource(self, path: str) -> None:
         file = Path(path)
         package, name = file.parent.name, file.stem + "Effect" * (not file.stem.endswith("Effect"))
         if not hasattr(sys.modules.get(package), name):
@@ -72,7 +69,6 @@ class qSlicerSegmentEditorScriptedEffect(qSlicerSegmentEditorAbstractEffect):
             raise StandInRefusal(f"{package}.{name} is no class: Slicer cannot instantiate it")
         self._python = kind(wrap(self))
         setattr(slicer, package, self._python)
-        return True
 
     def _call(self, method: str, *arguments):
         function = getattr(self._python, method, None)
@@ -81,15 +77,9 @@ class qSlicerSegmentEditorScriptedEffect(qSlicerSegmentEditorAbstractEffect):
     def clone(self):
         return self._call("clone")
 
-    def helpText(self) -> str:
-        return self._call("helpText")
-
     def updateGUIFromMRML(self) -> None:
         if self._active:
             self._call("updateGUIFromMRML")
-
-    def updateMRMLFromGUI(self) -> None:
-        self._call("updateMRMLFromGUI")
 
     def _activate(self) -> None:
         self._active = True
@@ -102,16 +92,7 @@ class qSlicerSegmentEditorScriptedEffect(qSlicerSegmentEditorAbstractEffect):
         self._frame.setVisible(False)
         self._call("deactivate")
 
-    def active(self) -> bool:
-        return self._active
-
-    def selectEffect(self, name: str) -> None:
-        self._select(name)
-
     # Options
-
-    def optionsFrame(self):
-        return self._frame
 
     def addOptionsWidget(self, widget) -> None:
         self._frame.layout().addRow(widget)
@@ -231,14 +212,10 @@ class qSlicerSegmentEditorEffectFactory(QtCore.QObject):
     def instance(cls):
         return wrap(cls())
 
-    def registerEffect(self, effect) -> bool:
+    def registerEffect(self, effect) -> None:
         if effect.objectName() in [each.objectName() for each in self._effects]:
             raise StandInRefusal(f"effect {effect.objectName()} is registered already")
         self._effects.append(effect)
-        return True
-
-    def registeredEffects(self):
-        return list(self._effects)
 
 
 class qMRMLSegmentEditorWidget(qMRMLWidget):
@@ -271,7 +248,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         observe(self, self._interaction, vtk.vtkCommand.ModifiedEvent, "_follow_interaction")
         for registered in qSlicerSegmentEditorEffectFactory._effects:
             effect = registered.clone()._native
-            effect._logic, effect._select = self._logic, self.setActiveEffectByName
+            effect._logic = self._logic
             if self._node:
                 effect._node = self._node
                 effect._call("setMRMLDefaults")

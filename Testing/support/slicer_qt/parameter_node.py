@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import pathlib
 import typing
 import weakref
 
@@ -16,34 +15,16 @@ from .widgets import CTK, QMRML
 qt = start()
 
 
-class _Validator:
+class WithinRange:
+    """A number from a lowest to a highest one."""
+
     def __init__(self, *arguments) -> None:
         self.arguments = arguments
-
-
-class WithinRange(_Validator):
-    """A number from a lowest to a highest one."""
 
     def validate(self, value) -> None:
         low, high = self.arguments
         if value < low or value > high:
             raise ValueError(f"Value must be within range [{low}, {high}], is {value}")
-
-
-class Minimum(_Validator):
-    """A number not below another."""
-
-    def validate(self, value) -> None:
-        if value < self.arguments[0]:
-            raise ValueError(f"Value must be greater than {self.arguments[0]}, is {value}")
-
-
-class Choice(_Validator):
-    """One of a list."""
-
-    def validate(self, value) -> None:
-        if value not in self.arguments[0]:
-            raise ValueError(f"Value is {value}, but must be in one of the following: {self.arguments[0]}")
 
 
 class _Parameter:
@@ -53,10 +34,10 @@ class _Parameter:
         self.name, self.annotation = name, annotation
         self.kind = typing.get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
         self.validators = list(getattr(annotation, "__metadata__", ()))
-        strangers = [each for each in self.validators if not isinstance(each, _Validator)]
+        strangers = [each for each in self.validators if not isinstance(each, WithinRange)]
         self.is_node = isinstance(self.kind, type) and issubclass(self.kind, slicer.vtkMRMLNode)
         self.is_enum = isinstance(self.kind, type) and issubclass(self.kind, enum.Enum)
-        known = self.is_node or self.is_enum or self.kind in (bool, int, float, str, pathlib.Path)
+        known = self.is_node or self.is_enum or self.kind in (bool, float, str)
         if strangers or not known:
             raise StandInGap(f"parameterNodeWrapper: {name}: {annotation} is not in the stand-in")
         if default is None and not self.is_node:
@@ -195,35 +176,26 @@ class _Wrapper:
             self._writing = False
 
 
-CHECKED = (qt.QCheckBox, proxy_class(CTK["ctkCheckBox"]))
-BOXES = (qt.QComboBox, proxy_class(CTK["ctkComboBox"]))
-DECIMAL = (qt.QDoubleSpinBox, *(proxy_class(CTK[name]) for name in ("ctkSliderWidget", "ctkDoubleSpinBox")))
+SLIDER = proxy_class(CTK["ctkSliderWidget"])
 SELECTOR = proxy_class(QMRML["qMRMLNodeComboBox"])
 
 
 class _Connector:
-    """A widget and the parameter it shows. Only these exact classes of widgets are known, as in Slicer."""
+    """A widget and the parameter it shows. Only exact classes of widgets are known, as in Slicer, and of these what the project uses."""
 
     def __init__(self, widget, parameter: _Parameter) -> None:
         self.widget, self.parameter, self._function = widget, parameter, None
         kind, of = type(widget), parameter.kind
-        choice = next((each for each in parameter.validators if isinstance(each, Choice)), None)
-        self.choices = list(of) if parameter.is_enum else choice and choice.arguments[0]
-        if kind in CHECKED and of is bool:
+        if kind is qt.QCheckBox and of is bool:
             self.signal = "stateChanged"
-        elif kind is qt.QPushButton and of is bool and widget.checkable:
-            self.signal = "toggled"
-        elif (kind is qt.QSpinBox and of is int) or (kind in DECIMAL and of in (int, float)):
+        elif kind in (qt.QDoubleSpinBox, SLIDER) and of is float:
             self.signal = "valueChanged"
             self._limit()
-        elif kind in BOXES and self.choices:
+        elif kind is qt.QComboBox and parameter.is_enum:
             self.signal = "currentIndexChanged"
-            label = getattr(of, "label", lambda each: getattr(each, "name", str(each)))
             widget.clear()
-            for each in self.choices:
-                widget.addItem(label(each))
-        elif kind is qt.QLineEdit and of is str:
-            self.signal = "textChanged"
+            for each in of:
+                widget.addItem(each.label())
         elif kind is SELECTOR and parameter.is_node:
             self.signal = "currentNodeChanged"
             widget.nodeTypes = (of().GetClassName(),)
@@ -231,33 +203,27 @@ class _Connector:
             raise RuntimeError(f"Unable to create GUI connector from datatype '{of}' to widget type '{kind}'.")
 
     def _limit(self) -> None:
-        limits = [each for each in self.parameter.validators if isinstance(each, WithinRange)]
-        if limits:
-            self.widget.minimum, self.widget.maximum = limits[0].arguments
-        elif type(self.widget) is proxy_class(CTK["ctkSliderWidget"]):
+        if self.parameter.validators:
+            self.widget.minimum, self.widget.maximum = self.parameter.validators[0].arguments
+        elif type(self.widget) is SLIDER:
             raise RuntimeError("Cannot have a connection to ctkSliderWidget where the float types is unbounded.")
 
     def value(self):
         widget = self.widget
-        if self.signal in ("stateChanged", "toggled"):
+        if self.signal == "stateChanged":
             return widget.checked
         if self.signal == "currentIndexChanged":
-            return self.choices[widget.currentIndex]
-        if self.signal == "currentNodeChanged":
-            return widget.currentNode()
-        return widget.text if self.signal == "textChanged" else self.parameter.kind(widget.value)
+            return list(self.parameter.kind)[widget.currentIndex]
+        return widget.currentNode() if self.signal == "currentNodeChanged" else widget.value
 
     def show(self, node) -> None:
         widget, value = self.widget, self.parameter.read(node)
-        if self.signal in ("stateChanged", "toggled"):
+        if self.signal == "stateChanged":
             widget.checked = value
         elif self.signal == "currentIndexChanged":
-            widget.currentIndex = self.choices.index(value)
+            widget.currentIndex = list(self.parameter.kind).index(value)
         elif self.signal == "currentNodeChanged":
             widget.setCurrentNode(value)
-        elif self.signal == "textChanged":
-            if widget.text != value:
-                widget.text = value
         else:
             widget.value = value
 

@@ -366,43 +366,23 @@ class _Signal:
     emit = __call__
 
 
-def _connect_by_string(native, signal, *rest):
-    if len(rest) == 2:  # receiver and slot
-        receiver, slot = rest
-        return connect(native, signal, getattr(receiver, slot.lstrip("012").partition("(")[0]))
-    (function,) = rest
-    return connect(native, signal, function)
-
-
 def _disconnect_by_string(native, signal=None, function=None):
     if signal is None:
         raise ValueError("disconnect() needs a signal")
     return disconnect(native, signal, function)
 
 
-def _find_children(native, kind, name=""):
+def _find_children(native, kind):
     """PythonQt's needs a class."""
-    return wrap(native.findChildren(unwrap_class(kind), name) if name else native.findChildren(unwrap_class(kind)))
-
-
-def _find_child(native, kind, name=""):
-    return wrap(native.findChild(unwrap_class(kind), name))
-
-
-def unwrap_class(kind: _ProxyType) -> type:
-    """The native class behind `qt.QLabel`."""
-    return kind._native_class
+    return wrap(native.findChildren(kind._native_class))
 
 
 OBJECT_METHODS = {
-    "connect": _connect_by_string,
+    "connect": connect,
     "disconnect": _disconnect_by_string,
     "findChildren": _find_children,
-    "findChild": _find_child,
     "className": lambda native: type(native).__name__,
-    "inherits": lambda native, name: any(base.__name__ == name for base in type(native).__mro__),
     "isWidgetType": lambda native: isinstance(native, QtWidgets.QWidget),
-    "delete": lambda native: shiboken6.delete(native),
 }
 
 

@@ -29,10 +29,8 @@ class ScriptedLoadableModule:
     def resourcePath(self, filename: str) -> str:
         return str(Path(self.parent.path).parent / "Resources" / filename)
 
-    def runTest(self, msec=100, **keywords) -> None:
-        test = getattr(importlib.import_module(self.__module__), f"{self.moduleName}Test")()
-        test.messageDelay = msec
-        test.runTest(**keywords)
+    def runTest(self) -> None:
+        getattr(importlib.import_module(self.__module__), f"{self.moduleName}Test")().runTest()
 
 
 class ScriptedLoadableModuleWidget:
@@ -41,7 +39,6 @@ class ScriptedLoadableModuleWidget:
     def __init__(self, parent=None) -> None:
         super().__init__()
         self.moduleName = type(self).__name__.removesuffix("Widget")
-        self.developerMode = False
         self.parent = parent
         self.layout = parent.layout()
         slicer.app.moduleManager().connect("moduleAboutToBeUnloaded(QString)", self._onModuleAboutToBeUnloaded)

@@ -72,9 +72,6 @@ def observe(widget: QtCore.QObject, subject, event, method: str, with_node: bool
 class ctkCollapsibleButton(QtWidgets.QAbstractButton):
     """A header over a frame; collapsed, it hides its children."""
 
-    SIGNALS = {"contentsCollapsed(bool)": "_contents_collapsed"}
-    _contents_collapsed = Signal(bool)
-
     def __init__(self, parent=None):
         super().__init__(parent)
         self._hidden_children: list[QWidget] = []
@@ -85,10 +82,6 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
         self.toggled.connect(self._apply)
 
     collapsed = QtCore.Property(bool, lambda self: not self.isChecked(), lambda self, value: self.setChecked(not value))
-    collapsedHeight = a_property(int, "collapsedHeight", 10)
-
-    def setCollapsed(self, value: bool) -> None:
-        self.setChecked(not value)
 
     def _apply(self, expanded: bool) -> None:
         if expanded:
@@ -98,7 +91,6 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
         else:
             self._hide_children()
         self.updateGeometry()
-        self._contents_collapsed.emit(not expanded)
 
     def _hide_children(self) -> None:
         for child in self.children():
@@ -155,18 +147,7 @@ class ctkSliderWidget(QWidget):
     minimum = a_property(float, "minimum", 0.0, "_bound")
     maximum = a_property(float, "maximum", 99.0, "_bound")
     singleStep = a_property(float, "singleStep", 1.0, "_show")
-    pageStep = a_property(float, "pageStep", 10.0)
     decimals = a_property(int, "decimals", 2, "_show")
-    suffix = a_property(str, "suffix", "", "_show")
-    prefix = a_property(str, "prefix", "", "_show")
-    tracking = a_property(bool, "tracking", True)
-    tickInterval = a_property(float, "tickInterval", 0.0)
-
-    def setValue(self, value: float) -> None:
-        self._take(value)
-
-    def setRange(self, low: float, high: float) -> None:
-        self.minimum, self.maximum = low, high
 
     def _slid(self, position: int) -> None:
         exact = (self.maximum - self.minimum) * position / self.STEPS
@@ -186,25 +167,9 @@ class ctkSliderWidget(QWidget):
             self._box.setDecimals(self.decimals)
             self._box.setRange(self.minimum, self.maximum)
             self._box.setSingleStep(self.singleStep)
-            self._box.setPrefix(self.prefix)
-            self._box.setSuffix(self.suffix)
             self._box.setValue(self.value)
             span = self.maximum - self.minimum
             self._slider.setValue(round(self.STEPS * (self.value - self.minimum) / span) if span > 0 else 0)
-
-
-class ctkDoubleSpinBox(QtWidgets.QDoubleSpinBox):
-    """As far as it is a QDoubleSpinBox."""
-
-
-class ctkComboBox(QtWidgets.QComboBox):
-    """As far as it is a QComboBox."""
-
-    defaultText = a_property(str, "defaultText", "")
-
-
-class ctkCheckBox(QtWidgets.QCheckBox):
-    """As far as it is a QCheckBox."""
 
 
 class ctkMenuButton(QtWidgets.QPushButton):
@@ -212,19 +177,10 @@ class ctkMenuButton(QtWidgets.QPushButton):
 
 
 class ctkMessageBox(QtWidgets.QMessageBox):
-    """A message box that may have a check box, "don't show again"."""
-
-    dontShowAgainVisible = a_property(bool, "dontShowAgainVisible", False)
-    dontShowAgain = a_property(bool, "dontShowAgain", False)
-    dontShowAgainSettingsKey = a_property(str, "dontShowAgainSettingsKey", "")
+    """As far as it is a QMessageBox."""
 
 
-CTK = {
-    each.__name__: each
-    for each in (
-        ctkCollapsibleButton, ctkSliderWidget, ctkDoubleSpinBox, ctkComboBox, ctkCheckBox, ctkMenuButton, ctkMessageBox
-    )
-}  # fmt: skip
+CTK = {each.__name__: each for each in (ctkCollapsibleButton, ctkSliderWidget, ctkMenuButton, ctkMessageBox)}
 
 
 # qMRML
@@ -256,12 +212,11 @@ class qMRMLNodeComboBox(QWidget):
     SIGNALS = {
         "currentNodeChanged(vtkMRMLNode*)": "_current_node_changed",
         "currentNodeChanged(bool)": "_has_node_changed",
-        "currentNodeIDChanged(QString)": "_current_id_changed",
         "nodeActivated(vtkMRMLNode*)": "_node_activated",
         "nodeAddedByUser(vtkMRMLNode*)": "_node_added_by_user",
         "mrmlSceneChanged(vtkMRMLScene*)": "_scene_changed",
     }
-    _current_node_changed, _has_node_changed, _current_id_changed = Signal(object), Signal(bool), Signal(str)
+    _current_node_changed, _has_node_changed = Signal(object), Signal(bool)
     _node_activated, _node_added_by_user, _scene_changed = Signal(object), Signal(object), Signal(object)
 
     def __init__(self, parent=None):
@@ -275,16 +230,12 @@ class qMRMLNodeComboBox(QWidget):
         self.setEnabled(False)  # until it has a scene
 
     nodeTypes = a_property("QStringList", "nodeTypes", [], "_rebuild")
-    hideChildNodeTypes = a_property("QStringList", "hideChildNodeTypes", [], "_rebuild")
     showChildNodeTypes = a_property(bool, "showChildNodeTypes", True, "_rebuild")
-    showHidden = a_property(bool, "showHidden", False, "_rebuild")
     noneEnabled = a_property(bool, "noneEnabled", False, "_rebuild")
     noneDisplay = a_property(str, "noneDisplay", "None", "_rebuild")
     addEnabled = a_property(bool, "addEnabled", True, "_rebuild")
     removeEnabled = a_property(bool, "removeEnabled", True, "_rebuild")
     renameEnabled = a_property(bool, "renameEnabled", False, "_rebuild")
-    editEnabled = a_property(bool, "editEnabled", False, "_rebuild")
-    selectNodeUponCreation = a_property(bool, "selectNodeUponCreation", True)
     currentNodeID = QtCore.Property(str, lambda self: self._current, lambda self, value: self._select(value))
     baseName = QtCore.Property(
         str, lambda self: self._names.get((self.nodeTypes or [""])[0], ""), lambda self, value: self.setBaseName(value)
@@ -323,9 +274,6 @@ class qMRMLNodeComboBox(QWidget):
             raise TypeError(f"setCurrentNode takes a node or None, not {type(node).__name__}")
         self._select((node.GetID() or "") if node is not None else "")
 
-    def setCurrentNodeID(self, node_id: str) -> None:
-        self._select(node_id)
-
     def nodeCount(self) -> int:
         return len([each for each in self._ids if each])
 
@@ -335,20 +283,15 @@ class qMRMLNodeComboBox(QWidget):
         node.UnRegister(None)
         node.SetName(self._scene.GenerateUniqueName(self._names.get(kind) or node.GetNodeTagName()))
         self._scene.AddNode(node)
-        if self.selectNodeUponCreation:
-            self.setCurrentNode(node)
+        self.setCurrentNode(node)
         self._node_added_by_user.emit(node)
         return node
 
-    def removeCurrentNode(self) -> None:
-        self._scene.RemoveNode(self.currentNode())
-
     def _accepts(self, node) -> bool:
-        if node.GetHideFromEditors() and not self.showHidden:
+        if node.GetHideFromEditors():
             return False
         if self.showChildNodeTypes:
-            hidden = any(node.IsA(each) for each in self.hideChildNodeTypes)
-            return any(node.IsA(each) for each in self.nodeTypes) and not hidden
+            return any(node.IsA(each) for each in self.nodeTypes)
         return node.GetClassName() in self.nodeTypes
 
     def _fill_anew(self) -> None:
@@ -413,7 +356,6 @@ class qMRMLNodeComboBox(QWidget):
             node = self.currentNode()
             self._current_node_changed.emit(node)
             self._has_node_changed.emit(node is not None)
-            self._current_id_changed.emit(self._current)
 
 
 class qMRMLSegmentationShow3DButton(ctkMenuButton):
@@ -426,9 +368,6 @@ class qMRMLSegmentationShow3DButton(ctkMenuButton):
         self.setCheckable(True)
         self.setEnabled(False)
         self.toggled.connect(self._toggle)
-
-    def segmentationNode(self):
-        return self._node
 
     def setSegmentationNode(self, node) -> None:
         if node is self._node:
@@ -454,12 +393,6 @@ class qMRMLSegmentationShow3DButton(ctkMenuButton):
 class qSlicerMarkupsPlaceWidget(QWidget):
     """A button that starts placing control points in the views, of which there are none here."""
 
-    SIGNALS = {
-        "activeMarkupsPlaceModeChanged(bool)": "_mode_changed",
-        "activeMarkupsFiducialPlaceModeChanged(bool)": "_mode_changed",
-    }
-    _mode_changed = Signal(bool)
-
     def __init__(self, parent=None):
         super().__init__(parent)
         self._scene = self._node = None
@@ -469,13 +402,10 @@ class qSlicerMarkupsPlaceWidget(QWidget):
         in_a_row(self, self._button)
 
     placeModeEnabled = a_property(bool, "placeModeEnabled", False, "_mode")
-    buttonsVisible = a_property(bool, "buttonsVisible", True)
     deleteAllControlPointsOptionVisible = a_property(bool, "deleteAllControlPointsOptionVisible", True)
-    placeMultipleMarkups = a_property(int, "placeMultipleMarkups", 0)
 
     def _mode(self) -> None:
         self._button.setChecked(self.placeModeEnabled)
-        self._mode_changed.emit(self.placeModeEnabled)
 
     def setMRMLScene(self, scene) -> None:
         self._scene = scene
