@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from Testing.support.bodies import LPS, body, reorder
-from Testing.support.bright import BRIGHT_HU, bright_bundle, segmented
+from Testing.support.bright import BRIGHT_HU, bright_bundle, bright_network, segmented
 from UNetPlusPlusSegmentLib.core.request import SPEEDS, Request
 from UNetPlusPlusSegmentLib.core.volume import FAT_HU, Volume, VolumeError, crop
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
-from UNetPlusPlusSegmentLib.engine.pixel_box import Box, aligned
+from UNetPlusPlusSegmentLib.engine.pixel_box import Box, aligned, body_ranges
 from UNetPlusPlusSegmentLib.network.bundle import write_bundle
 from UNetPlusPlusSegmentLib.network.card import Architecture, PostProcessing
 from UNetPlusPlusSegmentLib.network.device import Device, DeviceError, choose_device
@@ -85,7 +85,9 @@ def test_all_48_axis_orders_and_flips_of_a_volume_get_identical_masks(random_eng
     assert 0.05 < reference.mean() < 0.95
     for flips in product([False, True], repeat=3):
         turned, back = reorder(volume, axes, flips)
-        np.testing.assert_array_equal(back(segmented(random_engine, turned).labelmap), reference)
+        result = segmented(random_engine, turned)
+        np.testing.assert_array_equal(back(result.labelmap), reference)
+        assert result.scan_slices == 5
 
 
 @pytest.mark.parametrize("degrees", [-40, 15, 30])
@@ -243,6 +245,32 @@ def test_a_pruned_run_answers_also_where_the_model_averages_deeper_heads_only(tm
     np.testing.assert_array_equal(result.labelmap, volume.array >= BRIGHT_HU)
 
 
+@pytest.mark.parametrize(
+    ("average_from", "level", "averaged", "all_heads"),
+    [
+        (1, 4, (0.1, 0.3, 0.6, 0.8), (0.1, 0.3, 0.6, 0.8)),
+        (3, 4, (0.6, 0.8), (0.1, 0.3, 0.6, 0.8)),
+        (4, 4, (0.8,), (0.1, 0.3, 0.6, 0.8)),
+        (2, 3, (0.3, 0.6), (0.1, 0.3, 0.6)),
+        (4, 2, (0.3,), (0.1, 0.3)),
+    ],
+)
+def test_the_probability_is_the_mean_of_the_heads_that_the_model_averages_and_the_uncertainty_the_deviation_of_all(
+    tmp_path, average_from, level, averaged, all_heads
+):
+    speeds = {"accurate": {"level": level, "find_first": False}}
+    card = bright_bundle(tmp_path / "bright-v1.0.0", average_from=average_from, speeds=speeds)
+    network = bright_network()
+    with torch.no_grad():
+        for head, chance in zip(("1", "2", "3", "4"), (0.1, 0.3, 0.6, 0.8), strict=True):  # the same everywhere
+            network.outputs[head].weight.zero_()
+            network.outputs[head].bias.fill_(float(np.log(chance / (1 - chance))))
+    engine = SliceEngine(write_bundle(tmp_path / "heads-v1.0.0", card, network.state_dict()), "cpu")
+    maps = engine.predict(body(shape=(3, 40, 50), organ=np.s_[:0]), Request(speed="accurate"))
+    np.testing.assert_allclose(maps.probability(), np.mean(averaged), atol=1e-3)
+    np.testing.assert_allclose(maps.uncertainty(), np.std(all_heads), atol=1e-3)
+
+
 def test_an_exception_in_progress_stops_the_run_at_once(engine):
     seen = []
 
@@ -367,6 +395,32 @@ def test_thin_slices_between_two_that_agree_are_interpolated_and_where_the_organ
     assert result.slices < 35
 
 
+def test_a_slice_between_two_others_is_the_nearer_to_one_the_nearer_it_lies(engine):
+    volume = body(shape=(80, 90, 110), spacing_mm=(2.0, 2.0, 1.0), organ=np.s_[:0])
+    volume.array[:, 30:60, 25:70] = 62  # the network says 0.6
+    volume.array[42:, 30:60, 25:70] = 90
+    pixel = np.s_[40:45, 45, 50]
+    seen, blended = (engine.predict(volume, Request(speed=speed)) for speed in ("accurate", "balanced"))
+    low, *_, high = seen.probability()[pixel]
+    assert (low, high) == pytest.approx((0.6, 1.0), abs=0.03)
+    np.testing.assert_allclose(blended.probability()[pixel], np.linspace(low, high, 5), atol=2e-3)
+    assert seen.slices == 80 and blended.slices == 21, "every fourth, and the last"
+
+
+def test_the_network_sees_square_pixels_of_its_own_size_whatever_those_of_the_volume_are(engine):
+    volume = body(shape=(3, 40, 50), spacing_mm=(1.0, 3.0, 4.0), organ=np.s_[:0])
+    maps = engine.predict(volume, Request(speed="accurate"))
+    assert maps.pixels.box.grid == (60, 25), "120 × 50 mm in pixels of 2 mm"
+
+
+def test_pixels_finer_than_the_networks_own_are_averaged_and_not_left_out(tmp_path):
+    stripes = np.full((3, 80, 80), -60, np.int16)
+    stripes[:, :, 1::4] = stripes[:, :, 2::4] = 100  # half of each pixel of the network, in its middle
+    volume = Volume(stripes, LPS)
+    coarse = SliceEngine(bright_bundle(tmp_path / "bright-v1.0.0", pixel_mm=4.0), "cpu")
+    assert coarse.predict(volume, Request(speed="accurate")).probability().max() < 0.01  # their mean is 30 HU
+
+
 @given(st.floats(-50, 300), st.floats(0.1, 300), st.integers(1, 280), st.sampled_from([2, 8, 16]))
 def test_an_aligned_range_holds_what_lies_in_the_grid_and_cuts_no_cell(low, length, size, step):
     first, last = aligned(low, low + length, size, step)
@@ -375,6 +429,17 @@ def test_an_aligned_range_holds_what_lies_in_the_grid_and_cuts_no_cell(low, leng
     assert last % step == 0 or last == size
     assert first <= max(low, 0) or first == (size - 1) // step * step
     assert last >= min(low + length, size)
+
+
+@pytest.mark.parametrize("first", range(4))
+@pytest.mark.parametrize("last", range(20, 24))
+def test_a_body_is_inside_its_ranges_whole_and_closely_though_only_every_fourth_row_and_column_is_seen(first, last):
+    axial = np.full((3, 30, 40), -1000, np.int16)
+    axial[1, first : last + 1, 10 + first : 10 + last + 1] = 0
+    for at, (low, high) in zip((0, 10), body_ranges(axial, [0, 1]), strict=True):
+        assert at + first - 3 <= low <= at + first
+        assert at + last < high <= at + last + 4
+    assert body_ranges(axial, [0, 2]) == ((0, 30), (0, 40)), "no body there"
 
 
 def test_slices_without_the_organ_cost_little(engine, monkeypatch):
@@ -393,6 +458,20 @@ def test_slices_without_the_organ_cost_little(engine, monkeypatch):
     whole, pixels = pixels, 0
     segmented(engine, Volume(scan.array[120:180], scan.ijk_to_ras))
     assert whole < 1.6 * pixels
+
+
+def test_a_spot_far_from_the_organ_costs_no_slices(engine):
+    volume = body((120, 90, 110), (2.0, 2.0, 2.0), np.s_[10:40, 30:60, 25:70])
+    alone = segmented(engine, volume).slices
+    volume.array[97:104, 70:76, 90:96] = 90  # the coarse pass sees it on one slice
+    with_spot = segmented(engine, volume)
+    assert with_spot.slices == alone
+    assert not with_spot.labelmap[90:].any()
+
+
+def test_slices_hardly_farther_apart_than_half_a_step_are_interpolated_too(engine):
+    half, more = (segmented(engine, body((60, 90, 110), (2.0, 2.0, mm))).slices for mm in (2.0, 2.001))
+    assert half == more < 45
 
 
 def test_a_box_shows_the_network_the_same_cells_as_the_whole_slice(random_engine):
