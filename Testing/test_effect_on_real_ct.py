@@ -13,7 +13,7 @@ from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.core.volume import crop
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
-from UNetPlusPlusSegmentLib.network.bundle import choose_bundle, find_bundles
+from UNetPlusPlusSegmentLib.network.bundle import choose_bundle
 
 EDITOR, SEGMENTATION = slicer.vtkMRMLSegmentEditorNode, slicer.vtkMRMLSegmentationNode
 
@@ -55,8 +55,6 @@ def test_apply_undo_redo_and_masks_on_a_chest_with_liver(opened):
 
 
 def test_a_click_on_a_nodule_gives_what_the_command_line_does(opened, shared_data, tmp_path):
-    if not find_bundles("nodule")[0]:
-        pytest.skip("no model for nodules ships yet")
     scan = shared_data("volumes/LIDC-IDRI-0001_ct.nii.gz")
     volume, _ = files.read_volume(scan)
     truth, _ = files.read_volume(shared_data("volumes/LIDC-IDRI-0001_nodule.nii.gz"))
