@@ -11,7 +11,7 @@ import SimpleITK as sitk
 
 from ..core.masks import largest_component
 from ..core.segment import Segment
-from ..core.volume import AIR_HU, AxialOrder, Volume, axial_order, bounding_box, clean_hu
+from ..core.volume import AIR_HU, AxialOrder, Volume, axial_order, bounding_box, clean_hu, wider
 from .images import silence, sitk_name
 from .lettering import HEIGHT, letters
 from .writing import whole_file
@@ -20,7 +20,7 @@ TILES, DOUBTFUL = 5, 3  # number of slices in a row, and of doubtful slices adde
 TILE_PIXELS = (420, 300)  # largest width and height of a tile
 PAGE_TILES = 30  # most close-ups on a page
 CLOSE_UP_MM, CLOSE_UP_PIXELS = 50.0, 320  # side of the square around a small segment
-LUNG_WINDOW_HU = (-1350.0, 150.0)
+ORGAN_WINDOW_HU, LUNG_WINDOW_HU = (-160.0, 240.0), (-1350.0, 150.0)
 GAP_PIXELS = 6
 JPEG_QUALITY = 80
 LETTER_PIXELS = 2  # size of one dot of a letter
@@ -39,7 +39,7 @@ def write_overlay(
     volume: Volume,
     labelmap: np.ndarray,
     segments: Sequence[Segment],
-    window_hu: tuple[float, float] = (-160.0, 240.0),
+    window_hu: tuple[float, float] = ORGAN_WINDOW_HU,
     chosen: Sequence[int] | None = None,
 ) -> None:
     """Draw up to five axial slices in a row, from the lowest to the highest, seen from the patient's feet.
@@ -61,7 +61,7 @@ def write_overlay(
     """
     order = axial_order(volume)
     hu, labels = order.apply(volume.array), order.apply(labelmap)
-    spread = _spread(labels) if chosen is None else np.array(chosen)
+    spread = spread_slices(labels, TILES) if chosen is None else np.array(chosen)
     doubtful = _doubtful(segments, order, len(labels)) if chosen is None else []
     drawn = [*spread, *doubtful]
     hu, labels = clean_hu(hu[drawn])[0], labels[drawn]
@@ -162,11 +162,11 @@ def _write_rows(path: str | Path, tiles: Sequence[np.ndarray], columns: int) -> 
         sitk.WriteImage(image, sitk_name(beside), useCompression=True, compressionLevel=level)
 
 
-def _spread(labels: np.ndarray) -> np.ndarray:
-    """Up to `TILES` slices, spread evenly over those with a label, or over all if there are none."""
+def spread_slices(labels: np.ndarray, most: int) -> np.ndarray:
+    """Up to `most` slices of (slices, rows, columns), spread evenly over those with a label, or over all if there are none."""
     with_label = np.flatnonzero(labels.any(axis=(1, 2)))
     slices = with_label if len(with_label) else np.arange(len(labels))
-    count = min(TILES, len(slices))
+    count = min(most, len(slices))
     return slices[((np.arange(count) + 0.5) * len(slices) / count).astype(int)]
 
 
@@ -183,7 +183,7 @@ def _frame(tile: np.ndarray) -> None:
         tile[edge] = FRAME_COLOR
 
 
-def _body(hu: np.ndarray, labels: np.ndarray, spacing_mm: Sequence[float]) -> tuple[slice, slice]:
+def _body(hu: np.ndarray, labels: np.ndarray, spacing_mm: Sequence[float]) -> tuple[slice, ...]:
     """Rows and columns that contain the patient in any of the slices, with a margin; all of them if there is no patient."""
     radius = [max(1, round(TABLE_MM / 2 / s)) for s in reversed(spacing_mm)]
     body = np.asarray(labels.any(axis=0))
@@ -193,9 +193,7 @@ def _body(hu: np.ndarray, labels: np.ndarray, spacing_mm: Sequence[float]) -> tu
     box = bounding_box(body)
     if box is None:
         return np.s_[:, :]
-    margins = [round(BODY_MARGIN_MM / s) for s in spacing_mm]
-    rows, columns = (slice(max(0, along.start - m), along.stop + m) for along, m in zip(box, margins, strict=True))
-    return rows, columns
+    return wider(box, [round(BODY_MARGIN_MM / s) for s in spacing_mm])
 
 
 def _tile_size(shape: tuple[int, ...], spacing_mm: Sequence[float]) -> tuple[int, int]:

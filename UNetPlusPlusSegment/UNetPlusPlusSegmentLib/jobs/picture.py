@@ -10,6 +10,7 @@ import numpy as np
 from .. import files
 from ..core.segment import Segment
 from ..core.volume import AxialOrder, Volume, axial_order
+from ..files.overlay import LUNG_WINDOW_HU, ORGAN_WINDOW_HU, spread_slices
 
 PICTURES = "pictures"  # folder next to the report
 SLICES = 3
@@ -41,9 +42,12 @@ def write_picture(
         files.write_close_ups(path, volume, labelmap, segments[:SLICES])
         return [segment.name for segment in segments[:SLICES]]
     order = axial_order(volume)
-    chosen, worst = _slices(order.apply(labelmap), _most_doubtful(segments, order, volume.array.shape))
-    window = (-1350.0, 150.0) if nodules else (-160.0, 240.0)
-    files.write_overlay(path, volume, labelmap, segments, window, chosen)
+    spread = spread_slices(order.apply(labelmap), SLICES)
+    worst = _most_doubtful(segments, order, volume.array.shape)
+    if worst is not None:
+        spread[np.abs(spread - worst).argmin()] = worst
+    chosen = sorted({*spread.tolist()})
+    files.write_overlay(path, volume, labelmap, segments, LUNG_WINDOW_HU if nodules else ORGAN_WINDOW_HU, chosen)
     return [f"S {_superior(volume, order, k):.0f} mm" + ", most doubtful" * (k == worst) for k in chosen]
 
 
@@ -54,17 +58,6 @@ def _most_doubtful(segments: Sequence[Segment], order: AxialOrder, shape: tuple[
         return None
     k = max(known, key=lambda found: found.get("doubtful_share") or 0)["doubtful_slices"][0]["k"]
     return shape[order.axes[0]] - 1 - k if order.flips[0] else k
-
-
-def _slices(labels: np.ndarray, worst: int | None) -> tuple[list[int], int | None]:
-    """Slices spread over those with a segment, or over all; the one nearest to the most doubtful slice is replaced by it."""
-    with_label = np.flatnonzero(labels.any(axis=(1, 2)))
-    slices = with_label if len(with_label) else np.arange(len(labels))
-    count = min(SLICES, len(slices))
-    chosen = slices[((np.arange(count) + 0.5) * len(slices) / count).astype(int)]
-    if worst is not None:
-        chosen[np.abs(chosen - worst).argmin()] = worst
-    return sorted({*chosen.tolist()}), worst
 
 
 def _superior(volume: Volume, order: AxialOrder, k: int) -> float:
