@@ -134,32 +134,29 @@ def _check_arguments(filters: Sequence[int], up_filters: Sequence[int], heads: t
         raise ValueError(f"heads must be among {sorted(allowed)} for depth {depth} and skips {skips!r}, got {heads}.")
 
 
-def unet(in_channels: int = 1, out_channels: int = 1, **options) -> NodeGrid:
+def unet(**options) -> NodeGrid:
     """U-Net of 7.76 M parameters: the encoder and one path up, each level seeing its encoder node."""
-    return NodeGrid(in_channels, out_channels, skips="long", **options)
+    return NodeGrid(skips="long", **options)
 
 
-def wide_unet(
-    in_channels: int = 1, out_channels: int = 1, filters: Sequence[int] = WIDE_FILTERS, **options
-) -> NodeGrid:
+def wide_unet(filters: Sequence[int] = WIDE_FILTERS, **options) -> NodeGrid:
     """The paper's wide U-Net (9.13 M): 35…560 filters; its transposed convolutions have 32…256, to match the parameter count."""
-    return NodeGrid(in_channels, out_channels, filters, PAPER_FILTERS[:-1], skips="long", **options)
+    return NodeGrid(filters=filters, up_filters=PAPER_FILTERS[:-1], skips="long", **options)
 
 
-def unet_plus(in_channels: int = 1, out_channels: int = 1, **options) -> NodeGrid:
+def unet_plus(**options) -> NodeGrid:
     """UNet+ (8.73 M), the paper's ablation: every node sees its left neighbour only."""
-    return NodeGrid(in_channels, out_channels, skips="neighbour", **options)
+    return NodeGrid(skips="neighbour", **options)
 
 
-def unetpp(in_channels: int = 1, out_channels: int = 1, **options) -> NodeGrid:
+def unetpp(**options) -> NodeGrid:
     """UNet++ without deep supervision (9.04 M): one head on X[0][depth]."""
-    return NodeGrid(in_channels, out_channels, **options)
+    return NodeGrid(**options)
 
 
-def unetpp_ds(in_channels: int = 1, out_channels: int = 1, **options) -> NodeGrid:
+def unetpp_ds(filters: Sequence[int] = PAPER_FILTERS, **options) -> NodeGrid:
     """UNet++ with deep supervision: a head on every X[0][j], j = 1…depth."""
-    depth = len(options.get("filters", PAPER_FILTERS)) - 1
-    return NodeGrid(in_channels, out_channels, heads=range(1, depth + 1), **options)
+    return NodeGrid(filters=filters, heads=range(1, len(filters)), **options)
 
 
 ARCHITECTURES = {
