@@ -156,7 +156,7 @@ def front(sessions: Sessions, door: Door, upload_bytes: int) -> web.Application:
             if (request.content_length or 0) > upload_bytes:
                 raise RefusedError(f"The upload is larger than the limit of {upload_bytes >> 20} MB.")
             response = await handler(request)
-        except (InUseError, RefusedError) as error:
+        except RefusedError as error:
             title, status = ("In use", 503) if isinstance(error, InUseError) else ("Refused", 403)
             is_upload = request.method == "POST"  # the page shows the text of the answer
             response = (

@@ -54,9 +54,9 @@ def hausdorff95_mm(distances: Sequence[np.ndarray]) -> float | None:
     return float(farthest) if np.isfinite(farthest) else None
 
 
-def surface_dice(distances: Sequence[np.ndarray], tolerance_mm: float = TOLERANCE_MM) -> float:
-    """Surface Dice: the share of the two surfaces within the tolerance of each other, 0…1; `distances` as in `hausdorff95_mm`."""
-    return sum(np.count_nonzero(each <= tolerance_mm + ROUNDING_MM) for each in distances) / sum(map(len, distances))
+def surface_dice(distances: Sequence[np.ndarray]) -> float:
+    """Surface Dice: the share of the two surfaces within `TOLERANCE_MM` of each other, 0…1; `distances` as in `hausdorff95_mm`."""
+    return sum(np.count_nonzero(each <= TOLERANCE_MM + ROUNDING_MM) for each in distances) / sum(map(len, distances))
 
 
 def _surface_voxels(mask: np.ndarray) -> np.ndarray:

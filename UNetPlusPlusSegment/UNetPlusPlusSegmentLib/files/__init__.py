@@ -2,7 +2,6 @@
 
 from .dicom import list_series, slices_of
 from .dicom_seg import check_dicom_seg, write_dicom_seg
-from .dicom_sr import write_dicom_sr
 from .forms import FORMS, beside, check_forms, form_of, write_forms
 from .images import FileError
 from .label_maps import label_maps
@@ -11,7 +10,7 @@ from .points import read_points, read_points_table
 from .reading import read_volume
 from .segmentations import masks_of, segments_in
 from .series_table import read_series_table
-from .surfaces import check_surfaces, write_surfaces
+from .surfaces import write_surfaces
 from .writing import check_grid, check_output, write_report, write_segmentation, write_volume
 
 __all__ = [
@@ -22,7 +21,6 @@ __all__ = [
     "check_forms",
     "check_grid",
     "check_output",
-    "check_surfaces",
     "form_of",
     "label_maps",
     "list_series",
@@ -35,7 +33,6 @@ __all__ = [
     "slices_of",
     "write_close_ups",
     "write_dicom_seg",
-    "write_dicom_sr",
     "write_forms",
     "write_overlay",
     "write_report",

@@ -13,7 +13,7 @@ from ..core.volume import bounding_box
 from .images import FileError
 from .writing import whole_file
 
-STL, OBJ = ".stl", ".obj"
+OBJ = ".obj"
 # Slicer's smoothing factor, 0…1; the lower ones are for segments with few voxels, which would lose too much volume.
 SMOOTHINGS = (0.5, 0.25, 0.0)
 LITTLE = 0.8  # share of the mask's volume that smoothing must leave

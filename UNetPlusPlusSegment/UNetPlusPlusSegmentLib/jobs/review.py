@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 
-from ..core.table import delimiter_of
+from ..core.table import delimiter_of, from_cell, to_cell
 
 REVIEW = "review.csv"
 COLUMNS = ("case", "verdict", "comment", "reviewer", "time")
-ACCEPTED, FLAGGED, OPEN = VERDICTS = ("accepted", "flagged", "")  # "": only a comment, or a verdict withdrawn
-_ALLOWED = f"{ACCEPTED}, {FLAGGED} or empty"
+VERDICTS = ("accepted", "flagged", "")  # "": only a comment, or a verdict withdrawn
+_ALLOWED = "accepted, flagged or empty"
 
 Line = tuple[str, ...]  # a cell for each of COLUMNS
 
@@ -56,13 +56,13 @@ def read_lines(path: Path) -> list[Line]:
         if text.strip() and not {"case", "verdict"} <= set(table.fieldnames or ()):
             raise ReviewError(f"{path} is not a review: its first line must name the columns {', '.join(COLUMNS)}.")
         # The name of a case may begin or end with a space.
-        lines = [(row["case"] or "", *((row.get(name) or "").strip() for name in COLUMNS[1:])) for row in table]
+        cells = [(row["case"] or "", *((row.get(name) or "").strip() for name in COLUMNS[1:])) for row in table]
     except csv.Error as error:
         raise ReviewError(f"{path} is damaged ({error}): correct it, or remove it.") from error
-    return [line for line in lines if line[0] and line[-1]]
+    return [tuple(map(from_cell, line)) for line in cells if line[0] and line[-1]]
 
 
-def add_to_review(folder: Path, case: str, verdict: str, comment: str = "", reviewer: str = "") -> dict[str, str]:
+def add_to_review(folder: Path, case: str, verdict: str, comment: str = "", reviewer: str = "") -> None:
     """Append a line; earlier lines of the case are kept.
 
     Args:
@@ -70,18 +70,13 @@ def add_to_review(folder: Path, case: str, verdict: str, comment: str = "", revi
         case, comment, reviewer: Any text.
         verdict: One of `VERDICTS`.
 
-    Returns:
-        The line, by the names of `COLUMNS`.
-
     Raises:
         ReviewError: The verdict is unknown, or the file cannot be written.
     """
     if verdict not in VERDICTS:
         raise ReviewError(f"A verdict must be {_ALLOWED}; got {verdict!r}.")
     now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-    line = (case, verdict, comment, reviewer, now)
-    _append(folder / REVIEW, [line])
-    return dict(zip(COLUMNS, line, strict=True))
+    _append(folder / REVIEW, [(case, verdict, comment, reviewer, now)])
 
 
 def merge_review(folder: Path, path: Path, cases: Iterable[str]) -> None:
@@ -121,7 +116,7 @@ def _append(path: Path, lines: Iterable[Line]) -> None:
             torn = size > 0 and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n"
             text = io.StringIO(newline="")
             csv.writer(text, delimiter=delimiter_of(header), lineterminator="\n").writerows(
-                rows if size else [COLUMNS, *rows]
+                [map(to_cell, row) for row in (rows if size else [COLUMNS, *rows])]
             )
             stream.write(b"\n" * torn + text.getvalue().encode("utf-8", errors="backslashreplace"))
             stream.flush()

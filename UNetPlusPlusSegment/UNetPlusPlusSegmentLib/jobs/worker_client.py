@@ -169,13 +169,13 @@ class Worker(contextlib.AbstractContextManager):
         finally:
             self._events = others + self._events
 
-    def result_of(self, job: int, progress: Callable[[Progress], None] | None = None) -> Result:
+    def result_of(self, job: int) -> Result:
         """Block until a segmentation has ended, as `wait` does.
 
         Raises:
             JobError: The job failed.
         """
-        ended = self.wait(job, progress)
+        ended = self.wait(job)
         if not isinstance(ended, ResultReady):
             raise LookupError(f"Job {job} is not a segmentation.")
         return ended.result

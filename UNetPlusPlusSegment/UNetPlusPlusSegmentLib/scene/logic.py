@@ -29,7 +29,6 @@ class Segmenter:
 
     def __init__(self) -> None:
         """Start nothing yet."""
-        super().__init__()
         self._worker = Worker()
         self._runs: weakref.WeakSet[Task] = weakref.WeakSet()
 
