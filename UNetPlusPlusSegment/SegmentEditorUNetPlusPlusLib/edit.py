@@ -149,7 +149,7 @@ class Edit:
         self._controller.forget(self.run)
         if self.run.jobs:
             self.run.cancel()
-        if self._previewNode is not None and self._isThere(self._previewNode):
+        if self._previewNode is not None and slicer.mrmlScene.IsNodePresent(self._previewNode):
             self._previewNode.GetScene().RemoveNode(self._previewNode)
         self._previewNode = None
 
@@ -157,9 +157,6 @@ class Edit:
     def _labelmap(self):
         labelmap = self.run.result.labelmap
         return labelmap if self._region is True else labelmap * self._region
-
-    def _isThere(self, node):
-        return bool(slicer.mrmlScene.IsNodePresent(node))
 
 
 @dataclass

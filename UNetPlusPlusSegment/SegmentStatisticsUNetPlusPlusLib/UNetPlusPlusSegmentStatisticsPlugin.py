@@ -38,8 +38,7 @@ class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
         parameters = self.getParameterNode()
         segmentationNode = slicer.mrmlScene.GetNodeByID(parameters.GetParameter("Segmentation"))
         volumeNode = slicer.mrmlScene.GetNodeByID(parameters.GetParameter("ScalarVolume"))
-        binary = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
-        if not requested or not segmentationNode.GetSegmentation().ContainsRepresentation(binary):
+        if not requested or not segmentationNode.GetSegmentation().ContainsRepresentation(mrml.BINARY_LABELMAP):
             return {}
         found, isCT = _measure(segmentationNode, segmentID, volumeNode)
         statistics = {"kind": found.kind if found else ""} if isCT and "kind" in requested else {}

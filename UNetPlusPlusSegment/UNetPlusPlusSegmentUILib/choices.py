@@ -3,6 +3,7 @@
 import slicer
 
 from UNetPlusPlusSegmentLib.core.request import Request
+from UNetPlusPlusSegmentLib.scene.sequences import browser_of
 
 
 class Choices:
@@ -46,9 +47,7 @@ class Choices:
     @property
     def isFrame(self) -> bool:
         """True if the input volume is one frame of a sequence."""
-        if self.volume is None:
-            return False
-        return slicer.modules.sequences.logic().GetFirstBrowserNodeForProxyNode(self.volume) is not None
+        return browser_of(self.volume) is not None
 
     @property
     def allFrames(self) -> bool:

@@ -36,10 +36,6 @@ class SegmentationSequence:
         """Number of frames."""
         return self._volumes.GetNumberOfDataNodes()
 
-    def value(self, item: int) -> str:
-        """The index value of a frame, usually its time."""
-        return self._volumes.GetNthIndexValue(item)
-
     def frame(self, item: int):
         """The volume of a frame, a `vtkMRMLScalarVolumeNode` in the sequence's internal scene."""
         return self._volumes.GetNthDataNode(item)
@@ -50,7 +46,7 @@ class SegmentationSequence:
         volumeNode = scratch.AddNewNodeByClass(self.frame(item).GetClassName())
         volumeNode.CopyContent(self.frame(item), False)
         segmentationNode = showing.show_segmentation(labelmap, segments, volumeNode)
-        self._segmentations.SetDataNodeAtValue(segmentationNode, self.value(item))
+        self._segmentations.SetDataNodeAtValue(segmentationNode, self._volumes.GetNthIndexValue(item))
         scratch.Clear(True)
 
     def show(self):
