@@ -17,6 +17,7 @@ import slicerio
 from Testing.support.sample_files import FLIPPED, LIVER, OBLIQUE, SEGMENTS, SHEARED, STRAIGHT, labels
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.segment import Segment
+from UNetPlusPlusSegmentLib.core.table import from_cell
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.files import FileError
 from UNetPlusPlusSegmentLib.files.writing import MACHINE, whole_file
@@ -167,6 +168,16 @@ def test_a_report_is_csv_with_the_columns_of_its_first_row(tmp_path):
     ]
     files.write_report(tmp_path / "r.csv", [])
     assert (tmp_path / "r.csv").read_bytes() == b""
+
+
+def test_no_text_of_a_report_is_a_formula_in_a_spreadsheet_and_numbers_stay_numbers(tmp_path):
+    texts = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "'=1", "1-1", "'it'"]
+    files.write_report(tmp_path / "r.csv", [{"case": text, "centroid_r_mm": -5.5} for text in texts])
+    with (tmp_path / "r.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["case"][0] == "'" for row in rows] == [True] * 6 + [False, True]
+    assert [from_cell(row["case"]) for row in rows] == texts
+    assert {row["centroid_r_mm"] for row in rows} == {"-5.5"}
 
 
 def write_everything(folder: Path) -> dict[str, object]:

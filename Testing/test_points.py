@@ -46,8 +46,8 @@ def test_points_are_read_in_ras_whatever_they_are_written_in(tmp_path, name):
 
 def test_the_points_of_several_cases_stand_in_one_table(tmp_path):
     path = tmp_path / "points.csv"
-    path.write_text("case,r,a,s\nA,1,2,3\nB,4,5,6\nA,7,8,9\n", encoding="utf-8")
-    assert read_points_table(path) == {"A": ((1, 2, 3), (7, 8, 9)), "B": ((4, 5, 6),)}
+    path.write_text("case,r,a,s\nA,1,2,3\n'-B,4,5,6\nA,7,8,9\n", encoding="utf-8")
+    assert read_points_table(path) == {"A": ((1, 2, 3), (7, 8, 9)), "-B": ((4, 5, 6),)}
     path.write_text("r,a,s\n1,2,3\n", encoding="utf-8")
     with pytest.raises(FileError, match="which case"):
         read_points_table(path)

@@ -94,30 +94,31 @@ def test_a_downloaded_review_in_the_folder_is_in_the_next_report_and_no_line_is_
     add_to_review(folder, "case0000", "flagged", 'a "b", c', "A")
     page = open_page(make_report(folder))
     page.locator("article[data-case='case0000'] .accept").click()
-    page.locator("article[data-case='case0002'] .comment").fill("é, „ü“")
+    page.locator("article[data-case='case0002'] .comment").fill("=é, „ü“")
     page.locator("article[data-case='case0002'] .comment").press("Enter")
     with page.expect_download() as saved:
         page.click("#download")
     saved.value.save_as(folder / "review.csv")
+    assert '"\'=é, „ü“"' in (folder / "review.csv").read_text(encoding="utf-8")  # no formula in a spreadsheet
     review = read_review(folder)
     assert (review["case0000"]["verdict"], review["case0000"]["comment"]) == ("accepted", 'a "b", c')
-    assert (review["case0002"]["verdict"], review["case0002"]["comment"]) == ("", "é, „ü“")
+    assert (review["case0002"]["verdict"], review["case0002"]["comment"]) == ("", "=é, „ü“")
     page = open_page(make_report(folder))  # another browser, which has kept nothing
     assert pressed(page, "case0000", ".accept")
-    assert page.locator("article[data-case='case0002'] .comment").input_value() == "é, „ü“"
+    assert page.locator("article[data-case='case0002'] .comment").input_value() == "=é, „ü“"
 
 
 def test_a_loaded_review_counts_where_it_is_later(report, open_page, tmp_path):
     page = open_page(report)
     (tmp_path / "r.csv").write_bytes(
         "\ufeffcase;verdict;comment;reviewer;time\r\ncase0002;accepted;old;C;2001-01-01T00:00:00Z\r\n"
-        'case0004;flagged;"x; ""y""\nz";C;2026-01-01T00:00:00Z\r\ngone;flagged;;C;2026-01-01T00:00:00Z\r\n'.encode()
+        'case0004;flagged;"\'-x; ""y""\nz";C;2026-01-01T00:00:00Z\r\ngone;flagged;;C;2026-01-01T00:00:00Z\r\n'.encode()
     )
     page.set_input_files("#load", tmp_path / "r.csv")
     until(page, "document.getElementById('message').textContent.includes('1 lines')")
     assert pressed(page, "case0002", ".flag")
     assert pressed(page, "case0004", ".flag")
-    assert page.locator("article[data-case='case0004'] .comment").input_value() == 'x; "y"z'  # a field of one line
+    assert page.locator("article[data-case='case0004'] .comment").input_value() == '-x; "y"z'  # a field of one line
     with page.expect_download() as saved:
         page.click("#download")
     assert {row["case"] for row in reviewed(saved.value)} == {"case0002", "case0004", "gone"}

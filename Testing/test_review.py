@@ -74,6 +74,15 @@ def test_a_case_keeps_its_review_whatever_spaces_are_in_its_name(tmp_path):
         assert read_review(tmp_path)[case]["verdict"] == "accepted"
 
 
+def test_a_comment_that_a_spreadsheet_would_run_is_a_text_in_the_file_and_comes_back_as_it_was(tmp_path):
+    add_to_review(tmp_path, "=x", "flagged", "-5 ml, too small", "@me")
+    assert (tmp_path / "review.csv").read_text().splitlines()[1].startswith("'=x,flagged,\"'-5 ml, too small\",'@me,")
+    line = read_review(tmp_path)["=x"]
+    assert (line["comment"], line["reviewer"]) == ("-5 ml, too small", "@me")
+    merge_review(tmp_path, tmp_path / "review.csv", ["=x"])
+    assert len(read_lines(tmp_path / "review.csv")) == 1
+
+
 def test_another_table_is_no_review(tmp_path):
     (tmp_path / "review.csv").write_text("name,age\nx,3\n")
     with pytest.raises(ReviewError, match=r"is not a review: its first line must name the columns case, verdict"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
@@ -25,6 +26,7 @@ TRUST = (
 )  # fmt: skip
 RUN = ("status", "reason", "notes", "model", "speed", "threshold", "version", "input")
 COLUMNS = ("case", "segment", *REGION, *NODULE, *TRUST, *RUN)
+_FORMULA = re.compile("'*[=+@\t\r-]")  # how a formula begins, in Excel and others
 
 # Significant digits of volumes and surfaces, exact to a thousandth; decimal places of the others.
 DIGITS = 4
@@ -34,6 +36,16 @@ PLACES = {"mm": 1, "hu": 0, "share": 2, "dice": 2, "low": 2, "high": 2, "probabi
 def delimiter_of(text: str) -> str:
     """The delimiter in the first line of a table, a comma if there is none: spreadsheets use others, depending on the country."""
     return max(",;\t", key=text.partition("\n")[0].count)
+
+
+def to_cell(value: Any) -> Any:
+    """A value for a CSV file: a text that a spreadsheet would run as a formula gets an apostrophe, which `from_cell` takes off."""
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def from_cell(text: str) -> str:
+    """The text in a cell that `to_cell` may have written."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def rows_of(case: str, segments: Iterable[tuple[str, Mapping[str, Any]]], **run: Any) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.request import Point
-from ..core.table import delimiter_of
+from ..core.table import delimiter_of, from_cell
 from .images import FileError
 
 RAS, LPS = (1, 1, 1), (-1, -1, 1)  # signs that turn coordinates into RAS
@@ -112,7 +112,7 @@ def _table(text: str) -> list[tuple[str, Point]]:
         placed = "defined" not in names or row[names["defined"]] != "0"  # in Slicer's own tables
         if any(cells) and placed:
             case = row[names["case"]] or "" if "case" in names else ""
-            found.append((case.strip(), _ras(cells, COLUMNS[columns])))
+            found.append((from_cell(case.strip()), _ras(cells, COLUMNS[columns])))
     return found
 
 

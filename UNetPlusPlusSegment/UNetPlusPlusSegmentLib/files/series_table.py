@@ -6,7 +6,7 @@ import csv
 import io
 from pathlib import Path
 
-from ..core.table import delimiter_of
+from ..core.table import delimiter_of, from_cell
 from .images import FileError
 
 COLUMNS = ("case", "series")
@@ -32,7 +32,7 @@ def read_series_table(path: str | Path) -> dict[str, str]:
             raise FileError(f"{path} has no column {missing[0]}: its first line must name the columns case and series.")
         series: dict[str, str] = {}
         for row in rows:
-            case, wanted = (str(row[name] or "").strip() for name in COLUMNS)
+            case, wanted = (from_cell(str(row[name] or "").strip()) for name in COLUMNS)
             if series.get(case, wanted) != wanted:
                 raise FileError(f"{path} names two series for the case {case}: keep one of them.")
             if wanted:

@@ -18,6 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..core.segment import Segment
+from ..core.table import to_cell
 from ..core.volume import bounding_box
 from .images import FileError, image_from_array, silence, sitk_name
 from .nifti import check_whole
@@ -113,7 +114,7 @@ def write_volume(path: str | Path, array: np.ndarray, ijk_to_ras: np.ndarray) ->
 
 
 def write_report(path: str | Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()) -> None:
-    """Write a table as CSV (UTF-8). Values that are None or missing become empty cells.
+    """Write a table as CSV (UTF-8). Values that are None or missing become empty cells; for texts, see `core.table.to_cell`.
 
     Args:
         path: The file; an existing one is replaced once the new one is complete.
@@ -131,7 +132,7 @@ def write_report(path: str | Path, rows: Sequence[Mapping[str, object]], columns
         table = csv.DictWriter(stream, fieldnames=list(names), lineterminator="\n")
         if names:
             table.writeheader()
-        table.writerows(rows)
+        table.writerows({name: to_cell(value) for name, value in row.items()} for row in rows)
 
 
 @contextmanager

@@ -6,7 +6,7 @@
   const inPage = JSON.parse(byId("marks").textContent); // the lines of review.csv when the page was made
   const key = `unetpp-segment review ${document.body.dataset.key}`;
   const cases = [...document.querySelectorAll(".case")];
-  const byName = new Map(cases.map((each) => [each.dataset.case, each]));
+  const known = new Set(cases.map((each) => each.dataset.case));
   const texts = new Map(cases.map((each) => [each, each.textContent.toLowerCase()]));
   let mine = []; // the lines made or loaded in this browser
   let valid = new Map(); // the latest line of each case
@@ -24,7 +24,7 @@
   }
 
   function keep(lines) {
-    mine = without(lines, stored(), []); // another tab may have added some
+    mine = together(stored(), lines); // another tab may have added some
     try {
       localStorage.setItem(key, JSON.stringify(mine));
     } catch (error) {
@@ -33,8 +33,8 @@
     follow();
   }
 
-  function without(lines, before, left) {
-    const seen = new Set(left.map((line) => JSON.stringify(line)));
+  function together(before, lines) {
+    const seen = new Set();
     return [...before, ...lines].filter((line) => {
       const text = JSON.stringify(line);
       return !seen.has(text) && seen.add(text);
@@ -42,7 +42,7 @@
   }
 
   const moment = (line) => Date.parse(/Z$|[+-]\d\d:?\d\d$/.test(line[4]) ? line[4] : `${line[4]}Z`) || 0;
-  const all = () => without(mine, inPage, []).map((line, n) => [line, n])
+  const all = () => together(inPage, mine).map((line, n) => [line, n])
     .sort((a, b) => moment(a[0]) - moment(b[0]) || a[1] - b[1]).map(([line]) => line);
 
   function follow() {
@@ -75,8 +75,10 @@
 
   function goTo(each) {
     if (!each) return;
-    if (current) current.classList.remove("current");
-    cases.forEach((other) => other.removeAttribute("aria-current"));
+    if (current) {
+      current.classList.remove("current");
+      current.removeAttribute("aria-current");
+    }
     current = each;
     each.classList.add("current");
     each.setAttribute("aria-current", "true");
@@ -110,15 +112,18 @@
       each.hidden = !matches(each, words, show);
       count += !each.hidden;
     });
-    const flagged = [...valid.values()].filter((line) => byName.has(line[0]) && line[1] === "flagged").length;
-    const accepted = [...valid.values()].filter((line) => byName.has(line[0]) && line[1] === "accepted").length;
+    const flagged = [...valid.values()].filter((line) => known.has(line[0]) && line[1] === "flagged").length;
+    const accepted = [...valid.values()].filter((line) => known.has(line[0]) && line[1] === "accepted").length;
     byId("count").textContent = `${count} of ${cases.length} shown, ${accepted} accepted, ${flagged} flagged`;
   }
 
-  const cell = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+  // As in core/table.py: a text that a spreadsheet would run as a formula gets an apostrophe.
+  const toCell = (text) => (/^'*[=+@\t\r-]/.test(text) ? `'${text}` : text);
+  const fromCell = (text) => (/^'+[=+@\t\r-]/.test(text) ? text.slice(1) : text);
+  const quoted = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
   function download() {
-    const text = [columns, ...all()].map((line) => line.map(cell).join(",")).join("\n");
+    const text = [columns, ...all()].map((line) => line.map((text) => quoted(toCell(text))).join(",")).join("\n");
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([`${text}\n`], { type: "text/csv" }));
     link.download = "review.csv";
@@ -146,7 +151,7 @@
     const names = rows.shift().map((name) => name.trim());
     if (!names.includes("case") || !names.includes("verdict")) return null;
     const cell = (row, name) => row[names.indexOf(name)] || "";
-    const tidy = (row, name) => name === "case" ? cell(row, name) : cell(row, name).trim(); // a name may end with a space
+    const tidy = (row, name) => fromCell(name === "case" ? cell(row, name) : cell(row, name).trim()); // a name may end with a space
     return rows.map((row) => columns.map((name) => tidy(row, name))).filter((line) => line[0]);
   }
 
@@ -160,7 +165,7 @@
       return;
     }
     keep(lines);
-    const unknown = lines.filter((line) => !byName.has(line[0])).length;
+    const unknown = lines.filter((line) => !known.has(line[0])).length;
     say(unknown ? `${unknown} lines are for cases that are not in this report; they are kept.` : "");
   }
 
