@@ -140,6 +140,12 @@ def test_a_scene_with_many_nodes_is_closed_without_showing_the_options_for_each(
     assert shown == [False]
 
 
+def test_a_note_that_looks_like_html_is_shown_as_it_is(opened):
+    import qt
+
+    assert opened(SCAN, GRID).effect._options.message.textFormat == qt.Qt.PlainText
+
+
 def test_without_a_volume_there_is_nothing_to_press_and_a_reason(opened):
     at = opened(SCAN, GRID)
     at.editor.setSourceVolumeNode(None)

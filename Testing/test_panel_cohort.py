@@ -301,3 +301,9 @@ def test_what_was_said_of_one_folder_is_not_said_of_the_next(ui, tmp_path):
     ui.cohortFolderEdit.text = str(tmp_path / "other")
     ui.cohortFolderEdit.editingFinished()
     assert ui.cohortLabel.text == ""
+
+
+def test_a_name_or_note_that_looks_like_html_is_shown_as_it_is(ui):
+    import qt
+
+    assert ui.cohortLabel.textFormat == ui.messageLabel.textFormat == qt.Qt.PlainText

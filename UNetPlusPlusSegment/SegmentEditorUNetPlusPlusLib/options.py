@@ -57,6 +57,7 @@ class Options:
         self.progressBar = qt.QProgressBar()
         host.addOptionsWidget(self.progressBar)
         self.message = qt.QLabel()
+        self.message.setTextFormat(qt.Qt.PlainText)
         self.message.setWordWrap(True)
         host.addOptionsWidget(self.message)
         self.connect(self.targetBox, "currentIndexChanged(int)", self.onTarget)
