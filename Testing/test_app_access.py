@@ -201,10 +201,10 @@ def test_a_cohort_s_scan_is_read_only_if_its_folder_was_given_too(tmp_path):
     assert case.folders.scan(case.scan) == scan.resolve()
 
 
-def test_a_case_of_a_manifest_cannot_save_elsewhere(tmp_path):
-    (tmp_path / MANIFEST).write_text('{"case": "../../x", "input": "", "status": "done"}\n')
-    (case,) = find([tmp_path]).values()
-    assert case.corrected.parent == case.found.parent == tmp_path
+@pytest.mark.parametrize("name", ["../../x", "/x", "sub/x"])
+def test_a_case_of_a_manifest_cannot_be_read_or_saved_elsewhere(tmp_path, name):
+    (tmp_path / MANIFEST).write_text(f'{{"case": "{name}", "input": "", "status": "done"}}\n')
+    assert not find([tmp_path])
 
 
 def test_two_scans_with_one_name_and_a_path_that_is_not_there_are_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 
@@ -49,6 +50,16 @@ def test_a_name_is_text_wherever_it_stands(tmp_path):
     page = make_report(folder).read_text(encoding="utf-8")
     assert SCRIPT not in page and "alert(2)</script>" not in page
     assert page.count("<script") == 3
+
+
+def test_a_manifest_from_elsewhere_brings_no_file_outside_its_folder_into_the_page(tmp_path):
+    folder = make_cohort(tmp_path / "out", 1)
+    (tmp_path / "private.jpg").write_bytes(b"private")
+    with (folder / "manifest.jsonl").open("a") as stream:
+        stream.write(json.dumps({**case(2), "case": "../../private"}) + "\n" + "[" * 100_000 + "\n")
+    page = make_report(folder).read_text(encoding="utf-8")
+    assert page.count("<article") == 1
+    assert base64.b64encode(b"private").decode() not in page
 
 
 def test_figures_are_rounded_and_have_units(tmp_path):

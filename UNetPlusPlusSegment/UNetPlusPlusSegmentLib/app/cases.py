@@ -103,7 +103,7 @@ def _cases_in(path: Path, folders: Folders, output: Path | None) -> Iterable[Cas
     if (path / MANIFEST).is_file():
         for record in cases_of(read_manifest(path)):
             name, scan = record["case"], Path(record.get("input", ""))
-            first, corrected = path / f"{Path(name).name}{ENDING}", corrected_path(path, Path(name).name)
+            first, corrected = path / f"{name}{ENDING}", corrected_path(path, name)
             yield Case(name, scan, folders, record.get("series"), first, corrected, cohort=path, record=record)
         return
     try:

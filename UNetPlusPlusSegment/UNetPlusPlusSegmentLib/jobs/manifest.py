@@ -52,7 +52,7 @@ def is_running(folder: Path) -> bool:
 
 
 def read_manifest(folder: Path) -> dict[str, dict]:
-    """The last complete line of each case that is still listed; empty if there is no manifest.
+    """The last complete line of each case that is still listed and has the name of a file; empty if there is no manifest.
 
     Raises:
         CohortError: It cannot be read.
@@ -68,8 +68,9 @@ def read_manifest(folder: Path) -> dict[str, dict]:
     for line in text.splitlines():
         try:
             record = json.loads(line)
-            known[record["case"]] = record | {"status": record["status"]}
-        except (ValueError, TypeError, KeyError):
+            if Path(record["case"]).name == record["case"]:  # a path could lead out of the folder
+                known[record["case"]] = record | {"status": record["status"]}
+        except (ValueError, TypeError, KeyError, RecursionError):
             continue  # a line left incomplete by a crash
     return {case: record for case, record in known.items() if record["status"] != GONE}
 
