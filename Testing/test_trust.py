@@ -16,10 +16,10 @@ from UNetPlusPlusSegmentLib.core.request import SPEEDS, Request
 from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.core.trust import why_no_dice
 from UNetPlusPlusSegmentLib.core.volume import Volume, bounding_box
-from UNetPlusPlusSegmentLib.engine.maps import PixelMaps
+from UNetPlusPlusSegmentLib.engine.maps import LabelRegion, PixelMaps
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
 from UNetPlusPlusSegmentLib.engine.pixel_box import Box
-from UNetPlusPlusSegmentLib.engine.signs import weights_of_parts
+from UNetPlusPlusSegmentLib.engine.signs import SegmentPixels, weights_of_parts
 from UNetPlusPlusSegmentLib.engine.trust import expected_dice, notes_about
 from UNetPlusPlusSegmentLib.network.card import BundleError, ExpectedDice
 
@@ -144,7 +144,32 @@ def test_a_doubtful_slice_has_the_index_of_the_array_as_it_came_and_its_place_in
     assert now["doubtful_slices"][0]["s_mm"] == pytest.approx(45)
 
 
+def test_doubtful_slices_are_10_mm_apart_and_each_is_pointed_at_where_its_doubt_is():
+    probability = np.zeros((6, 4, 4), np.float16)
+    for plane, doubtful in zip(probability, (1, 4, 3, 2, 0, 2), strict=True):
+        plane[1, :doubtful] = 0.5
+    region = LabelRegion(np.array([10, 13, 16, 19]), np.array([1, 4, 7, 10]), (probability, 0 * probability))
+    segment = SegmentPixels(region, probability > 0, first=20, slice_mm=5.0, threshold=0.5, everywhere=0.0)
+    assert segment.worst_slices(3, 10.0) == [(21, 13, 5.5), (23, 13, 2.5), (25, 13, 2.5)]
+    assert segment.worst_slices(2, 5.0) == [(21, 13, 5.5), (22, 13, 4.0)]
+
+
 # Parts
+
+
+def test_a_region_of_voxels_has_the_pixels_whose_centres_lie_in_it():
+    pixels = PixelMaps.empty(5, None, Box((4, 5), (0, 5), (1, 4), (0, 5)))  # each pixel as wide as three voxels
+    pixels.probability[...] = np.arange(15).reshape(3, 5)
+    for rows, columns, centres in (
+        (slice(0, 12), slice(0, 15), ([4, 7, 10], [1, 4, 7, 10, 13])),
+        (slice(4, 11), slice(2, 14), ([4, 7, 10], [4, 7, 10, 13])),
+        (slice(5, 10), slice(1, 13), ([7], [1, 4, 7, 10])),
+    ):
+        region = pixels.region(0, (slice(1, 3), rows, columns), (12, 15))
+        assert (region.rows.tolist(), region.columns.tolist()) == centres
+        row, column = (centre // 3 for centre in (centres[0][0], centres[1][-1]))
+        assert region.probability.shape == (2, *map(len, centres))
+        assert region.probability[0, 0, -1] == 5 * (row - 1) + column
 
 
 @given(st.floats(0.51, 0.74))
@@ -157,6 +182,8 @@ def test_the_weight_of_a_part_is_its_size_times_what_its_probability_exceeds_the
     _, one, two = weights_of_parts(pixels, 0.5, 0, parts, (0, 0, 0), (20, 20))
     assert one == pytest.approx(72 * (probability - 0.5), rel=0.05)
     assert two == pytest.approx(2 * one, rel=0.05)
+    cut = weights_of_parts(pixels, 0.5, 0, parts[1:, 2:, 1:], (1, 2, 1), (20, 20))
+    assert cut[1:].tolist() == [one, two]
 
 
 def two_parts() -> Volume:
@@ -213,6 +240,27 @@ def test_a_value_that_the_note_would_round_to_a_usual_one_gets_no_note(engine, m
 def test_a_model_that_judges_by_an_unknown_sign_is_refused_before_it_runs(engine):
     with pytest.raises(BundleError, match="uses 'smell', which this version does not know"):
         with_label(engine, expected_dice={"fast": replace(FITTED, weights={"smell": 1.0})})
+
+
+def test_the_signs_of_a_segment_of_six_pixels_are_as_computed_by_hand():
+    probability, spread = np.zeros((2, 4, 4), np.float16), np.full((2, 4, 4), 0.125, np.float16)
+    inside = np.zeros((2, 4, 4), bool)
+    inside[0, 1, :] = inside[1, 1, :2] = True
+    probability[inside] = 0.875
+    probability[0, 3, 0], spread[0, 3, 3] = 0.5, 0.375  # beside it: the network is not sure, and its heads are at odds
+    elsewhere = 1.25
+    region = LabelRegion(np.arange(4), np.arange(4), (probability, spread))
+    segment = SegmentPixels(region, inside, 0, 5.0, 0.5, everywhere=6 * 0.875 + 0.5 + elsewhere)
+    assert {name: np.exp(sign) for name, sign in segment.signs().items()} == pytest.approx(
+        {"unlikely": 1 - 2 * 5.25 / (6 + 7), "doubtful": 2 / 6, "at_odds": 0.125, "ragged": 2 / (2 * 6)}
+    )
+    assert segment.doubtful_share == 0
+
+
+def test_the_expected_dice_is_one_less_the_error_that_the_signs_foretell():
+    fitted = ExpectedDice(-1.0, {"a": 0.5, "b": 2.0}, low=-0.4, high=0.7)
+    expected = 1 - np.exp([-2.0, -1.3, -2.4])
+    assert expected_dice({"a": -4.0, "b": 0.5}, fitted) == pytest.approx(tuple(expected))
 
 
 @given(st.floats(-20, 20), st.dictionaries(st.sampled_from("ab"), st.floats(-9, 9), min_size=2), st.floats(-7, 0))
