@@ -197,6 +197,23 @@ def test_a_card_that_does_not_fit_the_weights_is_refused(tmp_path):
         read_bundle(bundle.folder).load_network()
 
 
+def test_weights_that_could_run_a_program_are_refused_without_advice_to_run_it(tmp_path):
+    folder = make(tmp_path / "m-v1.0.0").folder
+    torch.save({"a": tmp_path}, folder / "weights.pt")
+    change_card(folder, sha256=hashlib.sha256((folder / "weights.pt").read_bytes()).hexdigest())
+    with pytest.raises(BundleError, match=r"m-v1\.0\.0.*more than weights") as refusal:
+        read_bundle(folder).load_network()
+    assert "weights_only" not in str(refusal.value)
+
+
+def test_a_card_that_is_nested_without_end_hides_no_other_model(only_here):
+    make(only_here / "good-v1.0.0")
+    (make(only_here / "m-v1.0.0").folder / "model.json").write_text("[" * 100_000)
+    found, refused = find_bundles()
+    assert [bundle.name for bundle in found] == ["good-v1.0.0"]
+    assert "not valid JSON" in refused[0]
+
+
 def test_a_newer_schema_is_refused_and_an_update_proposed(tmp_path):
     bundle = make(tmp_path / "m-v1.0.0")
     change_card(bundle.folder, schema=SCHEMA + 1)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import pickle
 import re
 import shutil
 import sys
@@ -85,7 +86,7 @@ class Bundle(Card):
         """Read the weights, with batch norm, as a float32 state dict, after checking them against the card's SHA-256.
 
         Raises:
-            BundleError: weights.pt is missing, truncated or altered.
+            BundleError: weights.pt is missing, truncated or altered, or contains more than weights.
         """
         import torch
 
@@ -104,7 +105,13 @@ class Bundle(Card):
                 f"The model {self.name} cannot be used: {WEIGHTS} does not match the checksum in its {CARD}, so it was changed or only"
                 " partly copied. Copy the folder again, or choose another model."
             )
-        return unpack(torch.load(path, map_location="cpu", weights_only=True))
+        try:
+            return unpack(torch.load(path, map_location="cpu", weights_only=True))
+        except pickle.UnpicklingError as error:  # torch's own words advise to run what is in the file
+            raise BundleError(
+                f"The model {self.name} cannot be used: {WEIGHTS} contains more than weights, which might run a program, or is damaged."
+                " Choose another model."
+            ) from error
 
     def load_network(self) -> NodeGrid:
         """Build the network for inference, on the CPU in float32, with checked weights and folded batch norm."""
@@ -134,7 +141,7 @@ def read_bundle(folder: str | Path) -> Bundle:
     path = folder / CARD
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not valid JSON"
         raise BundleError(
             f"{folder} is not a usable model folder: {CARD} cannot be read ({reason}). Copy the folder again."
