@@ -8,8 +8,9 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 
+from fit.checkpoint import read_checkpoint
 from fit.settings import SettingsError
-from UNetPlusPlusSegmentLib.network.bundle import read_bundle
+from UNetPlusPlusSegmentLib.network.bundle import BundleError, read_bundle
 
 
 def load_weights(network: nn.Module, source: str) -> None:
@@ -21,14 +22,10 @@ def load_weights(network: nn.Module, source: str) -> None:
         SettingsError: `source` cannot be read, or has another architecture.
     """
     try:
-        if Path(source).is_dir():
-            state = read_bundle(source).load_state()
-        else:
-            state = torch.load(source, map_location="cpu", weights_only=True)["state_dict"]
-            state = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
-    except Exception as error:  # pickle raises many kinds of error for a file that is not a checkpoint
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise SettingsError(f"init_from={source!r} is not a bundle or checkpoint: {reason}") from error
+        path = Path(source)
+        state = read_bundle(path).load_state() if path.is_dir() else read_checkpoint(path).state
+    except BundleError as error:
+        raise SettingsError(f"init_from: {error}") from error
     own = network.state_dict()
     heads = {k: v for k, v in own.items() if k.startswith("outputs.") and k in state and v.shape != state[k].shape}
     try:
