@@ -32,7 +32,7 @@ class GroupDice(Metric):
     found: Tensor
     true: Tensor
 
-    def __init__(self, groups: int, labels: int = 1) -> None:
+    def __init__(self, groups: int, labels: int) -> None:
         super().__init__()
         for name in ("overlap", "found", "true"):
             self.add_state(name, torch.zeros(groups, labels, dtype=torch.int64), dist_reduce_fx="sum")

@@ -14,7 +14,7 @@ from data.slices import DataError, Slice, read_slices
 from data.targets import AIR_HU, Target
 from measure.truth import in_label_map
 from UNetPlusPlusSegmentLib.core.trust import LEAST_SLICES
-from UNetPlusPlusSegmentLib.core.volume import Volume
+from UNetPlusPlusSegmentLib.core.volume import Volume, crop
 
 AROUND_MM = 60.0  # kept below and above the labels; the rest of the body costs time and shows nothing new
 # Degradations strong enough that some networks fail and others do not; at half the strength, hardly any fails.
@@ -56,9 +56,7 @@ class Scan:
 
     def only(self, slices: slice, change: str) -> Scan:
         """The scan with a range of its slices only."""
-        matrix = self.volume.ijk_to_ras.copy()
-        matrix[:3, 3] += matrix[:3, 2] * slices.start
-        volume = Volume(self.volume.array[slices], matrix)
+        volume = crop(self.volume, (slices, slice(0, None), slice(0, None)))
         return replace(self, volume=volume, truth=self.truth[:, slices], stored=self.stored[slices], change=change)
 
     def with_hu(self, hu: np.ndarray, change: str) -> Scan:
