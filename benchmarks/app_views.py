@@ -32,7 +32,7 @@ async def clicks(server: Any, views: Any, folder: Path) -> None:
     from UNetPlusPlusSegmentLib.app.cases import find
     from UNetPlusPlusSegmentLib.app.session import Session
 
-    marked = np.argwhere(scans.readers("chest_111") == scans.readers("chest_111").max())
+    marked = np.argwhere(scans.readers() == scans.readers().max())
     for name in ("tiled_200", "chest_111"):
         volume = scans.load(name)
         files.write_volume(folder / f"{name}.nrrd", volume.array, volume.ijk_to_ras)

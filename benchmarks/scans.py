@@ -36,9 +36,9 @@ def truth(name: str) -> np.ndarray | None:
     return placed > 0
 
 
-def readers(name: str) -> np.ndarray:
-    """The number of radiologists (K, J, I) who marked a voxel of a chest as part of a nodule."""
-    return _file(DATA / {"chest_111": "LIDC-IDRI-0001_lungs_readers.nii.gz"}[name]).array
+def readers() -> np.ndarray:
+    """The number of radiologists (K, J, I) who marked a voxel of `chest_111` as part of a nodule."""
+    return _file(DATA / "LIDC-IDRI-0001_lungs_readers.nii.gz").array
 
 
 def _file(path: Path) -> Volume:

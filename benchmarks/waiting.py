@@ -95,7 +95,7 @@ def blocked(worker: Worker, node: Any, job: Job) -> tuple[float, float]:
 
 def clicked(worker: Worker) -> list[float]:
     """The seconds from each click on a nodule until it is in the scene, without the first click, which loads the model."""
-    scan, readers = scans.load("chest_111"), scans.readers("chest_111")
+    scan, readers = scans.load("chest_111"), scans.readers()
     node = slicer.util.addVolumeFromArray(scan.array, scan.ijk_to_ras, "chest_111")
     middle = np.argwhere(readers >= 3).mean(axis=0).round()[::-1]
     r, a, s = (float(mm) for mm in (scan.ijk_to_ras @ [*middle, 1])[:3])
