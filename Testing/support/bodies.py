@@ -7,9 +7,9 @@ from UNetPlusPlusSegmentLib.core.volume import Volume
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def body(shape=(30, 90, 110), spacing_mm=(2.0, 2.0, 3.0), organ=np.s_[10:20, 30:60, 25:70], seed=0) -> Volume:
+def body(shape=(30, 90, 110), spacing_mm=(2.0, 2.0, 3.0), organ=np.s_[10:20, 30:60, 25:70]) -> Volume:
     """Noise below 50 HU in air, with a block of 90 HU inside; array axes run to S, P and L. `spacing_mm` is along I, J, K."""
-    draw = np.random.default_rng(seed)
+    draw = np.random.default_rng(0)
     array = np.full(shape, -1000.0)
     array[:, 8:-8, 8:-8] = draw.uniform(-120, 50, (shape[0], shape[1] - 16, shape[2] - 16))
     array[organ] = draw.uniform(80, 100, array[organ].shape)

@@ -75,7 +75,7 @@ def add_linear_transform(matrix: np.ndarray, parent=None):
     return node
 
 
-def add_grid_transform(shift_mm: float = 4.0, parent=None):
+def add_grid_transform(parent=None):
     """Add a grid transform like the one Slicer puts above a series with gantry tilt: slices shift along A with S."""
     displacements = vtk.vtkImageData()
     displacements.SetDimensions(5, 5, 5)
@@ -84,13 +84,13 @@ def add_grid_transform(shift_mm: float = 4.0, parent=None):
     displacements.AllocateScalars(vtk.VTK_DOUBLE, 3)
     vectors = vtk.util.numpy_support.vtk_to_numpy(displacements.GetPointData().GetScalars()).reshape(5, 5, 5, 3)
     vectors[...] = 0
-    vectors[..., 1] = shift_mm * np.array([0, 1, 0, 2, 1])[:, None, None]
+    vectors[..., 1] = np.array([0, 4, 0, 8, 4])[:, None, None]
     transform = slicer.vtkOrientedGridTransform()
     transform.SetDisplacementGridData(displacements)
     return _add_transform_node("vtkMRMLGridTransformNode", transform, parent)
 
 
-def add_bspline_transform(parent=None):
+def add_bspline_transform():
     """Add a smooth B-spline deformation of a few mm, as made by a registration."""
     coefficients = vtk.vtkImageData()
     coefficients.SetDimensions(7, 7, 7)
@@ -101,10 +101,10 @@ def add_bspline_transform(parent=None):
     vectors[...] = np.random.default_rng(0).uniform(-5, 5, vectors.shape)
     transform = slicer.vtkOrientedBSplineTransform()
     transform.SetCoefficientData(coefficients)
-    return _add_transform_node("vtkMRMLBSplineTransformNode", transform, parent)
+    return _add_transform_node("vtkMRMLBSplineTransformNode", transform)
 
 
-def _add_transform_node(class_name: str, transform, parent):
+def _add_transform_node(class_name: str, transform, parent=None):
     node = slicer.mrmlScene.AddNewNodeByClass(class_name)
     node.SetAndObserveTransformFromParent(transform)  # as files of non-linear transforms have them
     node.SetAndObserveTransformNodeID(parent.GetID() if parent is not None else None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import product
 from pathlib import Path
 
 import nibabel
@@ -20,18 +19,19 @@ KIDNEY = Segment(2, "Right kidney", TERM, (185, 102, 83), {})
 SAID = ["--source", "Ours", "--licence", "CC BY 4.0", "--citation", "We, 2025."]
 BOTH = ["--segment", "Spleen", "--segment", "Right kidney"]
 LPS = np.diag([-1.5, -1.5, 3.0, 1.0])  # in RAS, the order of DICOM
+SHAPE = (6, 20, 24)
 
 
-def a_ct(seed: int = 0, shape: tuple[int, int, int] = (6, 20, 24)) -> np.ndarray:
+def a_ct(seed: int = 0) -> np.ndarray:
     """Fat with noise, and something brighter in the middle."""
-    hu = np.random.default_rng(seed).integers(-110, -80, shape)
+    hu = np.random.default_rng(seed).integers(-110, -80, SHAPE)
     hu[1:-1, 6:14, 7:18] = 60 + seed
     return hu.astype(np.int16)
 
 
-def a_labelmap(shape: tuple[int, int, int] = (6, 20, 24)) -> np.ndarray:
+def a_labelmap() -> np.ndarray:
     """Two labels without any symmetry."""
-    labelmap = np.zeros(shape, np.uint8)
+    labelmap = np.zeros(SHAPE, np.uint8)
     labelmap[1:-1, 6:14, 7:12] = 1
     labelmap[2:-1, 7:10, 14:18] = 2
     return labelmap
@@ -53,13 +53,11 @@ def write_nifti(path: Path, array: np.ndarray, ijk_to_ras: np.ndarray, stored_as
     nibabel.save(image, path)
 
 
-def slicer_case(folder: Path, name: str, hu=None, labelmap=None, ijk_to_ras=LPS, segments=(SPLEEN, KIDNEY)) -> None:
+def slicer_case(folder: Path, name: str, hu=None, labelmap=None, segments=(SPLEEN, KIDNEY)) -> None:
     """As Slicer saves them: case.nrrd and case.seg.nrrd."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_volume(folder / f"{name}.nrrd", a_ct() if hu is None else hu, ijk_to_ras)
-    write_segmentation(
-        folder / f"{name}.seg.nrrd", a_labelmap() if labelmap is None else labelmap, ijk_to_ras, segments
-    )
+    write_volume(folder / f"{name}.nrrd", a_ct() if hu is None else hu, LPS)
+    write_segmentation(folder / f"{name}.seg.nrrd", a_labelmap() if labelmap is None else labelmap, LPS, segments)
 
 
 def numbered_cases(folder: Path, names: list[str], nnunet: bool) -> None:
@@ -88,9 +86,6 @@ def cut(mask: np.ndarray, ijk_to_ras: np.ndarray) -> tuple[np.ndarray, np.ndarra
     moved = ijk_to_ras.copy()
     moved[:3, 3] += ijk_to_ras[:3, :3] @ low[::-1]
     return mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))], moved
-
-
-ORDERS = ["".join(axes) for axes in product("RL", "AP", "SI")]
 
 
 def prepared(source, output, *arguments):

@@ -84,7 +84,7 @@ def darken(data: pydicom.Dataset, hu: int = 60) -> None:
     data.RescaleIntercept = float(data.RescaleIntercept) - hu
 
 
-def assert_same(volume: Volume, clean: Volume, atol: float = 1e-6) -> None:
+def assert_same(volume: Volume, clean: Volume) -> None:
     """Check that two volumes have the same voxels at the same places."""
     np.testing.assert_array_equal(volume.array, clean.array)
-    np.testing.assert_allclose(volume.ijk_to_ras, clean.ijk_to_ras, atol=atol)
+    np.testing.assert_allclose(volume.ijk_to_ras, clean.ijk_to_ras, atol=1e-6)
