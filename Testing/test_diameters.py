@@ -178,6 +178,24 @@ def test_a_cross_drawn_by_hand_measures_what_the_eye_sees():
     assert found.centroid_ras == pytest.approx((6.0, 1.0, 0.0))
 
 
+def test_parts_that_touch_at_a_corner_are_one_piece():
+    mask = np.zeros((2, 8, 8), bool)
+    mask[0, :4, :4] = mask[1, 4:, 4:] = True  # on two slices: each is as long as the other
+    assert measure_nodule(mask, Volume(np.zeros(mask.shape), np.eye(4))).centroid_ras == pytest.approx((3.5, 3.5, 0.5))
+    mask[1, 4, 4] = False
+    assert measure_nodule(mask, Volume(np.zeros(mask.shape), np.eye(4))).centroid_ras == pytest.approx((1.5, 1.5, 0))
+
+
+@pytest.mark.parametrize("degrees", range(0, 45, 4))
+def test_half_a_millimetre_is_rounded_up_however_the_volume_lies(degrees):
+    mask = np.zeros((1, 7, 7), bool)
+    mask[0, 3] = mask[0, :, 3] = True
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_euler("z", degrees, degrees=True).as_matrix()
+    found = measure_nodule(mask, Volume(np.zeros(mask.shape), turn))
+    assert (found.mean_diameter_mm, found.mean_diameter_rounded_mm) == (6.5, 7)
+
+
 def test_of_two_equally_long_axes_the_same_one_is_chosen_in_any_orientation():
     mask = np.zeros((1, 7, 13), bool)
     mask[0, 1:6] = True  # both diagonals of the rectangle are as long
@@ -295,6 +313,28 @@ def test_solid_part_solid_and_ground_glass_are_told_apart_by_hu(kind, inner_hu, 
     assert measure_nodule(mask, Volume(hu, np.eye(4))).kind == kind
 
 
+def kind_and_share(core_hu: np.ndarray) -> tuple[str, float]:
+    """Of a flat nodule with these 10 × 10 HU inside its outermost pixels."""
+    found = measure_nodule(np.ones((1, 12, 12), bool), Volume(np.pad(core_hu, 1, constant_values=500)[None], np.eye(4)))
+    return found.kind, found.solid_share
+
+
+@pytest.mark.parametrize(
+    ("solid", "kind"),
+    [(0, "ground-glass"), (5, "ground-glass"), (6, "part-solid"), (39, "part-solid"), (40, "solid"), (100, "solid")],
+)
+def test_from_6_percent_of_solid_voxels_on_a_nodule_is_part_solid_and_from_40_on_solid(solid, kind):
+    core_hu = np.full((10, 10), -301)
+    core_hu.flat[:solid] = -300
+    assert kind_and_share(core_hu) == (kind, solid / 100)
+
+
+def test_air_is_no_part_of_the_tissue_that_is_solid_or_not():
+    core_hu = np.full((10, 10), -749)
+    core_hu.flat[:50], core_hu.flat[50:53] = -750, 0
+    assert kind_and_share(core_hu) == ("part-solid", 3 / 50)
+
+
 def test_a_cavity_does_not_make_a_nodule_part_solid():
     mask, distance = ball(10)
     hu = np.where(distance <= 8.5, -1000, np.where(mask, TISSUE_HU, LUNG_HU))
@@ -316,6 +356,8 @@ def test_the_pleura_is_as_far_as_the_voxel_nearest_to_it():
     depth_mm = np.broadcast_to(np.arange(mask.shape[2]).clip(0, 255), mask.shape)
     assert measure_nodule(mask, volume).pleura_mm is None
     assert measure_nodule(mask, volume, depth_mm).pleura_mm == np.flatnonzero(mask.any(axis=(0, 1)))[0]
+    at_the_wall = np.where(mask, 4, 0)  # all round the nodule, in the corners of its box too
+    assert measure_nodule(mask, volume, at_the_wall).pleura_mm == 4
 
 
 def test_a_real_nodule_and_a_real_mass_have_the_diameters_seen_on_the_screen(shared_data):

@@ -14,7 +14,7 @@ from Testing.support.nodule_scans import LUNG, TISSUE, ball, dice, ras
 from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.volume import Volume
-from UNetPlusPlusSegmentLib.nodule.search import places
+from UNetPlusPlusSegmentLib.nodule.search import places, searched_slices
 
 WALL = -350  # denser than the lungs, and nothing to this network, which would else follow it everywhere
 
@@ -88,6 +88,24 @@ def test_a_chest_of_thin_slices_is_searched_on_slices_as_far_apart_as_thick_ones
             raise InterruptedError(total)
 
     assert windows(thin) == windows(volume) > len(volume.array) / 2
+
+
+@pytest.mark.parametrize(
+    ("slice_mm", "every", "searched"),
+    [
+        (0.625, False, [6, 10]),  # 2.5 mm apart, with half of that before the first one
+        (1.2501, False, [5, 7, 9, 11]),
+        (2.5, False, [*range(4, 12)]),
+        (0.625, True, [*range(4, 12)]),
+    ],
+)
+def test_the_slices_that_are_searched_lie_in_the_middle_of_the_thickness_that_each_stands_for(
+    slice_mm, every, searched
+):
+    inside = np.zeros((20, 3, 3), bool)
+    inside[4:12, 1, 1] = True
+    assert [*searched_slices(inside, slice_mm, every)] == searched
+    assert not searched_slices(inside[:4], slice_mm, every)
 
 
 @pytest.mark.parametrize("find_first", [True, False])

@@ -11,7 +11,7 @@ from Testing.support.nodule_scans import LUNG, MATRIX, TISSUE, ball, dice, lung_
 from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.volume import Volume
-from UNetPlusPlusSegmentLib.nodule.candidates import Nodule, label_apart
+from UNetPlusPlusSegmentLib.nodule.candidates import Nodule, is_part, label_apart
 from UNetPlusPlusSegmentLib.nodule.engine import NoduleEngine
 from UNetPlusPlusSegmentLib.nodule.windows import Window
 
@@ -113,6 +113,15 @@ def test_of_two_nodules_that_share_voxels_the_larger_one_stays_whole_whichever_c
     assert [value > 0 for value in values[::way]] == [True, False, True]
     sizes = np.unique(labels[labels > 0], return_counts=True)[1]
     assert sorted(sizes.tolist()) == [4 * (60 - 3 * 8), 4 * 400]
+
+
+@pytest.mark.parametrize(("shared", "part"), [(0, False), (5, False), (6, True), (10, True)])
+def test_a_nodule_is_a_part_of_another_if_more_than_half_of_it_lies_there(shared, part):
+    window = Window(slice(0, 30), slice(0, 30), (30, 30))
+    small = Nodule(np.s_[3:5, 4:9, 20 - shared : 30 - shared], np.ones((2, 5, 10), bool), window)
+    large = Nodule(np.s_[0:9, 0:20, 0:20], np.ones((9, 20, 20), bool), window)
+    assert is_part(small, large) == part
+    assert not is_part(large, small)
 
 
 def test_a_mass_that_a_higher_threshold_makes_too_small_is_found_as_the_nodule_it_then_is(half_blind):

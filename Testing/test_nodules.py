@@ -150,6 +150,18 @@ def test_more_than_3_cm_is_called_a_mass():
     assert [s.name for s in segments] == ["Mass 1", "Nodule 2"]
 
 
+@pytest.mark.parametrize("degrees", range(0, 45, 4))
+@pytest.mark.parametrize(("diameter_mm", "name"), [(30.0, "Nodule 1"), (30.001, "Mass 1")])
+def test_a_mean_diameter_of_exactly_3_cm_is_no_mass_however_the_volume_lies(degrees, diameter_mm, name):
+    cross = np.zeros((1, 31, 31), np.uint8)
+    cross[0, 15] = cross[0, :, 15] = 1
+    turned = np.eye(4)
+    turned[:3, :3] = Rotation.from_euler("z", degrees, degrees=True).as_matrix() * diameter_mm / 30.5
+    _, (segment,), _ = number_nodules(cross, Volume(np.zeros(cross.shape, np.int16), turned))
+    assert segment.measurements["mean_diameter_mm"] == pytest.approx(diameter_mm)
+    assert segment.name == name
+
+
 def test_only_the_largest_are_kept_of_very_many_and_a_note_says_so(monkeypatch):
     monkeypatch.setattr("UNetPlusPlusSegmentLib.nodule.segments.MOST_SEGMENTS", 50)
     labels = np.zeros(SHAPE, np.int64)
@@ -163,6 +175,16 @@ def test_only_the_largest_are_kept_of_very_many_and_a_note_says_so(monkeypatch):
     ]
     assert (labelmap == 1).sum() == 12
     assert segments[0].measurements["pleura_mm"] is None
+
+
+def test_the_most_likely_are_kept_of_very_many_if_it_is_known_and_stand_in_the_order_of_their_size(monkeypatch):
+    monkeypatch.setattr("UNetPlusPlusSegmentLib.nodule.segments.MOST_SEGMENTS", 2)
+    labels = LARGE + 2 * OVAL.astype(np.uint8) + 3 * SMALL.astype(np.uint8)
+    known = {1: {"probability": 0.5}, 2: {"probability": 0.1}, 3: {"probability": 0.9}}
+    labelmap, segments, (note,) = number_nodules(labels, volume_of(*NODULES), None, known)
+    np.testing.assert_array_equal(labelmap, LARGE + 2 * SMALL.astype(np.uint8))
+    assert [segment.measurements["probability"] for segment in segments] == [0.5, 0.9]
+    assert note.kind == "not-all-kept"
 
 
 def test_the_colours_are_bright_and_all_different():

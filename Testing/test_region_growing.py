@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from UNetPlusPlusSegmentLib.nodule.region_growing import Spots, follow
+from UNetPlusPlusSegmentLib.nodule.region_growing import Spots, follow, near
 
 MASKS = arrays(bool, (2, 6, 7))
 
@@ -33,3 +33,18 @@ def test_an_object_is_followed_until_a_section_is_a_small_part_of_the_largest():
     spots = Spots(lambda k: masks[k] if 0 <= k < 5 else None, 12, 0.5)
     sections = follow(spots, 1, spots.on(1)[0], slice_mm=1.0)
     assert {k: len(pixels) for k, pixels in sections.items()} == {1: 81, 2: 9}
+
+
+def test_the_spots_near_a_point_come_from_its_own_slice_on_and_the_nearest_first_on_each():
+    places = {4: [(20, 20)], 5: [(2, 5), (2, 23)], 6: [(2, 16)]}  # by slices, which are 3 mm apart; pixels are of 1 mm
+
+    def plane(k: int) -> np.ndarray:
+        probability = np.zeros((30, 30))
+        for at in places.get(k, ()):
+            probability[at] = 1
+        return probability
+
+    found = near(Spots(plane, 30, 0.5), np.array([5, 2, 15]), 10.0, np.diag([3.0, 1.0, 1.0]))
+    assert [(k, *divmod(int(pixels[0]), 31)) for k, pixels in found] == [(5, 2, 23), (5, 2, 5), (6, 2, 16)]
+    farther = near(Spots(plane, 30, 0.5), np.array([5, 2, 15.1]), 10.0, np.diag([3.0, 1.0, 1.0]))
+    assert [(k, *divmod(int(pixels[0]), 31)) for k, pixels in farther] == [(5, 2, 23), (6, 2, 16)], "5 is 10.1 mm away"
