@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pydicom
+from pydicom import Dataset
+from pydicom.valuerep import DA, TM
 
 from .. import __version__
 from ..core.segment import Segment
@@ -18,7 +21,6 @@ from .writing import whole_file
 if TYPE_CHECKING:
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.seg import Segmentation, SegmentDescription
-    from pydicom import Dataset
     from pydicom.sr.coding import Code
 
 MANUFACTURER, PROGRAM = "UNetPlusPlusSegment contributors", "UNetPlusPlusSegment"
@@ -90,8 +92,6 @@ def write_dicom_seg(
 
 def headers_of(source: Sequence[Path]) -> list[Dataset]:
     """The headers of the files, with the attributes that a SEG and an SR need, empty if missing or invalid."""
-    import pydicom
-
     images: list[Dataset] = []
     with quiet():
         for file in dict.fromkeys(source):
@@ -108,8 +108,6 @@ def headers_of(source: Sequence[Path]) -> list[Dataset]:
 
 def _makes_sense(keyword: str, value: str) -> bool:
     """True if a value may be copied: dates, times and sex are often written in forms that DICOM does not allow."""
-    from pydicom.valuerep import DA, TM
-
     if keyword == "PatientSex":
         return value in ("M", "F", "O")
     kind = DA if keyword.endswith("Date") else TM if keyword.endswith("Time") else str

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pydicom
+from pydicom import Dataset
 
 from ..core.volume import Volume
 from .dicom_grid import TOLERANCE_MM
 from .dicom_places import SAME_PLACE_MM
 from .frames import Frame, frames_of
 from .images import FileError, ijk_to_ras, printable, quiet
-
-if TYPE_CHECKING:
-    from pydicom import Dataset
 
 
 def segments_of_dicom_seg(path: Path) -> list[tuple[int, str, str, tuple[int, int, int] | None]]:
@@ -26,8 +24,6 @@ def segments_of_dicom_seg(path: Path) -> list[tuple[int, str, str, tuple[int, in
         FileError: It is damaged.
     """
     with _reading(path):
-        import pydicom
-
         header = pydicom.dcmread(path, stop_before_pixels=True)
         return [
             (int(item.SegmentNumber), str(item.SegmentLabel), _terminology(item), _color(item))
@@ -43,8 +39,6 @@ def series_of_dicom_seg(path: Path) -> str:
         FileError: It is damaged.
     """
     with _reading(path):
-        import pydicom
-
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["ReferencedSeriesSequence"])
         referenced = header.get("ReferencedSeriesSequence")
         return str(referenced[0].get("SeriesInstanceUID", "")) if referenced else ""
@@ -58,8 +52,6 @@ def read_dicom_seg(path: Path) -> list[Volume]:
     """
     frames = frames_of(path)
     with _reading(path):
-        import pydicom
-
         data = pydicom.dcmread(path)
         pixels = data.pixel_array.reshape(-1, data.Rows, data.Columns)
         kind = data.SegmentationType

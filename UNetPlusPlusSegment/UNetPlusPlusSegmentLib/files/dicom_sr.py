@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pydicom
+from pydicom import Dataset
 
 from .. import __version__
 from ..core.segment import Segment
@@ -16,7 +18,6 @@ from .writing import whole_file
 
 if TYPE_CHECKING:
     from highdicom.sr import FindingSite, Measurement
-    from pydicom import Dataset
     from pydicom.sr.coding import Code
 
 # Code, unit and derivation of each measurement, as scheme, value and meaning (DICOM CIDs 218, 7181, 7464).
@@ -59,7 +60,6 @@ def write_dicom_sr(
         FileError: It cannot be written, or the series lacks attributes that an SR needs.
     """
     import highdicom as hd
-    import pydicom
 
     with quiet():
         images, written = headers_of(source), pydicom.dcmread(seg)
