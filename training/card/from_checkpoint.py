@@ -119,12 +119,8 @@ def _pruned(settings: Settings, state: dict[str, Tensor], level: int) -> tuple[S
     return replace(settings, filters=settings.filters[: level + 1]), state
 
 
-def _least_level(settings: Settings) -> int:
-    """Of the heads there are, the shallowest; without deep supervision it is the only one."""
-    return 1 if settings.architecture == "unetpp_ds" else settings.depth
-
-
 def _speeds(speeds: dict[str, Speed], settings: Settings) -> dict[str, Speed]:
-    """The target's speeds, as deep as the network can be cut."""
-    least, depth = _least_level(settings), settings.depth
+    """The target's speeds, as deep as the network can be cut; without deep supervision it has only the deepest head."""
+    depth = settings.depth
+    least = 1 if settings.architecture == "unetpp_ds" else depth
     return {name: replace(speed, level=max(least, min(speed.level, depth))) for name, speed in speeds.items()}

@@ -97,7 +97,7 @@ def prepare(given: argparse.Namespace) -> None:
             try:
                 scan = read_scan(pair, parts[pair.name], structures)
             except (PrepareError, FileError, VolumeError) as error:
-                refused.append(_called(pair, error))
+                refused.append(f"{pair.name} ({pair.image}): {error}")
                 continue
             add_scan(folder, pair.name, person_of[pair.name], scan, given)
             looks = {name: stored[0] for name, stored in parts[pair.name].items() if stored} | looks
@@ -254,11 +254,6 @@ def _tell(refused: Sequence[str], folder: SliceFolder, given: argparse.Namespace
         raise PrepareError("\n".join(refused))
     for sentence in refused:
         folder.note(f"left out: {sentence}")
-
-
-def _called(pair: Pair, error: Exception) -> str:
-    """The error's message after the name of the case."""
-    return f"{pair.name} ({pair.image}): {error}"
 
 
 def _check(given: argparse.Namespace, wanted: Sequence[Wanted]) -> None:

@@ -70,7 +70,8 @@ def find(paths: Sequence[str | Path], output: str | Path | None = None) -> dict[
     # Cohorts first, as they name their scans.
     for path in sorted(map(Path, paths), key=lambda path: not (path / MANIFEST).is_file()):
         for case in _cases_in(path, folders, Path(output) if output else None):
-            if case.name in cases and not _is_scan_of(cases, case):
+            # A scan may be listed already as a case of its cohort.
+            if case.name in cases and cases[case.name].scan.resolve() != case.scan.resolve():
                 raise RefusedError(
                     f"Two cases are called {case.name}: rename one, or start the app with only one of them."
                 )
@@ -92,11 +93,6 @@ def uploaded(files: Sequence[Path], folder: Path, output: str | Path | None = No
         return Case(f"{files[0].name} (uploaded)", scan, Folders([folder]))
     corrected = corrected_path(Path(output), f"{case_name(files[0])}-{folder.name}")
     return Case(f"{files[0].name} (uploaded)", scan, Folders([folder, output]), corrected=corrected)
-
-
-def _is_scan_of(cases: Mapping[str, Case], case: Case) -> bool:
-    """True if a case is the scan of a cohort's case that is already listed."""
-    return cases[case.name].scan.resolve() == case.scan.resolve()
 
 
 def _cases_in(path: Path, folders: Folders, output: Path | None) -> Iterable[Case]:

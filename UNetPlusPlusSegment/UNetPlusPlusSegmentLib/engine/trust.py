@@ -40,9 +40,7 @@ def judge(
     order, volume = maps.pixels.order, axial_volume(maps.volume)
     axial = order.apply(mask)
     through, last = order.axes[0], len(axial) - 1
-    box = bounding_box(axial)
-    if box is None:
-        raise ValueError("An empty segment cannot be judged.")
+    box = bounding_box(axial) or ()
     sides = _sides(maps, axial, volume.array, box)
     segment = segment_pixels(maps.pixels, number, axial, threshold, box)
     if segment is None:

@@ -155,7 +155,7 @@ def _look_into(folder: Path, root: Path, pairs: Pairs, seen: set[Path]) -> None:
         return
     inner = [path for path in _shown(folder) if path.is_dir()]
     if drawn:
-        scans += _series_called_after(drawn, inner)
+        scans += [path for path in inner if _called_after(path, drawn) and _holds_images(path)]
         _add_side_by_side(scans or [folder], drawn, folder, root, pairs)
     for path in inner:
         _look_into(path, root, pairs, seen)
@@ -239,11 +239,6 @@ def _add_drawn(pairs: Pairs, name: str, scan: Path, drawn: Sequence[Path]) -> No
         pairs.refused.append(str(error))
         return
     _add(pairs, name, scan, drawn[0], segments, person=person)
-
-
-def _series_called_after(drawn: Sequence[Path], folders: Sequence[Path]) -> list[Path]:
-    """The folders of DICOM images that segmentations are named after."""
-    return [path for path in folders if _called_after(path, drawn) and _holds_images(path)]
 
 
 def _called_after(scan: Path, drawn: Sequence[Path]) -> bool:
