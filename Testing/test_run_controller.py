@@ -22,14 +22,12 @@ class ALogic:
 
     def __init__(self):
         self.events = deque()
-        self.polls = 0
 
     @property
     def busy(self) -> bool:
         return bool(self.events)
 
     def poll(self) -> None:
-        self.polls += 1
         if self.events:
             self.events.popleft()()
 

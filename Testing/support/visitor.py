@@ -13,14 +13,11 @@ AXIAL, THREED, CORONAL, SAGITTAL = range(4)
 
 
 def wait_until(seen, what):
-    """Wait for a true value of `seen()`, and return it."""
+    """Wait for a true value of `seen()`."""
     until = time.monotonic() + PATIENCE_S
-    while time.monotonic() < until:
-        found = seen()
-        if found:
-            return found
+    while not seen():
+        assert time.monotonic() < until, f"waited {PATIENCE_S} s in vain: {what}"
         time.sleep(0.05)
-    raise AssertionError(f"waited {PATIENCE_S} s in vain: {what}")
 
 
 class Visitor:
