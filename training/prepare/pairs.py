@@ -112,7 +112,7 @@ def prepare(given: argparse.Namespace) -> None:
             for number, (each, made) in enumerate(zip(wanted, made_of, strict=True))
         ]
         write_target(folder, described, [each.name for each in structures], given, pairs.about)
-        draw_look(folder, given.window or DEFAULT_WINDOW_HU, HU_16_BIT[0])
+        draw_look(folder, given.window or DEFAULT_WINDOW_HU)
 
 
 def structures_of(wanted: Sequence[Wanted]) -> list[Wanted]:

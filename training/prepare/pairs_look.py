@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
+from pairs_target import HU_16_BIT
 from slicefolder import SliceFolder, to_8_bit
 
 TILES, COLUMNS, SIDE = 12, 4, 256
@@ -12,13 +13,12 @@ TEXT = 14  # height of a line, in pixels
 BRIGHT = [(50, 255, 90), (255, 80, 80), (90, 170, 255), (255, 225, 60), (255, 110, 255), (60, 240, 240), (255, 160, 60)]
 
 
-def draw_look(folder: SliceFolder, window_hu: tuple[float, float], zero_hu: float) -> None:
+def draw_look(folder: SliceFolder, window_hu: tuple[float, float]) -> None:
     """Draw up to 12 slices, spread over the cases, with the outlines of their labels, as look.png in the folder.
 
     Args:
         folder: A folder with all its slices.
         window_hu: HU shown black and white, for 16-bit images; 8-bit images are shown as they are.
-        zero_hu: HU of a stored 0 in 16-bit images.
     """
     marked = [row for row in folder.rows if row["marked_px"]] or folder.rows
     chosen = [marked[int((n + 0.5) * len(marked) / TILES)] for n in range(TILES)] if len(marked) > TILES else marked
@@ -27,7 +27,7 @@ def draw_look(folder: SliceFolder, window_hu: tuple[float, float], zero_hu: floa
     draw = ImageDraw.Draw(sheet)
     for number, row in enumerate(chosen):
         image, mask = (_picture(folder, part, str(row["file"])) for part in ("images", "masks"))
-        grey = to_8_bit(image.astype(np.float32) + zero_hu, window_hu) if image.dtype != np.uint8 else image
+        grey = to_8_bit(image.astype(np.float32) + HU_16_BIT[0], window_hu) if image.dtype != np.uint8 else image
         left, top = number % COLUMNS * SIDE, number // COLUMNS * (SIDE + TEXT)
         draw.text((left + 2, top + 1), str(row["file"])[-40:], fill=(255, 255, 255))
         sheet.paste(_tile(grey, mask), (left, top + TEXT))

@@ -51,7 +51,7 @@ class Session:
     The page calls its methods on the thread of the event loop. Errors become a sentence in `state.message`.
     """
 
-    def __init__(self, server: Server, views: Views, cases: Mapping[str, Case], window: str = "Abdomen") -> None:
+    def __init__(self, server: Server, views: Views, cases: Mapping[str, Case]) -> None:
         """Open nothing yet."""
         self.server, self.views, self.cases = server, views, dict(cases)
         self.segmenter = Segmenter()
@@ -69,7 +69,7 @@ class Session:
         self.state = server.state
         self.state.update(
             {
-                "cases": list(self.cases), "case_name": None, "position": "", "window_name": window, "message": "", "wrong": False,
+                "cases": list(self.cases), "case_name": None, "position": "", "window_name": "Abdomen", "message": "", "wrong": False,
                 "saved": "", "speeds": SPEEDS, "speed": "balanced", "devices": DEVICES, "device": "auto", "running": False,
                 "progress": 0, "progress_text": "", "header": [], "rows": [], "overlay": False, "loaded": False,
                 "in_cohort": False, "took": "", "verdict": "", "comment": "", "reviewer": "", "dicom": False,
