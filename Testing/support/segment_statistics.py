@@ -18,15 +18,12 @@ class SegmentStatisticsPluginBase:
 
     @staticmethod
     def createMeasurementInfo(
-        name, title, description, units,
-        quantityDicomCode=None, unitsDicomCode=None, measurementMethodDicomCode=None, derivationDicomCode=None,
-        componentNames=None,
-    ):  # fmt: skip
+        name, title, description, units, quantityDicomCode=None, unitsDicomCode=None, derivationDicomCode=None
+    ):
         info = {"name": name, "title": title, "description": description, "units": units}
         codes = {
             "DICOM.QuantityCode": quantityDicomCode,
             "DICOM.UnitsCode": unitsDicomCode,
-            "DICOM.MeasurementMethodCode": measurementMethodDicomCode,
             "DICOM.DerivationCode": derivationDicomCode,
         }
         entry = slicer.vtkCodedEntry()

@@ -442,7 +442,7 @@ STATICS = {
     ("QDesktopServices", "openUrl"): lambda url: _open_url(unwrap(url)),
     **{
         ("QFileDialog", kind): lambda parent=None, caption="", *_: dialogs.ask(caption)  # the name alone, no tuple
-        for kind in ("getOpenFileName", "getSaveFileName", "getExistingDirectory")
+        for kind in ("getSaveFileName", "getExistingDirectory")
     },
 }
 OVERRIDES = {("QMessageBox", name): lambda native: dialogs.ask_buttons(native) for name in ("exec", "exec_")}

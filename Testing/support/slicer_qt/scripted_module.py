@@ -91,8 +91,6 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
     def runTest(self) -> None:
         self.setUpClass()
         for name in [each for each in dir(self) if "test" in each and callable(getattr(self, each))]:
-            if name == "moduleTestNames":
-                continue
             self.setUp()
             getattr(self, name)()
             self.tearDown()

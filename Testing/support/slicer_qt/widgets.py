@@ -211,13 +211,12 @@ class qMRMLNodeComboBox(QWidget):
     selects_late = True
     SIGNALS = {
         "currentNodeChanged(vtkMRMLNode*)": "_current_node_changed",
-        "currentNodeChanged(bool)": "_has_node_changed",
         "nodeActivated(vtkMRMLNode*)": "_node_activated",
         "nodeAddedByUser(vtkMRMLNode*)": "_node_added_by_user",
         "mrmlSceneChanged(vtkMRMLScene*)": "_scene_changed",
     }
-    _current_node_changed, _has_node_changed = Signal(object), Signal(bool)
-    _node_activated, _node_added_by_user, _scene_changed = Signal(object), Signal(object), Signal(object)
+    _current_node_changed, _node_activated = Signal(object), Signal(object)
+    _node_added_by_user, _scene_changed = Signal(object), Signal(object)
 
     def __init__(self, parent=None):
         super().__init__(parent)
@@ -353,9 +352,7 @@ class qMRMLNodeComboBox(QWidget):
         before, self._current = self._current, node_id if node_id in self._ids else ""
         self._show_current()
         if self._current != before:
-            node = self.currentNode()
-            self._current_node_changed.emit(node)
-            self._has_node_changed.emit(node is not None)
+            self._current_node_changed.emit(self.currentNode())
 
 
 class qMRMLSegmentationShow3DButton(ctkMenuButton):
