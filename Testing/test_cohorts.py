@@ -29,17 +29,6 @@ from UNetPlusPlusSegmentLib.jobs.manifest import is_running
 from UNetPlusPlusSegmentLib.scene.logic import Segmenter
 
 
-@pytest.fixture
-def cohort(tmp_path):
-    """Two scans and a text file that calls itself one."""
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for name in ("one.nrrd", "two.nii.gz"):
-        files.write_volume(folder / name, a_scan(), np.diag([-2.0, -2.0, 3.0, 1.0]))
-    (folder / "broken.nrrd").write_text("not a volume")
-    return folder
-
-
 def test_a_cohort_continues_after_a_failed_case_and_a_second_call_runs_the_rest(logic, cohort, tmp_path):
     out, seen = tmp_path / "out", []
     records = logic.processFolder(cohort, out, device="cpu", progress=lambda *state: seen.append(state))

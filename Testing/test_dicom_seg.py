@@ -12,28 +12,17 @@ from pydicom.uid import CTImageStorage, generate_uid
 
 from Testing.support.bright import bright_bundle
 from Testing.support.enhanced_ct import enhanced_ct
-from Testing.support.sample_files import KIDNEY, LEFT, NODULE, RIGHT, SEGMENTS, labels, write_slice
+from Testing.support.sample_files import KIDNEY, LEFT, NODULE, RIGHT, SEGMENTS, WHO, five_slices, labels, write_slice
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.files import FileError
 from UNetPlusPlusSegmentLib.files.dicom_seg import headers_of, without_patient
 
-WHO = {
-    "PatientID": "1", "PatientName": "A^B", "PatientBirthDate": "", "PatientSex": "O", "StudyID": "1", "AccessionNumber": "2",
-    "StudyDate": "20260101", "StudyTime": "120000", "ReferringPhysicianName": "", "SeriesNumber": 3,
-}  # fmt: skip
-
 
 @pytest.fixture
 def series(tmp_path):
-    """Five slices whose names go down as they go up, at places that only their headers tell."""
-    frame = generate_uid()
-    for k in range(5):
-        write_slice(
-            tmp_path / "ct" / f"{9 - k}.dcm", (1, 2, 30 + 2.5 * k), FrameOfReferenceUID=frame, InstanceNumber=k, **WHO
-        )
-    return tmp_path / "ct"
+    return five_slices(tmp_path / "ct")
 
 
 def test_every_slice_of_the_segmentation_refers_to_the_slice_it_was_made_from(series, tmp_path):

@@ -10,15 +10,10 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import generate_uid
 
-from Testing.support.sample_files import KIDNEY, LEFT, RIGHT, SEGMENTS, labels, write_slice
+from Testing.support.sample_files import KIDNEY, LEFT, RIGHT, SEGMENTS, five_slices, labels
 from UNetPlusPlusSegmentLib import __version__, files
 
-WHO = {
-    "PatientID": "1", "PatientName": "A^B", "PatientBirthDate": "", "PatientSex": "O", "StudyID": "1", "AccessionNumber": "2",
-    "StudyDate": "20260101", "StudyTime": "120000", "ReferringPhysicianName": "", "SeriesNumber": 3,
-}  # fmt: skip
 LIVER = {"volume_ml": 1146.2718281828459, "mean_hu": 101.54321}
 NODULE = {
     "volume_ml": 0.842, "mean_hu": -12.5, "long_axis_mm": 14.26, "short_axis_mm": 9.1, "mean_diameter_mm": 11.68,
@@ -30,12 +25,7 @@ NODULE = {
 @pytest.fixture
 def written(tmp_path):
     """A SEG and an SR of a liver and a nodule, the slices, and the folder."""
-    frame = generate_uid()
-    for k in range(5):
-        write_slice(
-            tmp_path / "ct" / f"{k}.dcm", (1, 2, 30 + 2.5 * k), FrameOfReferenceUID=frame, InstanceNumber=k, **WHO
-        )
-    source = files.slices_of(tmp_path / "ct")
+    source = files.slices_of(five_slices(tmp_path / "ct"))
     segments = [replace(SEGMENTS[0], measurements=LIVER), replace(SEGMENTS[2], measurements=NODULE)]
     paths = files.beside(tmp_path / "out.dcm", ["sr.dcm"])
     assert [path.name for path in paths] == ["out.dcm", "out.sr.dcm"]

@@ -22,22 +22,11 @@ from UNetPlusPlusSegmentLib.scene import mrml
 
 
 @pytest.fixture
-def scans(tmp_path):
-    """Two scans and a text file that calls itself one."""
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for name in ("one.nrrd", "two.nii.gz"):
-        files.write_volume(folder / name, a_scan(), np.diag([-2.0, -2.0, 3.0, 1.0]))
-    (folder / "broken.nrrd").write_text("not a volume")
-    return folder
-
-
-@pytest.fixture
-def ui(models, frame, scans, tmp_path):
+def ui(models, frame, cohort, tmp_path):
     """The open panel with both folders chosen; the worker uses the processor."""
     ui = frame.self().ui
     ui.deviceComboBox.setCurrentText("CPU")
-    dialogs.answers.extend([str(scans), str(tmp_path / "out")])
+    dialogs.answers.extend([str(cohort), str(tmp_path / "out")])
     ui.cohortInputButton.click()
     ui.cohortFolderButton.click()
     return ui
@@ -155,9 +144,9 @@ def test_folders_may_be_typed_as_in_a_shell(ui, tmp_path, monkeypatch, typed):
     assert (tmp_path / "out" / "one.seg.nrrd").is_file()
 
 
-def test_the_panel_finds_what_the_logic_finds(ui, logic, scans, tmp_path):
+def test_the_panel_finds_what_the_logic_finds(ui, logic, cohort, tmp_path):
     run(ui)
-    logic.processFolder(scans, tmp_path / "logic", device="cpu")
+    logic.processFolder(cohort, tmp_path / "logic", device="cpu")
     tables = [(tmp_path / name / "measurements.csv").read_text() for name in ("out", "logic")]
     assert tables[0] == tables[1]
 
@@ -183,8 +172,8 @@ def test_the_scans_at_hand_get_the_same_numbers_from_shell_panel_and_dask(shippe
     assert all(500 < float(each) < 2000 for each in volumes_ml.values())
 
 
-def test_a_cohort_is_cancelled_at_once_and_goes_on_where_it_stopped(ui, scans, tmp_path):
-    files.write_volume(scans / "two.nii.gz", a_scan(LONG), GRID)
+def test_a_cohort_is_cancelled_at_once_and_goes_on_where_it_stopped(ui, cohort, tmp_path):
+    files.write_volume(cohort / "two.nii.gz", a_scan(LONG), GRID)
     ui.speedComboBox.setCurrentText("Accurate")
     ui.cohortRunButton.click()
     wait_until(lambda: len(table_of(ui)) == 2)
@@ -196,7 +185,7 @@ def test_a_cohort_is_cancelled_at_once_and_goes_on_where_it_stopped(ui, scans, t
     assert [json.loads(line)["case"] for line in lines] == ["broken", "one", "broken", "two"]
 
 
-def test_what_is_missing_is_said_in_a_sentence(frame, models, scans, tmp_path):
+def test_what_is_missing_is_said_in_a_sentence(frame, models, cohort, tmp_path):
     ui = frame.self().ui
     ui.cohortRunButton.click()
     assert ui.cohortLabel.text == "Choose a folder with scans and a folder for the results."
@@ -210,13 +199,13 @@ def test_what_is_missing_is_said_in_a_sentence(frame, models, scans, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_removed_case_and_a_damaged_review_are_reported_and_nothing_is_loaded(ui, scene, scans, tmp_path):
+def test_a_removed_case_and_a_damaged_review_are_reported_and_nothing_is_loaded(ui, scene, cohort, tmp_path):
     run(ui)
     with nothing_changes(scene):
         (tmp_path / "out" / "one.seg.nrrd").unlink()
         click(ui, "one")
         assert "one.seg.nrrd no longer exists" in ui.cohortLabel.text
-        (scans / "two.nii.gz").unlink()
+        (cohort / "two.nii.gz").unlink()
         click(ui, "two")
         assert "There is no file or folder" in ui.cohortLabel.text
         click(ui, "broken")
@@ -256,8 +245,8 @@ def test_a_scene_that_is_closed_takes_the_case_with_it(ui, scene):
     assert names_in(scene) == ["two", "two segmentation"]
 
 
-def test_a_panel_that_is_closed_ends_its_cohort(ui, frame, scans, tmp_path):
-    files.write_volume(scans / "two.nii.gz", a_scan(LONG), GRID)
+def test_a_panel_that_is_closed_ends_its_cohort(ui, frame, cohort, tmp_path):
+    files.write_volume(cohort / "two.nii.gz", a_scan(LONG), GRID)
     ui.cohortRunButton.click()
     wait_until(lambda: ui.cohortProgressBar.maximum == 3)
     frame.self().onReload()

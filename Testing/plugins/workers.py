@@ -1,4 +1,4 @@
-"""A real worker process, and results to compare with.
+"""A real worker process, results to compare with, and a folder of scans for a cohort.
 
 Imports are inside the fixtures: tests that do not use them load neither torch nor slicer.
 """
@@ -64,6 +64,22 @@ def models(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("UNetPlusPlusSegmentLib.network.bundle.search_folders", lambda: [folder])
         yield folder
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    """A folder with two scans, and a text file that calls itself one."""
+    import numpy as np
+
+    from Testing.support.worker_logic import a_scan
+    from UNetPlusPlusSegmentLib.files import write_volume
+
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("one.nrrd", "two.nii.gz"):
+        write_volume(folder / name, a_scan(), np.diag([-2.0, -2.0, 3.0, 1.0]))
+    (folder / "broken.nrrd").write_text("not a volume")
+    return folder
 
 
 @pytest.fixture(scope="module")

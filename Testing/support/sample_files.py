@@ -99,6 +99,20 @@ def write_slice(path: Path, position: tuple[float, float, float] = (0, 0, 0), va
     return path
 
 
+WHO = {
+    "PatientID": "1", "PatientName": "A^B", "PatientBirthDate": "", "PatientSex": "O", "StudyID": "1", "AccessionNumber": "2",
+    "StudyDate": "20260101", "StudyTime": "120000", "ReferringPhysicianName": "", "SeriesNumber": 3,
+}  # fmt: skip
+
+
+def five_slices(folder: Path) -> Path:
+    """Five slices whose names go down as they go up, at places that only their headers tell; returns their folder."""
+    frame = generate_uid()
+    for k in range(5):
+        write_slice(folder / f"{9 - k}.dcm", (1, 2, 30 + 2.5 * k), FrameOfReferenceUID=frame, InstanceNumber=k, **WHO)
+    return folder
+
+
 def raw_nrrd(path, *lines, encoding="raw", values=None):
     """An int16 NRRD file with these lines in its header, and no other geometry."""
     values = ct() if values is None else values
