@@ -104,6 +104,28 @@ def test_slices_of_a_folder_are_stacked_by_their_place_and_not_by_their_name(tmp
     assert notes == []
 
 
+def test_slices_whose_rows_run_the_other_way_are_stacked_downwards_from_the_highest(tmp_path):
+    for z in (2.5, 7.5, 0, 5):
+        place = (-10, 20 + 0.2 * z, z)
+        write_slice(tmp_path / f"{z}.dcm", place, int(z * 10), ImageOrientationPatient=[1, 0, 0, 0, -1, 0])
+    volume, (note,) = files.read_volume(tmp_path)
+    assert volume.array[:, 0, 0].tolist() == [75, 50, 25, 0]
+    expected = [[-0.7, 0, 0, 10], [0, 0.5, 0.5, -21.5], [0, 0, -2.5, 7.5], [0, 0, 0, 1]]
+    np.testing.assert_allclose(volume.ijk_to_ras, expected, atol=1e-9)
+    assert "tilted by 11.3" in note
+
+
+@pytest.mark.parametrize(("aside_mm", "refused"), [(0.9, False), (1.1, True)])
+def test_slices_that_lie_up_to_two_pixels_to_the_side_are_one_stack(tmp_path, aside_mm, refused):
+    for z in range(9):
+        write_slice(tmp_path / f"{z}", (aside_mm * (z > 5), 0, 2.5 * z))  # pixels of 0.5 × 0.7 mm
+    if refused:
+        with pytest.raises(FileError, match=r"not a straight stack.*6, at z = 15 mm, lies 1 mm to the side"):
+            files.read_volume(tmp_path)
+    else:
+        assert files.read_volume(tmp_path)[0].array.shape == (9, 6, 8)
+
+
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
 def test_50_rows_are_not_taken_for_the_digit_that_is_stored_alike(tmp_path, syntax):
     pixels = np.zeros((50, 57), np.int16).tobytes()
@@ -158,6 +180,20 @@ def test_uneven_slices_are_measured(tmp_path):
     assert volume.spacing_mm[2] == pytest.approx(7 / 3)
     assert "2.00 to 3.00 mm apart" in note and "wrong by up to 0.7 mm" in note  # the third lies at 4, not 2 × 7/3
     assert "true volumes are up to 14% smaller or 29% larger" in note  # 2 and 3 mm, counted as 7/3 mm
+
+
+@pytest.mark.parametrize(
+    ("places", "missing"),
+    [([0, 2.5, 7.5], 5), ([*range(0, 10, 2), *range(12, 22, 2)], 10)],
+    ids=["one of four", "one of eleven at whole mm"],
+)
+def test_a_slice_is_missed_though_there_are_few_or_positions_may_be_rounded_and_they_are_numbered_on(
+    tmp_path, places, missing
+):
+    for number, z in enumerate(places, start=1):
+        write_slice(tmp_path / f"{number}", (0, 0, z), InstanceNumber=number)
+    with pytest.raises(FileError, match=f"lacks 1 slice, at z = {missing} mm"):
+        files.read_volume(tmp_path)
 
 
 def test_parts_with_other_steps_are_refused_where_an_even_grid_would_move_slices_far(tmp_path):

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from Testing.support.sample_files import FLIPPED, OBLIQUE, STRAIGHT, ct, grid, raw_nrrd, write_slice
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.files import FileError, nrrd
+from UNetPlusPlusSegmentLib.files.geometry import nearest_rotation
 from UNetPlusPlusSegmentLib.jobs.cases import find_cases
 
 GUESSED_PLACE, GUESSED_SIZE = "does not say how the patient lies", "every volume and length is a guess"
@@ -142,6 +143,15 @@ def test_axes_that_are_not_orthogonal_after_rounding_are_corrected_without_movin
     corners = np.array([*itertools.product((0, 49), (0, 59), (0, 39), (1,))]).T
     assert np.abs(np.linalg.solve(place, volume.ijk_to_ras @ corners) - corners).max() < 1
     assert len(notes) <= 1 and all("right angles" in note for note in notes)
+
+
+def test_axes_that_are_made_orthogonal_keep_the_middle_of_the_grid_in_place():
+    size, origin, steps = (50, 60, 40), np.array([1.0, 2, 3]), grid((20, -10, 30), shear=0.02)[:3, :3]
+    directions, moved, away = nearest_rotation(size, steps, origin)
+    np.testing.assert_allclose(directions.T @ directions, np.eye(3), atol=1e-12)
+    middle, spacing_mm = (np.array(size) - 1) / 2, np.linalg.norm(steps, axis=0)
+    np.testing.assert_allclose(moved + directions * spacing_mm @ middle, origin + steps @ middle)
+    assert 0 < away < 1
 
 
 def test_axes_far_from_right_angles_are_refused_in_nifti(tmp_path):
@@ -275,6 +285,22 @@ def test_a_nifti_lies_where_simpleitk_puts_it(tmp_path_factory, angles, flip, co
     assert notes == []
     np.testing.assert_allclose(lps[:3, :3] / volume.spacing_mm, np.reshape(expected.GetDirection(), (3, 3)), atol=1e-4)
     np.testing.assert_allclose(lps[:3, 3], expected.GetOrigin(), atol=1e-3)
+
+
+@pytest.mark.parametrize("codes", [(1, 1), (1, 2), (2, 1), (2, 4)])
+def test_of_two_places_that_contradict_each_other_that_of_the_scanner_is_taken_as_simpleitk_does(tmp_path, codes):
+    image = nibabel.Nifti1Image(ct().T, None)
+    image.set_qform(grid((10, 0, 0)), codes[0])
+    image.set_sform(grid((0, 0, 40)), codes[1])
+    image.header["pixdim"][1:4] = 0.7, 0.8, 3.0
+    nibabel.save(image, tmp_path / "ct.nii")
+    volume, notes = files.read_volume(tmp_path / "ct.nii")
+    taken = grid((0, 0, 40)) if codes[1] == 1 else grid((10, 0, 0))
+    np.testing.assert_allclose(volume.ijk_to_ras, taken, atol=1e-4)
+    expected = sitk.ReadImage(tmp_path / "ct.nii").GetDirection()
+    lps = np.diag([-1, -1, 1]) @ volume.ijk_to_ras[:3, :3] / volume.spacing_mm
+    np.testing.assert_allclose(lps, np.reshape(expected, (3, 3)), atol=1e-4)
+    assert ["contradicts itself" in note for note in notes] == [True] * (codes[1] != 1)
 
 
 def pair(folder, packed=False):

@@ -51,6 +51,12 @@ def spoil(source, how: str) -> str:
     if how == "beyond the image":
         files.write_volume(source / "Ben.nrrd", ct[:3], LPS)
         return "voxels that lie outside its image"
+    if how == "one voxel beyond the image":
+        labelmap = a_labelmap()
+        labelmap[-1, 8, 8] = 1
+        files.write_segmentation(source / "Ben.seg.nrrd", labelmap, LPS, [SPLEEN, KIDNEY])
+        files.write_volume(source / "Ben.nrrd", ct[:-1], LPS)
+        return "marks 1 voxel"
     if how == "not CT":
         files.write_volume(source / "Ben.nrrd", ct + 200, LPS)
         return "where air (-1000 HU) and fat (-100 HU) lie. Choose a CT volume."
@@ -85,8 +91,8 @@ def spoil(source, how: str) -> str:
 @pytest.mark.parametrize(
     "how",
     [
-        "no such segment", "empty", "shifted by a part of a voxel", "another spacing", "beyond the image", "not CT", "cut short",
-        "alone", "no orientation", "probabilities",
+        "no such segment", "empty", "shifted by a part of a voxel", "another spacing", "beyond the image",
+        "one voxel beyond the image", "not CT", "cut short", "alone", "no orientation", "probabilities",
     ],
 )  # fmt: skip
 def test_a_case_that_cannot_be_used_is_refused_by_name_and_nothing_is_written_or_it_is_left_out(tmp_path, capsys, how):
