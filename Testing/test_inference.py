@@ -78,6 +78,18 @@ def test_wherever_the_organ_lies_the_coarse_pass_does_not_lose_a_voxel(engine, f
     np.testing.assert_array_equal(segmented(engine, volume).labelmap, volume.array >= BRIGHT_HU)
 
 
+@pytest.mark.parametrize("speed", ["balanced", "fast"])
+def test_an_organ_between_the_slices_that_are_looked_at_first_is_found(engine, speed):
+    volume = body((60, 90, 110), (2.0, 2.0, 2.0), np.s_[12:19, 30:60, 25:70])  # they are 10 slices apart
+    np.testing.assert_array_equal(segmented(engine, volume, speed=speed).labelmap, volume.array >= BRIGHT_HU)
+
+
+def test_a_part_too_thin_to_be_seen_first_is_followed_to_its_end_on_either_side(engine):
+    volume = body((80, 90, 110), (2.0, 2.0, 3.0), np.s_[30:50, 30:60, 25:70])
+    volume.array[5:75, 45, 50] = 90  # one pixel of the network, and a part of one where it looks first
+    np.testing.assert_array_equal(segmented(engine, volume).labelmap, volume.array >= BRIGHT_HU)
+
+
 @pytest.mark.parametrize("axes", list(permutations(range(3))))
 def test_all_48_axis_orders_and_flips_of_a_volume_get_identical_masks(random_engine, axes):
     volume = body(shape=(5, 40, 52), spacing_mm=(1.7, 2.2, 4.0), organ=np.s_[1:4, 10:30, 12:40])
