@@ -243,6 +243,17 @@ def test_a_model_that_has_learned_more_under_its_old_name_does_a_case_again(run,
     assert len((tmp_path / "out" / MANIFEST).read_text().splitlines()) == 2
 
 
+@pytest.mark.parametrize(
+    "other", [{"speed": "fast"}, {"threshold": 0.4}, {"force": True}], ids=lambda other: next(iter(other))
+)
+def test_a_case_is_done_again_with_another_setting_but_not_with_the_same(run, scans, tmp_path, other):
+    for asked in ({}, {}, other, other):
+        run(scans, tmp_path / "out", **asked)
+    ((name, value),) = other.items()
+    first, second = [json.loads(line) for line in (tmp_path / "out" / MANIFEST).read_text().splitlines()]
+    assert first[name] != second[name] == value
+
+
 def test_a_case_is_not_done_if_a_killed_run_with_other_settings_has_replaced_its_files(
     run, scans, tmp_path, monkeypatch
 ):

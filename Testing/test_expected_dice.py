@@ -21,6 +21,7 @@ from measure.dense_runs import degraded, dense_runs
 from measure.expected_dice import Judged, agreement, check, fit, judged
 from Testing.support.bright import bright_bundle
 from UNetPlusPlusSegmentLib.core.trust import LEAST_SLICES
+from UNetPlusPlusSegmentLib.engine.trust import expected_dice
 from UNetPlusPlusSegmentLib.network.bundle import read_bundle
 from UNetPlusPlusSegmentLib.network.card import ExpectedDice
 
@@ -136,6 +137,16 @@ def test_the_fit_finds_what_made_the_dice_and_predicts_people_it_has_not_seen():
     assert figures["mean_error"] < 0.02 and figures["told_apart"] > 0.99 and figures["spearman"] > 0.95
     assert figures["in_range"] == pytest.approx(0.8, abs=0.04)
     assert check(rows(seed=1), fitted)["in_range"] == pytest.approx(0.8, abs=0.12)
+
+
+def test_each_person_is_predicted_by_a_fit_to_the_others_alone():
+    made = [replace(row, dice=row.dice - 0.3 * (row.person == "2")) for row in rows(people=4)]
+    of_the_others = {
+        person: fit([row for row in made if row.person != person])[0] for person in {row.person for row in made}
+    }
+    errors = [abs(expected_dice(row.signs, of_the_others[row.person])[0] - row.dice) for row in made]
+    _, figures = fit(made)
+    assert figures["mean_error"] == pytest.approx(np.mean(errors), abs=2e-4)
 
 
 def test_a_larger_sign_never_raises_the_expected_dice():

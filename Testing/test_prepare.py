@@ -117,6 +117,11 @@ def test_a_source_without_data_is_refused(script, tmp_path, capsys):
     assert f"{tmp_path / 'none'} is not a folder" in refused(script, [tmp_path / "none"], tmp_path / "out", capsys)
 
 
+def test_a_larger_pixel_is_marked_from_half_of_its_area_on():
+    marked = np.array([[1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 1, 1], [1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 1, 0]], bool)
+    assert slicefolder.area_majority(np.pad(marked, ((0, 2), (0, 0))), 3).tolist() == [[1, 0, 1], [1, 0, 0], [0, 0, 0]]
+
+
 def splits_given(**changes) -> argparse.Namespace:
     return argparse.Namespace(**{"source": "in", "split": None, "val": 0.2, "test": 0.1, "seed": 0} | changes)
 

@@ -175,6 +175,13 @@ def test_the_decathlon_form_is_read_and_scans_6_to_10_are_one_patient(abdomen, t
     assert read_slices(tmp_path / "out", load_target("liver"), "val")
 
 
+def test_a_pixel_of_four_is_liver_from_two_of_them_on_and_tumour_from_half_of_these_on():
+    labels = np.array([[1, 0, 1, 0, 1, 2, 1, 1, 2, 0], [0, 0, 1, 0, 0, 0, 1, 2, 2, 0]], np.uint8)
+    assert liver.halved_labels(labels).tolist() == [[0, 1, 2, 1, 2]]
+    labels = np.array([[1, 2], [1, 2]], np.uint8)
+    assert liver.halved_labels(labels).tolist() == [[2]]
+
+
 def test_volumes_of_lits_have_the_patients_of_the_data_at_hand(shared_data):
     for row in rows_of(shared_data("liver")):
         if row["volume"].startswith("lits"):
@@ -213,6 +220,12 @@ def test_slices_are_chosen_as_in_the_folder_the_networks_are_trained_on(shared_d
     assert abs(len(chosen) - len(rows)) < 20
     assert np.diff(chosen).max() == 12
     assert slicefolder.chosen_slices(np.zeros(25, bool), every=2) == [0, 12, 24]
+
+
+def test_every_slice_with_the_organ_is_kept_every_second_one_beside_it_and_every_sixth_one_farther_off():
+    organ = np.isin(np.arange(100), range(40, 50))
+    near = [*range(28, 40, 2), *range(40, 50), *range(50, 62, 2)]
+    assert slicefolder.chosen_slices(organ, every=1) == [*range(0, 28, 6), *near, *range(66, 100, 6)]
 
 
 def damage(source: Path, how: str, abdomen) -> str:

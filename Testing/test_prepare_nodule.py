@@ -189,6 +189,14 @@ def test_overlapping_marks_are_one_nodule_and_marks_of_a_single_reader_are_not_k
     np.testing.assert_array_equal(at_edge, 2 * edge[9, :128, -128:])
 
 
+def test_a_reader_who_drew_a_nodule_in_two_parts_that_overlap_counts_once():
+    left, right = np.array([[True, True, False]]), np.array([[False, True, True]])
+    cluster = [(0, {5: left}), (0, {5: right, 6: right}), (3, {5: right})]
+    readers = nodule.count_readers(cluster, (7, 1, 3))
+    assert readers[5:].tolist() == [[[1, 2, 2]], [[0, 1, 1]]]
+    assert not readers[:5].any()
+
+
 def test_an_incomplete_lidc_source_is_refused_with_the_name_of_the_file(chest, tmp_path, capsys):
     hu, readers, _ = chest
     source, output = write_lidc(tmp_path / "in", hu, [[readers > 0], [readers > 1]]), tmp_path / "out"

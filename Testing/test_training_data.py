@@ -148,6 +148,8 @@ def test_folds_divide_the_people_of_train_and_leave_val_unchanged(tmp_path):
     assert sorted(name for fold in folds for name in fold) == sorted(of("train"))
     assert sorted(map(len, folds)) == [2, 2, 3]
     assert [of(f"train:-{number}/3") for number in (1, 2, 3)] == [of("train") - fold for fold in folds]
+    write_table(folder, read_table(folder)[::-1])
+    assert [of(f"train:{number}/3") for number in (1, 2, 3)] == folds, "whatever the order of the rows"
 
 
 @pytest.mark.parametrize("fold", ["0/3", "4/3", "1/1", "a/b", "-", "1"])
@@ -377,3 +379,9 @@ def test_slices_of_another_kind_are_converted_to_the_target_s_window():
     expected = ((hu.clip(*wanted_hu) + 40) * 255 / 200).round()
     np.testing.assert_allclose(item.image, expected, atol=2)  # half a grey value of the wider window
     assert item.image[0, 0] == 0 and item.image[1, 2] == 255
+
+
+def test_what_was_stored_as_0_may_be_air_and_stays_0_in_a_wider_window():
+    item = Slice({}, "A", np.array([[0, 1, 255]], np.uint8), np.zeros((1, 1, 3), bool), 1.5)
+    moved = item.in_window(LIVER.window_hu, load_target("abdomen").window_hu)  # from -40 … 160 to -125 … 275 HU
+    np.testing.assert_array_equal(moved.image, [[0, round((85 + 200 / 255) * 255 / 400), round(285 * 255 / 400)]])
