@@ -164,7 +164,7 @@ def laid_on(
     beyond = int(np.count_nonzero(voxels)) - int(np.count_nonzero(inside))
     if beyond:
         raise FileError(
-            f"{called} marks {beyond} voxels that lie outside its image: give the image that it was drawn on."
+            f"{called} marks voxels that lie outside its image, {beyond} of them: give the image that it was drawn on."
         )
     box = tuple(
         slice(max(0, first), max(0, first) + count) for (first, _), count in zip(ends, inside.shape, strict=True)
