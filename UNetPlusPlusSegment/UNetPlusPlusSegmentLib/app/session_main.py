@@ -16,10 +16,11 @@ import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
-from typing import Any
+from typing import IO, Any
 
 from aiohttp import BodyPartReader, web
 
+from ..jobs.pipes import take_pipes
 from .access import RefusedError
 from .cases import find, uploaded
 from .corrections import FORMATS, write
@@ -30,10 +31,10 @@ CHUNK_BYTES = 1 << 20
 
 def main() -> int:
     """Serve one session until it ends; returns the exit code."""
-    given = json.loads(sys.stdin.readline() or "{}")
+    requests, answers = take_pipes()
+    given = json.loads(requests.readline() or b"{}")
     if not given:
         return 2
-    os.environ["WSLINK_READY_MSG"] = ""  # it would be printed to stdout, where only the port is expected
     os.environ["WSLINK_WS_COMPRESS"] = "0"  # not worth it for pictures that stay on this computer
     sys.argv = sys.argv[:1]  # trame reads sys.argv
     from .views import Views, render_without_a_screen
@@ -62,7 +63,8 @@ def main() -> int:
 
     @server.controller.add("on_server_ready")
     def ready(**_: Any) -> None:
-        print(json.dumps({"port": server.port}), flush=True)  # noqa: T201 (the protocol)
+        answers.write(json.dumps({"port": server.port}).encode("ascii") + b"\n")
+        answers.flush()
         first = next(iter(session.cases), None)
         if first:
             create_task(session.open(first))
@@ -70,7 +72,7 @@ def main() -> int:
     def end() -> None:
         asyncio.run_coroutine_threadsafe(server.stop(), loop)
 
-    threading.Thread(target=_wait_for_end, args=(end,), daemon=True).start()
+    threading.Thread(target=_wait_for_end, args=(requests, end), daemon=True).start()
     try:
         server.start(
             port=0,
@@ -87,9 +89,9 @@ def main() -> int:
     return 0
 
 
-def _wait_for_end(end: Callable[[], None]) -> None:
+def _wait_for_end(requests: IO[bytes], end: Callable[[], None]) -> None:
     """Wait until the front door asks to end, or has itself ended."""
-    for line in sys.stdin:
+    for line in requests:
         if json.loads(line).get("do") == "end":
             break
     end()

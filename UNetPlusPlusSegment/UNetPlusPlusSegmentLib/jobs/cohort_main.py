@@ -18,16 +18,17 @@ from typing import NoReturn
 
 from ..core.request import Request
 from .cohort import one_after_the_other, run_cohort
+from .pipes import take_pipes
 from .worker_client import Worker
 
 
 def main() -> int:
     """Run one cohort; returns 0 if it ran to its end, even if cases failed."""
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # other prints must not mix with the answers
+    requests, answers = take_pipes()
 
     def say(what: str, **more: object) -> None:
-        print(json.dumps({"say": what, **more}), file=answers, flush=True)
+        answers.write(json.dumps({"say": what, **more}).encode("ascii") + b"\n")
+        answers.flush()
 
     asked = json.loads(requests.readline())
     threading.Thread(target=_end_with_parent, args=[requests], daemon=True).start()

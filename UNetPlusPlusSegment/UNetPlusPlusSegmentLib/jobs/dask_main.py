@@ -12,11 +12,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 import dask
 from dask.system import CPU_COUNT  # without the cores that a container or taskset keeps from this process
 from distributed import Nanny, Scheduler, SpecCluster
+
+from .pipes import take_pipes
 
 DRIVER_S = 15
 
@@ -28,18 +30,19 @@ def main() -> None:
         # By default, Dask gives up a process that has died if it takes more than 15 s to start again, as it may on a busy computer.
         "distributed.deploy.lost-worker-timeout": "1 day",
     }
-    parent = threading.Thread(target=_end_with_parent)
+    requests, answers = take_pipes()
+    parent = threading.Thread(target=_end_with_parent, args=[requests])
     parent.start()
     with dask.config.set(settings):
         running = cluster(int(sys.argv[1]))
-        sys.stdout.write(f"{running.scheduler_address}\n")
-        sys.stdout.flush()
+        answers.write(f"{running.scheduler_address}\n".encode("ascii"))
+        answers.flush()
         parent.join()
 
 
-def _end_with_parent() -> NoReturn:
+def _end_with_parent(requests: IO[bytes]) -> NoReturn:
     """End at once when stdin closes: the cluster would wait for the cases that are being computed."""
-    sys.stdin.read()
+    requests.read()
     for each in multiprocessing.active_children():
         each.terminate()
     os._exit(0)  # Python's resource tracker removes what is left in shared memory

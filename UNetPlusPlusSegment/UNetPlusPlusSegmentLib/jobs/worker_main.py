@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from .openmp import let_threads_sleep
+from .pipes import take_pipes
 
 if TYPE_CHECKING:
     from .job_handler import JobHandler
@@ -79,11 +80,7 @@ class Line:
     def __init__(self, folder: Path) -> None:
         self.busy = True
         self._folder, self._lock, self._leaving = folder, threading.Lock(), threading.Lock()
-        self._requests = os.fdopen(os.dup(0), "rb")
-        self._answers = os.fdopen(os.dup(1), "wb")
-        with Path(os.devnull).open("rb") as nothing:
-            os.dup2(nothing.fileno(), 0)
-        os.dup2(2, 1)
+        self._requests, self._answers = take_pipes()
 
     def say(self, what: str, **more: object) -> None:
         """Write one message; from any thread."""
