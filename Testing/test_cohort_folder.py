@@ -143,6 +143,7 @@ def test_a_table_that_is_open_in_another_program_ends_no_run(run, scans, tmp_pat
     with pytest.raises(files.FileError, match="Permission denied"):
         run(scans, tmp_path / "out")
     assert [*read_manifest(tmp_path / "out")] == ["a", "b"]
+    assert (tmp_path / "out" / "report.html").is_file()
     (tmp_path / "excel").unlink()
     run(scans, tmp_path / "out")
     assert rows_of(tmp_path / "out") == {"a": "done", "b": "done"}

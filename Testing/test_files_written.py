@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
+import itertools
+import math
 import os
 import subprocess
 import sys
@@ -19,7 +22,7 @@ from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.table import from_cell
 from UNetPlusPlusSegmentLib.core.volume import Volume
-from UNetPlusPlusSegmentLib.files import FileError
+from UNetPlusPlusSegmentLib.files import FileError, writing
 from UNetPlusPlusSegmentLib.files.writing import MACHINE, whole_file
 
 
@@ -233,6 +236,36 @@ def test_on_a_full_disk_the_old_output_stays_and_no_partial_file_is_left(tmp_pat
 def test_a_folder_that_is_gone_when_the_result_is_ready_is_reported(tmp_path, name):
     with pytest.raises(FileError, match="could not be written"):
         write_everything(tmp_path)[name](tmp_path / "gone" / name)
+
+
+def refuse_to_replace(monkeypatch, times: float) -> None:
+    """Play Windows, where no file can be replaced or deleted while a program has it open, for a number of attempts."""
+    replace, attempts = Path.replace, itertools.count()
+
+    def refused(path: Path, target: Path) -> Path:
+        if next(attempts) < times:
+            raise PermissionError(errno.EACCES, "Access is denied", str(path))
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", refused)
+
+
+def test_an_output_that_a_virus_scanner_looks_into_is_replaced_when_it_has_done_so(tmp_path, monkeypatch):
+    (tmp_path / "r.csv").write_text("old")
+    refuse_to_replace(monkeypatch, times=3)
+    files.write_report(tmp_path / "r.csv", [{"x": 1}])
+    assert (tmp_path / "r.csv").read_text() == "x\n1\n"
+
+
+def test_an_output_that_is_open_in_another_program_is_to_be_closed_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "IN_USE_S", 0.0)
+    refuse_to_replace(monkeypatch, times=math.inf)
+    with pytest.raises(FileError, match=r"r\.csv could not be written: Access is denied\. Close it in other programs"):
+        files.write_report(tmp_path / "r.csv", [{"x": 1}])
+    assert not [*tmp_path.iterdir()]
+    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok: path.replace(path))  # the new file is open, too
+    with pytest.raises(FileError, match="Close it in other programs"):
+        files.write_report(tmp_path / "r.csv", [{"x": 1}])
 
 
 def test_an_interrupted_write_leaves_the_old_output(tmp_path):

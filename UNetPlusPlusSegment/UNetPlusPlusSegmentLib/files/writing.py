@@ -26,6 +26,7 @@ from .nifti import check_whole
 NIFTI = ".nii.gz"
 MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 LEFT_AFTER_S = 24 * 3600.0  # no file takes this long to write
+IN_USE_S = 1.0  # a virus scanner or a search index may look into a new file for that long
 
 
 def check_output(path: str | Path, endings: Sequence[str]) -> None:
@@ -57,7 +58,8 @@ def check_output(path: str | Path, endings: Sequence[str]) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise FileError(
-            f"{path} cannot be written: {error.strerror or error}. Choose another place, or get permission to write there."
+            f"{path} cannot be written: {error.strerror or error}. Close it in other programs, get permission to write there, or choose"
+            " another place."
         ) from error
 
 
@@ -151,16 +153,32 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     beside = target.with_name(f"{mark}{MACHINE}-{os.getpid()}-{secrets.token_hex(4)}{ending}")
     try:
         yield beside
-        beside.replace(target)
+        _replace(beside, target)
         with suppress(OSError):
             for other in target.parent.glob(f"{mark}*-*-*"):
                 if _is_left(other):
                     other.unlink()
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or "the disk may be full or the folder gone"
-        raise FileError(f"{path} could not be written: {reason}. Free some space, or choose another place.") from error
+        is_refused = isinstance(error, PermissionError)
+        way_out = "Close it in other programs, get permission to write there" if is_refused else "Free some space"
+        raise FileError(f"{path} could not be written: {reason}. {way_out}, or choose another place.") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def _replace(beside: Path, target: Path) -> None:
+    """Move a file over another one, as soon as no program has either of them open; Windows refuses it until then."""
+    until = time.monotonic() + IN_USE_S
+    while True:
+        try:
+            beside.replace(target)
+            return
+        except PermissionError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.05)
 
 
 def _is_left(path: Path) -> bool:

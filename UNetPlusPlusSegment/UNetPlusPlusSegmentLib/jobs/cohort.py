@@ -157,11 +157,11 @@ def _skipped_records(skipped: Mapping[Path, str]) -> list[dict[str, Any]]:
 
 
 def _finish(folder: Path) -> None:
-    write_table(folder)  # needed if there was nothing to do
     try:
         write_page(folder)
     except (CohortError, ReviewError) as error:  # not fatal: the results are there
         _log.warning("The report was not written. %s", error)
+    write_table(folder)  # needed if there was nothing to do; last, as Excel may still lock it
 
 
 def _threshold_of(parts: Sequence[Part]) -> float | None:

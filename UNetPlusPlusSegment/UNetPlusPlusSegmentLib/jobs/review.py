@@ -123,7 +123,7 @@ def _append(path: Path, lines: Iterable[Line]) -> None:
             os.fsync(stream.fileno())
     except OSError as error:
         raise ReviewError(
-            f"{path} cannot be written ({error.strerror}): correct its permissions, or free some space."
+            f"{path} cannot be written ({error.strerror}): close it in other programs, correct its permissions, or free some space."
         ) from error
 
 
