@@ -78,6 +78,24 @@ worker.wait(job, lambda progress: print(worker.pid, flush=True) if progress.done
     assert not list((tmp_path / "tmp").iterdir())
 
 
+def test_the_arrays_are_removed_even_if_their_folder_can_neither_be_moved_nor_removed(tmp_path):
+    """As on Windows, where it is the current folder of a launcher such as PythonSlicer."""
+    code = f"""
+from pathlib import Path
+from UNetPlusPlusSegmentLib.jobs.worker_main import Line
+
+def refused(*_):
+    raise PermissionError("It is being used by another process")
+
+Path.rename = Path.rmdir = refused
+Line(Path({str(tmp_path)!r})).leave()
+"""
+    (tmp_path / "1-volume.npy").touch()
+    environment = {**os.environ, "PYTHONPATH": str(LIBRARY.parent)}
+    subprocess.run([sys.executable, "-c", code], env=environment, stdin=subprocess.DEVNULL, check=True)
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there, folders cannot be locked")
 def test_leftovers_of_a_killed_parent_and_worker_are_removed_by_the_next_worker(tmp_path, monkeypatch):
     """As a batch system does it; a parent may also die before it starts its worker. Folders in use stay."""

@@ -108,11 +108,14 @@ class Line:
         """End the process at once and remove its folder, which the parent, now gone, cannot do any more."""
         self._leaving.acquire()  # never released: other threads that get here wait for the end
         os.chdir(self._folder.parent)
-        with contextlib.suppress(OSError):
+        folder = self._folder
+        with contextlib.suppress(OSError):  # on Windows, a folder keeps its name while it is the current one of a launcher
             # Renamed, so that a running job cannot add files.
-            folder = self._folder.rename(self._folder.with_suffix(".gone"))
-            for file in folder.glob("[0-9]*-*.npy"):
+            folder = folder.rename(folder.with_suffix(".gone"))
+        for file in folder.glob("[0-9]*-*.npy"):
+            with contextlib.suppress(OSError):
                 file.unlink()
+        with contextlib.suppress(OSError):
             folder.rmdir()
         os._exit(0)
 
