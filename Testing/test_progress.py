@@ -64,12 +64,15 @@ def test_a_terminal_shows_the_phase_what_is_done_of_it_and_the_time_left(monkeyp
     with ProgressBar(quiet=False) as bar:
         for report in ((0, 0, "lungs"), (10, 80, "search"), (80, 80, "search"), (3, 9, "candidates")):
             bar.show(*report)
-    lines = [line.removeprefix("\033[K") for line in terminal.getvalue().split("\r")[1:]]
+    first, *lines = terminal.getvalue().split("\r")
     assert [line.strip("█░ ") for line in lines] == [
-        "lungs", "search 10 of 80", "search 80 of 80, 0 s left", "candidates 3 of 9", "",
+        "lungs", "search 10 of 80", "search 80 of 80, 0 s left", "candidates 3 of 9", "", "",
     ]  # fmt: skip
-    assert [line.count("█") for line in lines] == [0, 3, 30, 10, 0]
-    assert {line.count("█") + line.count("░") for line in lines[:-1]} == {30}
+    assert [line.count("█") for line in lines] == [0, 3, 30, 10, 0, 0]
+    assert {line.count("█") + line.count("░") for line in lines[:-2]} == {30}
+    assert (first, lines[-1]) == ("", "") and "".join(lines).isprintable(), "a console of Windows shows other orders"
+    widths = [len(line.rstrip()) for line in lines]
+    assert all(len(line) >= before for line, before in zip(lines[1:-1], widths, strict=False)), "nothing stays of it"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminals")
@@ -84,5 +87,18 @@ def test_names_and_models_give_a_terminal_no_orders_but_the_bar_does():
     os.close(its)
     shown = os.read(ours, 1 << 12).decode()
     os.close(ours)
-    assert shown.startswith("Liver\\x1b]0;hello\\x07\\x0d\\x9b2Jé\r\na\\x1b[2J.nrrd\r\n\r\033[K███")
-    assert shown.replace("\r\033[K", "").replace("\r\n", "").isprintable()
+    assert shown.startswith("Liver\\x1b]0;hello\\x07\\x0d\\x9b2Jé\r\na\\x1b[2J.nrrd\r\n\r███")
+    assert shown.replace("\r\n", "").replace("\r", "").isprintable()
+
+
+def test_stderr_is_written_through_the_stream_that_python_opens_for_a_console():
+    """On Windows, it shows every letter; bytes of UTF-8 would be shown as letters of an old code page."""
+    code = (
+        "import io, sys\nfrom UNetPlusPlusSegmentLib.cli import terminal\n"
+        "class Console(io.FileIO):\n    def write(self, data):\n"
+        "        super().write(bytes(data).decode().encode('cp850'))\n        return len(data)\n"
+        "terminal.open = lambda descriptor, mode, buffering: Console(descriptor, mode)\n"
+        "terminal.prepare_streams()\nprint('3 mm³ × ½', file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-X", "utf8", "-c", code], stderr=subprocess.PIPE, check=True)
+    assert done.stderr.decode("cp850").splitlines() == ["3 mm³ × ½"]

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..core.progress import Pace, in_words
 
-CLEAR = "\r\033[K"  # empties the line of a progress bar
+BACK = "\r"  # to the start of the line; consoles of Windows know no order to empty it unless they are asked to
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed
 
 
@@ -32,7 +32,7 @@ def prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
     if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__:
         # A copy of the descriptor: files are read in other threads, which keep the messages of C++ off the descriptor itself.
-        unheard = io.BufferedWriter(_Unheard(os.dup(sys.stderr.fileno()), "w"))
+        unheard = io.BufferedWriter(_Unheard(os.dup(sys.stderr.fileno())))
         kind = _Terminal if sys.stderr.isatty() else io.TextIOWrapper
         sys.stderr = kind(unheard, sys.stderr.encoding, line_buffering=True)
     os.environ["PYTHON_COLORS"] = "0"  # Python's own orders, in tracebacks and --help, would be shown, too
@@ -44,19 +44,32 @@ def prepare_streams() -> None:
 
 
 class _Terminal(io.TextIOWrapper):
-    """A stream to a terminal, of whose orders only `CLEAR` at the start of a text is passed on."""
+    """A stream to a terminal, of whose orders only `BACK` at the start of a text is passed on."""
 
     def write(self, text: str, /) -> int:
-        start = CLEAR if text.startswith(CLEAR) else ""
+        start = BACK if text.startswith(BACK) else ""
         return super().write(start + CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text.removeprefix(start)))
 
 
-class _Unheard(io.FileIO):
+class _Unheard(io.RawIOBase):
     """A stderr that ignores errors, so that a run goes on if the reader of its progress has gone, as `head` does."""
 
-    def write(self, data: Any, /) -> int:
+    def __init__(self, descriptor: int) -> None:
+        # Not FileIO: for a console of Windows, `open` gives a stream that shows every letter, whatever its code page.
+        self._stream = open(descriptor, "wb", buffering=0)  # noqa: SIM115
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def write(self, data: Any, /) -> int | None:
         with contextlib.suppress(OSError):
-            return super().write(data)
+            return self._stream.write(data)
         return len(data)
 
 
@@ -123,6 +136,7 @@ class ProgressBar:
 
     def __init__(self, quiet: bool) -> None:
         self.visible = sys.stderr.isatty() and not quiet
+        self._width = 0  # of what is shown
 
     def __enter__(self) -> ProgressBar:
         self.pace = Pace()
@@ -133,8 +147,14 @@ class ProgressBar:
             left = self.pace.seconds_left(done, total, phase)
             text = in_words(done, total, phase) + (f", {left:.0f} s left" if left is not None else "")
             filled = "█" * (30 * done // total if total else 0)
-            print(f"{CLEAR}{filled:░<30} {text} ", end="", file=sys.stderr, flush=True)
+            self._print(f"{filled:░<30} {text} ")
 
     def __exit__(self, *_: object) -> None:
         if self.visible:
-            print(CLEAR, end="", file=sys.stderr, flush=True)
+            self._print("")
+            print(BACK, end="", file=sys.stderr, flush=True)
+
+    def _print(self, text: str) -> None:
+        """Replace what is shown."""
+        print(f"{BACK}{text:<{self._width}}", end="", file=sys.stderr, flush=True)
+        self._width = len(text)
