@@ -228,3 +228,32 @@ def test_a_missing_path_gets_the_same_message_for_a_dicom_seg(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"1")
     with pytest.raises(files.FileError, match=r"a.tar is a file: give a folder"):
         files.list_series(tmp_path / "a.tar")
+
+
+def test_on_windows_letters_that_simpleitk_may_not_find_are_named_as_a_reason(tmp_path, monkeypatch):
+    said = {}
+    for platform in ("linux", "win32"):
+        monkeypatch.setattr(sys, "platform", platform)
+        for name in ("Müller.nrrd", "Mueller.nrrd"):
+            cut(written(tmp_path / name))
+            with pytest.raises(FileError) as refused:
+                files.read_volume(tmp_path / name)
+            said[platform, name] = str(refused.value)
+    hint = "On Windows, letters such as ü in the path may also be the reason"
+    assert [key for key, text in said.items() if hint in text] == [("win32", "Müller.nrrd")]
+
+
+def test_on_windows_a_folder_that_simpleitk_cannot_write_to_is_refused_before_any_work(tmp_path, monkeypatch):
+    def not_found(*_, **__):
+        raise RuntimeError("the file could not be opened")
+
+    folder = tmp_path / "Müller"
+    folder.mkdir()
+    monkeypatch.setattr(sys, "platform", "win32")
+    files.check_output(folder / "liver.seg.nrrd", (".seg.nrrd",))
+    assert not [*folder.iterdir()]
+    monkeypatch.setattr("SimpleITK.WriteImage", not_found)
+    with pytest.raises(FileError, match=r"SimpleITK cannot write in .*Müller\. On Windows, letters such as ü"):
+        files.check_output(folder / "liver.seg.nrrd", (".seg.nrrd",))
+    files.check_output(tmp_path / "liver.seg.nrrd", (".seg.nrrd",))
+    files.check_output(folder / "liver.csv", (".csv",))

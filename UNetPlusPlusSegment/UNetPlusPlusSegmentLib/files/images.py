@@ -111,6 +111,20 @@ def sitk_name(path: Path) -> str:
     return str(path)
 
 
+def hint_about(path: str | Path) -> str:
+    """A sentence for an error of SimpleITK; empty if the path cannot be the reason.
+
+    In Python on Windows, ITK opens names in the code page of the system, but gets them in UTF-8
+    (https://github.com/InsightSoftwareConsortium/ITK/issues/6739).
+    """
+    if sys.platform == "win32" and not str(path).isascii():
+        return (
+            " On Windows, letters such as ü in the path may also be the reason: choose a folder and a name without them, or turn on"
+            " *Use Unicode UTF-8 for worldwide language support* in the regional settings."
+        )
+    return ""
+
+
 def read_image(
     path: Path, image_io: str, called: Path | None = None, most_bytes: float | None = None, most_values: int = 1
 ) -> sitk.Image:
@@ -138,7 +152,8 @@ def read_image(
         with silence():
             return reader.Execute()
     except RuntimeError as error:
-        raise FileError(f"{printable(called or path)} {_what_is_wrong(path, image_io, str(error))}") from error
+        wrong = _what_is_wrong(path, image_io, str(error)) + hint_about(path)
+        raise FileError(f"{printable(called or path)} {wrong}") from error
 
 
 def read_information(
@@ -156,7 +171,8 @@ def read_information(
         with silence():
             reader.ReadImageInformation()
     except RuntimeError as error:
-        raise FileError(f"{printable(called or path)} {_what_is_wrong(path, image_io, str(error))}") from error
+        wrong = _what_is_wrong(path, image_io, str(error)) + hint_about(path)
+        raise FileError(f"{printable(called or path)} {wrong}") from error
     _check_header(called or path, reader, most_values)
     return reader
 

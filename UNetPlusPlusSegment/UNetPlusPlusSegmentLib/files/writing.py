@@ -20,7 +20,7 @@ import SimpleITK as sitk
 from ..core.segment import Segment
 from ..core.table import to_cell
 from ..core.volume import bounding_box
-from .images import FileError, image_from_array, silence, sitk_name
+from .images import FileError, hint_about, image_from_array, silence, sitk_name
 from .nifti import check_whole
 
 NIFTI = ".nii.gz"
@@ -56,11 +56,23 @@ def check_output(path: str | Path, endings: Sequence[str]) -> None:
         if target.exists():
             target.open("ab").close()  # without this check, replacing it would ignore its write protection
         tempfile.TemporaryFile(dir=folder).close()
+        if hint_about(folder) and path.name.lower().endswith((".nrrd", NIFTI)):
+            _try_writing_in(folder)
     except OSError as error:
         raise FileError(
             f"{path} cannot be written: {error.strerror or error}. Close it in other programs, get permission to write there, or choose"
             " another place."
         ) from error
+
+
+def _try_writing_in(folder: Path) -> None:
+    """Refuse a folder that SimpleITK cannot write to, though others can."""
+    with tempfile.TemporaryDirectory(dir=folder) as inside:
+        try:
+            with silence():
+                sitk.WriteImage(sitk.Image(1, 1, 1, sitk.sitkUInt8), str(Path(inside, "voxel.nrrd")))
+        except RuntimeError as error:
+            raise FileError(f"SimpleITK cannot write in {folder}.{hint_about(folder)}") from error
 
 
 def check_grid(path: str | Path, ijk_to_ras: np.ndarray) -> None:
@@ -162,7 +174,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         reason = getattr(error, "strerror", None) or "the disk may be full or the folder gone"
         is_refused = isinstance(error, PermissionError)
         way_out = "Close it in other programs, get permission to write there" if is_refused else "Free some space"
-        raise FileError(f"{path} could not be written: {reason}. {way_out}, or choose another place.") from error
+        hint = hint_about(path) if isinstance(error, RuntimeError) else ""
+        raise FileError(f"{path} could not be written: {reason}. {way_out}, or choose another place.{hint}") from error
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
