@@ -44,17 +44,15 @@ def values_of(header: Header) -> np.ndarray:
     if header.rescale:
         return rescaled(header, [header.rescale])
     path = header.path
-    is_text, is_clean = printable(path) == str(path), header.end >= path.stat().st_size and not header.is_odd
-    if is_text and is_clean:
+    is_text, is_whole = printable(path) == str(path), header.end >= path.stat().st_size
+    if is_text and is_whole and not header.is_odd:
         return _decoded(path)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "slice.dcm")
-        if is_clean:
-            copy.symlink_to(path.absolute())  # SimpleITK does not accept names that are not valid text
-        elif header.is_odd:
+        if header.is_odd:
             _write_essence(path, copy)
         else:
-            # GDCM would read bytes after the pixel data as elements of any length.
+            # GDCM would read bytes after the pixel data as elements of any length, and SimpleITK accepts no name that is not valid text.
             copy.write_bytes(path.read_bytes()[: header.end])
         return _decoded(copy, path)
 
