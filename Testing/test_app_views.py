@@ -294,9 +294,14 @@ def test_what_another_session_saved_is_not_overwritten(tmp_path):
 
 def test_without_a_screen_vtk_looks_for_none(monkeypatch):
     import os
+    import sys
 
     from UNetPlusPlusSegmentLib.app.views import render_without_a_screen
 
     monkeypatch.setattr(os, "environ", environment := {"DISPLAY": ":0"})
     render_without_a_screen()
     assert environment == {"DISPLAY": ":0"}
+    environment.clear()
+    monkeypatch.setattr(sys, "platform", "darwin")  # where there is no X11, and no EGL
+    render_without_a_screen()
+    assert environment == {}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,9 @@ def _point(view: SliceView) -> tuple[float, float, float]:
 
 
 def render_without_a_screen() -> None:
-    """Without a display, let VTK render off-screen instead of printing errors. Call this before the first view is created."""
-    if os.name == "posix" and not os.environ.get("DISPLAY"):
+    """Without a display, let VTK render off-screen instead of printing errors. Call this before the first view is created.
+
+    Windows and macOS have a display of their own, and no EGL.
+    """
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
