@@ -109,8 +109,8 @@ class Line:
         self._leaving.acquire()  # never released: other threads that get here wait for the end
         os.chdir(self._folder.parent)
         folder = self._folder
-        with contextlib.suppress(OSError):  # on Windows, a folder keeps its name while it is the current one of a launcher
-            # Renamed, so that a running job cannot add files.
+        with contextlib.suppress(OSError):
+            # Renamed, so that a running job cannot add files; not on Windows, if it is the current folder of a launcher.
             folder = folder.rename(folder.with_suffix(".gone"))
         for file in folder.glob("[0-9]*-*.npy"):
             with contextlib.suppress(OSError):
