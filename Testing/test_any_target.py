@@ -216,7 +216,8 @@ def test_a_single_label_is_searched_only_in_its_own_region(models):
 
 def test_a_voxel_that_two_models_claim_belongs_to_the_target_named_first(scan, tmp_path, capsys):
     out = tmp_path / "out.seg.nrrd"
-    summary = run(capsys, "segment", "liver", scan, "-o", out, "--also", "abdomen")
+    maps = ("--probability", tmp_path / "p.nrrd")
+    summary = run(capsys, "segment", "liver", scan, "-o", out, "--also", "abdomen", *maps)
     assert [each["name"] for each in summary["segments"]] == ["Liver", "Spleen", "Right kidney", "Left kidney"]
     assert summary["model"] == "liver-ct-v99.0.0, abdomen-ct-v1.0.0"
     # Brighter than 60 HU are both kidneys; the larger one is what this liver's post-processing keeps.
@@ -224,6 +225,7 @@ def test_a_voxel_that_two_models_claim_belongs_to_the_target_named_first(scan, t
     assert [each["volume_ml"] for each in summary["segments"]] == pytest.approx([*counts, 0])
     image = sitk.GetArrayFromImage(sitk.ReadImage(str(out)))
     np.testing.assert_array_equal(image, 1 * organ("Left kidney") + 2 * organ("Spleen") + 3 * organ("Right kidney"))
+    assert sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "p.nrrd")))[image > 0].min() >= 0.5
     other = run(capsys, "segment", "kidney", scan, "-o", out, "--also", "liver")
     assert [each["name"] for each in other["segments"]] == ["Right kidney", "Left kidney", "Liver"]
     known = {key: value for key, value in other["segments"][2].items() if value is not None}

@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pydicom
@@ -14,6 +15,7 @@ from pydicom.uid import generate_uid
 
 from Testing.support.sample_files import write_slice
 from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.cli import cohort as command
 from UNetPlusPlusSegmentLib.cli.cohort import duration, in_words
 from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.core.table import COLUMNS
@@ -165,6 +167,15 @@ def test_a_case_is_told_in_words(measurements, words):
 
 def test_durations_are_told_at_a_glance():
     assert [duration(s) for s in (0.4, 89, 200, 7200)] == ["0 s", "89 s", "3 min", "2.0 h"]
+
+
+def test_the_time_left_goes_by_the_cases_of_this_call_alone(monkeypatch, capsys):
+    seconds = iter((0.0, 60.0))
+    monkeypatch.setattr(command, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    lines = command._Lines(quiet=False)
+    lines.progress(8, 10, "i")  # eight were done before
+    lines.ended({"case": "i", "status": "failed", "seconds": 60})
+    assert capsys.readouterr().err == "2 of 10 cases to do\ni: failed (60 s), about 60 s left\n"
 
 
 def test_a_cohort_is_written_in_several_forms_and_done_again_for_one_more(scans, with_models, tmp_path, capsys):

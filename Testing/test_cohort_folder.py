@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.jobs import cohort as cohorts
+from UNetPlusPlusSegmentLib.jobs import cohort_client
 from UNetPlusPlusSegmentLib.jobs.cohort import one_after_the_other, run_cohort
 from UNetPlusPlusSegmentLib.jobs.cohort_client import CohortProcess
 from UNetPlusPlusSegmentLib.jobs.manifest import (
@@ -129,6 +131,19 @@ def test_a_relative_folder_lies_where_the_caller_is_not_where_the_process_is(bun
         time.sleep(0.05)
     assert process.error is None
     assert set(read_manifest(tmp_path / "out")) == {"broken"}
+
+
+def test_the_time_left_goes_by_the_cases_since_the_start_and_those_still_to_do(monkeypatch):
+    process, seconds = CohortProcess.__new__(CohortProcess), iter((0.0, 60.0))
+    process.running, process.done, process.total, process._begun_at, process._begun_with = True, 0, 0, 0.0, 0
+    monkeypatch.setattr(cohort_client, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    left = []
+    for done in (8, 9):  # eight were done before
+        line = json.dumps({"say": "progress", "done": done, "total": 11, "case": "i"})
+        process._process = SimpleNamespace(received=lambda line=line: iter([line]))
+        process.poll()
+        left.append(process.seconds_left)
+    assert left == [None, 120.0]
 
 
 def test_a_table_that_is_open_in_another_program_ends_no_run(run, scans, tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """Jobs in a real child process: the same masks as the engine's, and cancelled at any moment."""
 
+import shutil
+import sys
 import time
 from itertools import pairwise
 
@@ -65,6 +67,21 @@ def test_the_next_job_finds_the_process_warm(worker, bundle):
     worker.wait(worker.submit(scan(), bundle, Request(device="cpu")))
     assert worker.pid == pid is not None
     assert alive(pid)
+
+
+def test_a_model_that_was_replaced_under_its_name_is_loaded_again(worker, tmp_path):
+    found = []
+    for threshold in (0.5, 0.9):
+        shutil.rmtree(tmp_path / "bright-v1.0.0", ignore_errors=True)
+        folder = bright_bundle(tmp_path / "bright-v1.0.0", threshold=threshold).folder
+        found.append(worker.wait(worker.submit(scan(), folder, Request(device="cpu"))).result.threshold)
+    assert found == [0.5, 0.9]
+
+
+def test_a_model_that_is_loaded_on_one_device_does_not_run_there_for_another(worker, bundle):
+    worker.wait(worker.submit(scan(), bundle, Request(device="cpu")))
+    absent = "cuda" if sys.platform == "darwin" else "mps"
+    assert fails(worker, worker.submit(scan(), bundle, Request(device=absent))).kind == "refused"
 
 
 def test_the_last_result_can_be_had_at_another_threshold_and_shown_as_maps_without_the_network(

@@ -144,3 +144,4 @@ def test_a_close_up_has_its_title_and_a_bar_of_10_mm(tmp_path):
     np.testing.assert_array_equal(white[top : top + 14, left : left + ink.shape[1]], ink)
     bar = white[-GAP_PIXELS - 1].sum()
     assert bar == pytest.approx(10 * CLOSE_UP_PIXELS / 50, abs=1)  # the square is 50 mm wide
+    assert page[CLOSE_UP_PIXELS // 2, 90].tolist() == [85] * 3  # -850 HU in a window from -1350 to 150

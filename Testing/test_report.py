@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import json
 import re
 
@@ -70,6 +71,31 @@ def test_figures_are_rounded_and_have_units(tmp_path):
     )
     assert "S -80 mm, most doubtful" in text
     assert "Seconds: 48.1" in text
+
+
+def test_the_page_counts_what_failed_and_the_table_says_how_each_case_was_run(tmp_path):
+    folder = make_cohort(tmp_path / "out", 12, lambda number: {**case(number), "version": "0.1.0"})
+    assert "12 cases, 1 failed." in make_report(folder).read_text(encoding="utf-8")
+    with (folder / "measurements.csv").open(encoding="utf-8", newline="") as stream:
+        rows = {row["case"]: row for row in csv.DictReader(stream)}
+    told = [rows["case0002"][key] for key in ("status", "model", "speed", "threshold", "version", "input")]
+    assert told == ["done", "liver-ct-v1.0.0", "balanced", "0.5", "0.1.0", "/data/case0002.nii.gz"]
+    assert (rows["case0009"]["status"], rows["case0009"]["volume_ml"]) == ("failed", "")
+    assert rows["case0009"]["reason"] == "The file case0009 <b>is</b> damaged."
+
+
+def test_a_histogram_adds_up_the_nodules_of_a_case_and_names_outliers_by_tukey_s_rule(tmp_path):
+    def line(number):
+        found = {"Nodule 1": {"volume_ml": volumes[number] - 1.0}, "Nodule 2": {"volume_ml": 1.0}}
+        return {**case(0), "case": f"case{number:02}", "notes": [], "measurements": found}
+
+    volumes = [10.0, 10.9, 11.0, 11.0, 12.0, 12.0, 13.0, 13.0, 14.0, 20.0, 26.0]  # quartiles 11 and 14, so up to 18.5
+    page = make_report(make_cohort(tmp_path / "out", len(volumes), line)).read_text(encoding="utf-8")
+    assert re.findall(r"<figcaption>(.*), volume in ml", page) == ["Nodule"]
+    counts = re.findall(r'title="(\S+) to (\S+) ml: (\d+)"', page)
+    assert counts[:5] == [("10", "11", "2"), ("11", "12", "2"), ("12", "13", "2"), ("13", "14", "2"), ("14", "15", "1")]
+    assert counts[-1] == ("25", "26", "1") and len(counts) == 16
+    assert re.findall(r'class="outlier" href="#case-\d+">(.*?)</a>', page) == ["case10 (26 ml)", "case09 (20 ml)"]
 
 
 @pytest.mark.parametrize(("count", "inside"), [(200, True), (201, False)])

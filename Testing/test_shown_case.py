@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+
 import numpy as np
 import pytest
+from pydicom.uid import generate_uid
 
 from Testing.support.mrml_scene import LIVER, NODULE
+from Testing.support.sample_files import write_slice
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.segment import Segment
-from UNetPlusPlusSegmentLib.jobs.manifest import read_manifest
-from UNetPlusPlusSegmentLib.scene import showing
+from UNetPlusPlusSegmentLib.jobs.manifest import TABLE, read_manifest
+from UNetPlusPlusSegmentLib.scene import mrml, showing
 from UNetPlusPlusSegmentLib.scene.mrml import SegmentationError
 from UNetPlusPlusSegmentLib.scene.shown_case import ShownCase
 
@@ -25,6 +29,38 @@ def case(scene, tmp_path):
     files.write_volume(tmp_path / "one.nrrd", np.where(LABELS, 60, -100).astype(np.int16), MATRIX)
     files.write_segmentation(tmp_path / "one.seg.nrrd", LABELS, MATRIX, [LIVER, NODULE])
     return ShownCase(tmp_path, {"case": "one", "input": str(tmp_path / "one.nrrd"), "status": "done"})
+
+
+def test_slicer_s_save_knows_no_file_of_a_case_that_it_could_replace(case):
+    assert case.segmentationNode.GetStorageNode() is None
+    assert case.volumeNode.GetStorageNode() is None
+    role = case.segmentationNode.GetReferenceImageGeometryReferenceRole()
+    assert case.segmentationNode.GetNodeReference(role) is case.volumeNode
+
+
+def test_a_case_is_shown_in_the_series_that_was_segmented(scene, tmp_path):
+    venous = generate_uid()
+    for k in range(6):
+        write_slice(tmp_path / "ct" / f"{k}.dcm", (0, 0, 2.5 * k), value=40, InstanceNumber=k)
+    for k in range(4):
+        slice_of_it = tmp_path / "ct" / f"v{k}.dcm"
+        write_slice(slice_of_it, (0, 0, 2.5 * k), value=90, SeriesInstanceUID=venous, InstanceNumber=k)
+    record = {"case": "ct", "input": str(tmp_path / "ct"), "status": "failed"}
+    for series, hu in ((None, 40), (venous, 90)):
+        case = ShownCase(tmp_path, {**record, "series": series})
+        assert np.unique(mrml.volume_from_node(case.volumeNode).array).tolist() == [hu]
+        case.drop()
+
+
+def test_a_case_that_was_run_by_force_is_shown(scene, tmp_path):
+    header = (
+        "NRRD0004\ntype: short\ndimension: 3\nsizes: 30 20 6\nencoding: raw\nendian: little\n\n"  # no size of a voxel
+    )
+    (tmp_path / "one.nrrd").write_bytes(header.encode() + np.full(LABELS.shape, -100, "<i2").tobytes())
+    record = {"case": "one", "input": str(tmp_path / "one.nrrd"), "status": "failed"}
+    with pytest.raises(files.FileError, match="voxel"):
+        ShownCase(tmp_path, record)
+    assert ShownCase(tmp_path, {**record, "force": True}).is_whole
 
 
 def test_a_case_with_a_damaged_segmentation_is_refused_and_leaves_nothing_in_the_scene(case, scene):
@@ -119,3 +155,24 @@ def test_segments_of_one_name_each_have_their_row_in_the_table(case):
         ("liver", pytest.approx(5.4)),
         ("liver (2)", pytest.approx(0.54)),
     ]
+
+
+def test_padding_in_a_corrected_segment_counts_as_air(scene, tmp_path):
+    hu = np.where(LABELS, 60, -100).astype(np.int16)
+    hu[1, 5:15, 5:20] = -3024  # a third of the liver
+    files.write_volume(tmp_path / "one.nrrd", hu, MATRIX)
+    files.write_segmentation(tmp_path / "one.seg.nrrd", LABELS, MATRIX, [LIVER, NODULE])
+    case = ShownCase(tmp_path, {"case": "one", "input": str(tmp_path / "one.nrrd"), "status": "done"})
+    assert case.save()["measurements"]["liver"]["mean_hu"] == pytest.approx((60 + 60 - 1024) / 3)
+
+
+def test_the_row_of_a_correction_says_how_its_case_was_run(case):
+    how = {"target": "liver", "model": "liver-ct-v1.0.0", "speed": "fast", "threshold": 0.4}
+    case.record = {**case.record, **how}
+    case.save()
+    with (case.folder / TABLE).open(encoding="utf-8", newline="") as stream:
+        liver, nodule = csv.DictReader(stream)
+    assert (liver["case"], nodule["case"], liver["status"]) == ("one.corrected", "one.corrected", "corrected")
+    assert [liver[key] for key in ("model", "speed", "threshold", "input")] == [
+        "liver-ct-v1.0.0", "fast", "0.4", case.record["input"],
+    ]  # fmt: skip
