@@ -13,6 +13,7 @@ from Testing.support.slicer_qt.effects import qMRMLSliceWidget
 from Testing.support.slicer_qt.pythonqt import wrap
 from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.network.bundle import read_bundle
+from UNetPlusPlusSegmentLib.scene import markups
 
 SEGMENTATION = slicer.vtkMRMLSegmentationNode
 
@@ -111,6 +112,23 @@ def test_apply_in_a_box_finds_its_nodules_as_one_step_to_undo(chest):
     press(at, "apply")
     wait(at)
     assert (painted(at, "selected") == A | B).all()
+
+
+def test_a_nodule_beside_a_turned_box_does_not_become_a_segment(chest):
+    at = chest
+    roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")
+    matrix = np.eye(4)  # along R and A it is turned: A is in its middle, and B in a corner of the voxels around it
+    matrix[:2, 0], matrix[:2, 1], matrix[:3, 3] = (-0.58, 0.81), (0.81, 0.58), ras((15, 50, 40))
+    roi.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(matrix))
+    roi.SetSize(170, 20, 50)
+    (k, j, i) = (slice(*along) for along in markups.box_on_volume(roi, at.volume))
+    assert B[k, j, i].sum() == B.sum()
+    choose_box(at, roi)
+    at.effect._options.newSegmentBox.checked = True
+    press(at, "apply")
+    wait(at)
+    (found,) = (painted(at, each) for each in segment_ids(at)[3:])
+    assert (found == A).all()
 
 
 def test_a_click_respects_the_masks(chest):

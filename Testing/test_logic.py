@@ -16,6 +16,7 @@ import pytest
 
 from Testing.support.bright import bright_nodule_bundle
 from Testing.support.mrml_scene import (
+    LIVER_TERMINOLOGY,
     PLACES,
     TURN,
     add_bspline_transform,
@@ -37,7 +38,7 @@ from UNetPlusPlusSegmentLib.jobs.protocol import JobError
 from UNetPlusPlusSegmentLib.network.bundle import BundleError
 from UNetPlusPlusSegmentLib.scene import mrml, placement, pytorch_install
 from UNetPlusPlusSegmentLib.scene.runs import RunError
-from UNetPlusPlusSegmentLib.scene.scene_runs import segments_of_target
+from UNetPlusPlusSegmentLib.scene.scene_runs import SceneRun, segments_of_target
 
 MODULE = Path(mrml.__file__).parents[2]
 PANEL = MODULE / "UNetPlusPlusSegment.py"
@@ -99,6 +100,29 @@ def test_maps_of_a_result_that_replaces_another_take_the_place_of_its_maps(scene
     assert again.mapNodes[0] is first.mapNodes[0]
     a_run(logic, volumeNode, first.segmentationNode, existing="new", maps=("probability",))
     assert scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 4
+
+
+def test_a_map_takes_the_place_of_none_of_another_volume_target_or_kind(scene):
+    segmentationNode = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    volumes = [add_volume(a_scan(), GRID, name) for name in ("arterial", "venous")]
+
+    def maps() -> list:
+        return [
+            SceneRun._show_map(
+                types.SimpleNamespace(
+                    target=target, volumeNode=volumeNode, segmentationNode=segmentationNode, _replaces=True
+                ),
+                name,
+                np.zeros(a_scan().shape, np.float32),
+            )
+            for volumeNode in volumes
+            for target in ("liver", "spleen")
+            for name in ("probability", "uncertainty")
+        ]
+
+    first = maps()
+    assert len({node.GetName() for node in first}) == len(first) == 8
+    assert maps() == first
 
 
 def test_a_run_tells_slices_device_and_free_memory_on_its_way(scene, logic):
@@ -304,8 +328,9 @@ def test_at_another_threshold_a_nodule_keeps_what_the_user_gave_it_and_numbers_g
     run = a_run(logic, volumeNode, target="nodule", points=points)
     assert list(run.measurements) == ["Nodule 1", "Nodule 2", "Nodule 3"]
     segmentation = run.segmentationNode.GetSegmentation()
-    segmentation.GetSegment(run.segmentIDs[0]).SetName("in the right upper lobe")
+    segmentation.GetSegment(run.segmentIDs[0]).SetName("Nodule 1, right upper lobe")
     segmentation.GetSegment(run.segmentIDs[1]).SetColor(0.2, 0.4, 0.6)
+    segmentation.GetSegment(run.segmentIDs[1]).SetTerminology(LIVER_TERMINOLOGY)
     display = run.segmentationNode.GetDisplayNode()
     display.SetSegmentVisibility(run.segmentIDs[1], False)
     before = run.segmentIDs
@@ -313,9 +338,10 @@ def test_at_another_threshold_a_nodule_keeps_what_the_user_gave_it_and_numbers_g
     wait(logic, lambda: not run.jobs)
     shutil.rmtree(bundle.folder)
     assert run.error is None
-    assert list(run.measurements) == ["Nodule 1", "in the right upper lobe"]
+    assert list(run.measurements) == ["Nodule 1", "Nodule 1, right upper lobe"]
     assert run.segmentIDs == [before[1], before[0]] == list(segmentation.GetSegmentIDs())
     np.testing.assert_allclose(segmentation.GetSegment(run.segmentIDs[0]).GetColor(), (0.2, 0.4, 0.6), atol=1e-2)
+    assert segmentation.GetSegment(run.segmentIDs[0]).GetTerminology() == LIVER_TERMINOLOGY
     assert [bool(display.GetSegmentVisibility(each)) for each in run.segmentIDs] == [False, True]
 
 
@@ -333,6 +359,13 @@ def test_a_nodule_of_another_run_does_not_inherit_the_name_of_the_one_it_replace
     shutil.rmtree(bundle.folder)
     assert list(run.measurements) == ["Nodule 1"]
     assert [each.GetName() for each in segments_of(run.segmentationNode).values()] == ["Nodule 1"]
+
+
+def test_only_nodules_with_a_name_that_a_run_gave_them_are_replaced(scene):
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    names = ("Nodule 1", "Nodule 2, biopsied", "Mass 3", "Nodule", "my Nodule 4", "Nodule 12")
+    first, _, third, *_, last = (node.GetSegmentation().AddEmptySegment("", name) for name in names)
+    assert segments_of_target(node, types.SimpleNamespace(finds_nodules=True), "nodule") == [first, third, last]
 
 
 def test_of_several_labels_each_takes_the_place_of_its_own_whatever_their_order_in_the_scene(scene):

@@ -134,6 +134,15 @@ def test_a_reference_geometry_in_use_by_other_segments_is_kept(scene):
     assert segmentationNode.GetNodeReference(role) is first
 
 
+def test_a_segmentation_with_a_grid_but_without_a_reference_image_gets_the_volume_of_the_result(scene):
+    volumeNode = add_volume(a_ct(), GRIDS["oblique"])
+    segmentationNode = showing.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode)
+    role = segmentationNode.GetReferenceImageGeometryReferenceRole()
+    segmentationNode.SetNodeReferenceID(role, None)  # as it comes from a file
+    showing.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode, segmentationNode)
+    assert segmentationNode.GetNodeReference(role) is volumeNode
+
+
 @pytest.mark.parametrize("with_surfaces", [False, True])
 def test_a_replaced_segment_keeps_id_place_and_display_and_its_layer_keeps_the_others(scene, with_surfaces):
     volumeNode = add_volume(a_ct(), GRIDS["oblique"], transform=add_linear_transform(TURN))

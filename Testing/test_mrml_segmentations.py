@@ -100,6 +100,16 @@ def test_a_segment_on_another_grid_is_read_by_nearest_voxel(scene):
     np.testing.assert_array_equal(on_coarse, labelmap[::2, ::2, ::2] == 1)
 
 
+def test_all_segments_are_read_where_a_transform_of_their_own_has_moved_them(scene):
+    volumeNode = add_volume(a_ct(), GRIDS["identity"])
+    segmentationNode = showing.show_segmentation(a_labelmap(), [LIVER, NODULE], volumeNode)
+    np.testing.assert_array_equal(mrml.merged_labelmap_of(segmentationNode, volumeNode), a_labelmap())
+    segmentationNode.SetAndObserveTransformNodeID(add_linear_transform(at(np.eye(4), (1.0, 0.0, 0.0))).GetID())
+    moved = np.zeros_like(a_labelmap())
+    moved[:, :, 1:] = a_labelmap()[:, :, :-1]
+    np.testing.assert_array_equal(mrml.merged_labelmap_of(segmentationNode, volumeNode), moved)
+
+
 @pytest.mark.parametrize("slices", [SHAPE[0], 1])
 def test_nothing_found_is_an_empty_segment_with_its_name_that_can_be_drawn_and_saved(scene, tmp_path, slices):
     volumeNode = add_volume(a_ct()[:slices])

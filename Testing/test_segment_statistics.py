@@ -143,6 +143,15 @@ def test_what_is_no_ct_has_axes_but_no_kind(compute):
     assert found.keys() == {"long_axis_mm", "short_axis_mm", "mean_diameter_mm"}
 
 
+def test_a_volume_whose_image_is_replaced_is_looked_at_again(compute):
+    hu, mask, ijk_to_ras = a_sphere()
+    volumeNode = add_volume(hu, ijk_to_ras)
+    segmentationNode, segmentID = a_segmentation(mask, volumeNode)
+    assert values(compute(segmentationNode, volumeNode), segmentID)["kind"] == "solid"
+    slicer.util.updateVolumeFromArray(volumeNode, hu + 1024)
+    assert "kind" not in values(compute(segmentationNode, volumeNode), segmentID)
+
+
 @pytest.mark.parametrize("place", ["no transform", "linear transform"])
 def test_without_a_volume_a_segment_is_measured_on_its_own_grid(compute, place):
     hu, mask, ijk_to_ras = a_sphere(tilt=rotation(21, 0) @ rotation(-13, 1))

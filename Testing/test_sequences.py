@@ -58,6 +58,19 @@ def test_every_frame_of_a_sequence_becomes_a_frame_of_a_sequence_of_segmentation
         np.testing.assert_array_equal(mask, expected(models, array, placement.world_ijk_to_ras(volumeNode)) == 1)
 
 
+def test_a_run_over_frames_says_of_each_frame_what_it_is_at_found_and_noted(logic, heart_beat):
+    volumeNode, _browser = heart_beat
+    roi = add_roi(volumeNode, (0, 0, 0), (30, 39, 29), volumeNode.GetParentTransformNode())  # cuts the organ
+    run = logic.start(volumeNode, allFrames=True, roi=roi, speed="accurate", device="cpu")
+    frames = set()
+    wait(logic, lambda: (run.progress and frames.add(run.progress.frame)) or not run.running)
+    assert frames == {(1, 3), (2, 3), (3, 3)}
+    assert [name for name, _ in run.rows] == [f"Liver (frame {n})" for n in (1, 2, 3)]
+    numbered = dict.fromkeys(str(note).partition(": ")[0] for note in run.result.notes)
+    assert [*numbered] == ["Frame 1", "Frame 2", "Frame 3"]
+    assert run.result.slices == run.result.scan_slices == 3 * 40  # along J, which is nearest to the axis of the body
+
+
 def test_the_result_of_all_frames_gets_a_name_of_its_own_beside_that_of_one(scene, logic, heart_beat):
     volumeNode, _browser = heart_beat
     logic.process(volumeNode, device="cpu")

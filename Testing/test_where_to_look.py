@@ -54,6 +54,16 @@ def test_a_point_on_a_voxel_is_found_there_and_shown_where_it_was_placed(scene, 
     np.testing.assert_allclose([markups.in_world(each, volumeNode, volume) for each in found], world, atol=0.05)
 
 
+def test_points_under_a_transform_of_their_own_lie_where_it_puts_them(scene):
+    volumeNode = add_volume(np.zeros((5, 7, 9), np.int16), GRIDS["oblique"])
+    points = scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode")
+    points.SetAndObserveTransformNodeID(add_linear_transform(TURN).GetID())
+    world = [to_world(volumeNode, ijk) for ijk in ([2, 3, 1], [8, 0, 4])]
+    for each in world:
+        points.AddControlPointWorld(*each)
+    np.testing.assert_allclose(markups.points_on_volume(points, volumeNode, volume_of(volumeNode)), world, atol=1e-6)
+
+
 def test_a_point_outside_the_volume_and_an_empty_list_are_refused(scene):
     volumeNode = add_volume(np.zeros((5, 7, 9), np.int16), np.eye(4), "Chest")
     with pytest.raises(VolumeError, match=r"Point 2 \(1, 2, 30 mm\) is outside Chest"):
