@@ -18,6 +18,7 @@ import pytest
 from Testing.support.bright import bright_bundle, bright_nodule_bundle
 from Testing.support.nodule_scans import A, B, lung_with, ras
 from Testing.support.organs import organs_bundle, organs_scan
+from Testing.support.sample_files import write_slice
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.segment import Segment, plain_name
 from UNetPlusPlusSegmentLib.jobs.manifest import MANIFEST, TABLE
@@ -416,6 +417,19 @@ def test_a_case_that_was_run_by_force_is_opened(cohort, open_session):
     assert session.case.name == "a"
 
 
+def test_a_case_is_opened_in_the_series_that_was_segmented(cohort, open_session):
+    results, scans = cohort
+    for name, slices, hu in (("1.2.3", 6, 40), ("1.2.4", 4, 90)):
+        for k in range(slices):
+            path = scans / "ct" / f"{name}-{k}.dcm"
+            write_slice(path, (0, 0, 2.5 * k), value=hu, SeriesInstanceUID=name, InstanceNumber=k)
+    line = {"case": "ct", "input": str(scans / "ct"), "series": "1.2.4", "status": "failed", "reason": "Why."}
+    (results / MANIFEST).write_text(json.dumps(line) + "\n")
+    session, do = open_session(*cohort)
+    do(session.open("ct"))
+    assert np.unique(mrml.volume_from_node(session.views.volume).array).tolist() == [90]
+
+
 def test_a_target_is_offered_once_however_models_spell_it_and_the_liver_is_chosen(models, cohort, open_session):
     organs_bundle(models / "abdomen-v1.0.0")
     bright_bundle(models / "bright-v1.0.0")
@@ -437,6 +451,17 @@ def test_another_target_of_the_same_model_leaves_the_result_as_it_is(abdomen):
     choose(session, "Left kidney")
     do(end_of(session))
     assert (run.target, run.result.threshold, session.state.threshold) == ("Spleen", 0.7, 0.5)
+
+
+def test_a_result_that_nobody_has_corrected_is_replaced_by_the_next_one(abdomen):
+    session, do = abdomen
+    first = do(segmented(session))
+    move(session, 0.7)
+    do(end_of(session))
+    again = do(segmented(session))
+    assert again is not first and again.error is None
+    assert again.segmentIDs == first.segmentIDs
+    assert len(session.state.rows) == 1
 
 
 def test_a_result_leaves_the_sliders_of_a_target_that_was_chosen_meanwhile(abdomen):

@@ -19,7 +19,7 @@ pytest.importorskip(
 )
 
 from Testing.support.mrml_scene import GRIDS, LIVER_TERMINOLOGY, TURN, slicer, vtk
-from Testing.support.sample_files import write_slice
+from Testing.support.sample_files import SERIES, write_slice
 from UNetPlusPlusSegmentLib.app.access import Folders
 from UNetPlusPlusSegmentLib.app.cases import Case
 from UNetPlusPlusSegmentLib.app.corrections import AutoSave, write
@@ -200,8 +200,12 @@ def test_a_dicom_seg_refers_to_the_series(views, tmp_path):
     }
     for k in range(4):
         write_slice(tmp_path / "ct" / f"{k}.dcm", (0, 0, 2.5 * k), InstanceNumber=k, **who)
-    case = Case("a", tmp_path / "ct", Folders([tmp_path]))
-    volume, _ = files.read_volume(case.scan)
+    for k in range(6):  # the larger series, which is read if none is named
+        write_slice(
+            tmp_path / "ct" / f"other-{k}.dcm", (0, 0, 2.5 * k), SeriesInstanceUID="1.2.4", InstanceNumber=k, **who
+        )
+    case = Case("a", tmp_path / "ct", Folders([tmp_path]), SERIES)
+    volume, _ = files.read_volume(case.scan, case.series)
     node = views.show(volume, "CT")
     labelmap = np.zeros(volume.array.shape, np.uint8)
     labelmap[1:3, 2:5, 1:6] = 1
@@ -210,6 +214,7 @@ def test_a_dicom_seg_refers_to_the_series(views, tmp_path):
 
     seg = pydicom.dcmread(write(taken, case, "dicom", tmp_path))
     assert seg.Modality == "SEG"
+    assert [each.SeriesInstanceUID for each in seg.ReferencedSeriesSequence] == [SERIES]
     assert seg.pixel_array.sum() == labelmap.sum()
 
 

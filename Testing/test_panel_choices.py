@@ -37,6 +37,27 @@ def test_a_volume_that_is_loaded_later_is_chosen(panel, scene, monkeypatch, late
     assert panel.ui.applyButton.enabled
 
 
+def test_what_is_chosen_is_what_a_run_and_a_cohort_are_asked_for(panel, scene):
+    volumeNode = add_volume(a_scan(), GRID)
+    asked = [(panel._choices.request("new"), panel._choices.cohortRequest())]
+    panel.ui.forceCheckBox.checked = True
+    panel.ui.speedComboBox.setCurrentText("Fast")
+    panel.ui.thresholdSlider.value = 0.3
+    asked.append((panel._choices.request("replace"), panel._choices.cohortRequest()))
+    keys = ("speed", "threshold", "force", "device")
+    for (one, cohort), chosen in zip(asked, [("balanced", 0.5, False, "cpu"), ("fast", 0.3, True, "cpu")], strict=True):
+        assert one["volumeNode"] is volumeNode
+        assert one["target"].lower() == cohort.target.lower() == "liver"
+        assert tuple(one[key] for key in keys) == tuple(getattr(cohort, key) for key in keys) == chosen
+    assert [one["existing"] for one, _ in asked] == ["new", "replace"]
+
+
+def test_the_time_left_is_told_in_seconds_or_minutes(panel):
+    from UNetPlusPlusSegmentUILib.messages import timeLeft
+
+    assert [timeLeft(s) for s in (0.2, 59, 60, 200)] == ["1 s left", "59 s left", "1 min left", "3 min left"]
+
+
 def test_another_volume_gets_a_segmentation_of_its_own(panel, scene):
     ui = panel.ui
     add_volume(a_scan(), GRID, "first")

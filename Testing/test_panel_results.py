@@ -16,15 +16,20 @@ from Testing.support.panel import (
     table_of,
     wait_for_end,
 )
+from Testing.support.slicer_qt.application import wait_until
 from Testing.support.slicer_qt.pythonqt import dialogs
 from Testing.support.worker_logic import GRID, a_scan
 from UNetPlusPlusSegmentLib.core.table import COLUMNS
 
 
 def test_the_table_is_copied_and_saved_with_the_columns_of_the_command_line(panel, scene, tmp_path):
-    add_volume(a_scan(), GRID, "Abdomen")
+    volumeNode = add_volume(a_scan(), GRID, "Abdomen")
+    volumeNode.AddDefaultStorageNode()
+    volumeNode.GetStorageNode().SetFileName("/scans/abdomen.nrrd")
     click_apply(panel.ui)
     wait_for_end(panel)
+    panel.ui.thresholdSlider.value = 0.7
+    wait_until(lambda: panel._run.result.threshold == 0.7 and not panel._run.jobs)
     panel.ui.copyButton.click()
     lines = slicer.app.clipboard().text().splitlines()
     header, row = (line.split("\t") for line in lines)
@@ -36,6 +41,7 @@ def test_the_table_is_copied_and_saved_with_the_columns_of_the_command_line(pane
         (row,) = csv.DictReader(stream)
     assert list(row) == list(COLUMNS)
     assert (row["case"], row["segment"], row["speed"]) == ("Abdomen", "Liver", "balanced")
+    assert (row["threshold"], row["input"]) == ("0.7", "/scans/abdomen.nrrd")
     volume_ml = panel._run.measurements["Liver"]["volume_ml"]
     assert float(row["volume_ml"]) == pytest.approx(volume_ml, rel=1e-3)
     dialogs.answers.extend([str(tmp_path / "nowhere" / "table.csv"), "OK"])
