@@ -56,7 +56,7 @@ def spoil(source, how: str) -> str:
         labelmap[-1, 8, 8] = 1
         files.write_segmentation(source / "Ben.seg.nrrd", labelmap, LPS, [SPLEEN, KIDNEY])
         files.write_volume(source / "Ben.nrrd", ct[:-1], LPS)
-        return "marks 1 voxel"
+        return "outside its image, 1 of them"
     if how == "not CT":
         files.write_volume(source / "Ben.nrrd", ct + 200, LPS)
         return "where air (-1000 HU) and fat (-100 HU) lie. Choose a CT volume."

@@ -90,7 +90,7 @@ def add_grid_transform(parent=None):
     return _add_transform_node("vtkMRMLGridTransformNode", transform, parent)
 
 
-def add_bspline_transform():
+def add_bspline_transform(parent=None):
     """Add a smooth B-spline deformation of a few mm, as made by a registration."""
     coefficients = vtk.vtkImageData()
     coefficients.SetDimensions(7, 7, 7)
@@ -101,7 +101,7 @@ def add_bspline_transform():
     vectors[...] = np.random.default_rng(0).uniform(-5, 5, vectors.shape)
     transform = slicer.vtkOrientedBSplineTransform()
     transform.SetCoefficientData(coefficients)
-    return _add_transform_node("vtkMRMLBSplineTransformNode", transform)
+    return _add_transform_node("vtkMRMLBSplineTransformNode", transform, parent)
 
 
 def _add_transform_node(class_name: str, transform, parent=None):
