@@ -134,6 +134,19 @@ def test_a_place_outside_is_refused_with_what_the_volume_spans(scan, tmp_path, c
     assert not (tmp_path / "n.nii.gz").exists()
 
 
+def test_of_a_part_solid_nodule_the_words_give_the_solid_part(scan, tmp_path, capsys, monkeypatch):
+    # The network of these tests finds nothing below 60 HU, so that all would be solid.
+    monkeypatch.setattr("UNetPlusPlusSegmentLib.nodule.measurements.SOLID_HU", 150)
+    image = sitk.ReadImage(str(scan))
+    hu = sitk.GetArrayFromImage(image)
+    hu[9:12, 48:53, 38:43] = 200
+    bright = sitk.GetImageFromArray(hu)
+    bright.CopyInformation(image)
+    sitk.WriteImage(bright, str(scan))
+    assert main(["nodule", str(scan), "--point", words((10, 50, 40)), "-o", str(tmp_path / "n.nii.gz")]) == 0
+    assert "part-solid (solid part 4." in capsys.readouterr().out
+
+
 def test_the_liver_takes_no_points(capsys):
     assert main(["liver", "ct.nrrd", "-o", "n.nii.gz", "--point", "1,2,3"]) == 2
 

@@ -159,7 +159,15 @@ def test_all_48_orders_and_flips_of_the_voxels_give_the_same_measurements(order,
     matrix[:3, 3] = -matrix[:3, :3] @ far_corner
     before = measure_nodule(mask, volume, lungs)
     after = measure_nodule(turn(mask), Volume(turn(volume.array), matrix), turn(lungs))
-    for name in (*LENGTHS, "kind", "solid_share", "centroid_ras", "pleura_mm"):
+    for name in (
+        *LENGTHS,
+        "kind",
+        "solid_share",
+        "solid_long_axis_mm",
+        "solid_mean_diameter_mm",
+        "centroid_ras",
+        "pleura_mm",
+    ):
         assert getattr(after, name) == pytest.approx(getattr(before, name)), name
 
 
@@ -311,6 +319,37 @@ def test_solid_part_solid_and_ground_glass_are_told_apart_by_hu(kind, inner_hu, 
     mask, distance = ball(10)
     hu = np.where(distance <= 6, inner_hu, np.where(mask, outer_hu, LUNG_HU)).astype(np.int16)
     assert measure_nodule(mask, Volume(hu, np.eye(4))).kind == kind
+
+
+def part_solid(solid: np.ndarray, mask: np.ndarray) -> Volume:
+    """A nodule of ground glass with solid voxels, in voxels of 0.7 × 0.7 × 1 mm."""
+    hu = np.where(solid, TISSUE_HU, np.where(mask, -600, LUNG_HU)).astype(np.int16)
+    return Volume(hu, np.diag([0.7, 0.7, 1, 1]))
+
+
+@pytest.mark.parametrize("off_centre", [0, 4])  # 4: the solid component reaches the edge of the nodule
+def test_the_solid_component_of_a_part_solid_nodule_has_the_axes_that_it_would_have_alone(off_centre):
+    mask, _ = ball(10)
+    solid = np.roll(ball(6)[0], off_centre, axis=2)
+    volume = part_solid(solid, mask)
+    found, alone = measure_nodule(mask, volume), measure_nodule(solid, volume)
+    assert found.kind == "part-solid"
+    assert found.solid_long_axis_mm == alone.long_axis_mm == pytest.approx(12 * 0.7, abs=0.7)
+    assert found.solid_mean_diameter_mm == alone.mean_diameter_mm < found.mean_diameter_mm
+
+
+def test_of_several_solid_parts_the_largest_is_measured():
+    mask, _ = ball(12)
+    large, small = np.roll(ball(4)[0], -5, axis=2), np.roll(ball(3)[0], 6, axis=2)
+    volume = part_solid(large | small, mask)
+    assert measure_nodule(mask, volume).solid_long_axis_mm == measure_nodule(large, volume).long_axis_mm
+
+
+@pytest.mark.parametrize("hu", [40, -600])
+def test_a_solid_nodule_and_one_of_ground_glass_have_no_solid_component(hu):
+    mask, _ = ball(6)
+    found = measure_nodule(mask, Volume(np.where(mask, hu, LUNG_HU).astype(np.int16), np.eye(4)))
+    assert (found.solid_long_axis_mm, found.solid_mean_diameter_mm) == (None, None)
 
 
 def kind_and_share(core_hu: np.ndarray) -> tuple[str, float]:

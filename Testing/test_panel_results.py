@@ -54,16 +54,19 @@ def test_nodules_get_columns_of_their_own(panel):
         running, result, error, volumeNode = False, None, None, None
         rows = (
             ("Nodule 1", {"volume_ml": 0.8421, "mean_hu": -12.4, "long_axis_mm": 14.26, "short_axis_mm": 9.1,
-                          "mean_diameter_mm": 11.7, "kind": "part-solid"}),
+                          "mean_diameter_mm": 11.7, "kind": "part-solid", "solid_long_axis_mm": 4.36}),
             ("Nodule 2", {"volume_ml": 0.1, "mean_hu": 40.0, "long_axis_mm": 6.0, "short_axis_mm": 5.0,
-                          "mean_diameter_mm": 5.5, "kind": "solid"}),
+                          "mean_diameter_mm": 5.5, "kind": "solid", "solid_long_axis_mm": None}),
         )  # fmt: skip
 
     panel._results.show(Run())
     table = panel.ui.resultsTable
     header = [table.horizontalHeaderItem(column).text() for column in range(table.columnCount)]
-    assert header == ["Segment", "Volume (ml)", "Mean HU", "Axes (mm)", "Diameter (mm)", "Kind"]
-    assert table_of(panel.ui)[0] == ["Nodule 1", "0.84", "-12", "14.3 × 9.1", "11.7", "part-solid"]
+    assert header == ["Segment", "Volume (ml)", "Mean HU", "Axes (mm)", "Diameter (mm)", "Kind", "Solid part (mm)"]
+    assert table_of(panel.ui) == [
+        ["Nodule 1", "0.84", "-12", "14.3 × 9.1", "11.7", "part-solid", "4.4"],
+        ["Nodule 2", "0.10", "40", "6.0 × 5.0", "5.5", "solid", ""],
+    ]
 
 
 def test_a_model_that_cannot_be_used_is_named_with_the_reason(panel, models):

@@ -183,7 +183,7 @@ def test_all_figures_of_a_case_are_seen_at_once(tmp_path, open_page):
         }
         slices = [{"k": 100 + n, "s_mm": -660.8} for n in range(3)]
         found |= {"doubtful_slices": slices, "cut_by_scan": ["inferior", "superior"]}
-        of_nodules = "long_axis_mm", "short_axis_mm", "mean_diameter_mm", "kind", "probability"
+        of_nodules = "long_axis_mm", "short_axis_mm", "mean_diameter_mm", "kind", "solid_long_axis_mm", "probability"
         found |= dict.fromkeys(of_nodules)
         return {**case(0), "measurements": {"Liver": found}}
 

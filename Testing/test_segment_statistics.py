@@ -132,7 +132,13 @@ def test_the_kind_follows_the_hu_of_the_volume(compute, hu, core_hu, kind):
     array[k - 1 : k + 2, j - 3 : j + 4, i - 3 : i + 4] = core_hu
     volumeNode = add_volume(array, ijk_to_ras)
     segmentationNode, segmentID = a_segmentation(mask, volumeNode)
-    assert values(compute(segmentationNode, volumeNode), segmentID)["kind"] == kind
+    found, expected = (
+        values(compute(segmentationNode, volumeNode), segmentID),
+        measure_nodule(mask, Volume(array, ijk_to_ras)),
+    )
+    assert found["kind"] == kind
+    assert found.get("solid_long_axis_mm") == pytest.approx(expected.solid_long_axis_mm)
+    assert (kind == "part-solid") == ("solid_long_axis_mm" in found)
 
 
 def test_what_is_no_ct_has_axes_but_no_kind(compute):
@@ -215,7 +221,7 @@ def test_only_what_is_asked_for_is_measured(compute):
     assert values(compute(segmentationNode, volumeNode, kind="False"), segmentID).keys() == {
         "long_axis_mm", "short_axis_mm", "mean_diameter_mm"
     }  # fmt: skip
-    none = dict.fromkeys(("long_axis_mm", "short_axis_mm", "mean_diameter_mm", "kind"), "False")
+    none = dict.fromkeys(("long_axis_mm", "short_axis_mm", "mean_diameter_mm", "kind", "solid_long_axis_mm"), "False")
     assert not values(compute(segmentationNode, volumeNode, **none), segmentID)
 
 

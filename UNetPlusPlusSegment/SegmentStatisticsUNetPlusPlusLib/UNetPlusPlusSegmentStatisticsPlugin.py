@@ -17,22 +17,24 @@ if TYPE_CHECKING:
 
 
 class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
-    """Long and short axis, mean diameter and nodule kind, as in the results table of the module."""
+    """Long and short axis, mean diameter, nodule kind and solid part, as in the results table of the module."""
 
     def __init__(self) -> None:
         """Name the measurements; all are made unless the user deselects some."""
         super().__init__()
         self.name = "UNet++ Segment"
         self.title = _("UNet++ Segment")
-        self.keys = self.defaultKeys = ["long_axis_mm", "short_axis_mm", "mean_diameter_mm", "kind"]
+        self.keys = self.defaultKeys = [
+            "long_axis_mm", "short_axis_mm", "mean_diameter_mm", "kind", "solid_long_axis_mm",
+        ]  # fmt: skip
 
     def computeStatistics(self, segmentID: str) -> dict[str, float | str]:
         """Measure the largest piece of a segment on the voxels of the chosen volume, as everywhere in the module.
 
         Returns:
             The requested measurements by key. An empty segment has no axes, and the kind "", as a text column needs a text in each
-            row. Without a volume, the axes are measured on the segment's own grid. `kind` is left out if there is no volume or it
-            does not look like CT.
+            row. Without a volume, the axes are measured on the segment's own grid. `kind` and `solid_long_axis_mm` are left out if
+            there is no volume or it does not look like CT, the latter for all but part-solid nodules.
         """
         requested = self.getRequestedKeys()
         parameters = self.getParameterNode()
@@ -41,9 +43,10 @@ class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
         if not requested or not segmentationNode.GetSegmentation().ContainsRepresentation(mrml.BINARY_LABELMAP):
             return {}
         found, isCT = _measure(segmentationNode, segmentID, volumeNode)
-        statistics = {"kind": found.kind if found else ""} if isCT and "kind" in requested else {}
+        requested = [key for key in requested if isCT or key not in ("kind", "solid_long_axis_mm")]
+        statistics = {"kind": ""} if "kind" in requested else {}
         if found:
-            statistics |= {key: getattr(found, key) for key in requested if key != "kind"}
+            statistics |= {key: getattr(found, key) for key in requested if getattr(found, key) is not None}
         return statistics
 
     def getMeasurementInfo(self, key: str) -> dict[str, str] | None:
@@ -66,6 +69,14 @@ class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
                 _("Mean axial diameter"),
                 _("Mean of the axial long and short axes, as in guidelines for lung nodules."),
                 ("81827009", "SCT", "Diameter"),
+            ),
+            "solid_long_axis_mm": (
+                "Solid part axial long axis mm",
+                _("Solid part axial long axis"),
+                _(
+                    "Longest diameter of the solid component of a part-solid nodule on any axial slice (-300 HU and more)."
+                ),
+                ("103339001", "SCT", "Long Axis"),
             ),
         }
         if key in axis:

@@ -184,6 +184,7 @@ def _columns() -> list:
         (_("Axes (mm)"), axes, value("long_axis_mm")),
         (_("Diameter (mm)"), lambda found: number(found.get("mean_diameter_mm"), 1), value("mean_diameter_mm")),
         (_("Kind"), kind, kind),
+        (_("Solid part (mm)"), lambda found: number(found.get("solid_long_axis_mm"), 1), value("solid_long_axis_mm")),
         (_("Expected Dice"), expected, value("expected_dice")),
         (_("Doubtful (%)"), doubt, value("doubtful_share")),
         (_("Cut by the scan"), cut, cut),
@@ -194,7 +195,7 @@ def _columns() -> list:
 def _numeric() -> list:
     """Titles of the columns that are sorted in descending order at first."""
     return [
-        _("Volume (ml)"), _("Mean HU"), _("Axes (mm)"), _("Diameter (mm)"), _("Probability"), _("Doubtful (%)"),
+        _("Volume (ml)"), _("Mean HU"), _("Axes (mm)"), _("Diameter (mm)"), _("Solid part (mm)"), _("Probability"), _("Doubtful (%)"),
     ]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ COLUMNS = {  # measurements by title
     "HU": "mean_hu",
     "mm": "mean_diameter_mm",
     "Kind": "kind",
+    "Solid mm": "solid_long_axis_mm",
     "Probability": "probability",
     "Expected Dice": "expected_dice",
 }

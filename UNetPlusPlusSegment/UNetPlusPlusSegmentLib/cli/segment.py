@@ -183,10 +183,16 @@ def _in_words(name: str, measurements: Mapping[str, Any]) -> str:
     if not measurements["volume_ml"]:
         return f"{name}: not found (0 ml)"
     if "kind" in measurements:
+        solid_mm = measurements["solid_long_axis_mm"]
         return (
-            "{0}: {mean_diameter_rounded_mm} mm ({long_axis_mm:.1f} × {short_axis_mm:.1f} mm), {kind}, {volume_mm3:.0f} mm³,"
-            " at R {1:.0f}, A {2:.0f}, S {3:.0f}"
-        ).format(name, *measurements["centroid_ras"], **measurements) + _probability(measurements)
+            "{0}: {mean_diameter_rounded_mm} mm ({long_axis_mm:.1f} × {short_axis_mm:.1f} mm), {kind}{1}, {volume_mm3:.0f} mm³,"
+            " at R {2:.0f}, A {3:.0f}, S {4:.0f}"
+        ).format(
+            name,
+            "" if solid_mm is None else f" (solid part {solid_mm:.1f} mm)",
+            *measurements["centroid_ras"],
+            **measurements,
+        ) + _probability(measurements)
     words = [f"{name}: {measurements['volume_ml']:.0f} ml, mean {measurements['mean_hu']:.0f} HU"]
     if "expected_dice" in measurements:
         words.append(

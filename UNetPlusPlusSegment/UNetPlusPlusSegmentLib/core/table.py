@@ -16,9 +16,9 @@ REGION = (
     "extent_r_mm", "extent_a_mm", "extent_s_mm",
 )  # fmt: skip
 NODULE = (
-    "long_axis_mm", "short_axis_mm", "mean_diameter_mm", "mean_diameter_rounded_mm", "kind", "solid_share", "volume_mm3",
-    "equivalent_diameter_mm", "centroid_r_mm", "centroid_a_mm", "centroid_s_mm", "pleura_mm",
-    "probability",
+    "long_axis_mm", "short_axis_mm", "mean_diameter_mm", "mean_diameter_rounded_mm", "kind", "solid_share",
+    "solid_long_axis_mm", "solid_mean_diameter_mm", "volume_mm3", "equivalent_diameter_mm",
+    "centroid_r_mm", "centroid_a_mm", "centroid_s_mm", "pleura_mm", "probability",
 )  # fmt: skip
 TRUST = (
     "cut_by_scan", "doubtful_share", "dropped_ml", "expected_dice", "expected_dice_low", "expected_dice_high",

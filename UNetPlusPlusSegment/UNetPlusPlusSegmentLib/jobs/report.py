@@ -27,8 +27,9 @@ BINS, LEAST_FOR_HISTOGRAM, MOST_OUTLIERS = 16, 3, 20
 SHOWN = {  # title and unit, by the column of a table
     "volume_ml": ("Volume", "ml"), "expected_dice": ("Expected Dice", ""), "doubtful_share": ("Doubtful share", ""),
     "doubtful_slices": ("Doubtful slices", ""), "cut_by_scan": ("Cut by the scan", ""), "dropped_ml": ("Dropped", "ml"),
-    "probability": ("Probability", ""), "kind": ("Kind", ""), "long_axis_mm": ("Long axis", "mm"),
-    "short_axis_mm": ("Short axis", "mm"), "mean_diameter_mm": ("Mean diameter", "mm"), "mean_hu": ("Mean", "HU"), "sd_hu": ("SD", "HU"),
+    "probability": ("Probability", ""), "kind": ("Kind", ""), "solid_long_axis_mm": ("Solid part", "mm"),
+    "long_axis_mm": ("Long axis", "mm"), "short_axis_mm": ("Short axis", "mm"), "mean_diameter_mm": ("Mean diameter", "mm"),
+    "mean_hu": ("Mean", "HU"), "sd_hu": ("SD", "HU"),
     "p5_hu": ("5 %", "HU"), "median_hu": ("Median", "HU"), "p95_hu": ("95 %", "HU"), "surface_cm2": ("Surface", "cm²"),
     "extent_r_mm": ("Extent R", "mm"), "extent_a_mm": ("Extent A", "mm"), "extent_s_mm": ("Extent S", "mm"),
 }  # fmt: skip

@@ -39,6 +39,10 @@ class NoduleMeasurements:
         mean_diameter_rounded_mm: The same in whole millimetres, as the Fleischner Society reports it.
         kind: "solid", "part-solid" or "ground-glass".
         solid_share: Share of solid voxels, 0…1, which decides `kind`.
+        solid_long_axis_mm: Of a part-solid nodule, the largest diameter of its solid component, which is the largest connected group of
+            solid voxels, on any axial slice. The T category of lung cancer is based on it (Travis et al., J Thorac Oncol 2016). None for
+            other kinds.
+        solid_mean_diameter_mm: The mean of that and of the extent at right angles to it, as Lung-RADS measures nodules.
         volume_ml: Number of voxels times their volume.
         volume_mm3: The same in mm³.
         equivalent_diameter_mm: Diameter of a sphere of that volume.
@@ -55,6 +59,8 @@ class NoduleMeasurements:
     mean_diameter_rounded_mm: int
     kind: str
     solid_share: float
+    solid_long_axis_mm: float | None
+    solid_mean_diameter_mm: float | None
     volume_ml: float
     volume_mm3: float
     equivalent_diameter_mm: float
@@ -90,10 +96,14 @@ def measure_nodule(mask: np.ndarray, volume: Volume, depth_mm: np.ndarray | None
     nodule = piece[box].transpose(order.axes)
     inside = volume.array[mask]
     volume_ml = inside.size * volume.voxel_volume_ml
+    hu = volume.array[box].transpose(order.axes)
     ends_ras = origin_ras + _axes(nodule, steps_ras)
-    long_mm, short_mm = np.linalg.norm(ends_ras[:, 1] - ends_ras[:, 0], axis=1).tolist()
-    share = _solid_share(nodule, volume.array[box].transpose(order.axes))
-    mean_mm = round((long_mm + short_mm) / 2, 6)  # rounding errors must not make 6.5 less, nor 30 a mass
+    long_mm, short_mm, mean_mm = _lengths_mm(ends_ras)
+    share = _solid_share(nodule, hu)
+    kind = "ground-glass" if share < SOME_SOLID else "part-solid" if share < MOSTLY_SOLID else "solid"
+    solid_mm: tuple[float | None, ...] = (None, None, None)
+    if kind == "part-solid":
+        solid_mm = _lengths_mm(_axes(largest_component(nodule & (hu >= SOLID_HU), corners=True), steps_ras))
     volume_mm3 = volume_ml * 1000
     centroid_ras = origin_ras + np.argwhere(nodule).mean(axis=0) @ steps_ras
     (long_start, long_end), (short_start, short_end) = ends_ras
@@ -102,8 +112,10 @@ def measure_nodule(mask: np.ndarray, volume: Volume, depth_mm: np.ndarray | None
         short_axis_mm=short_mm,
         mean_diameter_mm=mean_mm,
         mean_diameter_rounded_mm=math.floor(mean_mm + 0.5),  # round() would make 6 of 6.5
-        kind="ground-glass" if share < SOME_SOLID else "part-solid" if share < MOSTLY_SOLID else "solid",
+        kind=kind,
         solid_share=share,
+        solid_long_axis_mm=solid_mm[0],
+        solid_mean_diameter_mm=solid_mm[2],
         volume_ml=volume_ml,
         volume_mm3=volume_mm3,
         equivalent_diameter_mm=(6 * volume_mm3 / math.pi) ** (1 / 3),
@@ -149,6 +161,16 @@ def _axes(nodule: np.ndarray, steps_ras: np.ndarray) -> np.ndarray:
             reach_mm = np.outer([-0.5, 0.5], directions[:, direction]) * widths_mm[direction]
             best[axis] = k * steps_ras[0] + (ends.mean(axis=0) + reach_mm) @ plane_ras.T
     return best
+
+
+def _lengths_mm(ends_ras: np.ndarray) -> tuple[float, float, float]:
+    """Lengths of the two axes that `_axes` returns, and their mean, in mm."""
+    long_mm, short_mm = np.linalg.norm(ends_ras[:, 1] - ends_ras[:, 0], axis=1).tolist()
+    return (
+        long_mm,
+        short_mm,
+        round((long_mm + short_mm) / 2, 6),
+    )  # rounding errors must not make 6.5 less, nor 30 a mass
 
 
 def _solid_share(nodule: np.ndarray, hu: np.ndarray) -> float:
