@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -55,8 +56,9 @@ def ordinary_user(tmp_path: Path) -> Iterator[None]:
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         yield
         return
+    temporary = Path(tempfile.gettempdir())
     for folder in (tmp_path, *tmp_path.parents[:3]):
-        if folder.is_relative_to("/tmp") and folder != Path("/tmp"):
+        if folder.is_relative_to(temporary) and folder != temporary:
             folder.chmod(0o755)
     os.chown(tmp_path, NOBODY, -1)
     os.seteuid(NOBODY)
