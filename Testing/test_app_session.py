@@ -31,7 +31,8 @@ from vtk.util.numpy_support import numpy_to_vtk
 
 from Testing.support.mrml_scene import slicer
 from UNetPlusPlusSegmentLib.app.cases import find, uploaded
-from UNetPlusPlusSegmentLib.app.session import POLL_S, Session
+from UNetPlusPlusSegmentLib.app.runs import POLL_S
+from UNetPlusPlusSegmentLib.app.session import Session
 from UNetPlusPlusSegmentLib.nodule.segments import TERMINOLOGY
 from UNetPlusPlusSegmentLib.scene import mrml, showing
 
@@ -124,14 +125,14 @@ def choose(session, target: str) -> None:
 def move(session, threshold: float) -> None:
     """Move the slider on the page."""
     session.state.threshold = threshold
-    session.set_threshold(threshold)
+    session.runs.set_threshold(threshold)
 
 
 async def end_of(session):
     """Wait until the last run and what follows is done; returns the run."""
-    await session._following
+    await session.runs.following
     await session._autosave.finish()
-    return session._run
+    return session.runs.current
 
 
 async def segmented(session, points=None):
@@ -193,11 +194,11 @@ def test_what_a_run_measured_stays_until_it_is_corrected(cohort, open_session, m
         assert session.state.took and session.state.running, "the mask is there before its map"
         for threshold in (0.45, 0.3, 0.4):  # as a slider sends them
             session.state.threshold = threshold
-            session.set_threshold(threshold)
+            session.runs.set_threshold(threshold)
             for _ in range(3):
                 await asyncio.sleep(POLL_S / 3)
                 assert session.state.threshold == threshold, "the slider does not jump back"
-        await session._following
+        await session.runs.following
         await session._autosave.finish()
 
     do(result())
@@ -496,7 +497,7 @@ def test_a_run_is_in_progress_although_the_one_before_still_changes_its_threshol
         await segmented(session)
         move(session, 0.7)
         session.apply()
-        while session._run.running:
+        while session.runs.current.running:
             assert session.state.running
             await asyncio.sleep(0)
         return await end_of(session)

@@ -128,7 +128,7 @@ class Page(VAppLayout):
             )  # fmt: skip
         with html.Div(classes="d-flex align-center", style="gap: 8px"):
             v.VBtn("Apply", v_if="!running", disabled=("!loaded",), color="primary", click=session.apply, id="apply")
-            v.VBtn("Cancel", v_if="running", click=session.cancel, id="cancel")
+            v.VBtn("Cancel", v_if="running", click=session.runs.cancel, id="cancel")
             v.VSwitch(
                 v_model=("picking",), v_if="nodules", label="Click nodules", id="picking", color="primary",
                 **SMALL,

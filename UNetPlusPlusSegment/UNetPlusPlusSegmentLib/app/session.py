@@ -4,40 +4,35 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trame_server import Server
-from trame_server.utils.asynchronous import create_task
 from trame_slicer.app.logic.segmentation import SegmentEditorLogic
 from trame_slicer.segmentation import SegmentationEffectNoTool
 
 from .. import files
-from ..core.progress import in_words
 from ..core.request import DEVICES, SPEEDS
 from ..core.result import Result
 from ..core.volume import Volume
 from ..files.nrrd import read_nrrd_layers
 from ..jobs.corrections import CORRECTED, add_correction, names_of
 from ..jobs.manifest import read_manifest
-from ..jobs.protocol import JobError
 from ..jobs.review import add_to_review, read_review
 from ..network.bundle import Bundle
 from ..scene import mrml
-from ..scene.logic import Segmenter
 from ..scene.scene_runs import SceneRun, segments_of_target
 from ..scene.snapshots import Snapshot, snapshot
 from .cases import Case
 from .choice import Choice
 from .corrections import AutoSave
 from .measured import Measurements
+from .runs import Runs
 from .table import Table
 from .views import Views
 
-POLL_S = 0.05
 NOTHING_SAVED = "Changes are not saved on the app's computer: download what you want to keep."
 CORRECTED_BEFORE = (
     "The segments of this target may contain corrections, which Apply would replace: remove the segments from the list, and press"
@@ -54,17 +49,13 @@ class Session:
     def __init__(self, server: Server, views: Views, cases: Mapping[str, Case]) -> None:
         """Open nothing yet."""
         self.server, self.views, self.cases = server, views, dict(cases)
-        self.segmenter = Segmenter()
         self.editor = SegmentEditorLogic(server, views.app)
         self.case: Case | None = None
         self._asked: Case | None = None
         self.segmentation: Any = None
         self._by_hand = False  # whether segments may have been corrected before the last result
-        self._run: SceneRun | None = None
-        self._shown: SceneRun | None = None  # the last run that has a result
         self._table, self._rows = Table(), list[str]()  # the table, and the IDs of the segments in its rows
         self._measured = Measurements(None, None)
-        self._following: asyncio.Task | None = None
         self._autosave = AutoSave(partial(self._set, "saved"), self._measure_again)
         self.state = server.state
         self.state.update(
@@ -76,11 +67,9 @@ class Session:
             }
         )  # fmt: skip
         self.choice = Choice(self.state)
+        self.runs = Runs(self.state, views, self._take_in, self._tell)
         self.state.change("case_name")(lambda case_name, **_: self.open(case_name))  # a coroutine, which trame awaits
         self.state.change("window_name")(lambda window_name, **_: views.set_window(window_name))
-        self.state.change("threshold")(lambda threshold, **_: self.set_threshold(threshold))
-        self.state.change("show_from")(lambda show_from, **_: self.set_show_from(show_from))
-        self.state.change("overlay")(lambda **_: self._show_overlay())
         self.state.change("picking")(lambda picking, **_: picking and views.app.segmentation_editor.deactivate_effect())
         views.when_clicked(self._clicked)
         self._connect_corrections()
@@ -125,7 +114,7 @@ class Session:
     def _show(self, case: Case, volume: Volume, found: Path | None) -> None:
         """Show a case that has been read, in place of the previous one."""
         self.views.show(volume, case.name, self.state.window_name)
-        self.case, self._shown, saved_as = case, None, case.corrected
+        self.case, self.runs.shown, saved_as = case, None, case.corrected
         loaded = self.views.load_segmentation(found) if found else None
         self._by_hand = loaded is not None and case.segmentation == case.corrected
         if found and loaded is None:
@@ -146,15 +135,12 @@ class Session:
 
     async def _leave(self) -> None:
         """Stop the current run, and save changes."""
-        self.cancel()
-        if self._following:
-            self._following.cancel()
+        self.runs.leave()
         self._autosave.changed()
         await self._autosave.finish()
         saved, self._autosave.last = self._autosave.last, None
         if saved and self.case and self.case.cohort and self._autosave.is_current:
             await self._add_correction(self.case, self.case.cohort, saved)
-        self.state.update({"running": False, "progress_text": ""})
 
     async def _measure_again(self, state: Snapshot) -> None:
         """Measure the segments that have changed, and update the table."""
@@ -214,62 +200,25 @@ class Session:
             return
         self._show_verdict()
 
-    # Runs
+    # Results
 
     def apply(self, points: list | None = None) -> None:
         """Segment the volume, replacing an earlier result for the target; or only the nodules at points, adding them."""
         if self.case is None or self.state.running:
             return
-        state, bundle = self.state, self.choice.bundle
+        bundle = self.choice.bundle
         if bundle is None:
             self._tell("Choose a target and a model first.", wrong=True)
             return
         if not points and self._has_corrected(bundle):
             self._tell(CORRECTED_BEFORE, wrong=True)
             return
-        try:
-            run = self.segmenter.start(
-                self.views.volume, self.segmentation, state.target, speed=state.speed, device=state.device,
-                threshold=state.threshold, showFrom=state.show_from if bundle.decision else None, model=bundle.name, points=points,
-                existing="new" if points else "replace", maps=["probability"],
-            )  # fmt: skip
-        except ValueError as error:
-            self._tell(str(error), wrong=True)
-            return
-        self._tell("")
-        state.update({"running": True, "progress": 0, "progress_text": "Starting …", "took": ""})
-        self._follow(run)
+        self.runs.start(self.segmentation, bundle, points)
 
     def _has_corrected(self, bundle: Bundle) -> bool:
         """True if segments that a run would replace may contain corrections, from this session or an earlier one."""
         by_hand = self._by_hand or self.views.app.segmentation_editor.undo_stack.can_undo()
         return by_hand and bool(segments_of_target(self.segmentation, bundle, self.state.target))
-
-    def cancel(self) -> None:
-        """Stop the run; the scene is not changed."""
-        if self._run and self.state.running:
-            self._run.cancel()
-
-    def set_threshold(self, threshold: float) -> None:
-        """Apply another threshold to the last result, without running the network."""
-        self._change_result(lambda run: run.set_threshold(float(threshold)))
-
-    def set_show_from(self, probability: float) -> None:
-        """Show the findings of the last result from another probability; corrected segments are kept."""
-        self._change_result(lambda run: run.set_show_from(float(probability)))
-
-    def _change_result(self, change: Callable[[SceneRun], None]) -> None:
-        """Change the result that is shown, or the one that is on its way, unless the value is for another model or target."""
-        run, state = self._run if self.state.running else self._shown, self.state
-        if run is None or (run.bundle.name, run.target) != (state.model, state.target):
-            return
-        try:
-            change(run)
-        except ValueError as error:
-            self._tell(str(error), wrong=True)
-            return
-        if run.jobs and (self._following is None or self._following.done()):
-            self._follow(run)
 
     def look_at(self, row: int) -> None:
         """Centre the slice views on the segment of a row of the table."""
@@ -286,50 +235,10 @@ class Session:
     async def close(self) -> None:
         """Save changes, and end the worker."""
         await self._leave()
-        self.segmenter.close()
-
-    def _follow(self, run: Any) -> None:
-        self._run = run
-        self._following = create_task(self._watch(run))
-
-    async def _watch(self, run: SceneRun) -> None:
-        """Poll the worker until the run has ended; show its progress, its result as soon as it arrives, and then its map."""
-        shown, started = run.result, time.perf_counter()
-        try:
-            while run.running or run.jobs:
-                self.segmenter.poll()
-                is_new = run.result is not shown
-                # After several thresholds, only the last result.
-                if run.result and is_new and (shown is None or not run.jobs):
-                    shown = run.result
-                    self._take_in(run, shown)
-                    took = f"{shown.scan_slices} slices on {shown.device}, {time.perf_counter() - started:.1f} s from click to mask"
-                    self.state.took = self.state.took or took  # kept if only the threshold has changed
-                self._show_progress(run)
-                await asyncio.sleep(POLL_S)
-            self._show_overlay()
-            if run.error:
-                cancelled = isinstance(run.error, JobError) and run.error.kind == "cancelled"
-                self._tell(str(run.error), wrong=not cancelled)
-        finally:
-            if run is self._run:
-                self.state.update({"running": False, "progress_text": ""})
-                self.state.flush()
-
-    def _show_progress(self, run: SceneRun) -> None:
-        if run.running and run.progress:
-            done, total, left = run.progress.done, run.progress.total, run.progress.seconds_left
-            text = in_words(done, total, run.progress.phase).capitalize()
-            text += f", {left:.0f} s left" if left is not None else ""
-            self.state.update({"progress": round(100 * done / total) if total else 0, "progress_text": text})
-        self.state.flush()
+        self.runs.close()
 
     def _take_in(self, run: SceneRun, result: Result) -> None:
         """Show a result in the views and in the table, and save it."""
-        if run is not self._shown:
-            for each in self._shown.mapNodes if self._shown else ():
-                self.views.scene.RemoveNode(each)
-            self._shown = run
         found = {each: segment.measurements for each, segment in zip(run.segmentIDs, result.segments, strict=True)}
         self._measured.replaced(found, run.edited, self.take())
         editor = self.views.app.segmentation_editor
@@ -370,10 +279,6 @@ class Session:
         if self.state.picking and bundle and bundle.finds_nodules:
             self.apply([ras])
             self.state.flush()
-
-    def _show_overlay(self) -> None:
-        maps = self._shown.mapNodes if self._shown else []
-        self.views.overlay(maps[-1] if maps and self.state.overlay else None)
 
     # The page
 
