@@ -124,7 +124,7 @@ def _surface_cm2(mask: np.ndarray, volume: Volume) -> float | None:
     axes = volume.ijk_to_ras[:3, :3] / volume.spacing_mm
     if not np.allclose(axes.T @ axes, np.eye(3), atol=RIGHT):
         return None
-    image = _image(np.pad(mask, 1))  # the filter counts no surface at the border of an image
+    image = _image(mask)
     image.SetSpacing(volume.spacing_mm.tolist())
     shape = _in_this_thread(sitk.LabelShapeStatisticsImageFilter())
     shape.Execute(image)
