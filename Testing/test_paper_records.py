@@ -48,6 +48,17 @@ def test_the_authors_mean_iou_grows_with_the_share_of_background():
     assert counts.mean_iou() == pytest.approx((0.8 + 9900 / 9920) / 2)
 
 
+def test_the_iou_of_batches_pools_the_pixels_of_each_and_weighs_it_by_its_cases():
+    counts = Counts(["a", "b", "c"], 1)
+    for case, both, only_found in ("a", 30, 10), ("b", 0, 20), ("c", 10, 0):
+        truth, found = np.zeros((1, 1, 60), bool), np.zeros((1, 1, 60), bool)
+        truth[..., :both], found[..., : both + only_found] = True, True
+        counts.add(case, truth, [True], {"all": found})
+    assert counts.batch_iou(2) == pytest.approx((2 * 30 / 60 + 10 / 10) / 3)
+    assert counts.batch_iou(1) == pytest.approx((30 / 40 + 0 + 1) / 3)
+    assert counts.batch_iou(16) == pytest.approx(counts.compute_iou()) == pytest.approx(40 / 70)
+
+
 def test_a_case_pools_its_images_and_skips_labels_that_are_absent_or_unknown():
     counts = Counts(["A", "B"], labels=2)
     ones, none = np.ones((2, 4), bool), np.zeros((2, 4), bool)

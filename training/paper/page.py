@@ -32,7 +32,9 @@ from paper.summary import (
 from paper.wording import NAMES, NOT_YET, percent, points, rows
 
 SLOW, UNDECIDED = "not converged after half of the steps", "undecided"
-START = 0.833  # IoU on DSB2018's validation of the reproduction with which this project began
+# The reproduction with which this project began: its IoU on the validation images of DSB2018, the mean over batches. A fifth of the 670
+# images made 9 batches, of 16 therefore.
+START, BATCH = 0.833, 16
 FIGURES = {
     "learning.png": "IoU of the validation while learning",
     "pruning.png": "IoU against time of the pruned networks",
@@ -133,10 +135,11 @@ def _holds(results: Results, datasets: Sequence[str]) -> list[str]:
     best = {a: float(np.mean(each)) for a in ARCHITECTURES if (each := ious(results, ("nuclei", a)))}
     if best:
         first = max(best, key=lambda name: best[name])
-        together = float(np.mean([results.counts(cell).compute_iou() for cell in results.of("nuclei", first)]))
+        of_batches = float(np.mean([results.counts(cell).batch_iou(BATCH) for cell in results.of("nuclei", first)]))
         lines.append(
-            f"- On nuclei {NAMES[first]} has the highest mean IoU per image, {best[first]:.3f}, or {together:.3f} over the pixels of all"
-            f" images together. The reproduction with which this project began had {START}, the mean over batches of images."
+            f"- On nuclei {NAMES[first]} has the highest mean IoU per image, {best[first]:.3f}. As the mean over batches of {BATCH} images,"
+            f" within which pixels are pooled, it is {of_batches:.3f}. The reproduction with which this project began reported {START},"
+            " such a mean on other images of the same set."
         )
     return lines
 
