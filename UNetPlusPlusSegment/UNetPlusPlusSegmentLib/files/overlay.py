@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ..core.masks import largest_component
+from ..core.masks import boxes, largest_component
 from ..core.segment import Segment
 from ..core.volume import AIR_HU, AxialOrder, Volume, axial_order, bounding_box, clean_hu, wider
 from .images import silence, sitk_name
@@ -90,14 +90,18 @@ def write_close_ups(path: str | Path, volume: Volume, labelmap: np.ndarray, segm
     hu, labels = order.apply(volume.array), order.apply(labelmap)
     pixel_mm = np.array(order.spacing_mm[1:])
     tiles: list[np.ndarray] = []
+    found = boxes(labels)
     for segment in segments:
-        mask = labels == segment.value
-        k = int(mask.sum(axis=(1, 2)).argmax())
-        box = bounding_box(mask[k])
-        if box is None:
+        if segment.value not in found:
             continue
-        middle = np.array([(along.start + along.stop) / 2 for along in box])
-        length_mm = max((along.stop - along.start) * mm for along, mm in zip(box, pixel_mm, strict=True))
+        around = found[segment.value]
+        mask = labels[around] == segment.value
+        largest = int(np.count_nonzero(mask, axis=(1, 2)).argmax())
+        k = around[0].start + largest
+        pixels = np.argwhere(mask[largest]) + [along.start for along in around[1:]]
+        start, stop = pixels.min(axis=0), pixels.max(axis=0) + 1
+        middle = (start + stop) / 2
+        length_mm = ((stop - start) * pixel_mm).max()
         half = max(CLOSE_UP_MM, 2 * length_mm) / 2 / pixel_mm
         pad = np.ceil(half).astype(int) + 1  # filled with air outside the slice
         first = np.round(middle - half).astype(int) + pad
@@ -216,7 +220,10 @@ def _tile(
     low, high = window_hu
     grey = np.clip((_enlarge(hu, size) - low) / (high - low), 0, 1) * 255
     picture = np.repeat(grey[..., np.newaxis], 3, axis=2)
+    shown = set(np.unique(labels).tolist())
     for segment in segments:
+        if segment.value not in shown:
+            continue
         inside = _enlarge(labels == segment.value, size) >= 0.5
         line = inside & ~_erode(inside, round(LINE_PIXELS * FINER))
         color = np.array(segment.color, np.float32)
