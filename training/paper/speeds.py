@@ -71,7 +71,7 @@ def _speeds(of_architecture: dict[str, Settings]) -> list[list[object]]:
             name,
             *_size(network, image),
             f"{image_s[name]:.4f}",
-            f"{step_s[name]:.2f}" if name in step_s else "",
+            f"{step_s[name]:.3g}" if name in step_s else "",
             measured_with(of_network[name]),
         ]
         for name, network in networks.items()
