@@ -327,8 +327,8 @@ def part_solid(solid: np.ndarray, mask: np.ndarray) -> Volume:
     return Volume(hu, np.diag([0.7, 0.7, 1, 1]))
 
 
-@pytest.mark.parametrize("off_centre", [0, 4])  # 4: the solid component reaches the edge of the nodule
-def test_the_solid_component_of_a_part_solid_nodule_has_the_axes_that_it_would_have_alone(off_centre):
+@pytest.mark.parametrize("off_centre", [0, 4])  # 4: the solid part reaches the edge of the nodule
+def test_the_solid_part_of_a_part_solid_nodule_has_the_axes_that_it_would_have_alone(off_centre):
     mask, _ = ball(10)
     solid = np.roll(ball(6)[0], off_centre, axis=2)
     volume = part_solid(solid, mask)
@@ -346,7 +346,7 @@ def test_of_several_solid_parts_the_largest_is_measured():
 
 
 @pytest.mark.parametrize("hu", [40, -600])
-def test_a_solid_nodule_and_one_of_ground_glass_have_no_solid_component(hu):
+def test_a_solid_nodule_and_one_of_ground_glass_have_no_solid_part(hu):
     mask, _ = ball(6)
     found = measure_nodule(mask, Volume(np.where(mask, hu, LUNG_HU).astype(np.int16), np.eye(4)))
     assert (found.solid_long_axis_mm, found.solid_mean_diameter_mm) == (None, None)

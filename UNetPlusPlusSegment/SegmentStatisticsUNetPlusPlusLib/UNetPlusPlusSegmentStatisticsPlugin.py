@@ -73,9 +73,7 @@ class UNetPlusPlusSegmentStatisticsPlugin(SegmentStatisticsPluginBase):
             "solid_long_axis_mm": (
                 "Solid part axial long axis mm",
                 _("Solid part axial long axis"),
-                _(
-                    "Longest diameter of the solid component of a part-solid nodule on any axial slice (-300 HU and more)."
-                ),
+                _("Longest diameter of the solid part of a part-solid nodule on any axial slice (-300 HU and more)."),
                 ("103339001", "SCT", "Long Axis"),
             ),
         }

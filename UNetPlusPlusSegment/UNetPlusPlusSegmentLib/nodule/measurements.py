@@ -39,8 +39,8 @@ class NoduleMeasurements:
         mean_diameter_rounded_mm: The same in whole millimetres, as the Fleischner Society reports it.
         kind: "solid", "part-solid" or "ground-glass".
         solid_share: Share of solid voxels, 0…1, which decides `kind`.
-        solid_long_axis_mm: Of a part-solid nodule, the largest diameter of its solid component, which is the largest connected group of
-            solid voxels, on any axial slice. The T category of lung cancer is based on it (Travis et al., J Thorac Oncol 2016). None for
+        solid_long_axis_mm: Of a part-solid nodule, the largest diameter of its solid part, which is the largest connected group of solid
+            voxels, on any axial slice. The T category of lung cancer is based on it (Travis et al., J Thorac Oncol 2016). None for
             other kinds.
         solid_mean_diameter_mm: The mean of that and of the extent at right angles to it, as Lung-RADS measures nodules.
         volume_ml: Number of voxels times their volume.
@@ -101,9 +101,10 @@ def measure_nodule(mask: np.ndarray, volume: Volume, depth_mm: np.ndarray | None
     long_mm, short_mm, mean_mm = _lengths_mm(ends_ras)
     share = _solid_share(nodule, hu)
     kind = "ground-glass" if share < SOME_SOLID else "part-solid" if share < MOSTLY_SOLID else "solid"
-    solid_mm: tuple[float | None, ...] = (None, None, None)
+    solid_long_mm = solid_mean_mm = None
     if kind == "part-solid":
-        solid_mm = _lengths_mm(_axes(largest_component(nodule & (hu >= SOLID_HU), corners=True), steps_ras))
+        solid = largest_component(nodule & (hu >= SOLID_HU), corners=True)
+        solid_long_mm, _, solid_mean_mm = _lengths_mm(_axes(solid, steps_ras))
     volume_mm3 = volume_ml * 1000
     centroid_ras = origin_ras + np.argwhere(nodule).mean(axis=0) @ steps_ras
     (long_start, long_end), (short_start, short_end) = ends_ras
@@ -114,8 +115,8 @@ def measure_nodule(mask: np.ndarray, volume: Volume, depth_mm: np.ndarray | None
         mean_diameter_rounded_mm=math.floor(mean_mm + 0.5),  # round() would make 6 of 6.5
         kind=kind,
         solid_share=share,
-        solid_long_axis_mm=solid_mm[0],
-        solid_mean_diameter_mm=solid_mm[2],
+        solid_long_axis_mm=solid_long_mm,
+        solid_mean_diameter_mm=solid_mean_mm,
         volume_ml=volume_ml,
         volume_mm3=volume_mm3,
         equivalent_diameter_mm=(6 * volume_mm3 / math.pi) ** (1 / 3),
@@ -166,11 +167,8 @@ def _axes(nodule: np.ndarray, steps_ras: np.ndarray) -> np.ndarray:
 def _lengths_mm(ends_ras: np.ndarray) -> tuple[float, float, float]:
     """Lengths of the two axes that `_axes` returns, and their mean, in mm."""
     long_mm, short_mm = np.linalg.norm(ends_ras[:, 1] - ends_ras[:, 0], axis=1).tolist()
-    return (
-        long_mm,
-        short_mm,
-        round((long_mm + short_mm) / 2, 6),
-    )  # rounding errors must not make 6.5 less, nor 30 a mass
+    mean_mm = round((long_mm + short_mm) / 2, 6)  # rounding errors must not make 6.5 less, nor 30 a mass
+    return long_mm, short_mm, mean_mm
 
 
 def _solid_share(nodule: np.ndarray, hu: np.ndarray) -> float:
