@@ -35,7 +35,7 @@ from .views import Views
 
 NOTHING_SAVED = "Changes are not saved on the app's computer: download what you want to keep."
 CORRECTED_BEFORE = (
-    "The segments of this target may contain corrections, which Apply would replace: remove the segments from the list, and press"
+    "The segments of this target may contain corrections, which Apply would replace: remove the segments from the list, and click"
     " Apply again."
 )
 

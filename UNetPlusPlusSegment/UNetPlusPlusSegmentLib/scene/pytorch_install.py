@@ -40,7 +40,7 @@ def require() -> None:
     """
     if not is_installed():
         raise PyTorchError(
-            f"The network needs PyTorch {_VERSION} or newer, which is not installed. In Slicer, install the PyTorch extension, then press"
+            f"The network needs PyTorch {_VERSION} or newer, which is not installed. In Slicer, install the PyTorch extension, then click"
             " Apply in the UNet++ Segment module, or Install in the PyTorch Utils module. Elsewhere, run: pip install torch"
         )
 
@@ -57,7 +57,7 @@ def install() -> bool:
     """
     global _installing
     if _installing:  # Slicer handles clicks while it shows the output of pip
-        raise PyTorchError("PyTorch is being installed: wait until this is done, and press Apply again.")
+        raise PyTorchError("PyTorch is being installed: wait until this is done, and click Apply again.")
     if sys.platform == "darwin" and platform.machine() == "x86_64":
         raise PyTorchError(
             f"There is no PyTorch {_VERSION} for Intel builds on macOS, such as this Slicer: use the build of Slicer for Apple silicon"
