@@ -120,6 +120,28 @@ def test_apply_right_after_the_slider_was_moved_writes_the_threshold_that_it_sho
     assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
 
 
+@pytest.mark.parametrize("moved", [False, True], ids=["as shown", "slider moved"])
+def test_a_preview_is_written_into_the_segment_that_is_selected_at_apply(opened, models, moved):
+    at = opened(SCAN, GRID)
+    drawn = blobs(0)[0]
+    paint(at, "selected", drawn)
+    press(at, "preview")
+    wait(at)
+    at.editor.setCurrentSegmentID("hidden")
+    at.node.SetOverwriteMode(at.node.OverwriteNone)
+    if moved:
+        at.effect._options.thresholdSlider.value = 0.97
+    dialogs.answers.append("Cancel")  # Slicer asks about the segment that would be changed, as it is hidden
+    press(at, "apply")
+    assert at.effect._edit.isShown
+    dialogs.answers.append("Yes")
+    press(at, "apply")
+    wait(at)
+    found = expected(models, SCAN, threshold=0.97) if moved else expected(models, SCAN)
+    assert (painted(at, "hidden") == (found == 1)).all()
+    assert (painted(at, "selected") == drawn).all()
+
+
 @pytest.mark.parametrize("how", ["cancel", "other speed", "other effect", "other volume"])
 def test_a_preview_goes_when_it_is_no_longer_what_the_options_say(opened, scene, how):
     at = opened(SCAN, GRID)

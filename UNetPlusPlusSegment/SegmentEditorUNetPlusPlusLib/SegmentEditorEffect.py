@@ -143,11 +143,15 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
     # The user's actions
 
     def onApply(self):
-        """Write the preview into the segment, or start a run and write its result."""
-        edit = self._edit
+        """Write the preview into the selected segment, or start a run and write its result."""
+        edit, host = self._edit, self.scriptedEffect
         if not (edit and edit.isShown):
             self._start()
-        elif edit.run.jobs:  # the result at another threshold, which is written as soon as it is there
+            return
+        if host.confirmCurrentSegmentVisible() == host.NotConfirmed:
+            return
+        edit.aimAtSelected(host)  # another segment may have been selected since the preview was started
+        if edit.run.jobs:  # the result at another threshold, which is written as soon as it is there
             edit.preview, self._outcome = False, _("Applying…")
             self._update()
         else:

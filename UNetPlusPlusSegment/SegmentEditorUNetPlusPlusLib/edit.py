@@ -35,7 +35,7 @@ class Edit:
         Args:
             controller: The `RunController` that polls it.
             watcher: The `RunWatcher` that is called about it until `end`.
-            host: The effect's C++ side; source volume and segment are the selected ones.
+            host: The effect's C++ side; source volume and segment are those selected now.
             target, roiNode, preview, refines: See the class.
             points: RAS points in the world, one in each nodule to add.
             options: speed and threshold, as in the logic's `find`.
@@ -46,7 +46,7 @@ class Edit:
         node = host.parameterSetNode()
         self.target, self.speed = target, options["speed"]
         self.roiNode, self.preview, self.refines = roiNode, preview, refines
-        self._segmentationNode, self._segmentID = node.GetSegmentationNode(), node.GetSelectedSegmentID()
+        self.aimAtSelected(host)
         self._adds, self._previewNode, self.names = points is not None, None, {}
         self._region = True
         if roiNode is not None:
@@ -54,6 +54,11 @@ class Edit:
         self._controller = controller
         run = controller.logic.find(node.GetSourceVolumeNode(), target, roi=roiNode, points=points, **options)
         self.run = controller.watch(run, watcher)
+
+    def aimAtSelected(self, host):
+        """Write the result into the segment that is selected now, whatever is selected later."""
+        node = host.parameterSetNode()
+        self._segmentationNode, self._segmentID = node.GetSegmentationNode(), node.GetSelectedSegmentID()
 
     @property
     def isShown(self):

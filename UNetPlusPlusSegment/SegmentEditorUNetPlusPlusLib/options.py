@@ -104,7 +104,7 @@ class Options:
     def _addButtons(self):
         self.newSegmentBox = qt.QCheckBox(_("New segment for each finding"))
         self.newSegmentBox.setToolTip(
-            _("If not checked, all nodules are added to the selected segment, and several organs become one segment.")
+            _("If not checked, the selected segment is replaced by all nodules or organs together.")
         )
         self._host.addOptionsWidget(self.newSegmentBox)
         self.previewButton = qt.QPushButton(_("Preview"))
