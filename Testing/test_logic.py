@@ -9,6 +9,7 @@ import signal
 import sys
 import types
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ import pytest
 
 from Testing.support.bright import bright_nodule_bundle
 from Testing.support.mrml_scene import (
+    LIVER,
     LIVER_TERMINOLOGY,
+    NODULE,
     PLACES,
     TURN,
     add_bspline_transform,
@@ -36,7 +39,7 @@ from UNetPlusPlusSegmentLib.core.request import RequestError
 from UNetPlusPlusSegmentLib.core.volume import VolumeError
 from UNetPlusPlusSegmentLib.jobs.protocol import JobError
 from UNetPlusPlusSegmentLib.network.bundle import BundleError
-from UNetPlusPlusSegmentLib.scene import mrml, placement, pytorch_install
+from UNetPlusPlusSegmentLib.scene import mrml, placement, pytorch_install, showing
 from UNetPlusPlusSegmentLib.scene.runs import RunError
 from UNetPlusPlusSegmentLib.scene.scene_runs import SceneRun, segments_of_target
 
@@ -215,6 +218,41 @@ def test_a_scene_that_is_closed_in_mid_run_stays_empty(scene, logic):
     wait(logic, lambda: not logic.busy)
     assert not run.running
     assert scene.GetNumberOfNodesByClass("vtkMRMLDisplayableNode") == 0
+
+
+def a_liver_before(volumeNode):
+    """A segmentation with a liver in the lower half of the volume, and its ID."""
+    drawn = np.zeros(mrml.volume_from_node(volumeNode).array.shape, np.uint8)
+    drawn[: len(drawn) // 2] = 1
+    segmentationNode = showing.show_segmentation(drawn, [replace(LIVER, name="Liver")], volumeNode)
+    return segmentationNode, segmentationNode.GetSegmentation().GetNthSegmentID(0)
+
+
+def test_a_segment_that_is_edited_in_mid_run_is_not_replaced(scene, logic):
+    volumeNode = add_volume(a_scan(), GRID)
+    segmentationNode, segmentID = a_liver_before(volumeNode)
+    run = logic.start(volumeNode, segmentationNode, device="cpu", existing="replace")
+    edited = mrml.labelmap_of(segmentationNode, segmentID, volumeNode)
+    edited[-1] = True
+    slicer.util.updateSegmentBinaryLabelmapFromArray(edited.astype(np.uint8), segmentationNode, segmentID, volumeNode)
+    take_messages()  # Slicer's, about colours
+    with nothing_changes(scene):
+        wait(logic, lambda: not run.running)
+    assert str(run.error).startswith("Liver was edited during the run and is kept")
+
+
+def test_a_segment_that_slicer_only_moves_to_another_layer_in_mid_run_is_replaced(scene, logic):
+    volumeNode = add_volume(a_scan(), GRID)
+    segmentationNode, segmentID = a_liver_before(volumeNode)
+    apart = ~mrml.labelmap_of(segmentationNode, segmentID, volumeNode)
+    showing.show_segmentation(apart * np.uint8(2), [NODULE], volumeNode, segmentationNode)
+    run = logic.start(volumeNode, segmentationNode, device="cpu", existing="replace")
+    segmentation = segmentationNode.GetSegmentation()
+    assert segmentation.GetNumberOfLayers() == 2
+    segmentation.CollapseBinaryLabelmaps(False)  # as when a scene is saved
+    assert segmentation.GetNumberOfLayers() == 1
+    wait(logic, lambda: not run.running)
+    assert (run.error, run.segmentIDs) == (None, [segmentID])
 
 
 def test_a_segmentation_that_leaves_in_mid_run_is_made_anew(scene, logic):

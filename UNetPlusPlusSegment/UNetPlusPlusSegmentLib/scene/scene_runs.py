@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -64,7 +65,8 @@ class SceneRun(Run):
         self.mapNodes: list = []
         self._maps = tuple(maps)
         self._replaces = replaces
-        self._replaced = segments_of_target(segmentationNode, bundle, self.target) if replaces else []
+        replaced = segments_of_target(segmentationNode, bundle, self.target) if replaces else []
+        self._replaced = {each: _digest_of(segmentationNode, each, volumeNode) for each in replaced}
         self._shown: list = []
         self.edited: set[str] = set()
         self._removed: list[tuple[int, ...]] = []  # a voxel of each finding whose segment the user removed
@@ -92,6 +94,7 @@ class SceneRun(Run):
 
     def _receive(self, result: Result) -> None:
         if self.result is None:
+            self._require_unedited()
             self._show(result, self._replaced)
             if self._maps:
                 self.jobs.add(self._worker.request_maps(self._job, *self._maps))
@@ -206,10 +209,30 @@ class SceneRun(Run):
             raise RunError("A segment of the last run was removed: the new threshold applies to the next run.")
         self._note_edits(result)
         if self.edited:
-            name = ", ".join(node.GetSegmentation().GetSegment(each).GetName() for each in sorted(self.edited))
             raise RunError(
-                f"{name} was edited after the last run and is kept: the new threshold applies to the next run."
+                f"{self._names(sorted(self.edited))} was edited after the last run and is kept: the new threshold applies to the next"
+                " run."
             )
+
+    def _require_unedited(self) -> None:
+        """Refuse to replace segments that were edited during the run, as the edits would be lost."""
+        if not self._is_there(self.segmentationNode):
+            return
+        there = self.segmentationNode.GetSegmentation().GetSegmentIDs()
+        edited = [
+            each
+            for each, before in self._replaced.items()
+            if each in there and _digest_of(self.segmentationNode, each, self.volumeNode) != before
+        ]
+        if edited:
+            raise RunError(
+                f"{self._names(edited)} was edited during the run and is kept, so the result was discarded: click Apply again to"
+                " replace it."
+            )
+
+    def _names(self, segmentIDs: Collection[str]) -> str:
+        segmentation = self.segmentationNode.GetSegmentation()
+        return ", ".join(segmentation.GetSegment(each).GetName() for each in segmentIDs)
 
     def _note_edits(self, result: Result) -> None:
         """Add the segments that were edited since the result was shown to `edited`."""
@@ -235,6 +258,12 @@ def segments_of_target(segmentationNode, bundle: Bundle, target: str) -> list[st
         return [each for each, name in names.items() if NUMBERED.fullmatch(name)]
     first = {name: each for each, name in reversed(names.items())}
     return [first[label.name] for label in bundle.labels_of(target) if label.name in first]
+
+
+def _digest_of(segmentationNode, segmentID: str, volumeNode) -> bytes:
+    """A digest of a segment's voxels; times of modification also change without edits, as when Slicer merges layers to save them."""
+    inside = mrml.labelmap_of(segmentationNode, segmentID, volumeNode)
+    return hashlib.blake2b(np.packbits(inside)).digest()
 
 
 def _like(old, segment: Segment) -> Segment:
