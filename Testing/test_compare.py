@@ -203,22 +203,25 @@ def series(folder, step_mm, aside_mm=0.0):
     return files.slices_of(folder)
 
 
-def dicom_seg(path, labelmap, source, with_step=True):
-    """A DICOM SEG of a liver, which need not say how far its slices are apart."""
+STEP, THICKNESS = "SpacingBetweenSlices", "SliceThickness"
+
+
+def dicom_seg(path, labelmap, source, without=()):
+    """A DICOM SEG of a liver, which need not say how far its slices are apart or how thick they are."""
     files.write_dicom_seg(path, labelmap, [Segment(1, "Liver", TERM, (1, 2, 3), {})], source, "liver-v1.0.0")
-    if not with_step:
-        data = pydicom.dcmread(path)
-        del data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices
-        data.save_as(path)
+    data = pydicom.dcmread(path)
+    for name in without:
+        del data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0][name]
+    data.save_as(path)
     return str(path)
 
 
-@pytest.mark.parametrize("with_step", [True, False], ids=["with step", "without step"])
+@pytest.mark.parametrize("without", [(), (STEP,), (THICKNESS,), (STEP, THICKNESS)])
 @pytest.mark.parametrize("step_mm", [5.0, 2.5, 0.6])
-def test_a_dicom_seg_has_the_same_figures_whichever_file_comes_first(tmp_path, capsys, step_mm, with_step):
+def test_a_dicom_seg_has_the_same_figures_whichever_file_comes_first(tmp_path, capsys, step_mm, without):
     source = series(tmp_path / "ct", step_mm)
     labelmap = (labels() == 1).astype(np.uint8)
-    seg = dicom_seg(tmp_path / "a.dcm", labelmap, source, with_step)
+    seg = dicom_seg(tmp_path / "a.dcm", labelmap, source, without)
     more = np.maximum(labelmap, np.roll(labelmap, 1, axis=0))  # one slice further up
     other = write(tmp_path / "b.seg.nrrd", more, ("Liver",), files.read_volume(tmp_path / "ct")[0].ijk_to_ras)
     (itself,) = compared(capsys, seg, seg)["segments"]
@@ -230,13 +233,15 @@ def test_a_dicom_seg_has_the_same_figures_whichever_file_comes_first(tmp_path, c
     assert first["hausdorff95_mm"] == pytest.approx(step_mm) == second["hausdorff95_mm"]
 
 
-@pytest.mark.parametrize(("with_step", "thick_mm"), [(True, 5.0), (False, 2.5)])
-def test_a_dicom_seg_of_one_slice_is_as_thick_as_its_slices_are_apart_or_else_as_it_says(
-    tmp_path, capsys, with_step, thick_mm
+@pytest.mark.parametrize(
+    ("without", "thick_mm"), [((), 5.0), ((THICKNESS,), 5.0), ((STEP,), 2.5), ((STEP, THICKNESS), 1.0)]
+)
+def test_a_dicom_seg_of_one_slice_is_as_thick_as_its_slices_are_apart_or_else_as_it_says_or_else_1_mm(
+    tmp_path, capsys, without, thick_mm
 ):
     labelmap = np.zeros((5, 6, 8), np.uint8)
     labelmap[1, 2:4, 3:7] = 1
-    seg = dicom_seg(tmp_path / "a.dcm", labelmap, series(tmp_path / "ct", 5.0), with_step)
+    seg = dicom_seg(tmp_path / "a.dcm", labelmap, series(tmp_path / "ct", 5.0), without)
     (liver,) = compared(capsys, seg, seg)["segments"]
     assert liver["volume_a_ml"] == pytest.approx(8 * 0.5 * 0.7 * thick_mm / 1000)
 

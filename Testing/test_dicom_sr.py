@@ -110,7 +110,6 @@ def test_seg_and_sr_name_series_program_and_version_in_their_own_fields(written)
         ("liver-ct-v1.2.3, lung-nodule-ct-v2.0.0", "1.2.3, 2.0.0"),
         ("a-very-long-name-of-a-model-for-the-liver-in-computed-tomography-v1.2.3", "1.2.3"),
         ("my-vessels", "unknown"),
-        ("corrected by hand", "unknown"),
     ],
 )
 def test_the_version_of_the_algorithm_is_that_of_the_models_and_never_their_name(written, model, version):

@@ -90,7 +90,7 @@ def slices_of(path: Path, series: str | None = None) -> list[Path]:
     A multi-frame file is repeated for each of its frames.
 
     Raises:
-        FileError: It is not DICOM, or its UIDs are missing.
+        FileError: It is not DICOM, or UIDs are missing.
     """
     if path.is_dir():
         stack = choose_stack(path, series)[0]
@@ -100,10 +100,10 @@ def slices_of(path: Path, series: str | None = None) -> list[Path]:
         raise FileError(
             f"{path} is not DICOM, but a DICOM SEG must refer to a DICOM series: give the series, or choose another output format."
         )
-    if not all(header.series and header.instance for header in stack.slices):
+    if not all(header.is_identified for header in stack.slices):
         raise FileError(
-            f"The slices in {path} lack the UIDs that a DICOM SEG refers to, which some anonymisers remove:"
-            " write .seg.nrrd instead, or give the original series of the scanner."
+            f"The slices in {path} lack UIDs that a DICOM SEG needs (of instance, series, study or frame of reference), which some"
+            " anonymisers remove: write .seg.nrrd instead, or give the original series of the scanner."
         )
     return [header.path for header in stack.slices for _ in range(header.size[2])]
 

@@ -120,6 +120,12 @@ class Header:
         return self.is_grey and self.is_placed and min(self.size) > 0 and all(s > 0 for s in self.spacing[:2])
 
     @property
+    def is_identified(self) -> bool:
+        """True if it gives the UIDs of its study, series and frame of reference, and its own."""
+        group = self.group
+        return isinstance(group.study, str) and all((self.series, self.instance, group.frame_of_reference))
+
+    @property
     def description(self) -> str:
         """Series Description."""
         return self.acquisition["SeriesDescription"]

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pydicom
 from pydicom import Dataset
-from pydicom.valuerep import DA, TM
+from pydicom.valuerep import DA, DS, TM
 
 from .. import __version__
 from ..core.segment import Segment
 from .frames import frames_of, order_of
+from .geometry import GUESSED_MM
 from .images import FileError, quiet
 from .writing import whole_file
 
@@ -67,7 +68,7 @@ def check_dicom_seg(source: Sequence[Path] = ()) -> None:
 
 
 def write_dicom_seg(
-    path: str | Path, labelmap: np.ndarray, segments: Sequence[Segment], source: Sequence[Path], model: str
+    path: str | Path, labelmap: np.ndarray, segments: Sequence[Segment], source: Sequence[Path], model: str | None
 ) -> None:
     """Write a binary DICOM SEG that refers to its series, for archives and Slicer's Quantitative Reporting.
 
@@ -78,7 +79,8 @@ def write_dicom_seg(
         labelmap: uint8 (K, J, I), 0 where there is no segment.
         segments: One or more, as DICOM requires; they may be empty.
         source: The DICOM files of the slices, one for each along K, as `slices_of` gives them.
-        model: Name and version of the bundle; several are separated by commas.
+        model: Name and version of the bundle; several are separated by commas. None for segments that people may have drawn or
+            corrected: they are written as made semiautomatically.
 
     Raises:
         FileError: It cannot be written, or the series lacks attributes that a SEG needs.
@@ -119,21 +121,19 @@ def _makes_sense(keyword: str, value: str) -> bool:
 
 
 def _segmentation(
-    name: str, labelmap: np.ndarray, segments: Sequence[Segment], images: Sequence[Dataset], model: str
+    name: str, labelmap: np.ndarray, segments: Sequence[Segment], images: Sequence[Dataset], model: str | None
 ) -> Segmentation:
     import highdicom as hd
-    from pydicom.sr.coding import Code
 
-    by_model = hd.AlgorithmIdentificationSequence(
-        model[:LONGEST], Code("123110", "DCM", "Artificial Intelligence"), versions_of(model)[:LONGEST]
-    )
+    made = _made_by(model)
     numbered = np.zeros_like(labelmap)
     descriptions = []
     for number, segment in enumerate(segments, start=1):
         numbered[labelmap == segment.value] = number
-        descriptions.append(_description(number, segment, by_model))
+        descriptions.append(_description(number, segment, made))
     try:
         with quiet():
+            _fill_in_thickness(images)
             return hd.seg.Segmentation(
                 images,
                 numbered,
@@ -146,7 +146,7 @@ def _segmentation(
                 manufacturer=MANUFACTURER,
                 manufacturer_model_name=PROGRAM,
                 software_versions=__version__,
-                series_description=f"Segmentation by {model}"[:LONGEST],
+                series_description=made.series[:LONGEST],
                 specific_character_set="ISO_IR 192",  # highdicom refuses multiple character sets, as in series from Japan or Korea
                 device_serial_number="none",
                 content_description="Research only, not for clinical use",
@@ -159,12 +159,47 @@ def _segmentation(
         ) from error
 
 
+def _fill_in_thickness(images: Sequence[Dataset]) -> None:
+    """Make slices that do not say how thick they are as thick as they are apart: a SEG must say it, a series need not."""
+    measures = plane = images[0]
+    places = images
+    if frames := images[0].get("PerFrameFunctionalGroupsSequence"):
+        shared = images[0].SharedFunctionalGroupsSequence[0]
+        measures, plane = shared.PixelMeasuresSequence[0], shared.PlaneOrientationSequence[0]
+        places = [frame.PlanePositionSequence[0] for frame in frames]
+    if measures.get("SliceThickness") is None:
+        normal = np.cross(*np.reshape(plane.ImageOrientationPatient, (2, 3)))
+        span_mm = float(np.ptp(np.array([place.ImagePositionPatient for place in places]) @ normal))
+        measures.SliceThickness = DS(span_mm / max(len(places) - 1, 1) or GUESSED_MM, auto_format=True)
+
+
+class _Made(NamedTuple):
+    """How segments were made, in DICOM's words."""
+
+    series: str  # its description
+    kind: str
+    algorithm: AlgorithmIdentificationSequence
+
+
+def _made_by(model: str | None) -> _Made:
+    import highdicom as hd
+    from pydicom.sr.coding import Code
+
+    if model is None:
+        family = Code("123109", "DCM", "Manual Processing")
+        algorithm = hd.AlgorithmIdentificationSequence(PROGRAM, family, __version__)
+        return _Made("Segmentation edited by hand", "SEMIAUTOMATIC", algorithm)
+    family = Code("123110", "DCM", "Artificial Intelligence")
+    algorithm = hd.AlgorithmIdentificationSequence(model[:LONGEST], family, versions_of(model)[:LONGEST])
+    return _Made(f"Segmentation by {model}", "AUTOMATIC", algorithm)
+
+
 def versions_of(model: str) -> str:
     """The versions in the names of one or several models; a model of one's own may have none."""
     return ", ".join(re.findall(r"-v(\d+\.\d+\.\d+)(?=, |$)", model)) or "unknown"
 
 
-def _description(number: int, segment: Segment, by_model: AlgorithmIdentificationSequence) -> SegmentDescription:
+def _description(number: int, segment: Segment, made: _Made) -> SegmentDescription:
     """The description of a segment; highdicom leaves out modifiers, which belong in the item that they modify (PS3.3 C.8.20.4)."""
     import highdicom as hd
 
@@ -174,8 +209,8 @@ def _description(number: int, segment: Segment, by_model: AlgorithmIdentificatio
         segment.name,
         codes.category,
         codes.kind,
-        "AUTOMATIC",
-        by_model,
+        made.kind,
+        made.algorithm,
         anatomic_regions=[codes.region] if codes.region else None,
         display_color=hd.color.CIELabColor.from_rgb(*segment.color),
     )

@@ -85,7 +85,8 @@ def _slice_mm(first: Frame, places: np.ndarray) -> float:
     gaps = np.diff(places)
     gaps = gaps[gaps > SAME_PLACE_MM]
     if not len(gaps):
-        return first.spacing[2] or 1.0  # a thickness of 0 mm is allowed
+        thick_mm = first.spacing[2]
+        return thick_mm if thick_mm > 0 else 1.0  # a thickness of 0 mm is allowed, and some files give none
     return float(gaps[gaps < 1.5 * gaps.min()].mean())  # the mean, as positions may be rounded
 
 

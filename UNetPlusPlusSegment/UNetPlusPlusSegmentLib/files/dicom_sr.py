@@ -75,6 +75,7 @@ def write_dicom_sr(
                 is_complete=True,
                 is_final=False,
                 is_verified=False,
+                specific_character_set="ISO_IR 192",  # as in the SEG
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise FileError(

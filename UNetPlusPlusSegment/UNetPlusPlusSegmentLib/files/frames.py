@@ -17,7 +17,7 @@ class Frame(NamedTuple):
 
     origin: tuple[float, ...]  # centre of its first pixel
     directions: tuple[float, ...]  # 3 × 3, row by row; its columns are I, J and the normal
-    spacing: tuple[float, ...]  # along I and J, and the slice thickness
+    spacing: tuple[float, ...]  # along I and J, and the slice thickness, NaN if not given
     rescale: tuple[float, float] | None = None  # slope and intercept of its values; None if not given
     slice_step: float | None = None  # from its slice to the next; None if not given
     unit: str = ""  # of its rescaled values; empty if not given
@@ -67,9 +67,9 @@ class _Groups:
         """The frame; None if its position or pixel size is not given."""
         orientation = self._values("PlaneOrientationSequence", "ImageOrientationPatient", 6)
         pixel = self._values("PixelMeasuresSequence", "PixelSpacing", 2)
-        thickness_mm = self._values("PixelMeasuresSequence", "SliceThickness", 1)
+        thickness_mm = self._values("PixelMeasuresSequence", "SliceThickness", 1) or [np.nan]
         origin = self._values("PlanePositionSequence", "ImagePositionPatient", 3)
-        if not (orientation and pixel and thickness_mm and origin):
+        if not (orientation and pixel and origin):
             return None
         along, down = np.reshape(orientation, (2, 3))
         directions = np.column_stack([along, down, np.cross(along, down)])
