@@ -71,9 +71,11 @@ def scans(tmp_path):
     return tmp_path / "in"
 
 
-def add_scan(path: Path) -> None:
-    array = np.random.default_rng(0).integers(-1000, 300, (6, 8, 8), np.int16)
-    files.write_volume(path, array, np.diag([-2.0, -2.0, 3.0, 1.0]))
+def add_scan(path: Path, aside_mm: float = 0.0) -> None:
+    """Write noise, each slice `aside_mm` to the side of the one before it."""
+    array, affine = np.random.default_rng(0).integers(-1000, 300, (6, 8, 8), np.int16), np.diag([-2.0, -2.0, 3.0, 1.0])
+    affine[1, 2] = aside_mm
+    files.write_volume(path, array, affine)
 
 
 def kill_at_the_next_result(monkeypatch) -> None:
@@ -299,6 +301,14 @@ def test_a_case_that_fails_while_it_is_written_does_not_call_what_it_has_replace
     monkeypatch.setattr(files, "write_forms", lambda *_: 1 / 0)
     assert run(scans, tmp_path / "out", threshold=0.4) == {"a": "failed"}
     assert "is kept" not in read_manifest(tmp_path / "out")["a"]["reason"]
+
+
+def test_a_tilted_scan_that_is_asked_for_as_nifti_fails_before_the_network_runs(run, scans, tmp_path, monkeypatch):
+    add_scan(scans / "tilted.nrrd", aside_mm=1.0)
+    monkeypatch.setattr(Finder, "submit", lambda *_: pytest.fail("ran"))
+    assert run([scans / "tilted.nrrd"], tmp_path / "out", ["nii.gz"]) == {"tilted": "failed"}
+    reason = read_manifest(tmp_path / "out")["tilted"]["reason"]
+    assert "tilted.nii.gz cannot be written" in reason and "gantry tilt" in reason
 
 
 def test_a_folder_of_an_earlier_version_goes_on_with_its_segmentations(run, scans, tmp_path):

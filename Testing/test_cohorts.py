@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -178,11 +179,16 @@ def test_a_case_that_found_no_memory_beside_another_is_read_again(monkeypatch):
 def test_the_next_case_is_read_while_one_is_computed(monkeypatch):
     paths = [Path(f"{n}.nrrd") for n in range(3)]
     read = {path: threading.Event() for path in paths}
-    monkeypatch.setattr(files, "read_volume", lambda path, *_: (read[path].set() or path, []))
+
+    def read_volume(path, *_):
+        read[path].set()
+        return SimpleNamespace(path=path, ijk_to_ras=np.eye(4)), []
+
+    monkeypatch.setattr(files, "read_volume", read_volume)
 
     class Worker:
-        def submit(self, path, *_):
-            return path
+        def submit(self, volume, *_):
+            return volume.path
 
         def result_of(self, path):
             number = paths.index(path)

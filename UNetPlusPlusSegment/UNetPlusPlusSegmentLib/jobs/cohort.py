@@ -202,6 +202,8 @@ def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list
         except MemoryError:  # the case before has ended since, so there may be enough memory now
             volume, notes = read_case(todo)
         source = _source_of_seg(todo)
+        for path in todo.outputs:
+            files.check_grid(path, volume.ijk_to_ras)
         found = [worker.result_of(worker.submit(volume, folder, request)) for folder, request in todo.parts]
         result = merged(found, volume)
         bundles = [read_bundle(folder) for folder, _ in todo.parts]
