@@ -115,14 +115,17 @@ def test_a_case_that_was_removed_since_says_so_and_one_without_findings_too(tmp_
     assert "Nothing was found." in page and "No nodule was found." in page
 
 
-def test_a_correction_is_shown_with_its_case(tmp_path):
+def test_a_correction_is_shown_with_its_case_as_long_as_its_file_is_there(tmp_path):
     folder = make_cohort(tmp_path / "out", 2)
     again = {**case(0), "case": "case0000.corrected", "corrects": "case0000", "status": "corrected"}
     append(folder, again)
-    page = make_report(folder).read_text(encoding="utf-8")
-    assert len(names_in(page)) == 2
-    assert "Liver (corrected)" in page
-    assert "case0000.corrected" in (folder / "measurements.csv").read_text()
+    for is_there in (True, False, True):
+        path = folder / "case0000.corrected.seg.nrrd"
+        path.touch() if is_there else path.unlink()
+        page = make_report(folder).read_text(encoding="utf-8")
+        assert len(names_in(page)) == 2
+        assert ("Liver (corrected)" in page) == is_there
+        assert ("case0000.corrected" in (folder / "measurements.csv").read_text()) == is_there
 
 
 def test_files_that_were_skipped_are_no_cases_but_named(tmp_path):

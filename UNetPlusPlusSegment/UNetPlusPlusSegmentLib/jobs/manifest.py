@@ -54,6 +54,8 @@ def is_running(folder: Path) -> bool:
 def read_manifest(folder: Path) -> dict[str, dict]:
     """The last complete line of each case that is still listed and has the name of a file; empty if there is no manifest.
 
+    A correction is listed as long as its file is there.
+
     Raises:
         CohortError: It cannot be read.
     """
@@ -72,7 +74,13 @@ def read_manifest(folder: Path) -> dict[str, dict]:
                 known[record["case"]] = record | {"status": record["status"]}
         except (ValueError, TypeError, KeyError, RecursionError):
             continue  # a line left incomplete by a crash
-    return {case: record for case, record in known.items() if record["status"] != GONE}
+    return {case: record for case, record in known.items() if _is_listed(folder, record)}
+
+
+def _is_listed(folder: Path, record: Mapping) -> bool:
+    if "corrects" in record:
+        return (folder / f"{record['case']}.seg.nrrd").is_file()
+    return record["status"] != GONE
 
 
 def append(folder: Path, record: Mapping[str, object]) -> None:
