@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from Testing.support.pairs import slicer_case
 from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.files.pairs import find_pairs
 from UNetPlusPlusSegmentLib.jobs.cases import find_cases
 
 PAIRS = {
@@ -67,3 +69,15 @@ def test_values_beyond_those_of_labels_make_an_image(tmp_path):
     ):
         sitk.WriteImage(sitk.GetImageFromArray(values.reshape(5, 6, 8).astype(np.int16)), tmp_path / f"{name}.nrrd")
     assert {path.name for path in files.label_maps(tmp_path.iterdir())} == {"label.nrrd"}
+
+
+def test_of_two_images_a_segmentation_belongs_to_the_one_whose_name_it_repeats_further_whatever_their_endings(tmp_path):
+    for name in ("P01", "P01_b"):
+        slicer_case(tmp_path, name)
+    volume, _ = files.read_volume(tmp_path / "P01.nrrd")
+    (tmp_path / "P01.nrrd").unlink()
+    files.write_volume(tmp_path / "P01.nii.gz", volume.array, volume.ijk_to_ras)
+    pairs = find_pairs(tmp_path)
+    found = {pair.image.name: {segment.path.name for segment in pair.segments} for pair in pairs.found}
+    assert found == {"P01.nii.gz": {"P01.seg.nrrd"}, "P01_b.nrrd": {"P01_b.seg.nrrd"}}
+    assert not pairs.refused

@@ -216,7 +216,7 @@ def _add_side_by_side(scans: Sequence[Path], drawn: Sequence[Path], folder: Path
     for path in drawn:
         near = [scan for scan in scans if _called_after(scan, [path])] or (scans if len(scans) == 1 else [])
         if near:
-            of_scan[max(near, key=lambda scan: len(scan.name))].append(path)
+            of_scan[max(near, key=lambda scan: len(case_name(scan)))].append(path)
         else:
             pairs.refused.append(
                 f"{path} does not begin with the name of an image in its folder: rename it after its image."
