@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydicom.uid import generate_uid
 
-from Testing.support.mrml_scene import LIVER, NODULE
+from Testing.support.mrml_scene import LIVER, NODULE, nothing_changes
 from Testing.support.sample_files import write_slice
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.segment import Segment
@@ -61,6 +61,30 @@ def test_a_case_that_was_run_by_force_is_shown(scene, tmp_path):
     with pytest.raises(files.FileError, match="voxel"):
         ShownCase(tmp_path, record)
     assert ShownCase(tmp_path, {**record, "force": True}).is_whole
+
+
+def test_a_case_leaves_nothing_in_the_scene(case, scene):
+    case.drop()
+    with nothing_changes(scene):
+        ShownCase(case.folder, case.record).drop()
+
+
+def test_a_ct_of_64_bit_integers_is_shown(scene, tmp_path):
+    hu = np.full(LABELS.shape, -100, np.int64)
+    hu[0, 0, 0] = 1 << 40
+    files.write_volume(tmp_path / "one.nrrd", hu, MATRIX)
+    case = ShownCase(tmp_path, {"case": "one", "input": str(tmp_path / "one.nrrd"), "status": "failed"})
+    shown = mrml.volume_from_node(case.volumeNode).array
+    assert (shown.dtype, shown[0, 0, 0], shown[0, 0, 1]) == (np.int32, np.iinfo(np.int32).max, -100)
+
+
+def test_changes_are_known_and_kept_although_the_ct_was_removed(case, scene):
+    scene.RemoveNode(case.volumeNode)
+    assert not case.is_changed
+    case.segmentationNode.GetSegmentation().GetNthSegment(0).SetName("Left lobe")
+    assert case.is_changed
+    with pytest.raises(files.FileError, match=r"The CT was removed.*Slicer's Save"):
+        case.save()
 
 
 def test_a_case_with_a_damaged_segmentation_is_refused_and_leaves_nothing_in_the_scene(case, scene):

@@ -155,7 +155,7 @@ class Edit:
         if self.run.jobs:
             self.run.cancel()
         if self._previewNode is not None and slicer.mrmlScene.IsNodePresent(self._previewNode):
-            self._previewNode.GetScene().RemoveNode(self._previewNode)
+            showing.remove(self._previewNode)
         self._previewNode = None
 
     @property

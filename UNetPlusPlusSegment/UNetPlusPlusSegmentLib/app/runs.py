@@ -15,6 +15,7 @@ from ..core.progress import in_words
 from ..core.result import Result
 from ..jobs.protocol import JobError
 from ..network.bundle import Bundle
+from ..scene import showing
 from ..scene.logic import Segmenter
 from ..scene.scene_runs import SceneRun
 from .views import Views
@@ -136,7 +137,7 @@ class Runs:
         """Take in a result; the maps of the run before are removed."""
         if run is not self.shown:
             for each in self.shown.mapNodes if self.shown else ():
-                self._views.scene.RemoveNode(each)
+                showing.remove(each)
             self.shown = run
         self._take_in(run, result)
 

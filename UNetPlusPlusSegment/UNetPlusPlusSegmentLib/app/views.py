@@ -17,6 +17,7 @@ from trame_slicer.rca_view import register_rca_factories
 from trame_slicer.views import Layout, LayoutDirection, SliceView, ViewLayoutDefinition
 
 from ..core.volume import Volume
+from ..scene import showing
 
 WINDOWS = {"Abdomen": (400, 40), "Lung": (1500, -600)}  # width and centre in HU
 OVERLAY_OPACITY = 0.5
@@ -56,7 +57,7 @@ class Views:
         self.scene.Clear()
         node = self.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
         node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(volume.ijk_to_ras))
-        slicer.util.updateVolumeFromArray(node, volume.array)
+        slicer.util.updateVolumeFromArray(node, showing.in_32_bits(volume.array))
         node.CreateDefaultDisplayNodes()
         self.volume = node
         self.set_window(window)

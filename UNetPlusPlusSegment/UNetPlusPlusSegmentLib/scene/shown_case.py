@@ -12,7 +12,7 @@ import slicer
 from .. import files
 from ..files.nrrd import read_nrrd_layers
 from ..jobs.corrections import add_correction, corrected_path, segmentation_path
-from . import mrml
+from . import mrml, showing
 from .snapshots import Snapshot, snapshot
 
 
@@ -43,7 +43,9 @@ class ShownCase:
         if path.is_file():
             read_nrrd_layers(path)  # Slicer's core ends the whole process on a damaged file
         self._scene = slicer.mrmlScene
-        self.volumeNode = slicer.util.addVolumeFromArray(volume.array, volume.ijk_to_ras, record["case"])
+        self.volumeNode = slicer.util.addVolumeFromArray(
+            showing.in_32_bits(volume.array), volume.ijk_to_ras, record["case"]
+        )
         self.volumeNode.CreateDefaultDisplayNodes()
         self.segmentationNode: Any = None
         if path.is_file():
@@ -61,7 +63,7 @@ class ShownCase:
         node.GetStorageNode().SetFileName(str(path))
         if not node.GetStorageNode().ReadData(node):
             raise files.FileError(f"{path} cannot be read: run the cohort again.")
-        node.SetAndObserveStorageNodeID(None)  # otherwise Save would overwrite the result
+        self._scene.RemoveNode(node.GetStorageNode())  # otherwise Save would overwrite the result
         node.SetReferenceImageGeometryParameterFromVolumeNode(self.volumeNode)
         node.CreateDefaultDisplayNodes()
 
@@ -72,7 +74,7 @@ class ShownCase:
 
     @property
     def is_changed(self) -> bool:
-        """True if voxels, names, colours or terms were changed since the segmentation was loaded or saved."""
+        """True if voxels, names, colours or terms were changed since the segmentation was loaded or saved, and it is still there."""
         try:
             now = self._snapshot()
         except mrml.SegmentationError:  # more segments than were loaded, and than a file can hold
@@ -90,7 +92,12 @@ class ShownCase:
         """
         now = self._snapshot()
         if now is None:
-            raise files.FileError("The CT or its segmentation was removed from the scene: load the case again.")
+            raise files.FileError("The segmentation was removed from the scene: load the case again.")
+        if not self._is_there(self.volumeNode):
+            raise files.FileError(
+                "The CT was removed from the scene, so changes cannot be saved in the cohort: save the segmentation elsewhere with"
+                " Slicer's Save, then load the case again."
+            )
         now.check_overlap()
         path = corrected_path(self.folder, self.record["case"])
         files.write_segmentation(path, now.labelmap, now.ijk_to_ras, now.segments)
@@ -103,11 +110,11 @@ class ShownCase:
         """Remove what was loaded from the scene."""
         for node in (self.segmentationNode, self.volumeNode):
             if self._is_there(node):
-                self._scene.RemoveNode(node)
+                showing.remove(node)
 
     def _snapshot(self) -> Snapshot | None:
-        """The segmentation now; None if it or the CT was removed."""
-        if not (self._is_there(self.segmentationNode) and self._is_there(self.volumeNode)):
+        """The segmentation now, on the grid of the CT, which may have been removed from the scene; None if it was removed itself."""
+        if not self._is_there(self.segmentationNode):
             return None
         return snapshot(self.segmentationNode, self.volumeNode)
 
