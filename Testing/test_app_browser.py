@@ -222,6 +222,21 @@ def test_a_cohort_is_walked_through_and_reviewed(opened, tmp_path):
     assert other.page.url != address
     assert page.text("position") == "1 of 2"
 
+    # Both change one case: the later one is told, and can open it again.
+    page.click("next")
+    wait_until(lambda: page.text("position") == "2 of 2", "the second case again")
+    before = corrected.read_bytes()
+    other.tool("brush")
+    other.drag(AXIAL, (0.25, 0.4), (0.35, 0.4))
+    wait_until(lambda: corrected.read_bytes() != before, "the correction of the second visitor")
+    of_other = corrected.read_bytes()
+    page.tool("brush")
+    page.drag(AXIAL, (0.25, 0.2), (0.35, 0.2))
+    wait_until(lambda: page.text("saved").startswith("Not saved: another session"), "the word about the other visitor")
+    page.click("again")
+    wait_until(lambda: not page.state("stale") and page.text("saved") == "", "what the other visitor saved")
+    assert corrected.read_bytes() == of_other
+
 
 def test_with_a_host_the_page_opens_with_the_token_only_and_takes_uploads_up_to_the_limit(opened, tmp_path):
     page, _ = opened("--host", "127.0.0.1", "--upload-mb", "1")

@@ -323,6 +323,43 @@ def test_what_another_visitor_saved_since_stays_when_a_session_ends(cohort, open
     assert volumes_ml(results)["a.corrected"] == "9.6"
 
 
+def test_a_correction_that_another_visitor_saves_while_a_case_is_opened_stays(cohort, open_session, monkeypatch):
+    results, _ = cohort
+    _, do = open_session(*cohort)
+    read = Session.open.__globals__["_read"]
+
+    def meanwhile(case):
+        opened = read(case)
+        shutil.copy(results / "b.seg.nrrd", results / "a.corrected.seg.nrrd")
+        return opened
+
+    monkeypatch.setitem(Session.open.__globals__, "_read", meanwhile)
+    second, _ = open_session(*cohort)
+    assert second.state.stale
+    assert not (results / TABLE).exists()  # what it shows is not what is saved
+    paint(second, do)
+    assert "another session has changed a.corrected.seg.nrrd" in second.state.saved
+    assert (results / "a.corrected.seg.nrrd").read_bytes() == (results / "b.seg.nrrd").read_bytes()
+
+
+def test_a_case_that_another_visitor_changed_is_opened_again(cohort, open_session):
+    (first, do), (second, _) = open_session(*cohort), open_session(*cohort)
+    paint(first, do)
+    paint(second, do, np.s_[2:6, 20:25, 5:15])
+    assert second.state.saved.startswith("Not saved") and second.state.stale and not first.state.stale
+    do(second.open_again())
+    assert (second.case.name, second.state.stale, second.state.saved) == ("a", False, "")
+    assert second.state.rows == first.state.rows
+    paint(second, do, np.s_[2:6, 20:25, 5:15])
+    assert second.state.saved == "Saved: a.corrected.seg.nrrd"
+
+
+def test_a_scan_of_64_bit_integers_is_opened(tmp_path, open_session):
+    files.write_volume(tmp_path / "ct.nrrd", np.full((10, 30, 40), -100, np.int64), MATRIX)
+    session, _ = open_session(tmp_path / "ct.nrrd")
+    assert np.unique(mrml.volume_from_node(session.views.volume).array).tolist() == [-100]
+
+
 def test_a_case_that_is_only_looked_at_is_not_saved_again(cohort, open_session):
     results, _ = cohort
     session, do = open_session(*cohort)

@@ -232,7 +232,7 @@ def test_each_change_is_saved_and_one_that_cannot_be_is_said(tmp_path):
 
     async def changes():
         saving = AutoSave(said.append, taken)
-        saving.follow(tmp_path / "a.seg.nrrd", lambda: now[0], first)
+        saving.follow(tmp_path / "a.seg.nrrd", lambda: now[0], first, None)
         saving.changed()
         await saving.finish()
         assert said == []  # nothing had changed
@@ -242,7 +242,7 @@ def test_each_change_is_saved_and_one_that_cannot_be_is_said(tmp_path):
         np.testing.assert_array_equal(
             sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.seg.nrrd"))), second.labelmap
         )
-        saving.follow(tmp_path / "gone" / "a.seg.nrrd", lambda: first, second)
+        saving.follow(tmp_path / "gone" / "a.seg.nrrd", lambda: first, second, None)
         saving.changed()
         await saving.finish()
 
@@ -263,7 +263,7 @@ def test_segments_that_overlap_are_neither_saved_nor_downloaded_until_one_is_sub
 
     async def changes():
         saving = AutoSave(said.append, AsyncMock())
-        saving.follow(path, lambda: snapshot(segmentation, node), None)
+        saving.follow(path, lambda: snapshot(segmentation, node), None, None)
         for subtracted in (False, True):
             if subtracted:
                 showing.show_segmentation(
@@ -287,7 +287,7 @@ def test_what_another_session_saved_is_not_overwritten(tmp_path):
 
     async def changes():
         saving = AutoSave(said.append, AsyncMock())
-        saving.follow(path, lambda: mine, None)
+        saving.follow(path, lambda: mine, None, None)
         path.write_text("of another session")
         saving.changed()
         await saving.finish()

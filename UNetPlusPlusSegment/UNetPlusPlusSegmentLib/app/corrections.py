@@ -13,7 +13,9 @@ from ..scene.snapshots import Snapshot
 from .cases import Case
 
 FORMATS = {"seg.nrrd": ".seg.nrrd", "nifti": ".nii.gz", "dicom": ".dcm", "stl": ".stl"}
-BY_HAND = "corrected by hand"  # in place of the model's name in a DICOM SEG
+
+
+Stamp = tuple[int, int] | None
 
 
 class AutoSave:
@@ -30,22 +32,24 @@ class AutoSave:
         self._path: Path | None = None
         self._take: Callable[[], Snapshot | None] = lambda: None
         self._saved: Snapshot | None = None
-        self._stamp: tuple[int, int] | None = None  # of the file when this session last read or wrote it
+        self._stamp: Stamp = None  # of the file when this session last read or wrote it
         self.last: Snapshot | None = None  # the last state that this session has saved of this case
         self.refused = ""  # why the last change was not saved, if the visitor can mend that in the segmentation
         self._task: asyncio.Task | None = None
         self._again = False
 
-    def follow(self, path: Path | None, take: Callable[[], Snapshot | None], saved: Snapshot | None) -> None:
+    def follow(
+        self, path: Path | None, take: Callable[[], Snapshot | None], saved: Snapshot | None, stamp: Stamp
+    ) -> None:
         """Save another case from now on.
 
         Args:
             path: The file; None not to save, but still call `taken`.
             take: Returns the current state; called on the main thread.
             saved: The state that is already saved.
+            stamp: `stamp_of` the file, from before its state was read.
         """
-        self._path, self._take, self._saved = path, take, saved
-        self._stamp = _stamp(path)
+        self._path, self._take, self._saved, self._stamp = path, take, saved, stamp
         self.last = None
 
     def changed(self) -> None:
@@ -82,23 +86,23 @@ class AutoSave:
     @property
     def is_current(self) -> bool:
         """True if no other session has changed the file since this one read or wrote it."""
-        return _stamp(self._path) == self._stamp
+        return stamp_of(self._path) == self._stamp
 
     async def _write(self, path: Path, now: Snapshot) -> None:
         if not self.is_current:
             raise files.FileError(
-                f"another session has changed {path.name}. Open the case again, or download your version."
+                f"another session has changed {path.name}. Download your version, or open the case again, without your last changes."
             )
         now.check_overlap()
         writing = asyncio.to_thread(files.write_segmentation, path, now.labelmap, now.ijk_to_ras, now.segments)
         await asyncio.shield(writing)  # not cancelled at the end of the session
         if path == self._path:
             self.last = now
-            self._stamp = _stamp(path)
+            self._stamp = stamp_of(path)
         self._said(f"Saved: {path.name}")
 
 
-def _stamp(path: Path | None) -> tuple[int, int] | None:
+def stamp_of(path: Path | None) -> Stamp:
     """Modification time and size of a file; None if it does not exist."""
     if path is None or not path.exists():
         return None
@@ -126,7 +130,7 @@ def write(state: Snapshot, case: Case, kind: str, folder: Path) -> Path:
     if kind == "dicom":
         files.check_dicom_seg()
         source = files.slices_of(case.folders.scan(case.scan), case.series)
-        files.write_dicom_seg(path, state.labelmap, state.segments, source, BY_HAND)
+        files.write_dicom_seg(path, state.labelmap, state.segments, source, model=None)
     elif kind == "stl":
         files.write_surfaces(path, state.labelmap, state.ijk_to_ras, state.segments)
     else:

@@ -158,6 +158,7 @@ class Page(VAppLayout):
             html.Div("{{ took }}", classes="text-caption", id="took")
             style = "saved.startsWith('Not saved') ? 'text-error' : 'text-caption'"
             html.Div("{{ saved }}", classes=(style,), id="saved")
+            v.VBtn("Open again", v_if="stale", size="small", click=self._session.open_again, id="again")
 
 
 class _Corrections(SegmentEditorUI):

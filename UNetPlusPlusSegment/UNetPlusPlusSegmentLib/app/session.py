@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from trame_server import Server
 from trame_slicer.app.logic.segmentation import SegmentEditorLogic
@@ -27,7 +26,7 @@ from ..scene.scene_runs import SceneRun, segments_of_target
 from ..scene.snapshots import Snapshot, snapshot
 from .cases import Case
 from .choice import Choice
-from .corrections import AutoSave
+from .corrections import AutoSave, Stamp, stamp_of
 from .measured import Measurements
 from .runs import Runs
 from .table import Table
@@ -56,12 +55,12 @@ class Session:
         self._by_hand = False  # whether segments may have been corrected before the last result
         self._table, self._rows = Table(), list[str]()  # the table, and the IDs of the segments in its rows
         self._measured = Measurements(None, None)
-        self._autosave = AutoSave(partial(self._set, "saved"), self._measure_again)
+        self._autosave = AutoSave(self._tell_saved, self._measure_again)
         self.state = server.state
         self.state.update(
             {
                 "cases": list(self.cases), "case_name": None, "position": "", "window_name": "Abdomen", "message": "", "wrong": False,
-                "saved": "", "speeds": SPEEDS, "speed": "balanced", "devices": DEVICES, "device": "auto", "running": False,
+                "saved": "", "stale": False, "speeds": SPEEDS, "speed": "balanced", "devices": DEVICES, "device": "auto", "running": False,
                 "progress": 0, "progress_text": "", "header": [], "rows": [], "overlay": False, "loaded": False,
                 "in_cohort": False, "took": "", "verdict": "", "comment": "", "reviewer": "", "dicom": False,
             }
@@ -76,9 +75,14 @@ class Session:
 
     # Cases
 
-    async def open(self, name: str | None) -> None:
-        """Open a case by its name, with its segmentation if it has one; changes of the previous case are saved first."""
-        if name is None or (self.case and self.case.name == name):
+    async def open(self, name: str | None, again: bool = False) -> None:
+        """Open a case by its name, with its segmentation if it has one; changes of the previous case are saved first.
+
+        Args:
+            name: Name of the case; nothing happens if it is None.
+            again: Open it again, if it is open already, as another session may have changed it.
+        """
+        if name is None or (self.case and self.case.name == name and not again):
             return
         if name not in self.cases:
             self._tell(f"There is no case {name!r}: choose one from the list.", wrong=True)
@@ -87,7 +91,7 @@ class Session:
         self._tell("Opening …")
         self.state.flush()
         try:
-            volume, notes, found = await asyncio.to_thread(_read, case)
+            read = await asyncio.to_thread(_read, case)
         except (ValueError, MemoryError) as error:
             why = str(error) or "There is not enough memory for this scan: close other programs, or crop the scan."
             self._stay(why.replace(str(case.scan), case.name))  # an upload's path means nothing to a visitor
@@ -98,9 +102,9 @@ class Session:
             self._stay(self._autosave.refused)
             return
         if case is self._asked:  # no other case has been chosen meanwhile
-            said = [case.record.get("reason"), *(case.record.get("notes") or ()), *notes]
+            said = [case.record.get("reason"), *(case.record.get("notes") or ()), *read.notes]
             self._tell(" ".join(dict.fromkeys(filter(None, said))))
-            self._show(case, volume, found)
+            self._show(case, read)
             self.state.flush()
             await self._measure_corrected_before()
         self.state.flush()
@@ -111,23 +115,24 @@ class Session:
         self.state.case_name = self.case.name if self.case else None
         self.state.flush()
 
-    def _show(self, case: Case, volume: Volume, found: Path | None) -> None:
+    def _show(self, case: Case, read: _Read) -> None:
         """Show a case that has been read, in place of the previous one."""
-        self.views.show(volume, case.name, self.state.window_name)
+        self.views.show(read.volume, case.name, self.state.window_name)
         self.case, self.runs.shown, saved_as = case, None, case.corrected
-        loaded = self.views.load_segmentation(found) if found else None
-        self._by_hand = loaded is not None and case.segmentation == case.corrected
-        if found and loaded is None:
-            self._tell(f"{found} could not be shown, so changes are not saved: copy it again.", wrong=True)
+        loaded = self.views.load_segmentation(read.segmentation) if read.segmentation else None
+        self._by_hand = loaded is not None and read.by_hand
+        if read.segmentation and loaded is None:
+            self._tell(f"{read.segmentation} could not be shown, so changes are not saved: copy it again.", wrong=True)
             saved_as = None
         self._use(loaded or self.views.app.segmentation_editor.create_empty_segmentation_node())
         state = self.take()
         self._measured = Measurements(self.views.volume, None if self._by_hand else state, case.record.get("target"))
-        self._autosave.follow(saved_as, self.take, state)
+        self._autosave.follow(saved_as, self.take, state, read.stamp)
         self.state.update(
             {
                 "case_name": case.name, "loaded": True, "overlay": False, "in_cohort": case.cohort is not None,
-                "dicom": case.scan.is_dir(), "saved": "" if saved_as else NOTHING_SAVED, "took": "",
+                "dicom": case.scan.is_dir(), "saved": "" if saved_as else NOTHING_SAVED,
+                "stale": not self._autosave.is_current, "took": "",
             }
         )  # fmt: skip
         self._show_rows()
@@ -177,8 +182,12 @@ class Session:
         """Add an uploaded case to the list, and open it."""
         self.cases[case.name] = case
         self.state.cases = list(self.cases)
-        self.case = None if self.case and self.case.name == case.name else self.case
-        await self.open(case.name)
+        await self.open(case.name, again=True)
+
+    async def open_again(self) -> None:
+        """Open the case again, as another session may have changed it."""
+        if self.case is not None:
+            await self.open(self.case.name, again=True)
 
     async def step(self, by: int) -> None:
         """Open the next case (1) or the previous one (-1)."""
@@ -320,15 +329,33 @@ class Session:
     def _tell(self, message: str, wrong: bool = False) -> None:
         self.state.update({"message": message, "wrong": wrong})
 
-    def _set(self, name: str, value: object) -> None:
-        self.state[name] = value
+    def _tell_saved(self, said: str) -> None:
+        self.state.update({"saved": said, "stale": not self._autosave.is_current})
         self.state.flush()
 
 
-def _read(case: Case) -> tuple[Volume, list[str], Path | None]:
-    """The scan of a case, notes on it, and the file of its segmentation."""
-    found = case.segmentation and case.folders.scan(case.segmentation)
-    if found:
-        read_nrrd_layers(found)  # Slicer's core ends the whole process on a damaged file
+class _Read(NamedTuple):
+    """What was read of a case.
+
+    Attributes:
+        volume: The scan.
+        notes: Notes on it.
+        segmentation: The file of its segmentation; None if there is none.
+        by_hand: Whether that is the corrected one.
+        stamp: That of the corrected one, if only to come.
+    """
+
+    volume: Volume
+    notes: list[str]
+    segmentation: Path | None
+    by_hand: bool
+    stamp: Stamp
+
+
+def _read(case: Case) -> _Read:
+    stamp, found = stamp_of(case.corrected), case.segmentation  # in this order, as another session may save meanwhile
+    segmentation = found and case.folders.scan(found)
+    if segmentation:
+        read_nrrd_layers(segmentation)  # Slicer's core ends the whole process on a damaged file
     volume, notes = files.read_volume(case.folders.scan(case.scan), case.series, bool(case.record.get("force")))
-    return volume, notes, found
+    return _Read(volume, notes, segmentation, found is not None and found == case.corrected, stamp)

@@ -263,7 +263,7 @@ def segments_of_target(segmentationNode, bundle: Bundle, target: str) -> list[st
 def _digest_of(segmentationNode, segmentID: str, volumeNode) -> bytes:
     """A digest of a segment's voxels; times of modification also change without edits, as when Slicer merges layers to save them."""
     inside = mrml.labelmap_of(segmentationNode, segmentID, volumeNode)
-    return hashlib.blake2b(np.packbits(inside)).digest()
+    return hashlib.blake2b(np.packbits(inside).tobytes()).digest()
 
 
 def _like(old, segment: Segment) -> Segment:
