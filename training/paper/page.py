@@ -19,12 +19,14 @@ from paper.summary import (
     PAPER,
     End,
     Line,
+    after_half,
     between_seeds,
     compared,
     deepest_over_mean,
     differences,
     doubled,
     ious,
+    mean_difference,
     mean_of,
     paper_gain,
     validations,
@@ -38,7 +40,7 @@ START, BATCH = 0.833, 16
 FIGURES = {
     "learning.png": "IoU of the validation while learning",
     "pruning.png": "IoU against time of the pruned networks",
-    "edge.png": "The nucleus and the nodule of the images below on which the networks differ most",
+    "edge.png": "From the images below, the nucleus and the nodule on which the networks differ most",
     "examples-nuclei.png": "Three images of nuclei, and what each network found",
     "examples-nodule.png": "Three nodules, and what each network found",
 }
@@ -49,21 +51,26 @@ def write_page(results: Results, of_line: dict[tuple[str, str], Settings]) -> st
     datasets = list(dict.fromkeys(dataset for dataset, _ in of_line))
     done = sum(len(each.done()) for each in (results, results.half, results.half.half))
     of = len(planned(datasets, ARCHITECTURES)) + 2 * len(datasets) * len(ARCHITECTURES)
+    rest = (
+        " runs the others, continues where it stopped, and writes this page again"
+        if done < of
+        else " makes it from nothing"
+    )
     text = "\n".join([
         "# Does UNet++ help me?",
         "",
         "U-Net, wide U-Net and UNet++, without and with deep supervision, were trained in the same way on"
-        f" {', '.join(datasets)}. This page is based on {done} of {of} trainings. `python training/reproduce.py` runs the others,"
-        " continues where it stopped, and writes this page again. [table.md](table.md) has the whole table.",
+        f" {', '.join(datasets)}. This page is based on {done} of {of} trainings. `python training/reproduce.py`{rest}."
+        " [table.md](table.md) has the whole table.",
         "",
         *_holds(results, datasets),
         *_still_learning(results, datasets),
         "",
         *_gains(results, datasets),
         "",
-        "The IoU of UNet++ with deep supervision is that of the mean of its four heads, as in the paper. A gain is of the seeds that both"
-        " networks have. Intervals are over seeds and cases. With a single seed they are over cases only, and leave out the variation"
-        " between trainings: another seed may say otherwise.",
+        "The IoU of UNet++ with deep supervision is that of the mean of its four heads, as in the paper. A gain uses only the seeds that"
+        " both networks have, so it may differ from the difference of two columns. Intervals are over seeds and cases."
+        f"{_single(results, datasets)}",
         "",
         "## Have the trainings converged?",
         "",
@@ -73,14 +80,14 @@ def write_page(results: Results, of_line: dict[tuple[str, str], Settings]) -> st
         "",
         *_costs(results, datasets),
         "",
-        "## Why the paper's IoUs differ",
+        "## Why the paper's IoUs may differ",
         "",
         *_scales(results),
         "",
         "## Limits",
         "",
-        "- All networks were trained in the same way, tuned for none of them, on small images (the sizes are in the table). Another"
-        " optimiser, more filters or whole images may give other results.",
+        "- All networks were trained in the same way, tuned for none of them, on small images (their sizes are in [table.md](table.md))."
+        " Another optimiser, more filters or whole images may give other results.",
         "- Each data set has one split. Intervals over cases apply to other cases of the same source, not to another hospital.",
         *_splits(of_line),
         *few(results, datasets),
@@ -115,6 +122,13 @@ def _gains(results: Results, datasets: Sequence[str]) -> list[str]:
     return rows(head, lines)
 
 
+def _single(results: Results, datasets: Sequence[str]) -> str:
+    """A sentence about the intervals of gains from a single seed; empty if there are none."""
+    if not any(len(each) == 1 for other in BASELINES for each in differences(results, datasets, "unetpp_ds", other)):
+        return ""
+    return " With a single seed they are over cases only, and leave out the variation between trainings: another seed may say otherwise."
+
+
 def _gain_over(results: Results, datasets: Sequence[str], other: str) -> str:
     """The mean gain of UNet++ with deep supervision over another network with its interval, as text."""
     of_each = differences(results, datasets, "unetpp_ds", other)
@@ -127,10 +141,16 @@ def _holds(results: Results, datasets: Sequence[str]) -> list[str]:
     for architecture in ("unetpp", "unetpp_ds"):
         verdicts = _verdicts(datasets, differences(results, datasets, architecture, "unet"))
         lines.append(f"- {NAMES[architecture]}, compared with U-Net: {verdicts}.")
-    of_each = [deepest_over_mean(results, dataset) for dataset in datasets]
-    lines.append(f"- Its deepest head alone, L4, compared with the mean of its heads: {_verdicts(datasets, of_each)}.")
+    over_mean = _verdicts(datasets, [deepest_over_mean(results, dataset) for dataset in datasets])
+    over_unet = _verdicts(datasets, differences(results, datasets, "unetpp_ds", "unet", "L4"))
+    lines += [
+        f"- Its deepest head, L4, alone, compared with the mean of its four heads: {over_mean}.",
+        f"- Its deepest head, L4, alone, compared with U-Net: {over_unet}.",
+        "- *Better* and *worse* mean that the 95 % interval of the difference in IoU lies above or below 0. From a few seeds it is too"
+        " narrow ([Limits](#limits)).",
+    ]
     if seeds_differ := _seeds_differ(results, datasets, "the IoU of a case", lambda line: ious(results, line)):
-        lines.append(f"- {seeds_differ} A verdict from one seed leaves this out.")
+        lines.append(f"- {seeds_differ}")
     lines += [_mean_gain(results, datasets, other) for other in BASELINES]
     best = {a: float(np.mean(each)) for a in ARCHITECTURES if (each := ious(results, ("nuclei", a)))}
     if best:
@@ -163,7 +183,7 @@ def _verdict(found: Gain, cases: int) -> str:
 
 
 def _mean_gain(results: Results, datasets: Sequence[str], other: str) -> str:
-    """A sentence about the mean gain of UNet++ with deep supervision, its extremes, and the paper's mean gain."""
+    """Sentences about the mean gain of UNet++ with deep supervision, its extremes, the authors' measures, and the paper's mean gain."""
     there = compared(results, datasets, "unetpp_ds", other)
     of_each = differences(results, there, "unetpp_ds", other)
     mean, papers = gain(of_each, over_seeds=True), paper_gain(there, other)
@@ -173,22 +193,29 @@ def _mean_gain(results: Results, datasets: Sequence[str], other: str) -> str:
     sizes = {dataset: 100 * float(each.mean()) for dataset, each in zip(there, of_each, strict=True)}
     least, most = (pick(sizes, key=lambda dataset: sizes[dataset]) for pick in (min, max))
     extremes = f", from {sizes[least]:+.2f} on {least} to {sizes[most]:+.2f} on {most}" if len(there) > 1 else ""
-    said = f"{begin} on {', '.join(there)} is {mean.points} points{one_seed(of_each)}{extremes}."
-    if papers is None:
-        return said
-    inside = "within" if mean.low <= papers <= mean.high else "outside"
-    return f"{said} The mean of the paper's gains, {100 * papers:+.2f}, lies {inside} this interval."
+    if len(there) > 2:
+        rest = [each for dataset, each in zip(there, of_each, strict=True) if dataset != most]
+        extremes += f"; without {most} it is {points(gain(rest, over_seeds=True))}"
+    together, both = (
+        100 * mean_difference(results, there, "unetpp_ds", other, figure)
+        for figure in (Counts.compute_iou, Counts.mean_iou)
+    )
+    authors = f"By the authors' two measures it is {together:+.2f} (`compute_iou`) and {both:+.2f} (`mean_iou`)"
+    in_paper = "" if papers is None else f"; the mean of the paper's gains is {100 * papers:+.2f}"
+    return f"{begin} on {', '.join(there)} is {mean.points} points{one_seed(of_each)}{extremes}. {authors}{in_paper}."
 
 
 def _seeds_differ(
     results: Results, datasets: Sequence[str], what: str, figure: Callable[[Line], Sequence[float]]
 ) -> str:
-    """A sentence about the largest difference between seeds of one network; empty if no network has two."""
-    found = between_seeds(results, datasets, figure)
-    if found is None:
+    """Where networks have several seeds, the largest difference between those of one network; empty if none has two."""
+    ranges = {dataset: found for dataset in datasets if (found := between_seeds(results, dataset, figure))}
+    if not ranges:
         return ""
-    most, (dataset, network, *_) = found
-    return f"Seeds of one network differ by up to {100 * most:.1f} points of {what} ({NAMES[network]} on {dataset})."
+    said = ", ".join(f"{100 * most:.1f} on {dataset} ({NAMES[network]})" for dataset, (most, network) in ranges.items())
+    unknown = ", ".join(dataset for dataset in datasets if dataset not in ranges)
+    rest = f" How much they differ on {unknown} is not known." if unknown else ""
+    return f"Seeds of one network differ by up to so many points of {what}: {said}.{rest}"
 
 
 def _doublings(results: Results, dataset: str) -> tuple[dict[str, tuple[End, End]], dict[str, float]]:
@@ -204,8 +231,9 @@ def _still_learning(results: Results, datasets: Sequence[str]) -> list[str]:
     lines = []
     if slow:
         lines.append(
-            f"- Half of the steps were too few on {', '.join(slow)}, and whether all of them are enough is not known (below). A gain there"
-            f" also says how fast a network learns: with more steps it may grow or shrink.{_gain_after_half(results, slow)}"
+            f"- The trainings had not converged after half of the steps on {', '.join(slow)}; whether they have after all of them is not"
+            " known (see below). A gain there also says how fast a network learns: with more steps it may grow or shrink."
+            f"{_gain_after_half(results, slow)}"
         )
     if undecided:
         lines.append(f"- Whether the trainings have converged has not been decided on {', '.join(undecided)}.")
@@ -213,15 +241,12 @@ def _still_learning(results: Results, datasets: Sequence[str]) -> list[str]:
 
 
 def _gain_after_half(results: Results, datasets: Sequence[str]) -> str:
-    """A sentence about the gain of UNet++ with deep supervision over U-Net after half of the steps, and the table's, after all."""
-    both = ("unetpp_ds", "unet")
-    there = compared(results, compared(results.half, datasets, *both), *both)
-    half, whole = (differences(each, there, *both) for each in (results.half, results))
+    """A sentence about the gain of UNet++ with deep supervision over U-Net after half of the steps and after all, with the same seeds."""
+    there = {d: both for d in datasets if (both := after_half(results, d, "unetpp_ds", "unet"))}
     gains = [
-        f"{100 * before.mean():+.2f} instead of {100 * after.mean():+.2f} on {dataset}"
-        for dataset, before, after in zip(there, half, whole, strict=True)
+        f"{100 * half:+.2f} instead of {100 * whole:+.2f} on {dataset}" for dataset, (half, whole) in there.items()
     ]
-    begin = f" After half of them, the gain of {NAMES['unetpp_ds']} over U-Net was"
+    begin = f" After half of them, the gain of {NAMES['unetpp_ds']} over U-Net was, with the same seeds,"
     return f"{begin} {', '.join(gains)}." if gains else ""
 
 
@@ -240,7 +265,8 @@ def _ended(results: Results, datasets: Sequence[str]) -> list[str]:
     lines = [
         f"A data set has converged if twice the steps add less than {100 * ENOUGH} points of validation IoU for every network. If they add"
         " more, half of the steps were too few, and whether all of them are enough remains open. Each network is judged by one training"
-        f" with a quarter of the steps, one with half and one with all, so the verdict is uncertain too. {seeds_differ}".rstrip(),
+        " with half of the steps and one with all. The largest of four such differences may exceed the limit by chance, so look at the"
+        f" averages, too. {seeds_differ}".rstrip(),
         "",
     ]
     for dataset in datasets:

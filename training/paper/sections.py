@@ -176,12 +176,12 @@ def losses(results: Results) -> list[str]:
         ])  # fmt: skip
     head = [
         "loss", "seeds", "IoU of a case, %", "points over the code's loss, 95 % over seeds and cases", "precision, %", "recall, %",
-        "pixels found per true pixel", "IoU at its best threshold",
+        "pixels found per true pixel", "IoU at its best threshold from 0.50 up",
     ]  # fmt: skip
     return [
-        f"On {dataset}, for {NAMES[architecture]}. Eq. 3 takes the background into account only through Dice. If a difference comes from"
-        " that, the network marks too many pixels, recovers at a higher threshold, and does neither once the background's half of the"
-        " cross-entropy is added.",
+        f"On {dataset}, for {NAMES[architecture]}. Eq. 3 takes the background into account only through Dice. If that matters, three things"
+        " are to be expected: too many pixels marked, a better IoU at a higher threshold, and neither of them once the background's half"
+        " of the cross-entropy is added. Precision, recall and pixels are over all images together, averaged over the seeds of the line.",
         "",
         *rows(head, lines),
     ]

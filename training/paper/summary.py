@@ -48,9 +48,34 @@ def mean_of(results: Results, line: Line, figure: Callable[[Counts], float]) -> 
     return float(np.mean(figures)) if figures else None
 
 
-def differences(results: Results, datasets: Iterable[str], one: str, other: str) -> list[np.ndarray]:
-    """The IoU of one architecture minus that of another on each data set, (seeds, cases), for the seeds that both have."""
-    return [difference(by_seed(results, (d, one)), by_seed(results, (d, other))) for d in datasets]
+def differences(
+    results: Results, datasets: Iterable[str], one: str, other: str, answer: str = "all"
+) -> list[np.ndarray]:
+    """The IoU of one architecture, by one of its answers, minus that of another on each data set, (seeds, cases), for common seeds."""
+    return [difference(by_seed(results, (d, one), answer), by_seed(results, (d, other))) for d in datasets]
+
+
+def mean_difference(
+    results: Results, datasets: Iterable[str], one: str, other: str, figure: Callable[[Counts], float]
+) -> float:
+    """The mean over data sets and common seeds of a figure computed from the counts: of one architecture minus that of another."""
+    means = []
+    for dataset in datasets:
+        of_one, of_other = (
+            {cell.seed: figure(results.counts(cell)) for cell in results.of(dataset, each)} for each in (one, other)
+        )
+        means.append(np.mean([of_one[seed] - of_other[seed] for seed in of_one.keys() & of_other.keys()]))
+    return float(np.mean(means))
+
+
+def after_half(results: Results, dataset: str, one: str, other: str) -> tuple[float, float] | None:
+    """The mean gain of one architecture over another after half of the steps, and after all, for the seeds that have both."""
+    trainings = [by_seed(each, (dataset, network)) for each in (results.half, results) for network in (one, other)]
+    seeds = set.intersection(*map(set, trainings))
+    if not seeds:
+        return None
+    half, half_other, whole, other_whole = ({seed: each[seed] for seed in seeds} for each in trainings)
+    return float(difference(half, half_other).mean()), float(difference(whole, other_whole).mean())
 
 
 def deepest_over_mean(results: Results, dataset: str) -> np.ndarray:
@@ -83,19 +108,17 @@ def validations(results: Results, cells: Iterable[Cell]) -> list[float]:
 
 
 def between_seeds(
-    results: Results, datasets: Iterable[str], figure: Callable[[Line], Sequence[float]]
-) -> tuple[float, Line] | None:
-    """The largest difference between seeds of one network, and its line of the table; None if no network has two seeds.
+    results: Results, dataset: str, figure: Callable[[Line], Sequence[float]]
+) -> tuple[float, str] | None:
+    """The largest difference between seeds of one network on a data set, and that network; None if no network has two seeds.
 
     Args:
         results: The records.
-        datasets: The data sets to look at.
+        dataset: The data set.
         figure: The values of a line of the table, one for each seed.
     """
-    of_lines = {(d, a): figure((d, a)) for d in datasets for a in ARCHITECTURES if len(_seeds(results, d, a)) > 1}
-    ranges: dict[Line, float] = {line: max(each) - min(each) for line, each in of_lines.items()}
-    most = max(ranges, key=lambda line: ranges[line], default=None)
-    return None if most is None else (ranges[most], most)
+    of_networks = {a: figure((dataset, a)) for a in ARCHITECTURES if len(_seeds(results, dataset, a)) > 1}
+    return max(((max(each) - min(each), network) for network, each in of_networks.items()), default=None)
 
 
 def _end(results: Results, cells: Sequence[Cell]) -> End:
