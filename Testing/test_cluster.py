@@ -24,6 +24,7 @@ from UNetPlusPlusSegmentLib.core.request import Request
 from UNetPlusPlusSegmentLib.jobs import dask_cluster, dask_main
 from UNetPlusPlusSegmentLib.jobs.cohort import CohortError, Todo, one_after_the_other, run_cohort
 from UNetPlusPlusSegmentLib.jobs.dask_cluster import on_cluster, on_this_computer
+from UNetPlusPlusSegmentLib.jobs.manifest import read_manifest
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 
 AFFINE = np.diag([-2.0, -2.0, 3.0, 1.0])
@@ -120,6 +121,25 @@ def warned(monkeypatch):
 
     then.said = []
     return then
+
+
+def test_a_cohort_that_is_cancelled_writes_nothing_more(bundle, cohort, tmp_path):
+    scan, _ = files.read_volume(cohort / "b.nrrd")
+    for name in "abc":  # so that the next one is not done before the word of the cancelling has come
+        files.write_volume(cohort / f"{name}.nrrd", np.tile(scan.array, (60, 1, 1)), AFFINE)
+
+    def cancel(record):
+        raise KeyboardInterrupt
+
+    with LocalCluster(n_workers=1, threads_per_worker=3, dashboard_address=None, host="127.0.0.1") as cluster:
+        run, cases = on_cluster(cluster.scheduler_address), [cohort / f"{name}.nrrd" for name in "abc"]
+        with pytest.raises(KeyboardInterrupt):
+            run_cohort(run, cases, tmp_path / "out", asked_of(bundle), ended=cancel)
+        with Client(cluster) as client:
+            while any(client.run(lambda dask_worker: len(dask_worker.active_threads)).values()):
+                time.sleep(0.1)
+    (done,) = read_manifest(tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").glob("*.seg.nrrd")] == [f"{done}.seg.nrrd"]
 
 
 @pytest.mark.parametrize("at_first", [0, 1], ids=["that has none yet", "that has lost them"])
@@ -236,7 +256,7 @@ def test_a_process_of_a_cluster_runs_the_network_in_as_many_threads_as_its_share
     monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(state=SimpleNamespace(nthreads=3)))
     monkeypatch.setattr(dask_cluster, "Worker", lambda: None)
     monkeypatch.setattr(dask_cluster, "_worker", None)
-    monkeypatch.setattr(dask_cluster, "outcome_of", lambda todo, worker: {"parts": todo.parts})
+    monkeypatch.setattr(dask_cluster, "outcome_of", lambda todo, worker, is_wanted: {"parts": todo.parts})
     todo = Todo("a", Path("a.nrrd"), Path("out/a"), ((Path("model"), Request(threads=asked)),))
     ((_, request),) = dask_cluster._do(todo)["parts"]
     assert request.threads == given

@@ -192,11 +192,24 @@ def read_case(todo: Todo) -> tuple[Volume, list[str]]:
     return files.read_volume(todo.input, todo.series, todo.parts[0][1].force)
 
 
-def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list[str]]] | None = None) -> dict:
-    """Run one case; errors become its outcome. `read` returns its volume if it is already being read."""
+def outcome_of(
+    todo: Todo,
+    worker: Worker,
+    read: Callable[[], tuple[Volume, list[str]]] | None = None,
+    is_wanted: Callable[[], bool] = lambda: True,
+) -> dict:
+    """Run one case; errors become its outcome.
+
+    Args:
+        todo: The case.
+        worker: The worker that runs it.
+        read: Returns its volume if it is already being read.
+        is_wanted: Asked before anything is computed, and before anything is written.
+    """
     started = time.monotonic()
     kept = [path.name for path in todo.outputs if path.exists()]  # from an earlier call with other settings
     try:
+        _check(is_wanted)
         try:
             volume, notes = read() if read else read_case(todo)
         except MemoryError:  # the case before has ended since, so there may be enough memory now
@@ -208,6 +221,7 @@ def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list
         result = merged(found, volume)
         bundles = [read_bundle(folder) for folder, _ in todo.parts]
         nothing = empty_segments(bundles[0].labels_of(*todo.parts[0][1].targets))
+        _check(is_wanted)
         kept = []  # from here on, a file may show the new mask
         todo.mark()
         files.write_forms(
@@ -230,6 +244,11 @@ def outcome_of(todo: Todo, worker: Worker, read: Callable[[], tuple[Volume, list
         "version": __version__,
         "seconds": round(time.monotonic() - started, 3),
     }
+
+
+def _check(is_wanted: Callable[[], bool]) -> None:
+    if not is_wanted():
+        raise CohortError("The cohort was cancelled.")
 
 
 def _source_of_seg(todo: Todo) -> list[Path]:

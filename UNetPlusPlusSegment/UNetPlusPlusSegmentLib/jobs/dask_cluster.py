@@ -149,4 +149,13 @@ def _do(todo: Todo) -> dict:
     parts = tuple((folder, replace(asked, threads=asked.threads or cores)) for folder, asked in todo.parts)
     with _one_at_a_time:
         _worker = _worker or Worker()
-        return outcome_of(todo._replace(parts=parts), _worker)
+        return outcome_of(todo._replace(parts=parts), _worker, is_wanted=_is_wanted)
+
+
+def _is_wanted() -> bool:
+    """False once the cohort was cancelled: Dask cannot stop a case that has begun, and the next run may be writing the same files."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    task = worker.state.tasks.get(worker.get_current_task())
+    return task is not None and task.state != "cancelled"
