@@ -9,7 +9,9 @@ from PIL import Image
 
 import evaluate
 import export
+from card.from_checkpoint import bundle_from_checkpoint
 from fit.settings import Settings
+from fit.slice_data import SliceData
 from fit.task import SegmentationTask
 from measure.heads import answer_of, best_average
 from Testing.support.bright import bright_network
@@ -39,6 +41,17 @@ def figures_of(*arguments) -> dict:
     output = arguments[0].with_suffix(".json")
     assert evaluate.main([*map(str, arguments), "-o", str(output)]) == 0
     return {key: each for key, each in json.loads(output.read_text()).items() if key not in ("model", "time")}
+
+
+def test_every_speed_uses_the_deepest_level_of_a_network_however_deep(tmp_path):
+    data = liver_folder(tmp_path / "data", {"A": "train", "B": "val"})
+    settings = Settings("deep", "liver", str(data), filters=(1,) * 6, pixel_mm=2.0)
+    task = SegmentationTask(settings, [0], SliceData(settings).own)
+    saved = {"state_dict": task.state_dict(), "global_step": 1}
+    task.on_save_checkpoint(saved)
+    torch.save(saved, tmp_path / "last.ckpt")
+    speeds = bundle_from_checkpoint(tmp_path / "last.ckpt", tmp_path / "liver-ct-v0.0.1", {}).speeds
+    assert {name: speed.level for name, speed in speeds.items()} == {"accurate": 5, "balanced": 5, "fast": 5}
 
 
 @pytest.mark.parametrize(

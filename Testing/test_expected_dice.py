@@ -187,10 +187,16 @@ def test_coefficients_are_fitted_on_people_left_out_and_go_into_the_bundle_with_
         "bundle_from_checkpoint",
         lambda checkpoint, folder, figures: read_bundle(shutil.copytree(network.folder, folder)),
     )
+    people = {"seen": ("A", "B")}  # before others were added, and folds dealt anew
     monkeypatch.setattr(
         fit_trust,
         "read_checkpoint",
-        lambda path: SimpleNamespace(settings=SimpleNamespace(fold={"one": "1/2", "two": "2/2"}.get(path.stem, ""))),
+        lambda path: SimpleNamespace(
+            settings=SimpleNamespace(
+                name=path.stem, fold={"one": "1/2", "two": "2/2", "seen": "2/2"}.get(path.stem, "")
+            ),
+            provenance=SimpleNamespace(people=people.get(path.stem, ())),
+        ),
     )
     bundle = bright_bundle(tmp_path / "liver-ct-v9.0.0", PIXEL_MM)
     given = [str(bundle.folder), "--data", str(folder), "--rows", str(tmp_path / "rows.csv"), "--folds"]
@@ -211,6 +217,8 @@ def test_coefficients_are_fitted_on_people_left_out_and_go_into_the_bundle_with_
     (tmp_path / "rows.csv").unlink()
     assert fit_trust.main([*given, "one.ckpt", "all.ckpt"]) == 1
     assert "all.ckpt was trained on all people" in capsys.readouterr().err
+    assert fit_trust.main([*given, "one.ckpt", "seen.ckpt"]) == 1
+    assert "The training seen has learned from 1 of the people in train:2/2" in capsys.readouterr().err
     assert not (tmp_path / "rows.csv").exists(), "it is refused before a network has run"
     assert fit_trust.main([*given[:4], str(tmp_path), "--folds", "one.ckpt"]) == 1
     assert f"{tmp_path} cannot be written" in capsys.readouterr().err

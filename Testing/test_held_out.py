@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import evaluate
+import export
 import train
 from card.from_checkpoint import bundle_from_checkpoint
 from data.slices import read_rows
@@ -119,6 +121,25 @@ def test_the_people_of_a_further_folder_are_held_out_too(data, tmp_path, capsys)
     start = checkpoint(tmp_path / "start.ckpt", more)
     also = f"also={{liver: {more}}}"
     assert "learned from 1 of the people" in refused(tmp_path, data, capsys, "fold=1/3", also, f"init_from={start}")
+
+
+def test_nobody_is_in_the_training_of_one_folder_and_in_the_validation_of_another(data, tmp_path, capsys):
+    more = liver_folder(tmp_path / "more", {"D": "train", "W": "val"}, slices=2)
+    line = refused(tmp_path, data, capsys, f"also={{liver: {more}}}")
+    assert "D would be learned from in one folder and validated on in another" in line
+
+
+def test_a_checkpoint_is_neither_exported_nor_measured_without_a_word_on_people_it_has_seen(data, tmp_path, capsys):
+    before = checkpoint(tmp_path / "before.ckpt", data, fold="1/3")
+    more = liver_folder(tmp_path / "more", PEOPLE | dict.fromkeys("EFGHI", "train"), slices=2)
+    seen = {*read_checkpoint(before).people} & {row["patient"] for row in read_rows(more, LIVER, "train:1/3")}
+    said = f"has learned from {len(seen)} of the people in train:1/3"
+    assert export.main([str(before), str(tmp_path / "m-v1.0.0"), "--data", str(more), "--split", "train:1/3"]) == 1
+    assert said in capsys.readouterr().err and not (tmp_path / "m-v1.0.0").exists()
+    assert evaluate.main([str(before), "--data", str(more), "--split", "train:1/3"]) == 0
+    assert said in capsys.readouterr().err
+    assert evaluate.main([str(before), "--data", str(more)]) == 0
+    assert "has learned from" not in capsys.readouterr().err
 
 
 def test_a_start_that_has_seen_people_who_are_in_val_now_is_refused(data, start, tmp_path, capsys):

@@ -219,7 +219,7 @@ def test_the_card_counts_only_the_people_for_training(tmp_path):
     for name in ("Ann", "Ben", "Cid"):
         slicer_case(tmp_path / "in", name)
     out = prepared(tmp_path / "in", tmp_path / "out", "--segment", "Spleen", *SAID)
-    assert load_target(str(out / "target.yaml")).limits[0].startswith("Trained on 2 scans of 2 people")
+    assert load_target(str(out / "target.yaml")).limits[0].startswith("How well it does on scans of other")
 
 
 def test_one_person_alone_is_not_told_to_hold_out_a_fold(tmp_path, capsys):

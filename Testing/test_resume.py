@@ -7,11 +7,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import train
 from data.targets import load_target
 from fit.settings import NEUTRAL, Settings, differences_of
+from fit.task import SegmentationTask
 from Testing.support.slicefolders import liver_folder
 from Testing.support.spleen import SPLEEN
 from Testing.support.tiny_training import command, trained
@@ -102,6 +104,45 @@ def test_what_does_not_change_what_is_learned_may_be_another(place, begun, tmp_p
     (tmp_path / "described.yaml").write_text(text + "  - Another limit.\n")
     changes = [f"runs={place / 'moved'}", "name=renamed", "threads=2", f"data={place / 'link'}"]
     assert resumed(place, begun, *changes, f"target={tmp_path / 'described.yaml'}") == 0
+
+
+@pytest.fixture
+def stopped(begun, place, monkeypatch) -> list[str]:
+    """The settings of a training of ten epochs that was stopped in the second one."""
+    settings = ["name=stopped", "steps=10", "steps_per_epoch=1", "patience=2", "learning_rate=1e-9", "ema_decay=0.0"]
+
+    def stop(task, *_):
+        if task.global_step == 1:
+            raise RuntimeError("stopped")
+
+    with monkeypatch.context() as stopping, pytest.raises(RuntimeError, match="stopped"):
+        stopping.setattr(SegmentationTask, "on_train_batch_start", stop)
+        train.main(command(place, begun / "data", f"target={begun / 'liver.yaml'}", *settings))
+    return settings
+
+
+def test_a_training_that_ends_when_it_learns_no_more_is_resumed(place, begun, stopped):
+    assert resumed(place, begun, *stopped) == 0
+    ended = torch.load(place / "runs" / "stopped" / "last.ckpt", weights_only=True)["global_step"]
+    assert 1 < ended < 10
+
+
+def test_the_best_checkpoint_stays_though_the_folder_was_moved_before_the_training_is_resumed(place, begun, stopped):
+    folder = place / "runs" / "stopped"
+    saved = torch.load(folder / "last.ckpt", weights_only=True)
+    (best,) = (
+        state
+        for name, state in saved["callbacks"].items()
+        if name.startswith("ModelCheckpoint") and state["best_model_path"].endswith("best.ckpt")
+    )
+    unbeaten = torch.tensor(2.0)
+    best.update(best_model_score=unbeaten, kth_value=unbeaten, best_k_models={best["best_model_path"]: unbeaten})
+    torch.save(saved, folder / "last.ckpt")
+    before = (folder / "best.ckpt").read_bytes()
+    (place / "runs").rename(place / "moved")
+    assert resumed(place, begun, *stopped, f"runs={place / 'moved'}") == 0
+    assert (place / "moved" / "stopped" / "best.ckpt").read_bytes() == before
+    assert [path.name for path in (place / "moved" / "stopped").glob("best*")] == ["best.ckpt"]
 
 
 def test_a_training_does_not_differ_from_itself_and_every_setting_but_the_neutral_ones_counts():

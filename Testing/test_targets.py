@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,15 @@ def test_the_organs_are_the_eight_that_their_masks_hold():
     assert masks.shape == (8, 1, 9)
     np.testing.assert_array_equal(masks[:, 0, 1:], np.eye(8, dtype=bool))
     assert [label.name for label in organs.labels if label.has_side] == ["Right kidney", "Left kidney"]
+
+
+@pytest.mark.parametrize(
+    ("name", "has_side"),
+    [("femur_left", True), ("lung_upper_lobe_right", True), ("Left femur", True), ("bright", False), ("cleft", False)],
+)
+def test_a_side_is_recognised_in_any_spelling_of_a_name(name, has_side):
+    label = load_target("liver").labels[0]
+    assert replace(label, name=name).has_side == has_side
 
 
 def test_a_label_may_be_a_union_of_structures_and_share_them_with_another():

@@ -349,6 +349,18 @@ def test_the_table_behind_the_body_becomes_air_and_the_body_stays():
     torch.testing.assert_close(without_table(expected * 0), expected * 0, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(("window_hu", "stays"), [((-40, 160), False), ((150, 1000), True)], ids=["tissue", "bone"])
+def test_nothing_is_taken_for_a_table_in_a_window_that_does_not_show_the_body(window_hu, stays):
+    image, mask = torch.zeros(2, 1, 40, 40)
+    image[:, 4:20, 10:30] = 0.9
+    image[:, 26:36, 10:30] = mask[:, 26:36, 10:30] = 0.9  # smaller, and behind
+    still = {"gain": 0.0, "offset": 0.0, "noise": 0.0, "sharpen": 0.0, "gamma": (1.0, 1.0)}
+    augment = Augment(settings_of(no_table=1.0, **still), window_hu)
+    for seed in range(5):
+        patch, truth = augment(image, mask, seed)
+        assert (patch[truth > 0.45].mean() > 0.3) == stays
+
+
 def test_sharpening_changes_the_grey_values_and_not_the_mask(folder):
     slices = read_slices(folder, LIVER, "train")
     plain, sharp = (

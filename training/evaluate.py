@@ -24,7 +24,7 @@ from pathlib import Path
 from card.from_checkpoint import bundle_from_checkpoint
 from data.slices import DataError
 from data.targets import Target, TargetError, load_target
-from fit.checkpoint import read_checkpoint
+from fit.checkpoint import read_checkpoint, seen_by
 from measure import chests, kinds, nodule_crops, parts, per_patient, whole_pairs, whole_scans
 from measure.answer import answered
 from measure.per_patient import WORST
@@ -53,7 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
             check_output(given.output, (".json",))
         with tempfile.TemporaryDirectory() as scratch:
             bundle = read_bundle(given.model) if given.model.is_dir() else _as_exported(given, Path(scratch))
-            figures, text = measure(bundle, given, _target(given))
+            target = _target(given)
+            if given.data and not given.model.is_dir():
+                _warn_of_seen(given, target)
+            figures, text = measure(bundle, given, target)
     except (BundleError, DataError, DeviceError, FileError, PicturesError, TargetError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 1
@@ -74,6 +77,18 @@ def _as_exported(given: argparse.Namespace, scratch: Path) -> Bundle:
     bundle, _ = answered(bundle, given.data or settings.data, settings.splits[1], target)
     amend_bundle(bundle, {})  # a worker process reads its folder
     return bundle
+
+
+def _warn_of_seen(given: argparse.Namespace, target: Target | None) -> None:
+    """Print a warning to stderr if a checkpoint has learned from people on whom it is measured."""
+    trained = read_checkpoint(given.model)
+    seen = seen_by(trained, given.data, (target or trained.target).slices, given.split)
+    if seen:
+        print(
+            f"evaluate.py: warning: {given.model} has learned from {len(seen)} of the people in {given.split}, so the figures are better"
+            " than on others. Folds are dealt anew when people are added.",
+            file=sys.stderr,
+        )
 
 
 def _target(given: argparse.Namespace) -> Target | None:

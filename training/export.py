@@ -20,7 +20,7 @@ from pathlib import Path
 from card.from_checkpoint import bundle_from_checkpoint
 from data.slices import DataError
 from data.targets import Target, TargetError, load_target
-from fit.checkpoint import read_checkpoint
+from fit.checkpoint import read_checkpoint, require_unseen
 from measure import nodule_crops, per_patient, whole_pairs, whole_scans
 from measure.answer import answered
 from UNetPlusPlusSegmentLib.files import FileError, check_output
@@ -89,9 +89,14 @@ def measure(
     """The figures of a checkpoint's card, and its answer: the first head to average, and the threshold.
 
     `target` describes the model anew, as for `bundle_from_checkpoint`.
+
+    Raises:
+        BundleError: It has learned from people on whom it would be measured.
     """
-    settings = read_checkpoint(checkpoint).settings
-    goal, validated_on = target or settings.goal, settings.splits[1]
+    trained = read_checkpoint(checkpoint)
+    goal, validated_on = target or trained.target, trained.settings.splits[1]
+    for each in {validated_on, split}:
+        require_unseen(trained, data, goal.slices, each)
     with tempfile.TemporaryDirectory() as scratch:
         unmeasured = bundle_from_checkpoint(checkpoint, Path(scratch) / name, {}, level=level, target=target)
         model, figures = answered(unmeasured, data, validated_on, goal)

@@ -25,7 +25,7 @@ from pathlib import Path
 from card.from_checkpoint import bundle_from_checkpoint
 from data.slices import DataError, read_rows
 from data.targets import Target, TargetError, load_target
-from fit.checkpoint import read_checkpoint
+from fit.checkpoint import read_checkpoint, require_unseen
 from measure.expected_dice import Judged, check, fit, judged
 from UNetPlusPlusSegmentLib.files import FileError, check_output
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, amend_bundle, read_bundle
@@ -100,7 +100,11 @@ def _rows(bundle: Bundle, checkpoints: list[Path], data: Path, target: Target, p
     """The results of all networks, first those in the CSV; a network that has results there is not run again."""
     known = _read(path) if path and path.exists() else []
     names = {f"{number} {'/'.join(each.parts[-2:])}": each for number, each in enumerate(checkpoints, start=1)}
-    missing = [(name, each, _fold_of(each)) for name, each in names.items() if name not in {row.model for row in known}]
+    missing = [
+        (name, each, _fold_of(each, data, target))
+        for name, each in names.items()
+        if name not in {row.model for row in known}
+    ]
     yield from known
     for name, checkpoint, fold in missing:
         rows = [replace(row, model=name) for row in _of_network(bundle, checkpoint, data, target, fold)]
@@ -109,12 +113,15 @@ def _rows(bundle: Bundle, checkpoints: list[Path], data: Path, target: Target, p
         yield from rows
 
 
-def _fold_of(checkpoint: Path) -> str:
-    fold = read_checkpoint(checkpoint).settings.fold
+def _fold_of(checkpoint: Path, data: Path, target: Target) -> str:
+    """The fold that the training of a checkpoint left out."""
+    trained = read_checkpoint(checkpoint)
+    fold = trained.settings.fold
     if not fold:
         raise BundleError(
             f"{checkpoint} was trained on all people, so none are left to test it on: train it with fold=1/3."
         )
+    require_unseen(trained, data, target.slices, f"train:{fold}")
     return fold
 
 

@@ -19,17 +19,18 @@ from UNetPlusPlusSegmentLib.network.card import ENGINES, PostProcessing, Speed, 
 AIR_HU = -1000.0
 FOLDER = Path(__file__).resolve().parents[1] / "targets"
 SHIPPED = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-SIDES = re.compile(r"SCT\^(24028007\^Right|7771000\^Left)\b|\b(left|right)\b", re.IGNORECASE)
-# Levels are lowered to the network's depth where that is smaller. Step and change were measured on the liver.
+SIDES = re.compile(r"SCT\^(24028007\^Right|7771000\^Left)\b|(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
+DEEPEST = 99  # levels are lowered to the network's depth where that is smaller
+# Step and change were measured on the liver.
 SPEEDS = {
     "slices": {
-        "accurate": Speed(4, find_first=False),
-        "balanced": Speed(4, find_first=True, step_mm=4.0, change=0.04),
-        "fast": Speed(4, find_first=True, step_mm=8.0, change=0.08, margin_mm=40.0),
+        "accurate": Speed(DEEPEST, find_first=False),
+        "balanced": Speed(DEEPEST, find_first=True, step_mm=4.0, change=0.04),
+        "fast": Speed(DEEPEST, find_first=True, step_mm=8.0, change=0.08, margin_mm=40.0),
     },
     "nodule": {
-        "accurate": Speed(4, find_first=False),
-        "balanced": Speed(4, find_first=True),
+        "accurate": Speed(DEEPEST, find_first=False),
+        "balanced": Speed(DEEPEST, find_first=True),
         "fast": Speed(3, find_first=True),
     },
 }

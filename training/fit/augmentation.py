@@ -43,6 +43,8 @@ class Augment:
         """
         self.settings, self.pieces = settings, pieces
         self.width_hu = window_hu[1] - window_hu[0] if window_hu else None
+        # In a window above soft tissue, the largest piece is no body but a bone or a vessel, and what lies behind it may be the organ.
+        self.shows_body = window_hu is not None and window_hu[0] <= 0
         self.look = Compose([
             RandAdjustContrast(0.3, settings.gamma),
             RandGaussianSharpen((0.5, 1.0), (0.5, 1.0), sigma2_x=(0.5, 1.0), sigma2_y=(0.5, 1.0), alpha=(0.5, 2.0), prob=settings.sharpen),
@@ -53,7 +55,7 @@ class Augment:
         """Make a patch of `settings.patch` pixels from an image (channels, height, width) in 0…1 and its truth (labels, height, width)."""
         draw = np.random.default_rng(seed)
         if self.width_hu:
-            if draw.random() < self.settings.no_table:
+            if draw.random() < self.settings.no_table and self.shows_body:
                 image = without_table(image)
             image = self._with_lookalikes(image, mask, self.width_hu, draw)
             gain, offset = (draw.uniform(-most, most) for most in (self.settings.gain, self.settings.offset))

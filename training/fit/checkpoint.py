@@ -125,6 +125,30 @@ def people_in(folders: Sequence[tuple[str, Kind]], split: str) -> tuple[str, ...
     return tuple(sorted({row[kind.group] for folder, kind in folders for row in read_rows(folder, kind, split)}))
 
 
+def seen_by(trained: Trained, data: str | Path, kind: Kind, split: str) -> list[str]:
+    """The people in a split of a slice folder from whom a network has learned: folds are dealt anew when people are added.
+
+    Raises:
+        DataError: As for `read_rows`.
+    """
+    return sorted({*trained.provenance.people} & {*people_in([(str(data), kind)], split)})
+
+
+def require_unseen(trained: Trained, data: str | Path, kind: Kind, split: str) -> None:
+    """Require that a network has learned from nobody in a split of a slice folder.
+
+    Raises:
+        BundleError: It has.
+        DataError: As for `read_rows`.
+    """
+    seen = seen_by(trained, data, kind, split)
+    if seen:
+        raise BundleError(
+            f"The training {trained.settings.name} has learned from {len(seen)} of the people in {split} of {data}, so that its figures"
+            " would be too good: train it again if people were added since, as folds are then dealt anew, or measure it on others."
+        )
+
+
 def _inherited(checkpoint: Path, saved: dict, start: str) -> Provenance:
     """The provenance of the weights that a training started from; older checkpoints do not contain it, so it is looked up."""
     if "inherited" in saved:

@@ -29,7 +29,8 @@ class SliceData(L.LightningDataModule):
         own: The sources and people of the training data.
 
     Raises:
-        DataError: As for `read_folders`; or a label is shown by no slice of `train`; or a source is not named.
+        DataError: As for `read_folders`; or somebody is in both splits, a label is shown by no slice of `train`, or a source is not
+            named.
         SettingsError: The teacher cannot be used, or has nothing to mark.
     """
 
@@ -39,6 +40,7 @@ class SliceData(L.LightningDataModule):
         given = settings.folders, settings.splits[0]
         self.own = Provenance(sources_in(*given), settings.goal.licence, people_in(*given))
         teacher = Teacher(settings.teacher, settings) if settings.teacher else None
+        self._check_people()
         folders = read_folders(settings, settings.splits[0])
         if teacher:
             if all(item.knows(at) for folder in folders for item in folder for at in range(len(item.mask))):
@@ -61,6 +63,16 @@ class SliceData(L.LightningDataModule):
         names = ["all" if item.group == item.row["file"] else item.group for item in self.validation]
         number = {name: n for n, name in enumerate(sorted(set(names)))}
         self.groups = [number[name] for name in names]
+
+    def _check_people(self) -> None:
+        """Check that nobody is in the training of one folder and in the validation of another."""
+        held_out = [(folder, kind) for folder, kind in self.settings.folders if kind.structures]
+        both = {*self.own.people} & {*people_in(held_out, self.settings.splits[1])}
+        if both:
+            raise DataError(
+                f"{', '.join(sorted(both))} would be learned from in one folder and validated on in another: prepare both with the same"
+                " split, or give different people different names."
+            )
 
     def check_processes(self, count: int) -> None:
         """Check that each process has an image to validate on.
@@ -127,7 +139,8 @@ def read_folders(settings: Settings, split: str, marked: bool = False) -> list[l
         twice = sorted(groups.keys() & here)
         if twice:
             raise DataError(
-                f"{folder} and {groups[twice[0]]} both have {', '.join(twice)}: rename {kind.group} in one of them."
+                f"{folder} and {groups[twice[0]]} both have {', '.join(twice)}: leave out one, or rename {kind.group} in one of them if"
+                " these are different people."
             )
         groups |= dict.fromkeys(here, folder)
         folders.append(slices)

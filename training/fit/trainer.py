@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint
@@ -13,6 +15,23 @@ from torch import nn
 from fit.settings import Settings, SettingsError
 from fit.task import has_fast_bf16
 from fit.weights import averaging
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the best checkpoint, also of a run folder that was moved since, whose best score Lightning would forget."""
+
+    @property
+    def state_key(self) -> str:
+        """As Lightning's own, which older trainings have."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        def here(path: str) -> str:
+            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+
+        paths = {key: here(state_dict[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        models = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **paths, "best_k_models": models, "dirpath": self.dirpath})
 
 
 def trainer_of(settings: Settings, best: ModelCheckpoint) -> L.Trainer:
@@ -26,7 +45,10 @@ def trainer_of(settings: Settings, best: ModelCheckpoint) -> L.Trainer:
     if settings.ema_decay:
         callbacks.append(averaging(settings.ema_decay))
     if settings.patience:
-        callbacks.append(EarlyStopping("val_dice", mode="max", patience=settings.patience))
+        # Asked after the validation, not at the end of the epoch: there a resumed training has none yet.
+        callbacks.append(
+            EarlyStopping("val_dice", mode="max", patience=settings.patience, check_on_train_epoch_end=False)
+        )
     return L.Trainer(
         max_steps=settings.steps,
         callbacks=callbacks,

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from data.provenance import NOTHING, Provenance, may_overlap
 from fit.checkpoint import people_in, provenance_of, read_checkpoint, sources_in
 from fit.settings import Settings, SettingsError, differences_of
 from fit.slice_data import SliceData
 from fit.task import SegmentationTask
-from fit.trainer import make_folder, trainer_of
+from fit.trainer import BestCheckpoint, make_folder, trainer_of
 from fit.weights import load_weights
 from UNetPlusPlusSegmentLib.network.bundle import BundleError
 
@@ -41,7 +40,7 @@ def train(settings: Settings, resume: bool = False) -> Path:
     if settings.init_from and not last.exists():
         load_weights(task.network, settings.init_from)
     make_folder(settings, task)
-    best = ModelCheckpoint(settings.folder, "best", monitor="val_dice", mode="max", enable_version_counter=False)
+    best = BestCheckpoint(settings.folder, "best", monitor="val_dice", mode="max", enable_version_counter=False)
     trainer = trainer_of(settings, best)
     data.check_processes(trainer.world_size)
     trainer.fit(task, data, ckpt_path=last if last.exists() else None, weights_only=True)

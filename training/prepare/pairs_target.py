@@ -95,7 +95,7 @@ def write_target(
         "licence": source["licence"],
         "intended_use": f"Research: outlining {_in_words(names)} in axial CT. Not for diagnosis or treatment.",
         "limits": [
-            _made_of(folder),
+            "How well it does on scans of other hospitals is not known.",
             "Each slice is segmented by itself; neighbouring slices are not looked at.",
         ],
     }
@@ -112,13 +112,6 @@ def write_target(
 def _usual_pixel_mm(folder: SliceFolder) -> float:
     sizes = sorted(float(str(row["pixel_mm"])) for row in folder.rows)
     return round(sizes[len(sizes) // 2], 2)
-
-
-def _made_of(folder: SliceFolder) -> str:
-    training = [row for row in folder.rows if row["split"] == "train"]
-    cases, people = (len({row[column] for row in training}) for column in ("volume", "patient"))
-    counted = f"{_counted(cases, 'scan', 'scans')} of {_counted(people, 'person', 'people')}"
-    return f"Trained on {counted}; its accuracy on others was not measured."
 
 
 def _source(given: argparse.Namespace, about: Mapping[str, Any]) -> dict[str, str]:
@@ -176,10 +169,6 @@ def _plain(name: str) -> str:
 
 def _word(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-") or "organ"
-
-
-def _counted(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"
 
 
 def _in_words(names: Sequence[str]) -> str:
