@@ -251,6 +251,26 @@ def test_a_broken_folder_does_not_hide_the_others_and_is_named(only_here):
     assert len(refused) == 1 and "liver-ct-v2.0.0" in refused[0]
 
 
+@pytest.mark.usefixtures("ordinary_user")
+def test_a_folder_without_permission_does_not_hide_the_others_and_is_named(only_here):
+    make(only_here / "liver-ct-v1.0.0")
+    make(only_here / "liver-ct-v2.0.0").folder.chmod(0)
+    found, refused = find_bundles("liver")
+    (only_here / "liver-ct-v2.0.0").chmod(0o700)
+    assert [b.name for b in found] == ["liver-ct-v1.0.0"]
+    assert refused == [f"{only_here / 'liver-ct-v2.0.0'} cannot be read (Permission denied): correct its permissions."]
+
+
+def test_a_folder_of_results_with_the_name_of_a_model_does_not_hide_it(only_here, tmp_path_factory, monkeypatch):
+    make(only_here / "liver-ct-v1.0.0")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "liver-ct-v1.0.0").mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert choose_bundle("liver", "liver-ct-v1.0.0").folder == only_here / "liver-ct-v1.0.0"
+    with pytest.raises(BundleError, match=r"model\.json"):
+        choose_bundle("liver", "./liver-ct-v1.0.0/")
+
+
 def test_an_older_model_is_not_used_for_a_damaged_newer_one_without_a_warning(only_here, caplog):
     make(only_here / "liver-ct-v1.0.0")
     assert choose_bundle("liver").name == "liver-ct-v1.0.0" and not caplog.messages

@@ -231,6 +231,36 @@ def test_the_app_is_not_started_with_a_port_or_a_size_that_cannot_be(option, val
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["liver", "", "-o", "b.nrrd"], ["nodule", "a.nrrd", "-o", "b.nrrd", "--points", ""], ["cohort", "liver", "", "-o", "out"]],
+    ids=["input", "points", "inputs"],
+)  # fmt: skip
+def test_an_empty_value_as_from_a_variable_that_is_not_set_is_refused(arguments, with_models, capsys):
+    assert main(arguments) == 2
+    assert "it is empty, as from a variable of the shell that is not set" in capsys.readouterr().err
+
+
+def test_json_is_json_in_whatever_encoding_the_output_has(with_models, tmp_path):
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    command = [sys.executable, "-m", "UNetPlusPlusSegmentLib.cli.main", "models", "--json"]
+    done = subprocess.run(command, capture_output=True, check=True, env=environment)
+    assert json.loads(done.stdout.decode("utf-8"))
+
+
+@pytest.mark.usefixtures("ordinary_user")
+def test_a_folder_without_permission_is_named(tmp_path, capsys):
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    closed.chmod(0)
+    commands = ["compare", closed / "a.nrrd", "b.nrrd"], ["report", closed], ["series", closed / "sub"]
+    for command in (*commands, ["cohort", "liver", closed / "a.nrrd", "-o", tmp_path / "out"]):
+        assert main([*map(str, command)]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "unexpected" not in line and "closed" in line
+    closed.chmod(0o700)
+
+
 def test_more_threads_than_cores_are_as_many_as_these(scan, with_models, tmp_path, capsys):
     for threads in ("1", str(10**12)):
         assert main(["liver", str(scan), "-o", str(tmp_path / f"{threads}.nii.gz"), "--threads", threads]) == 0
@@ -336,7 +366,7 @@ def test_listing_models_needs_no_torch():
 
 def test_an_output_that_is_a_slice_of_the_input_is_refused_and_stays(tmp_path, with_models, capsys):
     for index in range(3):
-        path = write_slice(tmp_path / f"{index}.dcm", (0, 0, index))
+        path = write_slice(tmp_path / f"{index}.dcm", (0, 0, index), FrameOfReferenceUID="1.2.3")
     before = path.read_bytes()
     assert main(["liver", str(tmp_path), "-o", str(path)]) == 1
     assert "is a slice of the input" in capsys.readouterr().err

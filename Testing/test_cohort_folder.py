@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from Testing.support.sample_files import write_slice
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core import lock
 from UNetPlusPlusSegmentLib.core.request import Request
@@ -270,6 +271,27 @@ def test_a_case_is_done_again_with_another_setting_but_not_with_the_same(run, sc
     ((name, value),) = other.items()
     first, second = [json.loads(line) for line in (tmp_path / "out" / MANIFEST).read_text().splitlines()]
     assert first[name] != second[name] == value
+
+
+def test_the_same_scans_and_targets_are_known_however_they_are_spelled(run, scans, tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(scans)
+    out = tmp_path / "out"
+    run(scans, out, target="Liver")
+    run(tmp_path / "link", out, target="liver_")
+    monkeypatch.chdir(out)
+    run([Path("..") / "in" / "a.nii.gz"], out)
+    assert len((out / MANIFEST).read_text().splitlines()) == 1
+
+
+def test_a_case_that_is_named_by_a_dot_has_the_name_of_its_folder(run, tmp_path, monkeypatch):
+    for k in range(3):
+        write_slice(tmp_path / "scans" / "P01" / "deeper" / f"{k}.dcm", (0, 0, 2.5 * k), InstanceNumber=k)
+    add_scan(tmp_path / "scans" / "P02.nrrd")
+    for at, dots in (("P01", "."), ("P01/deeper", "..")):
+        monkeypatch.chdir(tmp_path / "scans" / at)
+        out = tmp_path / f"out{len(dots)}"
+        assert run([dots, tmp_path / "scans" / "P02.nrrd"], out) == {"P01": "done", "P02": "done"}
+        assert {path.name for path in out.glob("*.seg.nrrd")} == {"P01.seg.nrrd", "P02.seg.nrrd"}
 
 
 def test_a_case_is_not_done_if_a_killed_run_with_other_settings_has_replaced_its_files(

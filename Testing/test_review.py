@@ -84,9 +84,10 @@ def test_a_comment_that_a_spreadsheet_would_run_is_a_text_in_the_file_and_comes_
 
 
 def test_another_table_is_no_review(tmp_path):
-    (tmp_path / "review.csv").write_text("name,age\nx,3\n")
-    with pytest.raises(ReviewError, match=r"is not a review: its first line must name the columns case, verdict"):
-        read_review(tmp_path)
+    for text in ("name,age\nx,3\n", "case,verdict\nx,flagged\n"):
+        (tmp_path / "review.csv").write_text(text)
+        with pytest.raises(ReviewError, match=r"is not a review: its first line must name the columns case, verdict"):
+            read_review(tmp_path)
     with pytest.raises(ReviewError, match="There is no file"):
         merge_review(tmp_path, tmp_path / "nowhere.csv", [])
 
@@ -107,9 +108,12 @@ def test_a_review_that_may_not_be_written_is_refused(tmp_path):
             "has the verdict 'good' on pat01: it must be accepted, flagged or empty",
         ),
         ("someone,flagged,,B,2001-01-01T00:00:00Z", "is about none of the cases in"),
+        ("pat01,flagged,,B,", "does not say when pat01 was reviewed"),
     ],
 )
-def test_a_review_with_another_verdict_or_of_another_cohort_is_refused_and_nothing_is_added(tmp_path, line, reason):
+def test_a_review_with_another_verdict_without_a_time_or_of_another_cohort_is_refused_and_nothing_is_added(
+    tmp_path, line, reason
+):
     other = tmp_path / "other.csv"
     other.write_text(f"case,verdict,comment,reviewer,time\n{line}\n")
     with pytest.raises(ReviewError, match=reason):

@@ -44,6 +44,8 @@ def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError):
         return "there is not enough memory for this volume: crop it, or close other programs."
+    if isinstance(error, PermissionError) and error.filename:
+        return f"{error.filename} cannot be used ({error.strerror}): correct its permissions, or those of its folder."
     known = isinstance(error, ValueError) and type(error).__module__.startswith(__package__.partition(".")[0])
     return text if known else f"unexpected {type(error).__name__}: {text} (--debug shows the traceback)"
 
@@ -54,7 +56,7 @@ def _cohort(given: argparse.Namespace) -> None:
 
     records = cohort(given, request_of(given))
     if given.json:
-        print(json.dumps(records, ensure_ascii=False))
+        print(json.dumps(records))
     bad = [record for record in records if record["status"] == "failed"]
     skipped = [record for record in records if record["status"] == "skipped"]
     if not given.quiet:
@@ -83,7 +85,7 @@ def _report(given: argparse.Namespace) -> None:
 def _series(given: argparse.Namespace) -> None:
     found = files.list_series(given.folder)
     if given.json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(json.dumps(found))
         return
     for each in found:
         size = " × ".join(map(str, [*each["size"], each["slices"]]))
@@ -107,7 +109,7 @@ def _compare(given: argparse.Namespace) -> None:
 def _models(given: argparse.Namespace) -> None:
     found, refused = find_bundles()
     if given.json:
-        print(json.dumps([{"folder": str(b.folder), **b.as_json()} for b in found], ensure_ascii=False))
+        print(json.dumps([{"folder": str(b.folder), **b.as_json()} for b in found]))
     else:
         for bundle in sorted(found, key=lambda each: each.target):
             print(f"{bundle.name}  ({bundle.about}; {bundle.pixel_mm:g} mm pixels)  {bundle.folder}")

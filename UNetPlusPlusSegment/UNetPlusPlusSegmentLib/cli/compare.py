@@ -44,7 +44,7 @@ def compare(given: argparse.Namespace) -> None:
         if mine.keys() - others.keys()
     ]
     if given.json:
-        print(json.dumps({"segments": rows, "surface_tolerance_mm": TOLERANCE_MM, "notes": alone}, ensure_ascii=False))
+        print(json.dumps({"segments": rows, "surface_tolerance_mm": TOLERANCE_MM, "notes": alone}))
     else:
         print(*map(_in_words, rows), *alone, sep="\n")
 

@@ -243,10 +243,17 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**arguments)
         self.register("type", int, _whole_number)
         self.register("type", float, _number)
+        self.register("type", None, _text)
 
     def error(self, message: str) -> NoReturn:
         """Print one line, like all other errors."""
         self.exit(2, f"unetpp-segment: {message} (--help shows the usage)\n")
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty, as from a variable of the shell that is not set")
+    return text
 
 
 def _whole_number(text: str) -> int:

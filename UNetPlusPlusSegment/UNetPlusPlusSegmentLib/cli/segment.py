@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import __version__, files
 from ..core.request import Request, check_places
-from ..core.table import COLUMNS, rows_of
+from ..core.table import COLUMNS, rounded, rows_of
 from ..core.trust import why_no_dice
 from ..core.volume import Volume, box_between, clean_hu, index_of
 from ..files.reading import case_name
@@ -158,7 +158,7 @@ def _largest(maps: Iterable[np.ndarray]) -> np.ndarray:
 
 def _rows(given: argparse.Namespace, result: Result, notes: Sequence[str]) -> list[dict[str, Any]]:
     return rows_of(
-        case_name(Path(given.input).absolute()), ((s.name, s.measurements) for s in result.segments), notes=notes,
+        case_name(Path(given.input)), ((s.name, s.measurements) for s in result.segments), notes=notes,
         model=result.model, speed=given.speed, threshold=result.threshold, input=str(given.input),
     )  # fmt: skip
 
@@ -176,7 +176,7 @@ def _print_json(given: argparse.Namespace, result: Result, notes: Sequence[str],
         "seconds": round(result.seconds, 3),
         "seconds_total": round(seconds_total, 3),
     }
-    print(json.dumps(summary, ensure_ascii=False))
+    print(json.dumps(summary))
 
 
 def _in_words(name: str, measurements: Mapping[str, Any]) -> str:
@@ -193,7 +193,7 @@ def _in_words(name: str, measurements: Mapping[str, Any]) -> str:
             *measurements["centroid_ras"],
             **measurements,
         ) + _probability(measurements)
-    words = [f"{name}: {measurements['volume_ml']:.0f} ml, mean {measurements['mean_hu']:.0f} HU"]
+    words = [f"{name}: {rounded('volume_ml', measurements['volume_ml']):,} ml, mean {measurements['mean_hu']:.0f} HU"]
     if "expected_dice" in measurements:
         words.append(
             "expected Dice {expected_dice:.2f} ({expected_dice_low:.2f} to {expected_dice_high:.2f})".format(

@@ -41,17 +41,18 @@ def label_maps(paths: Iterable[str | Path]) -> set[Path]:
     """
     by_size: dict[tuple[int, ...], list[_Grid]] = defaultdict(list)
     for path in map(Path, paths):
-        if volume_ending(path) and path.is_file():
-            found = _grid(path)
-            if found:
-                by_size[found[0]].append(found[1])
+        found = _grid(path)
+        if found:
+            by_size[found[0]].append(found[1])
     return {path for grids in by_size.values() for group in _at_one_place(grids) for path in _labels_of(group)}
 
 
 def _grid(path: Path) -> tuple[tuple[int, ...], _Grid] | None:
-    """Size and grid of a volume file, from its header."""
+    """Size and grid of a volume file, from its header; None if it is none, or cannot be read."""
     ending = volume_ending(path)
     try:
+        if not (ending and path.is_file()):
+            return None
         if ending in (".nrrd", ".nhdr", ".mha", ".mhd"):
             is_meta = ending.startswith(".m")
             reader = read_metaimage_header(path) if is_meta else read_information(path, NRRD_IO)

@@ -58,7 +58,8 @@ def volume_ending(path: Path) -> str:
 
 
 def case_name(path: Path) -> str:
-    """The name of a file without its volume ending, or the name of a folder."""
+    """The name of a file without its volume ending, or the name of a folder, also of `.` and `..`."""
+    path = path.resolve() if path.name in ("", "..") else path
     return path.name[: len(path.name) - len(volume_ending(path))]
 
 

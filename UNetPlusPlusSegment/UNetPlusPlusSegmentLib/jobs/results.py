@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from .. import files
 from ..core.request import Request
+from ..core.segment import plain_name
 from ..files.images import printable
 from .cases import ENDING
 from .manifest import GONE, TABLE, CohortError, append, read_manifest
@@ -110,7 +111,9 @@ class Results:
         """
         asked, last = todo.settings, self.known.get(todo.case, {})
         there = [path for path in todo.outputs if path.is_file()]
-        for key in ("target", "input"):
+        for key, same in (("target", _plain_targets), ("input", os.path.realpath)):
+            if key in last and same(last[key]) == same(asked[key]):
+                last = {**last, key: asked[key]}  # the same, spelled differently
             if there and last.get(key, asked[key]) != asked[key]:
                 raise CohortError(
                     f"{there[0]} is a result for {last[key]}, which would be replaced: choose another folder for the results."
@@ -161,6 +164,10 @@ class Results:
     def _has(self, case: str, path: Path) -> bool:
         """Whether a file belongs to a case."""
         return path.name in self._marked or path.name in _files_of(self.known.get(case, {}))
+
+
+def _plain_targets(targets: str) -> list[str]:
+    return [plain_name(each) for each in targets.split(",")]
 
 
 def _in_forms(output: Path, forms: Iterable[str]) -> list[Path]:

@@ -43,6 +43,11 @@ def read_lines(path: Path) -> list[Line]:
     Raises:
         ReviewError: It cannot be read, or is not a review.
     """
+    return [line for line in _lines(path) if line[-1]]
+
+
+def _lines(path: Path) -> list[Line]:
+    """All lines, as in `read_lines`, and those without a time."""
     try:
         text = path.read_text(encoding="utf-8-sig", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
@@ -53,13 +58,13 @@ def read_lines(path: Path) -> list[Line]:
         ) from error
     table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
     try:
-        if text.strip() and not {"case", "verdict"} <= set(table.fieldnames or ()):
+        if text.strip() and not {"case", "verdict", "time"} <= set(table.fieldnames or ()):
             raise ReviewError(f"{path} is not a review: its first line must name the columns {', '.join(COLUMNS)}.")
         # The name of a case may begin or end with a space.
         cells = [(row["case"] or "", *((row.get(name) or "").strip() for name in COLUMNS[1:])) for row in table]
     except csv.Error as error:
         raise ReviewError(f"{path} is damaged ({error}): correct it, or remove it.") from error
-    return [tuple(map(from_cell, line)) for line in cells if line[0] and line[-1]]
+    return [tuple(map(from_cell, line)) for line in cells if line[0]]
 
 
 def add_to_review(folder: Path, case: str, verdict: str, comment: str = "", reviewer: str = "") -> None:
@@ -93,8 +98,12 @@ def merge_review(folder: Path, path: Path, cases: Iterable[str]) -> None:
     """
     if not path.is_file():
         raise ReviewError(f"There is no file {path}: give a review that was saved from a report.")
-    lines = dict.fromkeys(read_lines(path))
-    for case, verdict, *_ in lines:
+    lines = dict.fromkeys(_lines(path))
+    for case, verdict, *_, time in lines:
+        if not time:
+            raise ReviewError(
+                f"{path} does not say when {case} was reviewed: give a review that was saved from a report, or fill in the column time."
+            )
         if verdict not in VERDICTS:
             raise ReviewError(f"{path} has the verdict {verdict!r} on {case}: it must be {_ALLOWED}.")
     if lines and not {line[0] for line in lines} & {*cases}:

@@ -210,13 +210,15 @@ def find_bundles(target: str | None = None) -> tuple[list[Bundle], list[str]]:
             continue
         here = []
         for folder in folders:
-            is_model = any((folder / name).exists() for name in (CARD, WEIGHTS)) and not folder.name.startswith(".")
-            if folder.name in found or not is_model:
+            if folder.name in found or folder.name.startswith("."):
                 continue
             try:
-                here.append(read_bundle(folder))
+                if any((folder / name).exists() for name in (CARD, WEIGHTS)):
+                    here.append(read_bundle(folder))
             except BundleError as error:
                 refused.append(str(error))
+            except OSError as error:
+                refused.append(f"{folder} cannot be read ({error.strerror}): correct its permissions.")
         found |= {each.name: each for each in sorted(here, key=lambda b: [-n for n in b.version])}
     return [*found.values()] if target is None else providing(target, found.values()), refused
 
@@ -267,7 +269,8 @@ def choose_bundle(target: str, model: str | None = None) -> Bundle:
     Raises:
         BundleError: No model has the target; or the named model does not exist or is for another target.
     """
-    if model is not None and (os.sep in model or Path(model).is_dir()):
+    # A folder may have the name of a model without being one, such as that with its results.
+    if model is not None and (Path(model).name != model or (Path(model) / CARD).is_file()):
         bundle = read_bundle(model)
         if not bundle.labels_of(target):
             raise BundleError(f"The model {bundle.name} is for {bundle.about}, not for {target}: choose another model.")
