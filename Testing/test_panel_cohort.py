@@ -180,6 +180,7 @@ def test_a_cohort_is_cancelled_at_once_and_goes_on_where_it_stopped(ui, cohort, 
     ui.cohortRunButton.click()
     assert (ui.cohortRunButton.text, ui.cohortLabel.text) == ("Run cohort", "Cancelled.")
     wait_until(lambda: not is_running(tmp_path / "out"))
+    files.write_volume(cohort / "two.nii.gz", a_scan(), GRID)  # the rest in a moment
     run(ui)
     lines = (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()
     assert [json.loads(line)["case"] for line in lines] == ["broken", "one", "broken", "two"]
