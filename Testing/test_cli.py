@@ -232,13 +232,16 @@ def test_the_app_is_not_started_with_a_port_or_a_size_that_cannot_be(option, val
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [["liver", "", "-o", "b.nrrd"], ["nodule", "a.nrrd", "-o", "b.nrrd", "--points", ""], ["cohort", "liver", "", "-o", "out"]],
-    ids=["input", "points", "inputs"],
-)  # fmt: skip
-def test_an_empty_value_as_from_a_variable_that_is_not_set_is_refused(arguments, with_models, capsys):
+    ("arguments", "name"),
+    [
+        (["liver", "", "-o", "b.nrrd"], "INPUT"),
+        (["nodule", "a.nrrd", "-o", "b.nrrd", "--points", ""], "--points"),
+        (["cohort", "liver", "", "-o", "out"], "INPUT"),
+    ],
+)
+def test_an_empty_value_as_from_a_variable_that_is_not_set_is_refused(arguments, name, with_models, capsys):
     assert main(arguments) == 2
-    assert "it is empty, as from a variable of the shell that is not set" in capsys.readouterr().err
+    assert f"argument {name}: it is empty, as from a variable of the shell that is not set" in capsys.readouterr().err
 
 
 def test_json_is_json_in_whatever_encoding_the_output_has(with_models, tmp_path):

@@ -238,7 +238,7 @@ def test_a_segment_that_is_edited_in_mid_run_is_not_replaced(scene, logic):
     take_messages()  # Slicer's, about colours
     with nothing_changes(scene):
         wait(logic, lambda: not run.running)
-    assert str(run.error).startswith("Liver was edited during the run and is kept")
+    assert str(run.error).startswith("Edited during the run, and therefore kept: Liver.")
 
 
 def test_a_segment_that_slicer_only_moves_to_another_layer_in_mid_run_is_replaced(scene, logic):
@@ -470,7 +470,7 @@ def test_a_segment_that_was_edited_is_left_alone(scene, logic):
     slicer.util.updateSegmentBinaryLabelmapFromArray(
         edited.astype(np.uint8), run.segmentationNode, segmentID, volumeNode
     )
-    with pytest.raises(RunError, match="Liver was edited"):
+    with pytest.raises(RunError, match="kept: Liver"):
         run.set_threshold(0.9)
     np.testing.assert_array_equal(mrml.labelmap_of(run.segmentationNode, segmentID, volumeNode), edited)
     run.segmentationNode.GetSegmentation().RemoveSegment(segmentID)

@@ -108,7 +108,10 @@ def test_the_page_says_how_much_seeds_of_one_network_differ(results, of_line):
         record(results, Cell("nodule", "wide_unet", seed), validation=validation, **of_cases(iou))
         record(results, Cell("nodule", "unet", seed), **of_cases(0.5))
     said = page(results, of_line)
-    begin, unknown = "Seeds of one network differ by up to so many points of", "on nuclei, polyp, liver is not known."
+    begin, unknown = (
+        "The largest difference between seeds of one network, in points of",
+        "on nuclei, polyp, liver is not known.",
+    )
     assert f"- {begin} the IoU of a case: 2.0 on nodule (wide U-Net). How much they differ {unknown}" in said
     assert f"{begin} validation IoU: 5.0 on nodule (wide U-Net). How much they differ {unknown}" in said
 

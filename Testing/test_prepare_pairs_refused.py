@@ -215,13 +215,6 @@ def test_pixels_larger_than_a_slice_are_refused(tmp_path, capsys):
     assert "--pixel 31 is larger than a slice of Ann, 30 mm" in refused(pairs, arguments, tmp_path / "out", capsys)
 
 
-def test_the_card_counts_only_the_people_for_training(tmp_path):
-    for name in ("Ann", "Ben", "Cid"):
-        slicer_case(tmp_path / "in", name)
-    out = prepared(tmp_path / "in", tmp_path / "out", "--segment", "Spleen", *SAID)
-    assert load_target(str(out / "target.yaml")).limits[0].startswith("How well it does on scans of other")
-
-
 def test_one_person_alone_is_not_told_to_hold_out_a_fold(tmp_path, capsys):
     slicer_case(tmp_path / "in", "Ann")
     prepared(tmp_path / "in", tmp_path / "out", "--segment", "Spleen")

@@ -83,6 +83,16 @@ def test_a_comment_that_a_spreadsheet_would_run_is_a_text_in_the_file_and_comes_
     assert len(read_lines(tmp_path / "review.csv")) == 1
 
 
+def test_a_torn_line_in_another_review_is_left_out(tmp_path):
+    lines = "pat01,accepted,,B,2001-01-01T00:00:00Z", "pat02,fl", "pat02,flagged,,B,2001-01-02T00:00:00Z", "pat03,,,,"
+    (tmp_path / "other.csv").write_text("\n".join(["case,verdict,comment,reviewer,time", *lines]))
+    merge_review(tmp_path, tmp_path / "other.csv", ["pat01", "pat02", "pat03"])
+    assert {case: line["verdict"] for case, line in read_review(tmp_path).items()} == {
+        "pat01": "accepted",
+        "pat02": "flagged",
+    }
+
+
 def test_another_table_is_no_review(tmp_path):
     for text in ("name,age\nx,3\n", "case,verdict\nx,flagged\n"):
         (tmp_path / "review.csv").write_text(text)

@@ -12,6 +12,7 @@ moved off the nodule.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import sys
 import tempfile
@@ -95,8 +96,9 @@ def measure(
     """
     trained = read_checkpoint(checkpoint)
     goal, validated_on = target or trained.target, trained.settings.splits[1]
-    for each in {validated_on, split}:
-        require_unseen(trained, data, goal.slices, each)
+    for each in dict.fromkeys((validated_on, split)):
+        with contextlib.suppress(DataError):  # what reads it next says more of it
+            require_unseen(trained, data, goal.slices, each)
     with tempfile.TemporaryDirectory() as scratch:
         unmeasured = bundle_from_checkpoint(checkpoint, Path(scratch) / name, {}, level=level, target=target)
         model, figures = answered(unmeasured, data, validated_on, goal)

@@ -215,7 +215,7 @@ def _seeds_differ(
     said = ", ".join(f"{100 * most:.1f} on {dataset} ({NAMES[network]})" for dataset, (most, network) in ranges.items())
     unknown = ", ".join(dataset for dataset in datasets if dataset not in ranges)
     rest = f" How much they differ on {unknown} is not known." if unknown else ""
-    return f"Seeds of one network differ by up to so many points of {what}: {said}.{rest}"
+    return f"The largest difference between seeds of one network, in points of {what}: {said}.{rest}"
 
 
 def _doublings(results: Results, dataset: str) -> tuple[dict[str, tuple[End, End]], dict[str, float]]:

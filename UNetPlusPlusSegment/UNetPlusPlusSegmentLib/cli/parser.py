@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     )
     program.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = program.add_subparsers(required=True, dest="command", metavar="COMMAND")
+    commands.type = str  # what follows the command is checked by its own parser, which names the argument
 
     segment = commands.add_parser("segment", help="segment any target of the installed models", epilog=RAS_HELP)
     segment.add_argument("target", metavar="TARGET", help=TARGET_HELP)

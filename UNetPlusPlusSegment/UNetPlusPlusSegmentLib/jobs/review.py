@@ -98,12 +98,14 @@ def merge_review(folder: Path, path: Path, cases: Iterable[str]) -> None:
     """
     if not path.is_file():
         raise ReviewError(f"There is no file {path}: give a review that was saved from a report.")
-    lines = dict.fromkeys(_lines(path))
-    for case, verdict, *_, time in lines:
-        if not time:
+    every = dict.fromkeys(_lines(path))
+    lines = [line for line in every if line[-1]]
+    for case, verdict, comment, *_ in every.keys() - lines:
+        if verdict in VERDICTS and (verdict or comment):  # neither torn nor empty
             raise ReviewError(
                 f"{path} does not say when {case} was reviewed: give a review that was saved from a report, or fill in the column time."
             )
+    for case, verdict, *_ in lines:
         if verdict not in VERDICTS:
             raise ReviewError(f"{path} has the verdict {verdict!r} on {case}: it must be {_ALLOWED}.")
     if lines and not {line[0] for line in lines} & {*cases}:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import slicer
 import vtk
 
-from ..core.volume import Volume, VolumeError
+from ..core.volume import Volume, VolumeError, bounding_box
 from .placement import ijk_to_ras_of, oriented_image, resampled, transform_between, turned_to_world, voxels_of
 
 BINARY_LABELMAP = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
@@ -128,6 +130,31 @@ def segment_on_own_grid(segmentationNode, segmentID: str) -> Volume | None:
     ijk_to_ras = slicer.util.arrayFromVTKMatrix(matrix)
     ijk_to_ras[:3, 3] += ijk_to_ras[:3, :3] @ image.GetExtent()[::2]
     return Volume((voxels_of(image) != 0).view(np.uint8), turned_to_world(ijk_to_ras, segmentationNode))
+
+
+def digest_of(segmentationNode, segmentID: str) -> bytes:
+    """A digest of the voxels of a segment, by its ID, and of their places: the same as long as nobody edits it.
+
+    The modification time of its image also changes without edits, as when Slicer merges layers to save them.
+
+    Raises:
+        SegmentationError: The segment does not exist, or has no binary labelmap.
+    """
+    require_segment(segmentID, segmentationNode)
+    image, matrix = slicer.vtkOrientedImageData(), vtk.vtkMatrix4x4()
+    segmentationNode.GetBinaryLabelmapRepresentation(segmentID, image)
+    if image.GetPointData().GetScalars() is None:
+        return b""
+    inside = voxels_of(image) != 0
+    box = bounding_box(inside)
+    if box is None:
+        return b""
+    image.GetImageToWorldMatrix(matrix)
+    ijk_to_ras = slicer.util.arrayFromVTKMatrix(matrix)
+    first_ijk = np.array(image.GetExtent()[::2]) + [axis.start for axis in reversed(box)]
+    ijk_to_ras[:3, 3] += ijk_to_ras[:3, :3] @ first_ijk
+    inside = inside[box]
+    return hashlib.blake2b(f"{inside.shape} {ijk_to_ras.round(3)}".encode() + np.packbits(inside).tobytes()).digest()
 
 
 def centre_of(segmentationNode, segmentID: str) -> tuple[float, float, float] | None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -59,14 +58,14 @@ class SceneRun(Run):
         """
         if segmentationNode is not None:
             showing.check_segmentation(segmentationNode, volumeNode)
+        replaced = segments_of_target(segmentationNode, bundle, request.target) if replaces else []
+        self._replaced = {each: mrml.digest_of(segmentationNode, each) for each in replaced}
         super().__init__(worker, volumeNode, bundle, request, **places)
         self.segmentationNode = segmentationNode
         self.segmentIDs: list[str] = []
         self.mapNodes: list = []
         self._maps = tuple(maps)
         self._replaces = replaces
-        replaced = segments_of_target(segmentationNode, bundle, self.target) if replaces else []
-        self._replaced = {each: _digest_of(segmentationNode, each, volumeNode) for each in replaced}
         self._shown: list = []
         self.edited: set[str] = set()
         self._removed: list[tuple[int, ...]] = []  # a voxel of each finding whose segment the user removed
@@ -210,7 +209,7 @@ class SceneRun(Run):
         self._note_edits(result)
         if self.edited:
             raise RunError(
-                f"{self._names(sorted(self.edited))} was edited after the last run and is kept: the new threshold applies to the next"
+                f"Edited after the last run, and therefore kept: {self._names(sorted(self.edited))}. The new threshold applies to the next"
                 " run."
             )
 
@@ -222,12 +221,12 @@ class SceneRun(Run):
         edited = [
             each
             for each, before in self._replaced.items()
-            if each in there and _digest_of(self.segmentationNode, each, self.volumeNode) != before
+            if each in there and mrml.digest_of(self.segmentationNode, each) != before
         ]
         if edited:
             raise RunError(
-                f"{self._names(edited)} was edited during the run and is kept, so the result was discarded: click Apply again to"
-                " replace it."
+                f"Edited during the run, and therefore kept: {self._names(edited)}. The result was discarded. To segment anew, remove"
+                " these segments, and click Apply again."
             )
 
     def _names(self, segmentIDs: Collection[str]) -> str:
@@ -258,12 +257,6 @@ def segments_of_target(segmentationNode, bundle: Bundle, target: str) -> list[st
         return [each for each, name in names.items() if NUMBERED.fullmatch(name)]
     first = {name: each for each, name in reversed(names.items())}
     return [first[label.name] for label in bundle.labels_of(target) if label.name in first]
-
-
-def _digest_of(segmentationNode, segmentID: str, volumeNode) -> bytes:
-    """A digest of a segment's voxels; times of modification also change without edits, as when Slicer merges layers to save them."""
-    inside = mrml.labelmap_of(segmentationNode, segmentID, volumeNode)
-    return hashlib.blake2b(np.packbits(inside).tobytes()).digest()
 
 
 def _like(old, segment: Segment) -> Segment:
