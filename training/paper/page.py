@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from fit.settings import Settings
 from paper.cells import ARCHITECTURES, planned, split_of
+from paper.convergence import ended, still_learning
 from paper.counts import Counts
 from paper.files import read_rows
 from paper.intervals import Gain, gain
 from paper.records import Results
-from paper.sections import FEW, few, one_seed
+from paper.sections import FEW, few, one_seed, seeds_differ
 from paper.summary import (
     BASELINES,
-    ENOUGH,
     PAPER,
-    End,
-    Line,
-    after_half,
-    between_seeds,
     compared,
     deepest_over_mean,
     differences,
-    doubled,
     ious,
     mean_difference,
     mean_of,
     paper_gain,
-    validations,
 )
 from paper.wording import NAMES, NOT_YET, percent, points, rows
 
-SLOW, UNDECIDED = "not converged after half of the steps", "undecided"
 # The reproduction with which this project began: its IoU on the validation images of DSB2018, the mean over batches. A fifth of the 670
 # images made 9 batches, of 16 therefore.
 START, BATCH = 0.833, 16
@@ -64,7 +57,7 @@ def write_page(results: Results, of_line: dict[tuple[str, str], Settings]) -> st
         " [table.md](table.md) has the whole table.",
         "",
         *_holds(results, datasets),
-        *_still_learning(results, datasets),
+        *still_learning(results, datasets),
         "",
         *_gains(results, datasets),
         "",
@@ -74,7 +67,7 @@ def write_page(results: Results, of_line: dict[tuple[str, str], Settings]) -> st
         "",
         "## Have the trainings converged?",
         "",
-        *_ended(results, datasets),
+        *ended(results, datasets),
         "",
         "## What it costs, and what pruning gives back",
         "",
@@ -149,8 +142,8 @@ def _holds(results: Results, datasets: Sequence[str]) -> list[str]:
         "- *Better* and *worse* mean that the 95 % interval of the difference in IoU lies above or below 0. From a few seeds it is too"
         " narrow ([Limits](#limits)).",
     ]
-    if seeds_differ := _seeds_differ(results, datasets, "the IoU of a case", lambda line: ious(results, line)):
-        lines.append(f"- {seeds_differ}")
+    if differ := seeds_differ(results, datasets, "the IoU of a case", lambda line: ious(results, line)):
+        lines.append(f"- {differ}")
     lines += [_mean_gain(results, datasets, other) for other in BASELINES]
     best = {a: float(np.mean(each)) for a in ARCHITECTURES if (each := ious(results, ("nuclei", a)))}
     if best:
@@ -203,97 +196,6 @@ def _mean_gain(results: Results, datasets: Sequence[str], other: str) -> str:
     authors = f"By the authors' two measures it is {together:+.2f} (`compute_iou`) and {both:+.2f} (`mean_iou`)"
     in_paper = "" if papers is None else f"; the mean of the paper's gains is {100 * papers:+.2f}"
     return f"{begin} on {', '.join(there)} is {mean.points} points{one_seed(of_each)}{extremes}. {authors}{in_paper}."
-
-
-def _seeds_differ(
-    results: Results, datasets: Sequence[str], what: str, figure: Callable[[Line], Sequence[float]]
-) -> str:
-    """Where networks have several seeds, the largest difference between those of one network; empty if none has two."""
-    ranges = {dataset: found for dataset in datasets if (found := between_seeds(results, dataset, figure))}
-    if not ranges:
-        return ""
-    said = ", ".join(f"{100 * most:.1f} on {dataset} ({NAMES[network]})" for dataset, (most, network) in ranges.items())
-    unknown = ", ".join(dataset for dataset in datasets if dataset not in ranges)
-    rest = f" How much they differ on {unknown} is not known." if unknown else ""
-    return f"The largest difference between seeds of one network, in points of {what}: {said}.{rest}"
-
-
-def _doublings(results: Results, dataset: str) -> tuple[dict[str, tuple[End, End]], dict[str, float]]:
-    """For each network with both, the ends of half the steps and of all, and the validation IoU that the second half added."""
-    ends = {NAMES[a]: both for a in ARCHITECTURES if (both := doubled(results, (dataset, a)))}
-    return ends, {name: whole.validation - half.validation for name, (half, whole) in ends.items()}
-
-
-def _still_learning(results: Results, datasets: Sequence[str]) -> list[str]:
-    """A warning about data sets whose trainings have not, or may not have, converged."""
-    judged = {dataset: _judged(_doublings(results, dataset)[1]) for dataset in datasets}
-    slow, undecided = ([d for d in datasets if judged[d] == verdict] for verdict in (SLOW, UNDECIDED))
-    lines = []
-    if slow:
-        lines.append(
-            f"- The trainings had not converged after half of the steps on {', '.join(slow)}; whether they have after all of them is not"
-            " known (see below). A gain there also says how fast a network learns: with more steps it may grow or shrink."
-            f"{_gain_after_half(results, slow)}"
-        )
-    if undecided:
-        lines.append(f"- Whether the trainings have converged has not been decided on {', '.join(undecided)}.")
-    return lines
-
-
-def _gain_after_half(results: Results, datasets: Sequence[str]) -> str:
-    """A sentence about the gain of UNet++ with deep supervision over U-Net after half of the steps and after all, with the same seeds."""
-    there = {d: both for d in datasets if (both := after_half(results, d, "unetpp_ds", "unet"))}
-    gains = [
-        f"{100 * half:+.2f} instead of {100 * whole:+.2f} on {dataset}" for dataset, (half, whole) in there.items()
-    ]
-    begin = f" After half of them, the gain of {NAMES['unetpp_ds']} over U-Net was, with the same seeds,"
-    return f"{begin} {', '.join(gains)}." if gains else ""
-
-
-def _judged(added: Mapping[str, float]) -> str:
-    """Whether a data set has converged, by the validation IoU that the second half of the steps added to each network."""
-    if max(added.values(), default=0.0) >= ENOUGH:
-        return SLOW
-    return "converged" if len(added) == len(ARCHITECTURES) else UNDECIDED
-
-
-def _ended(results: Results, datasets: Sequence[str]) -> list[str]:
-    """The rule, and for each data set, the largest gain of validation IoU that twice the steps bring to a network."""
-    seeds_differ = _seeds_differ(
-        results, datasets, "validation IoU", lambda line: validations(results, results.of(*line))
-    )
-    lines = [
-        f"A data set has converged if twice the steps add less than {100 * ENOUGH} points of validation IoU for every network. If they add"
-        " more, half of the steps were too few, and whether all of them are enough remains open. Each network is judged by one training"
-        " with half of the steps and one with all. The largest of four such differences may exceed the limit by chance, so look at the"
-        f" averages, too. {seeds_differ}".rstrip(),
-        "",
-    ]
-    for dataset in datasets:
-        ends, added = _doublings(results, dataset)
-        if not ends:
-            lines.append(f"- {dataset}: {NOT_YET}.")
-            continue
-        most = max(added, key=lambda name: added[name])
-        half, whole = ends[most]
-        lines.append(
-            f"- {dataset}: {_judged(added)}. {whole.steps} steps instead of {half.steps} add at most {100 * added[most]:+.2f} points, for"
-            f" {most} ({len(ends)} of {len(ARCHITECTURES)} networks have been compared).{_on_average(results, dataset)}"
-        )
-    return lines
-
-
-def _on_average(results: Results, dataset: str) -> str:
-    """A sentence about what both doublings added, averaged over the networks; empty unless all networks have both."""
-    (before, first), (_, second) = (_doublings(each, dataset) for each in (results.half, results))
-    if min(len(first), len(second)) < len(ARCHITECTURES):
-        return ""
-    half, whole = next(iter(before.values()))
-    means = [100 * float(np.mean([*added.values()])) for added in (first, second)]
-    return (
-        f" On average over the networks, the doubling from {half.steps} to {whole.steps} added {means[0]:+.2f}, and the next one"
-        f" {means[1]:+.2f}."
-    )
 
 
 def _costs(results: Results, datasets: Sequence[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from paper.summary import (
     BASELINES,
     ENOUGH,
     Line,
+    between_seeds,
     by_seed,
     compared,
     deepest_over_mean,
@@ -106,6 +107,19 @@ def one_seed(of_each: Sequence[np.ndarray]) -> str:
     if min(seeds, default=0) != 1:
         return ""
     return ", one seed" if max(seeds) == 1 else ", one seed on some"
+
+
+def seeds_differ(
+    results: Results, datasets: Sequence[str], what: str, figure: Callable[[Line], Sequence[float]]
+) -> str:
+    """Where networks have several seeds, the largest difference between those of one network; empty if none has two."""
+    ranges = {dataset: found for dataset in datasets if (found := between_seeds(results, dataset, figure))}
+    if not ranges:
+        return ""
+    said = ", ".join(f"{100 * most:.1f} on {dataset} ({NAMES[network]})" for dataset, (most, network) in ranges.items())
+    unknown = ", ".join(dataset for dataset in datasets if dataset not in ranges)
+    rest = f" How much they differ on {unknown} is not known." if unknown else ""
+    return f"The largest difference between seeds of one network, in points of {what}: {said}.{rest}"
 
 
 def doubling(results: Results, of_line: Mapping[tuple[str, str], Settings]) -> list[str]:
