@@ -39,8 +39,8 @@ class SliceData(L.LightningDataModule):
         self.settings, self.target = settings, settings.goal
         given = settings.folders, settings.splits[0]
         self.own = Provenance(sources_in(*given), settings.goal.licence, people_in(*given))
-        teacher = Teacher(settings.teacher, settings) if settings.teacher else None
         self._check_people()
+        teacher = Teacher(settings.teacher, settings) if settings.teacher else None
         folders = read_folders(settings, settings.splits[0])
         if teacher:
             if all(item.knows(at) for folder in folders for item in folder for at in range(len(item.mask))):

@@ -13,8 +13,6 @@ from ..scene.snapshots import Snapshot
 from .cases import Case
 
 FORMATS = {"seg.nrrd": ".seg.nrrd", "nifti": ".nii.gz", "dicom": ".dcm", "stl": ".stl"}
-
-
 Stamp = tuple[int, int] | None
 
 

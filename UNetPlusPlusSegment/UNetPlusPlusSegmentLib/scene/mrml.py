@@ -8,7 +8,7 @@ import numpy as np
 import slicer
 import vtk
 
-from ..core.volume import Volume, VolumeError, bounding_box
+from ..core.volume import Volume, VolumeError, bounding_box, crop
 from .placement import ijk_to_ras_of, oriented_image, resampled, transform_between, turned_to_world, voxels_of
 
 BINARY_LABELMAP = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
@@ -120,16 +120,8 @@ def segment_on_own_grid(segmentationNode, segmentID: str) -> Volume | None:
     Raises:
         SegmentationError: The segment does not exist, or has no binary labelmap.
     """
-    require_segment(segmentID, segmentationNode)
-    image, matrix = slicer.vtkOrientedImageData(), vtk.vtkMatrix4x4()
-    segmentationNode.GetBinaryLabelmapRepresentation(segmentID, image)
-    scalars = image.GetPointData().GetScalars()
-    if scalars is None or not scalars.GetNumberOfTuples():
-        return None
-    image.GetImageToWorldMatrix(matrix)
-    ijk_to_ras = slicer.util.arrayFromVTKMatrix(matrix)
-    ijk_to_ras[:3, 3] += ijk_to_ras[:3, :3] @ image.GetExtent()[::2]
-    return Volume((voxels_of(image) != 0).view(np.uint8), turned_to_world(ijk_to_ras, segmentationNode))
+    own = _on_own_grid(segmentationNode, segmentID)
+    return own and Volume(own.array, turned_to_world(own.ijk_to_ras, segmentationNode))
 
 
 def digest_of(segmentationNode, segmentID: str) -> bytes:
@@ -140,21 +132,27 @@ def digest_of(segmentationNode, segmentID: str) -> bytes:
     Raises:
         SegmentationError: The segment does not exist, or has no binary labelmap.
     """
+    own = _on_own_grid(segmentationNode, segmentID)
+    box = bounding_box(own.array) if own else None
+    if own is None or box is None:
+        return b""
+    inside = crop(own, box)
+    places = inside.array.shape, (inside.ijk_to_ras.round(3) + 0.0).tolist()  # + 0.0 makes 0.0 of -0.0
+    return hashlib.blake2b(repr(places).encode() + np.packbits(inside.array).tobytes()).digest()
+
+
+def _on_own_grid(segmentationNode, segmentID: str) -> Volume | None:
+    """As `segment_on_own_grid`, with IJK to RAS of the segmentation, without the transforms above it."""
     require_segment(segmentID, segmentationNode)
     image, matrix = slicer.vtkOrientedImageData(), vtk.vtkMatrix4x4()
     segmentationNode.GetBinaryLabelmapRepresentation(segmentID, image)
-    if image.GetPointData().GetScalars() is None:
-        return b""
-    inside = voxels_of(image) != 0
-    box = bounding_box(inside)
-    if box is None:
-        return b""
+    scalars = image.GetPointData().GetScalars()
+    if scalars is None or not scalars.GetNumberOfTuples():
+        return None
     image.GetImageToWorldMatrix(matrix)
     ijk_to_ras = slicer.util.arrayFromVTKMatrix(matrix)
-    first_ijk = np.array(image.GetExtent()[::2]) + [axis.start for axis in reversed(box)]
-    ijk_to_ras[:3, 3] += ijk_to_ras[:3, :3] @ first_ijk
-    inside = inside[box]
-    return hashlib.blake2b(f"{inside.shape} {ijk_to_ras.round(3)}".encode() + np.packbits(inside).tobytes()).digest()
+    ijk_to_ras[:3, 3] += ijk_to_ras[:3, :3] @ image.GetExtent()[::2]
+    return Volume((voxels_of(image) != 0).view(np.uint8), ijk_to_ras)
 
 
 def centre_of(segmentationNode, segmentID: str) -> tuple[float, float, float] | None:
