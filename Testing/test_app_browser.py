@@ -65,8 +65,8 @@ def opened(an_app, a_page, models):
 def test_a_visitor_segments_cancels_cuts_corrects_undoes_and_downloads(opened, tmp_path):
     page, _ = opened(a_body(tmp_path / "body.nrrd"), "-o", tmp_path / "out")
     assert "Not a medical device" in page.text("no-device")
-    wait_until(lambda: page.pixels(AXIAL).std() > 20, "the CT in the axial view")
-    assert all(page.pixels(view).std() > 20 for view in (CORONAL, SAGITTAL))
+    for view in (AXIAL, CORONAL, SAGITTAL):
+        wait_until(lambda view=view: page.pixels(view).std() > 20, f"the CT in view {view}")
     assert not page.colored(AXIAL).any()
 
     page.set("speed", "accurate")
@@ -201,8 +201,8 @@ def test_a_cohort_is_walked_through_and_reviewed(opened, tmp_path):
     wait_until(corrected.exists, "the correction beside the first segmentation")
     assert (voxels(corrected) == 1).sum() > (voxels(results / "b.seg.nrrd") == 1).sum()
     page.click("previous")
-    wait_until(lambda: page.state("verdict") == "flagged", "the verdict of the first case")
-    assert page.state("comment") == "too small"
+    said = ("flagged", "too small")
+    wait_until(lambda: (page.state("verdict"), page.state("comment")) == said, "the verdict of the first case")
     table = (results / "measurements.csv").read_text()
     assert "b.corrected,Liver" in table
     with (results / REVIEW).open() as stream:
