@@ -207,6 +207,18 @@ def test_trainings_with_another_number_of_steps_are_refused_in_the_same_table(ma
     assert "another --results" in refusal and len(refusal.splitlines()) == 1
 
 
+def test_other_cases_than_the_records_hold_are_refused_before_anything_is_trained(made, tmp_path, capsys, monkeypatch):
+    shutil.copytree(made / "data", tmp_path / "data")
+    index = tmp_path / "data" / "nuclei" / "slices.csv"
+    index.write_text(index.read_text().replace("02.png,test", "02.png,train"))
+    shutil.copytree(made / "results", tmp_path / "results")
+    monkeypatch.setattr(reproduce, "run", None)
+    assert command(made, "--data", str(tmp_path / "data"), "--results", str(tmp_path / "results")) == 1
+    message = capsys.readouterr().err
+    assert "nuclei-unet-bce_dice-1, measured on other cases (1 differ, such as 02.png)" in message
+    assert "--data" in message
+
+
 def test_too_few_steps_are_refused_by_the_option(place, capsys):
     assert command(place, "--steps", "1") == 1
     assert "--steps 1 is too few" in capsys.readouterr().err

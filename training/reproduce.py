@@ -24,7 +24,7 @@ from data.slices import DataError
 from fit.settings import Settings, SettingsError
 from measure.pictures import PicturesError
 from paper import cells
-from paper.cell_runs import is_trained, run, settings_of
+from paper.cell_runs import cases_of, is_trained, run, settings_of
 from paper.cells import Cell
 from paper.figures import write_figures
 from paper.page import write_page
@@ -59,7 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
         of_line = {(d, a): settings_of(Cell(d, a, seed=1), given) for d in datasets for a in lines}
         for records, share in ((results, 1), *shorter(results)):
             for cell in records.done():
-                records.check_settings(cell, settings_of(cell, given, share))
+                settings = settings_of(cell, given, share)
+                records.check_settings(cell, settings)
+                records.check_cases(cell, cases_of(cell, settings))
         measure_speeds(results.folder / "speed.csv", of_line)
         for job in jobs_of(results, given):
             write_table(results, of_line), write_page(results, of_line)  # current if this training is interrupted

@@ -12,7 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from torch.nn import functional as F
 
-from data.slices import Slice, read_slices, to_network_grid
+from data.slices import Slice, read_rows, read_slices, to_network_grid
 from fit.settings import Settings, SettingsError, differences_of, load_settings
 from fit.task import SegmentationTask
 from fit.training import train
@@ -64,6 +64,16 @@ def is_trained(settings: Settings) -> bool:
     """True if the training has a checkpoint of its last step."""
     last = settings.folder / "last.ckpt"
     return last.exists() and _load(last)["global_step"] == settings.steps
+
+
+def cases_of(cell: Cell, settings: Settings) -> set[str]:
+    """The names of the cases that a cell is measured on.
+
+    Raises:
+        DataError: The data cannot be used.
+    """
+    slices = settings.goal.slices
+    return {row[slices.group] for row in read_rows(settings.data, slices, split_of(cell.dataset))}
 
 
 def run(cell: Cell, settings: Settings) -> Measured:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -101,6 +101,18 @@ class Results:
             raise ResultsError(
                 f"{self.folder} holds {cell.name}, trained with another {', '.join(differing)}: give the settings it was trained with"
                 " (--steps, --configs), or another --results, or remove its line from cells.csv to train it again."
+            )
+
+    def check_cases(self, cell: Cell, cases: Iterable[str]) -> None:
+        """Check that a finished cell was measured on these cases: the table compares networks case by case.
+
+        Raises:
+            ResultsError: It was measured on others.
+        """
+        if differing := {*self.counts(cell).cases} ^ {*cases}:
+            raise ResultsError(
+                f"{self.folder} holds {cell.name}, measured on other cases ({len(differing)} differ, such as {min(differing)}): give the"
+                " data it was measured on (--data), or another --results, or remove its line from cells.csv to train it again."
             )
 
     def record(self, cell: Cell, measured: Measured) -> None:
