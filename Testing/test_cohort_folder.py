@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from Testing.support.sample_files import write_slice
 from UNetPlusPlusSegmentLib import files
@@ -22,6 +24,7 @@ from UNetPlusPlusSegmentLib.jobs import cohort as cohorts
 from UNetPlusPlusSegmentLib.jobs import cohort_client
 from UNetPlusPlusSegmentLib.jobs.cohort import one_after_the_other, run_cohort
 from UNetPlusPlusSegmentLib.jobs.cohort_client import CohortProcess
+from UNetPlusPlusSegmentLib.jobs.corrections import add_correction, corrected_path
 from UNetPlusPlusSegmentLib.jobs.manifest import (
     MANIFEST,
     TABLE,
@@ -283,6 +286,59 @@ def test_the_same_scans_and_targets_are_known_however_they_are_spelled(run, scan
     assert len((out / MANIFEST).read_text().splitlines()) == 1
 
 
+def write_series(folder: Path, level: int) -> None:
+    """Write a DICOM series, whose values are about `level`."""
+    for k in range(6):
+        pixels = np.full((8, 8), level + k, np.int16).tobytes()
+        write_slice(folder / f"{k}.dcm", (0, 0, 2.5 * k), InstanceNumber=k, Rows=8, Columns=8, PixelData=pixels)
+
+
+def write_detached(folder: Path, level: int) -> None:
+    folder.mkdir(exist_ok=True)
+    image = sitk.GetImageFromArray(np.full((6, 8, 8), level, np.int16))
+    sitk.WriteImage(image, str(folder / "a.mhd"))
+
+
+def write_file(folder: Path, level: int) -> None:
+    folder.mkdir(exist_ok=True)
+    sitk.WriteImage(sitk.GetImageFromArray(np.full((6, 8, 8), level, np.int16)), str(folder / "a.nrrd"), False)
+
+
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [(write_series, ""), (write_detached, "a.mhd"), (write_file, "a.nrrd")],
+    ids=["series", "mhd", "nrrd"],
+)
+def test_a_scan_that_another_one_has_replaced_is_done_again_and_a_copy_is_not(run, tmp_path, write, name):
+    scan, out = tmp_path / "in", tmp_path / "in" / "out"
+    write(scan, level=1)
+    lines = []
+    for act in (None, lambda: os.utime(scan / name), lambda: write(scan, level=2), None):
+        if act:
+            act()
+        assert {*run([scan / name], out).values()} == {"done"}
+        lines.append(len((out / MANIFEST).read_text().splitlines()))
+    assert lines == [1, 1, 2, 2]
+
+
+def test_a_correction_of_a_scan_that_was_replaced_is_kept_and_the_run_refused(run, scans, tmp_path):
+    out = tmp_path / "out"
+    run(scans, out)
+    corrected, line = corrected_path(out, "a"), read_manifest(out)["a"]
+    shutil.copyfile(out / "a.seg.nrrd", corrected)
+    volume, _ = files.read_volume(scans / "a.nii.gz")
+    add_correction(out, line, volume, np.zeros(volume.array.shape, np.uint8), [])
+    assert run(scans, out) == {"a": "done"}
+    before = files_in(out)
+    files.write_volume(scans / "a.nii.gz", volume.array + 1, volume.ijk_to_ras)
+    with pytest.raises(CohortError, match=r"a\.corrected\.seg\.nrrd corrects another scan than .*: move it"):
+        run(scans, out)
+    assert files_in(out) == before
+    corrected.rename(tmp_path / "moved")
+    assert run(scans, out) == {"a": "done"}
+    assert [*rows_of(out)] == ["a"] and read_manifest(out)["a"]["scan"] != line["scan"]
+
+
 def test_a_case_that_is_named_by_a_dot_has_the_name_of_its_folder(run, tmp_path, monkeypatch):
     for k in range(3):
         write_slice(tmp_path / "scans" / "P01" / "deeper" / f"{k}.dcm", (0, 0, 2.5 * k), InstanceNumber=k)
@@ -338,8 +394,10 @@ def test_a_folder_of_an_earlier_version_goes_on_with_its_segmentations(run, scan
     run(scans, out)
     lines = [json.loads(line) for line in (out / MANIFEST).read_text().splitlines()]
     for line in lines:
-        line.pop("files")
-    (out / MANIFEST).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        line.pop("files"), line.pop("scan")
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (out / MANIFEST).write_text(text)
+    assert run(scans, out) == {"a": "done"} and (out / MANIFEST).read_text() == text
     assert run(scans, out, threshold=0.4) == {"a": "done"}
 
 

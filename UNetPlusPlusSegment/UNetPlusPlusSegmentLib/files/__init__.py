@@ -2,6 +2,7 @@
 
 from .dicom import list_series, slices_of
 from .dicom_seg import check_dicom_seg, write_dicom_seg
+from .fingerprint import fingerprint_of
 from .forms import FORMS, beside, check_forms, form_of, write_forms
 from .images import FileError
 from .label_maps import label_maps
@@ -21,6 +22,7 @@ __all__ = [
     "check_forms",
     "check_grid",
     "check_output",
+    "fingerprint_of",
     "form_of",
     "label_maps",
     "list_series",

@@ -26,7 +26,7 @@ def headers_in(folder: Path) -> tuple[list[Header], list[str]]:
     """
     headers: list[Header] = []
     no_images, lost, dead, packed = [], [], [], []
-    for path in _files_under(folder):
+    for path in files_under(folder):
         if not path.is_file():
             dead += [path] if path.is_symlink() else []
             continue
@@ -68,7 +68,7 @@ def _left_out(paths: Sequence[Path], why: str) -> list[str]:
     return [f"Left out: {printable(paths[0])} ({why}){more}."]
 
 
-def _files_under(folder: Path) -> Iterator[Path]:
+def files_under(folder: Path) -> Iterator[Path]:
     """All files in a folder and its subfolders, in order; circular links are followed only once."""
     visited = set()
     for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):

@@ -76,7 +76,7 @@ def run_cohort(
         FileError: A format needs a package that is not installed (DICOM SEG in Slicer, for instance), or a file cannot be written.
         CohortError: There are no inputs, or two would share a result, or the name of one is too long; a series or points are given for an
             unknown case; the folder is not writable, or another cohort is running in it; or a result would replace a scan, a result
-            for another target or input, or a file that does not belong to the cohort.
+            for another target or input, or a file that does not belong to the cohort; or a correction is that of another scan.
     """
     folder, parts = Path(folder), parts_of(request, has_points=bool(points))
     unknown_forms = sorted({*forms} - {*files.FORMS})
@@ -102,7 +102,8 @@ def run_cohort(
     every = []
     for case, path in cases.items():
         at = points.get(case, ())
-        settings = {"case": case, "input": str(path), "series": series.get(case), **about}
+        scan = files.fingerprint_of(path, besides=folder.absolute())
+        settings = {"case": case, "input": str(path), "scan": scan, "series": series.get(case), **about}
         every.append(
             Todo(
                 case,
@@ -117,6 +118,7 @@ def run_cohort(
     with alone_in(folder):
         results = Results(folder)
         results.check_nothing_is_replaced(every)
+        results.check_corrections(every)
         todo = {}
         for each in map(results.in_all_its_forms, every):
             if results.is_done(each, threshold):

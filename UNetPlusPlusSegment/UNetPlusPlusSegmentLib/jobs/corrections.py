@@ -19,7 +19,7 @@ from ..nodule.segments import TERMINOLOGY
 from .manifest import append, write_table
 
 CORRECTED = ".corrected"  # between the name of a case and the ending of its result
-KEPT = ("input", "series", "target", "model", "speed", "threshold", "force")
+KEPT = ("input", "scan", "series", "target", "model", "speed", "threshold", "force")
 
 
 def corrected_path(folder: Path, case: str) -> Path:

@@ -15,6 +15,7 @@ from ..core.request import Request
 from ..core.segment import plain_name
 from ..files.images import printable
 from .cases import ENDING
+from .corrections import corrected_path
 from .manifest import GONE, TABLE, CohortError, append, read_manifest
 from .report import REPORT
 
@@ -94,6 +95,20 @@ class Results:
                 " results."
             )
 
+    def check_corrections(self, cases: Iterable[Todo]) -> None:
+        """Refuse corrections of scans that others of the same name have replaced: they would hide what is found in these.
+
+        Raises:
+            CohortError: There is one.
+        """
+        for each in cases:
+            path = corrected_path(self._folder, each.case)
+            corrected = self.known.get(path.name.removesuffix(ENDING), {}).get("scan")
+            if corrected and each.settings["scan"] not in (None, corrected):
+                raise CohortError(
+                    f"{path} corrects another scan than {each.input} is now: move it, or choose another folder for the results."
+                )
+
     def in_all_its_forms(self, todo: Todo) -> Todo:
         """A case with the forms that it has been written in, besides those that are asked for now."""
         every = _in_forms(todo.output, files.FORMS)
@@ -103,8 +118,8 @@ class Results:
     def is_done(self, todo: Todo, threshold: float | None) -> bool:
         """Check whether a case has its result, by its last line in the manifest.
 
-        Lines of earlier versions lack `series`, `show_from` and `weights`, and `threshold` if it was that of the model (here
-        `threshold`).
+        Lines of earlier versions lack `scan`, `series`, `show_from` and `weights`, and `threshold` if it was that of the model (here
+        `threshold`). A scan that cannot be read counts as the same.
 
         Raises:
             CohortError: There is a result for another target or input.
@@ -118,7 +133,9 @@ class Results:
                 raise CohortError(
                     f"{there[0]} is a result for {last[key]}, which would be replaced: choose another folder for the results."
                 )
-        last = {"series": None, "show_from": None, "weights": asked["weights"], **last}
+        last = {"scan": asked["scan"], "series": None, "show_from": None, "weights": asked["weights"], **last}
+        if None in (asked["scan"], last["scan"]):
+            last["scan"] = asked["scan"]
         if last.get("threshold") is None:
             last["threshold"] = threshold
         if last.get("points") != asked.get("points") or any(self._marked.get(p.name, asked) != asked for p in there):
