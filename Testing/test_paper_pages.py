@@ -266,6 +266,17 @@ def test_the_page_gives_the_authors_measures_of_the_same_weights(results, of_lin
     )
 
 
+def test_the_page_says_how_much_is_found_at_the_highest_threshold(results, of_line):
+    for architecture, iou in (("unet", 0.5), ("unetpp_ds", 0.8)):
+        record(results, Cell("nuclei", architecture, 1), a=iou, b=iou)
+        assert ("0.95" in page(results, of_line)) == (architecture == "unetpp_ds"), "compared with U-Net"
+    unsure = Cell("nuclei", "unetpp_ds", 1)
+    counts = results.counts(unsure)
+    counts.of["found all>0.95"] //= 4
+    counts.write(results.folder / "cells" / unsure.name / "cases.csv")
+    assert "for each true pixel, 0.20 (0.50) on nuclei: the figures in brackets are" in page(results, of_line)
+
+
 def test_the_object_on_whose_edge_the_networks_differ_most_is_drawn():
     truth = np.zeros((60, 90), bool)
     truth[2:10, 20:30] = truth[40:50, 60:80] = True

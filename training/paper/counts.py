@@ -63,9 +63,9 @@ class Counts:
             if shown.any()
         }
 
-    def pooled(self) -> Pooled:
-        """Figures over the pixels of all images together at 0.5, averaged over the labels."""
-        true, found, right = (self.of[name].sum(0) for name in ("true", "found all", "right all"))
+    def pooled(self, answer: str = "all") -> Pooled:
+        """Figures over the pixels of all images together, averaged over the labels."""
+        true, found, right = (self.of[name].sum(0) for name in ("true", f"found {answer}", f"right {answer}"))
         of_each = right / np.maximum(1, (found + true - right, found, true)), found / np.maximum(1, true)
         return Pooled(*np.vstack(of_each).mean(1).tolist())
 
