@@ -51,6 +51,33 @@ def views(session_parts):
 
 
 @pytest.fixture
+def two_livers(tmp_path):
+    """The folders of results and of scans of a cohort of two cases."""
+    from Testing.support.app_sessions import two_cases
+
+    return two_cases(tmp_path)
+
+
+@pytest.fixture
+def open_session(session_parts):
+    """Call it with paths of the app: a session with its first case opened, and a function that awaits."""
+    from UNetPlusPlusSegmentLib.app.cases import find
+    from UNetPlusPlusSegmentLib.app.session import Session
+
+    sessions, do = [], asyncio.get_event_loop_policy().get_event_loop().run_until_complete
+
+    def opened(*paths, output=None):
+        session = Session(*session_parts(), find(paths, output))
+        sessions.append(session)
+        do(session.open(next(iter(session.cases))))
+        return session, do
+
+    yield opened
+    for session in sessions:
+        do(session.close())
+
+
+@pytest.fixture
 def an_app(tmp_path):
     """Call it with arguments of `unetpp-segment app`: it starts the app, and returns the process and the printed address.
 
