@@ -331,7 +331,7 @@ def test_a_correction_of_a_scan_that_was_replaced_is_kept_and_the_run_refused(ru
     assert run(scans, out) == {"a": "done"}
     before = files_in(out)
     files.write_volume(scans / "a.nii.gz", volume.array + 1, volume.ijk_to_ras)
-    with pytest.raises(CohortError, match=r"a\.corrected\.seg\.nrrd corrects another scan than .*: move it"):
+    with pytest.raises(CohortError, match=r"a\.corrected\.seg\.nrrd corrects an earlier scan, .*: move it"):
         run(scans, out)
     assert files_in(out) == before
     corrected.rename(tmp_path / "moved")

@@ -106,7 +106,8 @@ class Results:
             corrected = self.known.get(path.name.removesuffix(ENDING), {}).get("scan")
             if corrected and each.settings["scan"] not in (None, corrected):
                 raise CohortError(
-                    f"{path} corrects another scan than {each.input} is now: move it, or choose another folder for the results."
+                    f"{path} corrects an earlier scan, which {each.input} has replaced: move it, or choose another folder for the"
+                    " results."
                 )
 
     def in_all_its_forms(self, todo: Todo) -> Todo:
