@@ -134,8 +134,8 @@ class Results:
                 raise CohortError(
                     f"{there[0]} is a result for {last[key]}, which would be replaced: choose another folder for the results."
                 )
-        last = {"scan": asked["scan"], "series": None, "show_from": None, "weights": asked["weights"], **last}
-        if None in (asked["scan"], last["scan"]):
+        last = {"series": None, "show_from": None, "weights": asked["weights"], **last}
+        if None in (asked["scan"], last.get("scan")):
             last["scan"] = asked["scan"]
         if last.get("threshold") is None:
             last["threshold"] = threshold
