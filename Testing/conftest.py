@@ -20,6 +20,7 @@ settings.load_profile("unhurried")
 pytest_plugins = [
     "Testing.plugins.app",
     "Testing.plugins.browser",
+    "Testing.plugins.cohorts",
     "Testing.plugins.command_line",
     "Testing.plugins.nodules",
     "Testing.plugins.panel",

@@ -1,0 +1,177 @@
+"""A cohort that is run again: which cases are done anew, and with which files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from Testing.support.quick_cohorts import Finder, add_scan, files_in, kill_at_the_next_result, rows_of
+from Testing.support.sample_files import write_slice
+from UNetPlusPlusSegmentLib import files
+from UNetPlusPlusSegmentLib.jobs import cohort as cohorts
+from UNetPlusPlusSegmentLib.jobs.corrections import add_correction, corrected_path
+from UNetPlusPlusSegmentLib.jobs.manifest import MANIFEST, CohortError, read_manifest
+from UNetPlusPlusSegmentLib.jobs.report import REPORT
+
+
+def test_all_files_of_a_case_show_the_mask_that_was_made_last_whichever_were_asked_for(run, scans, tmp_path):
+    forms = ["nii.gz", "stl", "obj"]
+    run(scans, tmp_path / "fresh", forms, threshold=0.4)
+    run(scans, tmp_path / "out", forms)
+    assert run(scans, tmp_path / "out", threshold=0.4) == {"a": "done"}
+    assert files_in(tmp_path / "out") == files_in(tmp_path / "fresh")
+    assert run(scans, tmp_path / "out", forms, threshold=0.4) == {"a": "done"}
+    assert len((tmp_path / "out" / MANIFEST).read_text().splitlines()) == 2, "nothing was left to do"
+
+
+def test_a_model_that_has_learned_more_under_its_old_name_does_a_case_again(run, bundle, scans, tmp_path):
+    retrained = tmp_path / bundle.name
+    shutil.copytree(bundle, retrained)
+    run(scans, tmp_path / "out", model=retrained)
+    card = json.loads((retrained / "model.json").read_text())
+    (retrained / "model.json").write_text(json.dumps(card | {"sha256": "0" * 64}))
+    for _ in range(2):
+        run(scans, tmp_path / "out", model=retrained)
+    assert len((tmp_path / "out" / MANIFEST).read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "other", [{"speed": "fast"}, {"threshold": 0.4}, {"force": True}], ids=lambda other: next(iter(other))
+)
+def test_a_case_is_done_again_with_another_setting_but_not_with_the_same(run, scans, tmp_path, other):
+    for asked in ({}, {}, other, other):
+        run(scans, tmp_path / "out", **asked)
+    ((name, value),) = other.items()
+    first, second = [json.loads(line) for line in (tmp_path / "out" / MANIFEST).read_text().splitlines()]
+    assert first[name] != second[name] == value
+
+
+def test_the_same_scans_and_targets_are_known_however_they_are_spelled(run, scans, tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(scans)
+    out = tmp_path / "out"
+    run(scans, out, target="Liver")
+    run(tmp_path / "link", out, target="liver_")
+    monkeypatch.chdir(out)
+    run([Path("..") / "in" / "a.nii.gz"], out)
+    assert len((out / MANIFEST).read_text().splitlines()) == 1
+
+
+def write_series(folder: Path, level: int) -> None:
+    """Write a DICOM series, whose values are about `level`."""
+    for k in range(6):
+        pixels = np.full((8, 8), level + k, np.int16).tobytes()
+        write_slice(folder / f"{k}.dcm", (0, 0, 2.5 * k), InstanceNumber=k, Rows=8, Columns=8, PixelData=pixels)
+
+
+def write_detached(folder: Path, level: int) -> None:
+    folder.mkdir(exist_ok=True)
+    image = sitk.GetImageFromArray(np.full((6, 8, 8), level, np.int16))
+    sitk.WriteImage(image, str(folder / "a.mhd"))
+
+
+def write_file(folder: Path, level: int) -> None:
+    folder.mkdir(exist_ok=True)
+    sitk.WriteImage(sitk.GetImageFromArray(np.full((6, 8, 8), level, np.int16)), str(folder / "a.nrrd"), False)
+
+
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [(write_series, ""), (write_detached, "a.mhd"), (write_file, "a.nrrd")],
+    ids=["series", "mhd", "nrrd"],
+)
+def test_a_scan_that_another_one_has_replaced_is_done_again_and_a_copy_is_not(run, tmp_path, write, name):
+    scan, out = tmp_path / "in", tmp_path / "in" / "out"
+    write(scan, level=1)
+    lines = []
+    for act in (None, lambda: os.utime(scan / name), lambda: write(scan, level=2), None):
+        if act:
+            act()
+        assert {*run([scan / name], out).values()} == {"done"}
+        lines.append(len((out / MANIFEST).read_text().splitlines()))
+    assert lines == [1, 1, 2, 2]
+
+
+def test_a_correction_of_a_scan_that_was_replaced_is_kept_and_the_run_refused(run, scans, tmp_path):
+    out = tmp_path / "out"
+    run(scans, out)
+    corrected, line = corrected_path(out, "a"), read_manifest(out)["a"]
+    shutil.copyfile(out / "a.seg.nrrd", corrected)
+    volume, _ = files.read_volume(scans / "a.nii.gz")
+    add_correction(out, line, volume, np.zeros(volume.array.shape, np.uint8), [])
+    assert run(scans, out) == {"a": "done"}
+    before = files_in(out)
+    files.write_volume(scans / "a.nii.gz", volume.array + 1, volume.ijk_to_ras)
+    with pytest.raises(CohortError, match=r"a\.corrected\.seg\.nrrd corrects an earlier scan, .*: move it"):
+        run(scans, out)
+    assert files_in(out) == before
+    corrected.rename(tmp_path / "moved")
+    assert run(scans, out) == {"a": "done"}
+    assert [*rows_of(out)] == ["a"] and read_manifest(out)["a"]["scan"] != line["scan"]
+
+
+def test_a_case_that_is_named_by_a_dot_has_the_name_of_its_folder(run, tmp_path, monkeypatch):
+    for k in range(3):
+        write_slice(tmp_path / "scans" / "P01" / "deeper" / f"{k}.dcm", (0, 0, 2.5 * k), InstanceNumber=k)
+    add_scan(tmp_path / "scans" / "P02.nrrd")
+    for at, dots in (("P01", "."), ("P01/deeper", "..")):
+        monkeypatch.chdir(tmp_path / "scans" / at)
+        out = tmp_path / f"out{len(dots)}"
+        assert run([dots, tmp_path / "scans" / "P02.nrrd"], out) == {"P01": "done", "P02": "done"}
+        assert {path.name for path in out.glob("*.seg.nrrd")} == {"P01.seg.nrrd", "P02.seg.nrrd"}
+
+
+def test_a_case_is_not_done_if_a_killed_run_with_other_settings_has_replaced_its_files(
+    run, scans, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    run(scans, out, ["nii.gz"])
+    before = files_in(out)
+    kill_at_the_next_result(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        run(scans, out, threshold=0.4)
+    assert files_in(out) != before
+    assert run(scans, out) == {"a": "done"}
+    assert files_in(out) == before and not [*out.glob(".*")]
+
+
+def test_a_picture_that_shows_an_older_mask_is_not_in_the_report(run, scans, tmp_path, monkeypatch):
+    run(scans, tmp_path / "out")
+    assert "data:image/jpeg" in (tmp_path / "out" / REPORT).read_text()
+    monkeypatch.setattr(cohorts, "write_picture", lambda *_: 1 / 0)
+    assert run(scans, tmp_path / "out", threshold=0.4) == {"a": "done"}
+    assert "data:image/jpeg" not in (tmp_path / "out" / REPORT).read_text()
+
+
+def test_a_case_that_fails_while_it_is_written_does_not_call_what_it_has_replaced_kept(
+    run, scans, tmp_path, monkeypatch
+):
+    run(scans, tmp_path / "out")
+    monkeypatch.setattr(files, "write_forms", lambda *_: 1 / 0)
+    assert run(scans, tmp_path / "out", threshold=0.4) == {"a": "failed"}
+    assert "is kept" not in read_manifest(tmp_path / "out")["a"]["reason"]
+
+
+def test_a_tilted_scan_that_is_asked_for_as_nifti_fails_before_the_network_runs(run, scans, tmp_path, monkeypatch):
+    add_scan(scans / "tilted.nrrd", aside_mm=1.0)
+    monkeypatch.setattr(Finder, "submit", lambda *_: pytest.fail("ran"))
+    assert run([scans / "tilted.nrrd"], tmp_path / "out", ["nii.gz"]) == {"tilted": "failed"}
+    reason = read_manifest(tmp_path / "out")["tilted"]["reason"]
+    assert "tilted.nii.gz cannot be written" in reason and "gantry tilt" in reason
+
+
+def test_a_folder_of_an_earlier_version_goes_on_with_its_segmentations(run, scans, tmp_path):
+    out = tmp_path / "out"
+    run(scans, out)
+    lines = [json.loads(line) for line in (out / MANIFEST).read_text().splitlines()]
+    for line in lines:
+        line.pop("files"), line.pop("scan")
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (out / MANIFEST).write_text(text)
+    assert run(scans, out) == {"a": "done"} and (out / MANIFEST).read_text() == text
+    assert run(scans, out, threshold=0.4) == {"a": "done"}
