@@ -15,7 +15,7 @@ import pytest
 from Testing.support.sample_files import write_slice
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.segment import Segment
-from UNetPlusPlusSegmentLib.jobs.manifest import MANIFEST, TABLE
+from UNetPlusPlusSegmentLib.jobs.manifest import MANIFEST, TABLE, append, read_manifest
 
 pytest.importorskip(
     "trame_slicer.core", exc_type=ImportError, reason="trame-slicer is not installed: pip install '.[app]'"
@@ -157,6 +157,20 @@ def test_a_case_with_a_damaged_correction_is_refused_and_the_file_stays_as_it_is
         assert session.state.rows == [["Liver", "4.8", "60"]]
         do(session.open("a"))
     assert path.read_bytes() == damaged
+
+
+def test_a_case_whose_scan_was_replaced_is_not_opened_until_it_is_run_again(two_livers, open_session):
+    results, scans = two_livers
+    segmented = read_manifest(results)["a"] | {"scan": files.fingerprint_of(scans / "a.nrrd", besides=results)}
+    append(results, segmented)
+    volume, _ = files.read_volume(scans / "a.nrrd")
+    files.write_volume(scans / "a.nrrd", volume.array + 1, volume.ijk_to_ras)
+    session, do = open_session(results, scans)
+    assert session.state.wrong and session.state.case_name is None
+    assert session.state.message == "a is no longer the scan that was segmented: run the cohort again."
+    append(results, segmented | {"scan": files.fingerprint_of(scans / "a.nrrd", besides=results)})
+    do(session.open("a"))
+    assert session.state.case_name == "a"
 
 
 def test_changes_never_replace_a_correction_that_could_not_be_shown(two_livers, open_session, monkeypatch):

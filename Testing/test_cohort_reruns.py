@@ -97,6 +97,14 @@ def test_a_scan_that_another_one_has_replaced_is_done_again_and_a_copy_is_not(ru
     assert lines == [1, 1, 2, 2]
 
 
+def test_results_in_the_folder_of_their_scan_are_no_part_of_it_however_they_are_reached(run, tmp_path):
+    write_series(tmp_path / "in", level=1)
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    for out in (tmp_path / "in" / "out", tmp_path / "link" / "out"):
+        assert run([tmp_path / "in"], out) == {"in": "done"}
+    assert len((out / MANIFEST).read_text().splitlines()) == 1
+
+
 def test_a_correction_of_a_scan_that_was_replaced_is_kept_and_the_run_refused(run, scans, tmp_path):
     out = tmp_path / "out"
     run(scans, out)

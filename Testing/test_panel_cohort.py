@@ -217,6 +217,17 @@ def test_a_removed_case_and_a_damaged_review_are_reported_and_nothing_is_loaded(
     assert "is not a review" in ui.cohortLabel.text
 
 
+def test_a_case_whose_scan_was_replaced_is_not_shown_until_it_is_run_again(ui, scene, cohort):
+    run(ui)
+    files.write_volume(cohort / "one.nrrd", a_scan() + 1, GRID)
+    with nothing_changes(scene):
+        click(ui, "one")
+    assert "one.nrrd is no longer the scan that was segmented: run the cohort again" in ui.cohortLabel.text
+    run(ui)
+    click(ui, "one")
+    assert names_in(scene) == ["one", "one segmentation"]
+
+
 def test_the_table_tells_of_the_doubt_in_a_case(ui, tmp_path):
     found = {
         "a": {"L": {"volume_ml": 2.0, "expected_dice": 0.91, "doubtful_share": 0.3}},

@@ -19,6 +19,7 @@ from ..core.volume import Volume
 from ..files.nrrd import read_nrrd_layers
 from ..jobs.corrections import CORRECTED, add_correction, names_of
 from ..jobs.manifest import read_manifest
+from ..jobs.results import check_scan
 from ..jobs.review import add_to_review, read_review
 from ..network.bundle import Bundle
 from ..scene import mrml
@@ -358,4 +359,6 @@ def _read(case: Case) -> _Read:
     if segmentation:
         read_nrrd_layers(segmentation)  # Slicer's core ends the whole process on a damaged file
     volume, notes = files.read_volume(case.folders.scan(case.scan), case.series, bool(case.record.get("force")))
+    if segmentation and case.cohort:
+        check_scan(case.cohort, case.name)
     return _Read(volume, notes, segmentation, found is not None and found == case.corrected, stamp)

@@ -20,6 +20,7 @@ def fingerprint_of(path: Path, besides: Path) -> str | None:
     files count, and the first and the middle one: opening them all takes minutes for a cohort on a network drive. What lies in the
     folder `besides`, or is hidden, does not count.
     """
+    path, besides = path.resolve(), besides.resolve()
     digest = hashlib.sha256()
     try:
         if path.is_dir():

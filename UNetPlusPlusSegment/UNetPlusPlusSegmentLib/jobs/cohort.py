@@ -102,7 +102,7 @@ def run_cohort(
     every = []
     for case, path in cases.items():
         at = points.get(case, ())
-        scan = files.fingerprint_of(path, besides=folder.absolute())
+        scan = files.fingerprint_of(path, besides=folder)
         settings = {"case": case, "input": str(path), "scan": scan, "series": series.get(case), **about}
         every.append(
             Todo(

@@ -57,6 +57,24 @@ class Todo(NamedTuple):
                 _mark_of(path).write_text(json.dumps(self.settings), encoding="ascii")
 
 
+def check_scan(folder: Path, case: str) -> None:
+    """Refuse to show a result over a scan that has replaced the one it was found in.
+
+    Nothing is known of the scan from lines of earlier versions, and none if it cannot be read: these pass.
+
+    Args:
+        folder: Folder with the results of the cohort.
+        case: The name of the case.
+
+    Raises:
+        CohortError: The scan is another one, or the manifest cannot be read.
+    """
+    line = read_manifest(folder).get(case, {})
+    segmented = line.get("scan")
+    if segmented and files.fingerprint_of(Path(line["input"]), besides=folder) not in (None, segmented):
+        raise CohortError(f"{line['input']} is no longer the scan that was segmented: run the cohort again.")
+
+
 class Results:
     """The results in the folder of a cohort, which nobody else writes to meanwhile.
 

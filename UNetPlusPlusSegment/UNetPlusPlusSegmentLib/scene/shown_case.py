@@ -12,6 +12,7 @@ import slicer
 from .. import files
 from ..files.nrrd import read_nrrd_layers
 from ..jobs.corrections import add_correction, corrected_path, segmentation_path
+from ..jobs.results import check_scan
 from . import mrml, showing
 from .snapshots import Snapshot, snapshot
 
@@ -34,6 +35,7 @@ class ShownCase:
 
         Raises:
             FileError, VolumeError: The CT or the segmentation no longer exists, or cannot be read. The scene is unchanged.
+            CohortError: The CT is no longer the one that was segmented. The scene is unchanged.
         """
         self.folder, self.record = folder, record
         volume, _ = files.read_volume(record["input"], record.get("series"), bool(record.get("force")))
@@ -41,6 +43,7 @@ class ShownCase:
         if record["status"] != "failed" and not path.is_file():
             raise files.FileError(f"{path} no longer exists: run the cohort again.")
         if path.is_file():
+            check_scan(folder, record["case"])
             read_nrrd_layers(path)  # Slicer's core ends the whole process on a damaged file
         self._scene = slicer.mrmlScene
         self.volumeNode = slicer.util.addVolumeFromArray(
