@@ -8,6 +8,7 @@ import SimpleITK as sitk
 
 from UNetPlusPlusSegmentLib.app.access import COOKIE, Door, Folders, RefusedError
 from UNetPlusPlusSegmentLib.app.cases import find, uploaded
+from UNetPlusPlusSegmentLib.files import FileError
 from UNetPlusPlusSegmentLib.jobs.manifest import MANIFEST
 
 HERE = {"Host": "127.0.0.1:8080"}
@@ -143,7 +144,7 @@ def test_a_header_without_end_or_without_voxels_is_refused(tmp_path):
     (tmp_path / "b.nrrd").write_bytes(b"NRRD0004\r\n" + b"# padding\r\n" * 200_000 + b"data file: x.raw\r\n\r\n")
     (tmp_path / "a.mha").write_bytes(b"NDims = 3\n")
     for name in ("a.nrrd", "b.nrrd", "a.mha"):
-        with pytest.raises(RefusedError):
+        with pytest.raises(FileError, match="the file is damaged"):
             Folders([tmp_path]).scan(tmp_path / name)
 
 

@@ -75,6 +75,14 @@ def write_detached(folder: Path, level: int) -> None:
     sitk.WriteImage(image, str(folder / "a.mhd"))
 
 
+def write_apart(folder: Path, level: int) -> None:
+    """Write a header whose voxels have a name of their own."""
+    write_detached(folder, level)
+    (folder / "a.raw").replace(folder / "voxels.bin")
+    header = folder / "a.mhd"
+    header.write_text(header.read_text().replace("a.raw", "voxels.bin"))
+
+
 def write_file(folder: Path, level: int) -> None:
     folder.mkdir(exist_ok=True)
     sitk.WriteImage(sitk.GetImageFromArray(np.full((6, 8, 8), level, np.int16)), str(folder / "a.nrrd"), False)
@@ -82,8 +90,8 @@ def write_file(folder: Path, level: int) -> None:
 
 @pytest.mark.parametrize(
     ("write", "name"),
-    [(write_series, ""), (write_detached, "a.mhd"), (write_file, "a.nrrd")],
-    ids=["series", "mhd", "nrrd"],
+    [(write_series, ""), (write_detached, "a.mhd"), (write_apart, "a.mhd"), (write_file, "a.nrrd")],
+    ids=["series", "mhd", "mhd and voxels.bin", "nrrd"],
 )
 def test_a_scan_that_another_one_has_replaced_is_done_again_and_a_copy_is_not(run, tmp_path, write, name):
     scan, out = tmp_path / "in", tmp_path / "in" / "out"

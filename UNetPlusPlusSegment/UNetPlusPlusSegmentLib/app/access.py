@@ -8,17 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..files.detached import named_in, pair_of
 from ..files.images import printable
-from ..files.nifti import IMAGE_ENDINGS
-from ..files.reading import volume_ending
 
 COOKIE = "unetpp-token"
 LOCAL = frozenset({"127.0.0.1", "localhost", "[::1]"})
-HEADER_BYTES = 1 << 20
-DATA_FILE = {
-    "nrrd": re.compile(rb"^[ \t]*data ?file[ \t]*:[ \t]*([^\n]*)", re.IGNORECASE | re.MULTILINE),
-    "meta": re.compile(rb"^[ \t]*ElementDataFile[ \t]*[=:][ \t]*([^\n]*)", re.IGNORECASE | re.MULTILINE),
-}
 
 
 class RefusedError(ValueError):
@@ -94,42 +88,18 @@ class Folders:
 
         Raises:
             RefusedError: The scan, a file in its folder, the other file of its pair, or a file that its header names is outside.
+            FileError: The header is damaged.
         """
         place = self.inside(path)
         if place.is_dir():
             for each in place.rglob("*"):
                 self.inside(each)
-        if place.suffix.lower() in (".hdr", ".img"):  # one file of a NIfTI pair, which brings the other one
-            for ending in (".hdr", *IMAGE_ENDINGS):
-                self.inside(place.with_suffix(ending))
-        for name in _named_files(place):
+        for each in pair_of(place):
+            self.inside(each)
+        for name in named_in(place):
             if name.strip().upper().startswith("LIST") or "%" in name or Path(name).name != name:
                 raise RefusedError(
                     f"{place.name} names other files than one next to it ({name}): save the scan as a single file."
                 )
             self.inside(place.parent / name)
         return place
-
-
-def _named_files(path: Path) -> list[str]:
-    """The data files that a header names, as the readers would find them."""
-    kind = {".nrrd": "nrrd", ".nhdr": "nrrd", ".mha": "meta", ".mhd": "meta"}.get(volume_ending(path))
-    if kind is None or not path.is_file():
-        return []
-    with path.open("rb") as stream:
-        start = stream.read(HEADER_BYTES)
-    header = start.replace(b"\r\n", b"\n")
-    if kind == "nrrd":
-        header, blank, _ = header.replace(b"\r", b"\n").partition(b"\n\n")  # either ends a line
-        if len(start) == HEADER_BYTES and not blank:
-            raise RefusedError(f"The header of {path.name} has no end: the file is damaged, copy it again.")
-        return [_text(name) for name in DATA_FILE[kind].findall(header)]
-    first = DATA_FILE[kind].search(header)
-    if first is None:
-        raise RefusedError(f"The header of {path.name} names no data file: the file is damaged, copy it again.")
-    name = _text(first[1].rstrip())
-    return [] if name.upper() == "LOCAL" else [name]
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")  # as the readers take it

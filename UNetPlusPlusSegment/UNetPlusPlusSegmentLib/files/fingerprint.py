@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from .detached import named_in, pair_of
 from .dicom_folder import files_under
 from .images import FileError
 
 BLOCK_BYTES = 1 << 16
-DETACHED = (".raw", ".raw.gz", ".zraw", ".img", ".img.gz")  # voxels of which the header is another file
 
 
 def fingerprint_of(path: Path, besides: Path) -> str | None:
@@ -31,14 +31,22 @@ def fingerprint_of(path: Path, besides: Path) -> str | None:
             digest.update(names.encode("utf-8", "surrogateescape"))
             chosen: Sequence[Path] = there[:: max(1, len(there) // 2)][:2]
         else:
-            stem = path.with_suffix("")
-            chosen = [path, *(each for ending in DETACHED if (each := stem.with_name(stem.name + ending)).is_file())]
+            chosen = [path, *_detached(path)]
         for each in chosen:
             for block in _blocks(each):
                 digest.update(block)
     except (OSError, FileError):
         return None
     return digest.hexdigest()[:16]
+
+
+def _detached(path: Path) -> list[Path]:
+    """The files, besides this one, that hold voxels of the volume; of a list or a pattern of names, none."""
+    try:
+        may_be = [*pair_of(path), *(path.parent / name for name in named_in(path))]
+    except FileError:  # reading the scan says what is wrong with its header
+        return []
+    return [each for each in may_be if each != path and each.is_file()]
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

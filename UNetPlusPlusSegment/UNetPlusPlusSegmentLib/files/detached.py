@@ -1,0 +1,51 @@
+"""Detached voxels: the files, besides the one that is named, from which a volume is read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from .images import FileError
+from .nifti import IMAGE_ENDINGS
+from .reading import volume_ending
+
+HEADER_BYTES = 1 << 20
+DATA_FILE = {
+    "nrrd": re.compile(rb"^[ \t]*data ?file[ \t]*:[ \t]*([^\n]*)", re.IGNORECASE | re.MULTILINE),
+    "meta": re.compile(rb"^[ \t]*ElementDataFile[ \t]*[=:][ \t]*([^\n]*)", re.IGNORECASE | re.MULTILINE),
+}
+
+
+def pair_of(path: Path) -> list[Path]:
+    """What the files of a NIfTI pair may be called, if this is one of them; they need not exist."""
+    if path.suffix.lower() not in (".hdr", ".img"):
+        return []
+    return [path.with_suffix(ending) for ending in (".hdr", *IMAGE_ENDINGS)]
+
+
+def named_in(path: Path) -> list[str]:
+    """The data files that the header of a volume names, as the readers would find them: names, patterns or `LIST`.
+
+    Raises:
+        FileError: The header has no end, or names no data file.
+    """
+    kind = {".nrrd": "nrrd", ".nhdr": "nrrd", ".mha": "meta", ".mhd": "meta"}.get(volume_ending(path))
+    if kind is None or not path.is_file():
+        return []
+    with path.open("rb") as stream:
+        start = stream.read(HEADER_BYTES)
+    header = start.replace(b"\r\n", b"\n")
+    if kind == "nrrd":
+        header, blank, _ = header.replace(b"\r", b"\n").partition(b"\n\n")  # either ends a line
+        if len(start) == HEADER_BYTES and not blank:
+            raise FileError(f"The header of {path.name} has no end: the file is damaged, copy it again.")
+        return [_text(name) for name in DATA_FILE[kind].findall(header)]
+    first = DATA_FILE[kind].search(header)
+    if first is None:
+        raise FileError(f"The header of {path.name} names no data file: the file is damaged, copy it again.")
+    name = _text(first[1].rstrip())
+    return [] if name.upper() == "LOCAL" else [name]
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")  # as the readers take it
