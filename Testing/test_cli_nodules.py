@@ -62,6 +62,16 @@ def test_points_give_labels_in_the_order_of_the_table_and_every_output(scan, tmp
     assert all((tmp_path / name).stat().st_size for name in names.values())
 
 
+def test_the_table_of_points_is_never_the_report(scan, tmp_path, capsys):
+    points = tmp_path / "points.csv"
+    points.write_text("r,a,s,comment\n-38,-20,-150,drawn by me\n")
+    before = points.read_bytes()
+    arguments = [scan, "--points", points, "-o", tmp_path / "n.nrrd", "--report", points]
+    assert main(["nodule", *map(str, arguments)]) != 0
+    assert "must be different files" in capsys.readouterr().err
+    assert points.read_bytes() == before
+
+
 def test_a_box_from_any_two_opposite_corners(scan, tmp_path, capsys):
     corners = words((25, 130, 140)) + "," + words((12, 85, 90))
     run(capsys, scan, "--box", corners, "-o", tmp_path / "n.seg.nrrd")

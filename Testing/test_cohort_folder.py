@@ -118,6 +118,31 @@ def test_an_outline_saved_by_hand_beside_the_results_is_not_replaced(run, scans,
     assert run(scans, out) == {"a": "done", "b": "done", "broken": "failed"}
 
 
+def test_a_result_that_was_edited_and_saved_in_place_is_not_replaced(run, scans, tmp_path):
+    out = tmp_path / "out"
+    run(scans, out, ["nii.gz"])
+    written = (out / "a.seg.nrrd").read_bytes()
+    (out / "a.seg.nrrd").write_bytes(HAND_MADE)
+    assert run(scans, out) == {"a": "done"}, "nothing was to be replaced"
+    with pytest.raises(CohortError, match=r"a\.seg\.nrrd was changed since it was written, .* move it, or choose"):
+        run(scans, out, threshold=0.4)
+    assert (out / "a.seg.nrrd").read_bytes() == HAND_MADE
+    (out / "a.seg.nrrd").write_bytes(written)
+    assert run(scans, out, threshold=0.4) == {"a": "done"}
+
+
+def test_a_picture_of_the_user_is_not_replaced(run, scans, tmp_path):
+    picture = tmp_path / "out" / "pictures" / "a.jpg"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(HAND_MADE)
+    with pytest.raises(CohortError, match=r"a\.jpg is not a result of this cohort"):
+        run(scans, tmp_path / "out")
+    assert picture.read_bytes() == HAND_MADE
+    picture.unlink()
+    for asked in ({}, {"threshold": 0.4}):
+        assert run(scans, tmp_path / "out", **asked) == {"a": "done"}
+
+
 def test_a_run_that_was_killed_goes_on_with_the_file_that_it_was_writing(run, scans, tmp_path, monkeypatch):
     out = tmp_path / "out"
     add_scan(scans / "b.nrrd")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from pydicom.uid import generate_uid
 
 from Testing.support.quick_cohorts import Finder, add_scan, files_in, kill_at_the_next_result, rows_of
 from Testing.support.sample_files import write_slice
@@ -18,6 +19,7 @@ from UNetPlusPlusSegmentLib.jobs import cohort as cohorts
 from UNetPlusPlusSegmentLib.jobs.corrections import add_correction, corrected_path
 from UNetPlusPlusSegmentLib.jobs.manifest import MANIFEST, CohortError, read_manifest
 from UNetPlusPlusSegmentLib.jobs.report import REPORT
+from UNetPlusPlusSegmentLib.jobs.results import check_scan
 
 
 def test_all_files_of_a_case_show_the_mask_that_was_made_last_whichever_were_asked_for(run, scans, tmp_path):
@@ -69,6 +71,16 @@ def write_series(folder: Path, level: int) -> None:
         write_slice(folder / f"{k}.dcm", (0, 0, 2.5 * k), InstanceNumber=k, Rows=8, Columns=8, PixelData=pixels)
 
 
+def write_one_of_two_series(folder: Path, level: int) -> str:
+    """Write a DICOM series beside others, and return its UID."""
+    uid = generate_uid()
+    for k in range(6):
+        pixels = np.full((8, 8), level + k, np.int16).tobytes()
+        about = {"SeriesInstanceUID": uid, "InstanceNumber": k, "Rows": 8, "Columns": 8, "PixelData": pixels}
+        write_slice(folder / f"{level}-{k}.dcm", (0, 0, 2.5 * k), **about)
+    return uid
+
+
 def write_detached(folder: Path, level: int) -> None:
     folder.mkdir(exist_ok=True)
     image = sitk.GetImageFromArray(np.full((6, 8, 8), level, np.int16))
@@ -83,6 +95,32 @@ def write_apart(folder: Path, level: int) -> None:
     header.write_text(header.read_text().replace("a.raw", "voxels.bin"))
 
 
+def write_list(folder: Path, level: int) -> None:
+    """Write a header that lists a file for each slice."""
+    write_detached(folder, level)
+    (folder / "a.raw").unlink()
+    names = [f"s{k}.raw" for k in range(6)]
+    for name in names:
+        (folder / name).write_bytes(np.full((8, 8), level, np.int16).tobytes())
+    header = folder / "a.mhd"
+    header.write_text(header.read_text().replace("a.raw", "\n".join(["LIST", *names])))
+
+
+def write_pattern(folder: Path, level: int) -> None:
+    """Write a header that has a pattern for the names of a file for each slice."""
+    write_list(folder, level)
+    header = folder / "a.mhd"
+    header.write_text(header.read_text().partition("LIST")[0] + "s%d.raw 0 5 1\n")
+
+
+def write_link(folder: Path, level: int) -> None:
+    """Write a link to a header that lies elsewhere; the voxels lie beside the link."""
+    (folder / "a.mhd").unlink(missing_ok=True)
+    write_detached(folder, level)
+    (folder / "a.mhd").replace(folder.parent / "stored.mhd")
+    (folder / "a.mhd").symlink_to(folder.parent / "stored.mhd")
+
+
 def write_file(folder: Path, level: int) -> None:
     folder.mkdir(exist_ok=True)
     sitk.WriteImage(sitk.GetImageFromArray(np.full((6, 8, 8), level, np.int16)), str(folder / "a.nrrd"), False)
@@ -90,8 +128,15 @@ def write_file(folder: Path, level: int) -> None:
 
 @pytest.mark.parametrize(
     ("write", "name"),
-    [(write_series, ""), (write_detached, "a.mhd"), (write_apart, "a.mhd"), (write_file, "a.nrrd")],
-    ids=["series", "mhd", "mhd and voxels.bin", "nrrd"],
+    [
+        (write_series, ""),
+        (write_detached, "a.mhd"),
+        (write_apart, "a.mhd"),
+        (write_list, "a.mhd"),
+        (write_pattern, "a.mhd"),
+        (write_link, "a.mhd"),
+        (write_file, "a.nrrd"),
+    ],
 )
 def test_a_scan_that_another_one_has_replaced_is_done_again_and_a_copy_is_not(run, tmp_path, write, name):
     scan, out = tmp_path / "in", tmp_path / "in" / "out"
@@ -103,6 +148,33 @@ def test_a_scan_that_another_one_has_replaced_is_done_again_and_a_copy_is_not(ru
         assert {*run([scan / name], out).values()} == {"done"}
         lines.append(len((out / MANIFEST).read_text().splitlines()))
     assert lines == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "name", ["Thumbs.db", "@eaDir/0.dcm@Thumb", ".AppleDouble/0.dcm", "liver.seg.nrrd", "0 is gone"]
+)
+def test_files_in_a_dicom_folder_that_are_no_slices_do_not_change_the_scan(run, tmp_path, name):
+    write_series(tmp_path / "in", level=1)
+    run([tmp_path / "in"], tmp_path / "out")
+    (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+    if name == "0 is gone":
+        (tmp_path / "in" / name).symlink_to("nowhere")
+    else:
+        (tmp_path / "in" / name).write_bytes(b"not a slice")
+    run([tmp_path / "in"], tmp_path / "out")
+    assert len((tmp_path / "out" / MANIFEST).read_text().splitlines()) == 1
+
+
+def test_a_scan_that_differs_in_its_body_alone_is_another_one(tmp_path):
+    scan = np.full((8, 256, 256), -1000, np.int16)
+    scan[:, 64:192, 64:192] = 40
+    prints = set()
+    for change in (np.s_[:, :0], np.s_[:, 64:192, 64:192], np.s_[4:, 100:156, 64:192]):
+        other = scan.copy()
+        other[change] += 60
+        sitk.WriteImage(sitk.GetImageFromArray(other), str(tmp_path / "a.nrrd"), False)
+        prints.add(files.fingerprint_of(tmp_path / "a.nrrd"))
+    assert len(prints) == 3
 
 
 def test_results_in_the_folder_of_their_scan_are_no_part_of_it_however_they_are_reached(run, tmp_path):
@@ -117,9 +189,8 @@ def test_a_correction_of_a_scan_that_was_replaced_is_kept_and_the_run_refused(ru
     out = tmp_path / "out"
     run(scans, out)
     corrected, line = corrected_path(out, "a"), read_manifest(out)["a"]
-    shutil.copyfile(out / "a.seg.nrrd", corrected)
     volume, _ = files.read_volume(scans / "a.nii.gz")
-    add_correction(out, line, volume, np.zeros(volume.array.shape, np.uint8), [])
+    correct(out, scans / "a.nii.gz", "a")
     assert run(scans, out) == {"a": "done"}
     before = files_in(out)
     files.write_volume(scans / "a.nii.gz", volume.array + 1, volume.ijk_to_ras)
@@ -129,6 +200,53 @@ def test_a_correction_of_a_scan_that_was_replaced_is_kept_and_the_run_refused(ru
     corrected.rename(tmp_path / "moved")
     assert run(scans, out) == {"a": "done"}
     assert [*rows_of(out)] == ["a"] and read_manifest(out)["a"]["scan"] != line["scan"]
+
+
+def correct(out: Path, scan: Path, case: str) -> None:
+    """Save a correction of a case, as the panel does."""
+    shutil.copyfile(out / f"{case}.seg.nrrd", corrected_path(out, case))
+    line = read_manifest(out)[case]
+    volume, _ = files.read_volume(scan, line["series"])
+    add_correction(out, line, volume, np.zeros(volume.array.shape, np.uint8), [])
+
+
+def test_a_correction_of_another_series_is_kept_and_the_run_refused(run, tmp_path):
+    scan, out = tmp_path / "in", tmp_path / "out"
+    series = [write_one_of_two_series(scan, level) for level in (0, 100)]
+    run([scan], out, series={"in": series[0]})
+    correct(out, scan, "in")
+    with pytest.raises(CohortError, match=r"in\.corrected\.seg\.nrrd corrects another series of .*in: move it"):
+        run([scan], out, series={"in": series[1]})
+    assert run([scan], out, series={"in": series[0]}) == {"in": "done"}
+
+
+def test_a_case_that_fails_says_what_the_mask_that_it_keeps_was_found_in(run, scans, tmp_path, monkeypatch):
+    run(scans, tmp_path / "out")
+    segmented = read_manifest(tmp_path / "out")["a"]["scan"]
+    volume, _ = files.read_volume(scans / "a.nii.gz")
+    files.write_volume(scans / "a.nii.gz", volume.array + 1, volume.ijk_to_ras)
+    with monkeypatch.context() as patch:
+        patch.setattr(Finder, "submit", lambda *_: 1 / 0)
+        assert run(scans, tmp_path / "out") == {"a": "failed"}
+    assert read_manifest(tmp_path / "out")["a"]["scan"] == segmented
+    with pytest.raises(CohortError, match="no longer the scan that was segmented"):
+        check_scan(tmp_path / "out", "a")
+    assert run(scans, tmp_path / "out") == {"a": "done"}
+    check_scan(tmp_path / "out", "a")
+
+
+def test_a_correction_that_is_moved_back_is_still_that_of_the_earlier_scan(run, scans, tmp_path):
+    out = tmp_path / "out"
+    run(scans, out)
+    correct(out, scans / "a.nii.gz", "a")
+    volume, _ = files.read_volume(scans / "a.nii.gz")
+    corrected_path(out, "a").rename(tmp_path / "aside")
+    files.write_volume(scans / "a.nii.gz", volume.array + 1, volume.ijk_to_ras)
+    run(scans, out)
+    check_scan(out, "a")
+    (tmp_path / "aside").rename(corrected_path(out, "a"))
+    with pytest.raises(CohortError, match="no longer the scan that was segmented"):
+        check_scan(out, "a")
 
 
 def test_a_case_that_is_named_by_a_dot_has_the_name_of_its_folder(run, tmp_path, monkeypatch):
@@ -186,7 +304,8 @@ def test_a_folder_of_an_earlier_version_goes_on_with_its_segmentations(run, scan
     run(scans, out)
     lines = [json.loads(line) for line in (out / MANIFEST).read_text().splitlines()]
     for line in lines:
-        line.pop("files"), line.pop("scan")
+        for key in ("files", "prints", "scan"):
+            line.pop(key)
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (out / MANIFEST).write_text(text)
     assert run(scans, out) == {"a": "done"} and (out / MANIFEST).read_text() == text

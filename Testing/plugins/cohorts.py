@@ -15,9 +15,9 @@ def run(bundle):
     from UNetPlusPlusSegmentLib.core.request import Request
     from UNetPlusPlusSegmentLib.jobs.cohort import one_after_the_other, run_cohort
 
-    def run(inputs, out, forms=(), **asked) -> dict[str, str]:
+    def run(inputs, out, forms=(), series=None, **asked) -> dict[str, str]:
         request = Request(**{"model": bundle, "device": "cpu", **asked})
-        records = run_cohort(one_after_the_other(Finder()), inputs, out, request, forms=forms)
+        records = run_cohort(one_after_the_other(Finder()), inputs, out, request, series=series, forms=forms)
         return {each["case"]: each["status"] for each in records}
 
     return run

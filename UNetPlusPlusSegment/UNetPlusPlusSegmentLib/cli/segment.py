@@ -97,9 +97,10 @@ def _outputs(given: argparse.Namespace) -> list[Path]:
     outputs = [(Path(path), endings) for path, endings in wanted if path]
     for path, endings in outputs:
         files.check_output(path, endings)
-    taken = [path.resolve() for path in (Path(given.input), *(path for path, _ in outputs))]
+    read = [Path(path) for path in (given.input, given.points) if path]
+    taken = [path.resolve() for path in (*read, *(path for path, _ in outputs))]
     if len(set(taken)) < len(taken):
-        raise files.FileError("The same file was given twice: the input and all outputs must be different files.")
+        raise files.FileError("The same file was given twice: inputs and outputs must be different files.")
     return [path for path, _ in outputs]
 
 

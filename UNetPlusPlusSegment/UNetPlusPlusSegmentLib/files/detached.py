@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from pathlib import Path
 
@@ -14,6 +15,25 @@ DATA_FILE = {
     "nrrd": re.compile(rb"^[ \t]*data ?file[ \t]*:[ \t]*([^\n]*)", re.IGNORECASE | re.MULTILINE),
     "meta": re.compile(rb"^[ \t]*ElementDataFile[ \t]*[=:][ \t]*([^\n]*)", re.IGNORECASE | re.MULTILINE),
 }
+NUMBER = re.compile(r"%[0-9]*[a-z]")  # as `printf` writes one
+
+
+def data_files_of(path: Path) -> list[Path]:
+    """The files, besides this one, that may hold voxels of a volume and are there; none if its header is damaged."""
+    try:
+        names = named_in(path)
+    except FileError:
+        return []
+    may_be = pair_of(path)
+    for name in names:
+        if name.strip().upper().startswith("LIST"):
+            may_be += [path.parent / line for line in _text(_start_of(path)).splitlines()]
+        elif "%" in name:  # numbers, perhaps with the first and last one, and the step
+            pattern = NUMBER.sub("*", glob.escape(name.split()[0]))
+            may_be += sorted(path.parent.glob(pattern))
+        else:
+            may_be.append(path.parent / name)
+    return [each for each in dict.fromkeys(may_be) if each != path and each.is_file()]
 
 
 def pair_of(path: Path) -> list[Path]:
@@ -32,8 +52,7 @@ def named_in(path: Path) -> list[str]:
     kind = {".nrrd": "nrrd", ".nhdr": "nrrd", ".mha": "meta", ".mhd": "meta"}.get(volume_ending(path))
     if kind is None or not path.is_file():
         return []
-    with path.open("rb") as stream:
-        start = stream.read(HEADER_BYTES)
+    start = _start_of(path)
     header = start.replace(b"\r\n", b"\n")
     if kind == "nrrd":
         header, blank, _ = header.replace(b"\r", b"\n").partition(b"\n\n")  # either ends a line
@@ -45,6 +64,11 @@ def named_in(path: Path) -> list[str]:
         raise FileError(f"The header of {path.name} names no data file: the file is damaged, copy it again.")
     name = _text(first[1].rstrip())
     return [] if name.upper() == "LOCAL" else [name]
+
+
+def _start_of(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(HEADER_BYTES)
 
 
 def _text(name: bytes) -> str:

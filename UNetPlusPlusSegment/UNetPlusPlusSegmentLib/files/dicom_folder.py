@@ -91,11 +91,11 @@ def _check_none_lost(paths: Sequence[Path], headers: Sequence[Header]) -> None:
 
     Other files, such as locks and markers left by programs, do not matter.
     """
-    names = {(header.path.parent, _shape(header.path.name)) for header in headers}
+    names = {(header.path.parent, shape_of(header.path.name)) for header in headers}
     for path in paths:
         aims = [path.name, path.readlink().name] if path.is_symlink() else [path.name]
         aims += [path.stem] if path.suffix.lower() in PACKED else []
-        named_alike = any((path.parent, _shape(name)) in names for name in aims)
+        named_alike = any((path.parent, shape_of(name)) in names for name in aims)
         if named_alike or (
             not path.name.startswith(".") and Path(aims[-1]).suffix.lower() in SLICE_ENDINGS and headers
         ):
@@ -116,6 +116,6 @@ def _what_is_wrong(path: Path) -> tuple[str, str]:
     return "is not DICOM, though it is named like a slice", "copy it again"
 
 
-def _shape(name: str) -> str:
+def shape_of(name: str) -> str:
     """A name with its numbers, also hexadecimal ones, replaced by 0, so that slices of a series get the same name."""
     return re.sub(r"[0-9a-f]*[0-9][0-9a-f]*", "0", name.lower())

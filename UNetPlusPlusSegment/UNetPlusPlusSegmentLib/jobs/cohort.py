@@ -22,7 +22,7 @@ from ..network.bundle import empty_segments, read_bundle
 from ..network.parts import Part, parts_of, with_points
 from .cases import check_names, find_cases
 from .manifest import CohortError, alone_in, write_table
-from .picture import PICTURES, write_picture
+from .picture import write_picture
 from .report import write_page
 from .results import Results, Todo
 from .review import ReviewError
@@ -75,8 +75,9 @@ def run_cohort(
         BundleError, RequestError: There is no model for a target, or it cannot do what is asked.
         FileError: A format needs a package that is not installed (DICOM SEG in Slicer, for instance), or a file cannot be written.
         CohortError: There are no inputs, or two would share a result, or the name of one is too long; a series or points are given for an
-            unknown case; the folder is not writable, or another cohort is running in it; or a result would replace a scan, a result
-            for another target or input, or a file that does not belong to the cohort; or a correction is that of another scan.
+            unknown case; the folder is not writable, or another cohort is running in it; a result would replace a scan, a result for
+            another target or input, a file that does not belong to the cohort, or one that was edited; or a correction is that of
+            another scan or series.
     """
     folder, parts = Path(folder), parts_of(request, has_points=bool(points))
     unknown_forms = sorted({*forms} - {*files.FORMS})
@@ -125,6 +126,7 @@ def run_cohort(
                 results.unmark(each)
             else:
                 todo[each.case] = each
+        results.check_nothing_was_edited(todo.values())
         files.check_forms(path for each in todo.values() for path in each.outputs)
         with contextlib.closing(run([*todo.values()])) as outcomes:
             results.leave_out(cases, skipped)
@@ -264,9 +266,8 @@ def _source_of_seg(todo: Todo) -> list[Path]:
 
 def _picture(todo: Todo, volume: Volume, result: Result, nodules: bool) -> list[str] | None:
     """Draw a case for the report; None if that fails, which must not lose the result."""
-    path = todo.output.parent / PICTURES / f"{todo.case}.jpg"
     try:
-        return write_picture(path, volume, result.labelmap, result.segments, nodules)
+        return write_picture(todo.picture, volume, result.labelmap, result.segments, nodules)
     except Exception as error:
         _log.warning("The picture of %s was not written: %s", todo.case, error)
         return None

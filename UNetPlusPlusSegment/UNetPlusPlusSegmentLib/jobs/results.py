@@ -15,12 +15,14 @@ from ..core.request import Request
 from ..core.segment import plain_name
 from ..files.images import printable
 from .cases import ENDING
-from .corrections import corrected_path
+from .corrections import CORRECTED, corrected_path
 from .manifest import GONE, TABLE, CohortError, append, read_manifest
+from .picture import PICTURES
 from .report import REPORT
 
 FORM = ENDING[1:]  # always written
 MARK = ".writing"
+SHOWN = ("scan", "series")  # what a mask was found in; a case that fails keeps its earlier mask
 _log = logging.getLogger(__name__)
 
 
@@ -50,6 +52,11 @@ class Todo(NamedTuple):
         """All files of the result; the one in `FORM` comes first."""
         return _in_forms(self.output, self.forms)
 
+    @property
+    def picture(self) -> Path:
+        """The picture for the report."""
+        return self.output.parent / PICTURES / f"{self.case}.jpg"
+
     def mark(self) -> None:
         """Say beside each file of the result that it is being written, and with which settings, until the manifest has its line."""
         for path in self.outputs:
@@ -69,7 +76,8 @@ def check_scan(folder: Path, case: str) -> None:
     Raises:
         CohortError: The scan is another one, or the manifest cannot be read.
     """
-    line = read_manifest(folder).get(case, {})
+    known = read_manifest(folder)
+    line = known.get(f"{case}{CORRECTED}") or known.get(case, {})  # that of the file which is shown
     segmented = line.get("scan")
     if segmented and files.fingerprint_of(Path(line["input"]), besides=folder) not in (None, segmented):
         raise CohortError(f"{line['input']} is no longer the scan that was segmented: run the cohort again.")
@@ -105,6 +113,7 @@ class Results:
                 f"{min(replaced)} is one of the scans, and would be replaced: choose another folder for the results."
             )
         foreign = [path for each in cases for path in each.outputs if not self._has(each.case, path)]
+        foreign += [each.picture for each in cases if not self._knows(each)]
         foreign += [self._folder / name for name in (TABLE, REPORT) if not self.known]
         there = [path for path in foreign if path.is_file()]
         if there:
@@ -113,20 +122,43 @@ class Results:
                 " results."
             )
 
+    def check_nothing_was_edited(self, cases: Iterable[Todo]) -> None:
+        """Refuse to replace results that were changed since they were written, as by a save in another program.
+
+        Files of earlier versions' lines pass, and those that a killed run was writing.
+
+        Raises:
+            CohortError: There is one.
+        """
+        for each in cases:
+            written = self.known.get(each.case, {}).get("prints", {})
+            for path in each.outputs:
+                if (
+                    path.name in written
+                    and path.name not in self._marked
+                    and files.fingerprint_of(path) not in (None, written[path.name])
+                ):
+                    raise CohortError(
+                        f"{path} was changed since it was written, and would be replaced: move it, or choose another folder for the"
+                        " results."
+                    )
+
     def check_corrections(self, cases: Iterable[Todo]) -> None:
-        """Refuse corrections of scans that others of the same name have replaced: they would hide what is found in these.
+        """Refuse corrections of other scans or series than those to be segmented: they would hide what is found in these.
 
         Raises:
             CohortError: There is one.
         """
         for each in cases:
             path = corrected_path(self._folder, each.case)
-            corrected = self.known.get(path.name.removesuffix(ENDING), {}).get("scan")
-            if corrected and each.settings["scan"] not in (None, corrected):
-                raise CohortError(
-                    f"{path} corrects an earlier scan, which {each.input} has replaced: move it, or choose another folder for the"
-                    " results."
-                )
+            line = self.known.get(path.name.removesuffix(ENDING), {})
+            what = ""
+            if line.get("scan") and each.settings["scan"] not in (None, line["scan"]):
+                what = f"an earlier scan, which {each.input} has replaced"
+            elif line.get("series", each.series) != each.series:
+                what = f"another series of {each.input}"
+            if what:
+                raise CohortError(f"{path} corrects {what}: move it, or choose another folder for the results.")
 
     def in_all_its_forms(self, todo: Todo) -> Todo:
         """A case with the forms that it has been written in, besides those that are asked for now."""
@@ -167,9 +199,14 @@ class Results:
         self.known[record["case"]] = record
 
     def end(self, todo: Todo, outcome: Mapping[str, Any]) -> None:
-        """Append the line of a case that has ended, with the names of its files."""
-        there = [path.name for path in todo.outputs if path.is_file()]
-        self.add({**todo.settings, **outcome, "files": there})
+        """Append the line of a case that has ended, with the names of its files and their fingerprints."""
+        there = {path.name: files.fingerprint_of(path) for path in todo.outputs if path.is_file()}
+        line = {**todo.settings, **outcome, "files": [*there], "prints": there}
+        last = self.known.get(todo.case, {})
+        shown = todo.outputs[0].name
+        if outcome["status"] == "failed" and shown in there and there[shown] == last.get("prints", {}).get(shown):
+            line |= {key: last.get(key) for key in SHOWN}
+        self.add(line)
         self.unmark(todo)
 
     def leave_out(self, cases: Mapping[str, Path], skipped: Iterable[Path]) -> None:
@@ -196,6 +233,10 @@ class Results:
         for path in _in_forms(todo.output, files.FORMS):
             with contextlib.suppress(OSError):
                 _mark_of(path).unlink()
+
+    def _knows(self, todo: Todo) -> bool:
+        """Whether a run has ended or begun to write this case."""
+        return todo.case in self.known or any(path.name in self._marked for path in todo.outputs)
 
     def _has(self, case: str, path: Path) -> bool:
         """Whether a file belongs to a case."""
