@@ -66,7 +66,7 @@ def test_the_table_of_points_is_never_the_report(scan, tmp_path, capsys):
     points = tmp_path / "points.csv"
     points.write_text("r,a,s,comment\n-38,-20,-150,drawn by me\n")
     before = points.read_bytes()
-    arguments = [scan, "--points", points, "-o", tmp_path / "n.nrrd", "--report", points]
+    arguments = [scan, "--points", points, "-o", tmp_path / "n.seg.nrrd", "--report", points]
     assert main(["nodule", *map(str, arguments)]) != 0
     assert "must be different files" in capsys.readouterr().err
     assert points.read_bytes() == before
