@@ -212,6 +212,16 @@ def test_a_volume_that_leaves_in_mid_run_stops_it(scene, logic):
     assert logic.process(add_volume(a_scan(), GRID))["Liver"]["volume_ml"] > 0
 
 
+def test_a_volume_that_is_moved_or_resized_in_mid_run_gets_no_result_of_its_earlier_place(scene, logic):
+    volumeNode = add_volume(a_scan(LONG), GRID)
+    for change in (lambda: volumeNode.SetSpacing(0.5, 0.5, 0.5), lambda: volumeNode.SetOrigin(1, 2, 3)):
+        run = started(logic, volumeNode)
+        change()
+        with nothing_changes(scene):
+            wait(logic, lambda: not run.running)
+        assert "was moved, or its voxels got another size" in str(run.error)
+
+
 def test_a_scene_that_is_closed_in_mid_run_stays_empty(scene, logic):
     run = started(logic, add_volume(a_scan(LONG), GRID))
     scene.Clear(False)

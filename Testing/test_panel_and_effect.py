@@ -12,6 +12,7 @@ from Testing.support.mrml_scene import add_volume, slicer
 from Testing.support.panel import click_apply, table_of, wait_for_end
 from Testing.support.segment_editor import painted
 from Testing.support.slicer_qt.application import wait_until
+from Testing.support.slicer_qt.pythonqt import dialogs
 from Testing.support.worker_logic import GRID, LONG, a_scan, expected
 
 
@@ -63,6 +64,18 @@ def test_each_gets_its_own_result(both, models, scene):
     np.testing.assert_array_equal(painted(at, "selected"), found)
     assert [row[0] for row in table_of(panel.ui)] == ["Liver"]
     assert panel.ui.outputSelector.currentNode() is not at.segmentation
+
+
+def test_the_effect_accepts_what_does_not_look_like_ct_if_the_panel_does(both, scene):
+    panel, effect, _editor = both(np.maximum(a_scan(), 0))
+    dialogs.answers.append("OK")
+    effect.onApply()
+    wait_until(lambda: effect._edit is None)
+    assert "run it anyway" in effect._options.message.text
+    panel.ui.forceCheckBox.checked = True
+    effect.onApply()
+    wait_until(lambda: effect._edit is None)
+    assert "The run was forced" in effect._options.message.text
 
 
 def test_reload_ends_the_run_of_the_effect_which_goes_on_with_the_new_panel(both, scene):

@@ -257,6 +257,20 @@ def test_a_scene_that_is_closed_takes_the_case_with_it(ui, scene):
     assert names_in(scene) == ["two", "two segmentation"]
 
 
+@pytest.mark.parametrize("leave", ["next case", "closed scene"])
+def test_a_comment_is_kept_if_the_case_is_left_with_the_cursor_in_the_field(ui, scene, tmp_path, leave):
+    run(ui)
+    click(ui, "one")
+    ui.cohortCommentEdit.text = "Missed in segment VII"
+    if leave == "next case":
+        ui.cohortNextButton.click()
+        assert ui.cohortCommentEdit.text == "" and names_in(scene) == ["two", "two segmentation"]
+    else:
+        scene.Clear(False)
+    review = read_review(tmp_path / "out")
+    assert {case: said["comment"] for case, said in review.items()} == {"one": "Missed in segment VII"}
+
+
 def test_a_panel_that_is_closed_ends_its_cohort(ui, frame, cohort, tmp_path):
     files.write_volume(cohort / "two.nii.gz", a_scan(LONG), GRID)
     ui.cohortRunButton.click()

@@ -90,7 +90,7 @@ def frame(slicer_app):
 def opened(an_editor, logic, scene, monkeypatch):
     """Call it with a CT to get an editor in which the effect is active; it has three segments, the first selected, the last hidden.
 
-    In place of the module's panel, the effect finds the fixture `logic` with a controller.
+    In place of the module's panel, the effect finds the fixture `logic` with a controller, and the panel's first choices.
     """
     from Testing.support.mrml_scene import add_volume, slicer
     from Testing.support.segment_editor import MODULE
@@ -101,7 +101,8 @@ def opened(an_editor, logic, scene, monkeypatch):
     def opened(array, ijk_to_ras, transform=None):
         load_module(MODULE)
         panel = SimpleNamespace(
-            controller=importlib.import_module("UNetPlusPlusSegmentUILib.controller").RunController(logic)
+            controller=importlib.import_module("UNetPlusPlusSegmentUILib.controller").RunController(logic),
+            optionsOfEffect={"device": "auto", "force": False},
         )
         controllers.append(panel.controller)
         monkeypatch.setattr(slicer.util, "getModuleWidget", lambda name: panel)

@@ -184,8 +184,9 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
         options = {"speed": chosen.speed, "threshold": chosen.threshold, **options}
         try:
             if host.confirmCurrentSegmentVisible() != host.NotConfirmed and mayRun():
-                controller = slicer.util.getModuleWidget(MODULE).controller
-                self._edit = Edit(controller, self, host, chosen.target, roiNode, preview, **options)
+                panel = slicer.util.getModuleWidget(MODULE)
+                options |= panel.optionsOfEffect
+                self._edit = Edit(panel.controller, self, host, chosen.target, roiNode, preview, **options)
         except ValueError as error:
             self._fail(error)
         self._update()

@@ -38,7 +38,7 @@ class Edit:
             host: The effect's C++ side; source volume and segment are those selected now.
             target, roiNode, preview, refines: See the class.
             points: RAS points in the world, one in each nodule to add.
-            options: speed and threshold, as in the logic's `find`.
+            options: speed, threshold, device and force, as in the logic's `find`.
 
         Raises:
             ValueError: The run cannot be started.

@@ -197,6 +197,7 @@ class CohortBox:
         """Remove the case from the scene; False if the user wants to keep unsaved changes."""
         if not self._shown:
             return True
+        self.onComment()  # a button that takes no focus, as on macOS, leaves the field unfinished
         if self._shown.is_changed and not slicer.util.confirmOkCancelDisplay(
             _("The segmentation of {case} has unsaved changes. Leave the case without saving them?").format(
                 case=self._shown.record["case"]
@@ -209,6 +210,7 @@ class CohortBox:
 
     def onSceneClosed(self) -> None:
         """Forget the case, which was closed with the scene."""
+        self.onComment()
         self._shown = None
         self._update()
 

@@ -131,6 +131,13 @@ class UNetPlusPlusSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixi
         self._models.refresh()
         self._update()
 
+    @property
+    def optionsOfEffect(self) -> dict:
+        """The panel's choices that also hold for runs of the effect, which does not offer them: arguments of the logic's `find`."""
+        if self._parameterNode is None:  # the scene was closed while another module was open
+            self.initializeParameterNode()
+        return {"device": self._parameterNode.device.value, "force": self._parameterNode.force}
+
     def _setParameterNode(self, parameterNode) -> None:
         if self._parameterNode:
             self._parameterNode.disconnectGui(self._guiTag)

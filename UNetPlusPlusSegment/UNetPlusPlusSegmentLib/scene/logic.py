@@ -207,13 +207,14 @@ class Segmenter:
         speed: str = "balanced",
         device: str = "auto",
         threshold: float | None = None,
+        force: bool = False,
         roi=None,
         points=None,
     ) -> Run:
         """Start segmenting a volume without changing the scene, for callers that use the result themselves; call `poll`.
 
         Args:
-            volumeNode, target, speed, device, threshold, roi, points: As for `start`.
+            volumeNode, target, speed, device, threshold, force, roi, points: As for `start`.
 
         Returns:
             The run. Keep a reference to it. Its `result.labelmap` is on the voxel grid of the volume.
@@ -221,7 +222,7 @@ class Segmenter:
         Raises:
             ValueError: The volume cannot be segmented.
         """
-        request = Request(target, speed=speed, threshold=threshold, device=device)
+        request = Request(target, speed=speed, threshold=threshold, force=force, device=device)
         return self._begin(Run, volumeNode, request, roi=roi, points=points)
 
     def _begin(self, kind: Callable[..., AnyTask], volumeNode, request: Request, **options: Any) -> AnyTask:

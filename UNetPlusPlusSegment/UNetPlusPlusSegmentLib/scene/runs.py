@@ -182,6 +182,7 @@ class Run(Task):
         super().__init__(worker, volumeNode, bundle, request)
         # Slices are axial in the world, as a transform above the volume may turn the patient.
         own = mrml.volume_from_node(volumeNode)
+        self._ijk_to_ras = own.ijk_to_ras
         self._volume = Volume(own.array, placement.world_ijk_to_ras(volumeNode))
         self._wanted: dict[str, float] = {}  # threshold and probability to apply when the worker is free
         if roi is not None:
@@ -232,17 +233,22 @@ class Run(Task):
         self.jobs.add(self._worker.rethreshold(self._job, threshold, show_from))
 
     def require_volume(self) -> None:
-        """Require that the volume is in the scene, and still shows the image that the worker has got.
+        """Require that the volume is in the scene, and still shows the image that the worker has got, at the same place.
 
         Raises:
-            RunError: It was removed, or shows another image.
+            RunError: It was removed or moved, or shows another image.
         """
         super().require_volume()
-        now, then = mrml.volume_from_node(self.volumeNode).array, self._volume.array
+        own = mrml.volume_from_node(self.volumeNode)
+        now, then = own.array, self._volume.array
         if not (np.may_share_memory(now, then) or np.array_equal(now, then, equal_nan=True)):
             raise RunError(
                 f"{self.volumeNode.GetName()} no longer shows the image that this run was started with, such as a frame of a sequence:"
                 " show that image again, or start another run."
+            )
+        if not np.allclose(own.ijk_to_ras, self._ijk_to_ras):
+            raise RunError(
+                f"{self.volumeNode.GetName()} was moved, or its voxels got another size, after this run was started: start another run."
             )
 
     def _settle(self, event: Ended) -> None:
