@@ -90,6 +90,25 @@ def test_apply_inside_another_segment_without_overwriting(opened, models):
     assert (painted(at, "visible") == visible).all()
 
 
+@pytest.mark.parametrize("limit", ["geometry", "editable area"])
+def test_the_message_says_how_much_of_the_finding_could_be_written(opened, models, limit):
+    at = opened(SCAN, GRID)
+    found = expected(models, SCAN) == 1
+    there = np.ones(SHAPE, bool)
+    there[6:] = False
+    if limit == "geometry":
+        at.segmentation.SetReferenceImageGeometryParameterFromVolumeNode(add_volume(SCAN[:6], GRID))
+    else:
+        paint(at, "visible", there)
+        at.node.SetMaskMode(SEGMENTATION.EditAllowedInsideSingleSegment)
+        at.node.SetMaskSegmentID("visible")
+    press(at, "apply")
+    wait(at)
+    assert painted(at, "selected").sum() == (found & there).sum()
+    share = round(100 * (found & there).sum() / found.sum())
+    assert 0 < share < 100 and f"Only {share} % of it is in the editable area" in at.effect._options.message.text
+
+
 def test_a_segmentation_on_another_grid_gets_the_nearest_voxels(opened, models):
     at = opened(SCAN, GRID, transform=add_linear_transform(TURN))
     finer, turn = GRID @ rotation(11, 0) @ np.diag([0.6, 0.7, 0.5, 1.0]), TURN @ rotation(6, 2)

@@ -231,6 +231,12 @@ The editable area, intensity range and overwrite mode of the Segment Editor appl
                 words.append(_("None of it is in the editable area, so the segment was not changed."))
             elif not changed:
                 words.append(_("The segment was not changed."))
+            elif round(100 * edit.writtenShare) < 100:
+                words.append(
+                    _("Only {share} % of it is in the editable area; the rest was not written.").format(
+                        share=round(100 * edit.writtenShare)
+                    )
+                )
             self._outcome = " ".join(words) or _("Done.")
         except ValueError as error:
             failure = error

@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from UNetPlusPlusSegmentLib.scene import markups, showing
 
-from .masked_writing import ADD, changes, write
+from .masked_writing import ADD, changes, editable_part, write
 
 if TYPE_CHECKING:
     from UNetPlusPlusSegmentLib.core.segment import Segment
@@ -27,6 +27,7 @@ class Edit:
         preview: True to show the result, False to write it when it is there.
         refines: True if the box is meant to be a part of the target.
         names: After `write`, the names of new segments, by the value of their finding.
+        writtenShare: After `write`, the share of what was found that lies in the editable area.
     """
 
     def __init__(self, controller, watcher, host, target, roiNode, preview, points=None, refines=False, **options):
@@ -47,7 +48,7 @@ class Edit:
         self.target, self.speed = target, options["speed"]
         self.roiNode, self.preview, self.refines = roiNode, preview, refines
         self.aimAtSelected(host)
-        self._adds, self._previewNode, self.names = points is not None, None, {}
+        self._adds, self._previewNode, self.names, self.writtenShare = points is not None, None, {}, 0.0
         self._region = True
         if roiNode is not None:
             self._region = markups.inside_roi(roiNode, node.GetSourceVolumeNode())  # read now, as the box may be moved
@@ -105,13 +106,15 @@ class Edit:
             raise ValueError(_("Another segmentation was selected during the run: click Apply again."))
         self.run.require_volume()
         parts = self._findings() if newSegments else self._whole()
-        before, written = node.GetSelectedSegmentID(), []
+        before, written, editable = node.GetSelectedSegmentID(), [], 0
         with slicer.util.NodeModify(node):
             # The editor's table is updated at the end of the inner block: a new segment selected before that would be deselected,
             # and the effect closed.
             with slicer.util.NodeModify(segmentationNode):
                 try:
                     for part in parts:
+                        node.SetSelectedSegmentID(part.segmentID)  # the editor's masks depend on the selected segment
+                        editable += np.count_nonzero(editable_part(host, self.run.volumeNode, part.found))
                         segmentID = self._writePart(host, part, isFirst=not written)
                         if segmentID:
                             written.append(segmentID)
@@ -119,6 +122,7 @@ class Edit:
                     node.SetSelectedSegmentID(before)
             if written and parts[0].like:
                 node.SetSelectedSegmentID(written[-1])
+        self.writtenShare = editable / max(1, sum(np.count_nonzero(part.found) for part in parts))
         return bool(written)
 
     def _whole(self):
@@ -135,7 +139,6 @@ class Edit:
     def _writePart(self, host, part, isFirst):
         """Write into one segment; returns its ID, or an empty string if none of its voxels may be edited."""
         node, segmentID = host.parameterSetNode(), part.segmentID
-        node.SetSelectedSegmentID(segmentID)  # the editor's masks depend on the selected segment
         codes = changes(host, self.run.volumeNode, part.found, part.region)
         if ADD not in codes:
             return ""

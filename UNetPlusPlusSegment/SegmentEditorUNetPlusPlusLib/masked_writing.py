@@ -31,6 +31,14 @@ def changes(host, volumeNode, found, region=None):
     return codes
 
 
+def editable_part(host, volumeNode, found):
+    """What was found that lies in the geometry of the segmentation and may be edited; bool (K, J, I) on the volume's voxels."""
+    segmentationNode, image = host.parameterSetNode().GetSegmentationNode(), host.defaultModifierLabelmap()
+    placement.voxels_of(image)[:] = _editable(host)
+    grid = placement.oriented_image(found.shape, (0, 0, 0), placement.ijk_to_ras_of(volumeNode))
+    return found & (placement.resampled(image, grid, placement.transform_between(segmentationNode, volumeNode)) != 0)
+
+
 def write(host, codes):
     """Apply `changes` to the selected segment; the overwrite mode decides whether other segments lose what it gains."""
     modes = slicer.qSlicerSegmentEditorAbstractEffect
