@@ -14,6 +14,7 @@ from Testing.support.mrml_scene import (
     add_roi,
     add_volume,
     all_about,
+    at,
     nothing_changes,
     segments_of,
     slicer,
@@ -23,9 +24,11 @@ from Testing.support.mrml_scene import (
 from Testing.support.sequences import add_sequence, show_frame
 from Testing.support.worker_logic import GRID, a_run, a_scan, expected, wait
 from UNetPlusPlusSegmentLib.core.segment import Segment
-from UNetPlusPlusSegmentLib.core.volume import VolumeError
-from UNetPlusPlusSegmentLib.scene import mrml, placement, sequences, showing
+from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, crop
+from UNetPlusPlusSegmentLib.scene import markups, mrml, placement, sequences, showing
 from UNetPlusPlusSegmentLib.scene.runs import RunError
+
+DOUBTFUL = ("doubtful_slices", "doubtful_slices_ras")
 
 
 @pytest.fixture
@@ -127,6 +130,33 @@ def test_nodules_of_every_frame_are_measured_where_the_views_show_them(scene, lo
     shutil.rmtree(bundle.folder)
     assert [list(frame) for frame in frames] == [["Nodule 1"]] * 3
     np.testing.assert_allclose(frames[0]["Nodule 1"]["centroid_ras"], to_world(volumeNode, (32.5, 22.5, 9.5)), atol=0.5)
+
+
+def test_frames_that_lie_in_different_places_are_each_cut_and_measured_where_they_lie(scene, logic, models):
+    aside = at(GRID, GRID[:3, 3] + [0, 0, 16])
+    volumeNode, browser = add_sequence([a_scan(30), a_scan(20)], np.array([GRID, aside]))
+    volumeNode.SetAndObserveTransformNodeID(add_linear_transform(TURN).GetID())
+    roi = add_roi(volumeNode, (10, 5, 8), (45, 30, 22), volumeNode.GetParentTransformNode())
+    run = a_run(logic, volumeNode, allFrames=True, roi=roi)
+    assert run.error is None
+    for item, frame in enumerate(run.frames):
+        show_frame(browser, item)
+        array = mrml.volume_from_node(volumeNode).array
+        box = tuple(slice(*along) for along in markups.box_on_volume(roi, volumeNode))
+        cropped = crop(Volume(array, placement.world_ijk_to_ras(volumeNode)), box)
+        ((segmentID, _),) = segments_of(run.segmentationNode).items()
+        mask = mrml.labelmap_of(run.segmentationNode, segmentID, volumeNode)
+        found = np.zeros(array.shape, bool)
+        found[box] = expected(models, cropped.array, cropped.ijk_to_ras) == 1
+        np.testing.assert_array_equal(mask, found)
+        points = {each["k"]: point for each, point in zip(*map(frame["Liver"].get, DOUBTFUL), strict=True)}
+        for k, point in points.items():
+            on_frame = markups.points_on_volume([point], volumeNode, mrml.volume_from_node(volumeNode))[0]
+            index = np.linalg.solve(mrml.volume_from_node(volumeNode).ijk_to_ras, [*on_frame, 1])
+            assert index[1] == pytest.approx(k, abs=1e-6)
+    roi.SetCenterWorld([1000, 0, 0])
+    with pytest.raises(VolumeError, match=r"^Frame 1: box contains no voxel of CT"):
+        logic.start(volumeNode, allFrames=True, roi=roi)
 
 
 def test_a_correction_of_a_frame_is_still_there_when_the_user_comes_back(scene, logic, models, heart_beat):

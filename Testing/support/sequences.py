@@ -8,12 +8,16 @@ from Testing.support.mrml_scene import add_volume, slicer
 
 
 def add_sequence(arrays: list[np.ndarray], ijk_to_ras: np.ndarray):
-    """Add a volume sequence with these voxels (K, J, I); returns the volume that shows its frames, and the browser that replays it."""
+    """Add a volume sequence with these voxels (K, J, I), all in one place or each in its own (frames, 4, 4).
+
+    Returns:
+        The volume that shows its frames, and the browser that replays it.
+    """
     sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "CT sequence")
     sequence.SetIndexName("time")
     sequence.SetIndexUnit("s")
-    for item, array in enumerate(arrays):
-        frame = add_volume(array, ijk_to_ras, "frame")
+    for item, (array, matrix) in enumerate(zip(arrays, np.broadcast_to(ijk_to_ras, (len(arrays), 4, 4)), strict=True)):
+        frame = add_volume(array, matrix, "frame")
         sequence.SetDataNodeAtValue(frame, f"{item / 10}")
         slicer.mrmlScene.RemoveNode(frame)
     browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode")

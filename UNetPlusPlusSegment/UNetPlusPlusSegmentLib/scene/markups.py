@@ -1,4 +1,7 @@
-"""Points and boxes placed in the scene, converted to the voxel grid of a volume. Only reads nodes; no Qt."""
+"""Points and boxes placed in the scene, converted to the voxel grid of a volume. Only reads nodes; no Qt.
+
+A frame of a sequence has voxels at a place of its own, but the transforms are above the volume that shows the frames: `under`.
+"""
 # ruff: noqa: ANN001, N803, N806 (towards Slicer, Slicer's names; its nodes have no types to import)
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import numpy as np
 from ..core.request import Point, as_point
 from ..core.segment import Segment
 from ..core.volume import Volume, VolumeError
-from . import mrml
+from . import placement
 
 
 def points_on_volume(points, volumeNode, volume: Volume) -> tuple[Point, ...]:
@@ -47,12 +50,13 @@ def points_on_volume(points, volumeNode, volume: Volume) -> tuple[Point, ...]:
     return tuple(found)
 
 
-def box_on_volume(roiNode, volumeNode) -> list[list[int]]:
+def box_on_volume(roiNode, volumeNode, under=None) -> list[list[int]]:
     """The voxels inside an ROI.
 
     Args:
         roiNode: A `vtkMRMLMarkupsROINode`. If it is rotated relative to the volume, the enclosing box of voxels is used.
-        volumeNode: The `vtkMRMLScalarVolumeNode`; transforms above both are applied.
+        volumeNode: The `vtkMRMLScalarVolumeNode`; transforms above both (or above `under`) are applied.
+        under: The volume that shows the frames, if `volumeNode` is a frame.
 
     Returns:
         First and past-the-last index along K, J and I.
@@ -67,13 +71,14 @@ def box_on_volume(roiNode, volumeNode) -> list[list[int]]:
     toWorld = _matrix(roiNode.GetObjectToWorldMatrix())
     half = np.array(roiNode.GetSize()) / 2
     corners = [toWorld @ [*(np.array(signs) * half), 1] for signs in product((-1, 1), repeat=3)]
-    ijk = np.array([_ijk(corner[:3], volumeNode) for corner in corners])
+    ijk = np.array([_ijk(corner[:3], volumeNode, under) for corner in corners])
     size = np.array(volumeNode.GetImageData().GetDimensions())
     first = np.maximum(np.ceil(ijk.min(axis=0) - 1e-6), 0).astype(int)  # only voxels whose centres lie inside
     last = np.minimum(np.floor(ijk.max(axis=0) + 1e-6) + 1, size).astype(int)
     if (first >= last).any():
         raise VolumeError(
-            f"{roiNode.GetName()} contains no voxel of {volumeNode.GetName()}: move the region of interest onto the volume, or select none."
+            f"{roiNode.GetName()} contains no voxel of {(under or volumeNode).GetName()}: move the region of interest onto the volume,"
+            " or select none."
         )
     return np.column_stack([first, last])[::-1].tolist()
 
@@ -106,22 +111,22 @@ def inside_roi(roiNode, volumeNode) -> np.ndarray:
     return inside
 
 
-def in_world(point: Point, volumeNode, volume: Volume) -> Point:
+def in_world(point: Point, volumeNode, volume: Volume, under=None) -> Point:
     """Convert a point from the RAS of `volume` (see `points_on_volume`) to world coordinates, which the slice views show."""
-    r, a, s = _world(np.linalg.solve(volume.ijk_to_ras, [*point, 1])[:3], volumeNode).tolist()
+    r, a, s = _world(np.linalg.solve(volume.ijk_to_ras, [*point, 1])[:3], volumeNode, under).tolist()
     return r, a, s
 
 
-def segment_in_world(segment: Segment, volumeNode, volume: Volume) -> Segment:
+def segment_in_world(segment: Segment, volumeNode, volume: Volume, under=None) -> Segment:
     """A segment of `volume`, with its measured points (`centroid_ras`, …) converted to world coordinates."""
     measurements = dict(segment.measurements)
     for key, value in measurements.items():
         if not key.endswith("_ras") or key == "extent_ras" or value is None:  # a size is no point
             continue
         if np.ndim(value) == 1:
-            measurements[key] = in_world(value, volumeNode, volume)
+            measurements[key] = in_world(value, volumeNode, volume, under)
         else:  # the ends of a diameter
-            measurements[key] = tuple(in_world(each, volumeNode, volume) for each in value)
+            measurements[key] = tuple(in_world(each, volumeNode, volume, under) for each in value)
     return replace(segment, measurements=measurements)
 
 
@@ -136,15 +141,15 @@ def _positions(points) -> Iterable[Sequence[float]]:
             yield tuple(position)
 
 
-def _ijk(world: Sequence[float], volumeNode) -> np.ndarray:
+def _ijk(world: Sequence[float], volumeNode, under=None) -> np.ndarray:
     ras = [0.0, 0.0, 0.0]
-    volumeNode.TransformPointFromWorld([float(x) for x in world], ras)
-    return np.linalg.solve(mrml.volume_from_node(volumeNode).ijk_to_ras, [*ras, 1])[:3]
+    (under or volumeNode).TransformPointFromWorld([float(x) for x in world], ras)
+    return np.linalg.solve(placement.ijk_to_ras_of(volumeNode), [*ras, 1])[:3]
 
 
-def _world(ijk, volumeNode) -> np.ndarray:
-    world = [0.0, 0.0, 0.0]
-    volumeNode.TransformPointToWorld((mrml.volume_from_node(volumeNode).ijk_to_ras @ [*ijk, 1])[:3].tolist(), world)
+def _world(ijk, volumeNode, under=None) -> np.ndarray:
+    world, ras = [0.0, 0.0, 0.0], (placement.ijk_to_ras_of(volumeNode) @ [*ijk, 1])[:3]
+    (under or volumeNode).TransformPointToWorld(ras.tolist(), world)
     return np.array(world)
 
 

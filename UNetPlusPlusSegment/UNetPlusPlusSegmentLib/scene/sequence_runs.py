@@ -30,10 +30,10 @@ class SequenceRun(Task):
         """Send the first frame to the worker.
 
         Args:
-            worker, volumeNode, bundle, request, roi: As for `Run`; the ROI applies to every frame.
+            worker, volumeNode, bundle, request, roi: As for `Run`; the ROI, as it is now, applies to every frame.
 
         Raises:
-            VolumeError: The volume is not a frame of a sequence, or the ROI is outside it.
+            VolumeError: The volume is not a frame of a sequence, or the ROI is outside a frame.
             JobError: There is no disk space to send it.
         """
         super().__init__(worker, volumeNode, bundle, request)
@@ -44,9 +44,7 @@ class SequenceRun(Task):
                 f"{volumeNode.GetName()} is not part of a sequence. Choose a frame of a sequence, or segment only this volume."
             )
         self._sequence = SegmentationSequence(volumeNode, self._browserNode)
-        if roi is not None:
-            request = replace(request, box=as_box(markups.box_on_volume(roi, volumeNode)))
-        self._request = request
+        self._requests = [self._on_frame(request, roi, item) for item in range(len(self._sequence))]
         self._results: list[Result] = []
         self.jobs = {worker.ask_device(request.device)}
         self._submit()
@@ -95,15 +93,28 @@ class SequenceRun(Task):
             event = replace(event, frame=(len(self._results) + 1, len(self._sequence)))
         super().take(event)
 
+    def _on_frame(self, request: Request, roi, item: int) -> Request:
+        """The request for a frame; the ROI holds other voxels in each, as frames may lie in different places."""
+        if roi is None:
+            return request
+        try:
+            box = markups.box_on_volume(roi, self._sequence.frame(item), under=self.volumeNode)
+        except VolumeError as error:
+            raise VolumeError(f"Frame {item + 1}: {error}") from None
+        return replace(request, box=as_box(box))
+
     def _submit(self) -> None:
         frame = self._sequence.frame(len(self._results))
         own = mrml.volume_from_node(frame)
         self._volume = Volume(own.array, placement.world_ijk_to_ras(frame, under=self.volumeNode))
-        self.jobs.add(self._worker.submit(self._volume, self.bundle.folder, self._request))
+        self.jobs.add(self._worker.submit(self._volume, self.bundle.folder, self._requests[len(self._results)]))
 
     def _receive(self, result: Result) -> None:
+        frame = self._sequence.frame(len(self._results))
         self._sequence.put(len(self._results), result.labelmap, result.segments)
-        segments = tuple(markups.segment_in_world(each, self.volumeNode, self._volume) for each in result.segments)
+        segments = tuple(
+            markups.segment_in_world(each, frame, self._volume, under=self.volumeNode) for each in result.segments
+        )
         # The label map is already stored in the sequence.
         self._results.append(replace(result, labelmap=result.labelmap[:0], segments=segments))
         if len(self._results) < len(self._sequence):
