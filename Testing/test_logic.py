@@ -85,6 +85,18 @@ def test_slices_are_cut_as_the_patient_lies_in_the_world(scene, logic, models, p
     np.testing.assert_array_equal(mask, expected(models, a_scan(), placement.world_ijk_to_ras(volumeNode)) == 1)
 
 
+def test_a_note_and_the_doubtful_slices_name_places_that_the_views_show_though_a_transform_scales(scene, logic, models):
+    volumeNode = add_volume(a_scan(), GRID, transform=add_linear_transform(np.diag([1.2, 1.2, 1.2, 1.0])))
+    found = logic.process(volumeNode, device="cpu")["Liver"]
+    assert [each["s_mm"] for each in found["doubtful_slices"]] == [s for _, _, s in found["doubtful_slices_ras"]]
+    bundle = bright_nodule_bundle(models / "spots-v1.0.0")
+    chest = add_volume(np.full((20, 50, 50), -850, np.int16), transform=volumeNode.GetParentTransformNode())
+    run = a_run(logic, chest, target="nodule", points=[[30.0, 20.0, 10.0]])
+    shutil.rmtree(bundle.folder)
+    (note,) = (str(each) for each in run.result.notes if each.kind == "nothing-at-point")
+    assert note.startswith("No nodule of 3 mm or more was found at (30, 20, 10) or within 10 mm of it.")
+
+
 def test_maps_that_are_asked_for_lie_on_the_volume(scene, logic):
     volumeNode = add_volume(a_scan(), GRID, "Abdomen", add_linear_transform(TURN))
     run = a_run(logic, volumeNode, maps=("probability", "uncertainty"))

@@ -14,8 +14,9 @@ from Testing.support.bodies import reorder
 from Testing.support.bright import bright_nodule_bundle, segmented
 from Testing.support.nodule_scans import EVERYTHING, LUNG, MATRIX, SPACING_MM, TISSUE, A, B, ball, dice, lung_with, ras
 from UNetPlusPlusSegmentLib.api import load_engine
+from UNetPlusPlusSegmentLib.core.note import in_words
 from UNetPlusPlusSegmentLib.core.request import Request
-from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, box_between, in_words
+from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, box_between
 
 
 def test_a_point_in_a_nodule_gives_this_nodule_voxel_for_voxel(engine):

@@ -26,6 +26,8 @@ from Testing.support.mrml_scene import (
 from Testing.support.worker_logic import GRID, a_run, a_scan, expected, wait
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
+from UNetPlusPlusSegmentLib.core.note import Note
+from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError
 from UNetPlusPlusSegmentLib.scene import markups, mrml, placement
@@ -73,17 +75,30 @@ def test_a_point_outside_the_volume_and_an_empty_list_are_refused(scene):
         markups.points_on_volume(empty, volumeNode, volume_of(volumeNode))
 
 
-@pytest.mark.parametrize("place", ["two linear transforms", "grid transform"])
-def test_a_transform_moves_the_measured_points_of_a_segment_and_not_its_extent(scene, place):
+@pytest.mark.parametrize("place", ["affine transform", "two linear transforms", "grid transform"])
+def test_a_transform_moves_the_points_that_are_measured_or_named_and_not_an_extent(scene, place):
     volumeNode = add_volume(np.zeros((5, 7, 9), np.int16), GRIDS["oblique"], transform=PLACES[place]())
     volume = volume_of(volumeNode)
     first, last = (tuple((volume.ijk_to_ras @ [*ijk, 1])[:3]) for ijk in ([2, 3, 1], [8, 0, 4]))
     measured = {"extent_ras": [30.0, 40.0, 50.0], "centroid_ras": first, "long_axis_ras": (first, last)}
-    found = markups.segment_in_world(Segment(1, "", "", (0, 0, 0), measured), volumeNode, volume).measurements
+    slices = {"doubtful_slices": [{"k": k, "s_mm": s} for k, s in ((1, first[2]), (4, last[2]))]}
+    segment = Segment(1, "", "", (0, 0, 0), {**measured, **slices, "doubtful_slices_ras": [[*first], [*last]]})
+    notes = (Note("there", "There, at {place}.", (last,)), Note("here", "Here, at S {s} mm.", (first, last)))
+    result = Result(volume.array, (segment,), notes, 0.5, "m-v1.0.0", "cpu", 5, 5, 1.0)
+    moved = markups.result_in_world(result, volumeNode, volume)
+    found = moved.segments[0].measurements
     assert found["extent_ras"] == [30.0, 40.0, 50.0]
     ends = [to_world(volumeNode, ijk) for ijk in ([2, 3, 1], [8, 0, 4])]
     np.testing.assert_allclose(found["centroid_ras"], ends[0], atol=0.05)
     np.testing.assert_allclose(found["long_axis_ras"], ends, atol=0.05)
+    np.testing.assert_allclose(found["doubtful_slices_ras"], ends, atol=0.05)
+    told = [(1, found["doubtful_slices_ras"][0][2]), (4, found["doubtful_slices_ras"][1][2])]
+    assert [(each["k"], each["s_mm"]) for each in found["doubtful_slices"]] == told
+    (_, _, first_s), (r, a, s) = ends
+    assert [*map(str, moved.notes)] == [
+        f"There, at ({r:.0f}, {a:.0f}, {s:.0f}).",
+        f"Here, at S {first_s:.0f}, {s:.0f} mm.",
+    ]
 
 
 # Boxes

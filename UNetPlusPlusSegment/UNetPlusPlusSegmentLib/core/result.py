@@ -48,5 +48,5 @@ class Result:
     def from_json(cls, message: Mapping, labelmap: np.ndarray) -> Result:
         """Restore a result from `to_json`."""
         segments = tuple(Segment(**{**each, "color": tuple(each["color"])}) for each in message["segments"])
-        notes = tuple(Note(**each) for each in message["notes"])
+        notes = tuple(Note(**{**each, "points": tuple(map(tuple, each["points"]))}) for each in message["notes"])
         return cls(**{**message, "labelmap": labelmap, "segments": segments, "notes": notes})

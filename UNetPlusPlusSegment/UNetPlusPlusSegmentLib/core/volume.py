@@ -8,7 +8,7 @@ from itertools import permutations, product
 
 import numpy as np
 
-from .note import Note
+from .note import Note, in_words
 
 AIR_HU = -1024
 PADDING_HU = -1500  # at or below this nothing was measured: scanners fill the corners of a slice with -2000, -3024, …
@@ -332,11 +332,6 @@ def _why_not_ct(array: np.ndarray) -> str | None:
     if share < LEAST_FAT_OR_AIR:
         return f"{found}, and only {share:.2%} of them are air or fat ({PADDING_HU} to {FAT_HU} HU)"
     return None
-
-
-def in_words(point: Sequence[float]) -> str:
-    """A point for a message: R, A and S in whole mm."""
-    return "(" + ", ".join(f"{x:.0f}" for x in point) + ")"
 
 
 def _reach_in_words(volume: Volume) -> str:

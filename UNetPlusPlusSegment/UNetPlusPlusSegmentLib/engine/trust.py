@@ -150,6 +150,6 @@ def notes_about(label: Label, found: Mapping[str, Any], boxed: Sequence[str]) ->
             text = f"The {what} of the {name}, {value} {unit}, is unusual: most people have {low:g} to {high:g} {unit}."
             yield Note("unusual", text)
     if found.get("expected_dice", 1.0) < LOW_DICE:
-        positions = ", ".join(f"{each['s_mm']:.0f}" for each in found["doubtful_slices"])
-        text = f"The outline of the {name} may be wrong (expected Dice {found['expected_dice']:.2f}): check the slices at S {positions} mm."
-        yield Note("low-dice", text)
+        dice, points = found["expected_dice"], tuple(map(tuple, found.get("doubtful_slices_ras", ())))
+        where = ": check the slices at S {s} mm" if points else ""
+        yield Note("low-dice", f"The outline of the {name} may be wrong (expected Dice {dice:.2f}){where}.", points)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core.note import Note
 from ..core.request import Point
-from ..core.volume import crop, in_words
+from ..core.volume import crop
 from ..engine.maps import Found, Maps
 from ..engine.slice_pool import in_order
 from .candidates import (
@@ -31,8 +31,8 @@ from .windows import Windows
 Finding = tuple[Nodule, float | None]  # and its probability, where the model has a decision
 
 _NOTHING_AT = (
-    "No nodule of {least:g} mm or more was found at {place} or within {near:g} mm of it. Place the point in the middle of the"
-    " nodule, or lower the threshold."
+    f"No nodule of {LEAST_DIAMETER_MM:g} mm or more was found at {{place}} or within {NEAR_MM:g} mm of it. Place the point in the"
+    " middle of the nodule, or lower the threshold."
 )
 _MAY_EXTEND = (
     "The object at {place} may extend beyond the analysed region: it is larger than a nodule, or cannot be separated from"
@@ -69,7 +69,7 @@ class NoduleMaps(Maps):
     def _find(self, threshold: float, show_from: float | None) -> Found:
         findings = [*in_order(lambda candidate: self._finding(candidate, threshold, show_from), self.candidates)]
         notes = [
-            Note("nothing-at-point", _NOTHING_AT.format(place=in_words(point), near=NEAR_MM, least=LEAST_DIAMETER_MM))
+            Note("nothing-at-point", _NOTHING_AT, (point,))
             for point, finding in zip(self.points, findings, strict=False)
             if finding is None
         ]
@@ -108,14 +108,14 @@ class NoduleMaps(Maps):
 
     def _doubts(self, nodule: Nodule) -> list[Note]:
         """Notes on a nodule that may be larger than what was found of it."""
-        centre = self.windows.volume.ijk_to_ras @ [*nodule.middle[::-1], 1]
+        r, a, s = (self.windows.volume.ijk_to_ras @ [*nodule.middle[::-1], 1])[:3].tolist()
         doubts = (
             ("may-extend", _MAY_EXTEND, not has_room(nodule, self.windows)),
             ("not-seen-whole", _NOT_SEEN, not is_seen_whole(nodule, self.windows)),
             ("cut-by-scan", _CUT_BY_SCAN, bool(cut_by_scan(nodule, self.windows))),
             ("cut-by-box", _CUT_BY_BOX, reaches_beyond(nodule, self.region)),
         )
-        return [Note(kind, text.format(place=in_words(centre[:3]))) for kind, text, holds in doubts if holds]
+        return [Note(kind, sentence, ((r, a, s),)) for kind, sentence, holds in doubts if holds]
 
     def _nothing_found(self, segments: Sequence) -> list[Note]:
         if self.lungs is not None and not self.lungs.any():

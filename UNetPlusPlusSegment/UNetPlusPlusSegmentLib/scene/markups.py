@@ -13,6 +13,7 @@ from itertools import product
 import numpy as np
 
 from ..core.request import Point, as_point
+from ..core.result import Result
 from ..core.segment import Segment
 from ..core.volume import Volume, VolumeError
 from . import placement
@@ -117,8 +118,18 @@ def in_world(point: Point, volumeNode, volume: Volume, under=None) -> Point:
     return r, a, s
 
 
-def segment_in_world(segment: Segment, volumeNode, volume: Volume, under=None) -> Segment:
-    """A segment of `volume`, with its measured points (`centroid_ras`, …) converted to world coordinates."""
+def result_in_world(result: Result, volumeNode, volume: Volume, under=None) -> Result:
+    """A result for `volume`, with the points of its measurements and notes converted to world coordinates."""
+    segments = tuple(_segment_in_world(each, volumeNode, volume, under) for each in result.segments)
+    notes = tuple(
+        replace(note, points=tuple(in_world(point, volumeNode, volume, under) for point in note.points))
+        for note in result.notes
+    )
+    return replace(result, segments=segments, notes=notes)
+
+
+def _segment_in_world(segment: Segment, volumeNode, volume: Volume, under) -> Segment:
+    """A segment with its measured points (`centroid_ras`, …) converted, and with the positions that are told of them."""
     measurements = dict(segment.measurements)
     for key, value in measurements.items():
         if not key.endswith("_ras") or key == "extent_ras" or value is None:  # a size is no point
@@ -127,6 +138,9 @@ def segment_in_world(segment: Segment, volumeNode, volume: Volume, under=None) -
             measurements[key] = in_world(value, volumeNode, volume, under)
         else:  # the ends of a diameter
             measurements[key] = tuple(in_world(each, volumeNode, volume, under) for each in value)
+    if "doubtful_slices_ras" in measurements:
+        slices = zip(measurements["doubtful_slices"], measurements["doubtful_slices_ras"], strict=True)
+        measurements["doubtful_slices"] = [{**each, "s_mm": s} for each, (_, _, s) in slices]
     return replace(segment, measurements=measurements)
 
 

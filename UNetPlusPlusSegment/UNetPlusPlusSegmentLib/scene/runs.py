@@ -91,6 +91,10 @@ class Task(ABC):
         """
 
     @abstractmethod
+    def _in_world(self, result: Result) -> Result:
+        """A result of the worker, with its points converted to world coordinates, which the slice views show."""
+
+    @abstractmethod
     def _receive(self, result: Result) -> None:
         """Handle a result; an exception raised here ends the task."""
 
@@ -120,7 +124,7 @@ class Task(ABC):
         if self._cancelled:  # too late to stop the worker, but not to leave the scene unchanged
             raise JobError("cancelled", "Cancelled.")
         if isinstance(event, ResultReady):
-            self._receive(event.result)
+            self._receive(self._in_world(event.result))
         else:
             self._receive_maps(event.maps)
 
@@ -255,6 +259,9 @@ class Run(Task):
         super()._settle(event)
         if not self.jobs:
             self._update_result()
+
+    def _in_world(self, result: Result) -> Result:
+        return markups.result_in_world(result, self.volumeNode, self._volume)
 
     def _receive(self, result: Result) -> None:
         self.result = result

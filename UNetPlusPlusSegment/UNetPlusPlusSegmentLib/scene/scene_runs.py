@@ -17,7 +17,7 @@ from ..core.result import Result
 from ..core.segment import Segment, overlapping
 from ..jobs.worker_client import Worker
 from ..network.bundle import Bundle
-from . import markups, mrml, showing
+from . import mrml, showing
 from .runs import Run, RunError
 
 NUMBERED = re.compile(r"(Nodule|Mass) \d+")  # names given by runs; all others come from the user
@@ -130,11 +130,7 @@ class SceneRun(Run):
         old = [
             each for each in replaced if node and node.GetSegmentation().GetSegment(each) and each not in kept.values()
         ]
-        segments = [
-            markups.segment_in_world(each, self.volumeNode, self._volume)
-            for each in result.segments
-            if each.value not in kept
-        ]
+        segments = [each for each in result.segments if each.value not in kept]
         labelmap = np.where(np.isin(result.labelmap, [*kept]), 0, result.labelmap) if kept else result.labelmap
         places = self._places(result, old)
         segments = [

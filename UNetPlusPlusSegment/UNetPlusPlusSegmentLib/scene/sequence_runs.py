@@ -109,14 +109,14 @@ class SequenceRun(Task):
         self._volume = Volume(own.array, placement.world_ijk_to_ras(frame, under=self.volumeNode))
         self.jobs.add(self._worker.submit(self._volume, self.bundle.folder, self._requests[len(self._results)]))
 
-    def _receive(self, result: Result) -> None:
+    def _in_world(self, result: Result) -> Result:
         frame = self._sequence.frame(len(self._results))
+        return markups.result_in_world(result, frame, self._volume, under=self.volumeNode)
+
+    def _receive(self, result: Result) -> None:
         self._sequence.put(len(self._results), result.labelmap, result.segments)
-        segments = tuple(
-            markups.segment_in_world(each, frame, self._volume, under=self.volumeNode) for each in result.segments
-        )
         # The label map is already stored in the sequence.
-        self._results.append(replace(result, labelmap=result.labelmap[:0], segments=segments))
+        self._results.append(replace(result, labelmap=result.labelmap[:0]))
         if len(self._results) < len(self._sequence):
             self._submit()
             return
@@ -129,7 +129,9 @@ class SequenceRun(Task):
         numbered = enumerate(self._results, start=1)
         self.result = replace(
             result,
-            notes=tuple(replace(note, text=f"Frame {n}: {note}") for n, found in numbered for note in found.notes),
+            notes=tuple(
+                replace(note, sentence=f"Frame {n}: {note.sentence}") for n, found in numbered for note in found.notes
+            ),
             scan_slices=sum(found.scan_slices for found in self._results),
             slices=sum(found.slices for found in self._results),
             seconds=sum(found.seconds for found in self._results),
