@@ -12,7 +12,20 @@ from hypothesis import strategies as st
 
 from Testing.support.bodies import reorder
 from Testing.support.bright import bright_nodule_bundle, segmented
-from Testing.support.nodule_scans import EVERYTHING, LUNG, MATRIX, SPACING_MM, TISSUE, A, B, ball, dice, lung_with, ras
+from Testing.support.nodule_scans import (
+    EVERYTHING,
+    LUNG,
+    MATRIX,
+    SHAPE,
+    SPACING_MM,
+    TISSUE,
+    A,
+    B,
+    ball,
+    dice,
+    lung_with,
+    ras,
+)
 from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.note import in_words
 from UNetPlusPlusSegmentLib.core.request import Request
@@ -178,6 +191,24 @@ def test_a_nodule_that_the_box_cuts_is_named_in_a_note(engine):
     (note,) = segmented(engine, lung_with(A, B), box=np.s_[0:11, 0:140, 0:150]).notes
     assert note.kind == "cut-by-box"
     assert str(note).startswith(f"The nodule at {in_words(ras((10.5, 50, 40)))} reaches beyond the box")
+
+
+def test_in_a_turned_box_are_the_nodules_in_it_and_nothing_beyond(engine):
+    """The box runs along a diagonal of the slices: it has a half of A, and B beside it."""
+    along, across = np.array([0.6, 0.8]), np.array([-0.8, 0.6])  # J and I
+    turned = [
+        (1 / 30, 0, 0, 0),
+        (0, *along / 80, -along @ (50, 40) / 80),
+        (0, *across / 12, -across @ (60, 40) / 12),
+    ]
+    result = segmented(engine, lung_with(A, B), box=EVERYTHING, turned=turned)
+    k, j, i = np.indices(SHAPE)
+    inside = np.all([np.abs(a * k + b * j + c * i + d) <= 1 for a, b, c, d in turned], axis=0)
+    assert 0 < np.count_nonzero(A & inside) < np.count_nonzero(A) and not (B & inside).any()
+    np.testing.assert_array_equal(result.labelmap == 1, A & inside)
+    assert result.segments[0].measurements["volume_ml"] == pytest.approx(np.count_nonzero(A & inside) * 0.00098)
+    assert [each.name for each in result.segments] == ["Nodule 1"]
+    assert [note.kind for note in result.notes] == ["cut-by-box"]
 
 
 def test_an_empty_box_is_a_result_with_a_note(engine):

@@ -13,6 +13,7 @@ from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.core.segment import Segment
 
 BOX = np.s_[2:10, 0:40, 5:50]
+TURNED = ((0.1, 0, 0, -0.6), (0, 0.05, 0.05, -1.5), (0, 0.05, -0.05, 1))
 POINT = (1.0, -2.0, 3.5)
 
 
@@ -29,6 +30,9 @@ POINT = (1.0, -2.0, 3.5)
         ({"target": "nodule", "points": [POINT], "box": BOX}, "cannot be combined"),
         ({"target": "nodule", "points": [(1, 2)]}, "three numbers"),
         ({"target": "nodule", "points": [(np.nan, 2, 3)]}, "three numbers"),
+        ({"turned": TURNED}, "give three rows of four numbers, and the box around it"),
+        ({"box": BOX, "turned": TURNED[:2]}, "does not say how a box is turned"),
+        ({"box": BOX, "turned": [[np.nan] * 4] * 3}, "does not say how a box is turned"),
         ({"box": np.s_[2:2, 0:40, 5:50]}, "not a valid box of voxels"),
         ({"box": np.s_[-1:2, 0:40, 5:50]}, "not a valid box of voxels"),
         ({"box": ((0, 2), (0, 40))}, "not a valid box of voxels"),
@@ -45,6 +49,7 @@ def test_what_makes_sense_for_no_volume_is_refused_with_one_sentence(asked, word
     [
         Request(),
         Request(model="liver-ct-v1.0.0", speed="fast", threshold=0.25, force=True, device="cpu", box=BOX),
+        Request(box=BOX, turned=TURNED),
         Request("nodule", points=[POINT, np.array(POINT) + 1]),
         Request("spleen", also=["left kidney"]),
     ],

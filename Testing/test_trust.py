@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from Testing.support.bodies import LPS, body, reorder
 from Testing.support.bright import bright_bundle, segmented
+from UNetPlusPlusSegmentLib.core.masks import measure
 from UNetPlusPlusSegmentLib.core.request import SPEEDS, Request
 from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.core.trust import why_no_dice
@@ -109,6 +110,60 @@ def test_an_organ_that_the_box_cuts_off_is_named_in_a_note_however_the_array_lie
     notes = [str(note) for note in segmented(engine, volume, box=box).notes if note.kind == "cut-by-box"]
     cut = f"The liver reaches the edge of the box ({sides}): only the part inside was measured. Enlarge the box to measure it all."
     assert notes == ([cut] if sides else [])
+
+
+# A box that is turned against the voxels
+
+
+def diamond(half: float) -> dict:
+    """The voxels of a prism about the middle of the organ, whose edges run along K, J + I and J − I, as in a request; and as a mask."""
+    turned = ((0.1, 0, 0, -1.45), (0, 1 / half, 1 / half, -91.5 / half), (0, 1 / half, -1 / half, 2.5 / half))
+    return {"box": np.s_[0:30, 5:85, 8:88], "turned": turned}
+
+
+def inside_diamond(half: float) -> np.ndarray:
+    k, j, i = np.indices(body().array.shape)
+    return (np.abs(k - 14.5) <= 10) & (np.abs(j - 44.5 + i - 47) <= half) & (np.abs(j - 44.5 - (i - 47)) <= half)
+
+
+@pytest.mark.parametrize("speed", SPEEDS)
+def test_of_a_turned_box_only_what_lies_in_it_is_segmented_measured_and_judged(engine, speed):
+    says = with_label(engine, expected_dice={speed: FITTED})
+    whole = segmented(says, body(), speed=speed, box=diamond(24)["box"]).labelmap
+    maps = says.predict(body(), Request(speed=speed, **diamond(24)))
+    result = maps.at()
+    inside = inside_diamond(24)
+    np.testing.assert_array_equal(result.labelmap > 0, (whole > 0) & inside)
+    assert 0 < np.count_nonzero(result.labelmap) < np.count_nonzero(whole)
+    assert not maps.probability()[~inside].any() and maps.probability()[inside].max() > 0.5
+    (segment,) = result.segments
+    assert segment.measurements["volume_ml"] == measure(result.labelmap > 0, body())["volume_ml"]
+    beside = body()
+    beside.array[12:18, 30:34, 25:30] = DOUBTFUL_HU  # a corner of the organ
+    beside.array[12:18, 10:17, 20:80] = 90  # larger than what lies inside
+    (same,) = segmented(says, beside, speed=speed, **diamond(24)).segments
+    for name in ("expected_dice", "expected_dice_low", "expected_dice_high"):
+        assert same.measurements.pop(name) == pytest.approx(segment.measurements[name], abs=1e-4)
+    assert same.measurements == {name: segment.measurements[name] for name in same.measurements}
+
+
+@pytest.mark.parametrize(("axes", "flips"), [((0, 1, 2), (False,) * 3), ((2, 0, 1), (True, False, True))])
+def test_an_organ_that_a_turned_box_cuts_off_is_named_in_a_note_however_the_array_lies(engine, axes, flips):
+    for half, cut in ((24, ["anterior, posterior, right, left"]), (60, [])):
+        volume, _ = reorder(body(), axes, flips)
+        turned = turned_like(volume, diamond(half))
+        notes = [str(note) for note in segmented(engine, volume, **turned).notes if note.kind == "cut-by-box"]
+        assert [note.partition("(")[2].partition(")")[0] for note in notes] == cut
+
+
+def turned_like(volume: Volume, places: dict) -> dict:
+    """A request about a box of `body()`, for the same voxels of an array that lies otherwise."""
+    inside = np.zeros(body().array.shape, np.float32)
+    inside[places["box"]] = 1
+    to_body = np.linalg.solve(body().ijk_to_ras, volume.ijk_to_ras)[[2, 1, 0, 3]][:, [2, 1, 0, 3]]
+    corners = np.array([np.linalg.solve(to_body, [*corner, 1])[:3] for corner in ((0, 5, 8), (29, 84, 87))]).round()
+    box = [slice(int(first), int(last) + 1) for first, last in np.sort(corners, axis=0).T]
+    return {"box": box, "turned": np.array(places["turned"]) @ to_body}
 
 
 # Doubt

@@ -145,6 +145,7 @@ def test_of_a_box_that_lies_straight_all_is_inside(scene, place):
         volumeNode, (2, 1, 3), (7, 4, 4), transform if transform and transform.IsTransformToWorldLinear() else None
     )
     inside, box = markups.inside_roi(roi, volumeNode), markups.box_on_volume(roi, volumeNode)
+    assert markups.places_in_roi(roi, volumeNode)["turned"] is None
     expected_box = np.zeros((6, 8, 10), bool)
     expected_box[tuple(slice(*along) for along in box)] = True
     assert (inside == expected_box).all()
@@ -184,6 +185,35 @@ def test_a_run_looks_only_inside_its_box_and_measures_what_is_there(scene, logic
     wait(logic, lambda: not run.jobs)
     assert run.error is None
     assert 0 < mrml.labelmap_of(run.segmentationNode, run.segmentIDs[0], volumeNode).sum() < mask.sum()
+
+
+def test_of_a_turned_box_only_what_lies_in_it_gets_into_the_scene_and_the_table(scene, logic):
+    volumeNode = add_volume(a_scan(), GRID, transform=add_linear_transform(TURN))
+    roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "straight in the world")
+    roi.SetCenterWorld(to_world(volumeNode, (27, 16, 12)))
+    roi.SetSizeWorld([30, 30, 30])
+    inside = markups.inside_roi(roi, volumeNode)
+    run = a_run(logic, volumeNode, roi=roi, maps=["probability"])
+    for _ in range(2):
+        assert run.error is None
+        mask = mrml.labelmap_of(run.segmentationNode, run.segmentIDs[0], volumeNode)
+        assert mask.any() and not mask[~inside].any()
+        volume_ml = mask.sum() * abs(np.linalg.det(GRID[:3, :3])) / 1000
+        assert run.measurements["Liver"]["volume_ml"] == pytest.approx(volume_ml)
+        run.set_threshold(0.97)
+        wait(logic, lambda: not run.jobs)
+    assert not mrml.volume_from_node(run.mapNodes[0]).array[~inside].any()
+
+
+def test_a_turned_box_that_lies_between_the_voxels_is_refused(scene):
+    volumeNode = add_volume(np.zeros((20, 20, 20), np.int16), np.eye(4), "Abdomen")
+    roi = add_roi(volumeNode, (8, 8, 8), (11, 11, 11))
+    roi.SetSize(3.0, 0.1, 3.0)
+    turn = at(rotation(45, 2), (9.5, -3.7, 0.0))  # its middle plane is half way between two diagonals of voxels
+    roi.SetAndObserveTransformNodeID(add_linear_transform(turn).GetID())
+    assert markups.box_on_volume(roi, volumeNode)
+    with pytest.raises(VolumeError, match="box contains no voxel of Abdomen"):
+        markups.places_in_roi(roi, volumeNode)
 
 
 def test_a_box_in_the_shell_gives_the_mask_that_the_same_roi_gives_in_the_scene(scene, logic, models, tmp_path):

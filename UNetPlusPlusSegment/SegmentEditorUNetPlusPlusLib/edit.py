@@ -163,8 +163,7 @@ class Edit:
 
     @property
     def _labelmap(self):
-        labelmap = self.run.result.labelmap
-        return labelmap if self._region is True else labelmap * self._region
+        return self.run.result.labelmap
 
 
 @dataclass

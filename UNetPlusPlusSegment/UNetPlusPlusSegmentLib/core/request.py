@@ -6,11 +6,13 @@ import math
 import operator
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
+from itertools import chain
 
 SPEEDS = ("accurate", "balanced", "fast")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 Point = tuple[float, float, float]
+Rows = tuple[tuple[float, float, float, float], ...]
 
 
 class RequestError(ValueError):
@@ -35,6 +37,8 @@ class Request:
             for each core.
         box: Half-open ranges of voxels along K, J and I; nothing outside is segmented. None for the whole volume. Pairs of
             first and past-the-last index are converted to slices.
+        turned: Where a box is turned against the voxels: three rows of four numbers. Of the voxels in `box`, only those are segmented for
+            which each row times (k, j, i, 1) lies in −1…1. None for all of them.
         points: (R, A, S) in mm, each in a nodule or within 10 mm of one; only these nodules are segmented. Only models that find
             nodules accept points.
 
@@ -53,6 +57,7 @@ class Request:
     device: str = "auto"
     threads: int | None = None
     box: tuple[slice, slice, slice] | None = None
+    turned: Rows | None = None
     points: tuple[Point, ...] = ()
 
     def __post_init__(self) -> None:
@@ -76,6 +81,8 @@ class Request:
             object.__setattr__(self, "model", str(self.model))
         if self.box is not None:
             object.__setattr__(self, "box", as_box(self.box))
+        if self.turned is not None:
+            object.__setattr__(self, "turned", _as_rows(self.turned, self.box))
         object.__setattr__(self, "points", tuple(map(as_point, self.points)))
 
     @property
@@ -165,6 +172,18 @@ def as_box(box: Sequence) -> tuple[slice, slice, slice]:
             " ((0, 40), (100, 300), (50, 350))."
         )
     return k, j, i
+
+
+def _as_rows(turned: Sequence[Sequence[float]], box: Sequence[slice] | None) -> Rows:
+    try:
+        rows = [tuple(map(float, row)) for row in turned]
+    except (TypeError, ValueError):
+        rows = []
+    if box is None or [*map(len, rows)] != [4, 4, 4] or not all(map(math.isfinite, chain(*rows))):
+        raise RequestError(
+            f"{turned} does not say how a box is turned: give three rows of four numbers, and the box around it."
+        )
+    return tuple((k, j, i, offset) for k, j, i, offset in rows)
 
 
 def as_point(point: Sequence[float]) -> Point:

@@ -9,6 +9,7 @@ from itertools import permutations, product
 import numpy as np
 
 from .note import Note, in_words
+from .request import Rows
 
 AIR_HU = -1024
 PADDING_HU = -1500  # at or below this nothing was measured: scanners fill the corners of a slice with -2000, -3024, …
@@ -178,6 +179,32 @@ def box_between(volume: Volume, corner: Sequence[float], opposite: Sequence[floa
         )
     k, j, i = map(slice, first.tolist(), stop.tolist())
     return k, j, i
+
+
+def turned_in(box: Sequence[slice], ijk_to_user: np.ndarray, half: np.ndarray) -> Rows | None:
+    """How a box of the user is turned against the voxels, as in `Request.turned`; None if it contains all of the box of voxels.
+
+    Args:
+        box: The box of voxels (K, J, I) around it.
+        ijk_to_user: 4 × 4, from voxels to coordinates along the edges of the user's box, from its centre, in mm.
+        half: Half of its size along these, in mm.
+    """
+    half = half + 1e-4  # a voxel on a face is inside despite rounding errors
+    rows = ijk_to_user[:3, [2, 1, 0, 3]] / half[:, np.newaxis]
+    corners = np.array([*product(*((along.start, along.stop - 1) for along in box), [1])])
+    if (np.abs(corners @ rows.T) <= 1).all():
+        return None
+    return tuple((k, j, i, offset) for k, j, i, offset in rows.tolist())
+
+
+def inside_box(box: Sequence[slice], turned: Rows | None) -> np.ndarray:
+    """bool, of the shape of `box`, True for the voxels that a request with `box` and `turned` is about."""
+    inside = np.ones([along.stop - along.start for along in box], bool)
+    j, i = np.ogrid[tuple(box[1:])]
+    for k, plane in enumerate(inside, start=box[0].start):  # slice by slice, as whole arrays of float64 would be large
+        for through, down, across, offset in turned or ():
+            plane &= np.abs(through * k + down * j + across * i + offset) <= 1
+    return inside
 
 
 def axial_volume(volume: Volume) -> Volume:

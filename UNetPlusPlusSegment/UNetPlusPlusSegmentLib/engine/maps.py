@@ -98,6 +98,18 @@ class PixelMaps:
         )
         return LabelRegion(rows[high], columns[wide], (probability, uncertainty))
 
+    def cut(self, inside: np.ndarray) -> None:
+        """Set to 0 what lies outside a region and has no part in what is interpolated inside it.
+
+        Args:
+            inside: bool (slices, rows, columns), axial order, on the volume's own pixels.
+        """
+        for k, plane in enumerate(inside):
+            image = torch.from_numpy(plane.astype(np.float32))[None, None]
+            near = F.max_pool2d(F.interpolate(image, self.box.grid, mode="bilinear", antialias=True), 3, 1, 1)[0, 0] > 0
+            for planes in (self.probability, self.uncertainty):
+                planes[k] *= near.numpy()[self.box.inside]
+
     def on_voxels(self, plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Resample one slice of a map to float32 (rows, columns) on the volume's own pixels."""
         whole = np.zeros(self.box.grid, np.float32)
@@ -118,6 +130,7 @@ class Maps(ABC):
         labels: The labels that were asked for.
         volume: The part of the volume in `box`, in HU, with padding replaced by air.
         box: The voxels of the whole volume, along K, J and I, that `volume` holds.
+        inside: bool, of the shape of `volume`: True where something may be segmented; None for everywhere.
         shape: Shape of the whole volume (K, J, I).
         pixels: The output of the network for `volume`.
         threshold: The threshold of the request.
@@ -140,6 +153,7 @@ class Maps(ABC):
     seconds: float
     threads: int | None
     show_from: float | None = None
+    inside: np.ndarray | None = None
 
     def at(self, threshold: float | None = None, show_from: float | None = None) -> Result:
         """The segmentation at a threshold.

@@ -19,7 +19,7 @@ from ..core.progress import BETWEEN, OVERVIEW, SLICES
 from ..core.request import Request
 from ..core.segment import Segment
 from ..core.trust import FEW_SLICES, LEAST_SLICES
-from ..core.volume import AxialOrder, Volume, axial_order, clean_hu, crop
+from ..core.volume import AxialOrder, Volume, axial_order, clean_hu, crop, inside_box
 from ..network.bundle import Bundle
 from ..network.card import Speed
 from .label_map import label_map, postprocess
@@ -83,16 +83,19 @@ class SliceEngine(Predictor):
             more.append(FEW_SLICES)
         asked = [self.bundle.labels.index(label) for label in labels]
         with threads_of_torch(request.threads):
-            inside = (
+            seen = (
                 self._find_organ(axial, order, grid, speed, asked, progress)
                 if speed.find_first
                 else Box.whole(len(axial), grid)
             )
-            pixels = PixelMaps.empty(len(axial), order, inside, len(self.bundle.labels))
+            pixels = PixelMaps.empty(len(axial), order, seen, len(self.bundle.labels))
             slices = self._fill(pixels, axial, speed, threshold, asked, progress)
+            inside = inside_box(box, request.turned) if request.turned else None
+            if inside is not None:
+                pixels.cut(order.apply(inside))
         return OrganMaps(
             bundle=self.bundle, labels=labels, volume=Volume(hu, part.ijk_to_ras),
-            box=box, shape=volume.array.shape, pixels=pixels,
+            box=box, shape=volume.array.shape, pixels=pixels, inside=inside,
             threshold=threshold, notes=(*notes, *more, *self.notes), device=self.device.label, slices=slices,
             seconds=time.perf_counter() - started, threads=request.threads, speed=request.speed,
         )  # fmt: skip
@@ -205,12 +208,15 @@ class OrganMaps(Maps):
         labelmap = np.zeros(self.volume.array.shape, np.uint8)
         axial = self.pixels.order.apply(labelmap)
         asked = [self.bundle.labels.index(label) for label in self.labels]
+        inside = None if self.inside is None else self.pixels.order.apply(self.inside)
 
         def on_voxels(k: int) -> None:
             labels = _of(self.pixels.probability[k])
             if (labels[asked] >= threshold / 2).any():
                 probability = np.stack([self.pixels.on_voxels(plane, axial.shape[1:]) for plane in labels])
                 axial[k] = label_map(probability, self.bundle, threshold)
+                if inside is not None:
+                    axial[k] *= inside[k]
 
         deque(in_order(on_voxels, range(len(axial))), maxlen=0)
 
@@ -232,6 +238,12 @@ class OrganMaps(Maps):
                 notes.append(Note("not-found", f"No {label.name.lower()} was found."))
             segments.append(Segment(label.value, label.name, label.terminology, label.color, found))
         return labelmap, tuple(segments), notes
+
+    def _on_voxels(self, planes: np.ndarray) -> np.ndarray:
+        whole = super()._on_voxels(planes)
+        if self.inside is not None:
+            whole[self.box] *= self.inside
+        return whole
 
     def _look_at(self, number: int, mask: np.ndarray, threshold: float, dropped_ml: float) -> dict[str, Any]:
         """The measurements of a label's mask and, of one that is not empty, what can be trusted of it, side by side."""

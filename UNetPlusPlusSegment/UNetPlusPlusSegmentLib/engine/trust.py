@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
 
 from ..core.note import Note
 from ..core.trust import LEAST_SLICES, Trust
-from ..core.volume import AIR_HU, axial_volume, bounding_box
+from ..core.volume import AIR_HU, axial_volume, bounding_box, wider
 from ..network.card import ExpectedDice, Label
 from .maps import Maps
 from .signs import segment_pixels
@@ -70,7 +70,20 @@ def cut_by_box(maps: Maps, mask: np.ndarray) -> tuple[str, ...]:
     found = []
     for sides, along, size, gap, (first, last) in zip(SIDES, box, axial.shape, gaps, _ends(maps), strict=True):
         found += [sides[0]] * (not first and along.start <= gap) + [sides[1]] * (not last and size - along.stop <= gap)
-    return tuple(found)
+    if maps.inside is not None:
+        found += _leaves(axial, maps.pixels.order.apply(maps.inside), wider(box, [gap + 1 for gap in gaps]), gaps)
+    return tuple(side for side in chain(*SIDES) if side in found)
+
+
+def _leaves(mask: np.ndarray, inside: np.ndarray, around: tuple[slice, ...], gaps: Sequence[int]) -> list[str]:
+    """The sides towards which a mask (axial order) ends at most `gaps` voxels before the voxels do that are `inside`."""
+    found = []
+    for axis, (sides, gap) in enumerate(zip(SIDES, gaps, strict=True)):
+        within, beyond = np.moveaxis(mask[around], axis, 0), ~np.moveaxis(inside[around], axis, 0)
+        step = gap + 1
+        found += [sides[0]] * bool((within[step:] & beyond[:-step]).any())
+        found += [sides[1]] * bool((within[:-step] & beyond[step:]).any())
+    return found
 
 
 def _ends(maps: Maps) -> list[tuple[bool, bool]]:

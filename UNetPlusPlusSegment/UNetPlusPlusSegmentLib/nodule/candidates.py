@@ -142,11 +142,9 @@ def cut_by_scan(nodule: Nodule, windows: Windows) -> list[str]:
     return found
 
 
-def reaches_beyond(nodule: Nodule, region: Ranges) -> bool:
-    """True if a part of a nodule lies outside a region."""
-    return any(
-        along.start < part.start or along.stop > part.stop for along, part in zip(nodule.box, region, strict=True)
-    )
+def reaches_beyond(nodule: Nodule, region: np.ndarray | None) -> bool:
+    """True if a part of a nodule lies outside a region, as for `label_apart`."""
+    return region is not None and not region[nodule.box][nodule.mask].all()
 
 
 def has_room(nodule: Nodule, windows: Windows) -> bool:
@@ -171,15 +169,15 @@ def is_seen_whole(nodule: Nodule, windows: Windows) -> bool:
     )
 
 
-def label_apart(nodules: Sequence[Nodule], region: Ranges) -> tuple[Ranges, np.ndarray, list[int]]:
+def label_apart(nodules: Sequence[Nodule], region: np.ndarray | None) -> tuple[Ranges, np.ndarray, list[int]]:
     """Label nodules in one array, each of them once; of two that share voxels, the larger comes first.
 
     Args:
         nodules: One or more.
-        region: Slices, rows and columns outside which nothing is labelled.
+        region: bool (slices, rows, columns), False where nothing is labelled; None for everywhere.
 
     Returns:
-        The box of slices, rows and columns that contains all that is labelled; the uint16 labels in it; and the label of each nodule,
+        The box of slices, rows and columns that contains all of them; the uint16 labels in it; and the label of each nodule,
         0 if most of it lies in others or none of it in the region.
     """
     around = tuple(
@@ -192,9 +190,9 @@ def label_apart(nodules: Sequence[Nodule], region: Ranges) -> tuple[Ranges, np.n
         here, mask = labels[within(nodules[number].box, around)], nodules[number].mask
         if 2 * np.count_nonzero(here[mask]) < np.count_nonzero(mask):
             here[mask & (here == 0)] = values[number] = value
-    box = _common(around, region)
-    labels = labels[within(box, around)]
-    return box, labels, (np.array(values) * np.isin(values, labels)).tolist()
+    if region is not None:
+        labels *= region[around]
+    return around, labels, (np.array(values) * np.isin(values, labels)).tolist()
 
 
 def _common(box: Ranges, other: Ranges) -> Ranges:

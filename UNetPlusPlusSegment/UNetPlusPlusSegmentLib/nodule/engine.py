@@ -12,7 +12,7 @@ import numpy as np
 from ..core.note import Note
 from ..core.progress import CANDIDATES, LUNGS, SEARCH
 from ..core.request import Request
-from ..core.volume import Volume, axial_order, axial_volume, bounding_box, clean_hu, index_of
+from ..core.volume import Volume, axial_order, axial_volume, clean_hu, index_of, inside_box
 from ..engine.maps import PixelMaps
 from ..engine.pixel_box import Box
 from ..engine.predictor import Predictor, ProgressCallback, ignore_progress, refuse_unknown
@@ -77,24 +77,25 @@ class NoduleEngine(Predictor):
                 " with points instead."
             )
             more.append(Note("coarse", text))
-        region = tuple(slice(0, size) for size in axial.array.shape)
-        inside = np.zeros(hu.shape, bool)
         lungs: np.ndarray | None = None
+        inside: np.ndarray | None = None
         slices = range(0)
         if request.box:
-            inside[request.box] = True
-            region = bounding_box(order.apply(inside)) or region
+            inside = np.zeros(hu.shape, bool)
+            inside[request.box] = inside_box(request.box, request.turned)
         with threads_of_torch(request.threads):
             if not request.points:
-                if not request.box:
+                if inside is None:
                     progress(0, 0, LUNGS)
                     lungs = find_lungs(axial)
-                inside = order.apply(inside) if lungs is None else lungs > 0
+                    searched = lungs > 0
+                else:
+                    searched = order.apply(inside)
                 ends[LUNGS] = time.perf_counter()
-                slices = searched_slices(inside, windows.spacing_mm[0], every=not speed.find_first)
+                slices = searched_slices(searched, windows.spacing_mm[0], every=not speed.find_first)
                 mostly = lungs is not None
                 places = search(
-                    windows, inside, slices, threshold, mostly, lambda done: progress(done, len(slices), SEARCH)
+                    windows, searched, slices, threshold, mostly, lambda done: progress(done, len(slices), SEARCH)
                 )
                 ends[SEARCH] = time.perf_counter()
 
@@ -117,7 +118,7 @@ class NoduleEngine(Predictor):
             box=tuple(slice(0, size) for size in hu.shape),
             shape=hu.shape, pixels=pixels, threshold=threshold, notes=(*notes, *more, *self.notes),
             device=self.device.label, slices=len(seen), seconds=sum(phases.values()), threads=request.threads,
-            windows=windows, candidates=candidates, points=request.points, region=region, lungs=lungs,
+            windows=windows, candidates=candidates, points=request.points, inside=inside, lungs=lungs,
             show_from=show_from, phases=phases,
         )  # fmt: skip
 

@@ -16,7 +16,6 @@ from .candidates import (
     NEAR_MM,
     Candidate,
     Nodule,
-    Ranges,
     cut_by_scan,
     has_room,
     is_seen_whole,
@@ -54,7 +53,6 @@ class NoduleMaps(Maps):
         windows: Of the volume, in axial order.
         candidates: One for each point, or all that the search found.
         points: (R, A, S) in mm, where the user gave any: what they mark is shown, however unlikely.
-        region: Slices, rows and columns outside which nothing is segmented.
         lungs: (slices, rows, columns), as `find_lungs` gives them; nodules outside are left out. None where they may lie anywhere.
         phases: Seconds of each phase of the run, by its name.
     """
@@ -62,9 +60,13 @@ class NoduleMaps(Maps):
     windows: Windows
     candidates: Sequence[Candidate]
     points: Sequence[Point]
-    region: Ranges
     lungs: np.ndarray | None
     phases: Mapping[str, float]
+
+    @property
+    def region(self) -> np.ndarray | None:
+        """bool (slices, rows, columns), True where nodules are segmented; None for everywhere."""
+        return None if self.inside is None else self.pixels.order.apply(self.inside)
 
     def _find(self, threshold: float, show_from: float | None) -> Found:
         findings = [*in_order(lambda candidate: self._finding(candidate, threshold, show_from), self.candidates)]

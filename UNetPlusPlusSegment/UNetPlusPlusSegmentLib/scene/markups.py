@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 
-from ..core.request import Point, as_point
+from ..core.request import Point, as_box, as_point
 from ..core.result import Result
 from ..core.segment import Segment
-from ..core.volume import Volume, VolumeError
+from ..core.volume import Volume, VolumeError, inside_box, turned_in
 from . import placement
 
 
@@ -55,7 +56,7 @@ def box_on_volume(roiNode, volumeNode, under=None) -> list[list[int]]:
     """The voxels inside an ROI.
 
     Args:
-        roiNode: A `vtkMRMLMarkupsROINode`. If it is rotated relative to the volume, the enclosing box of voxels is used.
+        roiNode: A `vtkMRMLMarkupsROINode`. If it is turned against the voxels, the box of voxels around it is meant.
         volumeNode: The `vtkMRMLScalarVolumeNode`; transforms above both (or above `under`) are applied.
         under: The volume that shows the frames, if `volumeNode` is a frame.
 
@@ -77,11 +78,34 @@ def box_on_volume(roiNode, volumeNode, under=None) -> list[list[int]]:
     first = np.maximum(np.ceil(ijk.min(axis=0) - 1e-6), 0).astype(int)  # only voxels whose centres lie inside
     last = np.minimum(np.floor(ijk.max(axis=0) + 1e-6) + 1, size).astype(int)
     if (first >= last).any():
-        raise VolumeError(
-            f"{roiNode.GetName()} contains no voxel of {(under or volumeNode).GetName()}: move the region of interest onto the volume,"
-            " or select none."
-        )
+        raise _no_voxel(roiNode, under or volumeNode)
     return np.column_stack([first, last])[::-1].tolist()
+
+
+def places_in_roi(roiNode, volumeNode, under=None) -> dict[str, Any]:
+    """What a request says of an ROI.
+
+    Args:
+        roiNode, volumeNode, under: As for `box_on_volume`.
+
+    Returns:
+        `box`; and `turned`, which is None if all of the box lies in the ROI. So it is under a non-linear transform, too.
+
+    Raises:
+        VolumeError: As for `box_on_volume`.
+    """
+    box = as_box(box_on_volume(roiNode, volumeNode, under))
+    transformNode = (under or volumeNode).GetParentTransformNode()
+    if transformNode is not None and not transformNode.IsTransformToWorldLinear():
+        return {"box": box, "turned": None}
+    first, *steps = (_world(ijk, volumeNode, under) for ijk in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)))
+    ijkToWorld = np.eye(4)
+    ijkToWorld[:3] = np.column_stack([*(step - first for step in steps), first])
+    ijkToRoi = np.linalg.solve(_matrix(roiNode.GetObjectToWorldMatrix()), ijkToWorld)
+    turned = turned_in(box, ijkToRoi, np.array(roiNode.GetSize()) / 2)
+    if turned and not inside_box(box, turned).any():
+        raise _no_voxel(roiNode, under or volumeNode)
+    return {"box": box, "turned": turned}
 
 
 def inside_roi(roiNode, volumeNode) -> np.ndarray:
@@ -94,22 +118,16 @@ def inside_roi(roiNode, volumeNode) -> np.ndarray:
     Raises:
         VolumeError: As for `box_on_volume`.
     """
+    places = places_in_roi(roiNode, volumeNode)
     inside = np.zeros(volumeNode.GetImageData().GetDimensions()[::-1], bool)
-    box = tuple(slice(*along) for along in box_on_volume(roiNode, volumeNode))
-    transformNode = volumeNode.GetParentTransformNode()
-    if transformNode is not None and not transformNode.IsTransformToWorldLinear():
-        inside[box] = True
-        return inside
-    first, *steps = (_world(ijk, volumeNode) for ijk in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)))
-    ijkToWorld = np.eye(4)
-    ijkToWorld[:3] = np.column_stack([*(step - first for step in steps), first])
-    ijkToRoi = np.linalg.solve(_matrix(roiNode.GetObjectToWorldMatrix()), ijkToWorld)
-    k, j, i = np.ogrid[box]
-    within = True
-    for row, half in zip(ijkToRoi, np.array(roiNode.GetSize()) / 2, strict=False):
-        within = within & (np.abs(row[0] * i + row[1] * j + row[2] * k + row[3]) <= half + 1e-6)
-    inside[box] = within
+    inside[places["box"]] = inside_box(**places)
     return inside
+
+
+def _no_voxel(roiNode, volumeNode) -> VolumeError:
+    return VolumeError(
+        f"{roiNode.GetName()} contains no voxel of {volumeNode.GetName()}: move the region of interest onto the volume, or select none."
+    )
 
 
 def in_world(point: Point, volumeNode, volume: Volume, under=None) -> Point:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.request import Request, as_box
+from ..core.request import Request
 from ..core.result import Result
 from ..core.table import rows_of
 from ..core.volume import Volume
@@ -190,7 +190,7 @@ class Run(Task):
         self._volume = Volume(own.array, placement.world_ijk_to_ras(volumeNode))
         self._wanted: dict[str, float] = {}  # threshold and probability to apply when the worker is free
         if roi is not None:
-            request = replace(request, box=as_box(markups.box_on_volume(roi, volumeNode)))
+            request = replace(request, **markups.places_in_roi(roi, volumeNode))
         if points is not None:
             request = replace(request, points=markups.points_on_volume(points, volumeNode, self._volume))
         asks_device = worker.ask_device(request.device)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..core.request import Request, as_box
+from ..core.request import Request
 from ..core.result import Result
 from ..core.volume import Volume, VolumeError
 from ..jobs.protocol import Event, Progress
@@ -98,10 +98,9 @@ class SequenceRun(Task):
         if roi is None:
             return request
         try:
-            box = markups.box_on_volume(roi, self._sequence.frame(item), under=self.volumeNode)
+            return replace(request, **markups.places_in_roi(roi, self._sequence.frame(item), under=self.volumeNode))
         except VolumeError as error:
             raise VolumeError(f"Frame {item + 1}: {error}") from None
-        return replace(request, box=as_box(box))
 
     def _submit(self) -> None:
         frame = self._sequence.frame(len(self._results))
