@@ -29,7 +29,7 @@ from Testing.support.nodule_scans import (
 from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.note import in_words
 from UNetPlusPlusSegmentLib.core.request import Request
-from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, box_between
+from UNetPlusPlusSegmentLib.core.volume import Volume, VolumeError, places_between
 
 
 def test_a_point_in_a_nodule_gives_this_nodule_voxel_for_voxel(engine):
@@ -75,7 +75,7 @@ def test_all_48_axis_orders_and_flips_of_a_volume_give_the_same_nodule(engine, a
 def test_a_box_and_a_chest_give_the_same_nodules_in_any_orientation(engine, axes):
     volume = lung_with(A, B)
     turned, back = reorder(volume, axes, (True, False, True))
-    result = segmented(engine, turned, box=box_between(turned, ras((2, 20, 20)), ras((18, 80, 70))))
+    result = segmented(engine, turned, **places_between(turned, ras((2, 20, 20)), ras((18, 80, 70))))
     np.testing.assert_array_equal(back(result.labelmap) == 1, A)
     np.testing.assert_allclose(result.segments[0].measurements["centroid_ras"], ras((10.5, 50, 40)), atol=0.1)
 
@@ -179,7 +179,7 @@ def test_points_give_a_table_by_size_and_two_points_in_one_nodule_one_row(engine
 
 def test_in_a_box_are_the_nodules_in_it_and_nothing_beyond(engine):
     volume = lung_with(A, B)
-    result = segmented(engine, volume, box=box_between(volume, ras((25, 130, 140)), ras((12, 85, 90))))
+    result = segmented(engine, volume, **places_between(volume, ras((25, 130, 140)), ras((12, 85, 90))))
     np.testing.assert_array_equal(result.labelmap == 1, B)
     both = segmented(engine, volume, box=EVERYTHING)
     assert len(both.segments) == 2 and not both.notes

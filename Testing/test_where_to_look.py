@@ -216,12 +216,16 @@ def test_a_turned_box_that_lies_between_the_voxels_is_refused(scene):
         markups.places_in_roi(roi, volumeNode)
 
 
-def test_a_box_in_the_shell_gives_the_mask_that_the_same_roi_gives_in_the_scene(scene, logic, models, tmp_path):
-    grid, first, last = np.diag([-2.0, -2.0, 3.0, 1.0]), (20, 4, 8), (44, 20, 12)
+@pytest.mark.parametrize("grid", [np.diag([-2.0, -2.0, 3.0, 1.0]), GRID], ids=["straight", "oblique"])
+def test_a_box_in_the_shell_gives_the_mask_that_the_same_roi_gives_in_the_scene(scene, logic, models, tmp_path, grid):
     volumeNode = add_volume(a_scan(), grid)
-    run = a_run(logic, volumeNode, roi=add_roi(volumeNode, first, last))
+    first, last = (np.round((grid @ [*ijk, 1])[:3]) for ijk in ((20, 4, 8), (44, 20, 12)))
+    roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "straight in the world")
+    roi.SetCenterWorld((first + last) / 2)
+    roi.SetSizeWorld(np.abs(first - last))
+    run = a_run(logic, volumeNode, roi=roi)
     files.write_volume(tmp_path / "scan.nrrd", a_scan(), grid)
-    corners = ",".join(f"{x:g}" for ijk in (first, last) for x in (grid @ [*ijk, 1])[:3])
+    corners = ",".join(f"{x:g}" for x in (*first, *last))
     output = tmp_path / "liver.nii.gz"
     assert main(["liver", str(tmp_path / "scan.nrrd"), "--box", corners, "-o", str(output), "--device", "cpu"]) == 0
     assert run.result.labelmap.any()

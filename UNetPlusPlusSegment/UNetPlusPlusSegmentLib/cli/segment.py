@@ -18,7 +18,7 @@ from .. import __version__, files
 from ..core.request import Request, check_places
 from ..core.table import COLUMNS, rounded, rows_of
 from ..core.trust import why_no_dice
-from ..core.volume import Volume, box_between, clean_hu, index_of
+from ..core.volume import Volume, clean_hu, index_of, places_between
 from ..files.reading import case_name
 from ..network.bundle import empty_segments
 from ..network.parts import parts_of
@@ -42,7 +42,7 @@ def segment(given: argparse.Namespace) -> None:
     volume, notes = files.read_volume(given.input, given.series, given.force)
     for path in outputs:
         files.check_grid(path, volume.ijk_to_ras)
-    box = box_between(volume, given.box[:3], given.box[3:]) if given.box else None
+    places = places_between(volume, given.box[:3], given.box[3:]) if given.box else {}
     for point in request.points:
         index_of(volume, point)
     say([] if given.json or given.quiet else notes)  # before the run, as the user may have meant another input
@@ -54,7 +54,7 @@ def segment(given: argparse.Namespace) -> None:
     runs = []
     for bundle, asked in parts:
         with ProgressBar(given.quiet) as bar:
-            runs.append(load_engine(bundle, asked.device).predict(volume, replace(asked, box=box), bar.show))
+            runs.append(load_engine(bundle, asked.device).predict(volume, replace(asked, **places), bar.show))
     result = merged([maps.at() for maps in runs], volume)
     later = list(map(str, result.notes))
     _write(given, volume, runs, result, [*notes, *later], source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
+from typing import Any
 
 import numpy as np
 
@@ -158,8 +159,8 @@ def index_of(volume: Volume, point: Sequence[float]) -> np.ndarray:
     return np.clip(index, 0, np.array(volume.array.shape) - 1)
 
 
-def box_between(volume: Volume, corner: Sequence[float], opposite: Sequence[float]) -> tuple[slice, slice, slice]:
-    """The voxels (K, J, I) in a box along R, A and S; on an oblique grid, the smallest box of voxels around it.
+def places_between(volume: Volume, corner: Sequence[float], opposite: Sequence[float]) -> dict[str, Any]:
+    """What a request says of a box along R, A and S: `box`, the voxels (K, J, I) around it, and `turned`, as on an oblique grid.
 
     Args:
         volume: Any.
@@ -172,13 +173,17 @@ def box_between(volume: Volume, corner: Sequence[float], opposite: Sequence[floa
     indices = np.linalg.solve(volume.ijk_to_ras, np.column_stack([corners, np.ones(8)]).T)[2::-1]
     first = np.maximum(np.ceil(indices.min(axis=1) - 1e-6), 0).astype(int)  # only voxels whose centres lie inside
     stop = np.minimum(np.floor(indices.max(axis=1) + 1e-6) + 1, volume.array.shape).astype(int)
-    if (first >= stop).any():
+    box = tuple(map(slice, first.tolist(), stop.tolist()))
+    from_centre, (low, high) = np.eye(4), np.sort([corner, opposite], axis=0)
+    from_centre[:3, 3] = -(low + high) / 2
+    has_voxels = (first < stop).all()
+    turned = turned_in(box, from_centre @ volume.ijk_to_ras, (high - low) / 2) if has_voxels else None
+    if not has_voxels or not inside_box(box, turned).any():
         raise VolumeError(
             f"The box from {in_words(corner)} to {in_words(opposite)} contains no voxel of this volume,"
             f" {_reach_in_words(volume)}."
         )
-    k, j, i = map(slice, first.tolist(), stop.tolist())
-    return k, j, i
+    return {"box": box, "turned": turned}
 
 
 def turned_in(box: Sequence[slice], ijk_to_user: np.ndarray, half: np.ndarray) -> Rows | None:
