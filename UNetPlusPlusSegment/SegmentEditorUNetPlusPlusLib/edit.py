@@ -88,7 +88,7 @@ class Edit:
             node.CreateDefaultDisplayNodes()
             node.GetDisplayNode().SetSaveWithScene(False)
         node.GetSegmentation().RemoveAllSegments()
-        showing.show_segmentation(self._labelmap, self.run.result.segments, self.run.volumeNode, node)
+        showing.show_segmentation(self.run.result.labelmap, self.run.result.segments, self.run.volumeNode, node)
 
     def write(self, host, newSegments):
         """Write the result into the segment, or each finding into a new one, as a single undo step.
@@ -130,10 +130,10 @@ class Edit:
             raise ValueError(
                 _("The segment was removed during the run: select another segment, and click Apply again.")
             )
-        return [_Part(self._segmentID, self._labelmap > 0, None if self._adds else self._region)]
+        return [_Part(self._segmentID, self.run.result.labelmap > 0, None if self._adds else self._region)]
 
     def _findings(self):
-        labelmap = self._labelmap
+        labelmap = self.run.result.labelmap
         return [_Part("", labelmap == each.value, like=each) for each in self.run.result.segments]
 
     def _writePart(self, host, part, isFirst):
@@ -160,10 +160,6 @@ class Edit:
         if self._previewNode is not None and slicer.mrmlScene.IsNodePresent(self._previewNode):
             showing.remove(self._previewNode)
         self._previewNode = None
-
-    @property
-    def _labelmap(self):
-        return self.run.result.labelmap
 
 
 @dataclass
