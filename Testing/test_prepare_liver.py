@@ -228,6 +228,15 @@ def test_every_slice_with_the_organ_is_kept_every_second_one_beside_it_and_every
     assert slicefolder.chosen_slices(organ, every=1) == [*range(0, 28, 6), *near, *range(66, 100, 6)]
 
 
+def test_of_a_run_of_slices_that_would_be_left_out_the_middle_one_is_kept():
+    lesions = np.isin(np.arange(40), [9, 15, 21, 22, 23])
+    chosen = slicefolder.chosen_slices(lesions, every=4)
+    assert [k for k in chosen if lesions[k]] == [9, 15, 22]
+    beside = np.isin(np.arange(40), range(8, 30))
+    assert [k for k in slicefolder.chosen_slices(np.stack([beside, lesions]), every=4) if lesions[k]] == [9, 15, 22]
+    assert {*slicefolder.chosen_slices(beside, every=4)} <= {*range(0, 40, 4)}
+
+
 def damage(source: Path, how: str, abdomen) -> str:
     """Damage a LiTS source; returns what the refusal must name."""
     hu, labels, spacing_mm = abdomen

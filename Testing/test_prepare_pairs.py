@@ -289,6 +289,19 @@ def oblique(turns, flips, shear, shape, sides_mm) -> np.ndarray:
     return placed
 
 
+def test_a_lesion_on_slices_between_those_that_are_kept_is_stored_too(tmp_path):
+    lesions = a_labelmap()
+    lesions[:, 7:10, 14:18] = 0
+    lesions[3, 7:10, 14:18] = 2
+    slicer_case(tmp_path / "in", "Ann", labelmap=lesions)
+    for segments in (BOTH, BOTH[2:]):
+        out = prepared(tmp_path / "in", tmp_path / f"out{len(segments)}", *segments, "--every", "2", "--folds", "1")
+        assert [row["slice"] for row in rows_of(out) if row["marked_px"] != "0"][-1] == (
+            "4" if segments == BOTH else "3"
+        )
+        assert stored_of(out, "Ann")[1].max() == len(segments) // 2
+
+
 @pytest.mark.parametrize("pixel_mm", [0.9, 1.1, 2.0, 3.7])
 def test_pixels_of_another_size_lie_about_the_same_centre(pixel_mm):
     rows, columns = np.indices((40, 52)).astype(np.float32)

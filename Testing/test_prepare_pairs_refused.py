@@ -212,7 +212,23 @@ def test_labels_in_dataset_json_that_are_a_list_are_refused(tmp_path, capsys):
 def test_pixels_larger_than_a_slice_are_refused(tmp_path, capsys):
     slicer_case(tmp_path / "in", "Ann")
     arguments = [tmp_path / "in", "--segment", "Spleen", "--pixel", "31"]
-    assert "--pixel 31 is larger than a slice of Ann, 30 mm" in refused(pairs, arguments, tmp_path / "out", capsys)
+    line = refused(pairs, arguments, tmp_path / "out", capsys)
+    assert "Ann" in line and "--pixel 31 is larger than its slices, 30 mm" in line
+
+
+def test_a_label_of_which_the_pixels_leave_nothing_is_refused_or_noted_if_others_are_left(tmp_path, capsys):
+    lesion = a_labelmap()
+    lesion[lesion == 2] = 0
+    lesion[3, 8, 15] = 2  # a voxel of 1.5 mm
+    slicer_case(tmp_path / "in", "Ann", labelmap=lesion)
+    alone = [tmp_path / "in", "--segment", "Right kidney", "--pixel", "6"]
+    line = refused(pairs, alone, tmp_path / "out", capsys)
+    assert (
+        "Ann" in line
+        and "Right kidney fills half of no pixel of 6 mm, so nothing is left of it: give a smaller" in line
+    )
+    prepared(tmp_path / "in", tmp_path / "out", "--segment", "Spleen", *alone[1:], "--folds", "1")
+    assert "Ann: Right kidney fills half of no pixel of 6 mm, so it counts as absent" in capsys.readouterr().err
 
 
 def test_one_person_alone_is_not_told_to_hold_out_a_fold(tmp_path, capsys):

@@ -53,6 +53,16 @@ APART_MM = 2.0  # distance of the kept slices; closer ones look alike
 
 
 @dataclass(frozen=True)
+class StoredSlice:
+    """One slice as it is stored: its number in the scan, its image (uint8 or uint16) and mask, and the side of their pixels."""
+
+    number: int
+    image: np.ndarray
+    mask: np.ndarray
+    pixel_mm: float
+
+
+@dataclass(frozen=True)
 class Scan:
     """One case as read.
 
@@ -96,10 +106,14 @@ def prepare(given: argparse.Namespace) -> None:
             before = len(folder.rows)
             try:
                 scan = read_scan(pair, parts[pair.name], structures)
+                slices = slices_of(scan, given)
+                lost = lost_labels(scan, slices, structures)
             except (PrepareError, FileError, VolumeError) as error:
                 refused.append(f"{pair.name} ({pair.image}): {error}")
                 continue
-            add_scan(folder, pair.name, person_of[pair.name], scan, given)
+            for note in (*scan.notes, *lost):
+                folder.note(f"{pair.name}: {note}")
+            add_slices(folder, pair.name, person_of[pair.name], scan, slices)
             looks = {name: stored[0] for name, stored in parts[pair.name].items() if stored} | looks
             print(
                 f"{pair.name}: {len(folder.rows) - before} slices ({done} of {len(pairs.found)} cases)", file=sys.stderr
@@ -148,37 +162,61 @@ def read_scan(pair: Pair, parts: dict[str, list[Stored]], wanted: Sequence[Wante
     return Scan(hu, order.apply(labels), order.spacing_mm, (*notes, *map(str, odd)))
 
 
-def add_scan(folder: SliceFolder, name: str, person: str, scan: Scan, given: argparse.Namespace) -> None:
-    """Add the slices of a case to the folder; `share_out` fills in their split later.
+def slices_of(scan: Scan, given: argparse.Namespace) -> list[StoredSlice]:
+    """The slices of a case that are kept, as they are stored.
 
     Raises:
         PrepareError: The pixels are larger than the slices.
     """
-    for note in scan.notes:
-        folder.note(f"{name}: {note}")
     slice_mm, row_mm, column_mm = scan.spacing_mm
     pixel_mm = given.pixel or min(row_mm, column_mm)
     side_mm = min(scan.hu.shape[1] * row_mm, scan.hu.shape[2] * column_mm)
     if pixel_mm > side_mm:
-        raise PrepareError(
-            f"--pixel {pixel_mm:g} is larger than a slice of {name}, {side_mm:.4g} mm: give a smaller one."
-        )
+        raise PrepareError(f"--pixel {pixel_mm:g} is larger than its slices, {side_mm:.4g} mm: give a smaller one.")
     every = given.every or max(1, round(APART_MM / slice_mm))
-    for k in chosen_slices(np.any(scan.labels, axis=(1, 2)), every):
+    has_label = np.stack([np.any(scan.labels == value, axis=(1, 2)) for value in range(1, scan.labels.max() + 1)])
+    slices = []
+    for k in chosen_slices(has_label, every):
         # Clipped before pixels are averaged, as for the network.
         hu = scan.hu[k].astype(np.float32).clip(*(given.window or HU_16_BIT))
         image, mask = (to_pixels(each, (row_mm, column_mm), pixel_mm) for each in (hu, scan.labels[k]))
+        stored = to_8_bit(image, given.window) if given.window else to_16_bit(image)
+        slices.append(StoredSlice(k, stored, mask, pixel_mm))
+    return slices
+
+
+def lost_labels(scan: Scan, slices: Sequence[StoredSlice], wanted: Sequence[Wanted]) -> list[str]:
+    """A note about the labels that have voxels in a scan and no pixel in its slices, if there are any.
+
+    Raises:
+        PrepareError: No pixel of any label is left.
+    """
+    stored = {int(value) for each in slices for value in np.unique(each.mask)}
+    lost_values = {*np.unique(scan.labels).tolist()} - stored - {0}
+    if not lost_values:
+        return []
+    names = " and ".join(wanted[value - 1].name for value in sorted(lost_values))
+    lost = f"{names} fills half of no pixel of {slices[0].pixel_mm:g} mm"
+    if not stored - {0}:
+        raise PrepareError(f"{lost}, so nothing is left of it: give a smaller --pixel.")
+    return [f"{lost}, so it counts as absent: give a smaller --pixel to keep it."]
+
+
+def add_slices(folder: SliceFolder, name: str, person: str, scan: Scan, slices: Sequence[StoredSlice]) -> None:
+    """Add the slices of a case to the folder; `share_out` fills in their split later."""
+    slice_mm, _, column_mm = scan.spacing_mm
+    for each in slices:
         row = {
-            "file": f"{name}_{k:04d}.png",
+            "file": f"{name}_{each.number:04d}.png",
             "volume": name,
             "patient": person,
-            "slice": k,
-            "pixel_mm": round(pixel_mm, 6),
+            "slice": each.number,
+            "pixel_mm": round(each.pixel_mm, 6),
             "source_pixel_mm": round(column_mm, 6),
             "source_slice_mm": round(slice_mm, 6),
-            "marked_px": np.count_nonzero(mask),
+            "marked_px": np.count_nonzero(each.mask),
         }
-        folder.add(row, to_8_bit(image, given.window) if given.window else to_16_bit(image), mask)
+        folder.add(row, each.image, each.mask)
 
 
 def to_pixels(plane: np.ndarray, spacing_mm: tuple[float, float], pixel_mm: float) -> np.ndarray:
@@ -308,7 +346,7 @@ def _parser() -> argparse.ArgumentParser:
         "--every",
         type=int,
         metavar="N",
-        help=f"keep every N-th slice with a label; default: about {APART_MM:g} mm apart",
+        help=f"keep every N-th slice with a label, and at least one of each run; default: about {APART_MM:g} mm apart",
     )
     parser.add_argument(
         "--folds", type=int, metavar="N", help=f"draw one of N people for `val` ({FOLDS}); 1: all are for training"

@@ -230,16 +230,29 @@ def area_majority(mask: np.ndarray, size: int) -> np.ndarray:
 
 
 def chosen_slices(has_organ: np.ndarray, every: int) -> list[int]:
-    """The indices of the slices to keep, from bool (slices,): every N-th between the first and the last slice with the organ,
-    every 2 N-th up to 12 N slices beyond these, and every 6 N-th elsewhere; N is `every`.
+    """The indices of the slices to keep: every N-th between the first and the last slice with an organ, every 2 N-th up to 12 N
+    slices beyond these, and every 6 N-th elsewhere; N is `every`.
+
+    Of each run of slices with an organ that this leaves out, the middle one is kept, so that small lesions are not lost.
+
+    Args:
+        has_organ: bool (slices,), or (organs, slices).
+        every: N.
     """
-    step = np.full(len(has_organ), 6 * every)
-    with_organ = np.flatnonzero(has_organ)
-    if with_organ.size:
-        low, high = with_organ[0], with_organ[-1] + 1
+    organs = np.atleast_2d(has_organ)
+    step = np.full(organs.shape[1], 6 * every)
+    marked = np.flatnonzero(organs.any(axis=0))
+    if marked.size:
+        low, high = marked[0], marked[-1] + 1
         step[max(0, low - 12 * every) : high + 12 * every] = 2 * every
         step[low:high] = every
-    return np.flatnonzero(np.arange(len(has_organ)) % step == 0).tolist()
+    kept = np.arange(len(step)) % step == 0
+    for organ in organs:
+        edges = np.flatnonzero(np.diff(organ, prepend=False, append=False))
+        for start, end in edges.reshape(-1, 2):
+            if not kept[start:end].any():
+                kept[(start + end) // 2] = True
+    return np.flatnonzero(kept).tolist()
 
 
 def read_rgb(path: Path) -> np.ndarray:
