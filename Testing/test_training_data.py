@@ -273,6 +273,32 @@ def test_folders_can_be_drawn_from_equally_often_however_many_people_they_have(t
         assert drawn.count("A") == round(120 * share)
 
 
+def erase(folder, *names: str) -> None:
+    """Empty masks of a slice folder."""
+    for name in names:
+        path = folder / "masks" / f"{name}.png"
+        Image.fromarray(np.zeros_like(np.asarray(Image.open(path)))).save(path)
+
+
+def test_a_validation_without_the_organ_is_refused_and_the_stride_is_named_if_it_passes_the_organ_over(folder):
+    settings = Settings("tiny", "liver", str(folder), validation_stride=4)
+    SliceData(settings)
+    erase(folder, "C_0")
+    with pytest.raises(
+        DataError, match=r"Of the slices of `val`, none that validation_stride=4 takes shows Liver.* a smaller"
+    ):
+        SliceData(settings)
+    erase(folder, "C_2")
+    with pytest.raises(
+        DataError, match=r"No slice of `val` shows Liver, so no checkpoint.* put people with Liver into it"
+    ):
+        SliceData(settings)
+    held_out = {row["patient"] for row in read_rows(folder, LIVER.slices, "train:1/2")}
+    erase(folder, *(f"{name}_{number}" for name in held_out for number in range(4)))
+    with pytest.raises(DataError, match="No slice of `train:1/2` shows Liver"):
+        SliceData(replace(settings, fold="1/2"))
+
+
 def settings_of(**changes) -> Settings:
     return Settings(name="n", target="liver", data="d", patch=(32, 48), **changes)
 

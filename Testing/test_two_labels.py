@@ -140,6 +140,18 @@ def test_the_card_repeats_the_target_and_names_only_sources_that_gave_a_slice(bu
     assert (bundle.window_hu, bundle.pixel_mm) == ((-100, 155), PIXEL_MM)
 
 
+def test_a_label_that_no_slice_of_the_validation_shows_is_named_in_a_warning(place, tmp_path, caplog):
+    data = shutil.copytree(place / "data", tmp_path / "data")
+    SliceData(load_settings(place / "config.yaml", [f"data={data}"]))
+    assert not caplog.messages
+    for path in (data / "masks").glob("C*.png"):
+        mask = np.array(Image.open(path))
+        Image.fromarray(mask * (mask < 3)).save(path)
+    SliceData(load_settings(place / "config.yaml", [f"data={data}"]))
+    (message,) = caplog.messages
+    assert message.startswith("No slice of `val` shows White organ, so the best checkpoint is chosen without it")
+
+
 def test_the_sources_of_further_folders_are_named_where_they_were_used(place, tmp_path):
     livers = liver_folder(tmp_path / "livers", {"L": "train", "M": "val"})
     alone = load_settings(place / "config.yaml")

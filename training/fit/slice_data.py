@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import cast
 
@@ -18,6 +19,8 @@ from fit.checkpoint import people_in, sources_in
 from fit.settings import Settings, SettingsError
 from fit.teacher import Teacher
 
+_log = logging.getLogger(__name__)
+
 
 class SliceData(L.LightningDataModule):
     """Reads both splits when it is made, so that errors in the data show before the first step.
@@ -29,8 +32,8 @@ class SliceData(L.LightningDataModule):
         own: The sources and people of the training data.
 
     Raises:
-        DataError: As for `read_folders`; or somebody is in both splits, a label is shown by no slice of `train`, or a source is not
-            named.
+        DataError: As for `read_folders`; or somebody is in both splits, a label is shown by no slice of `train`, no label by any slice of
+            the validation, or a source is not named.
         SettingsError: The teacher cannot be used, or has nothing to mark.
     """
 
@@ -55,11 +58,12 @@ class SliceData(L.LightningDataModule):
         marked = read_folders(settings, settings.splits[1], marked=True)
         validation = [item for folder in marked for item in folder if item.knows_any]
         for at, label in enumerate(self.target.labels):
-            if not any(item.knows(at) and item.mask[at].any() for item in self.training):
+            if not _shows(self.training, at):
                 raise DataError(
                     f"No slice of `train` shows {label.name}, so it cannot be learned: add slices with it, or remove the label."
                 )
         self.validation = validation[:: settings.validation_stride]
+        self._check_validation(validation)
         names = ["all" if item.group == item.row["file"] else item.group for item in self.validation]
         number = {name: n for n, name in enumerate(sorted(set(names)))}
         self.groups = [number[name] for name in names]
@@ -73,6 +77,22 @@ class SliceData(L.LightningDataModule):
                 f"{', '.join(sorted(both))} would be learned from in one folder and validated on in another: prepare both with the same"
                 " split, or give different people different names."
             )
+
+    def _check_validation(self, every: list[Slice]) -> None:
+        """Check that the validation can tell a good network from a bad one; `every` has its slices before the stride.
+
+        Without a label its Dice is unknown, and the best checkpoint would be the first one.
+        """
+        names = [label.name for label in self.target.labels]
+        missing = [at for at in range(len(names)) if not _shows(self.validation, at)]
+        split, stride = f"`{self.settings.splits[1]}`", f"validation_stride={self.settings.validation_stride}"
+        for at in missing:
+            passed_over = _shows(every, at)
+            which = f"Of the slices of {split}, none that {stride} takes" if passed_over else f"No slice of {split}"
+            way_out = "give a smaller validation_stride" if passed_over else f"put people with {names[at]} into it"
+            if len(missing) == len(names):
+                raise DataError(f"{which} shows {names[at]}, so no checkpoint could be called the best: {way_out}.")
+            _log.warning(f"{which} shows {names[at]}, so the best checkpoint is chosen without it: {way_out}.")
 
     def check_processes(self, count: int) -> None:
         """Check that each process has an image to validate on.
@@ -121,6 +141,11 @@ class SliceData(L.LightningDataModule):
     @property
     def _trainer(self) -> L.Trainer:
         return cast("L.Trainer", self.trainer)  # Lightning sets it before it asks for a loader
+
+
+def _shows(slices: list[Slice], label: int) -> bool:
+    """True if a slice on which a label is known shows it."""
+    return any(item.knows(label) and item.mask[label].any() for item in slices)
 
 
 def read_folders(settings: Settings, split: str, marked: bool = False) -> list[list[Slice]]:
