@@ -198,6 +198,9 @@ def test_coefficients_are_fitted_on_people_left_out_and_go_into_the_bundle_with_
             provenance=SimpleNamespace(people=people.get(path.stem, ())),
         ),
     )
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two", "all", "seen"):
+        (tmp_path / f"{name}.ckpt").write_text(name)
     bundle = bright_bundle(tmp_path / "liver-ct-v9.0.0", PIXEL_MM)
     given = [str(bundle.folder), "--data", str(folder), "--rows", str(tmp_path / "rows.csv"), "--folds"]
     assert fit_trust.main([*given, "one.ckpt", "two.ckpt"]) == 0
@@ -214,6 +217,15 @@ def test_coefficients_are_fitted_on_people_left_out_and_go_into_the_bundle_with_
     known = (tmp_path / "rows.csv").read_text()
     assert fit_trust.main([*given, "one.ckpt", "two.ckpt"]) == 0
     assert (tmp_path / "rows.csv").read_text() == known, "it goes on after what is there"
+    assert fit_trust.main([*given, "one.ckpt", "two.ckpt", "seen.ckpt"]) == 1, "what is on record is checked too"
+    (tmp_path / "two.ckpt").write_text("trained again")
+    assert fit_trust.main([*given, "one.ckpt", "two.ckpt"]) == 0
+    again = (tmp_path / "rows.csv").read_text()
+    assert again.startswith(known) and len(again.splitlines()) == 1 + 1.5 * (len(known.splitlines()) - 1)
+    Image.fromarray(np.zeros((SIZE, SIZE), np.uint8)).save(folder / "masks" / "A_62.png")
+    capsys.readouterr()
+    assert fit_trust.main([*given, "one.ckpt", "two.ckpt"]) == 0
+    assert json.loads(capsys.readouterr().out)["left_out_people"] != printed["left_out_people"]
     (tmp_path / "rows.csv").unlink()
     assert fit_trust.main([*given, "one.ckpt", "all.ckpt"]) == 1
     assert "all.ckpt was trained on all people" in capsys.readouterr().err

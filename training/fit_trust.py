@@ -8,13 +8,14 @@ Each network of --folds segments the scans of the people that its training left 
 speed of the bundle. The coefficients are written into the bundle's model.json. Its evaluation.json gets the accuracy of the
 prediction on people left out of the fit, and on results of the bundle itself on `val`, which neither the bundle nor the fit has
 seen. To include results of a poor network, add an early checkpoint of a fold beside its last one. With --rows, a run that was
-stopped continues where it was.
+stopped continues where it was; what has changed since is measured again.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import sys
 import tempfile
@@ -29,6 +30,8 @@ from fit.checkpoint import read_checkpoint, require_unseen
 from measure.expected_dice import Judged, check, fit, judged
 from UNetPlusPlusSegmentLib.files import FileError, check_output
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, amend_bundle, read_bundle
+
+OF_THE_BUNDLE = ("labels", "priority", "threshold", "average_from", "postprocessing", "speeds")  # for each network
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -97,20 +100,32 @@ def _on_val(bundle: Bundle, data: Path, target: Target) -> dict:
 
 
 def _rows(bundle: Bundle, checkpoints: list[Path], data: Path, target: Target, path: Path | None) -> Iterator[Judged]:
-    """The results of all networks, first those in the CSV; a network that has results there is not run again."""
+    """The results of all networks; one that has results in the CSV for the same data, target and card is not run again."""
     known = _read(path) if path and path.exists() else []
-    names = {f"{number} {'/'.join(each.parts[-2:])}": each for number, each in enumerate(checkpoints, start=1)}
-    missing = [
-        (name, each, _fold_of(each, data, target))
-        for name, each in names.items()
-        if name not in {row.model for row in known}
-    ]
-    yield from known
-    for name, checkpoint, fold in missing:
+    fold_of = {each: _fold_of(each, data, target) for each in checkpoints}  # all are checked before one is run
+    conditions = _conditions(bundle, data, target)
+    for checkpoint, fold in fold_of.items():
+        digest = hashlib.sha256(conditions + checkpoint.read_bytes()).hexdigest()
+        name = f"{'/'.join(checkpoint.parts[-2:])} {digest[:16]}"
+        rows = [row for row in known if row.model == name]
+        if rows:
+            yield from rows
+            continue
         rows = [replace(row, model=name) for row in _of_network(bundle, checkpoint, data, target, fold)]
         if path:
             _append(path, rows)
         yield from rows
+
+
+def _conditions(bundle: Bundle, data: Path, target: Target) -> bytes:
+    """A checksum of all on which the results of a network depend besides its weights."""
+    labels = [replace(label, expected_dice={}) for label in bundle.labels]  # what is fitted here changes no result
+    card = [getattr(bundle, name) for name in OF_THE_BUNDLE if name != "labels"]
+    digest = hashlib.sha256(repr((labels, card, target)).encode())
+    for path in (data / "slices.csv", *sorted(data.glob("images/*")), *sorted(data.glob("masks/*"))):
+        digest.update(f"{path.relative_to(data)} {path.stat().st_size}".encode())
+        digest.update(path.read_bytes())
+    return digest.digest()
 
 
 def _fold_of(checkpoint: Path, data: Path, target: Target) -> str:
@@ -129,8 +144,7 @@ def _of_network(bundle: Bundle, checkpoint: Path, data: Path, target: Target, fo
     """The results of a checkpoint on the people of the fold that its training left out, with the settings of the bundle's card."""
     with tempfile.TemporaryDirectory() as scratch:
         own = bundle_from_checkpoint(checkpoint, Path(scratch) / "fold", {})
-        rest = ("labels", "priority", "threshold", "average_from", "postprocessing", "speeds")
-        network = replace(own, **{name: getattr(bundle, name) for name in rest})
+        network = replace(own, **{name: getattr(bundle, name) for name in OF_THE_BUNDLE})
         yield from judged(network, data, target, f"train:{fold}")
 
 
