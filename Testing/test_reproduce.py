@@ -241,6 +241,20 @@ def test_without_any_record_the_pages_are_written_and_nothing_is_drawn(place, tm
     assert {path.name for path in tmp_path.iterdir()} == {"README.md", "speed.csv", "table.csv", "table.md"}
 
 
+def test_a_folder_with_the_config_of_one_data_set_is_enough_for_its_table(place, tmp_path, capsys):
+    config = (place / "configs" / "nuclei.yaml").read_text()
+    (tmp_path / "spots.yaml").write_text(config.replace("name: nuclei", "name: spots"))
+    nuclei_folder(tmp_path / "data" / "spots")
+    where = ("--configs", str(tmp_path), "--data", str(tmp_path / "data"), "--results", str(tmp_path / "results"))
+    asked = ("--datasets", "spots", "--architectures", "unet", "--seeds", "1", "--runs", str(tmp_path / "runs"))
+    assert command(place, *where, *asked) == 0
+    with (tmp_path / "results" / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["dataset"] for row in rows} == {"spots"} and float(rows[0]["iou_mean"]) >= 0
+    assert command(place, *where, "--datasets", "absent") == 1
+    assert "absent.yaml cannot be read" in capsys.readouterr().err
+
+
 def test_finished_trainings_are_measured_on_as_many_threads_as_they_are_given(place, tmp_path):
     before = torch.get_num_threads()
     torch.set_num_threads(2)

@@ -52,10 +52,11 @@ def main(arguments: list[str] | None = None) -> int:
         torch.set_num_threads(given.threads)
     results = Results(given.results)
     try:
-        # The table has a line for everything on record and in the plan, whatever is asked for today.
+        # The table has a line for everything on record and in the plan that has a config, whatever is asked for today.
         recorded = results.done()
+        in_plan = [dataset for dataset in cells.DATASETS if (given.configs / f"{dataset}.yaml").is_file()]
         lines = dict.fromkeys([*cells.ARCHITECTURES, *given.architectures, *(cell.architecture for cell in recorded)])
-        datasets = dict.fromkeys([*cells.DATASETS, *given.datasets, *(cell.dataset for cell in recorded)])
+        datasets = dict.fromkeys([*in_plan, *given.datasets, *(cell.dataset for cell in recorded)])
         of_line = {(d, a): settings_of(Cell(d, a, seed=1), given) for d in datasets for a in lines}
         for records, share in ((results, 1), *shorter(results)):
             for cell in records.done():
