@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 from types import SimpleNamespace
 
@@ -201,6 +202,25 @@ def test_the_interval_contains_the_mean_and_grows_with_the_spread():
     assert alike["dice_95"] == [0.9, 0.9]
     low, high = apart["dice_95"]
     assert 0.8 < low < apart["dice"] == 0.9 < high < 1
+    assert apart["dice_95_holds"] == 0.81
+    alone = summary(patients(90))
+    assert (alone["dice"], alone["dice_95"], alone["dice_95_holds"]) == (0.9, None, None)
+
+
+@pytest.mark.parametrize(
+    ("people", "interval", "worth"),
+    [
+        ("A", "", None),
+        ("AB", " (1.000–1.000)", "2 patients are few: .* contains the true mean 50 % of the time, not 95 %"),
+    ],
+    ids=["one", "two"],
+)
+def test_one_patient_gets_no_interval_and_of_a_few_it_is_said_what_it_is_worth(
+    bundle, folder_of, people, interval, worth
+):
+    text = as_table(evaluate(bundle, folder_of([(name, name, 0, square(2, 2), square(2, 2)) for name in people])))
+    assert f"Dice 1.0000{interval}  IoU" in text
+    assert re.search(worth, text) if worth else "patients are few" not in text
 
 
 def colours_of(picture) -> set[str]:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from paper.intervals import difference, gain, true_coverage
+from measure.pooled import true_coverage
+from paper.intervals import difference, gain
 
 
 def of_seeds(*seeds: list[float]) -> dict[int, dict[str, float]]:

@@ -16,7 +16,7 @@ from data.slices import Slice, read_slices
 from data.targets import Target, load_target
 from measure.heads import answer_of, answers, level_times
 from measure.pictures import FOUND, TRUTH, Panel, save_atlas
-from measure.pooled import Pooled, means_of, summary
+from measure.pooled import FEW, Pooled, means_of, summary, true_coverage
 from measure.truth import in_label_map, target_of
 from UNetPlusPlusSegmentLib.core.agreement import TOLERANCE_MM, dice
 from UNetPlusPlusSegmentLib.engine.label_map import has_steps, label_map, postprocess
@@ -201,6 +201,7 @@ def as_table(figures: dict) -> str:
         if "postprocessed" in each:
             lines += ["as the product takes it, by the card, each scan's slices stacked in order"]
             lines += [_line(name, head) for name, head in each["postprocessed"].items()]
+        lines += _warning(each["heads"])
     if "labels" in figures:
         lines += ["mean of the labels"]
         lines += [
@@ -209,6 +210,17 @@ def as_table(figures: dict) -> str:
     device, reference, *levels = figures["time"].items()
     ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in levels)
     return "\n".join([*lines, f"time of a slice as ratio to {reference[1]}: {ratios} ({device[1]})"])
+
+
+def _warning(heads: dict[str, dict]) -> list[str]:
+    """What the intervals over a few patients are worth; all heads are measured on the same ones."""
+    people = len(next(iter(heads.values()))["patients"])
+    if not 2 <= people < FEW:
+        return []
+    return [
+        f"{people} patients are few: such an interval over them contains the true mean {100 * true_coverage(people):.0f} % of the time,"
+        " not 95 %."
+    ]
 
 
 def _line(name: str, head: dict) -> str:
@@ -223,8 +235,8 @@ def _line(name: str, head: dict) -> str:
         for p, f in head["patients"].items()
         if "surface_dice" in f
     )
-    low, high = head["dice_95"]
+    interval = " ({:.3f}–{:.3f})".format(*head["dice_95"]) if head["dice_95"] else ""
     return (
-        f"{name:>5}  Dice {head['dice']:.4f} ({low:.3f}–{high:.3f})  IoU {head['iou']:.4f}  [{each}]"
+        f"{name:>5}  Dice {head['dice']:.4f}{interval}  IoU {head['iou']:.4f}  [{each}]"
         f"  HD95, surface Dice: [{outlines}]  {end}"
     )

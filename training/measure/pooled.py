@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy import stats
 
 from UNetPlusPlusSegmentLib.core.agreement import hausdorff95_mm, surface_dice, surface_distances
 
 BOOTSTRAP_DRAWS = 2000
+FEW = 10  # with fewer people, the interval over them is clearly too narrow, and no network is called better
 
 
 @dataclass
@@ -92,21 +94,36 @@ class Pooled:
 def summary(pooled: dict[str, Pooled]) -> dict:
     """The figures of each patient, and the means of Dice and IoU over the patients with the organ (None if there are none).
 
-    `dice_95` is the 95 % interval of the mean Dice, from a bootstrap over these patients.
+    `dice_95` is the 95 % interval of the mean Dice, from a bootstrap over these patients, and `dice_95_holds` how often such an interval
+    contains the true mean (see `true_coverage`). One patient alone has neither.
     """
     with_organ = {name: p for name, p in pooled.items() if p.true}
-    means: dict[str, float | list[float] | None] = {"dice": None, "dice_95": None, "iou": None}
+    means: dict[str, float | list[float] | None] = {"dice": None, "dice_95": None, "dice_95_holds": None, "iou": None}
     if with_organ:
         dice = np.array([p.dice for p in with_organ.values()])
-        draws = np.random.default_rng(0).choice(dice, (BOOTSTRAP_DRAWS, len(dice))).mean(1)
         means["dice"] = round(float(dice.mean()), 4)
-        means["dice_95"] = [round(float(x), 4) for x in np.percentile(draws, [2.5, 97.5])]
+        if len(dice) > 1:
+            draws = np.random.default_rng(0).choice(dice, (BOOTSTRAP_DRAWS, len(dice))).mean(1)
+            means["dice_95"] = [round(float(x), 4) for x in np.percentile(draws, [2.5, 97.5])]
+            means["dice_95_holds"] = round(true_coverage(len(dice)), 2)
         means["iou"] = round(float(np.mean([p.iou for p in with_organ.values()])), 4)
     return {
         **means,
         "patients": {name: p.figures() for name, p in with_organ.items()},
         "without_organ": {name: p.figures() for name, p in pooled.items() if not p.true},
     }
+
+
+def true_coverage(drawn: int) -> float:
+    """How often a 95 % bootstrap interval of the mean of `drawn` normally distributed values contains the true mean.
+
+    The bootstrap uses the spread about the sample's own mean instead of the true one, and the normal quantile instead of Student's t. With
+    many values the result is 0.95, with four 0.81, with three 0.75. The interval over two values lies between them: 0.5.
+    """
+    if drawn == 2:
+        return 0.5
+    shrunk = stats.norm.ppf(0.975) * np.sqrt((drawn - 1) / drawn)
+    return float(2 * stats.t.cdf(shrunk, drawn - 1) - 1)
 
 
 def means_of(summaries: list[dict]) -> dict:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 DRAWS = 10_000
 
@@ -60,15 +59,3 @@ def _draws(each: np.ndarray, over_seeds: bool, rng: np.random.Generator) -> np.n
     seed_shares = rng.multinomial(seeds, np.full(seeds, 1 / seeds), DRAWS) / seeds if over_seeds else 1 / seeds
     case_shares = rng.multinomial(cases, np.full(cases, 1 / cases), DRAWS) / cases
     return np.sum(np.broadcast_to(seed_shares, (DRAWS, seeds)) @ each * case_shares, axis=1)
-
-
-def true_coverage(drawn: int) -> float:
-    """How often a 95 % bootstrap interval of the mean of `drawn` normally distributed values contains the true mean.
-
-    The bootstrap uses the spread about the sample's own mean instead of the true one, and the normal quantile instead of Student's t. With
-    many values the result is 0.95, with four 0.81, with three 0.75. The interval over two values lies between them: 0.5.
-    """
-    if drawn == 2:
-        return 0.5
-    shrunk = stats.norm.ppf(0.975) * np.sqrt((drawn - 1) / drawn)
-    return float(2 * stats.t.cdf(shrunk, drawn - 1) - 1)

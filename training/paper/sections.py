@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from fit.settings import Settings
+from measure.pooled import FEW, true_coverage
 from paper.cells import COMPARED_LOSSES, COMPARED_ON, TABLE_LOSS, split_of
 from paper.counts import THRESHOLDS
-from paper.intervals import difference, gain, true_coverage
+from paper.intervals import difference, gain
 from paper.records import Results
 from paper.summary import (
     BASELINES,
@@ -26,7 +27,6 @@ from paper.summary import (
 )
 from paper.wording import NAMES, NOT_YET, percent, points, rows
 
-FEW = 10  # with fewer people, the page warns about the interval over them, and calls no network better
 LOSSES = {
     TABLE_LOSS: "½ BCE + Dice of the batch (the authors' code, and the table)",
     "hybrid": "eq. 3 of the paper",
