@@ -112,5 +112,21 @@ def test_cases_that_are_added_leave_the_splits_of_the_others_as_they_were(tmp_pa
         slicer_case(tmp_path / "in", name)
     rows = rows_of(prepared(tmp_path / "in", tmp_path / "out", "--segment", "Spleen", "--force", "--seed", "5"))
     now = {row["patient"]: row["split"] for row in rows}
-    assert [*now] == names and before.items() <= now.items() and [*now.values()].count("val") == 2
-    assert "3 of 7 people keep the split that they had" in capsys.readouterr().err
+    assert [*now] == names and before.items() <= now.items() and [*now.values()].count("val") == 1
+    note = "3 of 7 people keep the split that they had. New in `train`: Dan, Eve, Fay, Gil."
+    assert note in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("first", [5, 7, 10])
+def test_one_who_is_added_is_learned_from_and_only_a_whole_fold_of_new_people_adds_one_to_the_validation(
+    tmp_path, capsys, first
+):
+    in_val = [*shared_out(tmp_path / "out", alone(range(first))).values()].count("val")
+    assert in_val == -(-first // 5)
+    for people in range(first + 1, 16):
+        now = shared_out(tmp_path / "out", alone(range(people)))
+        grown = [*now.values()].count("val")
+        assert grown == max(in_val, people // 5)
+        where = "val" if grown > in_val else "train"
+        assert f"New in `{where}`: P{people - 1}." in capsys.readouterr().err
+        in_val = grown

@@ -74,9 +74,11 @@ def share_out(folder: SliceFolder, given: argparse.Namespace) -> None:
     if not people:
         return
     before = {} if given.split or given.folds == 1 else _splits_before(folder)
-    if before:
-        folder.note(f"{len(before)} of {len(people)} people keep the split that they had.")
     split_of = assign_splits(people, given) if given.split else _drawn(people, before, given)
+    if before:
+        new = {split: [each for each in people if each not in before and split_of[each] == split] for split in SPLITS}
+        where = "".join(f" New in `{split}`: {', '.join(names)}." for split, names in new.items() if names)
+        folder.note(f"{len(before)} of {len(people)} people keep the split that they had.{where}")
     for row in folder.rows:
         row["split"] = split_of[str(row["patient"])]
     if not given.split and "val" not in split_of.values():
@@ -86,9 +88,13 @@ def share_out(folder: SliceFolder, given: argparse.Namespace) -> None:
 
 
 def _drawn(people: Sequence[str], before: dict[str, str], given: argparse.Namespace) -> dict[str, str]:
-    """The split of each person: that of before, or drawn so that one of N people is in `val`."""
+    """The split of each person: that of before, or drawn so that one of N people is in `val`.
+
+    Who is added to a folder is there to be learned from, so `val` grows only with each N of them.
+    """
     folds = _number_of_folds(people, given)
-    wanted = math.ceil(len(people) / folds) if folds > 1 else 0
+    share = len(people) / folds
+    wanted = 0 if folds == 1 else max(1, math.floor(share)) if before else math.ceil(share)
     split_of = dict(before)
     for person in random.Random(given.seed).sample(people, len(people)):
         is_needed = [*split_of.values()].count("val") < wanted
