@@ -2,12 +2,15 @@
 
 import dataclasses
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
+import train
 from data.sampler import BalancedSampler
 from data.slices import UNKNOWN, DataError, Slice, SliceDataset, read_rows, read_slices
 from data.targets import load_target
@@ -78,8 +81,6 @@ def test_folders_and_faint_slices_cannot_both_be_drawn_equally_often(config):
 
 
 def test_every_shipped_config_can_be_loaded():
-    from pathlib import Path
-
     configs = sorted((Path(__file__).parents[1] / "training" / "configs").glob("*.yaml"))
     assert configs
     for path in configs:
@@ -271,6 +272,20 @@ def test_folders_can_be_drawn_from_equally_often_however_many_people_they_have(t
         sampler = BalancedSampler(data.training, 120, 1.0, seed=1, groups=data.groups_of_draws())
         drawn = [data.training[at].row["patient"] for at, _ in sampler]
         assert drawn.count("A") == round(120 * share)
+
+
+def test_what_would_be_pasted_or_made_even_must_be_there(folder, tmp_path):
+    settings = Settings("tiny", "liver", str(folder))
+    with pytest.raises(SettingsError, match=r"nothing for paste=0\.2 to paste.*give paste=0"):
+        SliceData(replace(settings, paste=0.2))
+    with pytest.raises(SettingsError, match=r"nothing for even_folders to make even.*leave it out"):
+        SliceData(replace(settings, even_folders=True))
+    described = (Path(train.__file__).parent / "targets" / "liver.yaml").read_text()
+    structures = {"liver": [2], "liver tumour": [3], "gallbladder": [1]}
+    kind = yaml.safe_load(described)["slices"] | {"structures": structures, "unknown": []}
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump({"slices": kind}))
+    also = {str(tmp_path / "more.yaml"): str(liver_folder(tmp_path / "more", {"D": "train", "E": "val"}))}
+    SliceData(replace(settings, also=also, paste=0.2, even_folders=True))
 
 
 def erase(folder, *names: str) -> None:

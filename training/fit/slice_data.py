@@ -34,7 +34,7 @@ class SliceData(L.LightningDataModule):
     Raises:
         DataError: As for `read_folders`; or somebody is in both splits, a label is shown by no slice of `train`, no label by any slice of
             the validation, or a source is not named.
-        SettingsError: The teacher cannot be used, or has nothing to mark.
+        SettingsError: The teacher cannot be used, or has nothing to mark; or `paste` or `even_folders` could change nothing.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -55,6 +55,7 @@ class SliceData(L.LightningDataModule):
         folders = [[item for item in folder if item.knows_any] for folder in folders]
         self.training = [item for folder in folders for item in folder]
         self.folder_of = np.repeat(np.arange(len(folders)), [len(folder) for folder in folders])
+        self._check_effects()
         marked = read_folders(settings, settings.splits[1], marked=True)
         validation = [item for folder in marked for item in folder if item.knows_any]
         for at, label in enumerate(self.target.labels):
@@ -76,6 +77,19 @@ class SliceData(L.LightningDataModule):
             raise DataError(
                 f"{', '.join(sorted(both))} would be learned from in one folder and validated on in another: prepare both with the same"
                 " split, or give different people different names."
+            )
+
+    def _check_effects(self) -> None:
+        """Refuse settings that would change nothing, and so would be taken for what made a difference."""
+        if self.settings.paste and not any(item.beside is not None and item.beside.any() for item in self.training):
+            raise SettingsError(
+                f"There is nothing for paste={self.settings.paste:g} to paste, because no folder marks a structure that the target names"
+                " under beside: give paste=0, or add such a folder in `also`."
+            )
+        if self.settings.even_folders and len({*self.folder_of}) < 2:
+            raise SettingsError(
+                "There is nothing for even_folders to make even, because only one folder has slices to learn from: leave it out, or add"
+                " another folder in `also`."
             )
 
     def _check_validation(self, every: list[Slice]) -> None:
