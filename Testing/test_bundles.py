@@ -1,7 +1,10 @@
 """Model folders: what is written can be read, and what is missing, truncated, altered or too new is refused with a way out."""
 
+import errno
 import hashlib
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -362,6 +365,19 @@ def test_a_model_named_by_a_dot_has_the_name_of_its_folder(only_here, monkeypatc
 def test_what_a_stopped_export_left_does_not_block_the_next(only_here):
     (only_here / ".m-v1.0.0.partial").mkdir()
     assert make(only_here / "m-v1.0.0").name == "m-v1.0.0"
+
+
+def test_a_model_for_which_the_disk_is_too_full_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
+    write, room = Path.write_bytes, 1000
+
+    def fill(path, content):
+        write(path, content[:room])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    with pytest.raises(BundleError, match=r"spleen-v1\.0\.0 cannot be written \(No space left on device\): free space"):
+        make(tmp_path / "spleen-v1.0.0")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_model_is_never_overwritten(tmp_path):

@@ -15,6 +15,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 import decide
 import evaluate as evaluation
+import fit_trust
 from data.slices import Slice
 from measure import heads, nodule_crops, per_patient, whole_scans
 from measure.per_patient import as_table, evaluate
@@ -346,6 +347,17 @@ def test_a_missing_chest_is_named_before_anything_is_measured(tmp_path, capsys, 
     assert script.main([str(bundle.folder), "--volumes", str(tmp_path), *arguments]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{tmp_path} lacks LIDC-IDRI-0001_lungs_ct.nii.gz" in line
+
+
+@pytest.mark.parametrize("script", [fit_trust, decide], ids=lambda script: script.__name__)
+def test_a_model_that_cannot_be_rewritten_is_refused_before_anything_is_measured(tmp_path, capsys, script):
+    bundle = bright_nodule_bundle(tmp_path / "nodule-v0.0.1")
+    (bundle.folder / "evaluation.json").unlink(missing_ok=True)
+    (bundle.folder / "evaluation.json").mkdir()
+    more = {fit_trust: ["--folds", "no.ckpt"], decide: ["--split", "train:1/6", "--volumes", "none"]}[script]
+    assert script.main([str(bundle.folder), "--data", "nowhere", *more]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "evaluation.json cannot be written: a folder has that name" in line
 
 
 def test_a_liver_model_is_also_measured_on_a_whole_ct_without_liver(bundle, tmp_path, capsys):

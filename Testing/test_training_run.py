@@ -29,7 +29,9 @@ from measure import nodule_crops
 from measure.heads import answer_of
 from measure.per_patient import evaluate
 from Testing.support.bright import bright_network, bright_nodule_bundle
+from Testing.support.pairs import slicer_case
 from Testing.support.slicefolders import liver_folder, nodule_folder, read_table, write_table
+from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.network.bundle import read_bundle, write_bundle
 from UNetPlusPlusSegmentLib.network.card import Source
 
@@ -262,6 +264,34 @@ def test_export_refuses_a_folder_of_volumes_that_is_not_there_before_it_measures
     assert export.main(arguments) == 1
     assert "nowhere is not a folder" in capsys.readouterr().err
     assert not (tmp_path / "liver-ct-v0.0.1").exists()
+
+
+def test_export_refuses_whole_cts_that_do_not_fit_the_model_before_it_measures(
+    trained, data, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(export, "answered", lambda *_: pytest.fail("it measures"))
+    hepar = Segment(1, "Hepar", "", (1, 2, 3), {})
+    slicer_case(tmp_path / "cases", "Ann", segments=(hepar, hepar))
+    made = [str(trained / "best.ckpt"), str(tmp_path / "liver-ct-v0.0.1"), "--data", str(data)]
+    assert export.main([*made, "--pairs", str(tmp_path / "cases")]) == 1
+    assert (
+        'No case has a segment Liver; there are Hepar. Choose one of these with --segment "Liver='
+        in capsys.readouterr().err
+    )
+    assert export.main([*made, "--pairs", str(tmp_path / "cases"), "--segment", "Liver=Milz"]) == 1
+    assert "No case has a segment Milz" in capsys.readouterr().err
+    assert export.main([*made, "--volumes", str(tmp_path / "cases")]) == 1
+    assert "cases lacks chest_clean_ct.nrrd" in capsys.readouterr().err
+    assert not (tmp_path / "liver-ct-v0.0.1").exists()
+
+
+def test_export_measures_pairs_whose_segments_have_other_names(trained, data, tmp_path):
+    hepar = [Segment(value, name, "", (1, 2, 3), {}) for value, name in ((1, "Hepar"), (2, "Ren"))]
+    slicer_case(tmp_path / "cases", "Ann", segments=hepar)
+    folder = tmp_path / "liver-ct-v0.0.1"
+    made = [str(trained / "best.ckpt"), str(folder), "--data", str(data), "--pairs", str(tmp_path / "cases")]
+    assert export.main([*made, "--segment", "Liver=Hepar"]) == 0
+    assert "Ann" in evaluation_of(folder)["figures"]["pairs"]["labels"]["Liver"]["patients"]
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from data.slices import DataError
 from data.targets import TargetError
 from measure import chests
 from measure.decision import examples_of_chest, examples_of_crops, fit
-from UNetPlusPlusSegmentLib.files import FileError
-from UNetPlusPlusSegmentLib.network.bundle import BundleError, amend_bundle, read_bundle
+from UNetPlusPlusSegmentLib.files import FileError, check_output
+from UNetPlusPlusSegmentLib.network.bundle import CARD, EVALUATION, BundleError, amend_bundle, read_bundle
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         bundle = read_bundle(given.model)
+        for name in (CARD, EVALUATION):  # both are rewritten in the end
+            check_output(bundle.folder / name, (".json",))
         if bundle.engine != "nodule":
             raise BundleError(
                 f"{bundle.name} is a model of {bundle.target}: only nodule models have a decision to fit."

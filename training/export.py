@@ -16,6 +16,7 @@ import contextlib
 import re
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from card.from_checkpoint import bundle_from_checkpoint
@@ -25,7 +26,6 @@ from fit.checkpoint import read_checkpoint, require_unseen
 from measure import nodule_crops, per_patient, whole_pairs, whole_scans
 from measure.answer import answered
 from UNetPlusPlusSegmentLib.files import FileError, check_output
-from UNetPlusPlusSegmentLib.files.pairs import find_pairs
 from UNetPlusPlusSegmentLib.network.bundle import BundleError
 
 
@@ -40,6 +40,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--volumes", type=Path, help="folder of whole CTs to measure the model on, too")
     parser.add_argument("--pairs", type=Path, help="folder of whole CTs with segmentations beside them, likewise")
+    parser.add_argument(
+        "--segment",
+        action="append",
+        default=[],
+        metavar="LABEL=SEGMENTS",
+        help="with --pairs: the segments (joined by +) that are the truth of a label, if the files use other names",
+    )
     parser.add_argument(
         "--target",
         metavar="NAME",
@@ -57,14 +64,13 @@ def main(arguments: list[str] | None = None) -> int:
         check_output(given.folder, ("",))
         if given.volumes and not given.volumes.is_dir():
             raise FileError(f"{given.volumes} is not a folder: give --volumes the folder of the whole CTs.")
-        if given.pairs:
-            find_pairs(given.pairs)
         target = load_target(given.target) if given.target else None
         goal = target or read_checkpoint(given.checkpoint).target
         if given.labels:
             target = goal.only(given.labels)
         figures, average_from, threshold = measure(
-            given.checkpoint, given.folder.name, given.data, given.split, given.volumes, given.level, given.pairs, target
+            given.checkpoint, given.folder.name, given.data, given.split, given.volumes, given.level, given.pairs, target,
+            given.segment,
         )  # fmt: skip
         bundle_from_checkpoint(given.checkpoint, given.folder, figures, average_from, threshold, given.level, target)
     except (BundleError, DataError, FileError, TargetError) as error:
@@ -86,13 +92,15 @@ def measure(
     level: int | None = None,
     pairs: Path | None = None,
     target: Target | None = None,
+    segments: Sequence[str] = (),
 ) -> tuple[dict, int, float]:
     """The figures of a checkpoint's card, and its answer: the first head to average, and the threshold.
 
-    `target` describes the model anew, as for `bundle_from_checkpoint`.
+    `target` describes the model anew, as for `bundle_from_checkpoint`; `segments` as for `whole_pairs.measure`.
 
     Raises:
-        BundleError: It has learned from people on whom it would be measured.
+        BundleError, FileError: It has learned from people on whom it would be measured, or `volumes` or `pairs` do not fit it; known
+            before anything is measured.
     """
     trained = read_checkpoint(checkpoint)
     goal, validated_on = target or trained.target, trained.settings.splits[1]
@@ -101,6 +109,10 @@ def measure(
             require_unseen(trained, data, goal.slices, each)
     with tempfile.TemporaryDirectory() as scratch:
         unmeasured = bundle_from_checkpoint(checkpoint, Path(scratch) / name, {}, level=level, target=target)
+        if volumes:
+            whole_scans.check_folder(unmeasured, volumes)
+        if pairs:
+            whole_pairs.pairs_for(unmeasured, pairs, segments)
         model, figures = answered(unmeasured, data, validated_on, goal)
         if figures is None or split != validated_on:
             figures = per_patient.evaluate(model, data, split, target=goal)
@@ -109,7 +121,7 @@ def measure(
         if volumes:
             figures["whole_cts"] = whole_scans.measure(model, volumes)
         if pairs:
-            figures["pairs"] = whole_pairs.measure(model, pairs)
+            figures["pairs"] = whole_pairs.measure(model, pairs, segments=segments)
         return figures, model.average_from, model.threshold
 
 

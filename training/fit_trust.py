@@ -29,7 +29,7 @@ from data.targets import Target, TargetError, load_target
 from fit.checkpoint import read_checkpoint, require_unseen
 from measure.expected_dice import Judged, check, fit, judged
 from UNetPlusPlusSegmentLib.files import FileError, check_output
-from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, amend_bundle, read_bundle
+from UNetPlusPlusSegmentLib.network.bundle import CARD, EVALUATION, Bundle, BundleError, amend_bundle, read_bundle
 
 OF_THE_BUNDLE = ("labels", "priority", "threshold", "average_from", "postprocessing", "speeds")  # for each network
 
@@ -48,6 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         bundle = read_bundle(given.bundle)
+        for name in (CARD, EVALUATION):  # both are rewritten in the end
+            check_output(bundle.folder / name, (".json",))
         beside = given.data / "target.yaml"
         target = load_target(given.target or (str(beside) if beside.is_file() else bundle.target))
         if given.rows:

@@ -31,7 +31,7 @@ def organs(bundle: Bundle, folder: Path, speed: str, device: str) -> dict[str, d
         FileError: A file cannot be read, or a mask does not lie on the voxels of its CT.
     """
     engine, figures = load_engine(bundle, device), {}
-    for ct, masks in _masks_by_ct(bundle, folder).items():
+    for ct, masks in masks_by_ct(bundle, folder).items():
         volume = axial_volume(read_volume(ct, force=True)[0])
         truths = np.stack([_read_mask(path, volume, ct) for path in masks.values()])
         shown = shared_out(truths, [bundle.labels[number].name for number, _ in masks], bundle.priority)
@@ -53,7 +53,7 @@ def ending_of(label: Label) -> str:
     return f"_{label.name.lower().replace(' ', '_')}{MASK}"
 
 
-def _masks_by_ct(bundle: Bundle, folder: Path) -> dict[Path, dict[tuple[int, str], Path]]:
+def masks_by_ct(bundle: Bundle, folder: Path) -> dict[Path, dict[tuple[int, str], Path]]:
     """The masks of each CT, by the place of their label in the card and the name of the CT."""
     found: dict[Path, dict[tuple[int, str], Path]] = defaultdict(dict)
     for number, label in enumerate(bundle.labels):

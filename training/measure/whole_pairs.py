@@ -47,10 +47,7 @@ def measure(
     Raises:
         BundleError, FileError: The model or a case cannot be used, or no case has a label of the model.
     """
-    pairs = find_pairs(folder)
-    if pairs.refused:
-        raise FileError("\n".join(pairs.refused))
-    wanted = _truths(bundle, pairs, segments)
+    pairs, wanted = pairs_for(bundle, folder, segments)
     engine = load_engine(bundle, device)
     pooled: dict[str, dict[str, Pooled]] = {each.name: {} for each in wanted}
     volumes: dict[str, dict[str, dict]] = {each.name: {} for each in wanted}
@@ -78,6 +75,14 @@ def measure(
         "labels": labels,
         **means,
     }
+
+
+def pairs_for(bundle: Bundle, folder: Path, segments: Sequence[str] = ()) -> tuple[Pairs, list[Wanted]]:
+    """The pairs of a folder, and the segments that are the truth of each label; arguments and errors as for `measure`."""
+    pairs = find_pairs(folder)
+    if pairs.refused:
+        raise FileError("\n".join(pairs.refused))
+    return pairs, _truths(bundle, pairs, segments)
 
 
 def _truths(bundle: Bundle, pairs: Pairs, segments: Sequence[str]) -> list[Wanted]:

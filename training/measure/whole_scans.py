@@ -10,19 +10,20 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from measure.whole_organs import CTS, ending_of, organs
+from measure.whole_organs import CTS, ending_of, masks_by_ct, organs
 from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.agreement import dice
 from UNetPlusPlusSegmentLib.core.request import Point, Request
 from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.core.volume import Volume
-from UNetPlusPlusSegmentLib.files import read_volume
+from UNetPlusPlusSegmentLib.files import FileError, read_volume
 from UNetPlusPlusSegmentLib.jobs.worker_client import Worker
 from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError
 
 POINTS, SEED = 50, 0  # points in a nodule, and the seed of their draw
 WARM = 20  # clicks after the first one that are timed
 NODULE, LESION, CLEAN = "LIDC-IDRI-0001_ct.nii.gz", "chest_lesion_ct.nrrd", "chest_clean_ct.nrrd"
+NODULE_MASK, LESION_MASK = "LIDC-IDRI-0001_nodule.nii.gz", "chest_lesion_label.nrrd"
 LEAST_MM = 4.0  # smaller findings in a whole chest are not listed
 
 
@@ -32,18 +33,38 @@ def measure(bundle: Bundle, folder: Path, speed: str = "balanced", device: str =
     Raises:
         BundleError, FileError: The model or a CT cannot be used, or the folder has no mask for the model.
     """
+    check_folder(bundle, folder)
     command = f"python training/evaluate.py <bundle> --volumes <volumes> --speed {speed}"
     if bundle.engine == "nodule":
         return {"command": command, **nodules(bundle, folder, speed, device)}
     figures = organs(bundle, folder, speed, device)
     if bundle.target == "liver":
         figures |= no_liver(bundle, folder, speed, device)
-    if not figures:
-        raise BundleError(
-            f"{folder} has no mask for {bundle.name} beside a CT: add NAME{ending_of(bundle.labels[0])}, say, beside"
-            f" {' or '.join(f'NAME{end}' for end in CTS if end)}, or beside a DICOM folder NAME."
-        )
+    if not figures:  # the masks that are there mark nothing
+        raise _no_mask(bundle, folder)
     return {"command": command, **figures}
+
+
+def check_folder(bundle: Bundle, folder: Path) -> None:
+    """Check that a folder has what a model is measured on, before time is spent.
+
+    Raises:
+        BundleError, FileError: It has not.
+    """
+    of_nodules = (NODULE, NODULE_MASK, LESION, LESION_MASK, CLEAN)
+    needed = of_nodules if bundle.engine == "nodule" else (CLEAN,) if bundle.target == "liver" else ()
+    missing = [name for name in needed if not (folder / name).exists()]
+    if missing:
+        raise FileError(f"{folder} lacks {', '.join(missing)}: give the folder of the whole CTs.")
+    if not needed and not masks_by_ct(bundle, folder):
+        raise _no_mask(bundle, folder)
+
+
+def _no_mask(bundle: Bundle, folder: Path) -> BundleError:
+    return BundleError(
+        f"{folder} has no mask for {bundle.name} beside a CT: add NAME{ending_of(bundle.labels[0])}, say, beside"
+        f" {' or '.join(f'NAME{end}' for end in CTS if end)}, or beside a DICOM folder NAME."
+    )
 
 
 def no_liver(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
@@ -57,9 +78,9 @@ def no_liver(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
 def nodules(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
     """Figures for random points in a nodule and in a mass, and for searches of a chest with a nodule and of one without."""
     engine = load_engine(bundle, device)
-    ct, truth = _read(folder, NODULE, "LIDC-IDRI-0001_nodule.nii.gz")
+    ct, truth = _read(folder, NODULE, NODULE_MASK)
     truth = (truth > 0) & (truth < 100)  # three readers or more; 102 is a stray voxel
-    lesion, mass = _read(folder, LESION, "chest_lesion_label.nrrd")
+    lesion, mass = _read(folder, LESION, LESION_MASK)
     clean, _ = read_volume(folder / CLEAN)
     figures = {}
     for name, volume, mask in ((NODULE, ct, truth), (LESION, lesion, mass > 0)):
@@ -95,7 +116,7 @@ def _chest(result: Result, truth: np.ndarray | None) -> dict:
 
 def times(bundle: Bundle, folder: Path, speed: str, device: str) -> dict:
     """Seconds until the module has the result of a click on a nodule, and of a search of a whole chest, through a worker process."""
-    ct, truth = _read(folder, NODULE, "LIDC-IDRI-0001_nodule.nii.gz")
+    ct, truth = _read(folder, NODULE, NODULE_MASK)
     clean, _ = read_volume(folder / CLEAN)
     chest = Request(bundle.target, speed=speed, device=device)
     points = inner_points((truth > 0) & (truth < 100), ct)[: WARM + 1]

@@ -6,6 +6,7 @@ Reading a card takes only the standard library, so that Slicer's own process can
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -319,7 +320,7 @@ def write_bundle(
         evaluation: How the model was trained and, if it was measured, how well it does.
 
     Raises:
-        BundleError: The folder exists already.
+        BundleError: The folder exists already, or cannot be written; nothing is left behind then.
     """
     import torch
 
@@ -332,13 +333,22 @@ def write_bundle(
         )
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of an export that was stopped
-    partial.mkdir(parents=True)
-    torch.save(pack(state), partial / WEIGHTS)
-    digest = hashlib.sha256((partial / WEIGHTS).read_bytes()).hexdigest()
-    _write_json(partial / CARD, replace(card, name=folder.name, sha256=digest).as_json())
-    if evaluation:
-        _write_json(partial / EVALUATION, evaluation)
-    partial.rename(folder)
+    packed = io.BytesIO()  # of a full disk, torch itself would speak in riddles
+    torch.save(pack(state), packed)
+    digest = hashlib.sha256(packed.getvalue()).hexdigest()
+    try:
+        partial.mkdir(parents=True)
+        (partial / WEIGHTS).write_bytes(packed.getvalue())
+        _write_json(partial / CARD, replace(card, name=folder.name, sha256=digest).as_json())
+        if evaluation:
+            _write_json(partial / EVALUATION, evaluation)
+        partial.rename(folder)
+    except OSError as error:
+        raise BundleError(
+            f"{folder} cannot be written ({error.strerror or error}): free space on that disk, or choose another place."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return read_bundle(folder)
 
 
