@@ -74,6 +74,21 @@ def test_unevenly_spaced_slices_are_not_a_dense_run(folder):
         next(dense_runs(folder, LIVER, "train"))
 
 
+def test_a_slice_that_was_kept_between_others_for_a_small_outline_changes_no_dense_run(folder):
+    before = next(dense_runs(folder, LIVER, "train"))
+    table = folder / "slices.csv"
+    lines = table.read_text().splitlines()
+    (line,) = (each for each in lines if each.startswith("A_30.png"))
+    for number in (3, 31):  # the first slice of all, and one between
+        for part in ("images", "masks"):
+            shutil.copy(folder / part / "A_30.png", folder / part / f"A_{number}.png")
+        lines.insert(1, line.replace("A_30.png", f"A_{number}.png").replace(",30,", f",{number},"))
+    table.write_text("\n".join(lines) + "\n")
+    after = next(dense_runs(folder, LIVER, "train"))
+    assert after.person == "A" and np.array_equal(after.stored, before.stored)
+    assert np.array_equal(after.volume.array, before.volume.array) and np.array_equal(after.truth, before.truth)
+
+
 def test_degraded_scans_change_only_measured_voxels_and_keep_the_truth_in_place(folder):
     scan, _ = dense_runs(folder, LIVER, "train")
     first, stop = scan.height

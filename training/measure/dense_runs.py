@@ -77,7 +77,8 @@ def dense_runs(folder: str | Path, target: Target, split: str) -> Iterator[Scan]
     for item in read_slices(folder, target, split):
         if item.row.get("source_slice_mm") and item.row.get("slice"):
             by_volume[item.row["volume"]].append(in_label_map(item, target))
-    dense = {name: items for name, items in sorted(by_volume.items()) if _is_dense(items)}
+    on_grid = {name: _on_grid(items) for name, items in sorted(by_volume.items())}
+    dense = {name: items for name, items in on_grid.items() if _is_dense(items)}
     if not dense:
         raise DataError(
             f"Split {split} of {folder} has no scan with evenly spaced slices. This needs at least {LEAST_SLICES} slices with a"
@@ -89,6 +90,16 @@ def dense_runs(folder: str | Path, target: Target, split: str) -> Iterator[Scan]
 
 def _number(item: Slice) -> int:
     return int(item.row["slice"])
+
+
+def _on_grid(items: list[Slice]) -> list[Slice]:
+    """The slices at the usual distance of those that show a label, without what was kept between them of small outlines."""
+    shown = np.sort([_number(item) for item in items if item.mask.any()])
+    if len(shown) < 2:
+        return items
+    step = int(np.median(np.diff(shown)))
+    first = np.bincount(shown % step).argmax()
+    return [item for item in items if _number(item) % step == first]
 
 
 def _is_dense(items: list[Slice]) -> bool:
