@@ -55,6 +55,7 @@ def shared_data() -> Callable[[str], Path]:
 def ordinary_user(tmp_path: Path) -> Iterator[None]:
     """Drop root's rights during a test, because root may read and write everything."""
     import UNetPlusPlusSegmentLib.jobs.report  # noqa: F401 - now, as Python itself may lie in root's home
+
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         yield
         return

@@ -88,6 +88,15 @@ def test_with_few_cases_no_network_is_called_better(results, of_line):
     assert "UNet++, compared with U-Net: too few cases to tell on liver (one seed)." in page(results, of_line)
 
 
+def test_the_page_names_trainings_in_another_precision_than_most_of_their_data_set(results, of_line):
+    for seed, processor in enumerate(("EPYC, bf16", "EPYC", "EPYC, fp32", "Xeon, bf16"), start=1):
+        record(results, Cell("polyp", "unet", seed), processor=processor, a=0.5)
+        record(results, Cell("liver", "unet", seed), processor="EPYC, fp32", a=0.5)
+    said = page(results, of_line)
+    assert "polyp: most trainings computed in bf16, but U-Net's seed 3 (fp32) did not" in said
+    assert said.count("most trainings computed in") == 1
+
+
 def test_a_network_is_called_better_only_if_its_interval_excludes_zero(results, of_line):
     gained(results, "nuclei", 0.02, 0.03, 0.04)
     gained(results, "polyp", -0.05, 0.0, 0.06)

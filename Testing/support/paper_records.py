@@ -31,9 +31,16 @@ def settings_of(cell: Cell, **others: object) -> Settings:
     return Settings(name=cell.name, data="data", **{**of_cell, **others})
 
 
-def record(results: Results, cell: Cell, steps: int = 10, validation: float = 0.5, **ious: float) -> None:
+def record(
+    results: Results,
+    cell: Cell,
+    steps: int = 10,
+    validation: float = 0.5,
+    processor: str = "a processor",
+    **ious: float,
+) -> None:
     """Record a cell with these IoUs; the first half of its steps took two minutes, the second half one."""
     log = [(steps // 2, 2.0, "val_iou", validation / 2), (steps, 3.0, "val_iou", validation)]
     example = {"a.png": np.eye(8, dtype=bool)}
     settings = settings_of(cell, steps=steps, steps_per_epoch=steps)
-    results.record(cell, Measured(settings, 1.0, counted(ious), log, example, "0123456789ab", "a processor"))
+    results.record(cell, Measured(settings, 1.0, counted(ious), log, example, "0123456789ab", processor))

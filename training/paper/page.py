@@ -13,7 +13,7 @@ from paper.counts import THRESHOLDS, Counts
 from paper.files import read_rows
 from paper.intervals import Gain, gain
 from paper.records import Results
-from paper.sections import FEW, few, one_seed, seeds_differ
+from paper.sections import FEW, few, mixed_precisions, one_seed, seeds_differ
 from paper.summary import (
     BASELINES,
     PAPER,
@@ -86,6 +86,7 @@ def write_page(results: Results, of_line: dict[tuple[str, str], Settings]) -> st
         "- Each data set has one split. Intervals over cases apply to other cases of the same source, not to another hospital.",
         *_splits(of_line),
         *few(results, datasets),
+        *mixed_precisions(results, datasets),
         "",
         *_figures(results),
     ])  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -66,6 +67,29 @@ def few(results: Results, datasets: Sequence[str]) -> list[str]:
                 f"- {dataset} is measured on {people} people only: an interval over them would contain the true mean"
                 f" {100 * true_coverage(people):.0f} % of the time, and one of two equally good networks would be better on all of them"
                 f" with a chance of 1 in {2 ** (people - 1)}. Nothing can be decided on these people alone."
+            )
+    return lines
+
+
+def mixed_precisions(results: Results, datasets: Sequence[str]) -> list[str]:
+    """The trainings that computed in another precision than most of their data set, whose seeds so differ by more than the seed."""
+    lines = []
+    for dataset in datasets:
+        said = {
+            cell: row["processor"].rpartition(", ")[2]
+            for cell, row in results.done().items()
+            if "," in row["processor"]
+        }
+        of_cells = {cell: precision for cell, precision in said.items() if cell.dataset == dataset}
+        most = Counter(of_cells.values()).most_common(1)
+        others = [(cell, precision) for cell, precision in of_cells.items() if precision != most[0][0]]
+        if others:
+            named = ", ".join(
+                f"{NAMES[cell.architecture]}'s seed {cell.seed} ({precision})" for cell, precision in others
+            )
+            lines.append(
+                f"- {dataset}: most trainings computed in {most[0][0]}, but {named} did not: this difference between seeds may be one of"
+                " precision, too."
             )
     return lines
 
