@@ -74,23 +74,20 @@ def few(results: Results, datasets: Sequence[str]) -> list[str]:
 def mixed_precisions(results: Results, datasets: Sequence[str]) -> list[str]:
     """The trainings that computed in another precision than most of their data set, whose seeds so differ by more than the seed."""
     lines = []
+    done = [(cell, *row["processor"].rpartition(", ")[1:]) for cell, row in results.done().items()]
     for dataset in datasets:
-        said = {
-            cell: row["processor"].rpartition(", ")[2]
-            for cell, row in results.done().items()
-            if "," in row["processor"]
-        }
-        of_cells = {cell: precision for cell, precision in said.items() if cell.dataset == dataset}
-        most = Counter(of_cells.values()).most_common(1)
-        others = [(cell, precision) for cell, precision in of_cells.items() if precision != most[0][0]]
-        if others:
-            named = ", ".join(
-                f"{NAMES[cell.architecture]}'s seed {cell.seed} ({precision})" for cell, precision in others
-            )
-            lines.append(
-                f"- {dataset}: most trainings computed in {most[0][0]}, but {named} did not: this difference between seeds may be one of"
-                " precision, too."
-            )
+        said = [(cell, precision) for cell, comma, precision in done if comma and cell.dataset == dataset]
+        for most, _ in Counter(precision for _, precision in said).most_common(1):
+            others = [
+                f"{NAMES[cell.architecture]}'s seed {cell.seed} ({precision})"
+                for cell, precision in said
+                if precision != most
+            ]
+            if others:
+                lines.append(
+                    f"- {dataset}: most trainings computed in {most}, but {', '.join(others)} did not: this difference between seeds"
+                    " may be one of precision, too."
+                )
     return lines
 
 
