@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 import pairs
 from data.slices import DataError, read_slices, sources_of
 from data.targets import load_target
+from pairs_slices import to_pixels
 from Testing.support.pairs import (
     BOTH,
     KIDNEY,
@@ -307,7 +308,7 @@ def test_pixels_of_another_size_lie_about_the_same_centre(pixel_mm):
     rows, columns = np.indices((40, 52)).astype(np.float32)
     spacing_mm = (0.8, 1.3)  # no square pixels
     for ramp, mm, axis in ((rows, 0.8, 0), (columns, 1.3, 1)):
-        new = pairs.to_pixels(ramp, spacing_mm, pixel_mm)
+        new = to_pixels(ramp, spacing_mm, pixel_mm)
         middle, new_middle = (ramp.shape[axis] - 1) / 2, (new.shape[axis] - 1) / 2
         places = middle + (np.indices(new.shape)[axis] - new_middle) * pixel_mm / mm
         inner = np.s_[2:-2, 2:-2]  # the rim of a slice has no neighbour to interpolate with
@@ -318,10 +319,10 @@ def test_pixels_of_another_size_lie_about_the_same_centre(pixel_mm):
 def test_labels_of_coarser_pixels_exclude_each_other_and_keep_their_area():
     labels = np.zeros((60, 60), np.uint8)
     labels[10:40, 10:30], labels[10:40, 30:50] = 1, 2
-    new = pairs.to_pixels(labels, (1.0, 1.0), 2.5)
+    new = to_pixels(labels, (1.0, 1.0), 2.5)
     for value in (1, 2):
         assert np.count_nonzero(new == value) * 2.5**2 == pytest.approx(600, rel=0.1)
-    assert not pairs.to_pixels(np.zeros((60, 60), np.uint8), (1.0, 1.0), 2.5).any()
+    assert not to_pixels(np.zeros((60, 60), np.uint8), (1.0, 1.0), 2.5).any()
 
 
 def test_people_are_drawn_for_validation_not_cases(tmp_path):
