@@ -14,6 +14,7 @@ from fit.settings import Settings
 from fit.slice_data import SliceData
 from fit.task import SegmentationTask
 from measure.heads import answer_of, best_average
+from measure.whole_scans import CLEAN
 from Testing.support.bright import bright_network
 from Testing.support.slicefolders import liver_folder, nodule_folder
 from UNetPlusPlusSegmentLib.core.segment import Segment
@@ -34,6 +35,17 @@ def checkpoint(path, target: str, data, pixel_mm: float, fold: str = "", poor=()
     saved = {"state_dict": task.state_dict(), "global_step": 1}
     task.on_save_checkpoint(saved)
     torch.save(saved, path)
+
+
+def write_case(folder) -> None:
+    """A bright cube in a CT, and a segmentation of it as liver."""
+    bright, grid = np.zeros((12, 48, 48), bool), np.diag([-2.0, -2.0, 4.0, 1.0])
+    bright[3:9, 10:26, 12:28] = True
+    folder.mkdir()
+    write_volume(folder / "Ann.nrrd", np.where(bright, 130, -90).astype(np.int16), grid)
+    term = "c~SCT^123037004^Anatomical Structure~SCT^10200004^Liver~^^~Anatomic codes - DICOM master list~^^~^^"
+    segment = Segment(1, "Liver", term, (1, 2, 3), {})
+    write_segmentation(folder / "Ann.seg.nrrd", bright.astype(np.uint8), grid, [segment])
 
 
 def figures_of(*arguments) -> dict:
@@ -60,13 +72,7 @@ def test_every_speed_uses_the_deepest_level_of_a_network_however_deep(tmp_path):
 def test_a_checkpoint_is_measured_on_whole_scans_with_the_heads_that_its_export_averages(tmp_path, poor, answer):
     data = liver_folder(tmp_path / "data", {"A": "train", "B": "val"})
     checkpoint(tmp_path / "last.ckpt", "liver", data, 2.0, poor=poor)
-    bright, grid = np.zeros((12, 48, 48), bool), np.diag([-2.0, -2.0, 4.0, 1.0])
-    bright[3:9, 10:26, 12:28] = True
-    (tmp_path / "cases").mkdir()
-    write_volume(tmp_path / "cases" / "Ann.nrrd", np.where(bright, 130, -90).astype(np.int16), grid)
-    term = "c~SCT^123037004^Anatomical Structure~SCT^10200004^Liver~^^~Anatomic codes - DICOM master list~^^~^^"
-    segment = Segment(1, "Liver", term, (1, 2, 3), {})
-    write_segmentation(tmp_path / "cases" / "Ann.seg.nrrd", bright.astype(np.uint8), grid, [segment])
+    write_case(tmp_path / "cases")
     folder = tmp_path / "liver-ct-v0.0.1"
     assert export.main([str(tmp_path / "last.ckpt"), str(folder), "--data", str(data)]) == 0
     assert answer_of(read_bundle(folder)) == answer
@@ -94,11 +100,30 @@ def test_the_threshold_of_a_nodule_checkpoint_is_chosen_on_the_people_that_its_t
 def test_where_the_people_are_missing_on_whom_heads_are_chosen_one_line_says_so(tmp_path, capsys):
     data = liver_folder(tmp_path / "data", {"A": "train", "B": "val"})
     checkpoint(tmp_path / "last.ckpt", "liver", tmp_path / "gone", 2.0)
+    write_volume(tmp_path / CLEAN, np.zeros((2, 8, 8), np.int16), np.diag([-2.0, -2.0, 4.0, 1.0]))
     command = [str(tmp_path / "last.ckpt"), "--volumes", str(tmp_path)]
     assert evaluate.main(command) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "chosen on the people on whom the training was validated" in line and "gone" in line
     assert evaluate.main([*command[:1], "--data", str(data)]) == 0, "each head by itself, which takes no choice"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--pairs", "cases", "--segment", "Liver=hepar"], "No case has a segment hepar; there are Liver"),
+        (["--volumes", "cases"], "lacks chest_clean_ct.nrrd"),
+        (["--volumes", "cases", "--chests"], "are for nodule models"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_cannot_be_measured_is_refused_before_heads_are_chosen(tmp_path, capsys, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    checkpoint(tmp_path / "last.ckpt", "liver", tmp_path / "gone", 2.0)
+    write_case(tmp_path / "cases")
+    assert evaluate.main(["last.ckpt", *options]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line and "heads" not in line
 
 
 def test_a_model_measured_where_there_is_no_organ_uses_the_deepest_head_alone():

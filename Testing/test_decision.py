@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from card.amend import amend_bundle
 from measure.chests import Finding, findings, froc, nodules_of
 from measure.decision import SHOWN, Example, fit
 from Testing.support.bright import bright_nodule_bundle
@@ -15,7 +18,8 @@ from UNetPlusPlusSegmentLib.api import load_engine
 from UNetPlusPlusSegmentLib.core.result import Result
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.core.volume import Volume, bounding_box
-from UNetPlusPlusSegmentLib.network.bundle import BundleError, amend_bundle, read_bundle
+from UNetPlusPlusSegmentLib.files import FileError
+from UNetPlusPlusSegmentLib.network.bundle import BundleError, read_bundle
 from UNetPlusPlusSegmentLib.network.card import Decision
 from UNetPlusPlusSegmentLib.nodule.candidates import Nodule
 from UNetPlusPlusSegmentLib.nodule.decision import FEATURES, features
@@ -141,6 +145,22 @@ def test_a_decision_is_kept_in_the_card_and_its_figures_beside_it(tmp_path):
     assert changed.decision == decision
     assert json.loads((bundle.folder / "evaluation.json").read_text())["decision"] == {"nodules": 7}
     changed.load_network()
+
+
+def test_a_card_that_cannot_be_written_leaves_the_evaluation_as_it_was(tmp_path, monkeypatch):
+    bundle = bright_nodule_bundle(tmp_path / "nodule-v1.0.0")
+    amend_bundle(bundle, {"decision": {"nodules": 7}})
+    before = {path.name: path.read_bytes() for path in bundle.folder.iterdir()}
+
+    def full(path, text, encoding):
+        path.write_bytes(text[: len(text) // 2].encode())
+        if Path(path).read_bytes().startswith(b'{\n  "schema'):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(FileError, match=r"model\.json could not be written: No space left on device"):
+        amend_bundle(replace(bundle, decision=Decision(-1.5, {"size": 0.25}, 0.4)), {"decision": {"nodules": 8}})
+    assert {path.name: path.read_bytes() for path in bundle.folder.iterdir()} == before
 
 
 def test_a_model_that_decides_by_what_is_not_known_here_is_refused(tmp_path):

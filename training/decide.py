@@ -15,12 +15,13 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from card.amend import amend_bundle
 from data.slices import DataError
 from data.targets import TargetError
 from measure import chests
 from measure.decision import examples_of_chest, examples_of_crops, fit
 from UNetPlusPlusSegmentLib.files import FileError, check_output
-from UNetPlusPlusSegmentLib.network.bundle import CARD, EVALUATION, BundleError, amend_bundle, read_bundle
+from UNetPlusPlusSegmentLib.network.bundle import CARD, EVALUATION, BundleError, read_bundle
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -21,6 +21,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from card.amend import amend_bundle
 from card.from_checkpoint import bundle_from_checkpoint
 from data.slices import DataError
 from data.targets import Target, TargetError, load_target
@@ -31,7 +32,7 @@ from measure.per_patient import WORST
 from measure.pictures import PicturesError, private_folder
 from UNetPlusPlusSegmentLib.core.request import DEVICES, SPEEDS
 from UNetPlusPlusSegmentLib.files import FileError, check_output
-from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, amend_bundle, read_bundle
+from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bundle
 from UNetPlusPlusSegmentLib.network.device import DeviceError
 
 # Where each option looks.
@@ -52,10 +53,14 @@ def main(arguments: list[str] | None = None) -> int:
         if given.output:
             check_output(given.output, (".json",))
         with tempfile.TemporaryDirectory() as scratch:
-            bundle = read_bundle(given.model) if given.model.is_dir() else _as_exported(given, Path(scratch))
-            target = _target(given)
-            if given.data and not given.model.is_dir():
-                _warn_of_seen(given, target)
+            is_checkpoint, target = not given.model.is_dir(), _target(given)
+            made = Path(scratch) / "m"
+            bundle = bundle_from_checkpoint(given.model, made, {}) if is_checkpoint else read_bundle(given.model)
+            check(bundle, given)
+            if is_checkpoint:
+                bundle = _as_exported(bundle, given)
+                if given.data:
+                    _warn_of_seen(given, target)
             figures, text = measure(bundle, given, target)
     except (BundleError, DataError, DeviceError, FileError, PicturesError, TargetError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
@@ -66,13 +71,31 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _as_exported(given: argparse.Namespace, scratch: Path) -> Bundle:
-    """The bundle that export.py would make of a checkpoint."""
-    settings = read_checkpoint(given.model).settings
-    bundle = bundle_from_checkpoint(given.model, scratch / "m", {})
+def check(bundle: Bundle, given: argparse.Namespace) -> None:
+    """Refuse, before time is spent, what the model or the folder cannot give.
+
+    Raises:
+        BundleError, FileError: The reason.
+    """
+    if (given.moved_crops or given.kinds or given.time or given.chests) and bundle.engine != "nodule":
+        raise BundleError(
+            f"--moved-crops, --kinds, --time and --chests are for nodule models, but {bundle.name} is a model of {bundle.target}:"
+            " leave the option out."
+        )
+    if given.pairs:
+        whole_pairs.pairs_for(bundle, given.pairs, given.segment)
+    if given.chests:
+        chests.check_folder(given.volumes)
+    elif given.volumes and not given.time:
+        whole_scans.check_folder(bundle, given.volumes)
+
+
+def _as_exported(bundle: Bundle, given: argparse.Namespace) -> Bundle:
+    """The bundle of a checkpoint as export.py would make it: with its answer, unless every head is measured anyway."""
     other = given.pairs or given.volumes or given.parts or given.pictures
-    if bundle.engine != "nodule" and not other:  # every head is measured, whichever are averaged
+    if bundle.engine != "nodule" and not other:
         return bundle
+    settings = read_checkpoint(given.model).settings
     target = load_target(given.target) if given.target else settings.goal
     bundle, _ = answered(bundle, given.data or settings.data, settings.splits[1], target)
     amend_bundle(bundle, {})  # a worker process reads its folder
@@ -103,11 +126,6 @@ def _target(given: argparse.Namespace) -> Target | None:
 
 def measure(bundle: Bundle, given: argparse.Namespace, target: Target | None) -> tuple[dict, str]:
     """The figures that were asked for, and the text to print."""
-    if (given.moved_crops or given.kinds or given.time or given.chests) and bundle.engine != "nodule":
-        raise BundleError(
-            f"--moved-crops, --kinds, --time and --chests are for nodule models, but {bundle.name} is a model of {bundle.target}:"
-            " leave the option out."
-        )
     if given.pairs:
         on_pairs = whole_pairs.measure(bundle, given.pairs, given.speed, given.device, given.segment)
         figures = {"model": bundle.name, **on_pairs}

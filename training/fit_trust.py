@@ -23,13 +23,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from card.amend import amend_bundle
 from card.from_checkpoint import bundle_from_checkpoint
 from data.slices import DataError, read_rows
 from data.targets import Target, TargetError, load_target
 from fit.checkpoint import read_checkpoint, require_unseen
 from measure.expected_dice import Judged, check, fit, judged
 from UNetPlusPlusSegmentLib.files import FileError, check_output
-from UNetPlusPlusSegmentLib.network.bundle import CARD, EVALUATION, Bundle, BundleError, amend_bundle, read_bundle
+from UNetPlusPlusSegmentLib.network.bundle import CARD, EVALUATION, Bundle, BundleError, read_bundle
 
 OF_THE_BUNDLE = ("labels", "priority", "threshold", "average_from", "postprocessing", "speeds")  # for each network
 

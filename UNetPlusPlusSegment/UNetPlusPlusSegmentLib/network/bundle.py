@@ -352,18 +352,5 @@ def write_bundle(
     return read_bundle(folder)
 
 
-def amend_bundle(bundle: Bundle, evaluation: Mapping[str, Any]) -> None:
-    """Rewrite the card of a bundle, for the same weights, and add figures to its evaluation.
-
-    Args:
-        bundle: Holds the new card.
-        evaluation: Figures to add; they replace those of the same names.
-    """
-    path = bundle.folder / EVALUATION
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    _write_json(path, {**known, **evaluation})
-    _write_json(bundle.folder / CARD, bundle.as_json())
-
-
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
