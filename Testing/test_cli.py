@@ -272,7 +272,6 @@ def test_more_threads_than_cores_are_as_many_as_these(scan, with_models, tmp_pat
 
 CTRL_C_AT = """
 import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
 class CtrlC:
     def find_spec(name, path, target=None):
         if name == {module!r}:

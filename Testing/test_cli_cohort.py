@@ -121,7 +121,6 @@ def test_quiet_prints_errors_only(scans, shell_models, tmp_path, capsys, monkeyp
 
 CTRL_C_WHILE_IT_READS = """
 import os, signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import shell
 def read(*_):

@@ -203,7 +203,6 @@ def test_a_process_of_this_computer_that_dies_is_replaced_however_long_that_take
 
 CTRL_C_IN_THE_SHELL = """
 import os, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
 from UNetPlusPlusSegmentLib.cli import cohort
 cohort._Lines.ended = lambda *_: os.killpg(0, signal.SIGINT)
 from UNetPlusPlusSegmentLib.cli.main import shell

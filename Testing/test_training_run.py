@@ -88,7 +88,6 @@ import lightning
 def stop(task, *_):
     if task.global_step == 4:
         os.kill(os.getpid(), int(sys.argv[1]))
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
 lightning.LightningModule.on_train_batch_end = stop
 sys.path.insert(0, sys.argv[2])
 import train
