@@ -1,6 +1,7 @@
 """A checkpoint is measured as the model that export.py makes of it: with the same heads, and the same threshold."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,16 +115,37 @@ def test_where_the_people_are_missing_on_whom_heads_are_chosen_one_line_says_so(
         (["--pairs", "cases", "--segment", "Liver=hepar"], "No case has a segment hepar; there are Liver"),
         (["--volumes", "cases"], "lacks chest_clean_ct.nrrd"),
         (["--volumes", "cases", "--chests"], "are for nodule models"),
+        (["--data", "data", "--split", "tset", "--parts"], "has no row with split 'tset'"),
+        (["--data", "data", "--pictures", str(Path(__file__).parent / "made")], "is not ignored by git"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_what_cannot_be_measured_is_refused_before_heads_are_chosen(tmp_path, capsys, monkeypatch, options, words):
     monkeypatch.chdir(tmp_path)
     checkpoint(tmp_path / "last.ckpt", "liver", tmp_path / "gone", 2.0)
+    liver_folder(tmp_path / "data", {"A": "train", "B": "val"})
     write_case(tmp_path / "cases")
     assert evaluate.main(["last.ckpt", *options]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line and "heads" not in line
+
+
+def test_an_export_measures_nothing_if_the_split_is_not_there(tmp_path, capsys, monkeypatch):
+    data = liver_folder(tmp_path / "data", {"A": "train", "B": "val"})
+    checkpoint(tmp_path / "last.ckpt", "liver", data, 2.0)
+    monkeypatch.setattr(export, "answered", lambda *_: pytest.fail("it is measured"))
+    arguments = [str(tmp_path / "last.ckpt"), str(tmp_path / "m-v1.0.0"), "--data", str(data), "--split", "tset"]
+    assert export.main(arguments) == 1
+    assert "has no row with split 'tset'; its splits are train, val" in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_called_by_its_training(tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    checkpoint(tmp_path / "mine" / "last.ckpt", "liver", tmp_path / "gone", 2.0)
+    write_case(tmp_path / "cases")
+    path = str(tmp_path / "mine" / "last.ckpt")
+    assert evaluate.main([path, "--pairs", str(tmp_path / "cases"), "--segment", "Lever=Liver"]) == 1
+    assert "mine has no label Lever; it has Liver" in capsys.readouterr().err
 
 
 def test_a_model_measured_where_there_is_no_organ_uses_the_deepest_head_alone():

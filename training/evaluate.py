@@ -23,7 +23,7 @@ from pathlib import Path
 
 from card.amend import amend_bundle
 from card.from_checkpoint import bundle_from_checkpoint
-from data.slices import DataError
+from data.slices import DataError, read_rows
 from data.targets import Target, TargetError, load_target
 from fit.checkpoint import read_checkpoint, seen_by
 from measure import chests, kinds, nodule_crops, parts, per_patient, whole_pairs, whole_scans
@@ -54,9 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
             check_output(given.output, (".json",))
         with tempfile.TemporaryDirectory() as scratch:
             is_checkpoint, target = not given.model.is_dir(), _target(given)
-            made = Path(scratch) / "m"
+            made = Path(scratch) / (given.model.resolve().parent.name or "checkpoint")  # a name that the user knows
             bundle = bundle_from_checkpoint(given.model, made, {}) if is_checkpoint else read_bundle(given.model)
-            check(bundle, given)
+            check(bundle, given, target)
             if is_checkpoint:
                 bundle = _as_exported(bundle, given)
                 if given.data:
@@ -71,17 +71,23 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def check(bundle: Bundle, given: argparse.Namespace) -> None:
+def check(bundle: Bundle, given: argparse.Namespace, target: Target | None) -> None:
     """Refuse, before time is spent, what the model or the folder cannot give.
 
     Raises:
-        BundleError, FileError: The reason.
+        BundleError, DataError, FileError, PicturesError, TargetError: The reason.
     """
     if (given.moved_crops or given.kinds or given.time or given.chests) and bundle.engine != "nodule":
         raise BundleError(
             f"--moved-crops, --kinds, --time and --chests are for nodule models, but {bundle.name} is a model of {bundle.target}:"
             " leave the option out."
         )
+    if given.kinds:
+        kinds.kinds_in(given.kinds)
+    if given.data:
+        read_rows(given.data, (target or load_target(bundle.target)).slices, given.split)
+    if given.pictures:
+        private_folder(given.pictures)
     if given.pairs:
         whole_pairs.pairs_for(bundle, given.pairs, given.segment)
     if given.chests:
@@ -146,8 +152,7 @@ def measure(bundle: Bundle, given: argparse.Namespace, target: Target | None) ->
     if given.parts:
         figures = parts.measure(bundle, given.data, target or load_target(bundle.target), given.split)
         return figures, parts.as_table(figures)
-    pictures = private_folder(given.pictures) if given.pictures else None
-    figures = per_patient.evaluate(bundle, given.data, given.split, given.every, pictures, target)
+    figures = per_patient.evaluate(bundle, given.data, given.split, given.every, given.pictures, target)
     return figures, per_patient.as_table(figures)
 
 

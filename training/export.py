@@ -99,14 +99,15 @@ def measure(
     `target` describes the model anew, as for `bundle_from_checkpoint`; `segments` as for `whole_pairs.measure`.
 
     Raises:
-        BundleError, FileError: It has learned from people on whom it would be measured, or `volumes` or `pairs` do not fit it; known
-            before anything is measured.
+        BundleError, DataError, FileError: It has learned from people on whom it would be measured, or data, `volumes` or `pairs` do
+            not fit it; known before anything is measured.
     """
     trained = read_checkpoint(checkpoint)
     goal, validated_on = target or trained.target, trained.settings.splits[1]
-    for each in dict.fromkeys((validated_on, split)):
-        with contextlib.suppress(DataError):  # what reads it next says more of it
-            require_unseen(trained, data, goal.slices, each)
+    with contextlib.suppress(DataError):  # what reads it next says more of it
+        require_unseen(trained, data, goal.slices, validated_on)
+    if split != validated_on:
+        require_unseen(trained, data, goal.slices, split)
     with tempfile.TemporaryDirectory() as scratch:
         unmeasured = bundle_from_checkpoint(checkpoint, Path(scratch) / name, {}, level=level, target=target)
         if volumes:
