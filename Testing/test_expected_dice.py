@@ -200,7 +200,7 @@ def test_coefficients_are_fitted_on_people_left_out_and_go_into_the_bundle_with_
     monkeypatch.setattr(
         fit_trust,
         "bundle_from_checkpoint",
-        lambda checkpoint, folder, figures: read_bundle(shutil.copytree(network.folder, folder)),
+        lambda checkpoint, folder, figures, target: read_bundle(shutil.copytree(network.folder, folder)),
     )
     people = {"seen": ("A", "B")}  # before others were added, and folds dealt anew
     monkeypatch.setattr(
@@ -211,6 +211,7 @@ def test_coefficients_are_fitted_on_people_left_out_and_go_into_the_bundle_with_
                 name=path.stem, fold={"one": "1/2", "two": "2/2", "seen": "2/2"}.get(path.stem, "")
             ),
             provenance=SimpleNamespace(people=people.get(path.stem, ())),
+            target=LIVER,
         ),
     )
     monkeypatch.chdir(tmp_path)

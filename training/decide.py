@@ -15,13 +15,13 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from card.amend import amend_bundle
+from card.amend import amend_bundle, check_amendable
 from data.slices import DataError
 from data.targets import TargetError
 from measure import chests
 from measure.decision import examples_of_chest, examples_of_crops, fit
-from UNetPlusPlusSegmentLib.files import FileError, check_output
-from UNetPlusPlusSegmentLib.network.bundle import CARD, EVALUATION, BundleError, read_bundle
+from UNetPlusPlusSegmentLib.files import FileError
+from UNetPlusPlusSegmentLib.network.bundle import BundleError, read_bundle
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,8 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         bundle = read_bundle(given.model)
-        for name in (CARD, EVALUATION):  # both are rewritten in the end
-            check_output(bundle.folder / name, (".json",))
+        check_amendable(bundle)
         if bundle.engine != "nodule":
             raise BundleError(
                 f"{bundle.name} is a model of {bundle.target}: only nodule models have a decision to fit."

@@ -20,19 +20,36 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from card.amend import amend_bundle
+from card.amend import amend_bundle, check_amendable
 from card.from_checkpoint import bundle_from_checkpoint
-from data.slices import DataError, read_rows
+from data.slices import DataError
 from data.targets import Target, TargetError, load_target
 from fit.checkpoint import read_checkpoint, require_unseen
+from measure.dense_runs import dense_runs
 from measure.expected_dice import Judged, check, fit, judged
+from measure.truth import target_of
 from UNetPlusPlusSegmentLib.files import FileError, check_output
-from UNetPlusPlusSegmentLib.network.bundle import CARD, EVALUATION, Bundle, BundleError, read_bundle
+from UNetPlusPlusSegmentLib.network.bundle import Bundle, BundleError, read_bundle
 
 OF_THE_BUNDLE = ("labels", "priority", "threshold", "average_from", "postprocessing", "speeds")  # for each network
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A network, and the people whom its training left out.
+
+    Attributes:
+        checkpoint: The network.
+        split: The people.
+        target: The labels of the bundle, in its order, as the training described them.
+    """
+
+    checkpoint: Path
+    split: str
+    target: Target
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,14 +66,15 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         bundle = read_bundle(given.bundle)
-        for name in (CARD, EVALUATION):  # both are rewritten in the end
-            check_output(bundle.folder / name, (".json",))
+        check_amendable(bundle)
         beside = given.data / "target.yaml"
         target = load_target(given.target or (str(beside) if beside.is_file() else bundle.target))
         if given.rows:
             check_output(given.rows, (".csv",))
-        read_rows(given.data, target.slices, "val")
-        rows = list(_rows(bundle, given.folds, given.data, target, given.rows))
+        folds = [_fold_of(each, bundle, given.data, target) for each in given.folds]
+        for split in dict.fromkeys(("val", *(fold.split for fold in folds))):
+            next(dense_runs(given.data, target_of(bundle, target), split))  # or says why there are none
+        rows = list(_rows(bundle, folds, given.data, target, given.rows))
         amended, figures = fitted_bundle(bundle, rows)
         figures["command"] = "python training/fit_trust.py <bundle> --data <data> --folds <checkpoints>"
         figures["val"] = _on_val(amended, given.data, target)
@@ -102,21 +120,18 @@ def _on_val(bundle: Bundle, data: Path, target: Target) -> dict:
     }
 
 
-def _rows(bundle: Bundle, checkpoints: list[Path], data: Path, target: Target, path: Path | None) -> Iterator[Judged]:
+def _rows(bundle: Bundle, folds: list[Fold], data: Path, target: Target, path: Path | None) -> Iterator[Judged]:
     """The results of all networks; one that has results in the CSV for the same data, target and card is not run again."""
     known = _read(path) if path and path.exists() else []
-    fold_of = {each: _fold_of(each, data, target) for each in checkpoints}  # all are checked before one is run
-    conditions = _conditions(bundle, data, target)
-    for checkpoint, fold in fold_of.items():
-        digest = hashlib.sha256(conditions + checkpoint.read_bytes()).hexdigest()
-        name = f"{'/'.join(checkpoint.parts[-2:])} {digest[:16]}"
+    conditions = _conditions(bundle, data, target) if path else b""
+    for fold in folds:
+        digest = hashlib.sha256(conditions + fold.checkpoint.read_bytes()).hexdigest()
+        name = f"{'/'.join(fold.checkpoint.parts[-2:])} {digest[:16]}"
         rows = [row for row in known if row.model == name]
-        if rows:
-            yield from rows
-            continue
-        rows = [replace(row, model=name) for row in _of_network(bundle, checkpoint, data, target, fold)]
-        if path:
-            _append(path, rows)
+        if not rows:
+            rows = [replace(row, model=name) for row in _of_network(bundle, fold, data, target)]
+            if path and rows:
+                _append(path, rows)
         yield from rows
 
 
@@ -125,34 +140,39 @@ def _conditions(bundle: Bundle, data: Path, target: Target) -> bytes:
     labels = [replace(label, expected_dice={}) for label in bundle.labels]  # what is fitted here changes no result
     card = [getattr(bundle, name) for name in OF_THE_BUNDLE if name != "labels"]
     digest = hashlib.sha256(repr((labels, card, target)).encode())
-    for path in (data / "slices.csv", *sorted(data.glob("images/*")), *sorted(data.glob("masks/*"))):
+    stored = (path for part in ("images", "masks") for path in sorted((data / part).iterdir()) if path.is_file())
+    for path in (data / "slices.csv", *stored):
         digest.update(f"{path.relative_to(data)} {path.stat().st_size}".encode())
         digest.update(path.read_bytes())
     return digest.digest()
 
 
-def _fold_of(checkpoint: Path, data: Path, target: Target) -> str:
-    """The fold that the training of a checkpoint left out."""
+def _fold_of(checkpoint: Path, bundle: Bundle, data: Path, target: Target) -> Fold:
+    """The fold that the training of a checkpoint left out.
+
+    Raises:
+        BundleError, DataError, TargetError: The network has learned from its people, or does not have the labels of the bundle.
+    """
     trained = read_checkpoint(checkpoint)
-    fold = trained.settings.fold
-    if not fold:
+    if not trained.settings.fold:
         raise BundleError(
             f"{checkpoint} was trained on all people, so none are left to test it on: train it with fold=1/3."
         )
-    require_unseen(trained, data, target.slices, f"train:{fold}")
-    return fold
+    split = f"train:{trained.settings.fold}"
+    require_unseen(trained, data, target.slices, split)
+    return Fold(checkpoint, split, target_of(bundle, trained.target))
 
 
-def _of_network(bundle: Bundle, checkpoint: Path, data: Path, target: Target, fold: str) -> Iterator[Judged]:
-    """The results of a checkpoint on the people of the fold that its training left out, with the settings of the bundle's card."""
+def _of_network(bundle: Bundle, fold: Fold, data: Path, target: Target) -> Iterator[Judged]:
+    """The results of a network on the people of its fold, with the settings of the bundle's card."""
     with tempfile.TemporaryDirectory() as scratch:
-        own = bundle_from_checkpoint(checkpoint, Path(scratch) / "fold", {})
+        own = bundle_from_checkpoint(fold.checkpoint, Path(scratch) / "fold", {}, target=fold.target)
         network = replace(own, **{name: getattr(bundle, name) for name in OF_THE_BUNDLE})
-        yield from judged(network, data, target, f"train:{fold}")
+        yield from judged(network, data, target, fold.split)
 
 
 def _append(path: Path, rows: list[Judged]) -> None:
-    new = not path.exists()
+    new = not (path.exists() and path.stat().st_size)
     with path.open("a", newline="", encoding="utf-8") as file:
         plain = [{**vars(row), "signs": json.dumps(row.signs)} for row in rows]
         table = csv.DictWriter(file, [*plain[0]])
