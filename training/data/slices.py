@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from data.kinds import Kind
 from data.provenance import counted
 from data.targets import Target
 from UNetPlusPlusSegmentLib.network.card import Source
+from UNetPlusPlusSegmentLib.network.resampling import onto_grid
 
 UNKNOWN = -1  # value of the truth where a label may or may not be present
 
@@ -253,8 +253,8 @@ def to_network_grid(item: Slice, pixel_mm: float) -> tuple[Tensor, Tensor]:
     factor = item.pixel_mm / pixel_mm if pixel_mm else 1.0
     if abs(factor - 1) > 0.01:
         size = [max(1, round(n * factor)) for n in item.image.shape[:2]]
-        image = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0].clamp_(0, 1)
-        masks = [F.interpolate(each[None], size, mode="bilinear", antialias=True)[0] for each in masks]
+        image = onto_grid(image[None], size)[0].clamp_(0, 1)
+        masks = [onto_grid(each[None], size)[0] for each in masks]
     mask, *possible = (each >= 0.5 for each in masks)
     truth = mask.to(torch.int8)
     return image, truth.masked_fill_(possible[0] & ~mask, UNKNOWN) if possible else truth

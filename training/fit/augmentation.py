@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from data.lookalikes import Piece, shifted_organ, with_bowel, with_piece
 from fit.settings import Settings
+from UNetPlusPlusSegmentLib.network.resampling import onto_grid
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
@@ -140,7 +141,7 @@ def coarsened(image: Tensor, zoom: float) -> Tensor:
     pixel against its mask.
     """
     coarse = [max(1, round(n * zoom)) for n in image.shape[1:]]
-    small = F.interpolate(image[None], coarse, mode="bilinear", antialias=True)
+    small = onto_grid(image[None], coarse)
     return F.interpolate(small, image.shape[1:], mode="bilinear")[0]
 
 

@@ -19,6 +19,7 @@ from ..core.segment import Segment
 from ..core.volume import AxialOrder, Volume
 from ..network.bundle import Bundle
 from ..network.card import Label
+from ..network.resampling import onto_grid
 from .pixel_box import Box
 from .slice_pool import threads_of_torch
 
@@ -106,7 +107,7 @@ class PixelMaps:
         """
         for k, plane in enumerate(inside):
             image = torch.from_numpy(plane.astype(np.float32))[None, None]
-            near = F.max_pool2d(F.interpolate(image, self.box.grid, mode="bilinear", antialias=True), 3, 1, 1)[0, 0] > 0
+            near = F.max_pool2d(onto_grid(image, self.box.grid), 3, 1, 1)[0, 0] > 0
             for planes in (self.probability, self.uncertainty):
                 planes[k] *= near.numpy()[self.box.inside]
 

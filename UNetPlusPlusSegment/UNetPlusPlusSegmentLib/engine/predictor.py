@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..core.note import Note
 from ..core.request import Request
 from ..core.volume import Volume, VolumeError, check_ct, tilt_degrees
 from ..network.bundle import Bundle, BundleError
 from ..network.device import Device, choose_device, is_out_of_memory
+from ..network.resampling import onto_grid
 from .pixel_box import Box
 from .slice_pool import Answer, Item, in_order
 
@@ -165,7 +165,7 @@ class Predictor:
         # Clipped before resampling, like the training images: the other order would shift edges.
         image = image.clamp_(low, high).sub_(low).div_(high - low)[:, None]
         if tuple(image.shape[-2:]) != box.grid:
-            image = F.interpolate(image, box.grid, mode="bilinear", antialias=True)
+            image = onto_grid(image, box.grid)
         image = image[(..., *box.inside)]
         logits = network(image.to(weight.dtype).contiguous(memory_format=torch.channels_last))
         return torch.stack([torch.sigmoid(h.float()).squeeze(1) for h in logits])
