@@ -198,6 +198,17 @@ def test_an_existing_folder_is_replaced_only_with_force_and_only_if_it_is_a_slic
     assert (other / "beach.jpg").exists()
 
 
+def test_a_folder_behind_a_link_is_made_and_replaced_as_often_as_wanted_and_the_link_stays(tmp_path):
+    grey, disk, link = np.zeros((8, 8), np.uint8), tmp_path / "disk", tmp_path / "link"
+    disk.mkdir()
+    link.symlink_to(disk / "data")
+    for name in ("a.png", "b.png", "c.png"):
+        with slicefolder.SliceFolder(link, ["file"], replace=True) as folder:
+            folder.add({"file": name}, grey, grey)
+        assert link.is_symlink() and [row["file"] for row in rows_of(disk / "data")] == [name]
+        assert sorted(path.name for path in (*tmp_path.iterdir(), *disk.iterdir())) == ["data", "disk", "link"]
+
+
 def test_an_interrupted_run_leaves_nothing(tmp_path):
     grey = np.zeros((8, 8), np.uint8)
     with pytest.raises(KeyboardInterrupt), slicefolder.SliceFolder(tmp_path / "out", ["file"]) as folder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import random
 import shutil
 import sys
@@ -32,8 +33,8 @@ class PrepareError(ValueError):
 class SliceFolder:
     """A slice folder that is being written; use it in a `with` block.
 
-    Slices are written to a hidden folder beside `path`. It is renamed to `path` when the block ends without an error, and
-    deleted otherwise. A second preparation of the same folder meanwhile is refused.
+    Slices are written to a hidden folder beside `path`, or beside what `path` links to. It is renamed to `path` when the block ends
+    without an error, and deleted otherwise. A second preparation of the same folder meanwhile is refused.
 
     Attributes:
         path: The folder to make.
@@ -50,7 +51,8 @@ class SliceFolder:
     notes: list[str] = field(default_factory=list, init=False)
 
     def __enter__(self) -> SliceFolder:
-        self._part = self.path.absolute().with_name(f".{self.path.absolute().name}.part")
+        self._place = Path(os.path.realpath(self.path))  # a link stays, and the folder that it leads to is replaced
+        self._part = self._place.with_name(f".{self._place.name}.part")
         with ExitStack() as made:
             try:
                 self._part.parent.mkdir(parents=True, exist_ok=True)
@@ -133,10 +135,10 @@ class SliceFolder:
             if self.notes:
                 (self._part / "notes.txt").write_text("\n".join(self.notes) + "\n", encoding="utf-8")
             older = self._part.with_suffix(".older")
-            if self.path.exists():
+            if self._place.exists():
                 shutil.rmtree(older, ignore_errors=True)  # left by a run that was killed at this point
-                self.path.rename(older)
-            self._part.rename(self.path)
+                self._place.rename(older)
+            self._part.rename(self._place)
             shutil.rmtree(older, ignore_errors=True)
         except OSError as error:
             raise self._not_written(self.path, error) from error
