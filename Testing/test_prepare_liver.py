@@ -237,6 +237,14 @@ def test_of_a_run_of_slices_that_would_be_left_out_the_middle_one_is_kept():
     assert {*slicefolder.chosen_slices(beside, every=4)} <= {*range(0, 40, 4)}
 
 
+def test_of_an_outline_whose_kept_slices_show_less_than_half_of_its_largest_area_the_largest_slice_is_kept_too():
+    area = np.zeros(40, int)
+    area[3:6] = 9, 1, 1  # only its tip lies on the grid
+    area[9:12] = 1, 2, 9  # nothing of it does
+    area[19:22] = 9, 5, 2  # more than half does
+    assert [k for k in slicefolder.chosen_slices(area, every=4) if area[k]] == [3, 4, 11, 20]
+
+
 def damage(source: Path, how: str, abdomen) -> str:
     """Damage a LiTS source; returns what the refusal must name."""
     hu, labels, spacing_mm = abdomen

@@ -303,6 +303,21 @@ def test_a_lesion_on_slices_between_those_that_are_kept_is_stored_too(tmp_path):
         assert stored_of(out, "Ann")[1].max() == len(segments) // 2
 
 
+@pytest.mark.parametrize("segments", [BOTH, BOTH[2:]], ids=["beside another label", "alone"])
+@pytest.mark.parametrize("pixel", [[], ["--pixel", "3"]], ids=["as it is", "in coarse pixels"])
+def test_a_lesion_of_which_only_the_tip_lies_on_a_slice_of_the_grid_is_stored_where_it_is_largest(
+    tmp_path, capsys, segments, pixel
+):
+    lesion = a_labelmap()
+    lesion[lesion == 2] = 0
+    lesion[3, 6:12, 14:20], lesion[4, 8, 16] = 2, 2  # every second slice is kept: 4, and not 3
+    slicer_case(tmp_path / "in", "Ann", labelmap=lesion)
+    out = prepared(tmp_path / "in", tmp_path / "out", *segments, "--every", "2", "--folds", "1", *pixel)
+    stored = picture(out / "masks" / "Ann_0003.png")
+    assert np.count_nonzero(stored == len(segments) // 2) == (9 if pixel else 36)
+    assert "Right kidney" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("pixel_mm", [0.9, 1.1, 2.0, 3.7])
 def test_pixels_of_another_size_lie_about_the_same_centre(pixel_mm):
     rows, columns = np.indices((40, 52)).astype(np.float32)

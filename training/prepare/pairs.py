@@ -196,7 +196,8 @@ def _parser() -> argparse.ArgumentParser:
         "--every",
         type=int,
         metavar="N",
-        help=f"keep every N-th slice with a label, and at least one of each run; default: about {APART_MM:g} mm apart",
+        help="keep every N-th slice with a label, and the largest one of an outline that these hardly show;"
+        f" default: about {APART_MM:g} mm apart",
     )
     parser.add_argument(
         "--folds", type=int, metavar="N", help=f"draw one of N people for `val` ({FOLDS}); 1: all are for training"

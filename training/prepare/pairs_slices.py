@@ -85,19 +85,23 @@ def slices_of(scan: Scan, given: argparse.Namespace) -> list[StoredSlice]:
     if pixel_mm > side_mm:
         raise PrepareError(f"--pixel {pixel_mm:g} is larger than its slices, {side_mm:.4g} mm: give a smaller one.")
     every = given.every or max(1, round(APART_MM / slice_mm))
-    has_label = np.stack([np.any(scan.labels == value, axis=(1, 2)) for value in range(1, scan.labels.max() + 1)])
+    # Chosen by what is stored: coarse pixels may leave nothing of an outline that the scan shows.
+    masks = [to_pixels(plane, (row_mm, column_mm), pixel_mm) for plane in scan.labels]
+    areas = [np.bincount(mask.ravel(), minlength=scan.labels.max() + 1)[1:] for mask in masks]
     slices = []
-    for k in chosen_slices(has_label, every):
+    for k in chosen_slices(np.stack(areas, axis=1), every):
         # Clipped before pixels are averaged, as for the network.
         hu = scan.hu[k].astype(np.float32).clip(*(given.window or HU_16_BIT))
-        image, mask = (to_pixels(each, (row_mm, column_mm), pixel_mm) for each in (hu, scan.labels[k]))
+        image = to_pixels(hu, (row_mm, column_mm), pixel_mm)
         stored = to_8_bit(image, given.window) if given.window else to_16_bit(image)
-        slices.append(StoredSlice(k, stored, mask, pixel_mm))
+        slices.append(StoredSlice(k, stored, masks[k], pixel_mm))
     return slices
 
 
 def lost_labels(scan: Scan, slices: Sequence[StoredSlice], wanted: Sequence[Wanted]) -> list[str]:
     """A note about the labels that have voxels in a scan and no pixel in its slices, if there are any.
+
+    Of a label with a pixel on any slice one is kept (`chosen_slices`), so such labels fill half of no pixel of the whole scan.
 
     Raises:
         PrepareError: No pixel of any label is left.

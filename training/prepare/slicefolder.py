@@ -231,29 +231,32 @@ def area_majority(mask: np.ndarray, size: int) -> np.ndarray:
     return (_mean_of_area(mask, size) >= 0.5).astype(np.uint8)
 
 
-def chosen_slices(has_organ: np.ndarray, every: int) -> list[int]:
+def chosen_slices(area: np.ndarray, every: int) -> list[int]:
     """The indices of the slices to keep: every N-th between the first and the last slice with an organ, every 2 N-th up to 12 N
     slices beyond these, and every 6 N-th elsewhere; N is `every`.
 
-    Of each run of slices with an organ that this leaves out, the middle one is kept, so that small lesions are not lost.
+    If these show nowhere half of the largest area that an organ has in a run of slices, the slice with that area is kept, too, so
+    that small lesions are not lost. Of equal ones it is the middle one.
 
     Args:
-        has_organ: bool (slices,), or (organs, slices).
+        area: How much of the organ each slice shows, in any unit, or bool: (slices,), or (organs, slices).
         every: N.
     """
-    organs = np.atleast_2d(has_organ)
-    step = np.full(organs.shape[1], 6 * every)
-    marked = np.flatnonzero(organs.any(axis=0))
+    areas = np.atleast_2d(area)
+    step = np.full(areas.shape[1], 6 * every)
+    marked = np.flatnonzero(areas.any(axis=0))
     if marked.size:
         low, high = marked[0], marked[-1] + 1
         step[max(0, low - 12 * every) : high + 12 * every] = 2 * every
         step[low:high] = every
     kept = np.arange(len(step)) % step == 0
-    for organ in organs:
-        edges = np.flatnonzero(np.diff(organ, prepend=False, append=False))
+    for organ in areas:
+        edges = np.flatnonzero(np.diff(organ > 0, prepend=False, append=False))
         for start, end in edges.reshape(-1, 2):
-            if not kept[start:end].any():
-                kept[(start + end) // 2] = True
+            run, is_kept = organ[start:end], kept[start:end]
+            if 2 * run[is_kept].max(initial=0) < run.max():
+                largest = np.flatnonzero(run == run.max())
+                is_kept[largest[len(largest) // 2]] = True
     return np.flatnonzero(kept).tolist()
 
 
