@@ -314,6 +314,26 @@ def test_a_validation_without_the_organ_is_refused_and_the_stride_is_named_if_it
         SliceData(replace(settings, fold="1/2"))
 
 
+def thin_out(folder, patient: str) -> None:
+    """Leave one row of pixels of each organ of a patient."""
+    for path in (folder / "masks").glob(f"{patient}_*.png"):
+        mask = np.array(Image.open(path))
+        mask[np.arange(len(mask)) != len(mask) // 2] = 0
+        Image.fromarray(mask).save(path)
+
+
+def test_an_organ_of_which_the_network_s_pixels_leave_nothing_is_refused_before_the_training(folder):
+    settings = Settings("tiny", "liver", str(folder), pixel_mm=5.0)
+    thin_out(folder, "C")
+    with pytest.raises(DataError, match=r"of `val` shows Liver at pixel_mm=5, as it fills half .*: give a smaller pix"):
+        SliceData(settings)
+    SliceData(replace(settings, pixel_mm=2.0))
+    for patient in "AB":
+        thin_out(folder, patient)
+    with pytest.raises(DataError, match=r"of `train` shows Liver at pixel_mm=5, .* cannot be learned: give a smaller"):
+        SliceData(settings)
+
+
 def settings_of(**changes) -> Settings:
     return Settings(name="n", target="liver", data="d", patch=(32, 48), **changes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import cast
 
@@ -32,8 +33,8 @@ class SliceData(L.LightningDataModule):
         own: The sources and people of the training data.
 
     Raises:
-        DataError: As for `read_folders`; or somebody is in both splits, a label is shown by no slice of `train`, no label by any slice of
-            the validation, or a source is not named.
+        DataError: As for `read_folders`; or somebody is in both splits, a label is shown to the network by no slice of `train`, no label by
+            any slice of the validation, or a source is not named.
         SettingsError: The teacher cannot be used, or has nothing to mark; or `paste` or `even_folders` could change nothing.
     """
 
@@ -58,11 +59,7 @@ class SliceData(L.LightningDataModule):
         self._check_effects()
         marked = read_folders(settings, settings.splits[1], marked=True)
         validation = [item for folder in marked for item in folder if item.knows_any]
-        for at, label in enumerate(self.target.labels):
-            if not _shows(self.training, at):
-                raise DataError(
-                    f"No slice of `train` shows {label.name}, so it cannot be learned: add slices with it, or remove the label."
-                )
+        self._check_training()
         self.validation = validation[:: settings.validation_stride]
         self._check_validation(validation)
         names = ["all" if item.group == item.row["file"] else item.group for item in self.validation]
@@ -92,21 +89,46 @@ class SliceData(L.LightningDataModule):
                 " another folder in `also`."
             )
 
+    def _check_training(self) -> None:
+        """Check that the network is shown all labels."""
+        for at, label in enumerate(self.target.labels):
+            if not self._shows(self.training, at):
+                which, way_out = f"No slice of `train` shows {label.name}", "add slices with it"
+                if any(_marked(self.training, at)):
+                    which, way_out = self._too_thin("train", label.name)
+                raise DataError(f"{which}, so it cannot be learned: {way_out}, or remove the label.")
+
     def _check_validation(self, every: list[Slice]) -> None:
         """Check that the validation can tell a good network from a bad one; `every` has its slices before the stride.
 
         Without a label its Dice is unknown, and the best checkpoint would be the first one.
         """
         names = [label.name for label in self.target.labels]
-        missing = [at for at in range(len(names)) if not _shows(self.validation, at)]
-        split, stride = f"`{self.settings.splits[1]}`", f"validation_stride={self.settings.validation_stride}"
+        missing = [at for at in range(len(names)) if not self._shows(self.validation, at)]
         for at in missing:
-            passed_over = _shows(every, at)
-            which = f"Of the slices of {split}, none that {stride} takes" if passed_over else f"No slice of {split}"
-            way_out = "give a smaller validation_stride" if passed_over else f"put people with {names[at]} into it"
+            which, way_out = self._why_missing(at, every)
             if len(missing) == len(names):
-                raise DataError(f"{which} shows {names[at]}, so no checkpoint could be called the best: {way_out}.")
-            _log.warning(f"{which} shows {names[at]}, so the best checkpoint is chosen without it: {way_out}.")
+                raise DataError(f"{which}, so no checkpoint could be called the best: {way_out}.")
+            _log.warning(f"{which}, so the best checkpoint is chosen without it: {way_out}.")
+
+    def _why_missing(self, label: int, every: list[Slice]) -> tuple[str, str]:
+        """Why the validation does not show a label, and the way out."""
+        name, split = self.target.labels[label].name, self.settings.splits[1]
+        if self._shows(every, label):
+            taken = f"none that validation_stride={self.settings.validation_stride} takes"
+            return f"Of the slices of `{split}`, {taken} shows {name}", "give a smaller validation_stride"
+        if any(_marked(every, label)):
+            return self._too_thin(split, name)
+        return f"No slice of `{split}` shows {name}", f"put people with {name} into it"
+
+    def _too_thin(self, split: str, name: str) -> tuple[str, str]:
+        pixel = f"pixel_mm={self.settings.pixel_mm:g}"
+        return f"No slice of `{split}` shows {name} at {pixel}, as it fills half of no pixel", "give a smaller pixel_mm"
+
+    def _shows(self, slices: list[Slice], label: int) -> bool:
+        """True if a label is left at the network's pixels on a slice where it is known."""
+        grids = (to_network_grid(item, self.settings.pixel_mm)[1] for item in _marked(slices, label))
+        return any((truth[label] > 0).any() for truth in grids)
 
     def check_processes(self, count: int) -> None:
         """Check that each process has an image to validate on.
@@ -157,9 +179,9 @@ class SliceData(L.LightningDataModule):
         return cast("L.Trainer", self.trainer)  # Lightning sets it before it asks for a loader
 
 
-def _shows(slices: list[Slice], label: int) -> bool:
-    """True if a slice on which a label is known shows it."""
-    return any(item.knows(label) and item.mask[label].any() for item in slices)
+def _marked(slices: list[Slice], label: int) -> Iterator[Slice]:
+    """The slices on which a label is known and marked."""
+    return (item for item in slices if item.knows(label) and item.mask[label].any())
 
 
 def read_folders(settings: Settings, split: str, marked: bool = False) -> list[list[Slice]]:
