@@ -274,18 +274,45 @@ def test_folders_can_be_drawn_from_equally_often_however_many_people_they_have(t
         assert drawn.count("A") == round(120 * share)
 
 
-def test_what_would_be_pasted_or_made_even_must_be_there(folder, tmp_path):
-    settings = Settings("tiny", "liver", str(folder))
-    with pytest.raises(SettingsError, match=r"nothing for paste=0\.2 to paste.*give paste=0"):
-        SliceData(replace(settings, paste=0.2))
-    with pytest.raises(SettingsError, match=r"nothing for even_folders to make even.*leave it out"):
-        SliceData(replace(settings, even_folders=True))
+@pytest.fixture
+def two_folders(folder, tmp_path):
+    """Settings of a training with a second folder, whose masks mark a gallbladder as 1 and the liver as 2."""
     described = (Path(train.__file__).parent / "targets" / "liver.yaml").read_text()
     structures = {"liver": [2], "liver tumour": [3], "gallbladder": [1]}
     kind = yaml.safe_load(described)["slices"] | {"structures": structures, "unknown": []}
     (tmp_path / "more.yaml").write_text(yaml.safe_dump({"slices": kind}))
-    also = {str(tmp_path / "more.yaml"): str(liver_folder(tmp_path / "more", {"D": "train", "E": "val"}))}
-    SliceData(replace(settings, also=also, paste=0.2, even_folders=True))
+    more = liver_folder(tmp_path / "more", {"D": "train", "E": "val"})
+    return Settings("tiny", "liver", str(folder), also={str(tmp_path / "more.yaml"): str(more)}, pixel_mm=2.0)
+
+
+def mark_only(settings: Settings, value: int, side: int) -> None:
+    """Mark a square of pixels of 2 mm, and nothing else, in what is learned from the second folder."""
+    (more,) = map(Path, settings.also.values())
+    erase(more, *(f"D_{number}" for number in range(4)))
+    mask = np.zeros((40, 40), np.uint8)
+    mask[20 : 20 + side, 20 : 20 + side] = value
+    Image.fromarray(mask).save(more / "masks" / "D_0.png")
+
+
+def test_paste_is_refused_where_nothing_beside_the_organ_is_large_enough_to_be_pasted(two_folders):
+    SliceData(replace(two_folders, paste=0.2))
+    refusal = r"nothing for paste=0\.2 to paste.* no slice shows a piece of 2 cm² of.*give paste=0"
+    mark_only(two_folders, value=1, side=8)
+    SliceData(replace(two_folders, paste=0.2))
+    mark_only(two_folders, value=1, side=7)
+    for settings in (two_folders, replace(two_folders, also={})):
+        with pytest.raises(SettingsError, match=refusal):
+            SliceData(replace(settings, paste=0.2))
+
+
+def test_even_folders_is_refused_where_only_one_folder_shows_a_label(two_folders):
+    for settings in (two_folders, replace(two_folders, also={})):  # the gallbladder of the second folder is no label
+        with pytest.raises(
+            SettingsError, match=r"nothing for even_folders to make even.*only one folder.*leave it out"
+        ):
+            SliceData(replace(settings, even_folders=True))
+    mark_only(two_folders, value=2, side=8)
+    SliceData(replace(two_folders, even_folders=True))
 
 
 def erase(folder, *names: str) -> None:

@@ -11,7 +11,7 @@ import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader, Subset
 
-from data.lookalikes import Piece, pieces_of
+from data.lookalikes import LEAST_PIECE_MM2, Piece, pieces_of
 from data.provenance import Provenance
 from data.sampler import BalancedSampler
 from data.slices import DataError, Slice, SliceDataset, read_slices, to_network_grid
@@ -78,14 +78,15 @@ class SliceData(L.LightningDataModule):
 
     def _check_effects(self) -> None:
         """Refuse settings that would change nothing, and so would be taken for what made a difference."""
-        if self.settings.paste and not any(item.beside is not None and item.beside.any() for item in self.training):
+        s = self.settings
+        if s.paste and not any(pieces_beside(self.training, s)):
             raise SettingsError(
-                f"There is nothing for paste={self.settings.paste:g} to paste, because no folder marks a structure that the target names"
-                " under beside: give paste=0, or add such a folder in `also`."
+                f"There is nothing for paste={s.paste:g} to paste, because no slice shows a piece of {LEAST_PIECE_MM2 / 100:g} cm² of a"
+                " structure that the target names under `beside`: give paste=0, or add a folder that marks such pieces in `also`."
             )
-        if self.settings.even_folders and len({*self.folder_of}) < 2:
+        if s.even_folders and len({*self.folder_of[[item.mask.any() for item in self.training]]}) < 2:
             raise SettingsError(
-                "There is nothing for even_folders to make even, because only one folder has slices to learn from: leave it out, or add"
+                "There is nothing for even_folders to make even, because only one folder has slices that show a label: leave it out, or add"
                 " another folder in `also`."
             )
 
@@ -153,7 +154,7 @@ class SliceData(L.LightningDataModule):
             epoch=lambda: trainer.global_step // s.steps_per_epoch,
             groups=self.groups_of_draws(),
         )
-        pieces = pieces_beside(self.training, s) if s.paste else ()
+        pieces = [*pieces_beside(self.training, s)] if s.paste else ()
         augment = Augment(s, self.target.window_hu, pieces)
         patches = SliceDataset(self.training, s.pixel_mm, augment)
         return DataLoader(patches, s.batch_size, sampler=sampler, drop_last=True)
@@ -208,11 +209,9 @@ def read_folders(settings: Settings, split: str, marked: bool = False) -> list[l
     return folders
 
 
-def pieces_beside(slices: list[Slice], settings: Settings) -> list[Piece]:
+def pieces_beside(slices: list[Slice], settings: Settings) -> Iterator[Piece]:
     """The sections of structures that are easily mistaken for a label, where they are marked, at the network's pixels."""
-    found = []
     for item in slices:
         if item.beside is not None and item.beside.any():
             image, beside = to_network_grid(replace(item, mask=item.beside[None], unsure=None), settings.pixel_mm)
-            found += pieces_of(image[0].numpy(), beside[0].numpy() > 0, settings.pixel_mm or item.pixel_mm)
-    return found
+            yield from pieces_of(image[0].numpy(), beside[0].numpy() > 0, settings.pixel_mm or item.pixel_mm)
