@@ -1,4 +1,4 @@
-"""pairs.py prepares again: people keep their split whoever is added, so that weights of before have seen nobody in `val`."""
+"""pairs.py prepares again: people keep their split, so that weights of before have seen nobody in `val`, and target.yaml its edits."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import csv
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import pairs
+from data.slices import read_slices
+from data.targets import load_target
 from pairs_people import share_out
 from slicefolder import PrepareError, SliceFolder
-from Testing.support.pairs import prepared, slicer_case
+from Testing.support.pairs import SAID, prepared, slicer_case
 from Testing.support.prepare_scripts import rows_of
 
 
@@ -130,3 +133,65 @@ def test_one_who_is_added_is_learned_from_and_only_a_whole_fold_of_new_people_ad
         where = "val" if grown > in_val else "train"
         assert f"New in `{where}`: P{people - 1}." in capsys.readouterr().err
         in_val = grown
+
+
+def edited(folder: Path, *changes: tuple[str, str]) -> str:
+    """Change target.yaml as a user would, by hand; returns the whole text."""
+    text = (folder / "target.yaml").read_text()
+    for old, new in (
+        ("# postprocessing", "postprocessing"),
+        ("window_hu: [-160.0, 240.0]", "window_hu: [-20, 80]"),
+        *changes,
+    ):
+        assert old in text
+        text = text.replace(old, new, 1)
+    (folder / "target.yaml").write_text(text)
+    return text
+
+
+def test_what_was_edited_in_the_target_stays_when_cases_are_added(tmp_path):
+    again = [tmp_path / "in", tmp_path / "out", "--segment", "Spleen", *SAID, "--force"]
+    slicer_case(tmp_path / "in", "Ann")
+    prepared(*again)
+    assert not (tmp_path / "out" / "target.yaml.before").exists()
+    slicer_case(tmp_path / "in", "Ben")
+    assert "target.yaml" not in (prepared(*again) / "notes.txt").read_text()
+    text = edited(tmp_path / "out", ("pixel_mm: 1.5", "pixel_mm: 2  # coarse"))
+    slicer_case(tmp_path / "in", "Cid")
+    out = prepared(*again)
+    assert (out / "target.yaml").read_text() == text and not (out / "target.yaml.before").exists()
+    assert (
+        "target.yaml keeps postprocessing, pixel_mm, window_hu from before: to have it made anew"
+        in (out / "notes.txt").read_text()
+    )
+    assert load_target(str(out / "target.yaml")).postprocessing.fill_holes
+
+
+def test_what_the_command_line_says_goes_before_what_was_edited_and_the_rest_stays(tmp_path):
+    slicer_case(tmp_path / "in", "Ann")
+    again = [tmp_path / "in", tmp_path / "out", "--segment", "Spleen", "--folds", "1", "--force"]
+    text = edited(prepared(*again, *SAID), ("We, 2025.", "We, 2026."))
+    out = prepared(*again, "--window", -100, 300, "--pixel", 2, "--name", "milt", "--source", "Ours and theirs")
+    target = load_target(str(out / "target.yaml"))
+    (source,) = target.slices.sources
+    assert target.window_hu == target.slices.window_hu == (-100, 300)
+    assert (target.name, target.pixel_mm, source.name, source.citation) == ("milt", 2, "Ours and theirs", "We, 2026.")
+    assert target.postprocessing.fill_holes and (out / "target.yaml.before").read_text() == text
+    note = "target.yaml follows the command line in name, pixel_mm, window_hu, slices: the earlier file is kept as"
+    assert note in (out / "notes.txt").read_text()
+    target = load_target(str(prepared(*again) / "target.yaml"))
+    assert target.window_hu == (-100, 300) and target.slices.window_hu == (-1024, 64511)
+    assert read_slices(out, target, "train")[0].image.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    "change", [("name: Spleen", "name: Milt"), ("sources:", "sources: none #"), ("labels:", "labels: [")]
+)
+def test_a_target_that_does_not_describe_the_labels_is_made_anew_and_the_earlier_one_kept_beside(tmp_path, change):
+    slicer_case(tmp_path / "in", "Ann")
+    again = [tmp_path / "in", tmp_path / "out", "--segment", "Spleen", "--folds", "1", *SAID, "--force"]
+    made = (prepared(*again) / "target.yaml").read_text()
+    text = edited(tmp_path / "out", change)
+    out = prepared(*again)
+    assert (out / "target.yaml").read_text() == made and (out / "target.yaml.before").read_text() == text
+    assert "the earlier file is kept as target.yaml.before" in (out / "notes.txt").read_text()

@@ -12,7 +12,8 @@ TotalSegmentator (a folder per case with ct.nii.gz and segmentations/), KiTS (im
 message says why, and nothing is written; with --leave-out the folder is made from the other cases. Slices keep all their HU, so that a
 window can be chosen later, unless --window is given.
 
-The folder also holds target.yaml, for `train.py target=…`, and look.png: look at that picture before you train.
+The folder also holds target.yaml, for `train.py target=…`, and look.png: look at that picture before you train. With --force,
+target.yaml keeps what you have edited in it.
 """
 
 from __future__ import annotations
