@@ -177,6 +177,43 @@ def test_a_scan_that_differs_in_its_body_alone_is_another_one(tmp_path):
     assert len(prints) == 3
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        "{folder}/s%03d.raw 0 5 1",
+        "s%.3d.raw 0 5 1",
+        "50% dose.raw",
+        "list of.raw",
+        "LIST\n" + "\n".join(f" s{k:03}.raw" for k in range(6)),
+    ],
+    ids=["absolute", "precision", "percent", "called list", "list"],
+)
+@pytest.mark.parametrize("kind", ["nhdr", "mhd"])
+def test_voxels_that_are_replaced_make_another_scan_however_the_header_names_them(tmp_path, kind, named):
+    header = tmp_path / f"a.{kind}"
+    fields = {
+        "nhdr": "NRRD0004\nnote:={long}\ntype: int16\ndimension: 3\nsizes: 8 8 6\nendian: little\nencoding: raw\ndata file: {named}\n",
+        "mhd": "Comment = {long}\nNDims = 3\nDimSize = 8 8 6\nElementType = MET_SHORT\nElementDataFile = {named}\n",
+    }[kind]
+    header.write_text(fields.format(long="x" * 300, named=named.format(folder=tmp_path)))
+    prints = set()
+    for level in (1, 1, 2):
+        voxels = np.full((6, 8, 8), level, np.int16)
+        for name in ("50% dose.raw", "list of.raw"):
+            (tmp_path / name).write_bytes(voxels.tobytes())
+        for k in range(6):
+            (tmp_path / f"s{k:03}.raw").write_bytes(voxels[k].tobytes())
+        prints.add(files.fingerprint_of(header))
+    assert len(prints) == 2 and None not in prints
+
+
+@pytest.mark.parametrize("named", ["/a\0b/s%d.raw 0 5 1", "s%d%d.raw 0 5 1", "x" * 300, "a\0b"])
+def test_a_header_that_names_what_cannot_be_there_ends_no_cohort(run, scans, tmp_path, named):
+    for name, field in (("b.nhdr", "NRRD0004\ndata file:"), ("c.mhd", "ElementDataFile =")):
+        (scans / name).write_text(f"{field} {named}\n\n")
+    assert run(scans, tmp_path / "out") == {"a": "done", "b": "failed", "c": "failed"}
+
+
 def test_results_in_the_folder_of_their_scan_are_no_part_of_it_however_they_are_reached(run, tmp_path):
     write_series(tmp_path / "in", level=1)
     (tmp_path / "link").symlink_to(tmp_path / "in")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from pathlib import Path
 
@@ -15,7 +16,7 @@ DATA_FILE = {
     "nrrd": re.compile(rb"^[ \t]*data ?file[ \t]*:[ \t]*([^\n]*)", re.IGNORECASE | re.MULTILINE),
     "meta": re.compile(rb"^[ \t]*ElementDataFile[ \t]*[=:][ \t]*([^\n]*)", re.IGNORECASE | re.MULTILINE),
 }
-NUMBER = re.compile(r"%[0-9]*[a-z]")  # as `printf` writes one
+NUMBER = re.compile(r"%[-+#.0-9]*[a-z]")  # as `printf` writes one
 
 
 def data_files_of(path: Path) -> list[Path]:
@@ -26,14 +27,23 @@ def data_files_of(path: Path) -> list[Path]:
         return []
     may_be = pair_of(path)
     for name in names:
+        may_be.append(path.parent / name)  # also `list of.raw` and `50% dose.raw`
         if name.strip().upper().startswith("LIST"):
-            may_be += [path.parent / line for line in _text(_start_of(path)).splitlines()]
-        elif "%" in name:  # numbers, perhaps with the first and last one, and the step
-            pattern = NUMBER.sub("*", glob.escape(name.split()[0]))
-            may_be += sorted(path.parent.glob(pattern))
-        else:
-            may_be.append(path.parent / name)
-    return [each for each in dict.fromkeys(may_be) if each != path and each.is_file()]
+            may_be += [path.parent / line.strip() for line in _text(_start_of(path)).splitlines()]
+        elif "%" in name:  # the first and last number, and the step, may follow
+            may_be += _numbered(path.parent, name.split()[0])
+    # Lines may be too long for a name, for which `Path.is_file` raises an error.
+    return [each for each in dict.fromkeys(may_be) if each != path and os.path.isfile(each)]  # noqa: PTH113
+
+
+def _numbered(folder: Path, name: str) -> list[Path]:
+    """The files with any number that are called as a pattern says, which may be an absolute path."""
+    pattern = NUMBER.sub("*", glob.escape(name))
+    try:
+        found = sorted(glob.glob(pattern, root_dir=folder))  # noqa: PTH207 (`Path.glob` takes no absolute path)
+    except ValueError:  # there is a zero byte in it
+        return []
+    return [folder / each for each in found]
 
 
 def pair_of(path: Path) -> list[Path]:
