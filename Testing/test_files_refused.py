@@ -44,6 +44,11 @@ def orphan(path: Path) -> Path:
     return path
 
 
+def renamed(path: Path, data: bytes) -> Path:
+    """A header that names another data file."""
+    return filled(path, path.read_bytes().replace(b"ct.raw", data))
+
+
 def filled(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path
@@ -92,6 +97,7 @@ UNREADABLE = {
     "cut dicom": (lambda d: cut(write_slice(d / "ct.dcm"), 0.9), "damaged"),
     "cut dicom in a folder": (damaged_slice, r"2\.dcm is a CT image that is damaged.*lack a slice"),
     "nhdr alone": (lambda d: orphan(d / "ct.nhdr"), "data file that it names is missing"),
+    "endless data file": (lambda d: renamed(orphan(d / "ct.nhdr"), b"x" * 300), "data file that it names is missing"),
     "mhd alone": (lambda d: orphan(d / "ct.mhd"), "data file that it names is missing"),
     "2D": (lambda d: written(d / "ct.nrrd", ct()[0]), "flat picture"),
     "4D": (lambda d: written(d / "ct.nrrd", np.stack([ct()] * 2), isVector=False), "sequence"),
