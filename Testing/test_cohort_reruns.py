@@ -113,6 +113,12 @@ def write_pattern(folder: Path, level: int) -> None:
     header.write_text(header.read_text().partition("LIST")[0] + "s%d.raw 0 5 1\n")
 
 
+def write_pair(folder: Path, level: int) -> None:
+    """Write a NIfTI header and its voxels."""
+    folder.mkdir(exist_ok=True)
+    sitk.WriteImage(sitk.GetImageFromArray(np.full((6, 8, 8), level, np.int16)), str(folder / "a.hdr"))
+
+
 def write_link(folder: Path, level: int) -> None:
     """Write a link to a header that lies elsewhere; the voxels lie beside the link."""
     (folder / "a.mhd").unlink(missing_ok=True)
@@ -138,8 +144,9 @@ def write_file(folder: Path, level: int) -> None:
         (write_file, "a.nrrd"),
     ],
 )
-def test_a_scan_that_another_one_has_replaced_is_done_again_and_a_copy_is_not(run, tmp_path, write, name):
-    scan, out = tmp_path / "in", tmp_path / "in" / "out"
+@pytest.mark.parametrize("out", ["out", ""], ids=["beside", "among"])
+def test_a_scan_that_another_one_has_replaced_is_done_again_and_a_copy_is_not(run, tmp_path, write, name, out):
+    scan, out = tmp_path / "in", tmp_path / "in" / out
     write(scan, level=1)
     lines = []
     for act in (None, lambda: os.utime(scan / name), lambda: write(scan, level=2), None):
@@ -163,6 +170,59 @@ def test_files_in_a_dicom_folder_that_are_no_slices_do_not_change_the_scan(run, 
         (tmp_path / "in" / name).write_bytes(b"not a slice")
     run([tmp_path / "in"], tmp_path / "out")
     assert len((tmp_path / "out" / MANIFEST).read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "sop_class", "has_pixels"),
+    [
+        ("RS.1.dcm", "1.2.840.10008.5.1.4.1.1.481.3", False),
+        ("RD.1.dcm", "1.2.840.10008.5.1.4.1.1.481.2", True),
+        ("PR.1.dcm", "1.2.840.10008.5.1.4.1.1.11.1", False),
+        ("SEG.1.dcm", "1.2.840.10008.5.1.4.1.1.66.4", True),
+        ("SR.1.dcm", "1.2.840.10008.5.1.4.1.1.88.22", False),
+        ("CSA.1.dcm", "1.3.12.2.1107.5.9.1", False),
+        ("DICOMDIR", "1.2.840.10008.1.3.10", False),
+    ],
+)
+def test_dicom_files_that_are_made_from_the_slices_do_not_change_the_scan(tmp_path, name, sop_class, has_pixels):
+    write_series(tmp_path, level=1)
+    before = files.fingerprint_of(tmp_path)
+    write_slice(tmp_path / name, SOPClassUID=sop_class, PixelData=bytes(96) if has_pixels else None)
+    assert files.fingerprint_of(tmp_path) == before is not None
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_scan_whose_first_file_shows_no_image_is_still_told_from_another(tmp_path, damaged):
+    prints = set()
+    for level in (1, 2):
+        write_series(tmp_path, level)
+        if damaged:
+            for path in tmp_path.iterdir():
+                path.write_bytes(path.read_bytes()[:-1])
+        else:
+            write_slice(tmp_path / "0.dcm", SOPClassUID="1.2.840.10008.5.1.4.1.1.88.22", PixelData=None)
+        prints.add(files.fingerprint_of(tmp_path))
+    assert len(prints) == 2 and None not in prints
+
+
+@pytest.mark.parametrize(
+    ("write", "name", "voxels"),
+    [
+        (write_series, "", "*.dcm"),
+        (write_apart, "a.mhd", "voxels.bin"),
+        (write_list, "a.mhd", "s*.raw"),
+        (write_pair, "a.hdr", "a.img"),
+    ],
+)
+def test_a_scan_that_is_not_there_such_as_without_its_drive_was_not_replaced(run, tmp_path, write, name, voxels):
+    scan, out = tmp_path / "in" / name, tmp_path / "out"
+    write(tmp_path / "in", level=1)
+    ((case, _),) = run([scan], out).items()
+    correct(out, scan, case)
+    for path in (tmp_path / "in").glob(voxels):
+        path.unlink()
+    check_scan(out, case)
+    assert run([scan], out) == {case: "done"}
 
 
 def test_a_scan_that_differs_in_its_body_alone_is_another_one(tmp_path):

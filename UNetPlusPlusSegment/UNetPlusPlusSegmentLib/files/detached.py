@@ -20,7 +20,11 @@ NUMBER = re.compile(r"%[-+#.0-9]*[a-z]")  # as `printf` writes one
 
 
 def data_files_of(path: Path) -> list[Path]:
-    """The files, besides this one, that may hold voxels of a volume and are there; none if its header is damaged."""
+    """The files, besides this one, that may hold voxels of a volume and are there; none if its header is damaged.
+
+    Raises:
+        FileError: The voxels are in other files, and none of these is there.
+    """
     try:
         names = named_in(path)
     except FileError:
@@ -33,7 +37,10 @@ def data_files_of(path: Path) -> list[Path]:
         elif "%" in name:  # the first and last number, and the step, may follow
             may_be += _numbered(path.parent, name.split()[0])
     # Lines may be too long for a name, for which `Path.is_file` raises an error.
-    return [each for each in dict.fromkeys(may_be) if each != path and os.path.isfile(each)]  # noqa: PTH113
+    found = [each for each in dict.fromkeys(may_be) if each != path and os.path.isfile(each)]  # noqa: PTH113
+    if not found and (names or path.suffix.lower() == ".hdr"):
+        raise FileError(f"There is no data file beside {path}: copy both again.")
+    return found
 
 
 def _numbered(folder: Path, name: str) -> list[Path]:
