@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -407,3 +408,31 @@ def test_a_folder_of_an_earlier_version_goes_on_with_its_segmentations(run, scan
     (out / MANIFEST).write_text(text)
     assert run(scans, out) == {"a": "done"} and (out / MANIFEST).read_text() == text
     assert run(scans, out, threshold=0.4) == {"a": "done"}
+
+
+def as_by_an_earlier_formula(out: Path) -> str:
+    """Give the manifest fingerprints as earlier versions made them, which are other digits without a prefix; returns its text."""
+    text = re.sub(r'"(2:)?[0-9a-f]{16}"', '"0123456789abcdef"', (out / MANIFEST).read_text())
+    (out / MANIFEST).write_text(text)
+    return text
+
+
+def test_fingerprints_of_an_earlier_formula_make_no_other_scan_and_no_edited_result(run, scans, tmp_path):
+    out = tmp_path / "out"
+    run(scans, out)
+    correct(out, scans / "a.nii.gz", "a")
+    text = as_by_an_earlier_formula(out)
+    assert text.count("0123456789abcdef") == 3
+    check_scan(out, "a")
+    assert run(scans, out) == {"a": "done"} and (out / MANIFEST).read_text() == text
+    assert run(scans, out, threshold=0.4) == {"a": "done"}
+
+
+def test_a_case_that_fails_keeps_its_series_though_the_formula_of_fingerprints_has_changed(run, tmp_path, monkeypatch):
+    scan, out = tmp_path / "in", tmp_path / "out"
+    series = [write_one_of_two_series(scan, level) for level in (0, 100)]
+    run([scan], out, series={"in": series[0]})
+    as_by_an_earlier_formula(out)
+    monkeypatch.setattr(Finder, "submit", lambda *_: 1 / 0)
+    assert run([scan], out, series={"in": series[1]}) == {"in": "failed"}
+    assert read_manifest(out)["in"]["series"] == series[0]

@@ -2,7 +2,7 @@
 
 from .dicom import list_series, slices_of
 from .dicom_seg import check_dicom_seg, write_dicom_seg
-from .fingerprint import fingerprint_of
+from .fingerprint import fingerprint_of, fingerprints_differ
 from .forms import FORMS, beside, check_forms, form_of, write_forms
 from .images import FileError
 from .label_maps import label_maps
@@ -23,6 +23,7 @@ __all__ = [
     "check_grid",
     "check_output",
     "fingerprint_of",
+    "fingerprints_differ",
     "form_of",
     "label_maps",
     "list_series",

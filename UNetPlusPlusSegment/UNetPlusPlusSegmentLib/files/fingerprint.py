@@ -12,6 +12,8 @@ from .dicom_folder import files_under, shape_of
 from .dicom_headers import DIRECTORY_CLASS, DamagedFileError, class_of, is_dicom, read_header, start_of
 from .images import FileError
 
+# Before the digits, to tell fingerprints from those of earlier formulas. Whatever changes which digits a scan gets needs another one.
+FORMULA = "2:"
 BLOCKS, BLOCK_BYTES = 32, 1 << 13
 # The families of SOP classes of what is made from a scan and stored beside it: presentation states, segmentations and registrations,
 # reports, documents, and what radiotherapy plans. To read whole headers of these takes seconds.
@@ -19,7 +21,7 @@ BESIDE = tuple(f"1.2.840.10008.5.1.4.1.1.{family}." for family in (11, 66, 88, 1
 
 
 def fingerprint_of(path: Path, besides: Path | None = None) -> str | None:
-    """A fingerprint of a scan, or of another file, which its copies share: 16 hexadecimal digits.
+    """A fingerprint of a scan, or of another file, which its copies share: `FORMULA` and 16 hexadecimal digits.
 
     It is made of the sizes of the files and of blocks from all parts of them. Of the slices in a DICOM folder, whose names count too, and
     of the files that a header lists, only the first and the middle one are opened: to open them all takes minutes for a cohort on a
@@ -45,7 +47,12 @@ def fingerprint_of(path: Path, besides: Path | None = None) -> str | None:
                 digest.update(block)
     except (OSError, FileError):
         return None
-    return digest.hexdigest()[:16]
+    return FORMULA + digest.hexdigest()[:16]
+
+
+def fingerprints_differ(one: str | None, other: str | None) -> bool:
+    """True if two fingerprints are certainly those of different files; False also if one is unknown, or of an earlier formula."""
+    return one != other and all((each or "").startswith(FORMULA) for each in (one, other))
 
 
 def _slices(folder: Path, besides: Path | None) -> list[Path]:

@@ -67,7 +67,7 @@ class Todo(NamedTuple):
 def check_scan(folder: Path, case: str) -> None:
     """Refuse to show a result over a scan that has replaced the one it was found in.
 
-    Nothing is known of the scan from lines of earlier versions, and none if it cannot be read: these pass.
+    Nothing is known of the scan from lines of earlier versions, nor if it cannot be read: these pass.
 
     Args:
         folder: Folder with the results of the cohort.
@@ -79,7 +79,7 @@ def check_scan(folder: Path, case: str) -> None:
     known = read_manifest(folder)
     line = known.get(f"{case}{CORRECTED}") or known.get(case, {})  # that of the file which is shown
     segmented = line.get("scan")
-    if segmented and files.fingerprint_of(Path(line["input"]), besides=folder) not in (None, segmented):
+    if segmented and files.fingerprints_differ(segmented, files.fingerprint_of(Path(line["input"]), besides=folder)):
         raise CohortError(f"{line['input']} is no longer the scan that was segmented: run the cohort again.")
 
 
@@ -136,7 +136,7 @@ class Results:
                 if (
                     path.name in written
                     and path.name not in self._marked
-                    and files.fingerprint_of(path) not in (None, written[path.name])
+                    and files.fingerprints_differ(written[path.name], files.fingerprint_of(path))
                 ):
                     raise CohortError(
                         f"{path} was changed since it was written, and would be replaced: move it, or choose another folder for the"
@@ -153,7 +153,7 @@ class Results:
             path = corrected_path(self._folder, each.case)
             line = self.known.get(path.name.removesuffix(ENDING), {})
             what = ""
-            if line.get("scan") and each.settings["scan"] not in (None, line["scan"]):
+            if files.fingerprints_differ(line.get("scan"), each.settings["scan"]):
                 what = f"an earlier scan, which {each.input} has replaced"
             elif line.get("series", each.series) != each.series:
                 what = f"another series of {each.input}"
@@ -170,7 +170,7 @@ class Results:
         """Check whether a case has its result, by its last line in the manifest.
 
         Lines of earlier versions lack `scan`, `series`, `show_from` and `weights`, and `threshold` if it was that of the model (here
-        `threshold`). A scan that cannot be read counts as the same.
+        `threshold`). A scan counts as the same if it cannot be read, or if its last fingerprint is of an earlier formula.
 
         Raises:
             CohortError: There is a result for another target or input.
@@ -185,7 +185,7 @@ class Results:
                     f"{there[0]} is a result for {last[key]}, which would be replaced: choose another folder for the results."
                 )
         last = {"series": None, "show_from": None, "weights": asked["weights"], **last}
-        if None in (asked["scan"], last.get("scan")):
+        if not files.fingerprints_differ(asked["scan"], last.get("scan")):
             last["scan"] = asked["scan"]
         if last.get("threshold") is None:
             last["threshold"] = threshold
@@ -202,9 +202,10 @@ class Results:
         """Append the line of a case that has ended, with the names of its files and their fingerprints."""
         there = {path.name: files.fingerprint_of(path) for path in todo.outputs if path.is_file()}
         line = {**todo.settings, **outcome, "files": [*there], "prints": there}
-        last = self.known.get(todo.case, {})
-        shown = todo.outputs[0].name
-        if outcome["status"] == "failed" and shown in there and there[shown] == last.get("prints", {}).get(shown):
+        last, shown = self.known.get(todo.case, {}), todo.outputs[0].name
+        written = last.get("prints", {})
+        kept = shown in there and shown in written and not files.fingerprints_differ(written[shown], there[shown])
+        if outcome["status"] == "failed" and kept:
             line |= {key: last.get(key) for key in SHOWN}
         self.add(line)
         self.unmark(todo)
