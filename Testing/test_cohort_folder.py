@@ -143,6 +143,33 @@ def test_a_picture_of_the_user_is_not_replaced(run, scans, tmp_path):
         assert run(scans, tmp_path / "out", **asked) == {"a": "done"}
 
 
+def test_a_case_that_is_gone_and_comes_back_gets_its_picture_again(run, scans, tmp_path):
+    out, scan = tmp_path / "out", scans / "a.nii.gz"
+    add_scan(scans / "b.nrrd")
+    run(scans, out)
+    whole = scan.read_bytes()
+    scan.write_bytes(whole[:300])
+    assert run(scans, out) == {"a": "failed", "b": "done"}
+    scan.unlink()
+    (out / "a.seg.nrrd").unlink()
+    assert run(scans, out) == {"b": "done"}
+    scan.write_bytes(whole)
+    assert run(scans, out) == {"a": "done", "b": "done"}
+
+
+def test_a_table_stays_that_of_its_cohort_though_all_of_its_cases_are_gone(run, scans, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    (scans / "a.nii.gz").write_text("not a volume")
+    run(scans, out)
+    (scans / "a.nii.gz").unlink()
+    add_scan(scans / "b.nrrd")
+    kill_at_the_next_result(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        run(scans, out)
+    assert not read_manifest(out)
+    assert run(scans, out) == {"b": "done"}
+
+
 def test_a_run_that_was_killed_goes_on_with_the_file_that_it_was_writing(run, scans, tmp_path, monkeypatch):
     out = tmp_path / "out"
     add_scan(scans / "b.nrrd")

@@ -52,9 +52,16 @@ def is_running(folder: Path) -> bool:
 
 
 def read_manifest(folder: Path) -> dict[str, dict]:
-    """The last complete line of each case that is still listed and has the name of a file; empty if there is no manifest.
+    """The last complete line of each case that is still listed; a correction is listed as long as its file is there.
 
-    A correction is listed as long as its file is there.
+    Raises:
+        CohortError: It cannot be read.
+    """
+    return {case: record for case, record in read_all(folder).items() if _is_listed(folder, record)}
+
+
+def read_all(folder: Path) -> dict[str, dict]:
+    """The last complete line of each case, also if it is gone, that has the name of a file; empty if there is no manifest.
 
     Raises:
         CohortError: It cannot be read.
@@ -74,7 +81,7 @@ def read_manifest(folder: Path) -> dict[str, dict]:
                 known[record["case"]] = record | {"status": record["status"]}
         except (ValueError, TypeError, KeyError, RecursionError):
             continue  # a line left incomplete by a crash
-    return {case: record for case, record in known.items() if _is_listed(folder, record)}
+    return known
 
 
 def _is_listed(folder: Path, record: Mapping) -> bool:

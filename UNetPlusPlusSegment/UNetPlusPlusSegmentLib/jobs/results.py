@@ -16,7 +16,7 @@ from ..core.segment import plain_name
 from ..files.images import printable
 from .cases import ENDING
 from .corrections import CORRECTED, corrected_path
-from .manifest import GONE, TABLE, CohortError, append, read_manifest
+from .manifest import GONE, TABLE, CohortError, append, read_all, read_manifest
 from .picture import PICTURES
 from .report import REPORT
 
@@ -96,6 +96,7 @@ class Results:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.known = read_manifest(folder)
+        self._ever = {*read_all(folder)}  # also cases that are gone, whose pictures are still there
         # What a killed run was writing, with its settings, by the name of the file.
         self._marked = {path.name[1 : -len(MARK)]: _settings_in(path) for path in folder.glob(f".*{MARK}")}
 
@@ -114,7 +115,7 @@ class Results:
             )
         foreign = [path for each in cases for path in each.outputs if not self._has(each.case, path)]
         foreign += [each.picture for each in cases if not self._knows(each)]
-        foreign += [self._folder / name for name in (TABLE, REPORT) if not self.known]
+        foreign += [self._folder / name for name in (TABLE, REPORT) if not self._ever]
         there = [path for path in foreign if path.is_file()]
         if there:
             raise CohortError(
@@ -237,7 +238,7 @@ class Results:
 
     def _knows(self, todo: Todo) -> bool:
         """Whether a run has ended or begun to write this case."""
-        return todo.case in self.known or any(path.name in self._marked for path in todo.outputs)
+        return todo.case in self._ever or any(path.name in self._marked for path in todo.outputs)
 
     def _has(self, case: str, path: Path) -> bool:
         """Whether a file belongs to a case."""
