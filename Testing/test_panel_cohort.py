@@ -271,6 +271,41 @@ def test_a_comment_is_kept_if_the_case_is_left_with_the_cursor_in_the_field(ui, 
     assert {case: said["comment"] for case, said in review.items()} == {"one": "Missed in segment VII"}
 
 
+def another_case_is_done(out: Path) -> None:
+    """As another process does it, add a case, which is listed first."""
+    with (out / "manifest.jsonl").open("a") as stream:
+        stream.write(json.dumps({"case": "aaa", "status": "failed", "reason": "Why."}) + "\n")
+
+
+@pytest.mark.parametrize("way", ["row", "row, with the cursor in the field", "next", "row, while a dialog is open"])
+def test_the_case_that_was_clicked_is_opened_though_others_were_added_to_the_list(
+    ui, scene, tmp_path, monkeypatch, way
+):
+    run(ui)
+    click(ui, "one")
+    row_of_two = [row[0] for row in table_of(ui)].index("two")
+    if way.endswith("open"):
+        grow(scene)
+
+        def leave(_):
+            another_case_is_done(tmp_path / "out")
+            ui.cohortFolderEdit.editingFinished()
+            return True
+
+        monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", leave)
+    else:
+        another_case_is_done(tmp_path / "out")
+        ui.cohortCommentEdit.text = "Too small"
+    if way.endswith("field"):
+        ui.cohortCommentEdit.editingFinished()  # the mouse button has gone down, and takes the cursor out of the field
+    if way == "next":
+        ui.cohortNextButton.click()
+    else:
+        ui.cohortTable.cellClicked(row_of_two, 0)
+    assert names_in(scene) == ["two", "two segmentation"]
+    assert table_of(ui)[ui.cohortTable.currentRow()][0] == "two"
+
+
 def test_a_panel_that_is_closed_ends_its_cohort(ui, frame, cohort, tmp_path):
     files.write_volume(cohort / "two.nii.gz", a_scan(LONG), GRID)
     ui.cohortRunButton.click()

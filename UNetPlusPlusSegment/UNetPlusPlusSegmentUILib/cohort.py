@@ -107,12 +107,22 @@ class CohortBox:
         """List the cases in the folder of results, the most doubtful first, with their review."""
         from UNetPlusPlusSegmentLib.jobs.manifest import read_manifest
         from UNetPlusPlusSegmentLib.jobs.report import cases_of
-        from UNetPlusPlusSegmentLib.jobs.review import read_review
 
-        self._records, self._reviewed = [], {}
+        self._records = []
         try:
             if self.folder:
                 self._records = cases_of(read_manifest(self.folder))
+        except ValueError as error:
+            self._outcome = str(error)
+        self._readReview()
+
+    def _readReview(self) -> None:
+        """Show what the review says now; the rows stay where they are."""
+        from UNetPlusPlusSegmentLib.jobs.review import read_review
+
+        self._reviewed = {}
+        try:
+            if self.folder:
                 self._reviewed = read_review(self.folder)
         except ValueError as error:
             self._outcome = str(error)
@@ -170,24 +180,28 @@ class CohortBox:
         """Load a case, in place of the previous one; the same one again only if parts of it were removed from the scene."""
         if row == self._shownRow() and self._shown.is_whole:
             return
-        if not self._leave():
+        record = self._records[row]  # now, as a run goes on while a dialog is open, and its cases move the rows
+        if self._leave():
+            self._load(record)
+        else:
             self._selectShown()
-            return
+
+    def _load(self, record) -> None:
         from UNetPlusPlusSegmentLib.scene.shown_case import ShownCase  # imports SimpleITK
 
         slicer.app.setOverrideCursor(qt.Qt.WaitCursor)
         try:
-            self._shown = ShownCase(self.folder, self._records[row])
-            self._outcome = self._about(self._records[row])
+            self._shown = ShownCase(self.folder, record)
+            self._outcome = self._about(record)
         except ValueError as error:
             self._outcome = str(error)
         finally:
             slicer.app.restoreOverrideCursor()
         if self._shown:
             slicer.util.setSliceViewerLayers(background=self._shown.volumeNode, fit=True)
-            said = self._reviewed.get(self._shown.record["case"], {})
-            self._ui.cohortCommentEdit.text = said.get("comment", "")
-        self._ui.cohortTable.selectRow(row)
+            self._readReview()
+            self._ui.cohortCommentEdit.text = self._reviewed.get(record["case"], {}).get("comment", "")
+        self._select(self._rowOf(record["case"]))
         self._update()
 
     def _about(self, record) -> str:
@@ -232,12 +246,16 @@ class CohortBox:
         """The row of the case in the scene; None if there is none, or if it belongs to another folder."""
         if not self._shown or self._shown.folder != self.folder:
             return None
+        return self._rowOf(self._shown.record["case"])
+
+    def _rowOf(self, case):
         names = [each["case"] for each in self._records]
-        name = self._shown.record["case"]
-        return names.index(name) if name in names else None
+        return names.index(case) if case in names else None
 
     def _selectShown(self) -> None:
-        row = self._shownRow()
+        self._select(self._shownRow())
+
+    def _select(self, row) -> None:
         if row is not None:
             self._ui.cohortTable.selectRow(row)
 
@@ -245,14 +263,19 @@ class CohortBox:
 
     def onAccept(self) -> None:
         """Accept the case; a second click undoes it."""
-        self._mark(verdict="accepted")
+        self._judge("accepted")
 
     def onFlag(self) -> None:
         """Flag the case; a second click undoes it."""
-        self._mark(verdict="flagged")
+        self._judge("flagged")
+
+    def _judge(self, verdict) -> None:
+        self._mark(verdict)
+        self.refresh()
 
     def onComment(self) -> None:
         """Save the comment on the case."""
+        # The cases are not listed anew: a click on a row takes the cursor out of the field, and must not hit another row.
         if self._shown:
             self._mark()
 
@@ -271,7 +294,6 @@ class CohortBox:
             add_to_review(folder, case, now, comment, _userName())
         except ValueError as error:
             self._fail(error)
-        self.refresh()
 
     def onSave(self) -> None:
         """Save the changed segmentation next to the original one."""
