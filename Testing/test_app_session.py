@@ -16,6 +16,7 @@ from Testing.support.sample_files import write_slice
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.jobs.manifest import MANIFEST, TABLE, append, read_manifest
+from UNetPlusPlusSegmentLib.jobs.review import Mark, add_to_review, mark_of, read_review
 
 pytest.importorskip(
     "trame_slicer.core", exc_type=ImportError, reason="trame-slicer is not installed: pip install '.[app]'"
@@ -122,6 +123,20 @@ def test_a_case_that_another_visitor_changed_is_opened_again(two_livers, open_se
     assert second.state.rows == first.state.rows
     paint(second, do, np.s_[2:6, 20:25, 5:15])
     assert second.state.saved == "Saved: a.corrected.seg.nrrd"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "typed", "now"),
+    [("accepted", "", Mark("accepted", "left lobe missed")), ("", "too small", Mark("flagged", "too small"))],
+    ids=["accepts", "comments"],
+)
+def test_what_another_visitor_says_of_a_case_stays_unless_it_is_changed(two_livers, open_session, verdict, typed, now):
+    results, _ = two_livers
+    session, _ = open_session(*two_livers)
+    add_to_review(results, "a", "flagged", "left lobe missed", "another visitor")
+    session.state.comment = typed
+    session.judge(verdict)
+    assert mark_of(read_review(results), "a") == now == Mark(session.state.verdict, session.state.comment)
 
 
 def test_a_scan_of_64_bit_integers_is_opened(tmp_path, open_session):

@@ -17,7 +17,7 @@ from Testing.support.worker_logic import GRID, LONG, a_scan
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
 from UNetPlusPlusSegmentLib.jobs.manifest import is_running
-from UNetPlusPlusSegmentLib.jobs.review import read_review
+from UNetPlusPlusSegmentLib.jobs.review import REVIEW, Mark, add_to_review, mark_of, read_lines, read_review
 from UNetPlusPlusSegmentLib.scene import mrml
 
 
@@ -269,6 +269,30 @@ def test_a_comment_is_kept_if_the_case_is_left_with_the_cursor_in_the_field(ui, 
         scene.Clear(False)
     review = read_review(tmp_path / "out")
     assert {case: said["comment"] for case, said in review.items()} == {"one": "Missed in segment VII"}
+
+
+@pytest.mark.parametrize(
+    ("button", "now"),
+    [
+        ("Next", Mark("flagged", "left lobe missed")),
+        ("Accept", Mark("accepted", "left lobe missed")),
+        ("Flag", Mark("flagged", "left lobe missed")),
+    ],
+)
+def test_what_a_colleague_has_said_since_a_case_was_opened_stays_unless_it_is_changed(ui, scene, tmp_path, button, now):
+    out = tmp_path / "out"
+    run(ui)
+    add_to_review(out, "one", "", "small", "colleague")  # it is shown, though the list was read before
+    click(ui, "one")
+    assert ui.cohortCommentEdit.text == "small"
+    add_to_review(out, "one", "flagged", "left lobe missed", "colleague")
+    getattr(ui, f"cohort{button}Button").click()
+    assert mark_of(read_review(out), "one") == now
+    assert len(read_lines(out / REVIEW)) == 2 + (button != "Next")
+    if button != "Next":
+        assert ui.cohortCommentEdit.text == now.comment
+        getattr(ui, f"cohort{button}Button").click()
+        assert mark_of(read_review(out), "one") == Mark("", now.comment), "again takes it back"
 
 
 def another_case_is_done(out: Path) -> None:

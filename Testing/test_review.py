@@ -9,8 +9,11 @@ import pytest
 
 from UNetPlusPlusSegmentLib.jobs.review import (
     COLUMNS,
+    Mark,
     ReviewError,
     add_to_review,
+    change_mark,
+    mark_of,
     merge_review,
     read_lines,
     read_review,
@@ -29,6 +32,24 @@ def test_each_mark_is_a_line_and_the_latest_one_counts(tmp_path):
     assert list(rows[0]) == list(COLUMNS)
     assert [row["case"] for row in rows] == ["pat01", "pat02", "pat01"]
     assert rows[0]["comment"] == 'Too small, "by far"\nlook again'
+
+
+@pytest.mark.parametrize(
+    ("given", "now"),
+    [
+        (Mark("", "small"), Mark("flagged", "left lobe missed")),
+        (Mark("accepted", "small"), Mark("accepted", "left lobe missed")),
+        (Mark("", ""), Mark("flagged", "")),
+        (Mark("flagged", "large"), Mark("flagged", "large")),
+    ],
+    ids=["nothing", "the verdict", "the comment", "both"],
+)
+def test_what_a_reviewer_leaves_as_it_was_shown_stays_as_a_colleague_has_marked_it_since(tmp_path, given, now):
+    seen = Mark("", "small")
+    add_to_review(tmp_path, "pat01", "flagged", "left lobe missed", "colleague")
+    change_mark(tmp_path, "pat01", seen, given, "reviewer")
+    assert mark_of(read_review(tmp_path), "pat01") == now
+    assert len(read_lines(tmp_path / "review.csv")) == 1 + (given != seen)
 
 
 def test_an_unknown_verdict_is_refused_and_nothing_is_written(tmp_path):

@@ -9,6 +9,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from UNetPlusPlusSegmentLib.core.table import rounded
+from UNetPlusPlusSegmentLib.jobs.review import Mark, change_mark, mark_of, read_review
 
 from .messages import reason, showError, timeLeft
 from .questions import mayRun
@@ -47,6 +48,7 @@ class CohortBox:
         self._records: list[dict] = []
         self._reviewed: dict[str, dict] = {}
         self._shown = None  # a ShownCase
+        self._seen = Mark()  # what the user was shown of its review
         self._outcome = ""
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
@@ -118,14 +120,14 @@ class CohortBox:
 
     def _readReview(self) -> None:
         """Show what the review says now; the rows stay where they are."""
-        from UNetPlusPlusSegmentLib.jobs.review import read_review
-
         self._reviewed = {}
         try:
             if self.folder:
                 self._reviewed = read_review(self.folder)
         except ValueError as error:
             self._outcome = str(error)
+        if self._shownRow() is not None:
+            self._seen = self._seen._replace(verdict=mark_of(self._reviewed, self._shown.record["case"]).verdict)
         self._fillTable()
         self._update()
 
@@ -200,7 +202,7 @@ class CohortBox:
         if self._shown:
             slicer.util.setSliceViewerLayers(background=self._shown.volumeNode, fit=True)
             self._readReview()
-            self._ui.cohortCommentEdit.text = self._reviewed.get(record["case"], {}).get("comment", "")
+            self._showMark(mark_of(self._reviewed, record["case"]))
         self._select(self._rowOf(record["case"]))
         self._update()
 
@@ -281,19 +283,16 @@ class CohortBox:
 
     def _mark(self, verdict=None) -> None:
         """Write down a verdict or, without one, a changed comment; in the case's own folder, whichever is listed now."""
-        from UNetPlusPlusSegmentLib.jobs.review import add_to_review, read_review
-
-        folder, case = self._shown.folder, self._shown.record["case"]
-        comment = self._ui.cohortCommentEdit.text.strip()
+        before, comment = self._seen.verdict, self._ui.cohortCommentEdit.text.strip()
+        given = Mark(before if verdict is None else "" if verdict == before else verdict, comment)
         try:
-            said = read_review(folder).get(case, {})
-            before = said.get("verdict", "")
-            if verdict is None and comment == said.get("comment", ""):
-                return
-            now = before if verdict is None else "" if verdict == before else verdict
-            add_to_review(folder, case, now, comment, _userName())
+            folder, case = self._shown.folder, self._shown.record["case"]
+            self._showMark(change_mark(folder, case, self._seen, given, _userName()))
         except ValueError as error:
             self._fail(error)
+
+    def _showMark(self, mark) -> None:
+        self._seen, self._ui.cohortCommentEdit.text = mark, mark.comment
 
     def onSave(self) -> None:
         """Save the changed segmentation next to the original one."""
@@ -340,7 +339,7 @@ class CohortBox:
             record["case"],
             statuses.get(record["status"], record["status"]),
             self._doubt([*(record.get("measurements") or {}).values()]),
-            verdicts.get(self._reviewed.get(record["case"], {}).get("verdict"), ""),
+            verdicts.get(mark_of(self._reviewed, record["case"]).verdict, ""),
         ]
 
     def _doubt(self, segments) -> str:

@@ -20,7 +20,7 @@ from ..files.nrrd import read_nrrd_layers
 from ..jobs.corrections import CORRECTED, add_correction, names_of
 from ..jobs.manifest import read_manifest
 from ..jobs.results import check_scan
-from ..jobs.review import add_to_review, read_review
+from ..jobs.review import Mark, change_mark, mark_of, read_review
 from ..network.bundle import Bundle
 from ..scene import mrml
 from ..scene.scene_runs import SceneRun, segments_of_target
@@ -53,6 +53,7 @@ class Session:
         self.case: Case | None = None
         self._asked: Case | None = None
         self.segmentation: Any = None
+        self._seen = Mark()  # what the page shows of the review of the case
         self._by_hand = False  # whether segments may have been corrected before the last result
         self._table, self._rows = Table(), list[str]()  # the table, and the IDs of the segments in its rows
         self._measured = Measurements(None, None)
@@ -198,13 +199,12 @@ class Session:
             await self.open(names[here + by])
 
     def judge(self, verdict: str) -> None:
-        """Add a verdict on this case (`accepted`, `flagged` or `""`), with the comment, to the cohort's review."""
+        """Add a verdict on this case (`accepted`, `flagged` or `""`), with the comment, to the cohort's review, if one has changed."""
         if self.case is None or self.case.cohort is None:
             return
         try:
-            add_to_review(
-                self.case.cohort, self.case.name, verdict, self.state.comment or "", self.state.reviewer or ""
-            )
+            given = Mark(verdict, (self.state.comment or "").strip())
+            change_mark(self.case.cohort, self.case.name, self._seen, given, self.state.reviewer or "")
         except ValueError as error:
             self._tell(str(error), wrong=True)
             return
@@ -319,11 +319,11 @@ class Session:
     def _show_verdict(self) -> None:
         case = self.case
         try:
-            said = read_review(case.cohort).get(case.name, {}) if case and case.cohort else {}
+            self._seen = mark_of(read_review(case.cohort), case.name) if case and case.cohort else Mark()
         except ValueError as error:
-            said = {}
+            self._seen = Mark()
             self._tell(str(error), wrong=True)
-        self.state.update({"verdict": said.get("verdict", ""), "comment": said.get("comment", "")})
+        self.state.update(self._seen._asdict())
         names = list(self.cases)
         self.state.position = f"{names.index(case.name) + 1} of {len(names)}" if case else ""
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import NamedTuple
 
 from ..core.table import delimiter_of, from_cell, to_cell
 
@@ -26,6 +27,13 @@ class ReviewError(ValueError):
     """A review that cannot be read or saved; the message says why and what to do."""
 
 
+class Mark(NamedTuple):
+    """What a review says of a case."""
+
+    verdict: str = ""
+    comment: str = ""
+
+
 def read_review(folder: Path) -> dict[str, dict[str, str]]:
     """The latest line of each case, by the names of `COLUMNS`; empty without a review.
 
@@ -35,6 +43,12 @@ def read_review(folder: Path) -> dict[str, dict[str, str]]:
     # A stable sort: of several lines with one time, the last is valid.
     lines = sorted(read_lines(folder / REVIEW), key=_moment)
     return {line[0]: dict(zip(COLUMNS, line, strict=True)) for line in lines}
+
+
+def mark_of(review: Mapping[str, Mapping[str, str]], case: str) -> Mark:
+    """The mark of a case in a review as `read_review` returns it; empty if it has none."""
+    line = review.get(case, {})
+    return Mark(line.get("verdict", ""), line.get("comment", ""))
 
 
 def read_lines(path: Path) -> list[Line]:
@@ -82,6 +96,28 @@ def add_to_review(folder: Path, case: str, verdict: str, comment: str = "", revi
         raise ReviewError(f"A verdict must be {_ALLOWED}; got {verdict!r}.")
     now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
     _append(folder / REVIEW, [(case, verdict, comment, reviewer, now)])
+
+
+def change_mark(folder: Path, case: str, seen: Mark, given: Mark, reviewer: str = "") -> Mark:
+    """Append a line with what a reviewer has changed, if anything; the rest stays as others may have marked it meanwhile.
+
+    Args:
+        folder, case, reviewer: As for `add_to_review`.
+        seen: What the reviewer was shown.
+        given: What the reviewer has left there.
+
+    Returns:
+        The mark that the reviewer should see now.
+
+    Raises:
+        ReviewError: The review cannot be read or written.
+    """
+    if given == seen:
+        return seen
+    there = mark_of(read_review(folder), case)
+    now = Mark(*(new if new != old else other for new, old, other in zip(given, seen, there, strict=True)))
+    add_to_review(folder, case, *now, reviewer)
+    return now
 
 
 def merge_review(folder: Path, path: Path, cases: Iterable[str]) -> None:
