@@ -16,7 +16,7 @@ from Testing.support.sample_files import write_slice
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.core.segment import Segment
 from UNetPlusPlusSegmentLib.jobs.manifest import MANIFEST, TABLE, append, read_manifest
-from UNetPlusPlusSegmentLib.jobs.review import Mark, add_to_review, mark_of, read_review
+from UNetPlusPlusSegmentLib.jobs.review import REVIEW, Mark, add_to_review, mark_of, read_review
 
 pytest.importorskip(
     "trame_slicer.core", exc_type=ImportError, reason="trame-slicer is not installed: pip install '.[app]'"
@@ -137,6 +137,36 @@ def test_what_another_visitor_says_of_a_case_stays_unless_it_is_changed(two_live
     session.state.comment = typed
     session.judge(verdict)
     assert mark_of(read_review(results), "a") == now == Mark(session.state.verdict, session.state.comment)
+
+
+@pytest.mark.parametrize("way_out", ["the comment is saved", "the field is emptied"])
+def test_a_case_with_a_comment_that_cannot_be_saved_stays_open(two_livers, open_session, way_out):
+    results, _ = two_livers
+    session, do = open_session(*two_livers)
+    (results / REVIEW).mkdir()  # like a file that another program has open, it cannot be written
+    session.state.comment = "too small"
+    session.judge("")
+    assert session.state.wrong and "review.csv cannot be" in session.state.message
+    do(session.open("b"))
+    assert session.state.wrong and session.state.message.endswith(
+        "To leave the case without the comment, empty its field."
+    )
+    assert (session.case.name, session.state.case_name, session.state.comment) == ("a", "a", "too small")
+    if way_out == "the comment is saved":
+        (results / REVIEW).rmdir()
+        do(session.open("b"))
+        assert mark_of(read_review(results), "a") == Mark("", "too small")
+    else:
+        session.state.comment = ""
+        do(session.open("b"))
+    assert (session.case.name, session.state.comment) == ("b", "")
+
+
+def test_a_comment_is_kept_if_the_page_is_closed_with_the_cursor_in_the_field(two_livers, open_session):
+    session, do = open_session(*two_livers)
+    session.state.comment = "too small"
+    do(session.close())
+    assert mark_of(read_review(two_livers[0]), "a") == Mark("", "too small")
 
 
 def test_a_scan_of_64_bit_integers_is_opened(tmp_path, open_session):

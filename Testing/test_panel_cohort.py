@@ -257,18 +257,66 @@ def test_a_scene_that_is_closed_takes_the_case_with_it(ui, scene):
     assert names_in(scene) == ["two", "two segmentation"]
 
 
-@pytest.mark.parametrize("leave", ["next case", "closed scene"])
-def test_a_comment_is_kept_if_the_case_is_left_with_the_cursor_in_the_field(ui, scene, tmp_path, leave):
+@pytest.mark.parametrize("leave", ["next case", "closed scene", "reloaded panel"])
+def test_a_comment_is_kept_if_the_case_is_left_with_the_cursor_in_the_field(ui, frame, scene, tmp_path, leave):
     run(ui)
     click(ui, "one")
     ui.cohortCommentEdit.text = "Missed in segment VII"
     if leave == "next case":
         ui.cohortNextButton.click()
         assert ui.cohortCommentEdit.text == "" and names_in(scene) == ["two", "two segmentation"]
-    else:
+    elif leave == "closed scene":
         scene.Clear(False)
+    else:
+        frame.self().onReload()
     review = read_review(tmp_path / "out")
     assert {case: said["comment"] for case, said in review.items()} == {"one": "Missed in segment VII"}
+
+
+@pytest.fixture
+def unsaved(ui, scene, tmp_path) -> Path:
+    """A case is open, and its comment cannot be saved in this review."""
+    run(ui)
+    click(ui, "one")
+    review = tmp_path / "out" / REVIEW
+    review.mkdir()  # like a file that another program has open, it cannot be written
+    ui.cohortCommentEdit.text = "Missed in segment VII"
+    return review
+
+
+def test_a_case_with_a_comment_that_cannot_be_saved_stays_open_until_it_can(ui, scene, unsaved):
+    dialogs.answers.extend(["OK", "Cancel"])
+    ui.cohortCommentEdit.editingFinished()
+    ui.cohortNextButton.click()
+    assert "review.csv cannot be" in dialogs.seen[-1]
+    assert dialogs.seen[-1].endswith("Leave one without saving the comment?")
+    assert names_in(scene) == ["one", "one segmentation"]
+    assert ui.cohortCommentEdit.text == "Missed in segment VII"
+    assert table_of(ui)[ui.cohortTable.currentRow()][0] == "one"
+    unsaved.rmdir()
+    ui.cohortNextButton.click()
+    assert names_in(scene) == ["two", "two segmentation"]
+    assert mark_of(read_review(unsaved.parent), "one") == Mark("", "Missed in segment VII")
+
+
+def test_a_comment_that_cannot_be_saved_goes_if_the_user_agrees(ui, scene, unsaved):
+    dialogs.answers.append("OK")
+    ui.cohortNextButton.click()
+    assert names_in(scene) == ["two", "two segmentation"]
+    assert ui.cohortCommentEdit.text == ""
+    unsaved.rmdir()
+    ui.cohortPreviousButton.click()
+    assert (names_in(scene), ui.cohortCommentEdit.text) == (["one", "one segmentation"], "")
+    assert read_review(unsaved.parent) == {}
+
+
+def test_a_comment_that_cannot_be_saved_when_the_scene_is_closed_is_shown_a_last_time(ui, scene, unsaved):
+    dialogs.answers.append("OK")
+    scene.Clear(False)
+    assert dialogs.seen[-1].endswith("The comment on one is not saved: Missed in segment VII")
+    unsaved.rmdir()
+    click(ui, "two")
+    assert ui.cohortCommentEdit.text == ""
 
 
 @pytest.mark.parametrize(

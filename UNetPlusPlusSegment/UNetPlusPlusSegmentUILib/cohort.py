@@ -73,11 +73,12 @@ class CohortBox:
         self._update()
 
     def close(self) -> None:
-        """End the cohort process; finished cases are kept."""
+        """End the cohort process; finished cases are kept, and so is the comment."""
         if self._process:
             self._process.cancel()
         self._timer.stop()
         self._timer.disconnect("timeout()", self._onTimer)
+        self._saveLastComment()
 
     # The folders
 
@@ -210,25 +211,49 @@ class CohortBox:
         return " ".join(filter(None, [record.get("reason"), *(record.get("notes") or ())]))
 
     def _leave(self) -> bool:
-        """Remove the case from the scene; False if the user wants to keep unsaved changes."""
+        """Remove the case from the scene; False if the user wants to keep what is not saved."""
         if not self._shown:
             return True
-        self.onComment()  # a button that takes no focus, as on macOS, leaves the field unfinished
-        if self._shown.is_changed and not slicer.util.confirmOkCancelDisplay(
-            _("The segmentation of {case} has unsaved changes. Leave the case without saving them?").format(
-                case=self._shown.record["case"]
-            )
-        ):
+        if not (self._commentMayGo() and self._changesMayGo()):
             return False
         self._shown.drop()
         self._shown = None
         return True
 
+    def _commentMayGo(self) -> bool:
+        try:
+            self._saveMark()  # a button that takes no focus, as on macOS, leaves the field unfinished
+        except ValueError as error:
+            return slicer.util.confirmOkCancelDisplay(
+                _("{reason} Leave {case} without saving the comment?").format(
+                    reason=error, case=self._shown.record["case"]
+                )
+            )
+        return True
+
+    def _changesMayGo(self) -> bool:
+        return not self._shown.is_changed or slicer.util.confirmOkCancelDisplay(
+            _("The segmentation of {case} has unsaved changes. Leave the case without saving them?").format(
+                case=self._shown.record["case"]
+            )
+        )
+
     def onSceneClosed(self) -> None:
         """Forget the case, which was closed with the scene."""
-        self.onComment()
+        self._saveLastComment()
         self._shown = None
         self._update()
+
+    def _saveLastComment(self) -> None:
+        """Save the comment on a case that cannot stay open; one that cannot be saved is shown a last time."""
+        try:
+            if self._shown:
+                self._saveMark()
+        except ValueError as error:
+            lost = _("{reason} The comment on {case} is not saved: {comment}").format(
+                reason=error, case=self._shown.record["case"], comment=self._ui.cohortCommentEdit.text
+            )
+            self._fail(ValueError(lost))
 
     def onNext(self) -> None:
         """Load the next case in the list."""
@@ -282,14 +307,17 @@ class CohortBox:
             self._mark()
 
     def _mark(self, verdict=None) -> None:
-        """Write down a verdict or, without one, a changed comment; in the case's own folder, whichever is listed now."""
-        before, comment = self._seen.verdict, self._ui.cohortCommentEdit.text.strip()
-        given = Mark(before if verdict is None else "" if verdict == before else verdict, comment)
         try:
-            folder, case = self._shown.folder, self._shown.record["case"]
-            self._showMark(change_mark(folder, case, self._seen, given, _userName()))
+            self._saveMark(verdict)
         except ValueError as error:
             self._fail(error)
+
+    def _saveMark(self, verdict=None) -> None:
+        """Write down a verdict or, without one, a changed comment; in the case's own folder, whichever is listed now."""
+        folder, case, before = self._shown.folder, self._shown.record["case"], self._seen.verdict
+        verdict = before if verdict is None else "" if verdict == before else verdict
+        given = Mark(verdict, self._ui.cohortCommentEdit.text.strip())
+        self._showMark(change_mark(folder, case, self._seen, given, _userName()))
 
     def _showMark(self, mark) -> None:
         self._seen, self._ui.cohortCommentEdit.text = mark, mark.comment

@@ -100,8 +100,9 @@ class Session:
             return
         if case is self._asked:
             await self._leave()
-        if self._autosave.refused:
-            self._stay(self._autosave.refused)
+        refused = self._autosave.refused or self._save_comment()
+        if refused:
+            self._stay(refused)
             return
         if case is self._asked:  # no other case has been chosen meanwhile
             said = [case.record.get("reason"), *(case.record.get("notes") or ()), *read.notes]
@@ -200,15 +201,27 @@ class Session:
 
     def judge(self, verdict: str) -> None:
         """Add a verdict on this case (`accepted`, `flagged` or `""`), with the comment, to the cohort's review, if one has changed."""
-        if self.case is None or self.case.cohort is None:
-            return
         try:
-            given = Mark(verdict, (self.state.comment or "").strip())
-            change_mark(self.case.cohort, self.case.name, self._seen, given, self.state.reviewer or "")
+            self._mark(Mark(verdict, self._comment))
         except ValueError as error:
             self._tell(str(error), wrong=True)
-            return
-        self._show_verdict()
+
+    def _save_comment(self) -> str:
+        """Save the comment; returns why a text in its field cannot be saved, and what to do."""
+        try:
+            self._mark(Mark(self._seen.verdict, self._comment))
+        except ValueError as error:
+            return self._comment and f"{error} To leave the case without the comment, empty its field."
+        return ""
+
+    def _mark(self, given: Mark) -> None:
+        if self.case and self.case.cohort:
+            case, reviewer = self.case.name, self.state.reviewer or ""
+            self._show_mark(change_mark(self.case.cohort, case, self._seen, given, reviewer))
+
+    @property
+    def _comment(self) -> str:
+        return (self.state.comment or "").strip()
 
     # Results
 
@@ -243,8 +256,9 @@ class Session:
         return snapshot(self.segmentation, self.views.volume)
 
     async def close(self) -> None:
-        """Save changes, and end the worker."""
+        """Save changes and the comment, and end the worker."""
         await self._leave()
+        self._save_comment()
         self.runs.close()
 
     def _take_in(self, run: SceneRun, result: Result) -> None:
@@ -317,15 +331,19 @@ class Session:
         return of_cohort.get(segment.GetName(), {}) if segment else {}
 
     def _show_verdict(self) -> None:
-        case = self.case
+        case, mark = self.case, Mark()
         try:
-            self._seen = mark_of(read_review(case.cohort), case.name) if case and case.cohort else Mark()
+            if case and case.cohort:
+                mark = mark_of(read_review(case.cohort), case.name)
         except ValueError as error:
-            self._seen = Mark()
             self._tell(str(error), wrong=True)
-        self.state.update(self._seen._asdict())
+        self._show_mark(mark)
         names = list(self.cases)
         self.state.position = f"{names.index(case.name) + 1} of {len(names)}" if case else ""
+
+    def _show_mark(self, mark: Mark) -> None:
+        self._seen = mark
+        self.state.update(mark._asdict())
 
     def _tell(self, message: str, wrong: bool = False) -> None:
         self.state.update({"message": message, "wrong": wrong})
