@@ -258,6 +258,7 @@ def test_with_a_host_the_page_opens_with_the_token_only_and_takes_uploads_up_to_
     assert not page.has("apply")
 
 
+@pytest.mark.slow(reason="kills three whole apps, each of which loads torch")
 def test_no_correction_is_lost_and_no_process_is_left_if_worker_browser_or_server_are_killed(
     opened, a_doomed_browser, tmp_path
 ):

@@ -142,7 +142,13 @@ def test_a_cohort_that_is_cancelled_writes_nothing_more(bundle, cohort, tmp_path
     assert [path.name for path in (tmp_path / "out").glob("*.seg.nrrd")] == [f"{done}.seg.nrrd"]
 
 
-@pytest.mark.parametrize("at_first", [0, 1], ids=["that has none yet", "that has lost them"])
+@pytest.mark.parametrize(
+    "at_first",
+    [
+        pytest.param(0, id="that has none yet"),
+        pytest.param(1, id="that has lost them", marks=pytest.mark.slow(reason="a process starts, and is missed")),
+    ],
+)
 def test_a_cluster_without_workers_is_named_and_waited_for(bundle, cohort, tmp_path, warned, at_first):
     scan, _ = files.read_volume(cohort / "b.nrrd")
     large = np.tile(scan.array, (60, 1, 1))  # so that it is not done before its worker is lost
@@ -176,6 +182,7 @@ def descendants(words: str) -> list[int]:
     return [each.pid for each in psutil.Process().children(recursive=True) if words in " ".join(each.cmdline())]
 
 
+@pytest.mark.slow(reason="its processes load torch twice; the test above kills one on a cluster")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="shared memory is looked for in /dev/shm")
 def test_a_process_of_this_computer_that_dies_is_replaced_however_long_that_takes(
     bundle, cohort, tmp_path, monkeypatch
@@ -232,8 +239,12 @@ def test_ctrl_c_ends_several_workers_with_a_word(bundle, cohort, tmp_path):
 
 @pytest.mark.parametrize(
     ("visible", "workers", "given"),
-    [("3, GPU-5", 2, ["3", "GPU-5"]), ("3,5", 3, ["3", "3", "5"])],
-    ids=["a card each", "more processes than cards"],
+    [
+        pytest.param("3, GPU-5", 2, ["3", "GPU-5"], id="a card each"),
+        pytest.param(
+            "3,5", 3, ["3", "3", "5"], id="more processes than cards", marks=pytest.mark.slow(reason="a third process")
+        ),
+    ],
 )
 def test_on_one_computer_each_process_gets_a_graphics_card_and_its_worker_with_it(monkeypatch, visible, workers, given):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)

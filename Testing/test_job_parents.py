@@ -151,6 +151,7 @@ print(plain, kept, faults())
     assert afterwards > 5_000, "freed memory was not given back"
 
 
+@pytest.mark.slow(reason="a scan of 0.3 GB, in a process of its own")
 def test_a_long_scan_takes_less_than_a_gigabyte_beyond_itself_its_mask_included(bundle):
     """512 × 512 × 600 with padding, which has to be copied; the network of a real model takes 0.2 GB more."""
     lines = f"""

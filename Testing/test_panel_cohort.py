@@ -13,10 +13,10 @@ import pytest
 from Testing.support.mrml_scene import nothing_changes, segments_of, slicer, take_messages
 from Testing.support.slicer_qt.application import wait_until
 from Testing.support.slicer_qt.pythonqt import dialogs
-from Testing.support.worker_logic import GRID, LONG, a_scan
+from Testing.support.worker_logic import GRID, LONG, a_cohort, a_scan
 from UNetPlusPlusSegmentLib import files
 from UNetPlusPlusSegmentLib.cli.main import main
-from UNetPlusPlusSegmentLib.jobs.manifest import is_running
+from UNetPlusPlusSegmentLib.jobs.manifest import MANIFEST, is_running
 from UNetPlusPlusSegmentLib.jobs.review import REVIEW, Mark, add_to_review, mark_of, read_lines, read_review
 from UNetPlusPlusSegmentLib.scene import mrml
 
@@ -32,6 +32,15 @@ def ui(models, frame, cohort, tmp_path):
     return ui
 
 
+@pytest.fixture(scope="module")
+def ran(models, tmp_path_factory) -> Path:
+    """A folder with scans, `in`, and what a cohort found in them, `out`: to start a process takes seconds."""
+    folder = tmp_path_factory.mktemp("ran")
+    scans = a_cohort(folder / "in")
+    assert main(["cohort", "liver", str(scans), "-o", str(folder / "out"), "--device", "cpu", "--quiet"]) == 1
+    return folder
+
+
 @pytest.fixture
 def shipped_models(monkeypatch):
     """Only these are found; `models` keeps its own until the last test of this file."""
@@ -42,6 +51,15 @@ def shipped_models(monkeypatch):
 def run(ui) -> None:
     ui.cohortRunButton.click()
     wait_until(lambda: ui.cohortRunButton.text == "Run cohort")
+
+
+@pytest.fixture
+def results(ui, ran, tmp_path) -> None:
+    """The panel shows the results of a cohort, as if it had been run on the scans of this test."""
+    shutil.copytree(ran / "out", tmp_path / "out")
+    manifest = tmp_path / "out" / MANIFEST
+    manifest.write_text(manifest.read_text().replace(str(ran), str(tmp_path)))
+    ui.cohortFolderEdit.editingFinished()
 
 
 def table_of(ui) -> list[list[str]]:
@@ -200,8 +218,7 @@ def test_what_is_missing_is_said_in_a_sentence(frame, models, cohort, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_removed_case_and_a_damaged_review_are_reported_and_nothing_is_loaded(ui, scene, cohort, tmp_path):
-    run(ui)
+def test_a_removed_case_and_a_damaged_review_are_reported_and_nothing_is_loaded(results, ui, scene, cohort, tmp_path):
     with nothing_changes(scene):
         (tmp_path / "out" / "one.seg.nrrd").unlink()
         click(ui, "one")
@@ -248,8 +265,7 @@ def test_the_table_tells_of_the_doubt_in_a_case(ui, tmp_path):
     ]  # fmt: skip
 
 
-def test_a_scene_that_is_closed_takes_the_case_with_it(ui, scene):
-    run(ui)
+def test_a_scene_that_is_closed_takes_the_case_with_it(results, ui, scene):
     click(ui, "one")
     scene.Clear(False)
     assert not ui.cohortSaveButton.enabled
@@ -258,8 +274,7 @@ def test_a_scene_that_is_closed_takes_the_case_with_it(ui, scene):
 
 
 @pytest.mark.parametrize("leave", ["next case", "closed scene", "reloaded panel"])
-def test_a_comment_is_kept_if_the_case_is_left_with_the_cursor_in_the_field(ui, frame, scene, tmp_path, leave):
-    run(ui)
+def test_a_comment_is_kept_if_the_case_is_left_with_the_cursor_in_the_field(results, ui, frame, scene, tmp_path, leave):
     click(ui, "one")
     ui.cohortCommentEdit.text = "Missed in segment VII"
     if leave == "next case":
@@ -274,9 +289,8 @@ def test_a_comment_is_kept_if_the_case_is_left_with_the_cursor_in_the_field(ui, 
 
 
 @pytest.fixture
-def unsaved(ui, scene, tmp_path) -> Path:
+def unsaved(results, ui, scene, tmp_path) -> Path:
     """A case is open, and its comment cannot be saved in this review."""
-    run(ui)
     click(ui, "one")
     review = tmp_path / "out" / REVIEW
     review.mkdir()  # like a file that another program has open, it cannot be written
@@ -327,9 +341,10 @@ def test_a_comment_that_cannot_be_saved_when_the_scene_is_closed_is_shown_a_last
         ("Flag", Mark("flagged", "left lobe missed")),
     ],
 )
-def test_what_a_colleague_has_said_since_a_case_was_opened_stays_unless_it_is_changed(ui, scene, tmp_path, button, now):
+def test_what_a_colleague_has_said_since_a_case_was_opened_stays_unless_it_is_changed(
+    results, ui, scene, tmp_path, button, now
+):
     out = tmp_path / "out"
-    run(ui)
     add_to_review(out, "one", "", "small", "colleague")  # it is shown, though the list was read before
     click(ui, "one")
     assert ui.cohortCommentEdit.text == "small"
@@ -351,9 +366,8 @@ def another_case_is_done(out: Path) -> None:
 
 @pytest.mark.parametrize("way", ["row", "row, with the cursor in the field", "next", "row, while a dialog is open"])
 def test_the_case_that_was_clicked_is_opened_though_others_were_added_to_the_list(
-    ui, scene, tmp_path, monkeypatch, way
+    results, ui, scene, tmp_path, monkeypatch, way
 ):
-    run(ui)
     click(ui, "one")
     row_of_two = [row[0] for row in table_of(ui)].index("two")
     if way.endswith("open"):
@@ -386,8 +400,7 @@ def test_a_panel_that_is_closed_ends_its_cohort(ui, frame, cohort, tmp_path):
     wait_until(lambda: not is_running(tmp_path / "out"))
 
 
-def test_a_verdict_belongs_to_the_case_on_the_screen_whichever_folder_is_listed(ui, scene, tmp_path):
-    run(ui)
+def test_a_verdict_belongs_to_the_case_on_the_screen_whichever_folder_is_listed(results, ui, scene, tmp_path):
     click(ui, "one")
     shown = names_in(scene)
     other = tmp_path / "other"
@@ -404,8 +417,7 @@ def test_a_verdict_belongs_to_the_case_on_the_screen_whichever_folder_is_listed(
 
 
 @pytest.mark.parametrize("kind", ["vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode"])
-def test_a_case_of_which_a_node_was_removed_is_loaded_again_by_a_click(ui, scene, kind):
-    run(ui)
+def test_a_case_of_which_a_node_was_removed_is_loaded_again_by_a_click(results, ui, scene, kind):
     click(ui, "one")
     scene.RemoveNode(scene.GetFirstNodeByClass(kind))
     dialogs.answers.append("OK")

@@ -118,6 +118,7 @@ def logged_validations(folder: Path) -> set[int]:
     return {int(row["step"]) for row in rows if row.get("val_dice")}
 
 
+@pytest.mark.slow(reason="two processes that load torch and Lightning, and find each other")
 def test_two_ranks_train_on_disjoint_halves_and_end_with_the_same_weights(config, tmp_path, data):
     watcher = tmp_path / "sitecustomize.py"
     # Each rank writes what it drew and where it ended; the training itself is not changed.

@@ -69,17 +69,9 @@ def models(tmp_path_factory):
 @pytest.fixture
 def cohort(tmp_path):
     """A folder with two scans, and a text file that calls itself one."""
-    import numpy as np
+    from Testing.support.worker_logic import a_cohort
 
-    from Testing.support.worker_logic import a_scan
-    from UNetPlusPlusSegmentLib.files import write_volume
-
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for name in ("one.nrrd", "two.nii.gz"):
-        write_volume(folder / name, a_scan(), np.diag([-2.0, -2.0, 3.0, 1.0]))
-    (folder / "broken.nrrd").write_text("not a volume")
-    return folder
+    return a_cohort(tmp_path / "in")
 
 
 @pytest.fixture(scope="module")

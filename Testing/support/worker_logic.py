@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from Testing.support.bright import segmented
 from Testing.support.mrml_scene import GRIDS
 from UNetPlusPlusSegmentLib.core.volume import Volume
 from UNetPlusPlusSegmentLib.engine.organ import SliceEngine
+from UNetPlusPlusSegmentLib.files import write_volume
 from UNetPlusPlusSegmentLib.network.bundle import read_bundle
 
 PATIENCE_S = 600  # before a test says that something hangs: on a busy computer it is only slow
@@ -23,6 +25,15 @@ def a_scan(slices: int = 30) -> np.ndarray:
     array[slices // 3 : slices // 2, 8:25, 15:40] = 90
     array[slices // 3, 25:30, 15:20] = 90
     return array
+
+
+def a_cohort(folder: Path) -> Path:
+    """Make a folder with two scans, and a text file that calls itself one."""
+    folder.mkdir()
+    for name in ("one.nrrd", "two.nii.gz"):
+        write_volume(folder / name, a_scan(), np.diag([-2.0, -2.0, 3.0, 1.0]))
+    (folder / "broken.nrrd").write_text("not a volume")
+    return folder
 
 
 def expected(models, array, ijk_to_ras=GRID, threshold=None):
