@@ -8,7 +8,7 @@ from typing import Any
 
 from UNetPlusPlusSegmentLib.files import check_output
 from UNetPlusPlusSegmentLib.files.writing import whole_file
-from UNetPlusPlusSegmentLib.network.bundle import CARD, EVALUATION, Bundle, BundleError
+from UNetPlusPlusSegmentLib.network.bundle import CARD, EVALUATION, Bundle, BundleError, json_text
 
 
 def check_amendable(bundle: Bundle) -> None:
@@ -35,8 +35,8 @@ def amend_bundle(bundle: Bundle, evaluation: Mapping[str, Any]) -> None:
     figures = {**_figures_of(bundle), **evaluation}
     # Neither is replaced before both are written.
     with whole_file(bundle.folder / EVALUATION) as beside, whole_file(bundle.folder / CARD) as card_beside:
-        beside.write_text(_as_text(figures), encoding="utf-8")
-        card_beside.write_text(_as_text(bundle.as_json()), encoding="utf-8")
+        beside.write_text(json_text(figures), encoding="utf-8")
+        card_beside.write_text(json_text(bundle.as_json()), encoding="utf-8")
 
 
 def _figures_of(bundle: Bundle) -> dict[str, Any]:
@@ -53,7 +53,3 @@ def _figures_of(bundle: Bundle) -> dict[str, Any]:
     if not isinstance(figures, dict):
         raise BundleError(f"{path} holds no figures by name, so nothing can be added to it: repair or remove it.")
     return figures
-
-
-def _as_text(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"

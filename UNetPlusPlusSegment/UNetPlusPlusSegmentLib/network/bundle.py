@@ -339,9 +339,10 @@ def write_bundle(
     try:
         partial.mkdir(parents=True)
         (partial / WEIGHTS).write_bytes(packed.getvalue())
-        _write_json(partial / CARD, replace(card, name=folder.name, sha256=digest).as_json())
+        named = replace(card, name=folder.name, sha256=digest)
+        (partial / CARD).write_text(json_text(named.as_json()), encoding="utf-8")
         if evaluation:
-            _write_json(partial / EVALUATION, evaluation)
+            (partial / EVALUATION).write_text(json_text(evaluation), encoding="utf-8")
         partial.rename(folder)
     except OSError as error:
         raise BundleError(
@@ -352,5 +353,6 @@ def write_bundle(
     return read_bundle(folder)
 
 
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def json_text(values: Mapping[str, Any]) -> str:
+    """Card or evaluation as it stands in its file."""
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
